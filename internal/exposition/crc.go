@@ -1,0 +1,51 @@
+package exposition
+
+import "hash/crc32"
+
+// A CRC-32 is the remainder of a polynomial division: the text, read as one long
+// polynomial over the integers modulo 2, modulo the polynomial P of the IEEE CRC.
+// Putting n bytes behind a text multiplies its polynomial by x^8n. So
+//
+//	crc(ab) = crc(a) · x^(8·len(b)) + crc(b)   (mod P)
+//
+// where + is xor. The inversions that the CRC applies before and after cancel
+// each other out. With x^2, x^4, x^8, … at hand this takes one multiplication for
+// each bit that is set in the length of b.
+//
+// Polynomials are kept in the CRC's own order of bits: bit 31 is the coefficient
+// of x^0, bit 0 that of x^31.
+
+// combine returns the CRC-32 (IEEE) of a text ab, given the CRC-32 of a and b and
+// the length of b in bytes.
+func combine(a, b uint32, length int) uint32 {
+	const byteBits = 3 // a byte is 2^3 bits
+	for k := byteBits; length > 0; k, length = k+1, length>>1 {
+		if length&1 != 0 {
+			a = multiply(a, powers[k%len(powers)])
+		}
+	}
+	return a ^ b
+}
+
+// powers holds x^(2^k) mod P at index k. There are no more than 32 different
+// ones: x^(2^32) = x.
+var powers = func() (p [32]uint32) {
+	p[0] = 1 << 30 // x
+	for k := 1; k < len(p); k++ {
+		p[k] = multiply(p[k-1], p[k-1])
+	}
+	return p
+}()
+
+// multiply returns a·b mod P.
+func multiply(a, b uint32) uint32 {
+	var product uint32
+	for ; a != 0; a <<= 1 {
+		if a&(1<<31) != 0 {
+			product ^= b
+		}
+		// b·x: shift, and subtract P if the degree became 32.
+		b = b>>1 ^ crc32.IEEE&-(b&1)
+	}
+	return product
+}

@@ -1,0 +1,261 @@
+package exposition
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// text returns the page's text, having checked that the page knows its length.
+func text(t testing.TB, p *Page) string {
+	t.Helper()
+	var b strings.Builder
+	if err := p.writeText(&b); err != nil {
+		t.Fatalf("reading the page: %v", err)
+	}
+	if int64(b.Len()) != p.TextBytes() {
+		t.Fatalf("the page has %d bytes of text, TextBytes says %d", b.Len(), p.TextBytes())
+	}
+	return b.String()
+}
+
+// lines returns n bytes of samples, different for each seed.
+func lines(seed uint64, n int) []byte {
+	random := rand.New(rand.NewPCG(seed, 0))
+	var b []byte
+	for len(b) < n {
+		b = fmt.Appendf(b, "sample{id=\"%d\"} %d\n", random.Uint32(), random.IntN(100))
+	}
+	b = b[:n]
+	if n > 0 {
+		b[n-1] = '\n'
+	}
+	return b
+}
+
+func TestFamiliesStandInTheOrderOfTheirIndex(t *testing.T) {
+	b := NewBuilder(3, nil)
+	b.Append(2, []byte("c 1\n"))
+	b.Append(0, []byte("a 1\n"))
+	b.Append(1, []byte("b 1\n"))
+	b.Append(0, []byte("a 2\n"))
+	b.Append(2, []byte("c 2\n"))
+	if got, want := text(t, b.Page()), "a 1\na 2\nb 1\nc 1\nc 2\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestAppendDoesNotRetainItsText(t *testing.T) {
+	b := NewBuilder(1, nil)
+	var want []byte
+	chunk := make([]byte, 0, 2*fragmentText)
+	for i, length := range []int{10, fragmentText, 20, 2 * fragmentText, 30} {
+		chunk = append(chunk[:0], lines(uint64(i), length)...)
+		b.Append(0, chunk)
+		want = append(want, chunk...)
+		clear(chunk)
+	}
+	if got := text(t, b.Page()); got != string(want) {
+		t.Error("the page changed with the buffer that was appended")
+	}
+}
+
+func TestEmptyPages(t *testing.T) {
+	untouched := NewBuilder(5, nil)
+	nothing := NewBuilder(5, nil)
+	nothing.Append(3, nil)
+	for name, page := range map[string]*Page{
+		"nothing appended":    untouched.Page(),
+		"empty text appended": nothing.Page(),
+		"no families":         NewBuilder(0, nil).Page(),
+	} {
+		if page.TextBytes() != 0 || page.CompressedBytes() != 0 || page.Fragments() != 0 || text(t, page) != "" {
+			t.Errorf("%s: not empty: %+v", name, page)
+		}
+	}
+	var none *Page
+	if none.TextBytes() != 0 || none.CompressedBytes() != 0 || none.Fragments() != 0 {
+		t.Error("a nil page is not empty")
+	}
+}
+
+func TestSmallFamiliesShareAFragment(t *testing.T) {
+	const families = 400
+	b := NewBuilder(families, nil)
+	var want strings.Builder
+	for i := range families {
+		chunk := fmt.Sprintf("# TYPE metric_%d gauge\nmetric_%d %d\n", i, i, i)
+		b.Append(i, []byte(chunk))
+		want.WriteString(chunk)
+	}
+	page := b.Page()
+	if got := text(t, page); got != want.String() {
+		t.Error("the text is not what was appended")
+	}
+	if page.Fragments() != 1 {
+		t.Errorf("%d bytes of %d families became %d fragments, want 1", want.Len(), families, page.Fragments())
+	}
+}
+
+func TestAHeaderAndItsFirstChunkShareAFragment(t *testing.T) {
+	b := NewBuilder(1, nil)
+	b.Append(0, []byte("# TYPE sample gauge\n"))
+	b.Append(0, lines(1, fragmentText))
+	b.Append(0, lines(2, fragmentText))
+	if got := b.Page().Fragments(); got != 2 {
+		t.Errorf("got %d fragments, want 2", got)
+	}
+}
+
+func TestUnchangedFragmentsAreTheSameMemory(t *testing.T) {
+	const families, runs = 4, 5
+	build := func(previous *Page, seed func(family, run int) uint64) *Page {
+		b := NewBuilder(families, previous)
+		for run := range runs {
+			for family := range families {
+				b.Append(family, lines(seed(family, run), fragmentText+100*run))
+			}
+		}
+		return b.Page()
+	}
+	plain := func(family, run int) uint64 { return uint64(100*family + run) }
+	first := build(nil, plain)
+	changed := func(family, run int) uint64 {
+		if family == 2 && run == 3 {
+			return 9999
+		}
+		return plain(family, run)
+	}
+	second := build(first, changed)
+
+	if got, want := text(t, second), text(t, build(nil, changed)); got != want {
+		t.Error("a page built with a previous one has other text than one built without")
+	}
+	if first.Fragments() != families*runs || second.Fragments() != families*runs {
+		t.Fatalf("got %d and %d fragments, want %d", first.Fragments(), second.Fragments(), families*runs)
+	}
+	for i := range first.fragments {
+		same := &first.fragments[i].deflate[0] == &second.fragments[i].deflate[0]
+		if isChanged := i == 2*runs+3; same == isChanged {
+			t.Errorf("fragment %d: changed %v, same memory %v", i, isChanged, same)
+		}
+	}
+
+	// The other order of families finds its fragments too: they depend on no position.
+	swapped := build(second, func(family, run int) uint64 { return changed(families-1-family, run) })
+	for family := range families {
+		for run := range runs {
+			a := swapped.fragments[family*runs+run].deflate
+			b := second.fragments[(families-1-family)*runs+run].deflate
+			if &a[0] != &b[0] {
+				t.Errorf("family %d, run %d was compressed again", family, run)
+			}
+		}
+	}
+}
+
+func TestTextOfTheSameLengthAndChecksumIsNotMistaken(t *testing.T) {
+	// The hash makes the difference where length and CRC do not: it is part of what
+	// must be equal.
+	b := NewBuilder(1, nil)
+	b.Append(0, lines(1, fragmentText))
+	first := b.Page()
+	first.fragments[0].hash++ // as if other text had the same length and CRC
+	b = NewBuilder(1, first)
+	b.Append(0, lines(1, fragmentText))
+	second := b.Page()
+	if &first.fragments[0].deflate[0] == &second.fragments[0].deflate[0] {
+		t.Error("a fragment with another hash was used again")
+	}
+}
+
+func TestCompressedBytesIsWhatIsKept(t *testing.T) {
+	b := NewBuilder(1, nil)
+	for i := range 10 {
+		b.Append(0, lines(uint64(i), 2*fragmentText))
+	}
+	page := b.Page()
+	var kept bytes.Buffer
+	if err := page.writeDeflate(&kept); err != nil {
+		t.Fatal(err)
+	}
+	if int64(kept.Len()) != page.CompressedBytes() {
+		t.Errorf("%d bytes are kept, CompressedBytes says %d", kept.Len(), page.CompressedBytes())
+	}
+	if page.CompressedBytes() >= page.TextBytes()/2 {
+		t.Errorf("%d bytes of text became %d: not compressed", page.TextBytes(), page.CompressedBytes())
+	}
+}
+
+// FuzzBuilder holds two pages, of which the second is built with the first, against
+// plain concatenation. Each three bytes of the script are one call of Append: the
+// family, the length, and which text.
+func FuzzBuilder(f *testing.F) {
+	f.Add([]byte{0, 1, 0, 1, 255, 1, 0, 3, 2}, []byte{0, 1, 0, 1, 255, 1, 0, 4, 2})
+	f.Add([]byte{7, 255, 0, 7, 255, 0, 3, 0, 0, 2, 30, 9}, []byte{})
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		script := make([]byte, 3*random.IntN(60))
+		for i := range script {
+			script[i] = byte(random.Uint32())
+		}
+		changed := bytes.Clone(script)
+		if len(changed) > 0 {
+			changed[random.IntN(len(changed))]++
+		}
+		f.Add(script, changed)
+	}
+	const families = 8
+	pool := lines(1, 3*fragmentText)
+	build := func(previous *Page, script []byte) (*Page, string) {
+		b := NewBuilder(families, previous)
+		var want [families]strings.Builder
+		for ; len(script) >= 3; script = script[3:] {
+			family, length, offset := int(script[0])%families, int(script[1]), int(script[2])
+			if length > 127 {
+				length *= fragmentText / 128 // up to twice a fragment
+			}
+			chunk := pool[100*offset:][:length]
+			b.Append(family, chunk)
+			want[family].Write(chunk)
+		}
+		var all strings.Builder
+		for i := range want {
+			all.WriteString(want[i].String())
+		}
+		return b.Page(), all.String()
+	}
+	f.Fuzz(func(t *testing.T, script, changed []byte) {
+		if len(script)+len(changed) > 3*200 {
+			t.Skip("long scripts find nothing that short ones do not")
+		}
+		first, want := build(nil, script)
+		checkPage(t, first, want)
+		second, want := build(first, changed)
+		checkPage(t, second, want)
+	})
+}
+
+// checkPage holds a page against its text, read as text and as a gzip file.
+func checkPage(t *testing.T, page *Page, want string) {
+	t.Helper()
+	if got := text(t, page); got != want {
+		t.Fatalf("the text differs from what was appended: %d bytes, want %d", len(got), len(want))
+	}
+	const live = "live 1\n"
+	var file bytes.Buffer
+	file.Write(gzipHeader)
+	if err := page.writeDeflate(&file); err != nil {
+		t.Fatal(err)
+	}
+	page.writeTail(&file, []byte(live))
+	if got := gunzip(t, file.Bytes()); got != want+live {
+		t.Fatalf("gunzipped, the text differs from what was appended: %d bytes, want %d", len(got), len(want+live))
+	}
+}
