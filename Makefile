@@ -1,0 +1,135 @@
+# What a contributor and CI do, one target each. The Go command does the caching, so all targets but the tools are phony.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= go
+FUZZTIME ?= 10s
+BENCH ?= .
+BENCHCOUNT ?= 6
+IMAGE ?= balena-exporter
+DOCKER ?= docker
+
+VERSION := $(shell cat VERSION)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+BRANCH := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
+
+# The time of the commit instead of the clock: the same source gives the same binaries, whoever builds them and when.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+
+PACKAGE_VERSION := github.com/prometheus/common/version
+LDFLAGS := -s -w -X $(PACKAGE_VERSION).Version=$(VERSION) -X $(PACKAGE_VERSION).Revision=$(REVISION) -X $(PACKAGE_VERSION).Branch=$(BRANCH)
+
+TOOLS := bin/tools
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##
+## Build and run
+
+.PHONY: build
+build: ## Build exporter and simulator into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: build ## Run the exporter on simulated fleets until ctrl-C
+	@test/demo/run.sh bin
+
+.PHONY: docker
+docker: ## Build the container image with Docker
+	$(DOCKER) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg BRANCH=$(BRANCH) -t $(IMAGE) .
+
+.PHONY: promu
+promu: $(TOOLS)/promu ## Build release binaries into .build/ as Prometheus projects do
+	$(TOOLS)/promu build --prefix .build/$$($(GO) env GOOS)-$$($(GO) env GOARCH)
+
+# promu names a tarball after the repository in the remote's URL, which a fork or an export lacks.
+.PHONY: tarball
+tarball: promu ## Pack the release binaries into .tarballs/
+	GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=remote.origin.url GIT_CONFIG_VALUE_0=https://github.com/balena-exporter/balena-exporter \
+		$(TOOLS)/promu tarball --prefix .tarballs .build/$$($(GO) env GOOS)-$$($(GO) env GOARCH)
+
+##
+## Check
+
+.PHONY: test
+test: check-format vet test-go test-prometheus test-chart ## Run everything that tells whether a change can be trusted
+
+.PHONY: check-format
+check-format: ## Fail on Go files that gofmt would change
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [[ -n $$unformatted ]]; then echo "run gofmt -w on:" $$unformatted >&2; exit 1; fi
+
+.PHONY: vet
+vet: ## Run go vet
+	$(GO) vet ./...
+	cd test/prometheus && $(GO) vet ./...
+
+.PHONY: test-go
+test-go: ## Run the Go tests with the race detector
+	$(GO) test -race ./...
+
+.PHONY: test-prometheus
+test-prometheus: ## Test what Prometheus itself makes of the exporter's output
+	cd test/prometheus && $(GO) test ./...
+
+.PHONY: test-chart
+test-chart: ## Test the Helm chart
+	@if [[ -f charts/Makefile ]]; then $(MAKE) -C charts test; fi
+
+.PHONY: test-image
+test-image: ## Build the container image with buildah, run and check it (root only)
+	test/image/test.sh
+
+.PHONY: test-demo
+test-demo: build ## Run the demo, scrape it, stop it
+	test/demo/test.sh bin
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## Run golangci-lint
+	$(CURDIR)/$(TOOLS)/golangci-lint run ./...
+	cd test/prometheus && $(CURDIR)/$(TOOLS)/golangci-lint run ./...
+
+.PHONY: lint-shell
+lint-shell: ## Run shellcheck (Debian's package) on the shell scripts
+	shellcheck .ci/run $$(git ls-files '*.sh')
+
+.PHONY: vulncheck
+vulncheck: $(TOOLS)/govulncheck ## Look for known vulnerabilities in what the binaries use
+	test/tools/govulncheck/run.sh $(CURDIR)/$(TOOLS)/govulncheck
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz test for FUZZTIME (10s)
+	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, name[i]; n = 0 }' | \
+	while read -r package name; do $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; done
+
+.PHONY: bench
+bench: $(TOOLS)/benchstat ## Run the benchmarks matching BENCH and summarise them
+	@mkdir -p bin
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) ./... | tee bin/bench.out
+	$(TOOLS)/benchstat bin/bench.out
+
+##
+## Maintain
+
+.PHONY: generate
+generate: ## Write everything that is generated from the code
+	$(GO) generate ./...
+
+.PHONY: check-generated
+check-generated: generate ## Fail when generated files are not up to date
+	@if [[ -n $$(git status --porcelain) ]]; then git --no-pager diff; git status --short; echo "commit what make generate changed" >&2; exit 1; fi
+
+# Each tool is pinned by a Go module of its own, so that its dependencies mix neither with ours nor with another tool's.
+$(TOOLS)/%: test/tools/%/go.mod test/tools/%/go.sum
+	cd test/tools/$* && CGO_ENABLED=0 $(GO) build -trimpath -o $(CURDIR)/$@ tool
+
+.PHONY: tools
+tools: $(patsubst test/tools/%/go.mod,$(TOOLS)/%,$(wildcard test/tools/*/go.mod)) ## Build all pinned tools into bin/tools/
+
+.PHONY: clean
+clean: ## Remove everything built
+	rm -rf bin .build .tarballs
