@@ -1,0 +1,405 @@
+package balena
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// Config says which server to ask, how, and for what.
+type Config struct {
+	// URL is the server's address, such as https://api.balena-cloud.com.
+	URL *url.URL
+	// Version pins the version of the API; empty means v7, and v6 where there is no v7.
+	Version Version
+	// Token is asked for the token at the beginning of each Fetch.
+	Token TokenSource
+	// CAFile names a file of PEM certificates to trust beside the system's; empty for none.
+	CAFile string
+	// Timeout bounds each request, the reading of its answer included.
+	Timeout time.Duration
+	// PageSize is how many devices, services or tags are asked for at a time.
+	PageSize int
+	// UserAgent is what the client calls itself.
+	UserAgent string
+	// Observe is told of each request that was sent; nil for nobody.
+	Observe func(Exchange)
+	// Now is the clock; nil for time.Now.
+	Now func() time.Time
+
+	Options
+}
+
+// Options says what to read beside the fleets.
+type Options struct {
+	// Devices asks for the fields that only metrics of single devices need.
+	Devices bool
+	// Releases asks for the releases that fleets and devices run and should run.
+	Releases bool
+	// Services asks for the services on each device.
+	Services bool
+	// Keys asks for the caller's API keys that expire.
+	Keys bool
+	// DeviceTags and FleetTags are the keys of the tags to ask for.
+	DeviceTags, FleetTags []string
+	// Include and Exclude choose fleets by slug; nil for no choice.
+	Include, Exclude *regexp.Regexp
+	// ArchivedFleets reads archived fleets, too.
+	ArchivedFleets bool
+	// SlowInterval is how often to ask for what rarely changes: newest releases, device types, keys.
+	SlowInterval time.Duration
+	// Keep is how long the last data of a part that fails stand in for it.
+	Keep time.Duration
+}
+
+// An Exchange is a request that was sent and what came back.
+type Exchange struct {
+	Resource string
+	// Status is the answer's status; 0 when there was no answer, or when it could not be read to its end.
+	Status   int
+	Duration time.Duration
+	// Bytes is the size of the answer's body as it was transferred, compressed or not.
+	Bytes int64
+}
+
+const (
+	// idleTimeout is how long an idle connection is kept. The server closes its end after 5 seconds; a
+	// client that keeps it longer meets a reset.
+	idleTimeout = 4 * time.Second
+	// maxAnswer bounds an answer after decompression. A page of 1,000 devices is about 1 MB.
+	maxAnswer = 64 << 20
+	// maxRedirects is how many redirects within the host are followed.
+	maxRedirects = 3
+	// defaultWait is how long to leave the server alone when a 429 does not say, and maxWait bounds what
+	// it may say, so that a mistake in a header does not silence the exporter for days.
+	defaultWait = time.Minute
+	maxWait     = time.Hour
+	// relearn is how long to believe what was found out about the server, which may be upgraded meanwhile.
+	relearn = 6 * time.Hour
+)
+
+// Client reads snapshots from one server. Fetch may be called by one goroutine at a time; the other
+// methods by any.
+type Client struct {
+	config Config
+	base   string
+	http   atomic.Pointer[http.Client]
+
+	token       string
+	tokenExpiry atomic.Int64 // Unix seconds, 0 when it is not known
+	// quietUntil is when the server may be asked again after it answered 429.
+	quietUntil time.Time
+
+	can capabilities
+	// cloudSure is set once the server has answered with the fields that only balenaCloud has.
+	cloudSure bool
+	learnt    time.Time
+
+	words words
+	memory
+}
+
+// NewClient returns a client for the server of config. It fails on a CA file that can't be read or holds
+// no certificate.
+func NewClient(config Config) (*Client, error) {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Observe == nil {
+		config.Observe = func(Exchange) {}
+	}
+	c := &Client{
+		config: config,
+		base:   strings.TrimSuffix(config.URL.String(), "/"),
+		words:  newWords(),
+	}
+	if err := c.connect(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// connect makes the HTTP client, reading the CA file.
+func (c *Client) connect() error {
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.config.CAFile != "" {
+		pem, err := os.ReadFile(c.config.CAFile)
+		if err != nil {
+			return fmt.Errorf("cannot read the CA file: %w", err)
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("the CA file %s holds no PEM certificate", c.config.CAFile)
+		}
+		tlsConfig.RootCAs = pool
+	}
+	old := c.http.Swap(&http.Client{
+		Transport: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         (&net.Dialer{Timeout: c.config.Timeout}).DialContext,
+			TLSClientConfig:     tlsConfig,
+			TLSHandshakeTimeout: c.config.Timeout,
+			IdleConnTimeout:     idleTimeout,
+			ForceAttemptHTTP2:   true,
+			DisableCompression:  true, // gzip is asked for and undone in get, which counts what was transferred
+		},
+		CheckRedirect: withinHost,
+	})
+	if old != nil {
+		old.CloseIdleConnections()
+	}
+	return nil
+}
+
+// readToken takes the token that is valid now.
+func (c *Client) readToken() error {
+	token, err := c.config.Token()
+	if err != nil {
+		return &Error{Problem: Unavailable, Request: "token", Err: err}
+	}
+	c.token = token
+	c.tokenExpiry.Store(tokenExpiry(token))
+	return nil
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.Load().CloseIdleConnections() }
+
+// TokenExpiry is when the token in use expires: known of session tokens only, zero otherwise.
+func (c *Client) TokenExpiry() time.Time {
+	if s := c.tokenExpiry.Load(); s != 0 {
+		return time.Unix(s, 0)
+	}
+	return time.Time{}
+}
+
+// withinHost refuses redirects to another host or to plain HTTP: they would carry the token or the
+// fleets' data to somebody else.
+func withinHost(to *http.Request, via []*http.Request) error {
+	from := via[0].URL
+	if to.URL.Hostname() != from.Hostname() || from.Scheme == "https" && to.URL.Scheme != "https" {
+		return fmt.Errorf("%w to %s://%s", errRedirect, to.URL.Scheme, to.URL.Host)
+	}
+	if len(via) > maxRedirects {
+		return fmt.Errorf("%w more than %d times", errRedirect, maxRedirects)
+	}
+	return nil
+}
+
+var (
+	errRedirect = errors.New("refused to follow a redirect")
+	errTooLarge = fmt.Errorf("the answer is larger than %d MiB", maxAnswer>>20)
+)
+
+// request is one question to the server.
+type request struct {
+	resource string
+	// options is the query, written as OData has it but for blanks, which become %20.
+	options string
+	// note tells requests of one resource apart, such as "page 7".
+	note string
+}
+
+// get asks, and hands the answer to decode as it arrives. All its errors are of type *Error, but for that
+// of a context that was cancelled.
+func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error) error {
+	path := "/" + string(c.can.version) + "/" + r.resource
+	failed := func(problem Problem, status int, err error) *Error {
+		what := "GET " + path
+		if r.note != "" {
+			what += " " + r.note
+		}
+		return &Error{Problem: problem, Request: what, Status: status, Err: err}
+	}
+
+	if wait := c.quietUntil.Sub(c.config.Now()); wait > 0 {
+		e := failed(RateLimited, 0, fmt.Errorf("not asked, the server wants to be left alone for another %s", wait.Round(time.Second)))
+		e.Wait = wait
+		return e
+	}
+
+	bounded, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(bounded, http.MethodGet, c.base+path+"?"+strings.ReplaceAll(r.options, " ", "%20"), nil)
+	if err != nil {
+		return failed(BadAnswer, 0, err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "gzip")
+	req.Header.Set("User-Agent", c.config.UserAgent)
+
+	exchange := Exchange{Resource: r.resource}
+	began := c.config.Now()
+	defer func() {
+		exchange.Duration = c.config.Now().Sub(began)
+		c.config.Observe(exchange)
+	}()
+
+	resp, err := c.http.Load().Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return c.noAnswer(failed, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	exchange.Status = resp.StatusCode
+
+	body, err := newBody(resp, &exchange.Bytes)
+	if err != nil {
+		exchange.Status = 0
+		return failed(BadAnswer, resp.StatusCode, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return c.refused(failed, resp, body)
+	}
+	if err := decode(newDecoder(body, c.words)); err != nil {
+		exchange.Status = 0
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(body.err, errTooLarge), body.err == nil:
+			return failed(BadAnswer, resp.StatusCode, err)
+		default:
+			return c.noAnswer(failed, body.err)
+		}
+	}
+	return nil
+}
+
+// noAnswer makes an error of a connection that failed or timed out.
+func (c *Client) noAnswer(failed func(Problem, int, error) *Error, err error) error {
+	// The URL, a long query in it, says nothing that the request does not say shorter.
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	if errors.Is(err, errRedirect) {
+		return failed(BadAnswer, 0, fmt.Errorf("%w: check --balena.api-url", err))
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return failed(Unavailable, 0, fmt.Errorf("no complete answer within %s", c.config.Timeout))
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		// The CA file may have been replaced, along with the server's certificate: the next request tries it.
+		if c.config.CAFile != "" {
+			_ = c.connect()
+		}
+		return failed(Unavailable, 0, fmt.Errorf("%w: if the server has a private CA, name its certificate with --balena.ca-file", err))
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return failed(Unavailable, 0, errors.New("the connection was closed in the middle of the answer"))
+	}
+	return failed(Unavailable, 0, err)
+}
+
+// refused makes an error of an answer whose status is not 200.
+func (c *Client) refused(failed func(Problem, int, error) *Error, resp *http.Response, body io.Reader) error {
+	// An error's body is empty, a JSON string or a page of HTML. Its beginning is enough.
+	const enough = 200
+	start, _ := io.ReadAll(io.LimitReader(body, enough))
+	said := strings.Join(strings.Fields(string(start)), " ")
+	if strings.HasPrefix(said, "<") {
+		said = "a page of HTML"
+	}
+	if c.token != "" {
+		said = strings.ReplaceAll(said, c.token, "<token>")
+	}
+	status := fmt.Sprintf("answered %d", resp.StatusCode)
+	if said != "" {
+		status += ": " + said
+	}
+	switch code := resp.StatusCode; {
+	case code == http.StatusTooManyRequests:
+		wait := retryAfter(resp.Header.Get("Retry-After"), c.config.Now())
+		c.quietUntil = c.config.Now().Add(wait)
+		e := failed(RateLimited, code, fmt.Errorf("%s, not asking again for %s", status, wait))
+		e.Wait = wait
+		return e
+	case code == http.StatusUnauthorized:
+		return failed(Unauthorized, code, errors.New(status+": the token was not accepted, or the server's database is down"))
+	case code >= http.StatusInternalServerError:
+		e := failed(Unavailable, code, errors.New(status))
+		if said == "" {
+			e.Err = fmt.Errorf("%s: %w", status, errBlank)
+		}
+		return e
+	default:
+		return failed(BadAnswer, code, errors.New(status))
+	}
+}
+
+// errBlank marks an error whose body is empty, which is how the server says that it does not know a field.
+var errBlank = errors.New("an empty body")
+
+// retryAfter reads the header Retry-After: seconds, or a date.
+func retryAfter(header string, now time.Time) time.Duration {
+	wait := defaultWait
+	if seconds, err := strconv.ParseInt(strings.TrimSpace(header), 10, 32); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if date, err := http.ParseTime(header); err == nil {
+		wait = date.Sub(now)
+	}
+	return min(max(wait, time.Second), maxWait)
+}
+
+// body is an answer's body: counted as transferred, decompressed, and bounded.
+type body struct {
+	reader io.Reader
+	left   int64
+	// err is the error that ended the reading, unless that was the end of the body.
+	err error
+}
+
+func newBody(resp *http.Response, transferred *int64) (*body, error) {
+	b := &body{reader: &counter{resp.Body, transferred}, left: maxAnswer}
+	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
+		unzipped, err := gzip.NewReader(b.reader)
+		if err != nil {
+			return nil, fmt.Errorf("the answer claims to be gzip: %w", err)
+		}
+		b.reader = unzipped
+	}
+	return b, nil
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		b.err = errTooLarge
+		return 0, b.err
+	}
+	n, err := b.reader.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.err = err
+	}
+	return n, err
+}
+
+type counter struct {
+	io.Reader
+	n *int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	*c.n += int64(n)
+	return n, err
+}

@@ -1,0 +1,182 @@
+package balena
+
+import (
+	"math"
+	"time"
+)
+
+// Snapshot is everything one refresh read, complete and consistent in itself. Nothing changes it after
+// [Client.Fetch] returned it, so any number of readers may share it.
+type Snapshot struct {
+	// Time is when the refresh began, by the local clock: no figure of fleets and devices is older.
+	Time time.Time
+	// APIVersion is the version of the API that answered.
+	APIVersion Version
+	// CloudFields tells whether the server has the fields that only balenaCloud has; see [Device.Frozen].
+	CloudFields bool
+	// Fleets are in ascending order of ID; no two have the same slug.
+	Fleets []Fleet
+	// Devices are in ascending order of ID; each belongs to one of Fleets.
+	Devices []Device
+	// Releases holds the releases that fleets and devices refer to, by ID. One that the API does not tell
+	// of, because it was deleted or belongs to somebody else, is missing.
+	Releases map[int64]Release
+	// Services are the services on devices, in ascending order of device, name and status, no two alike.
+	Services []Service
+	// Keys are the caller's named API keys that expire, in ascending order of ID.
+	Keys []Key
+	// Parts tells how each optional part of the refresh fared.
+	Parts []Part
+}
+
+// A Part is something a refresh asks for beside fleets and devices. A part that fails takes nothing else
+// down: what was read of it last stands in until it is too old.
+type Part struct {
+	Name     PartName
+	Duration time.Duration
+	Err      error
+}
+
+// PartName names a part of a refresh, as it appears in logs and in the label "collector".
+type PartName string
+
+// The parts of a refresh.
+const (
+	PartDeviceTypes    PartName = "device_type"
+	PartReleases       PartName = "release"
+	PartLatestReleases PartName = "latest_release"
+	PartServices       PartName = "service"
+	PartDeviceTags     PartName = "device_tag"
+	PartFleetTags      PartName = "fleet_tag"
+	PartKeys           PartName = "api_key"
+)
+
+// Fleet is an application of class fleet which the token may directly access. The comments name the
+// fields of the resource "application".
+type Fleet struct {
+	ID              int64
+	UUID            string
+	Name            string  // app_name, unique only within an organization
+	Slug            string  // slug, "organization/name": unique on the server, changed by a rename
+	Organization    string  // organization.handle
+	DeviceType      string  // is_for__device_type.slug
+	CPUArchitecture string  // is_for__device_type.is_of__cpu_architecture.slug
+	Archived        bool    // is_archived
+	TracksLatest    bool    // should_track_latest_release
+	Created         Instant // created_at
+	// TargetRelease is the release that the fleet's devices should run, 0 for none (should_be_running__release).
+	TargetRelease int64
+	// LatestRelease is the newest release, failed builds included; its ID is 0 when there is none or when
+	// releases are not read.
+	LatestRelease Release
+	// Tags are the values of the allow-listed tags, in the order of the list, empty where the fleet has
+	// not got the tag; nil when it has none of them.
+	Tags []string
+	// counted is how many devices the server counted in the fleet when the refresh began.
+	counted int
+}
+
+// Device is a device of a fleet. The comments name the fields of the resource "device"; a field that was
+// not asked for, because nothing needs it, is empty.
+type Device struct {
+	ID                int64
+	UUID              string
+	Name              string // device_name: any text, not unique
+	Status            string // overall_status, in the words of v7 on v6 too
+	HeartbeatState    string // api_heartbeat_state
+	UpdateStatus      string // update_status, empty for null
+	Type              string // slug of is_of__device_type, empty when it is not known
+	OSVersion         string // os_version, empty for null
+	OSVariant         string // os_variant, empty for null
+	SupervisorVersion string // supervisor_version, empty for null
+
+	Created          Instant // created_at
+	Modified         Instant // modified_at
+	LastConnectivity Instant // last_connectivity_event: the last VPN connect or disconnect
+	HeartbeatChanged Instant // changed_api_heartbeat_state_on__date; v6 has not got it
+	UpdateChanged    Instant // last_update_status_event
+
+	RunningRelease   int64 // is_running__release, 0 for none
+	PinnedRelease    int64 // is_pinned_on__release, 0 for none; should_be_running__release on v6
+	TargetRelease    int64 // should_be_running__release: the pin, else the fleet's target; 0 for none
+	OSTarget         int64 // should_be_operated_by__release, 0 for none
+	SupervisorTarget int64 // should_be_managed_by__release, 0 for none; v6 has not got it
+
+	UpdateProgress float64 // overall_progress in percent; NaN for null
+	CPUUsage       float64 // cpu_usage in percent; NaN for null
+	CPUTemperature float64 // cpu_temp in °C; NaN for null
+	MemoryUsed     float64 // memory_usage in MiB; NaN for null
+	MemorySize     float64 // memory_total in MiB; NaN for null
+	StorageUsed    float64 // storage_usage in MiB; NaN for null
+	StorageSize    float64 // storage_total in MiB; NaN for null
+
+	Tags []string // as in [Fleet.Tags]
+
+	Fleet         int32 // belongs_to__application, as an index into [Snapshot.Fleets]
+	Online        bool  // is_online, which is is_connected_to_vpn
+	Undervolted   bool  // is_undervolted, which stays set until the device reboots
+	WebAccessible bool  // is_web_accessible
+	Frozen        bool  // is_frozen; known where [Snapshot.CloudFields] is set
+}
+
+// Connected tells whether the device can be reached: its VPN is up, or it polls the API. A device whose
+// VPN is switched off is never Online and yet may be fully operational.
+func (d *Device) Connected() bool {
+	return d.Online || d.HeartbeatState == heartbeatOnline || d.HeartbeatState == heartbeatTimeout
+}
+
+// NeverConnected tells whether the device was registered and never seen since.
+func (d *Device) NeverConnected() bool {
+	return !d.Connected() && d.LastConnectivity == 0 && d.HeartbeatChanged == 0 &&
+		(d.HeartbeatState == heartbeatUnknown || d.HeartbeatState == "")
+}
+
+// ConnectivityChanged is when the device last connected or disconnected, by VPN or by heartbeat: the
+// later of the two; 0 when neither is known. Of a device that is not connected it is the time since when.
+func (d *Device) ConnectivityChanged() Instant {
+	return max(d.LastConnectivity, d.HeartbeatChanged)
+}
+
+// Release is a version of a fleet's software. The comments name the fields of the resource "release".
+type Release struct {
+	ID      int64
+	Commit  string
+	Version string  // raw_version: "1.2.0", "1.2.0+rev1", or "2.0.0-1795355694988" for a draft
+	Status  string  // status: running, success, failed, error, cancelled, interrupted
+	Final   bool    // is_final: a draft's version changes when it is finalized
+	Created Instant // created_at
+}
+
+// Service is a service's image on a device. The comments name the fields of "image_install".
+type Service struct {
+	DeviceID  int64
+	Name      string
+	Status    string  // status: Running, Downloading, exited, restarting, Dead, …
+	Progress  float64 // download_progress in percent; NaN for null
+	Installed Instant // install_date
+}
+
+// Key is one of the caller's named API keys. Which of them is in use can't be told.
+type Key struct {
+	ID     int64
+	Name   string
+	Expiry Instant // expiry_date
+}
+
+// Instant is a time in milliseconds since 1970, as precise as the API tells it; 0 stands for null.
+type Instant int64
+
+// Seconds is the time in seconds since 1970, NaN for null.
+func (i Instant) Seconds() float64 {
+	if i == 0 {
+		return math.NaN()
+	}
+	return float64(i) / 1000
+}
+
+// The heartbeat states that decide whether a device is connected (api_heartbeat_state).
+const (
+	heartbeatOnline  = "online"
+	heartbeatTimeout = "timeout"
+	heartbeatUnknown = "unknown"
+)
