@@ -41,7 +41,7 @@ func TestCombineOfMoreThanFourGigabytes(t *testing.T) {
 }
 
 func FuzzCombine(f *testing.F) {
-	f.Add([]byte("up 1\n"), 6)
+	f.Add([]byte("up 1\n"), 3)
 	f.Add([]byte{}, 0)
 	f.Fuzz(func(t *testing.T, text []byte, cut int) {
 		if cut < 0 || cut > len(text) {

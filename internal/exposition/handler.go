@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -102,10 +101,8 @@ func NewHandler(options HandlerOptions) http.Handler {
 
 type handler struct {
 	HandlerOptions
-	stallTimeout  time.Duration
-	scrapeTimeout time.Duration
-	slots         chan struct{} // as many as scrapes are allowed at once; nil: any number
-	errors        *prometheus.CounterVec
+	slots  chan struct{} // as many as scrapes are allowed at once; nil: any number
+	errors *prometheus.CounterVec
 
 	mutex    sync.Mutex
 	inFlight []*scrape            // in the order of their pages
@@ -122,8 +119,6 @@ const (
 func newHandler(options HandlerOptions) *handler {
 	h := &handler{
 		HandlerOptions: options,
-		stallTimeout:   stallTimeout,
-		scrapeTimeout:  scrapeTimeout,
 		logged:         map[string]time.Time{},
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "promhttp_metric_handler_errors_total",
@@ -161,8 +156,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s := h.begin(w, r)
 	defer h.end(s)
-	if err := h.serve(s, r); err != nil && s.tooSlow(err) {
-		h.report(sending, fmt.Errorf("scraper %s did not take its answer in time: %w", r.RemoteAddr, err))
+	var slow slowness
+	if err := h.serve(s, r); errors.As(err, &slow) {
+		h.report(sending, fmt.Errorf("scraper %s did not take its answer in time: %w", r.RemoteAddr, slow))
 	}
 }
 
@@ -269,14 +265,18 @@ type scrape struct {
 	stop   func() bool
 	cut    chan struct{} // closed once a write under way was told to fail
 
-	stallTimeout time.Duration
-	extended     time.Time // when the write deadline was set last
+	extended time.Time // when the write deadline was set last
 }
 
-var (
-	errTooLong    = errors.New("the scrape took too long")
-	errSuperseded = errors.New("newer pages are being served")
-	errEnded      = errors.New("the scrape has ended")
+// A slowness is why a scraper was cut off.
+type slowness string
+
+func (s slowness) Error() string { return string(s) }
+
+const (
+	errStalled    = slowness("nothing was taken for a while")
+	errTooLong    = slowness("the scrape took too long")
+	errSuperseded = slowness("newer pages are being served")
 )
 
 var emptyPage = &Page{}
@@ -284,14 +284,13 @@ var emptyPage = &Page{}
 // begin starts a scrape of the current page, and ends those that hold too old ones.
 func (h *handler) begin(w http.ResponseWriter, r *http.Request) *scrape {
 	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client is gone
-	ctx, release := context.WithTimeoutCause(ctx, h.scrapeTimeout, errTooLong)
+	ctx, release := context.WithTimeoutCause(ctx, scrapeTimeout, errTooLong)
 	s := &scrape{
-		w:            w,
-		controller:   http.NewResponseController(w),
-		ctx:          ctx,
-		cancel:       func(cause error) { cancel(cause); release() },
-		cut:          make(chan struct{}),
-		stallTimeout: h.stallTimeout,
+		w:          w,
+		controller: http.NewResponseController(w),
+		ctx:        ctx,
+		cancel:     func(cause error) { cancel(cause); release() },
+		cut:        make(chan struct{}),
 	}
 	s.stop = context.AfterFunc(ctx, func() {
 		defer close(s.cut)
@@ -324,24 +323,27 @@ func (h *handler) end(s *scrape) {
 	if !s.stop() {
 		<-s.cut // the ResponseWriter must not be touched after the handler returned
 	}
-	s.cancel(errEnded)
+	s.cancel(nil)
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	h.inFlight = slices.DeleteFunc(h.inFlight, func(other *scrape) bool { return other == s })
 }
 
-// Write sends p in pieces small enough for progress to be seen.
+// Write sends p in pieces small enough for progress to be seen. If it fails because
+// the scraper is slow, the error is a slowness.
 func (s *scrape) Write(p []byte) (written int, err error) {
-	for len(p) > 0 && err == nil {
-		if err = s.extend(); err != nil {
-			break
+	for len(p) > 0 {
+		if err := s.extend(); err != nil {
+			return written, err
 		}
-		var n int
-		n, err = s.w.Write(p[:min(len(p), writeBytes)])
+		n, err := s.w.Write(p[:min(len(p), writeBytes)])
 		written += n
+		if err != nil {
+			return written, s.reason(err)
+		}
 		p = p[n:]
 	}
-	return written, err
+	return written, nil
 }
 
 var _ io.Writer = (*scrape)(nil)
@@ -350,19 +352,24 @@ var _ io.Writer = (*scrape)(nil)
 func (s *scrape) extend() error {
 	// Setting a deadline costs as much as a small write, so that of the last write
 	// is good enough for a while: a write has three quarters of the time at least.
-	if now := time.Now(); now.Sub(s.extended) > s.stallTimeout/4 {
-		_ = s.controller.SetWriteDeadline(now.Add(s.stallTimeout)) // not every ResponseWriter can
+	if now := time.Now(); now.Sub(s.extended) > stallTimeout/4 {
+		_ = s.controller.SetWriteDeadline(now.Add(stallTimeout)) // not every ResponseWriter can
 		s.extended = now
 	}
 	// Only now, since a deadline set above could have undone that of AfterFunc.
 	return context.Cause(s.ctx)
 }
 
-// tooSlow reports whether err, returned by Write, is the scraper's slowness,
-// and not that it went away.
-func (s *scrape) tooSlow(err error) bool {
-	if cause := context.Cause(s.ctx); cause != nil {
-		return cause == errTooLong || cause == errSuperseded
+// reason returns why a write failed with err.
+func (s *scrape) reason(err error) error {
+	var slow slowness
+	switch {
+	case errors.As(context.Cause(s.ctx), &slow):
+		return slow
+	case time.Since(s.extended) >= stallTimeout:
+		// What err is differs between HTTP/1 and 2, but the deadline has passed.
+		return errStalled
+	default:
+		return err
 	}
-	return errors.Is(err, os.ErrDeadlineExceeded)
 }
