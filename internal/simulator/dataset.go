@@ -1,0 +1,329 @@
+package simulator
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// A Dataset is the content of an API server. It is not changed by the simulators that start from it.
+type Dataset struct{ world world }
+
+// LoadDataset reads a dataset from one file a resource (application.json, device.json and so on), each the API's
+// own answer to a version 7 request for all rows: {"d": [row, …]}. A missing file is an empty resource, a
+// missing field is null.
+func LoadDataset(dir fs.FS) (*Dataset, error) {
+	ds := &Dataset{}
+	w := &ds.world
+	// Without fleets there is nothing to serve: most likely the directory is the wrong one.
+	if _, err := fs.Stat(dir, "application.json"); err != nil {
+		return nil, fmt.Errorf("read dataset: %w", err)
+	}
+	for _, load := range []func() error{
+		func() error {
+			return eachRow(dir, "organization", func(r struct {
+				stamps
+				Name, Handle string
+			}) {
+				w.Organizations.insert(&Organization{Row: r.row(), Name: r.Name, Handle: r.Handle})
+			})
+		},
+		func() error { return eachRow(dir, "device_type", w.loadDeviceType) },
+		func() error { return eachRow(dir, "application", w.loadFleet) },
+		func() error { return eachRow(dir, "release", w.loadRelease) },
+		func() error { return eachRow(dir, "device", w.loadDevice) },
+		func() error { return eachRow(dir, "image_install", w.loadInstall) },
+		func() error {
+			return eachRow(dir, "device_tag", func(r struct {
+				stamps
+				tag
+				Device ref
+			}) {
+				w.DeviceTags.insert(&DeviceTag{Row: r.row(), DeviceID: r.Device.ID, Key: r.Key, Value: r.Value})
+			})
+		},
+		func() error {
+			return eachRow(dir, "application_tag", func(r struct {
+				stamps
+				tag
+				Application ref
+			}) {
+				w.FleetTags.insert(&FleetTag{Row: r.row(), FleetID: r.Application.ID, Key: r.Key, Value: r.Value})
+			})
+		},
+		func() error {
+			return eachRow(dir, "api_key", func(r struct {
+				stamps
+				Name, Description string
+				ExpiryDate        moment `json:"expiry_date"`
+			}) {
+				w.APIKeys.insert(&APIKey{Row: r.row(), Name: r.Name, Description: r.Description, ExpiryDate: r.ExpiryDate.Time})
+			})
+		},
+	} {
+		if err := load(); err != nil {
+			return nil, err
+		}
+	}
+	return ds, nil
+}
+
+// eachRow decodes the rows of a resource's file.
+func eachRow[R any](dir fs.FS, resource string, add func(R)) error {
+	name := resource + ".json"
+	data, err := fs.ReadFile(dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read dataset: %w", err)
+	}
+	var file struct{ D []R }
+	if err := json.Unmarshal(data, &file); err != nil {
+		return fmt.Errorf("read dataset: %s: %w", name, err)
+	}
+	for _, r := range file.D {
+		add(r)
+	}
+	return nil
+}
+
+// moment is an ISO 8601 time or null.
+type moment struct{ Time Time }
+
+func (m *moment) UnmarshalJSON(b []byte) error {
+	var t *time.Time
+	if err := json.Unmarshal(b, &t); err != nil {
+		return err
+	}
+	if t != nil {
+		m.Time = At(*t)
+	}
+	return nil
+}
+
+// ref is a foreign key: {"__id": n}, or the row itself in an array where it was expanded, or null.
+type ref struct{ ID int }
+
+func (r *ref) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '[' {
+		var rows []struct{ ID int }
+		if err := json.Unmarshal(b, &rows); err != nil {
+			return err
+		}
+		if len(rows) > 0 {
+			r.ID = rows[0].ID
+		}
+		return nil
+	}
+	var key struct {
+		ID int `json:"__id"`
+	}
+	err := json.Unmarshal(b, &key)
+	r.ID = key.ID
+	return err
+}
+
+// stamps is what every row has.
+type stamps struct {
+	ID         int
+	CreatedAt  moment `json:"created_at"`
+	ModifiedAt moment `json:"modified_at"`
+}
+
+// row supplies a time of modification where the dataset has none; it must not change from load to load.
+func (s *stamps) row() Row {
+	r := Row{ID: s.ID, CreatedAt: s.CreatedAt.Time, ModifiedAt: s.ModifiedAt.Time}
+	if r.ModifiedAt == 0 {
+		r.ModifiedAt = r.CreatedAt
+	}
+	return r
+}
+
+type tag struct {
+	Key   string `json:"tag_key"`
+	Value string
+}
+
+// number is an integer or null.
+type nullable struct{ Number }
+
+func (n *nullable) UnmarshalJSON(b []byte) error {
+	var i *int
+	err := json.Unmarshal(b, &i)
+	if i != nil {
+		n.Number = N(*i)
+	}
+	return err
+}
+
+type deviceTypeRow struct {
+	stamps
+	Slug, Name   string
+	Architecture []struct{ Slug string } `json:"is_of__cpu_architecture"`
+}
+
+func (w *world) loadDeviceType(r deviceTypeRow) {
+	t := DeviceType{Row: r.row(), Slug: r.Slug, Name: r.Name}
+	if len(r.Architecture) > 0 {
+		t.ArchitectureID = w.architecture(r.Architecture[0].Slug)
+	}
+	w.DeviceTypes.insert(&t)
+}
+
+// architecture returns the id of an architecture, a new one if need be.
+func (w *world) architecture(slug string) int {
+	for _, a := range w.Architectures.rows {
+		if a.Slug == slug {
+			return a.ID
+		}
+	}
+	id := w.Architectures.Len() + 1
+	w.Architectures.insert(&Architecture{Row: Row{ID: id}, Slug: slug})
+	return id
+}
+
+type fleetRow struct {
+	stamps
+	UUID         string
+	AppName      string `json:"app_name"`
+	Slug         string
+	Class        string `json:"is_of__class"`
+	Organization ref
+	DeviceType   ref  `json:"is_for__device_type"`
+	Target       ref  `json:"should_be_running__release"`
+	TracksLatest bool `json:"should_track_latest_release"`
+	IsHost       bool `json:"is_host"`
+	IsArchived   bool `json:"is_archived"`
+	IsPublic     bool `json:"is_public"`
+}
+
+func (w *world) loadFleet(r fleetRow) {
+	w.Fleets.insert(&Fleet{
+		Row: r.row(), UUID: r.UUID, AppName: r.AppName, Slug: r.Slug, Class: r.Class,
+		OrganizationID: r.Organization.ID, DeviceTypeID: r.DeviceType.ID, TargetReleaseID: r.Target.ID,
+		TracksLatest: r.TracksLatest, IsHost: r.IsHost, IsArchived: r.IsArchived, IsPublic: r.IsPublic,
+	})
+}
+
+type releaseRow struct {
+	stamps
+	Fleet          ref `json:"belongs_to__application"`
+	Commit         string
+	RawVersion     string `json:"raw_version"`
+	Semver         string
+	Status         string
+	Phase          string
+	IsFinal        bool   `json:"is_final"`
+	IsInvalidated  bool   `json:"is_invalidated"`
+	IsPassingTests bool   `json:"is_passing_tests"`
+	FinalizedAt    moment `json:"is_finalized_at__date"`
+}
+
+func (w *world) loadRelease(r releaseRow) {
+	w.Releases.insert(&Release{
+		Row: r.row(), FleetID: r.Fleet.ID, Commit: r.Commit, RawVersion: r.RawVersion, Semver: r.Semver, Status: r.Status,
+		Phase: r.Phase, IsFinal: r.IsFinal, IsInvalidated: r.IsInvalidated, IsPassingTests: r.IsPassingTests,
+		FinalizedAt: r.FinalizedAt.Time,
+	})
+}
+
+type deviceRow struct {
+	stamps
+	UUID                  string
+	Name                  string `json:"device_name"`
+	Fleet                 ref    `json:"belongs_to__application"`
+	DeviceType            ref    `json:"is_of__device_type"`
+	OverallStatus         string `json:"overall_status"`
+	IsConnectedToVPN      bool   `json:"is_connected_to_vpn"`
+	LastConnectivityEvent moment `json:"last_connectivity_event"`
+	LastVPNEvent          moment `json:"last_vpn_event"`
+	HeartbeatState        string `json:"api_heartbeat_state"`
+	HeartbeatChangedOn    moment `json:"changed_api_heartbeat_state_on__date"`
+	Status                string
+	UpdateStatus          string   `json:"update_status"`
+	LastUpdateStatusEvent moment   `json:"last_update_status_event"`
+	ProvisioningState     string   `json:"provisioning_state"`
+	ProvisioningProgress  nullable `json:"provisioning_progress"`
+	DownloadProgress      nullable `json:"download_progress"`
+	Running               ref      `json:"is_running__release"`
+	Pinned                ref      `json:"is_pinned_on__release"`
+	OS                    ref      `json:"should_be_operated_by__release"`
+	Supervisor            ref      `json:"should_be_managed_by__release"`
+	OSVersion             string   `json:"os_version"`
+	OSVariant             string   `json:"os_variant"`
+	SupervisorVersion     string   `json:"supervisor_version"`
+	CPUUsage              nullable `json:"cpu_usage"`
+	CPUTemp               nullable `json:"cpu_temp"`
+	MemoryUsage           nullable `json:"memory_usage"`
+	MemoryTotal           nullable `json:"memory_total"`
+	StorageUsage          nullable `json:"storage_usage"`
+	StorageTotal          nullable `json:"storage_total"`
+	IsUndervolted         bool     `json:"is_undervolted"`
+	IsWebAccessible       bool     `json:"is_web_accessible"`
+	IsFrozen              bool     `json:"is_frozen"`
+}
+
+func (w *world) loadDevice(r deviceRow) {
+	w.Devices.insert(&Device{
+		Row: r.row(), UUID: r.UUID, Name: r.Name, FleetID: r.Fleet.ID, DeviceTypeID: r.DeviceType.ID,
+		IsConnectedToVPN: r.IsConnectedToVPN, LastConnectivityEvent: r.LastConnectivityEvent.Time, LastVPNEvent: r.LastVPNEvent.Time,
+		// The variable that switches the VPN off shows in nothing but the status of who is heard without it.
+		IsVPNDisabled:  !r.IsConnectedToVPN && r.HeartbeatState == "online" && r.OverallStatus == "operational",
+		HeartbeatState: r.HeartbeatState, HeartbeatChangedOn: r.HeartbeatChangedOn.Time,
+		Status: r.Status, UpdateStatus: r.UpdateStatus, LastUpdateStatusEvent: r.LastUpdateStatusEvent.Time,
+		ProvisioningState: r.ProvisioningState, ProvisioningProgress: r.ProvisioningProgress.Number, DownloadProgress: r.DownloadProgress.Number,
+		RunningReleaseID: r.Running.ID, PinnedReleaseID: r.Pinned.ID, OSReleaseID: r.OS.ID, SupervisorReleaseID: r.Supervisor.ID,
+		OSVersion: r.OSVersion, OSVariant: r.OSVariant, SupervisorVersion: r.SupervisorVersion,
+		CPUUsage: r.CPUUsage.Number, CPUTemp: r.CPUTemp.Number, MemoryUsage: r.MemoryUsage.Number, MemoryTotal: r.MemoryTotal.Number,
+		StorageUsage: r.StorageUsage.Number, StorageTotal: r.StorageTotal.Number,
+		IsUndervolted: r.IsUndervolted, IsWebAccessible: r.IsWebAccessible,
+		IsInactive: r.OverallStatus == "inactive", IsFrozen: r.IsFrozen,
+	})
+}
+
+type installRow struct {
+	stamps
+	Device           ref
+	Release          ref `json:"is_provided_by__release"`
+	Status           string
+	DownloadProgress nullable `json:"download_progress"`
+	InstallDate      moment   `json:"install_date"`
+	Image            []struct {
+		ID      int
+		Service []struct {
+			ID   int
+			Name string `json:"service_name"`
+		} `json:"is_a_build_of__service"`
+	} `json:"installs__image"`
+}
+
+func (w *world) loadInstall(r installRow) {
+	i := &Install{
+		Row: r.row(), DeviceID: r.Device.ID, ReleaseID: r.Release.ID, Status: r.Status,
+		DownloadProgress: r.DownloadProgress.Number, InstallDate: r.InstallDate.Time,
+	}
+	if i.CreatedAt == 0 {
+		i.CreatedAt, i.ModifiedAt = i.InstallDate, i.InstallDate
+	}
+	w.Installs.insert(i)
+	if len(r.Image) == 0 {
+		return
+	}
+	image := r.Image[0]
+	i.ImageID = image.ID
+	if w.Images.find(image.ID) != nil || len(image.Service) == 0 {
+		return
+	}
+	service := image.Service[0]
+	w.Images.insert(&Image{Row: Row{ID: image.ID}, ServiceID: service.ID, ReleaseID: i.ReleaseID})
+	if w.Services.find(service.ID) == nil {
+		s := &Service{Row: Row{ID: service.ID}, Name: service.Name}
+		if release, ok := w.Releases.find(i.ReleaseID).(*Release); ok {
+			s.FleetID = release.FleetID
+		}
+		w.Services.insert(s)
+	}
+}

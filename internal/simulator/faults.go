@@ -1,0 +1,389 @@
+package simulator
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Faults are what goes wrong, by request. Of those that concern a request the first that is due happens.
+// The zero value is a server in good health.
+type Faults []Fault
+
+// A Fault says which requests it happens to and what happens. Its zero value answers every request as usual.
+type Fault struct {
+	// Resource limits the fault to requests for a resource, as [Simulator.Requests] names them.
+	Resource string `json:"resource,omitempty"`
+	// From is the first request of those that happens something, counted from 1 since the faults were set.
+	From int `json:"from,omitempty"`
+	// Every makes it happen to one request in so many only, the first of them first.
+	Every int `json:"every,omitempty"`
+	// Times is how often it happens at most.
+	Times int `json:"times,omitempty"`
+	// Page limits it to the n-th page, counted from 1, of a list that is read by "id gt LAST".
+	Page int `json:"page,omitempty"`
+
+	// Latency passes before anything is answered.
+	Latency Duration `json:"latency,omitzero"`
+	// Status is answered instead of the truth, with a body as the real server sends it, or with Body.
+	Status int    `json:"status,omitempty"`
+	Body   string `json:"body,omitempty"`
+	// RetryAfter goes with a Status: seconds, or as a date with RetryAfterDate.
+	RetryAfter     Duration `json:"retry_after,omitzero"`
+	RetryAfterDate bool     `json:"retry_after_date,omitempty"`
+	// Redirect sends the client to this base URL, with the path and query it asked for.
+	Redirect string `json:"redirect,omitempty"`
+	// Guest answers as if the token were nobody's.
+	Guest bool `json:"guest,omitempty"`
+	// Spoil changes the truth.
+	Spoil Spoil `json:"spoil,omitempty"`
+	// CutAfter closes the connection after so many bytes of the body as it is sent, compressed or not.
+	CutAfter int `json:"cut_after,omitempty"`
+	// Endless goes on with blanks instead of the end of the body, for ever.
+	Endless bool `json:"endless,omitempty"`
+	// Pace is the pause after each 64 bytes of the body.
+	Pace Duration `json:"pace,omitzero"`
+}
+
+// Spoil names a way in which a body can be wrong.
+type Spoil string
+
+// The ways in which a body can be wrong, all of them with status 200.
+const (
+	SpoilJSON  Spoil = "json"           // the first half of the JSON, and no more
+	SpoilHTML  Spoil = "html"           // a page as a captive portal has it
+	SpoilTypes Spoil = "types"          // strings for numbers, numbers for strings, and so on
+	SpoilNulls Spoil = "nulls"          // null in every field but id
+	SpoilNoIDs Spoil = "missing-ids"    // the last row has no id
+	SpoilTwice Spoil = "repeated-ids"   // the first row once more at the end
+	SpoilPages Spoil = "repeated-pages" // "id gt LAST" is ignored: every page is the first
+	SpoilEmpty Spoil = "empty"          // no rows, or a count of 0
+)
+
+// spoils maps each but the page, which needs a request of its own, to what it does to a body.
+var spoils = map[Spoil]func(body []byte) []byte{
+	SpoilJSON: func(body []byte) []byte { return body[:len(body)/2] },
+	SpoilHTML: func([]byte) []byte { return []byte("<!DOCTYPE html><html><body><h1>Sign in</h1></body></html>") },
+	SpoilTypes: func(body []byte) []byte {
+		return eachObject(body, func(o map[string]any) {
+			for key, v := range o {
+				switch v := v.(type) {
+				case json.Number:
+					o[key] = "n" + v.String()
+				case string:
+					o[key] = len(v)
+				case bool:
+					o[key] = []any{v}
+				case map[string]any, []any:
+					o[key] = true
+				}
+			}
+		})
+	},
+	SpoilNulls: func(body []byte) []byte {
+		return eachObject(body, func(o map[string]any) {
+			for key := range o {
+				if key != "id" {
+					o[key] = nil
+				}
+			}
+		})
+	},
+	SpoilNoIDs: func(body []byte) []byte {
+		return eachBody(body, func(rows []any) []any {
+			if len(rows) > 0 {
+				delete(rows[len(rows)-1].(map[string]any), "id")
+			}
+			return rows
+		})
+	},
+	SpoilTwice: func(body []byte) []byte {
+		return eachBody(body, func(rows []any) []any {
+			if len(rows) > 0 {
+				rows = append(rows, rows[0])
+			}
+			return rows
+		})
+	},
+	SpoilPages: func(body []byte) []byte { return body },
+	SpoilEmpty: func(body []byte) []byte {
+		if bytes.HasPrefix(body, []byte(`{"d":[`)) {
+			return []byte(`{"d":[]}`)
+		}
+		return []byte(`{"d":0}`)
+	},
+}
+
+// eachBody lets change have the rows of an answer that is a list.
+func eachBody(body []byte, change func(rows []any) []any) []byte {
+	var answer struct {
+		D any `json:"d"`
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if d.Decode(&answer) != nil {
+		return body
+	}
+	rows, ok := answer.D.([]any)
+	if !ok {
+		return body
+	}
+	answer.D = change(rows)
+	changed, err := json.Marshal(answer)
+	if err != nil {
+		return body
+	}
+	return changed
+}
+
+func eachObject(body []byte, change func(o map[string]any)) []byte {
+	return eachBody(body, func(rows []any) []any {
+		for _, r := range rows {
+			change(r.(map[string]any))
+		}
+		return rows
+	})
+}
+
+// SetFaults replaces the faults and starts to count requests for them anew.
+func (s *Simulator) SetFaults(f Faults) {
+	s.control.Lock()
+	defer s.control.Unlock()
+	s.control.faults = slices.Clone(f)
+	s.control.fault = faultCounters{}
+}
+
+// Faults returns the faults that were set.
+func (s *Simulator) Faults() Faults {
+	s.control.Lock()
+	defer s.control.Unlock()
+	return slices.Clone(s.control.faults)
+}
+
+// Validate says what is wrong with a fault that can't happen.
+func (f Fault) Validate() error {
+	if _, ok := spoils[f.Spoil]; !ok && f.Spoil != "" {
+		return fmt.Errorf("unknown spoil %q", f.Spoil)
+	}
+	if _, ok := schema[f.Resource]; !ok && !slices.Contains([]string{"", "whoami", "ping", "other"}, f.Resource) {
+		return fmt.Errorf("unknown resource %q", f.Resource)
+	}
+	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
+		return fmt.Errorf("status %d: want 200 to 599", f.Status)
+	}
+	if min(f.From, f.Every, f.Times, f.Page, f.CutAfter) < 0 || min(f.Latency.Duration, f.RetryAfter.Duration, f.Pace.Duration) < 0 {
+		return fmt.Errorf("negative number in fault")
+	}
+	return nil
+}
+
+// ParseFault reads a fault as a flag gives it, with the keys of the JSON: "resource=device,status=429,retry_after=7s".
+func ParseFault(s string) (Fault, error) {
+	fields := make(map[string]any)
+	for pair := range strings.SplitSeq(s, ",") {
+		key, text, ok := strings.Cut(pair, "=")
+		if !ok {
+			text = "true"
+		}
+		var v any = text
+		if n, err := strconv.Atoi(text); err == nil {
+			v = n
+		} else if b, err := strconv.ParseBool(text); err == nil {
+			v = b
+		}
+		fields[key] = v
+	}
+	b, err := json.Marshal(fields)
+	if err != nil {
+		return Fault{}, err
+	}
+	var f Fault
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&f); err != nil {
+		return Fault{}, fmt.Errorf("fault %q: %w", s, err)
+	}
+	if err := f.Validate(); err != nil {
+		return Fault{}, fmt.Errorf("fault %q: %w", s, err)
+	}
+	return f, nil
+}
+
+// Duration is a [time.Duration] that JSON shows as "1.5s".
+type Duration struct{ time.Duration }
+
+// MarshalText returns the duration in Go's notation.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads Go's notation.
+func (d *Duration) UnmarshalText(b []byte) (err error) {
+	d.Duration, err = time.ParseDuration(string(b))
+	return err
+}
+
+// faultCounters count what faults go by.
+type faultCounters struct {
+	page  map[string]int // the page that a resource's list is being read at
+	met   map[int]int    // requests that concerned a fault, by its index
+	times map[int]int    // how often it happened
+}
+
+// next returns the fault that happens to a request for the resource. nextPage says that the request continues a list.
+func (n *faultCounters) next(faults Faults, resource string, nextPage bool) (Fault, bool) {
+	if n.page == nil {
+		n.page, n.met, n.times = make(map[string]int), make(map[int]int), make(map[int]int)
+	}
+	if !nextPage {
+		n.page[resource] = 0
+	}
+	n.page[resource]++
+	for i, f := range faults {
+		if f.Resource != "" && f.Resource != resource || f.Page != 0 && f.Page != n.page[resource] {
+			continue
+		}
+		n.met[i]++
+		since := n.met[i] - max(f.From, 1)
+		if since < 0 || f.Every > 0 && since%f.Every != 0 || f.Times > 0 && n.times[i] >= f.Times {
+			continue
+		}
+		n.times[i]++
+		return f, true
+	}
+	return Fault{}, false
+}
+
+// keyset matches the condition that a list read page by page goes on with.
+var keyset = regexp.MustCompile(`\bid(%20|\+)gt(%20|\+)[1-9]\d*`)
+
+func isNextPage(query string) bool { return keyset.MatchString(query) }
+
+// bodies are what the real server, or a proxy before it, sends with a status.
+var bodies = map[int]struct{ contentType, body string }{
+	http.StatusTooManyRequests:    {contentTypeJSON, `"Too Many Requests"`},
+	http.StatusBadGateway:         {contentTypeHTML, "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"},
+	http.StatusServiceUnavailable: {contentTypeHTML, "<html><body><h1>503 Service Unavailable</h1>\nNo server is available to handle this request.\n</body></html>\n"},
+	http.StatusGatewayTimeout:     {contentTypeHTML, "<html><body><h1>504 Gateway Time-out</h1>\nThe server didn't respond in time.\n</body></html>\n"},
+}
+
+// serveFault answers a request to which f happens.
+func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, answer func(*http.Request, caller) response) {
+	if f.Latency.Duration > 0 && !pause(r, f.Latency) {
+		return
+	}
+	if f.RetryAfter.Duration > 0 {
+		after := strconv.Itoa(int(f.RetryAfter.Seconds()))
+		if f.RetryAfterDate {
+			after = s.cfg.Now().Add(f.RetryAfter.Duration).UTC().Format(http.TimeFormat)
+		}
+		w.Header().Set("Retry-After", after)
+	}
+	if f.Redirect != "" {
+		w.Header().Set("Location", strings.TrimSuffix(f.Redirect, "/")+r.RequestURI)
+		if f.Status == 0 {
+			f.Status = http.StatusFound
+		}
+	}
+	var a response
+	if f.Status != 0 {
+		a = response{status: f.Status, contentType: bodies[f.Status].contentType, body: []byte(bodies[f.Status].body)}
+		if f.Body != "" {
+			a.contentType, a.body = "text/plain; charset=utf-8", []byte(f.Body)
+		}
+	} else {
+		asked := r
+		if f.Spoil == SpoilPages {
+			asked = r.Clone(r.Context())
+			asked.RequestURI = keyset.ReplaceAllString(r.RequestURI, "id%20gt%200")
+		}
+		who := s.caller(r)
+		if f.Guest {
+			who = caller{}
+		}
+		a = answer(asked, who)
+		if spoil, ok := spoils[f.Spoil]; ok && a.status == http.StatusOK {
+			a.body, a.compressed = spoil(a.body), nil
+			if f.Spoil == SpoilHTML {
+				a.contentType = contentTypeHTML
+			}
+		}
+	}
+	switch {
+	case f.CutAfter > 0:
+		s.send(&cutWriter{w, f.CutAfter}, r, a)
+	case f.Endless || f.Pace.Duration > 0:
+		drip(w, r, f, a)
+	default:
+		s.send(w, r, a)
+	}
+}
+
+// pause waits and says whether the client is still there.
+func pause(r *http.Request, d Duration) bool {
+	t := time.NewTimer(d.Duration)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}
+
+// A cutWriter closes the connection after some bytes of the body.
+type cutWriter struct {
+	http.ResponseWriter
+	left int
+}
+
+func (w *cutWriter) Write(b []byte) (int, error) {
+	if len(b) <= w.left {
+		w.left -= len(b)
+		return w.ResponseWriter.Write(b)
+	}
+	w.ResponseWriter.Write(b[:w.left])                   //nolint:errcheck // it is to fail anyway
+	http.NewResponseController(w.ResponseWriter).Flush() //nolint:errcheck // as above
+	panic(http.ErrAbortHandler)
+}
+
+// chunk is what a body sent at a pace goes by; a fast one goes by a thousand of them.
+const chunk = 64
+
+// drip sends a body slowly, endlessly or both, uncompressed.
+func drip(w http.ResponseWriter, r *http.Request, f Fault, a response) {
+	w.Header().Set("Content-Type", a.contentType)
+	w.WriteHeader(a.status)
+	size := chunk
+	if f.Pace.Duration == 0 {
+		size *= 1000
+	}
+	body := a.body
+	if f.Endless {
+		body = bytes.TrimRight(body, "]}")
+	}
+	blanks := bytes.Repeat([]byte(" "), size)
+	for {
+		next := body[:min(size, len(body))]
+		body = body[len(next):]
+		if len(next) == 0 {
+			if !f.Endless {
+				return
+			}
+			next = blanks
+		}
+		if _, err := w.Write(next); err != nil {
+			return
+		}
+		if http.NewResponseController(w).Flush() != nil || r.Context().Err() != nil {
+			return
+		}
+		if f.Pace.Duration > 0 && !pause(r, f.Pace) {
+			return
+		}
+	}
+}

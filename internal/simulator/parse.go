@@ -1,0 +1,542 @@
+package simulator
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The real server parses the raw request target with one grammar and never decodes it first. That is why a
+// parenthesis written as %28 is a syntax error there, and why this parser reads raw text as well: only a space
+// may be written as %20 or +, the $ that starts an option's name as %24, and anything goes inside a string.
+
+// A request is a parsed request target below the version.
+type request struct {
+	resource string
+	id       int    // of resource(id), when hasID
+	hasID    bool   //
+	key      *expr  // of resource(field='value'), or nil
+	via      string // of resource(id)/via/$count, or empty
+	count    bool   // ends in /$count
+	options  options
+}
+
+// options are $select, $filter and so on, of the request or of one expanded property.
+type options struct {
+	selects []string // nil when there is no $select
+	filter  *expr
+	expands []expand
+	orders  []order
+	top     int // -1 when there is no $top
+	skip    int
+}
+
+type expand struct {
+	property string
+	count    bool
+	options  options
+}
+
+type order struct {
+	path  []string
+	count bool
+	desc  bool
+}
+
+type operator uint8
+
+const (
+	opLiteral operator = iota
+	opPath             // path: field, variable/field
+	opCount            // path/$count
+	opAny              // path/any(variable:args[0])
+	opAnd
+	opOr
+	opNot
+	opEq
+	opNe
+	opGt
+	opGe
+	opLt
+	opLe
+	opIn // args[0] in (args[1:])
+	opAdd
+	opSub
+	opMul
+	opDiv
+	opMod
+	opStartsWith
+	opContains
+)
+
+type expr struct {
+	op       operator
+	args     []*expr
+	path     []string
+	variable string
+	literal  value
+}
+
+// A syntaxError is answered 400 "Malformed url".
+type syntaxError struct{}
+
+func (syntaxError) Error() string { return "malformed url" }
+
+// A brokenQuery is well formed and yet can't be executed; it is answered 500 with an empty body.
+type brokenQuery string
+
+func (e brokenQuery) Error() string { return string(e) }
+
+type parser struct {
+	s   string
+	pos int
+	now Time
+}
+
+// parse parses the request target below the version: "device(1)?$select=id". The parser's panics with the two
+// error types above never leave it.
+func parse(target string, now Time) (r *request, err error) {
+	defer func() {
+		switch e := recover().(type) {
+		case nil:
+		case syntaxError:
+			err = e
+		case brokenQuery:
+			err = e
+		default:
+			panic(e)
+		}
+	}()
+	p := &parser{s: target, now: now}
+	return p.request(), nil
+}
+
+func (p *parser) fail() { panic(syntaxError{}) }
+
+// accept consumes the text if it comes next.
+func (p *parser) accept(text string) bool {
+	if strings.HasPrefix(p.s[p.pos:], text) {
+		p.pos += len(text)
+		return true
+	}
+	return false
+}
+
+func (p *parser) expect(text string) {
+	if !p.accept(text) {
+		p.fail()
+	}
+}
+
+func (p *parser) end() bool { return p.pos == len(p.s) }
+
+// spaces consumes white space and says whether there was any.
+func (p *parser) spaces() bool {
+	start := p.pos
+	for p.accept("%20") || p.accept("+") || p.accept(" ") || p.accept("%09") {
+	}
+	return p.pos > start
+}
+
+// infix consumes a word that stands between white space.
+func (p *parser) infix(word string) bool {
+	start := p.pos
+	if p.spaces() && p.accept(word) {
+		if p.spaces() || strings.HasPrefix(p.s[p.pos:], "(") {
+			return true
+		}
+	}
+	p.pos = start
+	return false
+}
+
+func isNameByte(c byte) bool {
+	return c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// peekName returns the identifier that comes next, or "".
+func (p *parser) peekName() string {
+	end := p.pos
+	for end < len(p.s) && isNameByte(p.s[end]) {
+		end++
+	}
+	name := p.s[p.pos:end]
+	if name == "" || name[0] <= '9' {
+		return ""
+	}
+	return name
+}
+
+func (p *parser) name() string {
+	n := p.peekName()
+	if n == "" {
+		p.fail()
+	}
+	p.pos += len(n)
+	return n
+}
+
+func (p *parser) request() *request {
+	r := &request{}
+	r.options.top = -1
+	if p.accept("$metadata") {
+		r.resource = "$metadata"
+		return r
+	}
+	r.resource = p.name()
+	if p.accept("(") {
+		if p.peekName() != "" {
+			field := p.name()
+			p.expect("=")
+			r.key = &expr{op: opEq, args: []*expr{{op: opPath, path: []string{field}}, p.literal()}}
+		} else {
+			r.id, r.hasID = int(p.integer()), true
+		}
+		p.expect(")")
+	}
+	if p.accept("/$count") {
+		r.count = true
+	} else if p.accept("/") {
+		r.via = p.name()
+		p.expect("/$count")
+		r.count = true
+	}
+	if p.accept("?") {
+		for {
+			p.topOption(&r.options)
+			if !p.accept("&") {
+				break
+			}
+		}
+	}
+	if !p.end() {
+		p.fail()
+	}
+	return r
+}
+
+// topOption parses one option of the query string; those without a $ are nobody's business.
+func (p *parser) topOption(o *options) {
+	if !p.accept("$") && !p.accept("%24") {
+		for !p.end() && p.s[p.pos] != '&' {
+			p.pos++
+		}
+		return
+	}
+	switch name := p.peekName(); name {
+	case "format":
+		p.pos += len(name)
+		p.expect("=json")
+	case "count":
+		p.pos += len(name)
+		if !p.accept("=true") && !p.accept("=false") {
+			p.fail()
+		}
+	case "inlinecount":
+		p.pos += len(name)
+		if !p.accept("=allpages") && !p.accept("=none") {
+			p.fail()
+		}
+	default:
+		p.option(o)
+	}
+}
+
+// option parses an option without its $.
+func (p *parser) option(o *options) {
+	name := p.name()
+	p.expect("=")
+	switch name {
+	case "select":
+		o.selects = []string{p.name()}
+		for p.comma() {
+			o.selects = append(o.selects, p.name())
+		}
+	case "filter":
+		o.filter = p.or()
+	case "expand":
+		o.expands = []expand{p.expand()}
+		for p.comma() {
+			o.expands = append(o.expands, p.expand())
+		}
+	case "orderby":
+		o.orders = []order{p.order()}
+		for p.comma() {
+			o.orders = append(o.orders, p.order())
+		}
+	case "top":
+		o.top = int(p.natural())
+	case "skip":
+		o.skip = int(p.natural())
+	default:
+		p.fail()
+	}
+}
+
+func (p *parser) comma() bool {
+	start := p.pos
+	p.spaces()
+	if p.accept(",") {
+		p.spaces()
+		return true
+	}
+	p.pos = start
+	return false
+}
+
+func (p *parser) expand() expand {
+	e := expand{property: p.name()}
+	e.options.top = -1
+	e.count = p.accept("/$count")
+	if p.accept("(") {
+		for {
+			p.expect("$")
+			p.option(&e.options)
+			if !p.accept(";") {
+				break
+			}
+		}
+		p.expect(")")
+	}
+	return e
+}
+
+// order parses one key of $orderby. Without a direction the real server sorts descending.
+func (p *parser) order() order {
+	o := order{desc: true}
+	o.path, o.count = p.path()
+	start := p.pos
+	if p.spaces() {
+		switch {
+		case p.accept("asc"):
+			o.desc = false
+		case p.accept("desc"):
+		default:
+			p.pos = start
+		}
+	}
+	return o
+}
+
+// path parses a/b/c, or a/b/$count.
+func (p *parser) path() (path []string, count bool) {
+	path = []string{p.name()}
+	for {
+		start := p.pos
+		if !p.accept("/") {
+			return path, false
+		}
+		if p.accept("$count") {
+			return path, true
+		}
+		if p.peekName() == "any" {
+			p.pos = start
+			return path, false
+		}
+		path = append(path, p.name())
+	}
+}
+
+func (p *parser) or() *expr {
+	e := p.and()
+	for p.infix("or") {
+		e = &expr{op: opOr, args: []*expr{e, p.and()}}
+	}
+	return e
+}
+
+func (p *parser) and() *expr {
+	e := p.comparison()
+	for p.infix("and") {
+		e = &expr{op: opAnd, args: []*expr{e, p.comparison()}}
+	}
+	return e
+}
+
+var comparisons = []struct {
+	word string
+	op   operator
+}{{"eq", opEq}, {"ne", opNe}, {"gt", opGt}, {"ge", opGe}, {"lt", opLt}, {"le", opLe}}
+
+func (p *parser) comparison() *expr {
+	left := p.arithmetic()
+	for _, c := range comparisons {
+		if p.infix(c.word) {
+			return &expr{op: c.op, args: []*expr{left, p.arithmetic()}}
+		}
+	}
+	if p.infix("in") {
+		p.expect("(")
+		e := &expr{op: opIn, args: []*expr{left, p.arithmetic()}}
+		for p.comma() {
+			e.args = append(e.args, p.arithmetic())
+		}
+		p.expect(")")
+		return e
+	}
+	return left
+}
+
+var arithmetic = []struct {
+	word string
+	op   operator
+}{{"add", opAdd}, {"sub", opSub}, {"mul", opMul}, {"div", opDiv}, {"mod", opMod}}
+
+func (p *parser) arithmetic() *expr {
+	e := p.primary()
+again:
+	for _, a := range arithmetic {
+		if p.infix(a.word) {
+			e = &expr{op: a.op, args: []*expr{e, p.primary()}}
+			goto again
+		}
+	}
+	return e
+}
+
+func (p *parser) primary() *expr {
+	p.spaces()
+	if p.accept("(") {
+		e := p.or()
+		p.spaces()
+		p.expect(")")
+		return e
+	}
+	switch name := p.peekName(); name {
+	case "not":
+		p.pos += len(name)
+		p.spaces()
+		return &expr{op: opNot, args: []*expr{p.primary()}}
+	case "startswith", "contains":
+		p.pos += len(name)
+		p.expect("(")
+		a := p.arithmetic()
+		if !p.comma() {
+			p.fail()
+		}
+		b := p.arithmetic()
+		p.expect(")")
+		op := opStartsWith
+		if name == "contains" {
+			op = opContains
+		}
+		return &expr{op: op, args: []*expr{a, b}}
+	case "now":
+		p.pos += len(name)
+		p.expect("()")
+		return &expr{op: opLiteral, literal: dateValue(p.now)}
+	case "", "true", "false", "null", "datetime", "date", "duration":
+		return p.literal()
+	}
+	path, count := p.path()
+	if count {
+		return &expr{op: opCount, path: path}
+	}
+	if !p.accept("/any(") {
+		return &expr{op: opPath, path: path}
+	}
+	e := &expr{op: opAny, path: path, variable: p.name()}
+	p.expect(":")
+	e.args = []*expr{p.or()}
+	p.expect(")")
+	return e
+}
+
+func (p *parser) literal() *expr {
+	lit := func(v value) *expr { return &expr{op: opLiteral, literal: v} }
+	switch name := p.peekName(); name {
+	case "true", "false":
+		p.pos += len(name)
+		return lit(boolValue(name == "true"))
+	case "null":
+		p.pos += len(name)
+		return lit(value{})
+	case "datetime", "date":
+		p.pos += len(name)
+		return lit(dateValue(p.datetime(p.quoted())))
+	case "duration":
+		p.pos += len(name)
+		return lit(value{kind: kindDuration, n: int64(p.duration(p.quoted()))})
+	}
+	if strings.HasPrefix(p.s[p.pos:], "'") {
+		return lit(stringValue(p.quoted()))
+	}
+	return lit(intValue(p.integer()))
+}
+
+// quoted parses a string: a quote inside is doubled, and anything may be percent-encoded.
+func (p *parser) quoted() string {
+	p.expect("'")
+	start := p.pos
+	for {
+		end := strings.IndexByte(p.s[p.pos:], '\'')
+		if end < 0 {
+			panic(brokenQuery("unterminated string"))
+		}
+		p.pos += end + 1
+		if !strings.HasPrefix(p.s[p.pos:], "'") {
+			break
+		}
+		p.pos++
+	}
+	text, err := url.PathUnescape(strings.ReplaceAll(p.s[start:p.pos-1], "''", "'"))
+	if err != nil {
+		p.fail()
+	}
+	return text
+}
+
+func (p *parser) integer() int64 {
+	if p.accept("-") {
+		return -p.natural()
+	}
+	return p.natural()
+}
+
+func (p *parser) natural() int64 {
+	end := p.pos
+	for end < len(p.s) && '0' <= p.s[end] && p.s[end] <= '9' {
+		end++
+	}
+	n, err := strconv.ParseInt(p.s[p.pos:end], 10, 64)
+	if err != nil {
+		p.fail()
+	}
+	p.pos = end
+	return n
+}
+
+func (p *parser) datetime(s string) Time {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return At(t)
+		}
+	}
+	panic(brokenQuery("not a date: " + s))
+}
+
+// duration parses an ISO 8601 duration of days, hours, minutes and seconds: P1D, PT1H30M.
+func (p *parser) duration(s string) time.Duration {
+	negative := strings.HasPrefix(s, "-")
+	days, clock, hasClock := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(s, "-"), "P"), "T")
+	var d time.Duration
+	if days != "" {
+		n, err := strconv.Atoi(strings.TrimSuffix(days, "D"))
+		if err != nil || !strings.HasSuffix(days, "D") {
+			panic(brokenQuery("not a duration: " + s))
+		}
+		d = time.Duration(n) * 24 * time.Hour
+	}
+	if hasClock {
+		c, err := time.ParseDuration(strings.ToLower(clock))
+		if err != nil {
+			panic(brokenQuery("not a duration: " + s))
+		}
+		d += c
+	}
+	if negative {
+		return -d
+	}
+	return d
+}

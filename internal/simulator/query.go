@@ -1,0 +1,714 @@
+package simulator
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A forbidden request is answered 401 with an empty body, whatever is wrong with the token or the resource.
+type forbidden struct{}
+
+func (forbidden) Error() string { return "unauthorized" }
+
+// caller is who a token belongs to.
+type caller struct {
+	user   bool // may read everything there is
+	device int  // the device of a device's own key
+}
+
+func (c caller) guest() bool { return !c.user && c.device == 0 }
+
+// compiler turns a parsed request into closures over rows. It stops at the first error by panicking with a
+// brokenQuery or forbidden, which [world.answer] recovers.
+type compiler struct {
+	*context
+	caller caller
+	cloud  bool
+}
+
+// scope is the chain of rows that the variables of lambdas stand for.
+type scope struct {
+	row  row
+	name string
+	up   *scope
+}
+
+// truth is three-valued, as in SQL: unknown is neither true nor, negated, true.
+type truth int8
+
+const (
+	no      truth = -1
+	unknown truth = 0
+	yes     truth = 1
+)
+
+func truthOf(b bool) truth {
+	if b {
+		return yes
+	}
+	return no
+}
+
+type (
+	predicate func(*scope) truth
+	operand   func(*scope) value
+	// static is what the compiler knows of a scope.
+	static struct {
+		name     string
+		resource *resource
+		up       *static
+	}
+)
+
+// answer executes the request and appends the response body.
+func (w *world) answer(b []byte, c *compiler, r *request) (_ []byte, err error) {
+	defer func() {
+		switch e := recover().(type) {
+		case nil:
+		case brokenQuery:
+			err = e
+		case forbidden:
+			err = e
+		default:
+			panic(e)
+		}
+	}()
+	res := c.resource(r.resource)
+	o := r.options
+	if r.key != nil {
+		o.filter = both(r.key, o.filter)
+	}
+	l := c.list(res, &o)
+	access := c.access(res)
+	var rows []row
+	if r.hasID {
+		if found := res.table(w).find(r.id); found != nil && access(found) && l.matches(found) {
+			rows = []row{found}
+		}
+	} else {
+		rows = l.scan(res.table(w), access)
+	}
+	if r.via != "" {
+		nav, ok := res.navs[r.via]
+		if !ok {
+			panic(brokenQuery("no such navigation"))
+		}
+		n := 0
+		for _, r := range rows {
+			n += len(c.follow(nav, r))
+		}
+		return appendCount(b, n), nil
+	}
+	if r.count {
+		return appendCount(b, len(rows)), nil
+	}
+	b = append(b, `{"d":`...)
+	b = l.appendRows(b, rows)
+	return append(b, '}'), nil
+}
+
+func appendCount(b []byte, n int) []byte {
+	b = append(b, `{"d":`...)
+	b = strconv.AppendInt(b, int64(n), 10)
+	return append(b, '}')
+}
+
+func both(a, b *expr) *expr {
+	if b == nil {
+		return a
+	}
+	return &expr{op: opAnd, args: []*expr{a, b}}
+}
+
+func (c *compiler) resource(name string) *resource {
+	res, ok := schema[name]
+	if !ok {
+		panic(forbidden{})
+	}
+	if !c.caller.user && !res.public && !(c.caller.device != 0 && name == "device") {
+		panic(forbidden{})
+	}
+	return res
+}
+
+// access returns whether the caller may see a row.
+func (c *compiler) access(res *resource) func(row) bool {
+	if c.caller.user {
+		return func(row) bool { return true }
+	}
+	own := 0
+	if d, ok := c.w.Devices.find(c.caller.device).(*Device); ok {
+		own = d.FleetID
+	}
+	return func(r row) bool {
+		switch r := r.(type) {
+		case *Fleet:
+			return r.IsPublic || r.ID == own && own != 0
+		case *Device:
+			return r.ID == c.caller.device
+		}
+		return true
+	}
+}
+
+func (c *compiler) field(res *resource, name string) *field {
+	f, ok := res.byName[name]
+	if !ok || !c.has(f) {
+		panic(brokenQuery("no such field: " + name))
+	}
+	return f
+}
+
+func (c *compiler) has(f *field) bool {
+	switch f.only {
+	case onlyV6:
+		return c.v6
+	case onlyV7:
+		return !c.v6
+	case onlyCloud:
+		return c.cloud
+	}
+	return true
+}
+
+func (c *compiler) navigation(res *resource, name string) navigation {
+	nav, ok := res.navs[name]
+	if !ok || nav.to != nil && !c.has(nav.to) {
+		panic(brokenQuery("no such navigation: " + name))
+	}
+	return nav
+}
+
+// follow returns the rows at the other end.
+func (c *compiler) follow(nav navigation, r row) []row {
+	target := schema[nav.target]
+	if nav.to == nil {
+		back := target.byName[nav.back]
+		return target.table(c.w).referrers(nav.back, func(r row) int { return int(back.get(c.context, r).n) }, r.meta().ID)
+	}
+	v := nav.to.get(c.context, r)
+	if v.kind != kindRef {
+		return nil
+	}
+	if r := target.table(c.w).find(int(v.n)); r != nil {
+		return []row{r}
+	}
+	return nil
+}
+
+// A list is a compiled selection of rows of one resource and how to show them.
+type list struct {
+	c       *compiler
+	filter  predicate // or nil
+	after   int       // rows of lower and equal ids need not be looked at
+	ids     []int     // only these ids can match; nil when the filter doesn't say
+	compare func(a, b row) int
+	byID    bool // compare sorts by ascending id, as tables do
+	top     int  // -1 for all
+	skip    int
+	shown   []shown
+}
+
+// shown is one property of the answer.
+type shown struct {
+	key    []byte
+	field  *field // or
+	nav    navigation
+	count  bool
+	nested *list
+}
+
+func (c *compiler) list(res *resource, o *options) *list {
+	l := &list{c: c, after: math.MinInt, top: o.top, skip: o.skip}
+	if o.filter != nil {
+		l.filter = c.predicate(&static{resource: res}, o.filter)
+		l.narrow(o.filter)
+	}
+	l.compare, l.byID = c.ordering(res, o.orders)
+	expanded := make(map[string]bool)
+	for _, e := range o.expands {
+		nav := c.navigation(res, e.property)
+		target := c.resource(nav.target)
+		s := shown{key: append(appendString(nil, e.property), ':'), nav: nav, count: e.count, nested: c.list(target, &e.options)}
+		expanded[e.property] = true
+		// The same navigation twice: the last one wins.
+		if i := slices.IndexFunc(l.shown, func(o shown) bool { return string(o.key) == string(s.key) }); i >= 0 {
+			l.shown[i] = s
+		} else {
+			l.shown = append(l.shown, s)
+		}
+	}
+	if o.selects == nil {
+		for _, f := range res.fields {
+			if c.has(f) && !expanded[f.name] {
+				l.shown = append(l.shown, shown{key: f.key, field: f})
+			}
+		}
+	}
+	for _, name := range o.selects {
+		f := c.field(res, name)
+		if !expanded[name] {
+			l.shown = append(l.shown, shown{key: f.key, field: f})
+		}
+	}
+	return l
+}
+
+// narrow finds what the filter says about ids, so that a page of a keyset costs a page and not the table.
+func (l *list) narrow(e *expr) {
+	switch e.op {
+	case opAnd:
+		l.narrow(e.args[0])
+		l.narrow(e.args[1])
+	case opGt, opEq, opIn:
+		if e.args[0].op != opPath || len(e.args[0].path) != 1 || e.args[0].path[0] != "id" {
+			return
+		}
+		var ids []int
+		for _, a := range e.args[1:] {
+			if a.op != opLiteral || a.literal.kind != kindInt {
+				return
+			}
+			ids = append(ids, int(a.literal.n))
+		}
+		if e.op == opGt {
+			l.after = max(l.after, ids[0])
+			return
+		}
+		slices.Sort(ids)
+		l.ids = slices.Compact(ids)
+	}
+}
+
+func (l *list) matches(r row) bool {
+	return l.filter == nil || l.filter(&scope{row: r}) == yes
+}
+
+// scan returns the rows of a table that match, sorted and cut.
+func (l *list) scan(t relation, access func(row) bool) []row {
+	var rows []row
+	var s scope
+	enough := -1
+	if l.byID && l.top >= 0 {
+		enough = l.skip + l.top
+	}
+	visit := func(r row) bool {
+		if enough >= 0 && len(rows) >= enough {
+			return false
+		}
+		s.row = r
+		if access(r) && (l.filter == nil || l.filter(&s) == yes) {
+			rows = append(rows, r)
+		}
+		return true
+	}
+	if l.ids != nil {
+		for _, id := range l.ids {
+			if r := t.find(id); r != nil {
+				visit(r)
+			}
+		}
+	} else {
+		start := 0
+		if l.after > math.MinInt && l.after < math.MaxInt {
+			start = t.search(l.after + 1)
+		}
+		for i := start; i < t.Len() && visit(t.at(i)); i++ {
+		}
+	}
+	return l.cut(rows)
+}
+
+// cut sorts the rows and applies $skip and $top. It may sort the slice it is given.
+func (l *list) cut(rows []row) []row {
+	if !l.byID {
+		slices.SortStableFunc(rows, l.compare)
+	}
+	rows = rows[min(l.skip, len(rows)):]
+	if l.top >= 0 {
+		rows = rows[:min(l.top, len(rows))]
+	}
+	return rows
+}
+
+// appendRows appends the rows as a JSON array.
+func (l *list) appendRows(b []byte, rows []row) []byte {
+	b = append(b, '[')
+	for i, r := range rows {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = l.appendRow(b, r)
+	}
+	return append(b, ']')
+}
+
+func (l *list) appendRow(b []byte, r row) []byte {
+	b = append(b, '{')
+	for i := range l.shown {
+		s := &l.shown[i]
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, s.key...)
+		if s.field != nil {
+			b = s.field.get(l.c.context, r).appendJSON(b)
+			continue
+		}
+		b = s.appendNested(b, r)
+	}
+	return append(b, '}')
+}
+
+func (s *shown) appendNested(b []byte, r row) []byte {
+	n := s.nested
+	all := n.c.follow(s.nav, r)
+	if s.count {
+		count := len(all)
+		if n.filter != nil {
+			count = 0
+			var sc scope
+			for _, r := range all {
+				sc.row = r
+				if n.filter(&sc) == yes {
+					count++
+				}
+			}
+		}
+		return strconv.AppendInt(b, int64(count), 10)
+	}
+	rows := make([]row, 0, len(all))
+	for _, r := range all {
+		if n.matches(r) {
+			rows = append(rows, r)
+		}
+	}
+	return n.appendRows(b, n.cut(rows))
+}
+
+// ordering compiles $orderby. Without one, rows come as they lie in the real database, where every change
+// moves a row to the end: about by the time of their last change. Only the lucky get them by id.
+func (c *compiler) ordering(res *resource, orders []order) (compare func(a, b row) int, byID bool) {
+	if len(orders) == 0 {
+		return byAge, false
+	}
+	if o := orders[0]; len(o.path) == 1 && o.path[0] == "id" && !o.count && !o.desc {
+		return nil, true
+	}
+	keys := make([]operand, len(orders))
+	for i, o := range orders {
+		op := opPath
+		if o.count {
+			op = opCount
+		}
+		keys[i] = c.operand(&static{resource: res}, &expr{op: op, path: o.path})
+	}
+	return func(a, b row) int {
+		for i, o := range orders {
+			n := compareValues(keys[i](&scope{row: a}), keys[i](&scope{row: b}))
+			if o.desc {
+				n = -n
+			}
+			if n != 0 {
+				return n
+			}
+		}
+		return byAge(a, b)
+	}, false
+}
+
+func byAge(a, b row) int { return cmp.Compare(a.meta().ModifiedAt, b.meta().ModifiedAt) }
+
+// compareValues sorts null after everything else, as PostgreSQL does.
+func compareValues(a, b value) int {
+	switch {
+	case a.kind == kindNull && b.kind == kindNull:
+		return 0
+	case a.kind == kindNull:
+		return 1
+	case b.kind == kindNull:
+		return -1
+	case a.kind == kindString:
+		return strings.Compare(a.s, b.s)
+	case a.n < b.n:
+		return -1
+	case a.n > b.n:
+		return 1
+	}
+	return 0
+}
+
+// user is the property through which fleets say who may access them directly, and its only use is any().
+const user = "is_directly_accessible_by__user"
+
+func (c *compiler) predicate(st *static, e *expr) predicate {
+	switch e.op {
+	case opAnd:
+		a, b := c.predicate(st, e.args[0]), c.predicate(st, e.args[1])
+		return func(s *scope) truth {
+			x := a(s)
+			if x == no {
+				return no
+			}
+			return min(x, b(s))
+		}
+	case opOr:
+		a, b := c.predicate(st, e.args[0]), c.predicate(st, e.args[1])
+		return func(s *scope) truth {
+			x := a(s)
+			if x == yes {
+				return yes
+			}
+			return max(x, b(s))
+		}
+	case opNot:
+		a := c.predicate(st, e.args[0])
+		return func(s *scope) truth { return -a(s) }
+	case opEq, opNe:
+		return c.equality(st, e)
+	case opGt, opGe, opLt, opLe:
+		return c.comparison(st, e)
+	case opIn:
+		return c.membership(st, e)
+	case opStartsWith, opContains:
+		a, b := c.operand(st, e.args[0]), c.operand(st, e.args[1])
+		test := strings.HasPrefix
+		if e.op == opContains {
+			test = strings.Contains
+		}
+		return func(s *scope) truth {
+			x, y := a(s), b(s)
+			if x.kind != kindString || y.kind != kindString {
+				return unknown
+			}
+			return truthOf(test(x.s, y.s))
+		}
+	case opAny:
+		return c.any(st, e)
+	case opPath, opLiteral:
+		a := c.operand(st, e)
+		return func(s *scope) truth {
+			switch v := a(s); v.kind {
+			case kindBool:
+				return truthOf(v.n != 0)
+			case kindNull:
+				return unknown
+			default:
+				return no
+			}
+		}
+	}
+	panic(brokenQuery("not a condition"))
+}
+
+// operands compiles both sides and sees to it that a literal fits the field, as the database insists.
+func (c *compiler) operands(st *static, e *expr) (a, b operand) {
+	for i, x := range e.args {
+		if x.op != opLiteral {
+			continue
+		}
+		for j, y := range e.args {
+			if j != i {
+				c.fit(st, y, x.literal)
+			}
+		}
+	}
+	return c.operand(st, e.args[0]), c.operand(st, e.args[1])
+}
+
+// fit refuses a literal of another type than the field e, and integers that don't fit into the column.
+func (c *compiler) fit(st *static, e *expr, lit value) {
+	if lit.kind == kindInt && (lit.n > math.MaxInt32 || lit.n < math.MinInt32) {
+		panic(brokenQuery("integer out of range"))
+	}
+	if e.op != opPath || lit.kind == kindNull {
+		return
+	}
+	from, path := resolve(st, e.path)
+	want := c.field(from.resource, path[0]).kind
+	if want == kindRef {
+		want = kindInt
+	}
+	if want != lit.kind && want != kindNull {
+		panic(brokenQuery("type mismatch: " + path[0]))
+	}
+}
+
+// equality treats null as a value: null eq null.
+func (c *compiler) equality(st *static, e *expr) predicate {
+	a, b := c.operands(st, e)
+	want := yes
+	if e.op == opNe {
+		want = no
+	}
+	return func(s *scope) truth {
+		if equal(a(s), b(s)) {
+			return want
+		}
+		return -want
+	}
+}
+
+func equal(a, b value) bool {
+	if a.kind == kindNull || b.kind == kindNull {
+		return a.kind == b.kind
+	}
+	return a.n == b.n && a.s == b.s
+}
+
+// comparison never matches null.
+func (c *compiler) comparison(st *static, e *expr) predicate {
+	a, b := c.operands(st, e)
+	op := e.op
+	return func(s *scope) truth {
+		x, y := a(s), b(s)
+		if x.kind == kindNull || y.kind == kindNull {
+			return unknown
+		}
+		n := compareValues(x, y)
+		switch op {
+		case opGt:
+			return truthOf(n > 0)
+		case opGe:
+			return truthOf(n >= 0)
+		case opLt:
+			return truthOf(n < 0)
+		}
+		return truthOf(n <= 0)
+	}
+}
+
+func (c *compiler) membership(st *static, e *expr) predicate {
+	a := c.operand(st, e.args[0])
+	type key struct {
+		n int64
+		s string
+	}
+	set := make(map[key]bool, len(e.args)-1)
+	for _, lit := range e.args[1:] {
+		if lit.op != opLiteral {
+			panic(brokenQuery("in wants literals"))
+		}
+		c.fit(st, e.args[0], lit.literal)
+		set[key{lit.literal.n, lit.literal.s}] = true
+	}
+	return func(s *scope) truth {
+		v := a(s)
+		if v.kind == kindNull {
+			return unknown
+		}
+		return truthOf(set[key{v.n, v.s}])
+	}
+}
+
+func (c *compiler) any(st *static, e *expr) predicate {
+	from, path := resolve(st, e.path)
+	if len(path) == 1 && path[0] == user && from.resource.name == "application" {
+		if !c.caller.user {
+			panic(forbidden{})
+		}
+		// Every fleet there is belongs to the one user there is; the condition is about nothing.
+		return func(*scope) truth { return yes }
+	}
+	if len(path) != 1 {
+		panic(brokenQuery("any wants a navigation"))
+	}
+	nav := c.navigation(from.resource, path[0])
+	c.resource(nav.target)
+	inner := c.predicate(&static{name: e.variable, resource: schema[nav.target], up: st}, e.args[0])
+	variable := from.name
+	return func(s *scope) truth {
+		rows := c.follow(nav, s.find(variable))
+		in := scope{name: e.variable, up: s}
+		for _, r := range rows {
+			in.row = r
+			if inner(&in) == yes {
+				return yes
+			}
+		}
+		return no
+	}
+}
+
+// resolve finds the scope that a path starts from: a variable's or the innermost, and what is left of the path.
+func resolve(st *static, path []string) (*static, []string) {
+	if len(path) > 1 {
+		for s := st; s != nil; s = s.up {
+			if s.name != "" && s.name == path[0] {
+				return s, path[1:]
+			}
+		}
+	}
+	// A name without a variable belongs to the row of the request.
+	for st.up != nil {
+		st = st.up
+	}
+	return st, path
+}
+
+// find returns the row of a variable; the empty name is that of the request's row.
+func (s *scope) find(name string) row {
+	for s.name != name {
+		s = s.up
+	}
+	return s.row
+}
+
+func (c *compiler) operand(st *static, e *expr) operand {
+	switch e.op {
+	case opLiteral:
+		v := e.literal
+		return func(*scope) value { return v }
+	case opPath:
+		from, path := resolve(st, e.path)
+		if len(path) != 1 {
+			panic(brokenQuery("no path through navigations"))
+		}
+		f, name := c.field(from.resource, path[0]), from.name
+		return func(s *scope) value { return f.get(c.context, s.find(name)) }
+	case opCount:
+		from, path := resolve(st, e.path)
+		if len(path) != 1 {
+			panic(brokenQuery("no path through navigations"))
+		}
+		nav, name := c.navigation(from.resource, path[0]), from.name
+		return func(s *scope) value { return intValue(int64(len(c.follow(nav, s.find(name))))) }
+	case opAdd, opSub, opMul, opDiv:
+		for _, a := range e.args {
+			if a.op != opPath && a.op != opLiteral {
+				panic(brokenQuery("no chained arithmetic"))
+			}
+		}
+		a, b := c.operand(st, e.args[0]), c.operand(st, e.args[1])
+		op := e.op
+		return func(s *scope) value { return calculate(op, a(s), b(s)) }
+	}
+	panic(brokenQuery("not a value"))
+}
+
+func calculate(op operator, a, b value) value {
+	if a.kind == kindNull || b.kind == kindNull {
+		return value{}
+	}
+	n := b.n
+	if b.kind == kindDuration {
+		n /= 1e6 // dates count milliseconds
+	}
+	switch op {
+	case opAdd:
+		a.n += n
+	case opSub:
+		a.n -= n
+	case opMul:
+		a.n *= n
+	case opDiv:
+		if n == 0 {
+			return value{}
+		}
+		a.n /= n
+	}
+	return a
+}

@@ -1,0 +1,192 @@
+package simulator
+
+import (
+	"strconv"
+	"time"
+)
+
+// Time is a point in time in milliseconds since 1970, as precise as the API tells it. Zero is null.
+type Time int64
+
+// At converts a time; the zero time is null.
+func At(t time.Time) Time {
+	if t.IsZero() {
+		return 0
+	}
+	return Time(t.UnixMilli())
+}
+
+// Time converts back, to UTC.
+func (t Time) Time() time.Time {
+	if t == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(t)).UTC()
+}
+
+// Add returns the time d later.
+func (t Time) Add(d time.Duration) Time { return t + Time(d.Milliseconds()) }
+
+// Number is an integer or null. Zero is null.
+type Number struct {
+	valid bool
+	n     int32
+}
+
+// N returns a Number that is not null.
+func N(n int) Number { return Number{true, int32(n)} }
+
+// Int returns the number and whether it is one.
+func (n Number) Int() (int, bool) { return int(n.n), n.valid }
+
+func (n Number) String() string {
+	if !n.valid {
+		return "null"
+	}
+	return strconv.Itoa(int(n.n))
+}
+
+// The rows are named after their resources. In all of them an empty string, a zero reference, a zero [Time] and
+// a zero [Number] are null where the API allows null. Fields that the API computes (overall_status, the
+// effective target release, is_online) are not stored: change what they depend on.
+
+// Organization is a row of organization.
+type Organization struct {
+	Row
+	Name, Handle string
+}
+
+// Architecture is a row of cpu_architecture.
+type Architecture struct {
+	Row
+	Slug string
+}
+
+// DeviceType is a row of device_type.
+type DeviceType struct {
+	Row
+	Slug, Name     string
+	ArchitectureID int // is_of__cpu_architecture
+}
+
+// Fleet is a row of application. Blocks, apps and host OS applications are rows of it too.
+type Fleet struct {
+	Row
+	UUID            string
+	AppName         string
+	Slug            string // changes with AppName on the real server; see [State.RenameFleet]
+	Class           string // is_of__class: fleet, block or app
+	OrganizationID  int
+	DeviceTypeID    int // is_for__device_type
+	TargetReleaseID int // should_be_running__release
+	TracksLatest    bool
+	IsHost          bool
+	IsArchived      bool
+	IsPublic        bool
+}
+
+// Release is a row of release.
+type Release struct {
+	Row
+	FleetID        int // belongs_to__application
+	Commit         string
+	RawVersion     string
+	Semver         string
+	Status         string // running, success, failed, error, cancelled, interrupted
+	Phase          string
+	IsFinal        bool
+	IsInvalidated  bool
+	IsPassingTests bool
+	FinalizedAt    Time // is_finalized_at__date
+}
+
+// Service is a row of service: a name in a fleet's composition.
+type Service struct {
+	Row
+	FleetID int
+	Name    string
+}
+
+// Image is a row of image: what a service became in a release.
+type Image struct {
+	Row
+	ServiceID int // is_a_build_of__service
+	ReleaseID int // the release it was built for; the API reaches it by a resource of its own
+}
+
+// Device is a row of device.
+type Device struct {
+	Row
+	UUID         string
+	Name         string // device_name
+	FleetID      int    // belongs_to__application
+	DeviceTypeID int
+
+	IsConnectedToVPN      bool // is_online says the same
+	IsVPNDisabled         bool // a configuration variable: never online, and not reduced for it
+	LastConnectivityEvent Time
+	LastVPNEvent          Time
+	HeartbeatState        string // api_heartbeat_state: online, timeout, offline, unknown
+	HeartbeatChangedOn    Time   // changed_api_heartbeat_state_on__date
+
+	Status                string // Idle, Downloading, Stopping, …; not overall_status
+	UpdateStatus          string // rejected, downloading, downloaded, applying changes, aborted, done
+	LastUpdateStatusEvent Time
+	ProvisioningState     string
+	ProvisioningProgress  Number
+	DownloadProgress      Number
+
+	RunningReleaseID    int // is_running__release
+	PinnedReleaseID     int // is_pinned_on__release
+	OSReleaseID         int // should_be_operated_by__release
+	SupervisorReleaseID int // should_be_managed_by__release
+
+	OSVersion         string
+	OSVariant         string // prod, dev
+	SupervisorVersion string
+
+	CPUUsage      Number // %
+	CPUTemp       Number // °C
+	MemoryUsage   Number // MiB, like the next three
+	MemoryTotal   Number
+	StorageUsage  Number
+	StorageTotal  Number
+	IsUndervolted bool
+
+	IsWebAccessible bool
+	IsInactive      bool // not is_active; balenaCloud only
+	IsFrozen        bool // balenaCloud only
+}
+
+// Install is a row of image_install: an image on a device.
+type Install struct {
+	Row
+	DeviceID         int
+	ImageID          int    // installs__image
+	ReleaseID        int    // is_provided_by__release
+	Status           string // Running, Downloading, exited, deleted, …
+	DownloadProgress Number
+	InstallDate      Time
+}
+
+// DeviceTag is a row of device_tag.
+type DeviceTag struct {
+	Row
+	DeviceID   int
+	Key, Value string
+}
+
+// FleetTag is a row of application_tag.
+type FleetTag struct {
+	Row
+	FleetID    int
+	Key, Value string
+}
+
+// APIKey is a row of api_key.
+type APIKey struct {
+	Row
+	Name        string
+	Description string
+	ExpiryDate  Time
+}

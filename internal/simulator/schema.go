@@ -1,0 +1,443 @@
+package simulator
+
+import "math"
+
+// A context is what the fields of a row may depend on beside the row.
+type context struct {
+	w   *world
+	v6  bool // the words and meanings of version 6
+	now Time
+}
+
+// A field is a property of a resource that can be selected, filtered and sorted by.
+type field struct {
+	name   string
+	kind   kind
+	key    []byte // `"name":`
+	get    func(*context, row) value
+	target string // of a foreign key: the resource it points to
+	only   edition
+}
+
+// An edition says where a field exists.
+type edition uint8
+
+const (
+	everywhere edition = iota
+	onlyV6
+	onlyV7
+	onlyCloud // balenaCloud; the open server answers 500 to who asks for it
+)
+
+func (f *field) in(e edition) *field { f.only = e; return f }
+
+// A navigation leads from a row to rows of another resource: along one of its own foreign keys, or back along
+// one of theirs.
+type navigation struct {
+	target string
+	to     *field // own foreign key, or nil
+	back   string // their foreign key
+}
+
+type resource struct {
+	name   string
+	public bool // readable without a token, public fleets only where it is about fleets
+	fields []*field
+	byName map[string]*field
+	navs   map[string]navigation
+	table  func(*world) relation
+}
+
+func newField(name string, k kind, get func(*context, row) value) *field {
+	return &field{name: name, kind: k, key: append(appendString(nil, name), ':'), get: get}
+}
+
+// computed makes a field of row type R that depends on more than the row.
+func computed[R any](name string, k kind, get func(*context, *R) value) *field {
+	return newField(name, k, func(c *context, r row) value { return get(c, any(r).(*R)) })
+}
+
+// The others make fields out of what the row holds. text is never null, word is null when empty.
+
+func text[R any](name string, get func(*R) string) *field {
+	return newField(name, kindString, func(_ *context, r row) value { return stringValue(get(any(r).(*R))) })
+}
+
+func word[R any](name string, get func(*R) string) *field {
+	return newField(name, kindString, func(_ *context, r row) value { return wordValue(get(any(r).(*R))) })
+}
+
+func flag[R any](name string, get func(*R) bool) *field {
+	return newField(name, kindBool, func(_ *context, r row) value { return boolValue(get(any(r).(*R))) })
+}
+
+func number[R any](name string, get func(*R) Number) *field {
+	return newField(name, kindInt, func(_ *context, r row) value { return numberValue(get(any(r).(*R))) })
+}
+
+func date[R any](name string, get func(*R) Time) *field {
+	return newField(name, kindDate, func(_ *context, r row) value { return dateValue(get(any(r).(*R))) })
+}
+
+func reference[R any](name, target string, get func(*R) int) *field {
+	f := newField(name, kindRef, func(_ *context, r row) value { return refValue(get(any(r).(*R))) })
+	f.target = target
+	return f
+}
+
+// null makes a field of the real server that the simulator has nothing to say about.
+func null(name string) *field {
+	return newField(name, kindNull, func(*context, row) value { return value{} })
+}
+
+// constant makes a reference to something that is not simulated.
+func constant(name string, id int) *field {
+	return newField(name, kindRef, func(*context, row) value { return refValue(id) })
+}
+
+func id() *field {
+	return newField("id", kindInt, func(_ *context, r row) value { return intValue(int64(r.meta().ID)) })
+}
+
+func createdAt() *field {
+	return newField("created_at", kindDate, func(_ *context, r row) value { return dateValue(r.meta().CreatedAt) })
+}
+
+func modifiedAt() *field {
+	return newField("modified_at", kindDate, func(_ *context, r row) value { return dateValue(r.meta().ModifiedAt) })
+}
+
+// actor is made up from the id; version 6 shows it as a bare number.
+func actor(first int) *field {
+	return newField("actor", kindRef, func(c *context, r row) value {
+		n := first + r.meta().ID
+		if c.v6 {
+			return intValue(int64(n))
+		}
+		return refValue(n)
+	})
+}
+
+// The first actors after those of users belong to fleets and then to devices.
+const (
+	firstFleetActor  = 2
+	firstDeviceActor = 18
+)
+
+// schema is the part of the API's model that an exporter can want, one line a field, in the order in which the
+// real server answers a request without $select. It is one function instead of a variable per resource because
+// navigations need the fields they follow.
+var schema = newSchema()
+
+func newSchema() map[string]*resource {
+	resources := []*resource{
+		{
+			name: "organization",
+			fields: []*field{
+				createdAt(), modifiedAt(), id(),
+				text("name", func(o *Organization) string { return o.Name }),
+				text("handle", func(o *Organization) string { return o.Handle }),
+			},
+			navs:  map[string]navigation{"application": {target: "application", back: "organization"}},
+			table: func(w *world) relation { return &w.Organizations },
+		},
+		{
+			name:   "cpu_architecture",
+			public: true,
+			fields: []*field{
+				createdAt(), modifiedAt(), id(),
+				text("slug", func(a *Architecture) string { return a.Slug }),
+			},
+			table: func(w *world) relation { return &w.Architectures },
+		},
+		{
+			name:   "device_type",
+			public: true,
+			fields: []*field{
+				createdAt(), modifiedAt(), id(),
+				text("slug", func(t *DeviceType) string { return t.Slug }),
+				text("name", func(t *DeviceType) string { return t.Name }),
+				reference("is_of__cpu_architecture", "cpu_architecture", func(t *DeviceType) int { return t.ArchitectureID }),
+			},
+			navs:  map[string]navigation{"describes__device": {target: "device", back: "is_of__device_type"}},
+			table: func(w *world) relation { return &w.DeviceTypes },
+		},
+		{
+			name:   "application",
+			public: true,
+			fields: []*field{
+				createdAt(), modifiedAt(), id(), actor(firstFleetActor),
+				flag("should_track_latest_release", func(f *Fleet) bool { return f.TracksLatest }),
+				word("is_of__class", func(f *Fleet) string { return f.Class }),
+				reference("organization", "organization", func(f *Fleet) int { return f.OrganizationID }),
+				text("app_name", func(f *Fleet) string { return f.AppName }),
+				text("slug", func(f *Fleet) string { return f.Slug }),
+				reference("is_for__device_type", "device_type", func(f *Fleet) int { return f.DeviceTypeID }),
+				reference("should_be_running__release", "release", func(f *Fleet) int { return f.TargetReleaseID }),
+				null("depends_on__application").in(onlyV6),
+				constant("application_type", 1),
+				flag("is_host", func(f *Fleet) bool { return f.IsHost }),
+				flag("is_archived", func(f *Fleet) bool { return f.IsArchived }),
+				word("uuid", func(f *Fleet) string { return f.UUID }),
+				flag("is_public", func(f *Fleet) bool { return f.IsPublic }),
+			},
+			navs: map[string]navigation{
+				"owns__device":    {target: "device", back: "belongs_to__application"},
+				"owns__release":   {target: "release", back: "belongs_to__application"},
+				"application_tag": {target: "application_tag", back: "application"},
+			},
+			table: func(w *world) relation { return &w.Fleets },
+		},
+		{
+			name: "release",
+			fields: []*field{
+				createdAt(), modifiedAt(), id(),
+				reference("belongs_to__application", "application", func(r *Release) int { return r.FleetID }),
+				text("commit", func(r *Release) string { return r.Commit }),
+				null("composition"),
+				text("status", func(r *Release) string { return r.Status }),
+				null("source"), null("build_log"),
+				flag("is_invalidated", func(r *Release) bool { return r.IsInvalidated }),
+				null("start_timestamp"), null("end_timestamp"), null("update_timestamp"), null("release_version"), null("contract"),
+				flag("is_passing_tests", func(r *Release) bool { return r.IsPassingTests }),
+				null("release_type").in(onlyV6),
+				date("is_finalized_at__date", func(r *Release) Time { return r.FinalizedAt }),
+				word("phase", func(r *Release) string { return r.Phase }),
+				flag("is_final", func(r *Release) bool { return r.IsFinal }),
+				word("semver", func(r *Release) string { return r.Semver }),
+				null("semver_major"), null("semver_minor"), null("semver_patch"), null("semver_prerelease"), null("semver_build"),
+				null("variant"), null("revision"),
+				word("raw_version", func(r *Release) string { return r.RawVersion }),
+				null("version"), null("known_issue_list"), null("note"), null("invalidation_reason"),
+			},
+			navs: map[string]navigation{
+				"is_running_on__device":             {target: "device", back: "is_running__release"},
+				"should_be_running_on__application": {target: "application", back: "should_be_running__release"},
+			},
+			table: func(w *world) relation { return &w.Releases },
+		},
+		{
+			name: "service",
+			fields: []*field{
+				createdAt(), modifiedAt(), id(),
+				reference("application", "application", func(s *Service) int { return s.FleetID }),
+				text("service_name", func(s *Service) string { return s.Name }),
+			},
+			table: func(w *world) relation { return &w.Services },
+		},
+		{
+			name: "image",
+			fields: []*field{
+				createdAt(), modifiedAt(), id(),
+				reference("is_a_build_of__service", "service", func(i *Image) int { return i.ServiceID }),
+			},
+			table: func(w *world) relation { return &w.Images },
+		},
+		{
+			name: "device",
+			fields: []*field{
+				createdAt(), modifiedAt(), id(), actor(firstDeviceActor),
+				word("api_heartbeat_state", func(d *Device) string { return d.HeartbeatState }),
+				date("changed_api_heartbeat_state_on__date", func(d *Device) Time { return d.HeartbeatChangedOn }).in(onlyV7),
+				word("uuid", func(d *Device) string { return d.UUID }),
+				null("local_id"),
+				word("device_name", func(d *Device) string { return d.Name }),
+				null("note"),
+				reference("is_of__device_type", "device_type", func(d *Device) int { return d.DeviceTypeID }),
+				reference("belongs_to__application", "application", func(d *Device) int { return d.FleetID }),
+				flag("is_online", func(d *Device) bool { return d.IsConnectedToVPN }),
+				date("last_connectivity_event", func(d *Device) Time { return d.LastConnectivityEvent }),
+				flag("is_connected_to_vpn", func(d *Device) bool { return d.IsConnectedToVPN }),
+				date("last_vpn_event", func(d *Device) Time { return d.LastVPNEvent }),
+				null("is_locked_until__date"), null("logs_channel").in(onlyV6),
+				null("public_address"), null("vpn_address").in(onlyV6), null("ip_address"), null("mac_address"),
+				flag("is_web_accessible", func(d *Device) bool { return d.IsWebAccessible }),
+				number("memory_usage", func(d *Device) Number { return d.MemoryUsage }),
+				number("memory_total", func(d *Device) Number { return d.MemoryTotal }),
+				null("storage_block_device"),
+				number("storage_usage", func(d *Device) Number { return d.StorageUsage }),
+				number("storage_total", func(d *Device) Number { return d.StorageTotal }),
+				number("cpu_usage", func(d *Device) Number { return d.CPUUsage }),
+				number("cpu_temp", func(d *Device) Number { return d.CPUTemp }),
+				flag("is_undervolted", func(d *Device) bool { return d.IsUndervolted }),
+				null("cpu_id"),
+				reference("is_running__release", "release", func(d *Device) int { return d.RunningReleaseID }),
+				number("download_progress", func(d *Device) Number { return d.DownloadProgress }),
+				word("status", func(d *Device) string { return d.Status }),
+				word("os_version", func(d *Device) string { return d.OSVersion }),
+				word("os_variant", func(d *Device) string { return d.OSVariant }),
+				computed("overall_status", kindString, func(c *context, d *Device) value { return stringValue(c.overallStatus(d)) }),
+				computed("overall_progress", kindInt, func(c *context, d *Device) value { return numberValue(c.overallProgress(d)) }),
+				word("supervisor_version", func(d *Device) string { return d.SupervisorVersion }),
+				number("provisioning_progress", func(d *Device) Number { return d.ProvisioningProgress }),
+				word("provisioning_state", func(d *Device) string { return d.ProvisioningState }),
+				null("api_port"), null("api_secret"), null("is_managed_by__service_instance"),
+				reference("is_pinned_on__release", "release", func(d *Device) int { return d.PinnedReleaseID }).in(onlyV7),
+				targetRelease(),
+				reference("should_be_operated_by__release", "release", func(d *Device) int { return d.OSReleaseID }),
+				reference("should_be_managed_by__release", "release", func(d *Device) int { return d.SupervisorReleaseID }).in(onlyV7),
+				null("is_managed_by__device").in(onlyV6),
+				word("update_status", func(d *Device) string { return d.UpdateStatus }),
+				date("last_update_status_event", func(d *Device) Time { return d.LastUpdateStatusEvent }),
+				flag("is_active", func(d *Device) bool { return !d.IsInactive }).in(onlyCloud),
+				flag("is_frozen", func(d *Device) bool { return d.IsFrozen }).in(onlyCloud),
+			},
+			navs: map[string]navigation{
+				"device_tag":    {target: "device_tag", back: "device"},
+				"image_install": {target: "image_install", back: "device"},
+			},
+			table: func(w *world) relation { return &w.Devices },
+		},
+		{
+			name: "image_install",
+			fields: []*field{
+				createdAt(), modifiedAt(),
+				reference("installs__image", "image", func(i *Install) int { return i.ImageID }),
+				reference("device", "device", func(i *Install) int { return i.DeviceID }),
+				number("download_progress", func(i *Install) Number { return i.DownloadProgress }),
+				text("status", func(i *Install) string { return i.Status }),
+				date("install_date", func(i *Install) Time { return i.InstallDate }),
+				reference("is_provided_by__release", "release", func(i *Install) int { return i.ReleaseID }),
+				id(),
+			},
+			table: func(w *world) relation { return &w.Installs },
+		},
+		{
+			name: "device_tag",
+			fields: []*field{
+				createdAt(), modifiedAt(),
+				reference("device", "device", func(t *DeviceTag) int { return t.DeviceID }),
+				text("tag_key", func(t *DeviceTag) string { return t.Key }),
+				id(),
+				text("value", func(t *DeviceTag) string { return t.Value }),
+			},
+			table: func(w *world) relation { return &w.DeviceTags },
+		},
+		{
+			name: "application_tag",
+			fields: []*field{
+				createdAt(), modifiedAt(),
+				reference("application", "application", func(t *FleetTag) int { return t.FleetID }),
+				text("tag_key", func(t *FleetTag) string { return t.Key }),
+				id(),
+				text("value", func(t *FleetTag) string { return t.Value }),
+			},
+			table: func(w *world) relation { return &w.FleetTags },
+		},
+		{
+			name: "api_key",
+			fields: []*field{
+				createdAt(), modifiedAt(), id(), null("key"),
+				date("expiry_date", func(k *APIKey) Time { return k.ExpiryDate }),
+				constant("is_of__actor", userID),
+				word("name", func(k *APIKey) string { return k.Name }),
+				word("description", func(k *APIKey) string { return k.Description }),
+			},
+			table: func(w *world) relation { return &w.APIKeys },
+		},
+	}
+	byName := make(map[string]*resource, len(resources))
+	for _, r := range resources {
+		byName[r.name] = r
+		r.byName = make(map[string]*field, len(r.fields))
+		if r.navs == nil {
+			r.navs = make(map[string]navigation)
+		}
+		for _, f := range r.fields {
+			r.byName[f.name] = f
+			if f.target != "" {
+				r.navs[f.name] = navigation{target: f.target, to: f}
+			}
+		}
+	}
+	// The resource's name works as the name of the only relation between two resources.
+	byName["image_install"].navs["image"] = byName["image_install"].navs["installs__image"]
+	return byName
+}
+
+// targetRelease is the pin, else on version 7 the fleet's target.
+func targetRelease() *field {
+	f := computed("should_be_running__release", kindRef, func(c *context, d *Device) value { return refValue(c.targetRelease(d)) })
+	f.target = "release"
+	return f
+}
+
+func (c *context) targetRelease(d *Device) int {
+	if c.v6 {
+		return d.PinnedReleaseID
+	}
+	return c.w.targetRelease(d)
+}
+
+func (w *world) targetRelease(d *Device) int {
+	if d.PinnedReleaseID != 0 {
+		return d.PinnedReleaseID
+	}
+	if f, ok := w.Fleets.find(d.FleetID).(*Fleet); ok {
+		return f.TargetReleaseID
+	}
+	return 0
+}
+
+// overallStatus computes the status as the real server does; the first rule that applies wins.
+func (c *context) overallStatus(d *Device) string {
+	heard := d.HeartbeatState == "online" || d.HeartbeatState == "timeout"
+	switch {
+	case d.IsInactive:
+		return "inactive"
+	case d.ProvisioningState == "Post-Provisioning":
+		return "post-provisioning"
+	case !d.IsConnectedToVPN && d.LastConnectivityEvent == 0 && (d.HeartbeatState == "unknown" || d.HeartbeatState == ""):
+		return "configuring"
+	case !d.IsConnectedToVPN && !heard:
+		if c.v6 {
+			return "offline"
+		}
+		return "disconnected"
+	case d.Status == "Downloading" && d.DownloadProgress.valid:
+		return "updating"
+	case d.ProvisioningProgress.valid:
+		return "configuring"
+	}
+	for _, r := range c.w.installsOf(d.ID) {
+		if i := r.(*Install); i.Status == "Downloading" && i.DownloadProgress.valid {
+			return "updating"
+		}
+	}
+	if c.v6 {
+		return "idle"
+	}
+	if d.HeartbeatState == "timeout" || !d.IsVPNDisabled && d.IsConnectedToVPN != heard {
+		return "reduced-functionality"
+	}
+	return "operational"
+}
+
+func (w *world) installsOf(device int) []row {
+	return w.Installs.referrers("device", func(r row) int { return r.(*Install).DeviceID }, device)
+}
+
+func (c *context) overallProgress(d *Device) Number {
+	switch {
+	case d.ProvisioningProgress.valid:
+		return d.ProvisioningProgress
+	case d.Status == "Downloading" && d.DownloadProgress.valid:
+		return d.DownloadProgress
+	}
+	sum, n, downloading := 0, 0, false
+	for _, r := range c.w.installsOf(d.ID) {
+		i := r.(*Install)
+		if i.Status == "deleted" {
+			continue
+		}
+		progress := 100 // an image that is there
+		if i.Status == "Downloading" && i.DownloadProgress.valid {
+			progress, downloading = int(i.DownloadProgress.n), true
+		}
+		sum, n = sum+progress, n+1
+	}
+	if !downloading {
+		return Number{}
+	}
+	return N(int(math.Round(float64(sum) / float64(n))))
+}

@@ -1,0 +1,470 @@
+package simulator
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+const (
+	// IdleTimeout is how long the real server keeps an idle connection. A client that keeps it longer meets a reset.
+	IdleTimeout = 5 * time.Second
+
+	// maxTarget is the length from which on the real server answers 431.
+	maxTarget = 16 << 10
+
+	// The one user that all tokens belong to.
+	userID    = 2
+	userName  = "admin"
+	userEmail = "admin@example.test"
+)
+
+// Config is what a simulator starts with. The zero value serves an account without fleets.
+type Config struct {
+	// Dataset is the content to start with. Without one, Devices in Fleets are generated from Seed: the same
+	// three numbers and the same clock give the same account.
+	Dataset         *Dataset
+	Devices, Fleets int
+	Seed            uint64
+
+	// Tokens are accepted for everything; with none, any token is. See [Simulator.SetTokens].
+	Tokens []string
+
+	// DeviceKeys are the keys of devices, by token: such a caller sees its device and its fleet.
+	DeviceKeys map[string]int
+
+	// Versions are the versions of the API that exist; by default v6 and v7. All others are 404.
+	Versions []string
+
+	// CloudFields makes the fields exist that only balenaCloud has: is_active and is_frozen.
+	CloudFields bool
+
+	// CacheAnswers keeps answers, compressed ones too, until the data change. For benchmarks of a client in
+	// the same process, where the server should not count.
+	CacheAnswers bool
+
+	// Now is the server's clock; by default [time.Now].
+	Now func() time.Time
+}
+
+// A Simulator is a balena API. It is an [http.Handler] and safe for concurrent use.
+type Simulator struct {
+	cfg Config
+	now func() Time
+
+	mu     sync.RWMutex // guards the data and what is made from them
+	world  *world
+	life   *life
+	cached *answers
+
+	control struct {
+		sync.Mutex
+		tokens   []string
+		faults   Faults
+		requests map[string]int
+		fault    faultCounters
+	}
+}
+
+// New starts a simulator.
+func New(cfg Config) (*Simulator, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Versions == nil {
+		cfg.Versions = []string{"v6", "v7"}
+	}
+	for _, v := range cfg.Versions {
+		if v != "v6" && v != "v7" {
+			return nil, fmt.Errorf("unknown API version %q: the simulator speaks v6 and v7", v)
+		}
+	}
+	if cfg.Devices < 0 || cfg.Fleets < 0 {
+		return nil, fmt.Errorf("%d devices in %d fleets: there can't be fewer than none", cfg.Devices, cfg.Fleets)
+	}
+	s := &Simulator{cfg: cfg, now: clock(cfg.Now)}
+	if cfg.Dataset != nil {
+		s.world = cfg.Dataset.world.clone()
+	} else {
+		s.world = generate(cfg.Devices, cfg.Fleets, cfg.Seed, s.now())
+	}
+	for _, t := range s.world.tables() {
+		t.setClock(s.now)
+	}
+	s.life = newLife(cfg.Seed)
+	if cfg.CacheAnswers {
+		s.cached = &answers{}
+	}
+	s.SetTokens(cfg.Tokens...)
+	s.ResetRequests()
+	return s, nil
+}
+
+// Update changes the data. Requests see all of the change or nothing of it. Rows that change get a new
+// modified_at, as a trigger does it on the real server, and only they: a new target of a fleet does not touch its
+// devices, an image install does not touch its device.
+func (s *Simulator) Update(change func(*State)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tables := s.world.tables()
+	for _, t := range tables {
+		t.begin()
+	}
+	// Also when change panics: the data must stay usable for who recovers.
+	defer func() {
+		for _, t := range tables {
+			t.commit()
+		}
+		s.cached.forget()
+	}()
+	change(&State{world: s.world, now: s.now})
+}
+
+// Tick is one step of life: devices come and go, update, heat up. The steps are decided by the seed.
+func (s *Simulator) Tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.life.tick(s.world, s.now())
+	s.cached.forget()
+}
+
+// Requests returns how many requests were answered or meant to fail, by resource. Those below /user and /actor
+// count as whoami, those that concern no resource as other. The simulator's own paths don't count.
+func (s *Simulator) Requests() map[string]int {
+	s.control.Lock()
+	defer s.control.Unlock()
+	return maps.Clone(s.control.requests)
+}
+
+// ResetRequests sets all counts to zero, those that faults go by included.
+func (s *Simulator) ResetRequests() {
+	s.control.Lock()
+	defer s.control.Unlock()
+	s.control.requests = make(map[string]int)
+	s.control.fault = faultCounters{}
+}
+
+// SetTokens says which tokens are accepted from now on; with none, any token is.
+func (s *Simulator) SetTokens(tokens ...string) {
+	s.control.Lock()
+	defer s.control.Unlock()
+	s.control.tokens = slices.Clone(tokens)
+}
+
+// ServeHTTP answers a request as the balena API does.
+func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if path, ok := strings.CutPrefix(r.URL.Path, "/simulator/"); ok {
+		s.serveControl(w, r, path)
+		return
+	}
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	version, target, ok := strings.Cut(strings.TrimPrefix(r.RequestURI, "/"), "/")
+	switch {
+	case len(r.RequestURI) > maxTarget:
+		s.begin("other", false)
+		w.WriteHeader(http.StatusRequestHeaderFieldsTooLarge)
+	case r.Header.Get("X-Forwarded-Proto") == "http":
+		// What a proxy says that ends TLS.
+		s.begin("other", false)
+		location := "https://" + r.Host + r.RequestURI
+		w.Header().Set("Location", location)
+		write(w, http.StatusMovedPermanently, "text/plain; charset=utf-8", "Moved Permanently. Redirecting to "+location)
+	case path == "/ping":
+		s.serve(w, r, "ping", func(*http.Request, caller) response {
+			return textResponse(http.StatusOK, "text/plain; charset=utf-8", "OK")
+		})
+	case path == "/user/v1/whoami" || path == "/actor/v1/whoami":
+		s.serve(w, r, "whoami", func(_ *http.Request, c caller) response { return s.whoami(c, path) })
+	case ok && slices.Contains(s.cfg.Versions, version):
+		s.serve(w, r, resourceOf(target), s.query)
+	default:
+		s.begin("other", false)
+		w.WriteHeader(http.StatusNotFound)
+	}
+}
+
+// resourceOf returns what a request counts as.
+func resourceOf(target string) string {
+	end := 0
+	for end < len(target) && isNameByte(target[end]) {
+		end++
+	}
+	if _, ok := schema[target[:end]]; ok {
+		return target[:end]
+	}
+	return "other"
+}
+
+// begin counts a request and returns the fault that happens to it, if any.
+func (s *Simulator) begin(resource string, nextPage bool) (f Fault, faulty bool) {
+	s.control.Lock()
+	defer s.control.Unlock()
+	s.control.requests[resource]++
+	return s.control.fault.next(s.control.faults, resource, nextPage)
+}
+
+// A response is an answer before it is compressed, cut or otherwise spoilt.
+type response struct {
+	status      int
+	contentType string
+	body        []byte
+	compressed  []byte // the same, when it is known already
+}
+
+func textResponse(status int, contentType, body string) response {
+	return response{status: status, contentType: contentType, body: []byte(body)}
+}
+
+func jsonResponse(status int, s string) response {
+	return response{status: status, contentType: contentTypeJSON, body: appendString(nil, s)}
+}
+
+const (
+	contentTypeJSON = "application/json; charset=utf-8"
+	contentTypeHTML = "text/html; charset=utf-8"
+)
+
+func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, resource string, answer func(*http.Request, caller) response) {
+	f, faulty := s.begin(resource, isNextPage(r.URL.RawQuery))
+	if faulty {
+		s.serveFault(w, r, f, answer)
+		return
+	}
+	s.send(w, r, answer(r, s.caller(r)))
+}
+
+func (s *Simulator) send(w http.ResponseWriter, r *http.Request, a response) {
+	h := w.Header()
+	if strings.HasPrefix(r.URL.Path, "/v") {
+		h.Set("Cache-Control", "no-cache")
+	}
+	if len(a.body) == 0 {
+		w.WriteHeader(a.status)
+		return
+	}
+	h.Set("Content-Type", a.contentType)
+	h.Set("Vary", "Accept-Encoding")
+	body := a.body
+	if compressible(r, body) {
+		h.Set("Content-Encoding", "gzip")
+		if body = a.compressed; body == nil {
+			body = compress(a.body)
+		}
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(a.status)
+	w.Write(body) //nolint:errcheck // the client is gone: nobody is left to tell
+}
+
+func write(w http.ResponseWriter, status int, contentType, body string) {
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	io.WriteString(w, body) //nolint:errcheck // as above
+}
+
+// The real server compresses from a kilobyte on.
+const minCompressed = 1024
+
+func compressible(r *http.Request, body []byte) bool {
+	return len(body) >= minCompressed && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")
+}
+
+var gzipWriters = sync.Pool{New: func() any {
+	w, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a constant of the package
+	}
+	return w
+}}
+
+func compress(body []byte) []byte {
+	var b bytes.Buffer
+	b.Grow(len(body) / 8)
+	w := gzipWriters.Get().(*gzip.Writer)
+	defer gzipWriters.Put(w)
+	w.Reset(&b)
+	w.Write(body) //nolint:errcheck // a buffer takes everything
+	w.Close()     //nolint:errcheck // as above
+	return b.Bytes()
+}
+
+// caller finds out who a request's token belongs to. As on the real server, the word before the token may be
+// written in any case, and a second blank makes another token of it.
+func (s *Simulator) caller(r *http.Request) caller {
+	token := r.URL.Query().Get("apikey")
+	if h := r.Header.Get("Authorization"); h != "" {
+		scheme, rest, _ := strings.Cut(h, " ")
+		if !strings.EqualFold(scheme, "bearer") {
+			return caller{}
+		}
+		token = rest
+	}
+	if token == "" || strings.ContainsAny(token, " \t") {
+		return caller{}
+	}
+	if id, ok := s.cfg.DeviceKeys[token]; ok {
+		return caller{device: id}
+	}
+	s.control.Lock()
+	defer s.control.Unlock()
+	return caller{user: len(s.control.tokens) == 0 || slices.Contains(s.control.tokens, token)}
+}
+
+func (s *Simulator) whoami(c caller, path string) response {
+	if c.device != 0 && path == "/actor/v1/whoami" {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		if d, ok := s.world.Devices.find(c.device).(*Device); ok {
+			return textResponse(http.StatusOK, contentTypeJSON, fmt.Sprintf(`{"id":%d,"actorType":"device","actorTypeId":%d,"uuid":%q}`,
+				firstDeviceActor+d.ID, d.ID, d.UUID))
+		}
+	}
+	if !c.user {
+		return response{status: http.StatusUnauthorized}
+	}
+	who := fmt.Sprintf(`{"id":%d,"username":%q,"email":%q}`, userID, userName, userEmail)
+	if path == "/actor/v1/whoami" {
+		who = fmt.Sprintf(`{"id":%d,"actorType":"user","actorTypeId":%d,"username":%q,"email":%q}`, userID, userID, userName, userEmail)
+	}
+	return textResponse(http.StatusOK, contentTypeJSON, who)
+}
+
+// query answers a request for a resource.
+func (s *Simulator) query(r *http.Request, who caller) response {
+	if r.Method == http.MethodHead {
+		return response{status: http.StatusInternalServerError}
+	}
+	version, target, _ := strings.Cut(strings.TrimPrefix(r.RequestURI, "/"), "/")
+	now := s.now()
+	q, err := parse(target, now)
+	if err == nil && r.Method != http.MethodGet {
+		// Nothing can be written here; the real server lets nobody but users try.
+		if who.guest() {
+			return response{status: http.StatusUnauthorized}
+		}
+		return response{status: http.StatusInternalServerError}
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	cacheable := s.cached != nil && err == nil && who.user && !strings.Contains(target, "now()")
+	if cacheable {
+		if a, ok := s.cached.get(r.RequestURI); ok {
+			return a
+		}
+	}
+	var body []byte
+	if err == nil {
+		c := &compiler{context: &context{w: s.world, v6: version == "v6", now: now}, caller: who, cloud: s.cfg.CloudFields}
+		body, err = s.world.answer(nil, c, q)
+	}
+	switch err.(type) {
+	case nil:
+	case syntaxError:
+		return jsonResponse(http.StatusBadRequest, "Malformed url: '"+r.RequestURI+"'")
+	case forbidden:
+		return response{status: http.StatusUnauthorized}
+	default:
+		return response{status: http.StatusInternalServerError}
+	}
+	a := response{status: http.StatusOK, contentType: contentTypeJSON, body: body}
+	if cacheable {
+		a.compressed = compress(body)
+		s.cached.put(r.RequestURI, a)
+	}
+	return a
+}
+
+// answers keeps answers until the data change. Its methods may be called on nil.
+type answers struct {
+	sync.Mutex
+	byTarget map[string]response
+}
+
+func (c *answers) get(target string) (response, bool) {
+	c.Lock()
+	defer c.Unlock()
+	a, ok := c.byTarget[target]
+	return a, ok
+}
+
+func (c *answers) put(target string, a response) {
+	c.Lock()
+	defer c.Unlock()
+	if c.byTarget == nil {
+		c.byTarget = make(map[string]response)
+	}
+	c.byTarget[target] = a
+}
+
+func (c *answers) forget() {
+	if c == nil {
+		return
+	}
+	c.Lock()
+	defer c.Unlock()
+	c.byTarget = nil
+}
+
+// serveControl answers the paths below /simulator/, with which a simulator that runs elsewhere is controlled.
+func (s *Simulator) serveControl(w http.ResponseWriter, r *http.Request, path string) {
+	var got any
+	switch r.Method + " " + path {
+	case "GET requests":
+		got = s.Requests()
+	case "DELETE requests":
+		s.ResetRequests()
+	case "GET faults":
+		got = s.Faults()
+	case "PUT faults":
+		var f Faults
+		if err := decode(r.Body, &f); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		for _, fault := range f {
+			if err := fault.Validate(); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+		}
+		s.SetFaults(f)
+	case "PUT tokens":
+		var tokens []string
+		if err := decode(r.Body, &tokens); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		s.SetTokens(tokens...)
+	case "POST tick":
+		s.Tick()
+	default:
+		http.Error(w, "want GET or PUT /simulator/faults, GET or DELETE /simulator/requests, PUT /simulator/tokens or POST /simulator/tick", http.StatusNotFound)
+		return
+	}
+	if got == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	w.Header().Set("Content-Type", contentTypeJSON)
+	json.NewEncoder(w).Encode(got) //nolint:errcheck // the client is gone: nobody is left to tell
+}
+
+// decode reads strict JSON: a misspelt fault that never happens would be a test that proves nothing.
+func decode(r io.Reader, v any) error {
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("bad request body: %w", err)
+	}
+	return nil
+}

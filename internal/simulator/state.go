@@ -1,0 +1,228 @@
+package simulator
+
+import (
+	"fmt"
+	"time"
+)
+
+// A world is everything the API has to tell, a table for each resource.
+type world struct {
+	Organizations Table[Organization, *Organization]
+	Architectures Table[Architecture, *Architecture]
+	DeviceTypes   Table[DeviceType, *DeviceType]
+	Fleets        Table[Fleet, *Fleet]
+	Releases      Table[Release, *Release]
+	Services      Table[Service, *Service]
+	Images        Table[Image, *Image]
+	Devices       Table[Device, *Device]
+	Installs      Table[Install, *Install]
+	DeviceTags    Table[DeviceTag, *DeviceTag]
+	FleetTags     Table[FleetTag, *FleetTag]
+	APIKeys       Table[APIKey, *APIKey]
+}
+
+// tables lists the tables as far as their row types don't matter.
+func (w *world) tables() []interface {
+	begin()
+	commit()
+	setClock(func() Time)
+} {
+	return []interface {
+		begin()
+		commit()
+		setClock(func() Time)
+	}{
+		&w.Organizations, &w.Architectures, &w.DeviceTypes, &w.Fleets, &w.Releases, &w.Services, &w.Images,
+		&w.Devices, &w.Installs, &w.DeviceTags, &w.FleetTags, &w.APIKeys,
+	}
+}
+
+func (w *world) clone() *world {
+	c := &world{}
+	c.Organizations.copyFrom(&w.Organizations)
+	c.Architectures.copyFrom(&w.Architectures)
+	c.DeviceTypes.copyFrom(&w.DeviceTypes)
+	c.Fleets.copyFrom(&w.Fleets)
+	c.Releases.copyFrom(&w.Releases)
+	c.Services.copyFrom(&w.Services)
+	c.Images.copyFrom(&w.Images)
+	c.Devices.copyFrom(&w.Devices)
+	c.Installs.copyFrom(&w.Installs)
+	c.DeviceTags.copyFrom(&w.DeviceTags)
+	c.FleetTags.copyFrom(&w.FleetTags)
+	c.APIKeys.copyFrom(&w.APIKeys)
+	return c
+}
+
+// State is the living data as [Simulator.Update] hands it out. Rows got from it may be changed in place:
+//
+//	sim.Update(func(st *simulator.State) {
+//		st.Device(7).Name = "renamed"
+//		st.Device(8).FleetID = 2
+//		st.DeleteDevice(9)
+//		st.Devices.Add(simulator.Device{FleetID: 2, UUID: "…"})
+//	})
+//
+// Nothing of it may be kept or used after the function returns.
+type State struct {
+	*world
+	now func() Time
+}
+
+// Now returns the server's time.
+func (st *State) Now() Time { return st.now() }
+
+// Device returns the device with the id, or nil.
+func (st *State) Device(id int) *Device { return st.Devices.Get(id) }
+
+// Fleet returns the fleet with the id, or nil.
+func (st *State) Fleet(id int) *Fleet { return st.Fleets.Get(id) }
+
+// FleetBySlug returns the fleet with the slug, or nil.
+func (st *State) FleetBySlug(slug string) *Fleet {
+	for _, f := range st.Fleets.rows {
+		if f.Slug == slug {
+			return st.Fleets.Get(f.ID)
+		}
+	}
+	return nil
+}
+
+// Release returns the release with the id, or nil.
+func (st *State) Release(id int) *Release { return st.Releases.Get(id) }
+
+// InstallsOf returns the device's image installs, deleted ones included.
+func (st *State) InstallsOf(device int) []*Install {
+	var installs []*Install
+	for _, i := range st.Installs.rows {
+		if i.DeviceID == device {
+			installs = append(installs, st.Installs.touch(i))
+		}
+	}
+	return installs
+}
+
+// AddDevice adds a device as one that has just been registered: with a uuid, a name and a type, where d has
+// none, and never seen.
+func (st *State) AddDevice(d Device) *Device {
+	if d.ID == 0 {
+		d.ID = max(1, st.Devices.nextID)
+	}
+	if d.UUID == "" {
+		d.UUID = fmt.Sprintf("%032x", uint64(d.ID))
+	}
+	if d.Name == "" {
+		d.Name = fmt.Sprintf("device-%d", d.ID)
+	}
+	if d.HeartbeatState == "" {
+		d.HeartbeatState = "unknown"
+	}
+	if f, ok := st.Fleets.find(d.FleetID).(*Fleet); ok && d.DeviceTypeID == 0 {
+		d.DeviceTypeID = f.DeviceTypeID
+	}
+	return st.Devices.Add(d)
+}
+
+// AddFleet adds a fleet of class fleet, where f names no other.
+func (st *State) AddFleet(f Fleet) *Fleet {
+	if f.ID == 0 {
+		f.ID = max(1, st.Fleets.nextID)
+	}
+	if f.Class == "" {
+		f.Class = "fleet"
+	}
+	if f.UUID == "" {
+		f.UUID = fmt.Sprintf("%032x", uint64(f.ID))
+	}
+	if f.OrganizationID == 0 && st.Organizations.Len() > 0 {
+		f.OrganizationID = st.Organizations.rows[0].ID
+	}
+	if f.DeviceTypeID == 0 && st.DeviceTypes.Len() > 0 {
+		f.DeviceTypeID = st.DeviceTypes.rows[0].ID
+	}
+	if f.AppName == "" {
+		f.AppName = fmt.Sprintf("fleet-%d", f.ID)
+	}
+	if f.Slug == "" {
+		f.Slug = st.slug(f.OrganizationID, f.AppName)
+	}
+	return st.Fleets.Add(f)
+}
+
+func (w *world) slug(organization int, name string) string {
+	handle := "nobody"
+	if o, ok := w.Organizations.find(organization).(*Organization); ok {
+		handle = o.Handle
+	}
+	return handle + "/" + name
+}
+
+// RenameFleet gives a fleet another name, and the slug that follows from it.
+func (st *State) RenameFleet(id int, name string) {
+	f := st.Fleet(id)
+	f.AppName, f.Slug = name, st.slug(f.OrganizationID, name)
+}
+
+// DeleteDevice deletes a device with its tags and image installs.
+func (st *State) DeleteDevice(id int) {
+	st.Devices.Delete(id)
+	st.Installs.DeleteFunc(func(i *Install) bool { return i.DeviceID == id })
+	st.DeviceTags.DeleteFunc(func(t *DeviceTag) bool { return t.DeviceID == id })
+}
+
+// DeleteFleet deletes a fleet with its releases, tags and devices.
+func (st *State) DeleteFleet(id int) {
+	for _, d := range st.Devices.All() {
+		if d.FleetID == id {
+			st.DeleteDevice(d.ID)
+		}
+	}
+	st.Releases.DeleteFunc(func(r *Release) bool { return r.FleetID == id })
+	st.FleetTags.DeleteFunc(func(t *FleetTag) bool { return t.FleetID == id })
+	st.Fleets.Delete(id)
+}
+
+// Connect plays a device that comes online at the given time: the VPN is up, heartbeats arrive.
+func (d *Device) Connect(at Time) {
+	if !d.IsVPNDisabled && !d.IsConnectedToVPN {
+		d.IsConnectedToVPN = true
+		d.LastVPNEvent, d.LastConnectivityEvent = at, at
+	}
+	d.heartbeat("online", at)
+}
+
+// Disconnect plays a device that goes away for good: the VPN is down, heartbeats have been missing for long. Its
+// hardware figures stay, as on the real server.
+func (d *Device) Disconnect(at Time) {
+	d.dropVPN(at)
+	d.heartbeat("offline", at)
+}
+
+func (d *Device) dropVPN(at Time) {
+	if d.IsConnectedToVPN {
+		d.IsConnectedToVPN = false
+		d.LastVPNEvent, d.LastConnectivityEvent = at, at
+	}
+}
+
+func (d *Device) heartbeat(state string, at Time) {
+	if d.HeartbeatState != state {
+		d.HeartbeatState, d.HeartbeatChangedOn = state, at
+	}
+}
+
+// setUpdate changes the state of the device's update.
+func (d *Device) setUpdate(status string, at Time) {
+	if d.UpdateStatus != status {
+		d.UpdateStatus, d.LastUpdateStatusEvent = status, at
+	}
+}
+
+func (t *Table[R, P]) setClock(now func() Time) {
+	t.now = now
+	t.nextID = max(t.nextID, 1)
+}
+
+func clock(now func() time.Time) func() Time {
+	return func() Time { return At(now()) }
+}

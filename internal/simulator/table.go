@@ -1,0 +1,215 @@
+package simulator
+
+import (
+	"slices"
+	"sort"
+	"sync"
+)
+
+// Row is what every row of every resource has.
+type Row struct {
+	// ID is the primary key; 0 asks [Table.Add] for the next free one.
+	ID int
+	// CreatedAt and ModifiedAt are set by the server, as database triggers do. A row that was changed in
+	// [Simulator.Update] gets a new ModifiedAt, unless the update set one itself: a time that lies in the
+	// past plays a transaction that started long before it committed.
+	CreatedAt, ModifiedAt Time
+}
+
+func (r *Row) meta() *Row { return r }
+
+// A row is a pointer to one of the row types.
+type row interface{ meta() *Row }
+
+// rowPointer ties the type parameter of a table to the methods of its pointer.
+type rowPointer[R any] interface {
+	*R
+	row
+}
+
+// Table holds the rows of one resource by ascending id.
+type Table[R comparable, P rowPointer[R]] struct {
+	rows   []P
+	nextID int
+	// before holds each row handed out for writing as it was, so that the end of an update can tell which
+	// rows were really changed.
+	before map[P]R
+	now    func() Time
+
+	mu    sync.Mutex // guards index, which readers build as they need it
+	index map[string]map[int][]row
+}
+
+// Get returns the row with the id, or nil. Inside an update its fields may be set.
+func (t *Table[R, P]) Get(id int) P {
+	i := t.search(id)
+	if i == len(t.rows) || t.rows[i].meta().ID != id {
+		return nil
+	}
+	return t.touch(t.rows[i])
+}
+
+// All returns all rows by ascending id. Inside an update their fields may be set.
+func (t *Table[R, P]) All() []P {
+	for _, p := range t.rows {
+		t.touch(p)
+	}
+	return slices.Clone(t.rows)
+}
+
+// Len returns the number of rows.
+func (t *Table[R, P]) Len() int { return len(t.rows) }
+
+// Add inserts a row and returns the stored one. Where ID, CreatedAt or ModifiedAt are zero, Add sets them. It
+// replaces a row of the same id.
+func (t *Table[R, P]) Add(r R) P {
+	p := P(&r)
+	m := p.meta()
+	if m.ID == 0 {
+		m.ID = t.nextID
+	}
+	if m.CreatedAt == 0 {
+		m.CreatedAt = t.now()
+	}
+	if m.ModifiedAt == 0 {
+		m.ModifiedAt = t.now()
+	}
+	t.insert(p)
+	return p
+}
+
+// insert stores a complete row.
+func (t *Table[R, P]) insert(p P) {
+	id := p.meta().ID
+	t.nextID = max(t.nextID, id+1)
+	i := t.search(id)
+	if i < len(t.rows) && t.rows[i].meta().ID == id {
+		t.rows[i] = p
+	} else {
+		t.rows = slices.Insert(t.rows, i, p)
+	}
+	t.forget()
+}
+
+// Delete removes the row with the id; its id is never used again.
+func (t *Table[R, P]) Delete(id int) {
+	t.DeleteFunc(func(p P) bool { return p.meta().ID == id })
+}
+
+// DeleteFunc removes the rows for which gone returns true.
+func (t *Table[R, P]) DeleteFunc(gone func(P) bool) {
+	t.rows = slices.DeleteFunc(t.rows, gone)
+	t.forget()
+}
+
+func (t *Table[R, P]) touch(p P) P {
+	if t.before != nil {
+		if _, ok := t.before[p]; !ok {
+			t.before[p] = *p
+		}
+	}
+	return p
+}
+
+// begin starts to watch for changed rows.
+func (t *Table[R, P]) begin() { t.before = make(map[P]R) }
+
+// commit gives every row that was changed since begin a new ModifiedAt.
+func (t *Table[R, P]) commit() {
+	for p, before := range t.before {
+		if *p == before {
+			continue
+		}
+		if m := p.meta(); m.ModifiedAt == P(&before).meta().ModifiedAt {
+			m.ModifiedAt = t.now()
+		}
+		t.forget()
+	}
+	t.before = nil
+}
+
+// forget drops the index over foreign keys: they may have changed.
+func (t *Table[R, P]) forget() {
+	t.mu.Lock()
+	t.index = nil
+	t.mu.Unlock()
+}
+
+// copyFrom fills an empty table with copies of another's rows.
+func (t *Table[R, P]) copyFrom(from *Table[R, P]) {
+	t.nextID, t.rows = from.nextID, make([]P, len(from.rows))
+	slab := make([]R, len(from.rows))
+	for i, p := range from.rows {
+		slab[i] = *p
+		t.rows[i] = &slab[i]
+	}
+}
+
+// search returns the index of the first row whose id is not below id.
+func (t *Table[R, P]) search(id int) int {
+	// Ids without gaps are the rule: look there first.
+	if n := len(t.rows); n > 0 {
+		if first := t.rows[0].meta().ID; id >= first && id-first < n && t.rows[id-first].meta().ID == id {
+			return id - first
+		}
+		if id > t.rows[n-1].meta().ID {
+			return n
+		}
+	}
+	return sort.Search(len(t.rows), func(i int) bool { return t.rows[i].meta().ID >= id })
+}
+
+// relation is how the query engine sees a table.
+type relation interface {
+	Len() int
+	search(id int) int
+	at(i int) row
+	find(id int) row
+	referrers(name string, key func(row) int, id int) []row
+}
+
+func (t *Table[R, P]) at(i int) row { return t.rows[i] }
+
+// find is Get for readers; it returns a nil interface for an unknown id.
+func (t *Table[R, P]) find(id int) row {
+	if i := t.search(id); i < len(t.rows) && t.rows[i].meta().ID == id {
+		return t.rows[i]
+	}
+	return nil
+}
+
+// referrers returns the rows whose foreign key of that name, which key reads, is id. The index behind it lasts
+// until the table changes.
+func (t *Table[R, P]) referrers(name string, key func(row) int, id int) []row {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	byID, ok := t.index[name]
+	if !ok {
+		byID = t.group(key)
+		if t.index == nil {
+			t.index = make(map[string]map[int][]row)
+		}
+		t.index[name] = byID
+	}
+	return byID[id]
+}
+
+// group sorts the rows by foreign key into one slab: counting first keeps it at one allocation for a million rows.
+func (t *Table[R, P]) group(key func(row) int) map[int][]row {
+	count := make(map[int]int)
+	for _, p := range t.rows {
+		count[key(p)]++
+	}
+	slab := make([]row, len(t.rows))
+	byID := make(map[int][]row, len(count))
+	for _, p := range t.rows {
+		id := key(p)
+		rows, ok := byID[id]
+		if !ok {
+			n := count[id]
+			rows, slab = slab[:0:n], slab[n:]
+		}
+		byID[id] = append(rows, p)
+	}
+	return byID
+}
