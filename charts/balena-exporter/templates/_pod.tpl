@@ -100,7 +100,7 @@ spec:
         - --web.listen-address=:8000
         - --web.health-listen-address=:8001
         {{- if include "balena-exporter.webConfigured" . }}
-        - --web.config.file=/etc/balena-exporter/web/{{ .Values.webConfig.existingSecret.name | ternary .Values.webConfig.existingSecret.key "web-config.yml" }}
+        - --web.config.file=/etc/balena-exporter/web/{{ ternary .Values.webConfig.existingSecret.key "web-config.yml" (ne .Values.webConfig.existingSecret.name "") }}
         {{- end }}
         - --log.level={{ .Values.log.level }}
         - --log.format={{ .Values.log.format }}
