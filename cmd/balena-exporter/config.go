@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+
+	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+)
+
+// config is the configuration. It exists only validated.
+type config struct {
+	client       balena.Config
+	collector    collector.Options
+	interval     time.Duration
+	maxStaleness time.Duration
+
+	web                    *web.FlagConfig
+	telemetryPath          string
+	healthAddress          string
+	maxRequests            int
+	disableExporterMetrics bool
+	pprof                  bool
+
+	logLevel, logFormat string
+
+	// warnings are about settings that are allowed and questionable.
+	warnings []string
+}
+
+const (
+	tokenVariable = "BALENA_TOKEN"
+	// minInterval is what CRAWL_INTERVAL may be at the least, and shortInterval what is worth a warning:
+	// devices tell of their metrics every few minutes only, and the API has rate limits.
+	minInterval   = time.Second
+	shortInterval = 15 * time.Second
+	// staleIntervals is for how many intervals of failure data are served by default.
+	staleIntervals = 5
+	maxPageSize    = 10_000
+)
+
+// parse reads the command line and the environment. It returns nil when there is nothing to run, because
+// the version or the help was asked for.
+func parse(args []string, stdout io.Writer) (*config, error) {
+	app := kingpin.New(name, "Exports the fleets and devices of balenaCloud or of an openBalena server to Prometheus.\n\n"+
+		"The token is taken from the environment variable "+tokenVariable+" or from a file. Each flag can be given as an environment "+
+		"variable as well: the name in capitals with _ for . and -, behind BALENA_EXPORTER_.")
+	app.HelpFlag.Short('h')
+	app.Version(version.Print(name))
+	app.DefaultEnvars()
+	// Somebody may have variables of these names for purposes of their own.
+	app.HelpFlag.NoEnvar()
+	app.VersionFlag.NoEnvar()
+	app.UsageWriter(stdout)
+	app.ErrorWriter(stdout)
+	done := false
+	app.Terminate(func(int) { done = true })
+
+	c := &config{}
+	var (
+		apiURL      = app.Flag("balena.api-url", "Address of the balena API.").Default("https://api.balena-cloud.com").Envar("BALENA_API_URL").String()
+		apiVersion  = app.Flag("balena.api-version", "Version of the API: auto takes v7, and v6 where the server has no v7.").Default("auto").Enum("auto", "v7", "v6")
+		tokenFile   = app.Flag("balena.token-file", "File with the token, read anew at each refresh. Without it, the token is taken from the environment variable "+tokenVariable+".").Envar("BALENA_TOKEN_FILE").String()
+		caFile      = app.Flag("balena.ca-file", "File of PEM certificates to trust beside the system's, for an openBalena server with a private CA.").String()
+		interval    = app.Flag("balena.crawl-interval", "Time between refreshes: seconds, or a duration such as 90s or 2m.").Default("60").Envar("CRAWL_INTERVAL").String()
+		timeout     = app.Flag("balena.timeout", "How long a request to the API may take.").Default("30s").Duration()
+		pageSize    = app.Flag("balena.page-size", "Devices, services or tags in a request.").Default("1000").Int()
+		stale       = app.Flag("balena.max-staleness", "How long data are served while refreshes fail; 0 means "+strconv.Itoa(staleIntervals)+" intervals.").Default("0s").Duration()
+		slow        = app.Flag("balena.slow-interval", "Time between requests for what rarely changes: newest releases, device types, API keys.").Default("15m").Duration()
+		include     = app.Flag("balena.fleet-include", "Regular expression of the slugs of the fleets to export, anchored at both ends.").String()
+		exclude     = app.Flag("balena.fleet-exclude", "Regular expression of the slugs of the fleets not to export, anchored at both ends.").String()
+		archived    = app.Flag("balena.archived-fleets", "Export archived fleets, too.").Default("true").Bool()
+		allowHTTP   = app.Flag("balena.allow-http", "Send the token over plain HTTP to a host other than this one.").Bool()
+		thresholds  = app.Flag("collector.fleet.disconnected-thresholds", "Times in seconds for balena_fleet_devices_disconnected_longer_than, separated by commas.").Default("3600,86400,604800,2592000").String()
+		deviceNames = app.Flag("collector.device.name", "Export the names of devices.").Default("true").Bool()
+		deviceTags  = app.Flag("collector.device-tags", "Keys of the device tags to export, separated by commas.").String()
+		fleetTags   = app.Flag("collector.fleet-tags", "Keys of the fleet tags to export, separated by commas.").String()
+	)
+	app.Flag("collector.device", "Export metrics of each device, about 20 series a device.").Default("true").BoolVar(&c.collector.Devices)
+	app.Flag("collector.release", "Export metrics of releases.").Default("true").BoolVar(&c.collector.Releases)
+	app.Flag("collector.release.limit", "Releases in use that are told apart in a fleet; 0 for no limit.").Default("50").IntVar(&c.collector.ReleaseLimit)
+	app.Flag("collector.service", "Export metrics of services, about 3 series a service on a device.").Default("false").BoolVar(&c.collector.Services)
+	app.Flag("collector.api-keys", "Export when the caller's API keys expire.").Default("true").BoolVar(&c.collector.Keys)
+
+	c.web = kingpinflag.AddFlags(app, ":8000")
+	app.Flag("web.telemetry-path", "Path under which to expose metrics.").Default("/metrics").StringVar(&c.telemetryPath)
+	app.Flag("web.health-listen-address", "Address on which to answer "+healthyPath+" and "+readyPath+" without TLS or authentication, for probes; empty for none.").Default(":8001").StringVar(&c.healthAddress)
+	app.Flag("web.max-requests", "Maximum number of scrapes served at the same time; 0 for no limit.").Default("40").IntVar(&c.maxRequests)
+	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&c.disableExporterMetrics)
+	app.Flag("web.enable-pprof", "Serve profiles under /debug/pprof/.").BoolVar(&c.pprof)
+	app.Flag("log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]").Default("info").EnumVar(&c.logLevel, "debug", "info", "warn", "error")
+	app.Flag("log.format", "Output format of log messages. One of: [logfmt, json]").Default("logfmt").EnumVar(&c.logFormat, "logfmt", "json")
+
+	if _, err := app.Parse(args); err != nil {
+		return nil, fmt.Errorf("%w; see --help", err)
+	}
+	if done {
+		return nil, nil
+	}
+
+	// The rest is checking, flag by flag; the first mistake is told.
+	check := checker{}
+	c.client = balena.Config{
+		URL:       check.apiURL(*apiURL, *allowHTTP),
+		Token:     check.token(os.Getenv(tokenVariable), *tokenFile),
+		CAFile:    *caFile,
+		Timeout:   check.positive("--balena.timeout", *timeout),
+		PageSize:  check.within("--balena.page-size", *pageSize, 1, maxPageSize),
+		UserAgent: name + "/" + version.Version,
+		Options: balena.Options{
+			Devices:        c.collector.Devices,
+			Releases:       c.collector.Releases,
+			Services:       c.collector.Services,
+			Keys:           c.collector.Keys,
+			DeviceTags:     check.list("--collector.device-tags", *deviceTags),
+			FleetTags:      check.list("--collector.fleet-tags", *fleetTags),
+			Include:        check.pattern("--balena.fleet-include", *include),
+			Exclude:        check.pattern("--balena.fleet-exclude", *exclude),
+			ArchivedFleets: *archived,
+			SlowInterval:   check.positive("--balena.slow-interval", *slow),
+		},
+	}
+	if *apiVersion != "auto" {
+		c.client.Version = balena.Version(*apiVersion)
+	}
+	c.interval = check.interval(*interval)
+	c.maxStaleness = *stale
+	switch {
+	case c.maxStaleness < 0:
+		check.fail("--balena.max-staleness must not be negative, and is %s", c.maxStaleness)
+	case c.maxStaleness == 0:
+		c.maxStaleness = staleIntervals * c.interval
+	case c.maxStaleness < c.interval:
+		check.fail("--balena.max-staleness is %s, less than the interval of %s: data would disappear between refreshes", c.maxStaleness, c.interval)
+	}
+	c.client.Keep = c.maxStaleness
+	if c.interval < shortInterval {
+		c.warnings = append(c.warnings, fmt.Sprintf("an interval of %s is short: devices tell of their state every few minutes, and the API may limit the rate", c.interval))
+	}
+
+	c.collector.DeviceNames = *deviceNames
+	c.collector.DeviceTags, c.collector.FleetTags = c.client.DeviceTags, c.client.FleetTags
+	c.collector.DisconnectedThresholds = check.seconds("--collector.fleet.disconnected-thresholds", *thresholds)
+	check.within("--collector.release.limit", c.collector.ReleaseLimit, 0, 1<<30)
+	check.within("--web.max-requests", c.maxRequests, 0, 1<<30)
+	check.telemetryPath(c.telemetryPath)
+	if err := web.Validate(*c.web.WebConfigFile); err != nil {
+		check.fail("--web.config.file: %v", err)
+	}
+	if check.err != nil {
+		return nil, check.err
+	}
+	return c, nil
+}
+
+// checker checks settings and keeps the first mistake.
+type checker struct{ err error }
+
+func (c *checker) fail(format string, args ...any) {
+	if c.err == nil {
+		c.err = fmt.Errorf(format, args...)
+	}
+}
+
+func (c *checker) apiURL(s string, allowHTTP bool) *url.URL {
+	const flag = "--balena.api-url (BALENA_API_URL)"
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		c.fail("%s must be an address such as https://api.balena-cloud.com, and is %q", flag, redacted(s))
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		c.fail("%s must have no user, query or fragment; the token goes into %s or --balena.token-file", flag, tokenVariable)
+	case u.Scheme == "http" && !isLoopback(u.Hostname()) && !allowHTTP:
+		c.fail("%s would send the token to %s unencrypted; use https, or --balena.allow-http if you mean it", flag, u.Host)
+	}
+	return u
+}
+
+// redacted hides what may be a password in an address that is not one.
+func redacted(s string) string {
+	if i := strings.LastIndex(s, "@"); i >= 0 {
+		return "…" + s[i:]
+	}
+	return s
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (c *checker) token(value, file string) balena.TokenSource {
+	value = strings.TrimSpace(value)
+	var source balena.TokenSource
+	switch {
+	case value != "" && file != "":
+		c.fail("there are two tokens, one in %s and one in --balena.token-file (BALENA_TOKEN_FILE); keep one", tokenVariable)
+		return nil
+	case file != "":
+		source = balena.FileToken(file)
+	case value != "":
+		source = balena.StaticToken(value)
+	default:
+		c.fail("there is no token; put it into %s, or into a file and name that with --balena.token-file (BALENA_TOKEN_FILE)", tokenVariable)
+		return nil
+	}
+	if _, err := source(); err != nil {
+		where := tokenVariable
+		if file != "" {
+			where = "--balena.token-file (BALENA_TOKEN_FILE)"
+		}
+		c.fail("%s: %w", where, err)
+	}
+	return source
+}
+
+// interval takes plain seconds, as the exporter's predecessor did, and durations.
+func (c *checker) interval(s string) time.Duration {
+	const flag = "--balena.crawl-interval (CRAWL_INTERVAL)"
+	d, err := time.ParseDuration(s)
+	if seconds, e := strconv.ParseFloat(s, 64); e == nil && seconds < 1e9 && seconds > -1e9 {
+		d, err = time.Duration(seconds*float64(time.Second)), nil
+	}
+	switch {
+	case err != nil:
+		c.fail("%s must be seconds such as 60, or a duration such as 2m, and is %q", flag, s)
+	case d < minInterval:
+		c.fail("%s must be at least %s, and is %s", flag, minInterval, s)
+	}
+	return d
+}
+
+func (c *checker) positive(flag string, d time.Duration) time.Duration {
+	if d <= 0 {
+		c.fail("%s must be more than zero, and is %s", flag, d)
+	}
+	return d
+}
+
+func (c *checker) within(flag string, n, least, most int) int {
+	if n < least || n > most {
+		c.fail("%s must be from %d to %d, and is %d", flag, least, most, n)
+	}
+	return n
+}
+
+func (c *checker) pattern(flag, s string) *regexp.Regexp {
+	if s == "" {
+		return nil
+	}
+	re, err := regexp.Compile("^(?:" + s + ")$")
+	if err != nil {
+		// The library's words repeat the expression with what was put around it.
+		_, plain := regexp.Compile(s)
+		c.fail("%s is no regular expression: %w", flag, errors.Join(plain))
+	}
+	return re
+}
+
+func (c *checker) list(flag, s string) []string {
+	var items []string
+	for item := range strings.SplitSeq(s, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		if slices.Contains(items, item) {
+			c.fail("%s names %q twice", flag, item)
+		}
+		items = append(items, item)
+	}
+	return items
+}
+
+func (c *checker) seconds(flag, s string) []int {
+	var seconds []int
+	for _, item := range c.list(flag, s) {
+		n, err := strconv.Atoi(item)
+		if err != nil || n <= 0 {
+			c.fail("%s must be seconds separated by commas, and %q is none", flag, item)
+		}
+		seconds = append(seconds, n)
+	}
+	slices.Sort(seconds)
+	return slices.Compact(seconds)
+}
+
+func (c *checker) telemetryPath(path string) {
+	taken := path == healthyPath || path == readyPath || strings.HasPrefix(path, "/debug/pprof")
+	if !strings.HasPrefix(path, "/") || bytes.ContainsAny([]byte(path), "{} ?#") || taken {
+		c.fail("--web.telemetry-path must be a path of its own such as /metrics, and is %q", path)
+	}
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	sloggokit "github.com/tjhop/slog-gokit"
+)
+
+// callerDepth is how far log.Caller has to look past the level filter to find who logged.
+const callerDepth = 5
+
+// newLoggers returns the logger, and a slog logger that writes the same lines for the libraries that want
+// one. The level filter stands outside of the context, or every line would have the filter as its caller;
+// and the slog handler is given a logger without time and caller, which it adds itself.
+func newLoggers(w io.Writer, logLevel, format string) (log.Logger, *slog.Logger) {
+	var base log.Logger
+	if format == "json" {
+		base = log.NewJSONLogger(log.NewSyncWriter(w))
+	} else {
+		base = log.NewLogfmtLogger(log.NewSyncWriter(w))
+	}
+
+	logger := log.With(base, "ts", log.TimestampFormat(func() time.Time { return time.Now().UTC() }, timeFormat), "caller", log.Caller(callerDepth))
+	logger = level.NewFilter(logger, level.Allow(level.ParseDefault(logLevel, level.InfoValue())))
+
+	var slogLevel slog.LevelVar
+	_ = slogLevel.UnmarshalText([]byte(logLevel)) // the flag allows only the names that slog has, too
+	return logger, slog.New(sloggokit.NewGoKitHandler(timestamped{base}, &slogLevel))
+}
+
+// timeFormat is UTC with milliseconds.
+const timeFormat = "2006-01-02T15:04:05.000Z07:00"
+
+// timestamped puts slog's time where and how the other lines have it.
+type timestamped struct{ log.Logger }
+
+func (t timestamped) Log(pairs ...any) error {
+	line := []any{"ts", ""}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if when, ok := pairs[i+1].(time.Time); ok && pairs[i] == slog.TimeKey {
+			line[1] = when.UTC().Format(timeFormat)
+			continue
+		}
+		line = append(line, pairs[i], pairs[i+1])
+	}
+	return t.Logger.Log(line...)
+}

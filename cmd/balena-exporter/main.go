@@ -1,0 +1,172 @@
+// The balena-exporter exports the fleets and devices of balenaCloud or of an openBalena server to Prometheus.
+//
+// This package is flags, wiring and lifecycle: what it wires together is in collector (the metrics) and
+// in internal/balena (the API), internal/refresh (when to ask it) and internal/exposition (serving).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+	// Certificates of public authorities, for an image that has none.
+	_ "golang.org/x/crypto/x509roots/fallback"
+
+	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/exposition"
+	"github.com/balena-exporter/balena-exporter/internal/refresh"
+)
+
+const name = "balena-exporter"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		_, _ = fmt.Fprintf(os.Stderr, "%s: error: %v\n", name, err)
+		os.Exit(1)
+	}
+}
+
+const (
+	// memoryShare of the container's memory limit is the runtime's: the rest is for what it does not count.
+	memoryShare = 0.9
+	// grace is how long scrapes in flight may take to end when the exporter stops.
+	grace = 5 * time.Second
+)
+
+// run runs the exporter until the context is cancelled. Its errors are of the configuration, or of a
+// listener that failed.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	c, err := parse(args, stdout)
+	if err != nil || c == nil {
+		return err
+	}
+	logger, slogger := newLoggers(stderr, c.logLevel, c.logFormat)
+	_ = level.Info(logger).Log("msg", "starting "+name, "version", version.Info(), "build", version.BuildContext())
+	for _, warning := range c.warnings {
+		_ = level.Warn(logger).Log("msg", warning)
+	}
+	limitMemory(logger)
+
+	// The API's side: what is known of it, and how it went.
+	var client *balena.Client
+	metrics := collector.NewMetrics(func() time.Time { return client.TokenExpiry() })
+	c.client.Observe = metrics.ObserveExchange
+	if client, err = balena.NewClient(c.client); err != nil {
+		return fmt.Errorf("--balena.ca-file: %w", err)
+	}
+	defer client.Close()
+
+	// Scrapers' side: the snapshot as rendered, and what is gathered anew for each scrape.
+	var loop *refresh.Loop
+	fleets := collector.New(func() *collector.Snapshot { return loop.Snapshot() }, c.collector)
+	loop = refresh.New(refresh.Config{
+		Fetch: client.Fetch,
+		Render: func(s *collector.Snapshot, previous *exposition.Page) *exposition.Page {
+			b := exposition.NewBuilder(fleets.Families(), previous)
+			fleets.Render(s, b.Append)
+			return b.Page()
+		},
+		Observe:      metrics.ObserveRefresh,
+		Interval:     c.interval,
+		MaxStaleness: c.maxStaleness,
+		Logger:       logger,
+	})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics, versioncollector.NewCollector("balena_exporter"))
+	options := exposition.HandlerOptions{Page: loop.Page, Live: registry, MaxRequests: c.maxRequests, ErrorLog: slogger}
+	if !c.disableExporterMetrics {
+		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		options.Registerer = registry
+	}
+
+	return serve(ctx, c, exposition.NewHandler(options), loop.Run, logger, slogger)
+}
+
+// limitMemory tells the runtime what the container may use, unless GOMEMLIMIT is set.
+func limitMemory(logger log.Logger) {
+	switch limit, err := memlimit.Set(memlimit.WithRatio(memoryShare), memlimit.WithProvider(memlimit.FromCgroup)); {
+	case err == nil && limit > 0:
+		_ = level.Info(logger).Log("msg", "the memory limit of the container holds", "GOMEMLIMIT", limit)
+	case err != nil && !errors.Is(err, memlimit.ErrNoLimit) && !errors.Is(err, memlimit.ErrNoCgroup) && !errors.Is(err, memlimit.ErrCgroupsNotSupported):
+		_ = level.Debug(logger).Log("msg", "cannot read the memory limit of the container", "err", err)
+	}
+}
+
+// serve serves until the context is cancelled or a listener fails, while refreshing runs beside it.
+func serve(ctx context.Context, c *config, metrics http.Handler, refreshing func(context.Context), logger log.Logger, slogger *slog.Logger) error {
+	handler, err := newMux(c, metrics)
+	if err != nil {
+		return err
+	}
+	server := newServer(handler, slogger)
+	health := newServer(newHealthMux(), slogger)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var running sync.WaitGroup
+	failed := make(chan error, 2)
+	start := func(serve func() error) {
+		running.Go(func() {
+			if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+			}
+		})
+	}
+
+	if c.healthAddress != "" {
+		var config net.ListenConfig
+		listener, err := config.Listen(ctx, "tcp", c.healthAddress)
+		if err != nil {
+			return fmt.Errorf("--web.health-listen-address: %w; choose another address, or an empty one to do without", err)
+		}
+		_ = level.Info(logger).Log("msg", "health endpoints listen", "address", listener.Addr())
+		start(func() error { return health.Serve(listener) })
+	}
+	start(func() error {
+		if err := web.ListenAndServe(server, c.web, slogger); err != nil {
+			return fmt.Errorf("--web.listen-address: %w", err)
+		}
+		return nil
+	})
+	running.Go(func() { refreshing(ctx) })
+
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		_ = level.Info(logger).Log("msg", "stopping")
+	}
+	cancel()
+	ending, end := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer end()
+	for _, s := range []*http.Server{server, health} {
+		if s.Shutdown(ending) != nil {
+			_ = s.Close()
+		}
+	}
+	running.Wait()
+	if err == nil {
+		_ = level.Info(logger).Log("msg", "stopped")
+	}
+	return err
+}

@@ -1,0 +1,175 @@
+package collector
+
+import (
+	"cmp"
+	"strings"
+)
+
+// Metrics of single devices. Hardware figures are exported only while a device is connected: the API
+// never clears them, so what it tells of a device that is gone is history. The supervisor reports them at
+// most every 300 seconds.
+
+// device is a device with what surrounds it.
+type device struct {
+	*Device
+	view *view
+}
+
+const mebibyte = 1 << 20
+
+// percent makes a ratio of a percentage.
+func percent(v float64) float64 { return v / 100 }
+
+// whileConnected keeps a hardware figure of a device that is connected.
+func (d *device) whileConnected(v float64) float64 {
+	if !d.Connected() {
+		return none
+	}
+	return v
+}
+
+// temperature is the CPU's, where there is a sensor: 0 °C is what a device without one reports.
+func (d *device) temperature() float64 {
+	if d.CPUTemperature == 0 {
+		return none
+	}
+	return d.CPUTemperature
+}
+
+// onTargetRelease is none for a device that should run no release at all.
+func (d *device) onTargetRelease() float64 {
+	if d.TargetRelease == 0 {
+		return none
+	}
+	return boolean(d.RunningRelease == d.TargetRelease)
+}
+
+// updatePending tells whether a target version is set and another one runs; none when the target's
+// version can't be told.
+func (d *device) updatePending(target int64, running string) float64 {
+	if target == 0 {
+		return 0
+	}
+	version := d.view.Releases[target].Version
+	if version == "" {
+		return none
+	}
+	return boolean(version != running)
+}
+
+// bareVersion takes "6.5.10" out of "balenaOS 6.5.10" and "2.0.0+rev5" out of "Resin OS 2.0.0+rev5 (prod)".
+func bareVersion(os string) string {
+	os = strings.TrimPrefix(os, "balenaOS ")
+	os = strings.TrimPrefix(os, "Resin OS ")
+	version, _, _ := strings.Cut(os, " ")
+	return version
+}
+
+// state is a family of one sample a device, which names the state that the device is in.
+func state(name, help, source, label string, value func(*device) string) family[device] {
+	return family[device]{
+		name: name, help: help, source: source, labels: []string{label},
+		samples: func(d *device, out *samples) { out.add(1, value(d)) },
+	}
+}
+
+func devices(v *view) int { return len(v.Devices) }
+
+func deviceAt(v *view, i int) device { return device{&v.Devices[i], v} }
+
+func deviceIdentity(d *device, values []string) []string {
+	return append(values, d.view.Fleets[d.Fleet].Slug, d.UUID)
+}
+
+func deviceTable(o Options) group {
+	return &table[device]{
+		group:    "Devices",
+		series:   "1 a device",
+		labels:   []string{"fleet", "uuid"},
+		subjects: devices, subject: deviceAt, identity: deviceIdentity,
+		families: []family[device]{
+			{
+				name:   "balena_device_info",
+				help:   "Facts about the device that rarely change. --no-collector.device.name leaves the name empty.",
+				source: "device.device_name, is_of__device_type, os_version, os_variant, supervisor_version",
+				labels: []string{"device_name", "device_type", "os_version", "os_variant", "supervisor_version"},
+				samples: func(d *device, out *samples) {
+					name := d.Name
+					if !o.DeviceNames {
+						name = ""
+					}
+					out.add(1, name, d.Type, d.OSVersion, d.OSVariant, d.SupervisorVersion)
+				},
+			},
+			{
+				name:   "balena_device_release_info",
+				help:   "The release that the device runs; apart from balena_device_info, which a rollout leaves as it is.",
+				source: "device.is_running__release",
+				labels: []string{"commit", "release_version"},
+				series: "1 a device that runs a release",
+				samples: func(d *device, out *samples) {
+					if d.RunningRelease != 0 {
+						r := d.view.Releases[d.RunningRelease]
+						out.add(1, cmp.Or(r.Commit, unknown), cmp.Or(r.Version, unknown))
+					}
+				},
+			},
+			gauge("balena_device_online", "Whether the device's VPN is up.", "device.is_online",
+				func(d *device) float64 { return boolean(d.Online) }),
+			gauge("balena_device_connected", "Whether the device can be reached: VPN up, or API heartbeat online or timeout.", "device.is_online, api_heartbeat_state",
+				func(d *device) float64 { return boolean(d.Connected()) }),
+			gauge("balena_device_undervolted", "Whether the device has seen too low a voltage since it booted; only while connected.", "device.is_undervolted",
+				func(d *device) float64 { return d.whileConnected(boolean(d.Undervolted)) }),
+			gauge("balena_device_on_target_release", "Whether the device runs the release it should run; only where it should run one.", "device.is_running__release, should_be_running__release",
+				(*device).onTargetRelease),
+			gauge("balena_device_release_pinned", "Whether the device is pinned to a release.", "device.is_pinned_on__release",
+				func(d *device) float64 { return boolean(d.PinnedRelease != 0) }),
+			gauge("balena_device_web_accessible", "Whether the device has a public URL.", "device.is_web_accessible",
+				func(d *device) float64 { return boolean(d.WebAccessible) }),
+			gauge("balena_device_frozen", "Whether the device is frozen, because the plan does not cover it.", "device.is_frozen",
+				func(d *device) float64 {
+					if !d.view.CloudFields {
+						return none
+					}
+					return boolean(d.Frozen)
+				}).on("balenaCloud"),
+			state("balena_device_status", "The overall status that the device is in, in the words of v7 on v6 too.", "device.overall_status", "status",
+				func(d *device) string { return cmp.Or(d.Status, unknown) }),
+			state("balena_device_heartbeat_state", "The state of the device's API heartbeat.", "device.api_heartbeat_state", "state",
+				func(d *device) string { return cmp.Or(d.HeartbeatState, unknown) }),
+			state("balena_device_update_status", "The status of the device's last update; none where there was no update.", "device.update_status", "update_status",
+				func(d *device) string { return cmp.Or(d.UpdateStatus, noUpdate) }),
+			gauge("balena_device_update_status_change_timestamp_seconds", "When the device last reported an update status.", "device.last_update_status_event",
+				func(d *device) float64 { return d.UpdateChanged.Seconds() }),
+			gauge("balena_device_connectivity_change_timestamp_seconds", "When the device last connected or disconnected, by VPN or by heartbeat.", "device.last_connectivity_event, changed_api_heartbeat_state_on__date (v7)",
+				func(d *device) float64 { return d.ConnectivityChanged().Seconds() }),
+			gauge("balena_device_created_timestamp_seconds", "When the device was registered.", "device.created_at",
+				func(d *device) float64 { return d.Created.Seconds() }),
+			gauge("balena_device_modified_timestamp_seconds", "When anything about the device last changed.", "device.modified_at",
+				func(d *device) float64 { return d.Modified.Seconds() }),
+			gauge("balena_device_update_progress_ratio", "How far the update under way is; only during one.", "device.overall_progress",
+				func(d *device) float64 { return percent(d.UpdateProgress) }),
+			gauge("balena_device_cpu_usage_ratio", "CPU usage over all cores; only while connected.", "device.cpu_usage",
+				func(d *device) float64 { return d.whileConnected(percent(d.CPUUsage)) }),
+			gauge("balena_device_cpu_temperature_celsius", "CPU temperature; only while connected, and not at 0, which is what a device without a sensor reports.", "device.cpu_temp",
+				func(d *device) float64 { return d.whileConnected(d.temperature()) }),
+			gauge("balena_device_memory_used_bytes", "Memory in use; only while connected.", "device.memory_usage",
+				func(d *device) float64 { return d.whileConnected(d.MemoryUsed * mebibyte) }),
+			gauge("balena_device_memory_size_bytes", "Memory that there is; only while connected.", "device.memory_total",
+				func(d *device) float64 { return d.whileConnected(d.MemorySize * mebibyte) }),
+			gauge("balena_device_storage_used_bytes", "Storage in use on the data partition; only while connected.", "device.storage_usage",
+				func(d *device) float64 { return d.whileConnected(d.StorageUsed * mebibyte) }),
+			gauge("balena_device_storage_size_bytes", "Size of the data partition; only while connected.", "device.storage_total",
+				func(d *device) float64 { return d.whileConnected(d.StorageSize * mebibyte) }),
+			gauge("balena_device_os_update_pending", "Whether the device should run another host OS than it does.", "device.should_be_operated_by__release, os_version",
+				func(d *device) float64 { return d.updatePending(d.OSTarget, bareVersion(d.OSVersion)) }),
+			gauge("balena_device_supervisor_update_pending", "Whether the device should run another supervisor than it does.", "device.should_be_managed_by__release, supervisor_version",
+				func(d *device) float64 {
+					if !d.view.tellsSupervisorTarget() {
+						return none
+					}
+					return d.updatePending(d.SupervisorTarget, d.SupervisorVersion)
+				}).on("v7"),
+		},
+	}
+}

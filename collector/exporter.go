@@ -1,0 +1,203 @@
+package collector
+
+import (
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+)
+
+// Metrics of the exporter itself and of its dealings with the API. They live in an ordinary registry and
+// are read at each scrape, whether or not there is a snapshot.
+
+var (
+	upFamily = Description{
+		Name: "balena_up", Type: "gauge",
+		Help: "Whether the last refresh of the data succeeded (1) or failed (0); 0 until the first one is done.",
+	}
+	lastSuccessFamily = Description{
+		Name: "balena_exporter_last_refresh_success_timestamp_seconds", Type: "gauge",
+		Help: "When the data now served were fetched, or the last data there were.",
+	}
+	refreshDurationFamily = Description{
+		Name: "balena_exporter_refresh_duration_seconds", Type: "histogram", Series: "14",
+		Help: "How long refreshes took: asking the API, decoding, rendering and compressing.",
+	}
+	refreshesFamily = Description{
+		Name: "balena_exporter_refreshes_total", Type: "counter", Labels: []string{"result"}, Series: "2",
+		Help: "Refreshes by result, success or error.",
+	}
+	partSuccessFamily = Description{
+		Name: "balena_exporter_collector_success", Type: "gauge", Labels: []string{"collector"}, Series: "1 for each optional collector",
+		Help: "Whether an optional collector read its data in the last refresh. Its last data stand in until they are too old.",
+	}
+	partDurationFamily = Description{
+		Name: "balena_exporter_collector_duration_seconds", Type: "gauge", Labels: []string{"collector"}, Series: "1 for each optional collector",
+		Help: "How long an optional collector took to read its data the last time it did.",
+	}
+	requestsFamily = Description{
+		Name: "balena_api_requests_total", Type: "counter", Labels: []string{"resource", "code"}, Series: "1 for each resource and status",
+		Help: "Requests to the balena API by resource and HTTP status; error where there was no complete answer.",
+	}
+	requestDurationFamily = Description{
+		Name: "balena_api_request_duration_seconds", Type: "histogram", Labels: []string{"resource"}, Series: "13 for each resource",
+		Help: "How long requests to the balena API took, the reading of the answer included.",
+	}
+	responseBytesFamily = Description{
+		Name: "balena_api_response_bytes_total", Type: "counter", Labels: []string{"resource"}, Series: "1 for each resource",
+		Help: "Bytes of answers of the balena API as they were transferred, compressed mostly.",
+	}
+	rateLimitedFamily = Description{
+		Name: "balena_api_rate_limited_total", Type: "counter",
+		Help: "Answers of the balena API that said 429, too many requests.",
+	}
+	tokenExpiryFamily = Description{
+		Name: "balena_api_token_expiry_timestamp_seconds", Type: "gauge", Series: "1 when the token is a session token",
+		Help: "When the session token in use expires. An API key does not tell; see balena_api_key_expiry_timestamp_seconds.",
+	}
+)
+
+// exporterFamilies is the group as it is documented.
+func exporterFamilies() []Description {
+	families := []Description{
+		upFamily, lastSuccessFamily, refreshDurationFamily, refreshesFamily, partSuccessFamily, partDurationFamily,
+		requestsFamily, requestDurationFamily, responseBytesFamily, rateLimitedFamily, tokenExpiryFamily,
+	}
+	for i := range families {
+		families[i].Group = "Exporter and API"
+		if families[i].Series == "" {
+			families[i].Series = "1"
+		}
+	}
+	return families
+}
+
+// Buckets in seconds: a refresh takes a second or two for 100,000 devices, and minutes from an API in
+// trouble; a request tens of milliseconds, and at most --balena.timeout.
+var (
+	refreshBuckets = []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}
+	requestBuckets = []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
+)
+
+// Metrics counts what the exporter does. It is a [prometheus.Collector].
+type Metrics struct {
+	tokenExpiry func() time.Time
+	last        atomic.Pointer[lastRefresh]
+
+	refreshDuration prometheus.Histogram
+	refreshes       *prometheus.CounterVec
+	requests        *prometheus.CounterVec
+	requestDuration *prometheus.HistogramVec
+	responseBytes   *prometheus.CounterVec
+	rateLimited     prometheus.Counter
+}
+
+// lastRefresh is how the last refresh went.
+type lastRefresh struct {
+	up      bool
+	fetched time.Time // zero as long as none succeeded
+	parts   []balena.Part
+}
+
+// NewMetrics returns metrics at zero. tokenExpiry returns when the token in use expires, zero for never or
+// unknown.
+func NewMetrics(tokenExpiry func() time.Time) *Metrics {
+	counter := func(d Description) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: d.Name, Help: d.Help}, d.Labels)
+	}
+	m := &Metrics{
+		tokenExpiry: tokenExpiry,
+		refreshDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: refreshDurationFamily.Name, Help: refreshDurationFamily.Help, Buckets: refreshBuckets,
+		}),
+		refreshes: counter(refreshesFamily),
+		requests:  counter(requestsFamily),
+		requestDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: requestDurationFamily.Name, Help: requestDurationFamily.Help, Buckets: requestBuckets,
+		}, requestDurationFamily.Labels),
+		responseBytes: counter(responseBytesFamily),
+		rateLimited:   prometheus.NewCounter(prometheus.CounterOpts{Name: rateLimitedFamily.Name, Help: rateLimitedFamily.Help}),
+	}
+	m.last.Store(&lastRefresh{})
+	// Counters that begin to exist when they first count hide their first event from rate().
+	m.refreshes.WithLabelValues(resultSuccess)
+	m.refreshes.WithLabelValues(resultError)
+	return m
+}
+
+const (
+	resultSuccess = "success"
+	resultError   = "error"
+)
+
+// ObserveRefresh counts a refresh, which gave a snapshot or an error. One goroutine at a time may call it.
+func (m *Metrics) ObserveRefresh(s *Snapshot, err error, took time.Duration) {
+	m.refreshDuration.Observe(took.Seconds())
+	last := *m.last.Load()
+	if err != nil {
+		m.refreshes.WithLabelValues(resultError).Inc()
+		last.up = false
+	} else {
+		m.refreshes.WithLabelValues(resultSuccess).Inc()
+		last = lastRefresh{up: true, fetched: s.Time, parts: s.Parts}
+	}
+	m.last.Store(&last)
+}
+
+// ObserveExchange counts a request to the API.
+func (m *Metrics) ObserveExchange(e balena.Exchange) {
+	code := "error"
+	if e.Status != 0 {
+		code = strconv.Itoa(e.Status)
+	}
+	m.requests.WithLabelValues(e.Resource, code).Inc()
+	m.requestDuration.WithLabelValues(e.Resource).Observe(e.Duration.Seconds())
+	m.responseBytes.WithLabelValues(e.Resource).Add(float64(e.Bytes))
+	if e.Status == 429 {
+		m.rateLimited.Inc()
+	}
+}
+
+func (m *Metrics) vectors() []prometheus.Collector {
+	return []prometheus.Collector{m.refreshDuration, m.refreshes, m.requests, m.requestDuration, m.responseBytes, m.rateLimited}
+}
+
+// constants are the families whose samples are made of the last refresh at each collection.
+func constants() []Description {
+	return []Description{upFamily, lastSuccessFamily, partSuccessFamily, partDurationFamily, tokenExpiryFamily}
+}
+
+// Describe implements [prometheus.Collector].
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.vectors() {
+		c.Describe(ch)
+	}
+	for _, d := range constants() {
+		ch <- prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.vectors() {
+		c.Collect(ch)
+	}
+	send := func(d Description, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), prometheus.GaugeValue, value, labels...)
+	}
+	last := m.last.Load()
+	send(upFamily, boolean(last.up))
+	if !last.fetched.IsZero() {
+		send(lastSuccessFamily, Instant(last.fetched.UnixMilli()).Seconds())
+	}
+	for _, p := range last.parts {
+		send(partSuccessFamily, boolean(p.Err == nil), string(p.Name))
+		send(partDurationFamily, p.Duration.Seconds(), string(p.Name))
+	}
+	if t := m.tokenExpiry(); !t.IsZero() {
+		send(tokenExpiryFamily, float64(t.Unix()))
+	}
+}

@@ -1,0 +1,286 @@
+package collector
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+)
+
+// Metrics of fleets, always exported. The sums are over the devices of the snapshot, whether or not
+// metrics of single devices are exported.
+
+// fleet is a fleet with the sums over its devices.
+type fleet struct {
+	*Fleet
+	view *view
+
+	devices, online, connected       int
+	neverConnected, undervolted      int
+	frozen                           int
+	onTarget, pinned, withoutRelease int
+	byStatus, byHeartbeat, byUpdate  counts[string]
+	byType, bySupervisor             counts[string]
+	byOS                             counts[osVersion]
+	byRelease                        counts[int64]
+	byService                        counts[serviceState]
+	// disconnected are the times, in seconds before the snapshot, for which devices that were connected
+	// once have not been.
+	disconnected []float64
+}
+
+type osVersion struct{ version, variant string }
+
+// counts counts devices by something.
+type counts[K comparable] map[K]int
+
+func (c *counts[K]) count(key K) {
+	if *c == nil {
+		*c = counts[K]{}
+	}
+	(*c)[key]++
+}
+
+// newView sums up the devices of a snapshot.
+func newView(s *Snapshot) *view {
+	v := &view{Snapshot: s, fleets: make([]fleet, len(s.Fleets))}
+	for i := range v.fleets {
+		v.fleets[i].Fleet = &s.Fleets[i]
+		v.fleets[i].view = v
+	}
+	now := Instant(s.Time.UnixMilli()).Seconds()
+	for i := range s.Devices {
+		d := &s.Devices[i]
+		v.fleets[d.Fleet].sum(d, now)
+	}
+	v.sumServices()
+	v.names = namesOf(v.fleets)
+	v.keys = keysOf(s.Keys)
+	return v
+}
+
+func (f *fleet) sum(d *Device, now float64) {
+	f.devices++
+	f.byStatus.count(cmp.Or(d.Status, unknown))
+	f.byHeartbeat.count(cmp.Or(d.HeartbeatState, unknown))
+	f.byUpdate.count(cmp.Or(d.UpdateStatus, noUpdate))
+	f.byType.count(cmp.Or(d.Type, unknown))
+	f.byOS.count(osVersion{cmp.Or(d.OSVersion, unknown), cmp.Or(d.OSVariant, unknown)})
+	f.bySupervisor.count(cmp.Or(d.SupervisorVersion, unknown))
+	if d.Online {
+		f.online++
+	}
+	if d.Frozen {
+		f.frozen++
+	}
+	switch {
+	case d.Connected():
+		f.connected++
+		if d.Undervolted {
+			f.undervolted++
+		}
+	case d.NeverConnected():
+		f.neverConnected++
+	case d.ConnectivityChanged() != 0:
+		f.disconnected = append(f.disconnected, now-d.ConnectivityChanged().Seconds())
+	}
+	if d.RunningRelease == 0 {
+		f.withoutRelease++
+	} else {
+		f.byRelease.count(d.RunningRelease)
+		if d.RunningRelease == d.TargetRelease {
+			f.onTarget++
+		}
+	}
+	if d.PinnedRelease != 0 {
+		f.pinned++
+	}
+}
+
+const (
+	// unknown stands for what a device has not told (yet), where devices are counted by it.
+	unknown = "unknown"
+	// noUpdate stands for an update_status of null.
+	noUpdate = "none"
+)
+
+// The states that are exported even when no device is in them. A state that is not listed appears under
+// its own name as soon as a device is in it.
+var (
+	deviceStatuses = []string{
+		"configuring", "disconnected", "inactive", "operational", "post-provisioning", "reduced-functionality", "updating",
+	}
+	heartbeatStates = []string{"offline", "online", "timeout", "unknown"}
+	updateStatuses  = []string{"aborted", "applying changes", "done", "downloaded", "downloading", noUpdate, "rejected"}
+)
+
+// addStates adds a sample for each known state, zeros included, and for each state that devices are in.
+func addStates(out *samples, known []string, found counts[string]) {
+	for _, state := range known {
+		out.add(float64(found[state]), state)
+	}
+	for _, state := range slices.Sorted(maps.Keys(found)) {
+		if !slices.Contains(known, state) {
+			out.add(float64(found[state]), state)
+		}
+	}
+}
+
+// addCounts adds a sample for each value that devices have.
+func addCounts(out *samples, found counts[string]) { addStates(out, nil, found) }
+
+func fleetIdentity(f *fleet, values []string) []string { return append(values, f.Slug) }
+
+func fleets(v *view) int { return len(v.fleets) }
+
+func fleetAt(v *view, i int) fleet { return v.fleets[i] }
+
+// number makes a gauge of a number of devices.
+func number(name, help, source string, value func(*fleet) int) family[fleet] {
+	return gauge(name, help, source, func(f *fleet) float64 { return float64(value(f)) })
+}
+
+func fleetTable(o Options) group {
+	return &table[fleet]{
+		group:    "Fleets",
+		series:   "1 a fleet",
+		labels:   []string{"fleet"},
+		subjects: fleets, subject: fleetAt, identity: fleetIdentity,
+		families: []family[fleet]{
+			{
+				name:   "balena_fleet_info",
+				help:   "Facts about the fleet that rarely change.",
+				source: "application.id, app_name, uuid, organization.handle, is_for__device_type, is_archived",
+				labels: []string{"fleet_id", "fleet_name", "fleet_uuid", "organization", "device_type", "cpu_architecture", "archived"},
+				samples: func(f *fleet, out *samples) {
+					out.add(1, strconv.FormatInt(f.ID, 10), f.Name, f.UUID, f.Organization, f.DeviceType, f.CPUArchitecture, strconv.FormatBool(f.Archived))
+				},
+			},
+			gauge("balena_fleet_created_timestamp_seconds", "When the fleet was created.", "application.created_at",
+				func(f *fleet) float64 { return f.Created.Seconds() }),
+			number("balena_fleet_devices", "Devices in the fleet.", "device",
+				func(f *fleet) int { return f.devices }),
+			number("balena_fleet_devices_online", "Devices whose VPN is up.", "device.is_online",
+				func(f *fleet) int { return f.online }),
+			number("balena_fleet_devices_connected", "Devices that can be reached: VPN up, or API heartbeat online or timeout.", "device.is_online, api_heartbeat_state",
+				func(f *fleet) int { return f.connected }),
+			number("balena_fleet_devices_never_connected", "Devices that were registered and never seen since.", "device.last_connectivity_event, api_heartbeat_state",
+				func(f *fleet) int { return f.neverConnected }),
+			{
+				name:   "balena_fleet_devices_disconnected_longer_than",
+				help:   "Devices that were seen once and have not been connected for at least so many seconds.",
+				source: "device.last_connectivity_event, changed_api_heartbeat_state_on__date (v7)",
+				labels: []string{"seconds"},
+				series: strconv.Itoa(len(o.DisconnectedThresholds)) + " a fleet",
+				samples: func(f *fleet, out *samples) {
+					for _, threshold := range o.DisconnectedThresholds {
+						n := 0
+						for _, seconds := range f.disconnected {
+							if seconds >= float64(threshold) {
+								n++
+							}
+						}
+						out.add(float64(n), strconv.Itoa(threshold))
+					}
+				},
+			},
+			number("balena_fleet_devices_undervolted", "Connected devices that have seen too low a voltage since they booted.", "device.is_undervolted",
+				func(f *fleet) int { return f.undervolted }),
+			gauge("balena_fleet_devices_frozen", "Devices that are frozen, because the plan does not cover them.", "device.is_frozen",
+				func(f *fleet) float64 {
+					if !f.view.CloudFields {
+						return none
+					}
+					return float64(f.frozen)
+				}).on("balenaCloud"),
+			{
+				name:    "balena_fleet_devices_by_status",
+				help:    "Devices by overall status, in the words of v7 on v6 too.",
+				source:  "device.overall_status",
+				labels:  []string{"status"},
+				series:  "7 a fleet, and 1 for each status not known yet",
+				samples: func(f *fleet, out *samples) { addStates(out, deviceStatuses, f.byStatus) },
+			},
+			{
+				name:    "balena_fleet_devices_by_heartbeat_state",
+				help:    "Devices by the state of their API heartbeat.",
+				source:  "device.api_heartbeat_state",
+				labels:  []string{"state"},
+				series:  "4 a fleet, and 1 for each state not known yet",
+				samples: func(f *fleet, out *samples) { addStates(out, heartbeatStates, f.byHeartbeat) },
+			},
+			{
+				name:    "balena_fleet_devices_by_update_status",
+				help:    "Devices by the status of their last update; none where there was no update.",
+				source:  "device.update_status",
+				labels:  []string{"update_status"},
+				series:  "7 a fleet, and 1 for each status not known yet",
+				samples: func(f *fleet, out *samples) { addStates(out, updateStatuses, f.byUpdate) },
+			},
+			{
+				name:    "balena_fleet_devices_by_device_type",
+				help:    "Devices by device type.",
+				source:  "device.is_of__device_type.slug",
+				labels:  []string{"device_type"},
+				series:  "1 for each type in the fleet",
+				samples: func(f *fleet, out *samples) { addCounts(out, f.byType) },
+			},
+			{
+				name:   "balena_fleet_devices_by_os_version",
+				help:   "Devices by version of the host OS; unknown where the device has not told.",
+				source: "device.os_version, os_variant",
+				labels: []string{"os_version", "os_variant"},
+				series: "1 for each version in the fleet",
+				samples: func(f *fleet, out *samples) {
+					for _, os := range slices.SortedFunc(maps.Keys(f.byOS), func(a, b osVersion) int {
+						return cmp.Or(cmp.Compare(a.version, b.version), cmp.Compare(a.variant, b.variant))
+					}) {
+						out.add(float64(f.byOS[os]), os.version, os.variant)
+					}
+				},
+			},
+			{
+				name:    "balena_fleet_devices_by_supervisor_version",
+				help:    "Devices by version of the supervisor; unknown where the device has not told.",
+				source:  "device.supervisor_version",
+				labels:  []string{"supervisor_version"},
+				series:  "1 for each version in the fleet",
+				samples: func(f *fleet, out *samples) { addCounts(out, f.bySupervisor) },
+			},
+		},
+	}
+}
+
+// fleetName is all fleets of one name, which may be in several organizations.
+type fleetName struct {
+	name   string
+	online int
+}
+
+func namesOf(fleets []fleet) []fleetName {
+	online := map[string]int{}
+	for i := range fleets {
+		online[fleets[i].Name] += fleets[i].online
+	}
+	names := make([]fleetName, 0, len(online))
+	for _, name := range slices.Sorted(maps.Keys(online)) {
+		names = append(names, fleetName{name, online[name]})
+	}
+	return names
+}
+
+// fleetNameTable is the metric of the exporter that came before this one, and nothing else of it changes.
+func fleetNameTable() group {
+	return &table[fleetName]{
+		group:    "Fleets",
+		series:   "1 for each name of a fleet",
+		labels:   []string{"fleet_name"},
+		subjects: func(v *view) int { return len(v.names) },
+		subject:  func(v *view, i int) fleetName { return v.names[i] },
+		identity: func(n *fleetName, values []string) []string { return append(values, n.name) },
+		families: []family[fleetName]{
+			gauge("balena_devices_online", "Devices online by name of the fleet; fleets of one name in several organizations are summed.", "device.is_online",
+				func(n *fleetName) float64 { return float64(n.online) }),
+		},
+	}
+}

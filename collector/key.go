@@ -1,0 +1,34 @@
+package collector
+
+// Metrics of the caller's API keys.
+
+// keysOf returns the keys by name, the one that expires first of those of one name: names need not be
+// unique, and series must be.
+func keysOf(keys []Key) []Key {
+	var unique []Key
+	index := map[string]int{}
+	for _, k := range keys {
+		if i, ok := index[k.Name]; ok {
+			unique[i].Expiry = min(unique[i].Expiry, k.Expiry)
+			continue
+		}
+		index[k.Name] = len(unique)
+		unique = append(unique, k)
+	}
+	return unique
+}
+
+func keyTable() group {
+	return &table[Key]{
+		group:    "Keys",
+		series:   "1 for each name of a key that expires",
+		labels:   []string{"key_name"},
+		subjects: func(v *view) int { return len(v.keys) },
+		subject:  func(v *view, i int) Key { return v.keys[i] },
+		identity: func(k *Key, values []string) []string { return append(values, k.Name) },
+		families: []family[Key]{
+			gauge("balena_api_key_expiry_timestamp_seconds", "When the caller's API key of this name expires. The API does not tell which of them is in use.", "api_key.expiry_date",
+				func(k *Key) float64 { return k.Expiry.Seconds() }),
+		},
+	}
+}

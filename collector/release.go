@@ -1,0 +1,124 @@
+package collector
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+)
+
+// Metrics of a fleet's releases: what it should run, what it runs, and what was built last.
+
+// releaseStatuses are the known values of release.status.
+var releaseStatuses = []string{"cancelled", "error", "failed", "interrupted", "running", "success"}
+
+// other is the commit and version of the row that sums up releases beyond the limit.
+const other = "other"
+
+func releaseTable(o Options) group {
+	releaseLabels := []string{"commit", "release_version"}
+	return &table[fleet]{
+		group:    "Releases",
+		series:   "1 a fleet",
+		labels:   []string{"fleet"},
+		subjects: fleets, subject: fleetAt, identity: fleetIdentity,
+		families: []family[fleet]{
+			{
+				name:   "balena_fleet_target_release_info",
+				help:   "The release that the fleet's devices should run, unless they are pinned.",
+				source: "application.should_be_running__release",
+				labels: []string{"release_id", "commit", "release_version"},
+				samples: func(f *fleet, out *samples) {
+					if f.TargetRelease != 0 {
+						r := f.view.Releases[f.TargetRelease]
+						out.add(1, strconv.FormatInt(f.TargetRelease, 10), r.Commit, r.Version)
+					}
+				},
+			},
+			gauge("balena_fleet_target_release_created_timestamp_seconds", "When the fleet's target release was created.",
+				"application.should_be_running__release.created_at",
+				func(f *fleet) float64 { return f.view.Releases[f.TargetRelease].Created.Seconds() }),
+			gauge("balena_fleet_tracks_latest_release", "Whether the fleet's target is always its newest good release (1) or chosen by hand (0).",
+				"application.should_track_latest_release",
+				func(f *fleet) float64 { return boolean(f.TracksLatest) }),
+			number("balena_fleet_devices_on_target_release", "Devices that run the release they should run: their pin, else the fleet's target.",
+				"device.is_running__release, should_be_running__release",
+				func(f *fleet) int { return f.onTarget }),
+			number("balena_fleet_devices_pinned", "Devices that are pinned to a release.", "device.is_pinned_on__release",
+				func(f *fleet) int { return f.pinned }),
+			number("balena_fleet_devices_without_release", "Devices that run no release (yet).", "device.is_running__release",
+				func(f *fleet) int { return f.withoutRelease }),
+			{
+				name:   "balena_fleet_devices_by_release",
+				help:   "Devices by the release they run. The least used releases beyond --collector.release.limit are one row, other.",
+				source: "device.is_running__release",
+				labels: releaseLabels,
+				series: "1 for each release in use, up to the limit",
+				samples: func(f *fleet, out *samples) {
+					for _, r := range f.releasesInUse(o.ReleaseLimit) {
+						out.add(float64(r.devices), r.commit, r.version)
+					}
+				},
+			},
+			{
+				name:   "balena_fleet_latest_release_info",
+				help:   "The newest release of the fleet, failed builds included.",
+				source: "application.owns__release",
+				labels: releaseLabels,
+				samples: func(f *fleet, out *samples) {
+					if r := f.LatestRelease; r.ID != 0 {
+						out.add(1, r.Commit, r.Version)
+					}
+				},
+			},
+			gauge("balena_fleet_latest_release_created_timestamp_seconds", "When the newest release of the fleet was created.",
+				"application.owns__release.created_at",
+				func(f *fleet) float64 { return f.LatestRelease.Created.Seconds() }),
+			{
+				name:   "balena_fleet_latest_release_status",
+				help:   "The status of the newest release of the fleet: 1 for the current one, 0 for the others.",
+				source: "application.owns__release.status",
+				labels: []string{"status"},
+				series: "6 a fleet that has releases",
+				samples: func(f *fleet, out *samples) {
+					if f.LatestRelease.ID != 0 {
+						addStates(out, releaseStatuses, counts[string]{cmp.Or(f.LatestRelease.Status, unknown): 1})
+					}
+				},
+			},
+		},
+	}
+}
+
+// releaseInUse is a release and how many of a fleet's devices run it.
+type releaseInUse struct {
+	commit, version string
+	devices         int
+}
+
+// releasesInUse returns the releases that the fleet's devices run, the most used first. Beyond limit, if
+// it is not 0, the rest is one row.
+func (f *fleet) releasesInUse(limit int) []releaseInUse {
+	// By name and not by ID: releases that are not known have no name, and are one row.
+	found := counts[releaseInUse]{}
+	for id, n := range f.byRelease {
+		r := f.view.Releases[id]
+		found[releaseInUse{commit: cmp.Or(r.Commit, unknown), version: cmp.Or(r.Version, unknown)}] += n
+	}
+	releases := make([]releaseInUse, 0, len(found))
+	for _, r := range slices.Collect(maps.Keys(found)) {
+		r.devices = found[r]
+		releases = append(releases, r)
+	}
+	slices.SortFunc(releases, func(a, b releaseInUse) int {
+		return cmp.Or(cmp.Compare(b.devices, a.devices), cmp.Compare(a.version, b.version), cmp.Compare(a.commit, b.commit))
+	})
+	if limit > 0 && len(releases) > limit {
+		rest := releaseInUse{commit: other, version: other}
+		for _, r := range releases[limit:] {
+			rest.devices += r.devices
+		}
+		releases = append(releases[:limit], rest)
+	}
+	return releases
+}

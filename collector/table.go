@@ -1,0 +1,298 @@
+package collector
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Description is what there is to know of a metric family.
+type Description struct {
+	Name   string
+	Help   string
+	Type   string
+	Labels []string
+	// Source names the fields of the API that the value is made of.
+	Source string
+	// Series says how many series there are.
+	Series string
+	// Only says where the family exists at all; empty for everywhere.
+	Only string
+	// Group is the heading under which the family belongs.
+	Group string
+}
+
+// HelpText is the family's help as it is exported.
+func (d *Description) HelpText() string {
+	help := d.Help
+	if d.Source != "" {
+		help += " Source: " + d.Source + "."
+	}
+	if d.Only != "" {
+		help += " Only on " + d.Only + "."
+	}
+	return help + " Refreshed in the background."
+}
+
+func (d *Description) desc() *prometheus.Desc {
+	return prometheus.NewDesc(d.Name, d.HelpText(), d.Labels, nil)
+}
+
+// table is a group of metric families about one kind of subject: fleets, devices, keys.
+type table[T any] struct {
+	group string
+	// series says how many series a row has unless the row says otherwise.
+	series string
+	// labels tell subjects apart. Each family has them, before its own.
+	labels []string
+	// subjects is how many subjects there are; subject returns one of them, and identity appends the
+	// values of its labels.
+	subjects func(*view) int
+	subject  func(v *view, i int) T
+	identity func(s *T, values []string) []string
+	families []family[T]
+}
+
+// family is a row of a table: everything there is to say of a metric.
+type family[T any] struct {
+	name string
+	help string
+	// source names the fields of the API that the value is made of.
+	source string
+	// only says where the family exists at all, where that is not everywhere.
+	only string
+	// labels are those beside the subject's.
+	labels []string
+	// series overrides the table's.
+	series  string
+	samples func(s *T, out *samples)
+}
+
+// gauge is a family of one sample a subject. [none] means that there is no sample.
+func gauge[T any](name, help, source string, value func(*T) float64) family[T] {
+	return family[T]{name: name, help: help, source: source, samples: func(s *T, out *samples) {
+		out.add(value(s))
+	}}
+}
+
+// on says where a family exists, where that is not everywhere.
+func (f family[T]) on(where string) family[T] {
+	f.only = where
+	return f
+}
+
+// none is no sample at all: what the API tells as null is neither 0 nor -1.
+var none = math.NaN()
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// group is a table of whatever subject.
+type group interface {
+	descriptions() []Description
+	collect(v *view, ch chan<- prometheus.Metric)
+	render(v *view, firstFamily int, emit func(family int, text []byte))
+}
+
+func (t *table[T]) descriptions() []Description {
+	d := make([]Description, len(t.families))
+	for i, f := range t.families {
+		series := t.series
+		if f.series != "" {
+			series = f.series
+		}
+		d[i] = Description{
+			Name: f.name, Help: f.help, Type: "gauge", Source: f.source, Only: f.only, Series: series, Group: t.group,
+			Labels: append(append([]string(nil), t.labels...), f.labels...),
+		}
+	}
+	return d
+}
+
+// collect makes a metric of every sample.
+func (t *table[T]) collect(v *view, ch chan<- prometheus.Metric) {
+	descriptions := t.descriptions()
+	outs := make([]samples, len(t.families))
+	for i := range outs {
+		outs[i] = samples{metrics: ch, desc: descriptions[i].desc()}
+	}
+	for i := range t.subjects(v) {
+		subject := t.subject(v, i)
+		identity := t.identity(&subject, nil)
+		for j := range t.families {
+			outs[j].identity = identity
+			t.families[j].samples(&subject, &outs[j])
+		}
+	}
+}
+
+// subjectsPerRun is how many subjects are rendered in one go: enough for their text, some hundred bytes a
+// sample, to compress well, few enough for little to be written again when one of them changes.
+const subjectsPerRun = 1000
+
+// render writes every sample as text. Run by run, so that no more than a run's labels are in memory, it
+// goes through all families: the labels of a subject are escaped once, not once a sample.
+func (t *table[T]) render(v *view, firstFamily int, emit func(family int, text []byte)) {
+	descriptions := t.descriptions()
+	began := make([]bool, len(t.families))
+	outs := make([]samples, len(t.families))
+	for i, f := range t.families {
+		outs[i] = newTextSamples(f.name, f.labels)
+	}
+	subjects := make([]T, 0, min(subjectsPerRun, t.subjects(v)))
+	var labels, text []byte // of all subjects of the run; of one family
+	var ends []int
+	var values []string
+
+	n := t.subjects(v)
+	for first := 0; first < n; first += subjectsPerRun {
+		subjects, labels, ends = subjects[:0], labels[:0], ends[:0]
+		for i := first; i < min(first+subjectsPerRun, n); i++ {
+			s := t.subject(v, i)
+			values = t.identity(&s, values[:0])
+			for j, name := range t.labels {
+				labels = appendLabel(labels, j == 0, name, values[j])
+			}
+			subjects, ends = append(subjects, s), append(ends, len(labels))
+		}
+		for i, f := range t.families {
+			out := &outs[i]
+			out.text = text[:0]
+			if !began[i] {
+				out.text = appendHeader(out.text, &descriptions[i])
+			}
+			empty := len(out.text)
+			start := 0
+			for j := range subjects {
+				out.labels = labels[start:ends[j]]
+				start = ends[j]
+				f.samples(&subjects[j], out)
+			}
+			text = out.text
+			if len(text) > empty {
+				began[i] = true
+				emit(firstFamily+i, text)
+			}
+		}
+	}
+}
+
+// samples takes the samples of a family, either as metrics or as text.
+type samples struct {
+	// As metrics:
+	metrics  chan<- prometheus.Metric
+	desc     *prometheus.Desc
+	identity []string
+
+	// As text:
+	name   string   // the family's
+	extra  []string // names of the labels beside the subject's
+	labels []byte   // the subject's labels, written out
+	text   []byte
+}
+
+func newTextSamples(name string, extra []string) samples {
+	return samples{name: name, extra: extra}
+}
+
+// add adds a sample with the values of the family's own labels; [none] adds nothing.
+func (s *samples) add(value float64, labels ...string) {
+	if math.IsNaN(value) {
+		return
+	}
+	if s.metrics != nil {
+		all := append(append(make([]string, 0, len(s.identity)+len(labels)), s.identity...), labels...)
+		for i := range all {
+			all[i] = strings.ToValidUTF8(all[i], "\uFFFD")
+		}
+		s.metrics <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, value, all...)
+		return
+	}
+	b := append(s.text, s.name...)
+	if len(s.labels)+len(s.extra) > 0 {
+		b = append(b, '{')
+		b = append(b, s.labels...)
+		for i, name := range s.extra {
+			b = appendLabel(b, i == 0 && len(s.labels) == 0, name, labels[i])
+		}
+		b = append(b, '}')
+	}
+	b = append(b, ' ')
+	b = appendValue(b, value)
+	s.text = append(b, '\n')
+}
+
+func appendHeader(b []byte, d *Description) []byte {
+	b = append(b, "# HELP "...)
+	b = append(b, d.Name...)
+	b = append(b, ' ')
+	b = append(b, helpEscaper.Replace(d.HelpText())...)
+	b = append(b, "\n# TYPE "...)
+	b = append(b, d.Name...)
+	b = append(b, ' ')
+	b = append(b, d.Type...)
+	return append(b, '\n')
+}
+
+var helpEscaper = strings.NewReplacer(`\`, `\\`, "\n", `\n`)
+
+// appendLabel writes name="value", after a comma unless it is the first.
+func appendLabel(b []byte, first bool, name, value string) []byte {
+	if !first {
+		b = append(b, ',')
+	}
+	b = append(b, name...)
+	b = append(b, '=', '"')
+	b = appendEscaped(b, value)
+	return append(b, '"')
+}
+
+// appendEscaped escapes what the text format demands: backslash, quote and line feed. What is no UTF-8
+// becomes U+FFFD; it would spoil the whole exposition.
+func appendEscaped(b []byte, s string) []byte {
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
+	start := 0
+	for i := range len(s) {
+		var escape string
+		switch s[i] {
+		case '\\':
+			escape = `\\`
+		case '"':
+			escape = `\"`
+		case '\n':
+			escape = `\n`
+		default:
+			continue
+		}
+		b = append(append(b, s[start:i]...), escape...)
+		start = i + 1
+	}
+	return append(b, s[start:]...)
+}
+
+// appendValue writes a value as the text format has it. Most values are small integers, for which the
+// general way is several times slower.
+func appendValue(b []byte, v float64) []byte {
+	if i := int64(v); float64(i) == v && i > -exactInteger && i < exactInteger && (i != 0 || !math.Signbit(v)) {
+		return strconv.AppendInt(b, i, 10)
+	}
+	switch {
+	case math.IsInf(v, 1):
+		return append(b, "+Inf"...)
+	case math.IsInf(v, -1):
+		return append(b, "-Inf"...)
+	}
+	return strconv.AppendFloat(b, v, 'g', -1, 64)
+}
+
+// exactInteger bounds the integers that a float64 holds exactly.
+const exactInteger = 1 << 53

@@ -1,0 +1,81 @@
+package collector
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Metrics of tags: allow-listed ones only, since anybody who may edit a device can write anything there.
+
+// maxTagValue is how many characters of a tag's value are exported; it may have 10 kB.
+const maxTagValue = 128
+
+// tagLabels makes label names of the keys of tags: what no label name can hold becomes an underscore. Keys
+// that come out alike are told apart by a number.
+func tagLabels(keys []string) []string {
+	labels := make([]string, len(keys))
+	taken := map[string]bool{}
+	for i, key := range keys {
+		label := "tag_" + strings.Map(func(r rune) rune {
+			switch {
+			case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
+				return r
+			}
+			return '_'
+		}, key)
+		unique := label
+		for n := 2; taken[unique]; n++ {
+			unique = fmt.Sprintf("%s_%d", label, n)
+		}
+		taken[unique] = true
+		labels[i] = unique
+	}
+	return labels
+}
+
+// tagValues cuts the values of tags to the length that is exported.
+func tagValues(values []string) []string {
+	cut := make([]string, len(values))
+	for i, v := range values {
+		cut[i] = v
+		if utf8.RuneCountInString(v) > maxTagValue {
+			cut[i] = string([]rune(v)[:maxTagValue])
+		}
+	}
+	return cut
+}
+
+func addTags(out *samples, values []string) {
+	if values != nil {
+		out.add(1, tagValues(values)...)
+	}
+}
+
+func fleetTagTable(o Options) group {
+	return &table[fleet]{
+		group:    "Tags",
+		series:   "1 for each fleet that has one of the tags",
+		labels:   []string{"fleet"},
+		subjects: fleets, subject: fleetAt, identity: fleetIdentity,
+		families: []family[fleet]{{
+			name: "balena_fleet_tags", help: "Tags of the fleet, those of --collector.fleet-tags.",
+			source: "application_tag.tag_key, value", labels: tagLabels(o.FleetTags),
+			samples: func(f *fleet, out *samples) { addTags(out, f.Tags) },
+		}},
+	}
+}
+
+func deviceTagTable(o Options) group {
+	return &table[device]{
+		group:    "Tags",
+		series:   "1 for each device that has one of the tags",
+		labels:   []string{"fleet", "uuid"},
+		subjects: devices, subject: deviceAt, identity: deviceIdentity,
+		families: []family[device]{{
+			name: "balena_device_tags", help: "Tags of the device, those of --collector.device-tags.",
+			source: "device_tag.tag_key, value", labels: tagLabels(o.DeviceTags),
+			samples: func(d *device, out *samples) { addTags(out, d.Tags) },
+		}},
+	}
+}

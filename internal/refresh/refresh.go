@@ -1,0 +1,222 @@
+// Package refresh keeps the data fresh: it fetches a snapshot again and again in the background, one at a
+// time and never because somebody scrapes, has it rendered, and swaps the new one in whole.
+package refresh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/exposition"
+)
+
+// Config says how to refresh. All fields are required.
+type Config struct {
+	// Fetch reads a snapshot.
+	Fetch func(context.Context) (*balena.Snapshot, error)
+	// Render makes a page of it. The page before, which may be nil, is there to be borrowed from.
+	Render func(s *balena.Snapshot, previous *exposition.Page) *exposition.Page
+	// Observe is told how each refresh went; a refresh that was cancelled does not count.
+	Observe func(s *balena.Snapshot, err error, took time.Duration)
+	// Interval is the time from the beginning of one refresh to that of the next.
+	Interval time.Duration
+	// MaxStaleness is how long a snapshot is served while refreshes fail.
+	MaxStaleness time.Duration
+	Logger       log.Logger
+}
+
+const (
+	// jitter spreads the refreshes of many exporters that started together, as a share of the wait.
+	jitter = 0.05
+	// firstRetry is the wait after the first failure of a server that can't be reached. It doubles with
+	// every further failure up to the interval, at which there are no more requests than in good times.
+	firstRetry = 5 * time.Second
+	// remindEvery is how often a failure that goes on is logged again.
+	remindEvery = time.Hour
+)
+
+// Loop refreshes. Its snapshot and page may be read at any time by anybody.
+type Loop struct {
+	config  Config
+	current atomic.Pointer[current]
+
+	started  bool // the first snapshot has been fetched
+	failures int  // in a row
+	told     told
+	parts    map[balena.PartName]*told
+}
+
+// current is what is served.
+type current struct {
+	snapshot *balena.Snapshot
+	page     *exposition.Page
+}
+
+// New returns a loop that does not run yet.
+func New(config Config) *Loop {
+	return &Loop{config: config, parts: map[balena.PartName]*told{}}
+}
+
+// Snapshot returns the newest snapshot; nil when there is none or it is too old to be shown.
+func (l *Loop) Snapshot() *balena.Snapshot {
+	if c := l.fresh(); c != nil {
+		return c.snapshot
+	}
+	return nil
+}
+
+// Page returns the newest snapshot as rendered; nil when there is none or it is too old to be shown.
+func (l *Loop) Page() *exposition.Page {
+	if c := l.fresh(); c != nil {
+		return c.page
+	}
+	return nil
+}
+
+// fresh decides by the time of reading, so that data expire even while a refresh hangs.
+func (l *Loop) fresh() *current {
+	c := l.current.Load()
+	if c == nil || time.Since(c.snapshot.Time) > l.config.MaxStaleness {
+		return nil
+	}
+	return c
+}
+
+// Run refreshes until the context is cancelled.
+func (l *Loop) Run(ctx context.Context) {
+	for {
+		began := time.Now()
+		err := l.once(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(l.wait(err, time.Since(began))):
+		}
+	}
+}
+
+// once refreshes one time.
+func (l *Loop) once(ctx context.Context) error {
+	began := time.Now()
+	s, err := l.config.Fetch(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil {
+		var previous *exposition.Page
+		if c := l.current.Load(); c != nil {
+			previous = c.page
+		}
+		l.current.Store(&current{s, l.config.Render(s, previous)})
+		l.failures = 0
+	} else {
+		l.failures++
+	}
+	took := time.Since(began)
+	l.config.Observe(s, err, took)
+	l.log(s, err, took)
+	return err
+}
+
+// wait is how long to wait after a refresh that ended in err and took so long.
+func (l *Loop) wait(err error, took time.Duration) time.Duration {
+	e, _ := errors.AsType[*balena.Error](err)
+	switch {
+	case e != nil && e.Problem == balena.RateLimited:
+		// Never sooner than the server wants.
+		return e.Wait + rand.N(time.Duration(float64(e.Wait)*jitter)+time.Second)
+	case e != nil && e.Problem == balena.Unavailable:
+		backoff := firstRetry << min(l.failures-1, 20)
+		return spread(min(backoff, l.config.Interval))
+	}
+	return max(spread(l.config.Interval)-took, 0)
+}
+
+// spread makes a wait a little shorter or longer.
+func spread(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (1 - jitter + 2*jitter*rand.Float64()))
+}
+
+// told is what the log has been told of a trouble: once when it begins and when it changes, again every
+// hour while it lasts, and once when it is over.
+type told struct {
+	key   string
+	since time.Time
+	last  time.Time
+}
+
+// trouble tells whether err is worth a line, being news or long unmentioned.
+func (t *told) trouble(err error, now time.Time) bool {
+	key := err.Error()
+	if e, ok := errors.AsType[*balena.Error](err); ok {
+		// The text may differ in nothing but a time.
+		key = fmt.Sprint(e.Request, e.Problem, e.Status)
+	}
+	if t.key == "" {
+		t.since = now
+	} else if key == t.key && now.Sub(t.last) < remindEvery {
+		return false
+	}
+	t.key, t.last = key, now
+	return true
+}
+
+// over tells whether there was a trouble, and how long.
+func (t *told) over(now time.Time) (time.Duration, bool) {
+	lasted, was := now.Sub(t.since), t.key != ""
+	*t = told{}
+	return lasted, was
+}
+
+func (l *Loop) log(s *balena.Snapshot, err error, took time.Duration) {
+	now := time.Now()
+	if err != nil {
+		line := level.Debug(l.config.Logger)
+		if l.told.trouble(err, now) {
+			line = level.Error(l.config.Logger)
+		}
+		_ = line.Log("msg", "cannot refresh the data", "err", err, "failures", l.failures)
+		return
+	}
+	about := []any{"fleets", len(s.Fleets), "devices", len(s.Devices), "api", s.APIVersion, "duration", took.Round(time.Millisecond)}
+	switch lasted, was := l.told.over(now); {
+	case was:
+		_ = level.Info(l.config.Logger).Log(append([]any{"msg", "refreshing the data works again", "failed_for", lasted.Round(time.Second)}, about...)...)
+	case !l.started:
+		l.started = true
+		_ = level.Info(l.config.Logger).Log(append([]any{"msg", "the first data are here"}, about...)...)
+		if len(s.Fleets) == 0 {
+			_ = level.Warn(l.config.Logger).Log("msg", "the token may see no fleet, or none is chosen")
+		}
+	default:
+		_ = level.Debug(l.config.Logger).Log(append([]any{"msg", "refreshed the data"}, about...)...)
+	}
+	for _, p := range s.Parts {
+		l.logPart(p, now)
+	}
+}
+
+func (l *Loop) logPart(p balena.Part, now time.Time) {
+	t := l.parts[p.Name]
+	if t == nil {
+		t = &told{}
+		l.parts[p.Name] = t
+	}
+	if p.Err != nil {
+		if t.trouble(p.Err, now) {
+			_ = level.Warn(l.config.Logger).Log("msg", "an optional collector cannot read its data", "collector", p.Name, "err", p.Err)
+		}
+	} else if lasted, was := t.over(now); was {
+		_ = level.Info(l.config.Logger).Log("msg", "an optional collector works again", "collector", p.Name, "failed_for", lasted.Round(time.Second))
+	}
+}
