@@ -218,7 +218,8 @@ type response struct {
 	status      int
 	contentType string
 	body        []byte
-	compressed  []byte // the same, when it is known already
+	compressed  []byte  // the same, when it is known already
+	buffer      *[]byte // to use again once the body is sent
 }
 
 func textResponse(status int, contentType, body string) response {
@@ -240,8 +241,16 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, resource strin
 		s.serveFault(w, r, f, answer)
 		return
 	}
-	s.send(w, r, answer(r, s.caller(r)))
+	a := answer(r, s.caller(r))
+	s.send(w, r, a)
+	if a.buffer != nil {
+		*a.buffer = a.body[:0]
+		buffers.Put(a.buffer)
+	}
 }
+
+// buffers are for bodies that nobody keeps.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func (s *Simulator) send(w http.ResponseWriter, r *http.Request, a response) {
 	h := w.Header()
@@ -363,9 +372,14 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 		}
 	}
 	var body []byte
+	var buffer *[]byte
 	if err == nil {
+		if !cacheable {
+			buffer = buffers.Get().(*[]byte)
+			body = *buffer
+		}
 		c := &compiler{context: &context{w: s.world, v6: version == "v6", now: now}, caller: who, cloud: s.cfg.CloudFields}
-		body, err = s.world.answer(nil, c, q)
+		body, err = s.world.answer(body, c, q)
 	}
 	switch err.(type) {
 	case nil:
@@ -376,7 +390,7 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 	default:
 		return response{status: http.StatusInternalServerError}
 	}
-	a := response{status: http.StatusOK, contentType: contentTypeJSON, body: body}
+	a := response{status: http.StatusOK, contentType: contentTypeJSON, body: body, buffer: buffer}
 	if cacheable {
 		a.compressed = compress(body)
 		s.cached.put(r.RequestURI, a)

@@ -109,7 +109,7 @@ func (st *State) AddDevice(d Device) *Device {
 		d.ID = max(1, st.Devices.nextID)
 	}
 	if d.UUID == "" {
-		d.UUID = fmt.Sprintf("%032x", uint64(d.ID))
+		d.UUID = hexID(d.ID)
 	}
 	if d.Name == "" {
 		d.Name = fmt.Sprintf("device-%d", d.ID)
@@ -132,7 +132,7 @@ func (st *State) AddFleet(f Fleet) *Fleet {
 		f.Class = "fleet"
 	}
 	if f.UUID == "" {
-		f.UUID = fmt.Sprintf("%032x", uint64(f.ID))
+		f.UUID = hexID(-f.ID)
 	}
 	if f.OrganizationID == 0 && st.Organizations.Len() > 0 {
 		f.OrganizationID = st.Organizations.rows[0].ID
@@ -147,6 +147,21 @@ func (st *State) AddFleet(f Fleet) *Fleet {
 		f.Slug = st.slug(f.OrganizationID, f.AppName)
 	}
 	return st.Fleets.Add(f)
+}
+
+// NewRelease adds a good and final release to a fleet. To roll it out, set the fleet's TargetReleaseID to it.
+func (st *State) NewRelease(fleet int, version string) *Release {
+	return st.Releases.touch(st.newRelease(fleet, version, st.now()))
+}
+
+func (w *world) newRelease(fleet int, version string, now Time) *Release {
+	id := max(1, w.Releases.nextID)
+	r := &Release{
+		Row: Row{ID: id, CreatedAt: now, ModifiedAt: now}, FleetID: fleet, Commit: hexID(id), RawVersion: version, Semver: version,
+		Status: "success", IsFinal: true, IsPassingTests: true, FinalizedAt: now,
+	}
+	w.Releases.insert(r)
+	return r
 }
 
 func (w *world) slug(organization int, name string) string {

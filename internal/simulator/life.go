@@ -1,0 +1,251 @@
+package simulator
+
+import (
+	"fmt"
+	"math/rand/v2"
+)
+
+// Chances, for each tick. They keep about a quarter of the devices offline and let a rollout last some twenty ticks.
+const (
+	chanceVPNDrops     = 0.004
+	chanceComesBack    = 0.012 // of a device that is offline
+	chanceFirstSeen    = 0.002 // of a device that has never been
+	chanceReconnects   = 0.3   // while heartbeats are still expected
+	chanceHeartbeat    = 0.3   // that a heartbeat goes missing, or the next deadline passes, while the VPN is down
+	chanceMeasures     = 0.2   // that new hardware figures are reported
+	chanceVoltage      = 0.001
+	chanceUpdateStarts = 0.25
+	chanceUpdateFails  = 0.02
+	chanceUpdateRetry  = 0.05
+	chanceRelease      = 0.02 // that somebody pushes a release to one of the fleets
+)
+
+// life is what happens to devices of its own accord.
+type life struct {
+	seed, ticks uint64
+}
+
+func newLife(seed uint64) *life { return &life{seed: seed} }
+
+// A step is one tick of life.
+type step struct {
+	generator
+	added []*Install
+}
+
+func (l *life) tick(w *world, now Time) {
+	l.ticks++
+	s := &step{generator: generator{world: w, Rand: rand.New(rand.NewPCG(l.seed, l.ticks)), now: now}}
+	if s.chance(chanceRelease) {
+		s.push()
+	}
+	moved := false
+	for _, d := range w.Devices.rows {
+		before := *d
+		s.connectivity(d)
+		if d.HeartbeatState == "online" {
+			s.measure(d)
+			s.update(d)
+		}
+		if *d != before {
+			d.ModifiedAt = now
+			moved = moved || d.RunningReleaseID != before.RunningReleaseID
+		}
+	}
+	if moved {
+		w.Devices.forget()
+	}
+	for _, i := range s.added {
+		w.Installs.insert(i)
+	}
+	if len(s.added) > 0 {
+		// What was removed long ago: an account that lives for weeks must not grow for ever.
+		w.Installs.DeleteFunc(func(i *Install) bool { return i.Status == "deleted" && i.ModifiedAt < now-day })
+	}
+}
+
+// push gives a fleet that tracks its latest release a new one.
+func (s *step) push() {
+	if s.Fleets.Len() == 0 {
+		return
+	}
+	f := s.Fleets.rows[s.IntN(s.Fleets.Len())]
+	if f.Class != "fleet" || f.IsArchived || !f.TracksLatest {
+		return
+	}
+	f.TargetReleaseID = s.newRelease(f.ID, fmt.Sprintf("2.%d.0", s.Releases.nextID), s.now).ID
+	f.ModifiedAt = s.now
+	s.Fleets.forget()
+}
+
+// connectivity lets devices come and go. A device that goes drops the VPN first; its heartbeats time out later.
+func (s *step) connectivity(d *Device) {
+	switch d.HeartbeatState {
+	case "online":
+		switch {
+		case d.IsConnectedToVPN:
+			if s.chance(chanceVPNDrops) {
+				d.dropVPN(s.now)
+			}
+		case d.IsVPNDisabled:
+			if s.chance(chanceVPNDrops) {
+				d.heartbeat("timeout", s.now)
+			}
+		case s.chance(chanceReconnects):
+			d.Connect(s.now)
+		case s.chance(chanceHeartbeat):
+			d.heartbeat("timeout", s.now)
+		}
+	case "timeout":
+		switch {
+		case s.chance(chanceReconnects):
+			d.Connect(s.now)
+		case !d.IsConnectedToVPN && s.chance(chanceHeartbeat):
+			d.heartbeat("offline", s.now)
+		}
+	case "offline":
+		if s.chance(chanceComesBack) {
+			d.Connect(s.now)
+		}
+	default:
+		if s.chance(chanceFirstSeen) {
+			d.Connect(s.now)
+			d.ProvisioningState, d.ProvisioningProgress, d.Status = "", Number{}, "Idle"
+			s.settle(d)
+		}
+	}
+}
+
+// measure lets hardware figures walk.
+func (s *step) measure(d *Device) {
+	if s.chance(chanceVoltage) {
+		d.IsUndervolted = !d.IsUndervolted
+	}
+	if !d.CPUUsage.valid || !s.chance(chanceMeasures) {
+		return
+	}
+	walk := func(n Number, by, low, high int) Number {
+		return N(max(low, min(high, int(n.n)+s.IntN(2*by+1)-by)))
+	}
+	d.CPUUsage = walk(d.CPUUsage, 10, 0, 100)
+	d.CPUTemp = walk(d.CPUTemp, 3, 30, 95)
+	d.MemoryUsage = walk(d.MemoryUsage, 50, 50, int(d.MemoryTotal.n))
+	d.StorageUsage = walk(d.StorageUsage, 100, 100, int(d.StorageTotal.n))
+}
+
+// update takes a device one step nearer to its target release: downloading, downloaded, applying changes, done; or
+// rejected or aborted, and tried again later.
+func (s *step) update(d *Device) {
+	target := s.targetRelease(d)
+	r, ok := s.Releases.find(target).(*Release)
+	if !ok {
+		return
+	}
+	if target == d.RunningReleaseID {
+		if d.UpdateStatus != "done" && d.UpdateStatus != "" {
+			s.finish(d, target) // the target went back to what it runs
+		}
+		return
+	}
+	installs := s.of(d, target)
+	if len(installs) == 0 && d.UpdateStatus != "rejected" && d.UpdateStatus != "aborted" {
+		// Nothing has begun yet, or the target moved on meanwhile.
+		if s.chance(chanceUpdateStarts) {
+			s.download(d, r)
+		}
+		return
+	}
+	switch d.UpdateStatus {
+	case "downloading":
+		if s.chance(chanceUpdateFails) {
+			s.giveUp(d, "aborted", installs)
+			return
+		}
+		if s.progress(d, installs) {
+			d.setUpdate("downloaded", s.now)
+		}
+	case "downloaded":
+		if s.chance(chanceUpdateFails) {
+			s.giveUp(d, "rejected", installs)
+			return
+		}
+		d.setUpdate("applying changes", s.now)
+	case "applying changes":
+		s.finish(d, target)
+	default:
+		if s.chance(chanceUpdateRetry) {
+			s.download(d, r)
+		}
+	}
+}
+
+// of returns what there is of a release on a device, deleted images left out.
+func (s *step) of(d *Device, release int) []*Install {
+	var installs []*Install
+	for _, r := range s.installsOf(d.ID) {
+		if i := r.(*Install); i.ReleaseID == release && i.Status != "deleted" {
+			installs = append(installs, i)
+		}
+	}
+	return installs
+}
+
+// download begins an update. Images are written to the end of the tick, so that it sees one state of them.
+func (s *step) download(d *Device, r *Release) {
+	d.setUpdate("downloading", s.now)
+	for _, image := range s.images(r) {
+		s.added = append(s.added, &Install{
+			Row:      Row{ID: s.Installs.nextID + len(s.added), CreatedAt: s.now, ModifiedAt: s.now},
+			DeviceID: d.ID, ImageID: image.ID, ReleaseID: r.ID, Status: "Downloading", DownloadProgress: N(0), InstallDate: s.now,
+		})
+	}
+}
+
+// progress goes on with a download and says whether it is complete.
+func (s *step) progress(d *Device, installs []*Install) bool {
+	complete := true
+	for _, i := range installs {
+		if i.Status != "Downloading" {
+			continue
+		}
+		if n := int(i.DownloadProgress.n) + 10 + s.IntN(40); n < 100 {
+			i.DownloadProgress, complete = N(n), false
+		} else {
+			i.Status, i.DownloadProgress = "Downloaded", Number{}
+		}
+		i.ModifiedAt = s.now
+	}
+	if complete {
+		d.Status, d.DownloadProgress = "Idle", Number{}
+	}
+	return complete
+}
+
+func (s *step) giveUp(d *Device, status string, installs []*Install) {
+	d.setUpdate(status, s.now)
+	d.Status, d.DownloadProgress = "Idle", Number{}
+	for _, i := range installs {
+		s.remove(i)
+	}
+}
+
+// finish runs the release and removes the images of all others.
+func (s *step) finish(d *Device, release int) {
+	d.setUpdate("done", s.now)
+	d.RunningReleaseID = release
+	d.Status, d.DownloadProgress = "Idle", Number{}
+	for _, r := range s.installsOf(d.ID) {
+		switch i := r.(*Install); {
+		case i.ReleaseID != release:
+			s.remove(i)
+		case i.Status == "Downloaded" || i.Status == "Downloading":
+			i.Status, i.DownloadProgress, i.InstallDate, i.ModifiedAt = "Running", Number{}, s.now, s.now
+		}
+	}
+}
+
+func (s *step) remove(i *Install) {
+	if i.Status != "deleted" {
+		i.Status, i.DownloadProgress, i.ModifiedAt = "deleted", Number{}, s.now
+	}
+}
