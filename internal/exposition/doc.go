@@ -61,8 +61,8 @@
 // # Slow scrapers
 //
 // A scrape holds the page it started with until it ends. So it has to make
-// progress ([stallTimeout]), to end ([scrapeTimeout]), and not to fall too far
-// behind: scrapes of at most [maxPages] different pages are in flight, and one
-// that starts with a newer page ends those with the oldest. Nothing here is
-// locked while bytes are sent, so that no scraper can hold up a refresh.
+// progress (stallTimeout), to end (scrapeTimeout), and not to fall too far behind:
+// scrapes of at most maxPages different pages are in flight, and one that starts
+// with a newer page ends those with the oldest. Nothing is locked while bytes are
+// sent, so that no scraper can hold up a refresh.
 package exposition

@@ -13,13 +13,14 @@ import (
 
 // fragmentText is the least text, in bytes, that is worth a fragment of its own.
 // Every fragment starts without history and with Huffman codes of its own, which
-// costs some hundred bytes, and is a write to the network at every scrape. Shorter
-// chunks wait for the next ones of their family, and at the end for those of the
-// next families, so that hundreds of small families share a few fragments.
+// costs 1 % of the compressed bytes at 16 KiB, 4 % at 8 KiB, and nothing that counts
+// from here on. Shorter chunks wait for the next ones of their family, and at the
+// end for those of the next families, so that hundreds of small families share a
+// few fragments.
 const fragmentText = 32 << 10
 
-// compressionLevel is the fastest one: the levels above it cost two times the CPU
-// and more, for a tenth of the bytes.
+// compressionLevel is the fastest one. On exposition text the levels above it cost
+// up to ten times the CPU and save three percent of the bytes at best.
 const compressionLevel = flate.BestSpeed
 
 // A Page is one immutable exposition: the text of all families, compressed.
@@ -64,25 +65,22 @@ func (p *Page) add(f fragment) {
 }
 
 // writeDeflate writes the page as a deflate stream without its final block.
-func (p *Page) writeDeflate(w io.Writer) error {
+// An error ends it, and stays in w.
+func (p *Page) writeDeflate(w *bufio.Writer) {
 	for _, f := range p.fragments {
 		if _, err := w.Write(f.deflate); err != nil {
-			return err
+			return
 		}
 	}
-	return nil
 }
 
-// writeText writes the page's text.
-func (p *Page) writeText(w io.Writer) error {
-	inflater := flate.NewReader(bufio.NewReaderSize(&deflateReader{fragments: p.fragments}, inflateBuffer))
+// writeText writes the page's text. An error ends it, and stays in w.
+func (p *Page) writeText(w *bufio.Writer) {
+	inflater := flate.NewReader(bufio.NewReader(&deflateReader{fragments: p.fragments}))
 	defer inflater.Close()
-	_, err := io.Copy(w, inflater) // from the inflater's window, without a buffer between
-	return err
+	// No other errors than w's: what is inflated was made here, and is in memory.
+	_, _ = io.Copy(w, inflater)
 }
-
-// inflateBuffer, in bytes, makes the copies from a fragment to the inflater few.
-const inflateBuffer = 16 << 10
 
 // A fragment is a part of a page's text as deflate blocks. They end at the
 // boundary of a byte, are not final, and refer to no text before them.

@@ -1,6 +1,7 @@
 package exposition
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"math/rand/v2"
@@ -12,8 +13,10 @@ import (
 func text(t testing.TB, p *Page) string {
 	t.Helper()
 	var b strings.Builder
-	if err := p.writeText(&b); err != nil {
-		t.Fatalf("reading the page: %v", err)
+	w := bufio.NewWriter(&b)
+	p.writeText(w)
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
 	}
 	if int64(b.Len()) != p.TextBytes() {
 		t.Fatalf("the page has %d bytes of text, TextBytes says %d", b.Len(), p.TextBytes())
@@ -178,7 +181,9 @@ func TestCompressedBytesIsWhatIsKept(t *testing.T) {
 	}
 	page := b.Page()
 	var kept bytes.Buffer
-	if err := page.writeDeflate(&kept); err != nil {
+	w := bufio.NewWriter(&kept)
+	page.writeDeflate(w)
+	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	if int64(kept.Len()) != page.CompressedBytes() {
@@ -246,8 +251,10 @@ func checkPage(t *testing.T, page *Page, want string) {
 	}
 	const live = "live 1\n"
 	var file bytes.Buffer
-	file.Write(gzipHeader)
-	if err := page.writeDeflate(&file); err != nil {
+	w := bufio.NewWriter(&file)
+	w.Write(gzipHeader)
+	page.writeDeflate(w)
+	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	page.writeTail(&file, []byte(live))

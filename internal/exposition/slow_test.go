@@ -1,9 +1,11 @@
 package exposition
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -96,61 +98,64 @@ func TestAScraperThatTakesNothingIsLetGo(t *testing.T) {
 	})
 }
 
+// slowly reads 8 KiB at most in every pause.
+type slowly struct {
+	net.Conn
+	pause time.Duration
+}
+
+func (s slowly) Read(p []byte) (int, error) {
+	time.Sleep(s.pause)
+	return s.Conn.Read(p[:min(len(p), 8<<10)])
+}
+
+// readSlowly asks for a page and reads the answer, and says how long that took.
+func readSlowly(t *testing.T, c net.Conn, pause time.Duration) (body []byte, took time.Duration, err error) {
+	t.Helper()
+	start := time.Now()
+	ask(t, c)
+	response, err := http.ReadResponse(bufio.NewReader(slowly{c, pause}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err = io.ReadAll(response.Body)
+	return body, time.Since(start), err
+}
+
 func TestASlowScraperGetsTheWholePage(t *testing.T) {
-	page, want := pageOf(t, 2, 6)
+	page := largePages(1, pageBytes)[0]
+	want := text(t, page)
 	synctest.Test(t, func(t *testing.T) {
 		dial, ended := pipeServer(t, NewHandler(HandlerOptions{Page: always(page)}))
-		c := dial()
-		start := time.Now()
-		ask(t, c)
-		var answer bytes.Buffer
-		const piece = 4 << 10
-		for len(ended) == 0 {
-			if _, err := io.CopyN(&answer, c, piece); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(3 * time.Second)
-			synctest.Wait()
-			if int64(answer.Len()) > page.CompressedBytes()-piece {
-				break // less than a piece is left
-			}
+		body, took, err := readSlowly(t, dial(), time.Second)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if took := time.Since(start); took < 2*stallTimeout {
-			t.Fatalf("the scraper took only %v: the test tests nothing", took)
-		}
-		go func() { // the rest, whatever its length
-			<-ended
-			c.SetReadDeadline(time.Now().Add(time.Second))
-		}()
-		io.Copy(&answer, c)
-		_, body, found := bytes.Cut(answer.Bytes(), []byte("\r\n\r\n"))
-		if !found {
-			t.Fatal("no header was received")
-		}
-		if got := gunzip(t, body); got != want {
+		if gunzip(t, body) != want {
 			t.Error("the text received is not that of the page")
 		}
+		if took < 4*stallTimeout || took > scrapeTimeout {
+			t.Errorf("the scraper took %v: the test tests nothing", took)
+		}
+		<-ended
 	})
 }
 
 func TestAScrapeEndsSomeTime(t *testing.T) {
-	page, _ := pageOf(t, 10, 10)
+	page := largePages(1, 2*pageBytes)[0]
 	synctest.Test(t, func(t *testing.T) {
 		metrics := prometheus.NewRegistry()
 		dial, ended := pipeServer(t, NewHandler(HandlerOptions{Page: always(page), Registerer: metrics}))
-		c := dial()
-		start := time.Now()
-		ask(t, c)
-		for len(ended) == 0 { // always some progress, but never done
-			if _, err := io.CopyN(io.Discard, c, 8<<10); err != nil && len(ended) == 0 {
-				t.Fatal(err)
-			}
-			time.Sleep(10 * time.Second)
-			synctest.Wait()
+		const pause = 3 * time.Second // progress, but not enough
+		_, took, err := readSlowly(t, dial(), pause)
+		if err == nil {
+			t.Error("the scraper got everything")
 		}
-		if took := time.Since(start); took < scrapeTimeout || took > scrapeTimeout+10*time.Second {
+		if took < scrapeTimeout || took > scrapeTimeout+pause {
 			t.Errorf("ended after %v, want %v", took, scrapeTimeout)
 		}
+		<-ended
 		if got := errorCounts(t, metrics)["sending"]; got != 1 {
 			t.Errorf("counted %v errors of sending, want 1", got)
 		}
@@ -204,23 +209,25 @@ func stuckServer(t *testing.T, handler http.Handler) (scrape func() net.Conn, en
 	}, ended
 }
 
-// largePages returns pages too large for the buffers of a connection.
-func largePages(t *testing.T, n int) (pages []*Page) {
-	for i := range n {
+// largePages returns pages of which nothing can be compressed.
+func largePages(n, bytes int) (pages []*Page) {
+	random := rand.NewChaCha8([32]byte{})
+	text := make([]byte, bytes)
+	for range n {
+		random.Read(text)
 		b := NewBuilder(1, nil)
-		b.Append(0, lines(uint64(i), 1<<20))
-		page := b.Page()
-		if page.CompressedBytes() < 256<<10 {
-			t.Fatalf("a page of %d bytes may be buffered as a whole", page.CompressedBytes())
-		}
-		pages = append(pages, page)
+		b.Append(0, text)
+		pages = append(pages, b.Page())
 	}
 	return pages
 }
 
+// pageBytes is more than the buffers of a stuckServer's connection hold.
+const pageBytes = 1 << 20
+
 func TestAScraperThatGoesAwayIsForgotten(t *testing.T) {
 	metrics := prometheus.NewRegistry()
-	scrape, ended := stuckServer(t, NewHandler(HandlerOptions{Page: always(largePages(t, 1)[0]), Registerer: metrics}))
+	scrape, ended := stuckServer(t, NewHandler(HandlerOptions{Page: always(largePages(1, pageBytes)[0]), Registerer: metrics}))
 	scrape().Close()
 	<-ended
 	if got := errorCounts(t, metrics)["sending"]; got != 0 {
@@ -230,7 +237,7 @@ func TestAScraperThatGoesAwayIsForgotten(t *testing.T) {
 
 func TestStuckScrapersHoldFewPages(t *testing.T) {
 	const more = 4
-	pages := largePages(t, maxPages+more)
+	pages := largePages(maxPages+more, pageBytes)
 	var current atomic.Pointer[Page]
 	metrics := prometheus.NewRegistry()
 	h := newHandler(HandlerOptions{Page: current.Load})
@@ -266,6 +273,45 @@ func TestStuckScrapersHoldFewPages(t *testing.T) {
 	}
 	if got := errorCounts(t, metrics)["sending"]; got != 2*more {
 		t.Errorf("counted %v errors of sending, want %d", got, 2*more)
+	}
+}
+
+// HTTP/2 has many scrapes on one connection, and its own way of setting deadlines.
+func TestStuckScrapersOverHTTP2(t *testing.T) {
+	const windowBytes = 4 << 20 // what Go's client takes of an answer that nobody reads
+	pages := largePages(maxPages+1, windowBytes+pageBytes)
+	var current atomic.Pointer[Page]
+	metrics := prometheus.NewRegistry()
+	ended := make(chan bool, len(pages))
+	server := httptest.NewUnstartedServer(announce(NewHandler(HandlerOptions{Page: current.Load, Registerer: metrics}), ended))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	var bodies []io.ReadCloser
+	for _, page := range pages {
+		current.Store(page)
+		response, err := server.Client().Get(server.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if response.ProtoMajor != 2 {
+			t.Fatalf("got an answer by %s", response.Proto)
+		}
+		bodies = append(bodies, response.Body)
+	}
+	<-ended
+	if got := errorCounts(t, metrics)["sending"]; got != 1 {
+		t.Errorf("counted %v errors of sending, want 1", got)
+	}
+	for i, body := range bodies {
+		n, err := io.Copy(io.Discard, body)
+		if i == 0 && (err == nil || n >= pages[i].TextBytes()) {
+			t.Errorf("the oldest page: %d bytes, %v, want fewer and an error", n, err)
+		}
+		if i > 0 && (err != nil || n != pages[i].TextBytes()) {
+			t.Errorf("page %d: %d bytes, %v, want %d", i, n, err, pages[i].TextBytes())
+		}
 	}
 }
 
