@@ -70,8 +70,7 @@ type generator struct {
 	built    map[int][]*Image   // by release
 }
 
-// generate makes up an account of so many devices in so many fleets. Beside the fleets there are a block and a
-// host OS application, which belong to every account and are no fleets.
+// generate makes up an account of so many devices in so many fleets.
 func generate(devices, fleets int, seed uint64, now Time) *world {
 	g := &generator{world: &world{}, Rand: rand.New(rand.NewPCG(seed, 0)), now: now, releases: make(map[int][]*Release), built: make(map[int][]*Image)}
 	for i, slug := range architectures {
@@ -90,9 +89,6 @@ func generate(devices, fleets int, seed uint64, now Time) *world {
 		g.fleet(i)
 	}
 	if fleets > 0 {
-		g.Fleets.insert(&Fleet{Row: g.row(fleets+1, 300*day), UUID: g.uuid(), AppName: "my-block", Slug: "acme/my-block", Class: "block", OrganizationID: 1, DeviceTypeID: 1})
-		g.Fleets.insert(&Fleet{Row: g.row(fleets+2, 700*day), UUID: g.uuid(), AppName: "raspberrypi4-64", Slug: "acme/raspberrypi4-64", Class: "app",
-			OrganizationID: 1, DeviceTypeID: 1, IsHost: true, IsPublic: true})
 		g.devices(devices, fleets)
 	}
 	return g.world

@@ -1,0 +1,179 @@
+// Command balena-simulator serves a balena API from memory, to try the exporter without an account, to load it
+// with as many devices as wanted, and to see how it takes what goes wrong:
+//
+//	balena-simulator --devices=5000 --fleets=20
+//	BALENA_TOKEN=anything balena-exporter --balena.api-url=http://127.0.0.1:8085
+//
+// Faults can be given at start, or changed while it runs:
+//
+//	balena-simulator --fault=resource=device,status=429,retry_after=7s,every=3
+//	curl -X PUT -d '[{"resource":"device","cut_after":1000}]' http://127.0.0.1:8085/simulator/faults
+//
+// Package internal/simulator documents what is simulated, and all faults.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/common/version"
+
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+const (
+	name = "balena-simulator"
+
+	// shutdownTimeout is how long requests in flight may take after a signal; slow ones may be endless by design.
+	shutdownTimeout = time.Second
+
+	// readHeaderTimeout keeps connections that say nothing from piling up.
+	readHeaderTimeout = 10 * time.Second
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(1)
+	}
+}
+
+// options are the flags.
+type options struct {
+	listenAddress    string
+	dataset          string
+	tickInterval     time.Duration
+	certFile         string
+	keyFile          string
+	faults           []string
+	config           simulator.Config
+	helpOrVersionOut bool
+}
+
+func parseFlags(args []string, out io.Writer) (*options, error) {
+	o := &options{}
+	app := kingpin.New(name, "A balena API from memory: simulated fleets of devices that live, and faults on demand.")
+	app.UsageWriter(out)
+	app.ErrorWriter(out)
+	app.Terminate(func(int) { o.helpOrVersionOut = true })
+	app.Version(version.Print(name))
+	app.HelpFlag.Short('h')
+	app.Flag("listen-address", "Address to serve the API on.").Default("127.0.0.1:8085").StringVar(&o.listenAddress)
+	webListenAddress := app.Flag("web.listen-address", "The same, under the name that exporters have for it.").Hidden().String()
+	app.Flag("devices", "Number of devices to generate.").Default("1000").IntVar(&o.config.Devices)
+	app.Flag("fleets", "Number of fleets to generate.").Default("10").IntVar(&o.config.Fleets)
+	app.Flag("seed", "What the generated account and its life follow from; the same seed gives the same ones.").Default("1").Uint64Var(&o.config.Seed)
+	app.Flag("dataset", "Directory with an account to serve instead of a generated one: the API's answers by resource (application.json, device.json, …).").
+		PlaceHolder("DIR").StringVar(&o.dataset)
+	app.Flag("token", "Token to accept; may be repeated. Any token is, without one.").PlaceHolder("TOKEN").StringsVar(&o.config.Tokens)
+	app.Flag("tick-interval", "Time between two steps of the devices' life. 0 freezes them.").Default("15s").DurationVar(&o.tickInterval)
+	app.Flag("tls-cert-file", "Certificate to serve HTTPS with.").PlaceHolder("FILE").StringVar(&o.certFile)
+	app.Flag("tls-key-file", "Key of the certificate.").PlaceHolder("FILE").StringVar(&o.keyFile)
+	app.Flag("fault", "Fault to inject, as key=value,…; may be repeated. Keys: resource, from, every, times, page (when); "+
+		"latency, status, body, retry_after, retry_after_date, redirect, guest, spoil, cut_after, endless, pace (what).").
+		PlaceHolder("FAULT").StringsVar(&o.faults)
+	app.Flag("cloud-fields", "Have the fields that only balenaCloud has.").BoolVar(&o.config.CloudFields)
+	app.Flag("cache-answers", "Keep answers until the data change, to measure a client and not the simulator.").BoolVar(&o.config.CacheAnswers)
+	app.Flag("api-versions", "Version of the API to serve, v6 or v7; may be repeated.").Default("v6", "v7").EnumsVar(&o.config.Versions, "v6", "v7")
+	if _, err := app.Parse(args); err != nil {
+		return nil, err
+	}
+	if *webListenAddress != "" {
+		o.listenAddress = *webListenAddress
+	}
+	if (o.certFile == "") != (o.keyFile == "") {
+		return nil, errors.New("--tls-cert-file and --tls-key-file go together: give both or none")
+	}
+	if o.tickInterval < 0 {
+		return nil, fmt.Errorf("--tick-interval=%s: want a positive duration, or 0 to freeze the devices", o.tickInterval)
+	}
+	return o, nil
+}
+
+// run serves until the context is done.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	o, err := parseFlags(args, stdout)
+	if err != nil || o.helpOrVersionOut {
+		return err
+	}
+	var faults simulator.Faults
+	for _, s := range o.faults {
+		f, err := simulator.ParseFault(s)
+		if err != nil {
+			return fmt.Errorf("--fault: %w", err)
+		}
+		faults = append(faults, f)
+	}
+	if o.dataset != "" {
+		if o.config.Dataset, err = simulator.LoadDataset(os.DirFS(o.dataset)); err != nil {
+			return fmt.Errorf("--dataset=%s: %w", o.dataset, err)
+		}
+	}
+	sim, err := simulator.New(o.config)
+	if err != nil {
+		return err
+	}
+	sim.SetFaults(faults)
+
+	logger := log.With(log.NewLogfmtLogger(log.NewSyncWriter(stderr)), "ts", log.DefaultTimestampUTC)
+	listener, err := net.Listen("tcp", o.listenAddress)
+	if err != nil {
+		return fmt.Errorf("--listen-address: %w", err)
+	}
+	srv := &http.Server{
+		Handler:           sim,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       simulator.IdleTimeout,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	served := make(chan error, 1)
+	go func() {
+		if o.certFile != "" {
+			served <- srv.ServeTLS(listener, o.certFile, o.keyFile)
+		} else {
+			served <- srv.Serve(listener)
+		}
+	}()
+	scheme := "http"
+	if o.certFile != "" {
+		scheme = "https"
+	}
+	level.Info(logger).Log("msg", "serving a simulated balena API", "url", scheme+"://"+listener.Addr().String(),
+		"version", version.Version)
+
+	ticks := make(<-chan time.Time) // never, unless devices live
+	if o.tickInterval > 0 {
+		ticker := time.NewTicker(o.tickInterval)
+		defer ticker.Stop()
+		ticks = ticker.C
+	}
+	for {
+		select {
+		case <-ticks:
+			sim.Tick()
+		case err := <-served:
+			return fmt.Errorf("serve: %w", err)
+		case <-ctx.Done():
+			level.Info(logger).Log("msg", "stopping")
+			grace, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+			defer cancel()
+			if err := srv.Shutdown(grace); err != nil {
+				return srv.Close()
+			}
+			return nil
+		}
+	}
+}
