@@ -202,7 +202,7 @@ func FuzzBuilder(f *testing.F) {
 	f.Add([]byte{7, 255, 0, 7, 255, 0, 3, 0, 0, 2, 30, 9}, []byte{})
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 8 {
-		script := make([]byte, 3*random.IntN(40))
+		script := make([]byte, 3*random.IntN(30))
 		for i := range script {
 			script[i] = byte(random.Uint32())
 		}
@@ -233,7 +233,7 @@ func FuzzBuilder(f *testing.F) {
 		return b.Page(), all.String()
 	}
 	f.Fuzz(func(t *testing.T, script, changed []byte) {
-		if len(script)+len(changed) > 3*200 {
+		if len(script)+len(changed) > 3*60 {
 			t.Skip("long scripts find nothing that short ones do not")
 		}
 		first, want := build(nil, script)

@@ -114,7 +114,7 @@ func readSlowly(t *testing.T, c net.Conn, pause time.Duration) (body []byte, too
 	t.Helper()
 	start := time.Now()
 	ask(t, c)
-	response, err := http.ReadResponse(bufio.NewReader(slowly{c, pause}), nil)
+	response, err := http.ReadResponse(bufio.NewReaderSize(slowly{c, pause}, 8<<10), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
