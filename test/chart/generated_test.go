@@ -1,0 +1,208 @@
+package chart
+
+import (
+	"encoding/json"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v4/pkg/chart/common"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// schemaNode is as much of a JSON schema as tells which values there are.
+type schemaNode struct {
+	Properties           map[string]schemaNode `json:"properties"`
+	AdditionalProperties any                   `json:"additionalProperties"`
+}
+
+// Each value has its entry in the schema, and the reverse.
+func TestSchemaMatchesValues(t *testing.T) {
+	chart := loadChart(t)
+	var schema schemaNode
+	if err := json.Unmarshal(chart.Schema, &schema); err != nil {
+		t.Fatal(err)
+	}
+	// Helm gives it to every chart below another; it is nobody's value.
+	delete(schema.Properties, "global")
+	compareWithSchema(t, "", chart.Values, schema)
+}
+
+func compareWithSchema(t *testing.T, path string, values map[string]any, schema schemaNode) {
+	if schema.AdditionalProperties != false {
+		t.Errorf("the schema lets unknown values of %s through", path)
+	}
+	inValues, inSchema := slices.Sorted(maps.Keys(values)), slices.Sorted(maps.Keys(schema.Properties))
+	if diff := cmp.Diff(inValues, inSchema); diff != "" {
+		t.Errorf("values.yaml (-) and values.schema.json (+) differ in %s:\n%s", path, diff)
+	}
+	for name, node := range schema.Properties {
+		if below, isMap := values[name].(map[string]any); isMap && node.Properties != nil {
+			compareWithSchema(t, path+"/"+name, below, node)
+		}
+	}
+}
+
+func TestREADMEIsGenerated(t *testing.T) {
+	charts, err := filepath.Abs(filepath.Dir(chartDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Strict: a value without a comment is an error.
+	helmDocs := exec.Command("go", "tool", "helm-docs", "--dry-run", "--chart-search-root="+charts, "--sort-values-order=file",
+		"--documentation-strict-mode", "--documentation-strict-ignore-absent=", "--documentation-strict-ignore-absent-regex=^$")
+	helmDocs.Dir = filepath.Join(root, "test/tools/helm-docs")
+	readme, err := helmDocs.Output()
+	if err != nil {
+		t.Fatalf("helm-docs: %v\n%s", err, err.(*exec.ExitError).Stderr)
+	}
+	checkGenerated(t, chartDir+"/README.md", append([]byte(strings.TrimSpace(string(readme))), '\n'))
+}
+
+// Users copy the recipes: each renders, and so strictly as everything else.
+func TestREADMERecipes(t *testing.T) {
+	recipes := 0
+	for i, block := range strings.Split(readFile(t, chartDir+"/README.md.gotmpl"), "```") {
+		recipe, isYAML := strings.CutPrefix(block, "yaml\n")
+		if i%2 == 0 || !isYAML {
+			continue
+		}
+		recipes++
+		files, err := renderFiles(loadChart(t), recipe, releaseOptions)
+		if err != nil {
+			t.Errorf("%v\n%s", err, recipe)
+			continue
+		}
+		delete(files, "extra-manifests.yaml") // of kinds that aren't the chart's
+		decodeFiles(t, files)
+	}
+	if recipes < 10 {
+		t.Errorf("%d recipes found", recipes)
+	}
+}
+
+func chartVersion(t *testing.T) string {
+	t.Helper()
+	return loadChart(t).Metadata.Version
+}
+
+func TestChartIsOfThisVersion(t *testing.T) {
+	metadata := loadChart(t).Metadata
+	version := strings.TrimSpace(readFile(t, root+"/VERSION"))
+	if metadata.AppVersion != version {
+		t.Errorf("appVersion is %s, VERSION %s", metadata.AppVersion, version)
+	}
+	if err := metadata.Validate(); err != nil {
+		t.Error(err)
+	}
+
+	// Artifact Hub reads YAML inside of these.
+	var images []struct{ Name, Image string }
+	var links []struct{ Name, URL string }
+	var changes []struct{ Kind, Description string }
+	for annotation, into := range map[string]any{"artifacthub.io/images": &images, "artifacthub.io/links": &links, "artifacthub.io/changes": &changes} {
+		if err := yaml.UnmarshalStrict([]byte(metadata.Annotations[annotation]), into); err != nil {
+			t.Errorf("%s: %v", annotation, err)
+		}
+	}
+	rendered := render(t, minimal).exporter(t).Spec.Containers[0].Image
+	if len(images) != 1 || images[0].Image != rendered {
+		t.Errorf("artifacthub.io/images is %v, the image is %s", images, rendered)
+	}
+	if len(links) == 0 || len(changes) == 0 || metadata.Annotations["artifacthub.io/license"] != "Apache-2.0" {
+		t.Errorf("Artifact Hub's annotations lack links, changes or the licence: %v", metadata.Annotations)
+	}
+}
+
+// deployHeader tells who comes to change a generated manifest where to go.
+const deployHeader = "# Generated from charts/balena-exporter by make -C charts generate. Don't edit.\n"
+
+// The plain manifests are the chart's, less what only Helm needs.
+func TestPlainManifests(t *testing.T) {
+	options := common.ReleaseOptions{Name: "balena-exporter", Namespace: "balena-exporter", Revision: 1, IsInstall: true}
+	files, err := renderFiles(loadChart(t), minimal+"serviceMonitor: {enabled: true}\nprometheusRule: {enabled: true}\ntest: {enabled: false}\n", options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for source, path := range map[string]string{
+		"serviceaccount.yaml": "kubernetes/serviceaccount.yaml",
+		"service.yaml":        "kubernetes/service.yaml",
+		"workload.yaml":       "kubernetes/deployment.yaml",
+		"servicemonitor.yaml": "prometheus-operator/servicemonitor.yaml",
+		"prometheusrule.yaml": "prometheus-operator/prometheusrule.yaml",
+	} {
+		objects, err := decode(files[source])
+		if err != nil || len(objects) != 1 {
+			t.Fatalf("%s: %d objects, %v", source, len(objects), err)
+		}
+		checkGenerated(t, filepath.Join(root, "deploy", path), []byte(deployHeader+plain(t, files[source])))
+		delete(files, source)
+	}
+	delete(files, "NOTES.txt")
+	if len(files) != 0 {
+		t.Errorf("the chart renders more than the manifests have: %v", slices.Sorted(maps.Keys(files)))
+	}
+}
+
+// plain takes Helm's marks away.
+func plain(t *testing.T, manifest string) string {
+	t.Helper()
+	var lines []string
+	for _, line := range strings.Split(strings.TrimSpace(manifest), "\n") {
+		trimmed := strings.TrimSpace(line)
+		if strings.HasPrefix(trimmed, "helm.sh/chart:") || strings.HasPrefix(trimmed, "app.kubernetes.io/managed-by:") {
+			continue
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// Prometheus without the operator takes the same alerts as a file, with the chart's default thresholds put in.
+func TestPlainRules(t *testing.T) {
+	spec := get[*monitoringv1.PrometheusRule](t, render(t, minimal+"prometheusRule: {enabled: true}")).Spec
+	rules, err := yaml.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkGenerated(t, root+"/deploy/prometheus/rules/balena-exporter.yml", append([]byte(deployHeader), rules...))
+}
+
+// kubectl apply -k needs every file it names, and has to name every file.
+func TestKustomizations(t *testing.T) {
+	for directory, elsewhere := range map[string][]string{"kubernetes": nil, "prometheus-operator": {"../kubernetes"}} {
+		var kustomization struct {
+			metav1.TypeMeta `json:",inline"`
+			Namespace       string   `json:"namespace"`
+			Resources       []string `json:"resources"`
+		}
+		path := filepath.Join(root, "deploy", directory)
+		if err := yaml.UnmarshalStrict([]byte(readFile(t, path+"/kustomization.yaml")), &kustomization); err != nil {
+			t.Fatal(err)
+		}
+		want := elsewhere
+		paths, err := filepath.Glob(path + "/*.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range paths {
+			if name := filepath.Base(file); name != "kustomization.yaml" {
+				want = append(want, name)
+				if _, err := decode(readFile(t, file)); err != nil {
+					t.Errorf("%s: %v", file, err)
+				}
+			}
+		}
+		slices.Sort(kustomization.Resources)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, kustomization.Resources); diff != "" {
+			t.Errorf("%s (-) and its kustomization.yaml (+): %s", directory, diff)
+		}
+	}
+}
