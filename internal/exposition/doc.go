@@ -64,5 +64,5 @@
 // progress (stallTimeout), to end (scrapeTimeout), and not to fall too far behind:
 // scrapes of at most maxPages different pages are in flight, and one that starts
 // with a newer page ends those with the oldest. Nothing is locked while bytes are
-// sent, so that no scraper can hold up a refresh.
+// sent, so that no scraper can hold up a refresh. See scrape.go.
 package exposition

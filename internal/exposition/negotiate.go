@@ -49,10 +49,10 @@ func quality(parameters string) float64 {
 			continue
 		}
 		q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-		if err != nil || !(q >= 0 && q <= 1) {
-			return 0
+		if err == nil && 0 <= q && q <= 1 { // NaN is not
+			return q
 		}
-		return q
+		return 0
 	}
 	return 1
 }

@@ -3,6 +3,7 @@ package exposition
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"hash/maphash"
@@ -80,6 +81,27 @@ func (p *Page) writeText(w *bufio.Writer) {
 	defer inflater.Close()
 	// No other errors than w's: what is inflated was made here, and is in memory.
 	_, _ = io.Copy(w, inflater)
+}
+
+// gzipHeader starts a gzip member without name and time; see RFC 1952, section 2.3.
+var gzipHeader = []byte{
+	0x1f, 0x8b, // magic number
+	8,          // deflate
+	0,          // no flags
+	0, 0, 0, 0, // no modification time
+	4,   // compressed with the fastest algorithm
+	255, // unknown operating system
+}
+
+// writeTail writes what follows the page's fragments in a gzip member that ends
+// with the live text: that text as the final deflate blocks, and the trailer.
+func (p *Page) writeTail(w *bytes.Buffer, live []byte) {
+	// The stateless compressor saves each scrape the better one's tables (1 MB).
+	mustWrite(0, flate.StatelessDeflate(w, live, true, nil))
+	var trailer [8]byte
+	binary.LittleEndian.PutUint32(trailer[:4], crc32.Update(p.crc, crc32.IEEETable, live))
+	binary.LittleEndian.PutUint32(trailer[4:], uint32(p.text+int64(len(live)))) // modulo 2^32, as defined
+	w.Write(trailer[:])
 }
 
 // A fragment is a part of a page's text as deflate blocks. They end at the

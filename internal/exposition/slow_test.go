@@ -3,12 +3,14 @@ package exposition
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -45,7 +47,7 @@ func pipeServer(t *testing.T, handler http.Handler) (dial func() net.Conn, ended
 	stopped := make(chan bool)
 	go func() {
 		defer close(stopped)
-		if err := server.Serve(listener); err != http.ErrServerClosed && err != net.ErrClosed {
+		if err := server.Serve(listener); !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
 	}()
@@ -105,7 +107,7 @@ type slowly struct {
 }
 
 func (s slowly) Read(p []byte) (int, error) {
-	time.Sleep(s.pause)
+	time.Sleep(s.pause) //nolint:forbidigo // the time of synctest
 	return s.Conn.Read(p[:min(len(p), 8<<10)])
 }
 
@@ -170,7 +172,7 @@ func TestErrorsAreLoggedAgainAfterAWhile(t *testing.T) {
 		const interval = 15 * time.Second
 		for range 3 * logInterval / interval {
 			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
-			time.Sleep(interval)
+			time.Sleep(interval) //nolint:forbidigo // the time of synctest
 		}
 		if got := strings.Count(log.String(), "\n"); got != 3 {
 			t.Errorf("an error at every scrape: %d lines in %v, want 3", got, 3*logInterval)
@@ -323,5 +325,44 @@ func TestWithoutDeadlinesScrapesWorkToo(t *testing.T) {
 	NewHandler(HandlerOptions{Page: always(page)}).ServeHTTP(recorder, httptest.NewRequest("GET", "/", nil))
 	if recorder.Body.String() != want {
 		t.Error("the text received is not that of the page")
+	}
+}
+
+// discard is a ResponseWriter that keeps nothing.
+type discard struct {
+	header http.Header
+	bytes  int64
+}
+
+func (d *discard) Header() http.Header { return d.header }
+func (d *discard) WriteHeader(int)     {}
+func (d *discard) Write(p []byte) (int, error) {
+	d.bytes += int64(len(p))
+	return len(p), nil
+}
+
+// A scrape allocates what the live part and its buffers take, whatever the page's size.
+func TestScrapesAllocateLittle(t *testing.T) {
+	const limit = 512 << 10
+	handler := NewHandler(HandlerOptions{Page: always(largePages(1, 32*limit)[0]), Live: fixed(t)})
+	for _, acceptEncoding := range []string{"gzip", "identity"} {
+		request := httptest.NewRequest("GET", "/", nil)
+		request.Header.Set("Accept-Encoding", acceptEncoding)
+		var before, after runtime.MemStats
+		const scrapes = 10
+		var sent int64
+		runtime.ReadMemStats(&before)
+		for range scrapes {
+			w := &discard{header: http.Header{}}
+			handler.ServeHTTP(w, request)
+			sent += w.bytes
+		}
+		runtime.ReadMemStats(&after)
+		if sent < scrapes*32*limit {
+			t.Errorf("%s: only %d bytes sent", acceptEncoding, sent)
+		}
+		if got := (after.TotalAlloc - before.TotalAlloc) / scrapes; got > limit {
+			t.Errorf("%s: %d bytes allocated per scrape, want at most %d", acceptEncoding, got, limit)
+		}
 	}
 }
