@@ -163,7 +163,7 @@ func (s *Simulator) SetFaults(f Faults) {
 func (s *Simulator) Faults() Faults {
 	s.control.Lock()
 	defer s.control.Unlock()
-	return slices.Clone(s.control.faults)
+	return append(Faults{}, s.control.faults...)
 }
 
 // Validate says what is wrong with a fault that can't happen.

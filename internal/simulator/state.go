@@ -180,21 +180,27 @@ func (st *State) RenameFleet(id int, name string) {
 
 // DeleteDevice deletes a device with its tags and image installs.
 func (st *State) DeleteDevice(id int) {
-	st.Devices.Delete(id)
-	st.Installs.DeleteFunc(func(i *Install) bool { return i.DeviceID == id })
-	st.DeviceTags.DeleteFunc(func(t *DeviceTag) bool { return t.DeviceID == id })
+	st.deleteDevices(func(d *Device) bool { return d.ID == id })
 }
 
 // DeleteFleet deletes a fleet with its releases, tags and devices.
 func (st *State) DeleteFleet(id int) {
-	for _, d := range st.Devices.All() {
-		if d.FleetID == id {
-			st.DeleteDevice(d.ID)
-		}
-	}
+	st.deleteDevices(func(d *Device) bool { return d.FleetID == id })
 	st.Releases.DeleteFunc(func(r *Release) bool { return r.FleetID == id })
 	st.FleetTags.DeleteFunc(func(t *FleetTag) bool { return t.FleetID == id })
 	st.Fleets.Delete(id)
+}
+
+func (st *State) deleteDevices(gone func(*Device) bool) {
+	ids := make(map[int]bool)
+	st.Devices.DeleteFunc(func(d *Device) bool {
+		if gone(d) {
+			ids[d.ID] = true
+		}
+		return ids[d.ID]
+	})
+	st.Installs.DeleteFunc(func(i *Install) bool { return ids[i.DeviceID] })
+	st.DeviceTags.DeleteFunc(func(t *DeviceTag) bool { return ids[t.DeviceID] })
 }
 
 // Connect plays a device that comes online at the given time: the VPN is up, heartbeats arrive.
