@@ -1,0 +1,299 @@
+package collector_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"math"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+var update = flag.Bool("update", false, "write golden files and documentation anew")
+
+// now is the time of every snapshot: an hour after the recorded data were.
+var now = time.Date(2026, 11, 22, 15, 0, 0, 0, time.UTC)
+
+// everything switches all groups on.
+func everything() collector.Options {
+	o := collector.DefaultOptions()
+	o.Services = true
+	o.DeviceTags = []string{"site", "owner"}
+	o.FleetTags = []string{"env", "note"}
+	return o
+}
+
+// api is a simulated server and a client of it.
+type api struct {
+	*simulator.Simulator
+	client *balena.Client
+}
+
+// newAPI starts a server and asks it for what the options need.
+func newAPI(t testing.TB, config simulator.Config, o collector.Options, change ...func(*balena.Config)) *api {
+	t.Helper()
+	config.Now = func() time.Time { return now }
+	sim, err := simulator.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(sim)
+	t.Cleanup(server.Close)
+	address, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := balena.Config{
+		URL: address, Token: balena.StaticToken("t0ken"), Timeout: time.Minute, PageSize: 1000, UserAgent: "test",
+		Now: func() time.Time { return now },
+		Options: balena.Options{
+			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys,
+			DeviceTags: o.DeviceTags, FleetTags: o.FleetTags, ArchivedFleets: true,
+			SlowInterval: time.Nanosecond, Keep: time.Minute,
+		},
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	client, err := balena.NewClient(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return &api{sim, client}
+}
+
+func (a *api) fetch(t testing.TB) *collector.Snapshot {
+	t.Helper()
+	s, err := a.client.Fetch(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range s.Parts {
+		if p.Err != nil {
+			t.Fatalf("%s: %v", p.Name, p.Err)
+		}
+	}
+	return s
+}
+
+func dataset(t testing.TB) *simulator.Dataset {
+	t.Helper()
+	d, err := simulator.LoadDataset(os.DirFS("../internal/simulator/testdata/dataset"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func pin(v balena.Version) func(*balena.Config) {
+	return func(c *balena.Config) { c.Version = v }
+}
+
+func of(s *collector.Snapshot, o collector.Options) *collector.Collector {
+	return collector.New(func() *collector.Snapshot { return s }, o)
+}
+
+// text is a snapshot as it is rendered.
+func text(s *collector.Snapshot, o collector.Options) string {
+	c := of(s, o)
+	families := make([]bytes.Buffer, c.Families())
+	c.Render(s, func(family int, text []byte) { families[family].Write(text) })
+	var all strings.Builder
+	for i := range families {
+		all.Write(families[i].Bytes())
+	}
+	return all.String()
+}
+
+// parse reads an exposition.
+func parse(t testing.TB, exposition string) []*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	byName, err := parser.TextToMetricFamilies(strings.NewReader(exposition))
+	if err != nil {
+		t.Fatalf("not a valid exposition: %v", err)
+	}
+	families := make([]*dto.MetricFamily, 0, len(byName))
+	for _, f := range byName {
+		families = append(families, f)
+	}
+	return families
+}
+
+func gather(t testing.TB, s *collector.Snapshot, o collector.Options) []*dto.MetricFamily {
+	t.Helper()
+	families, err := of(s, o).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
+}
+
+// samples lists the samples of families by series, labels in alphabetical order.
+func samples(families []*dto.MetricFamily) map[string]float64 {
+	found := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			labels := make([]string, len(m.Label))
+			for i, l := range m.Label {
+				labels[i] = fmt.Sprintf("%s=%q", l.GetName(), l.GetValue())
+			}
+			slices.Sort(labels)
+			found[f.GetName()+"{"+strings.Join(labels, ",")+"}"] = m.GetGauge().GetValue()
+		}
+	}
+	return found
+}
+
+// series writes a series as samples does.
+func series(name string, labels ...string) string {
+	pairs := make([]string, 0, len(labels)/2)
+	for i := 0; i < len(labels); i += 2 {
+		pairs = append(pairs, fmt.Sprintf("%s=%q", labels[i], labels[i+1]))
+	}
+	slices.Sort(pairs)
+	return name + "{" + strings.Join(pairs, ",") + "}"
+}
+
+// hostile are texts that something between a device and Prometheus may stumble over.
+var hostile = []string{
+	`quote " backslash \ brace {x}`, "line\nfeed", "tab\tand\rreturn", "emoji 🚀 ☃", "", " ", `\n`, `"}`, "# HELP x y",
+	"\x00", "not\xffutf8", strings.Repeat("long ", 2048),
+}
+
+// hostileSnapshot has hostile text wherever text comes from outside.
+func hostileSnapshot() *collector.Snapshot {
+	s := &collector.Snapshot{Time: now, CloudFields: true, Releases: map[int64]collector.Release{}}
+	for i, h := range hostile {
+		id := int64(i + 1)
+		s.Releases[id] = collector.Release{ID: id, Commit: h, Version: h, Status: h, Created: 1}
+		s.Fleets = append(s.Fleets, collector.Fleet{
+			ID: id, Slug: fmt.Sprint("org/", i, h), Name: h, Organization: h, DeviceType: h, CPUArchitecture: h, UUID: h,
+			TargetRelease: id, LatestRelease: s.Releases[id], Tags: []string{h, h},
+		})
+		s.Devices = append(s.Devices, collector.Device{
+			ID: id, UUID: fmt.Sprint("uuid", i, h), Name: h, Fleet: int32(i), Status: h, HeartbeatState: h, UpdateStatus: h, Type: h,
+			OSVersion: h, OSVariant: h, SupervisorVersion: h, RunningRelease: id, TargetRelease: id, OSTarget: id, SupervisorTarget: id,
+			CPUUsage: math.Inf(1), CPUTemperature: -12.5, MemoryUsed: 1e300, Tags: []string{h, h},
+		})
+		s.Services = append(s.Services, collector.Service{DeviceID: id, Name: h, Status: h, Progress: 33})
+		s.Keys = append(s.Keys, collector.Key{ID: id, Name: h, Expiry: 5})
+	}
+	return s
+}
+
+func TestRenderAndGatherGiveTheSameSamples(t *testing.T) {
+	for name, s := range map[string]*collector.Snapshot{
+		"recorded v7":       newAPI(t, simulator.Config{Dataset: dataset(t)}, everything()).fetch(t),
+		"recorded v6":       newAPI(t, simulator.Config{Dataset: dataset(t)}, everything(), pin(balena.V6)).fetch(t),
+		"hostile text":      hostileSnapshot(),
+		"nothing":           {Time: now},
+		"a device":          newAPI(t, simulator.Config{Devices: 1, Fleets: 1}, everything()).fetch(t),
+		"runs and a bit":    newAPI(t, simulator.Config{Devices: 3001, Fleets: 7, CloudFields: true}, everything()).fetch(t),
+		"only full runs":    newAPI(t, simulator.Config{Devices: 2000, Fleets: 2}, everything()).fetch(t),
+		"fleets, no device": newAPI(t, simulator.Config{Fleets: 5}, everything()).fetch(t),
+	} {
+		t.Run(name, func(t *testing.T) {
+			rendered := samples(parse(t, text(s, everything())))
+			gathered := samples(gather(t, s, everything()))
+			if diff := cmp.Diff(gathered, rendered); diff != "" {
+				t.Errorf("gathered (-) and rendered (+) differ:\n%.2000s", diff)
+			}
+			if name != "nothing" && len(rendered) == 0 {
+				t.Error("there are no samples at all")
+			}
+		})
+	}
+}
+
+func TestNoSnapshotNoSamples(t *testing.T) {
+	if families := gather(t, nil, everything()); len(families) != 0 {
+		t.Errorf("got %d families of no snapshot", len(families))
+	}
+}
+
+func TestMetricsAreNamedByTheRules(t *testing.T) {
+	s := newAPI(t, simulator.Config{Devices: 50, Fleets: 3, CloudFields: true}, everything()).fetch(t)
+	problems, err := promlint.NewWithMetricFamilies(gather(t, s, everything())).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	reserved := []string{"service", "namespace", "pod", "container", "instance", "job", "endpoint"}
+	for d := range of(s, everything()).Descriptions() {
+		for _, label := range d.Labels {
+			if slices.Contains(reserved, label) {
+				t.Errorf("%s: a label %s is what scraping adds", d.Name, label)
+			}
+		}
+		if d.Source == "" || d.Series == "" || d.Group == "" {
+			t.Errorf("%s does not say where it comes from, how many series it has, or where it belongs: %+v", d.Name, d)
+		}
+	}
+}
+
+// TestGolden holds the exposition of a few small fleets against files, one for each group and version.
+func TestGolden(t *testing.T) {
+	for _, version := range []balena.Version{balena.V7, balena.V6} {
+		some := func(c *balena.Config) { c.Include = slugs("zeta/one-dev", "admin/empty-fleet", "zeta/legacy-name") }
+		s := newAPI(t, simulator.Config{Dataset: dataset(t)}, everything(), pin(version), some).fetch(t)
+		s.Devices = slices.DeleteFunc(s.Devices, func(d collector.Device) bool { return d.Fleet == 2 && d.ID%11 != 0 })
+		byName := map[string]string{}
+		for f := range strings.SplitSeq(text(s, everything()), "# HELP ") {
+			name, _, _ := strings.Cut(f, " ")
+			byName[name] = "# HELP " + f
+		}
+		groups := map[string]*strings.Builder{}
+		for d := range of(s, everything()).Descriptions() {
+			if groups[d.Group] == nil {
+				groups[d.Group] = &strings.Builder{}
+			}
+			groups[d.Group].WriteString(byName[d.Name])
+		}
+		for group, got := range groups {
+			file := filepath.Join("testdata", fmt.Sprintf("%s.%s.txt", strings.ToLower(group), version))
+			golden(t, file, got.String())
+		}
+	}
+}
+
+// golden compares with a file, or writes it when asked to.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
+		t.Errorf("%s is not what it was (go test ./collector -update, if that is right):\n%.3000s", file, diff)
+	}
+}
