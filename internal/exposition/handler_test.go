@@ -198,9 +198,8 @@ func TestEveryScraperGetsTheTextFormat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		families, err := expfmt.NewDecoder(response.Body, expfmt.ResponseFormat(response.Header)), error(nil)
 		var family dto.MetricFamily
-		err = families.Decode(&family)
+		err = expfmt.NewDecoder(response.Body, expfmt.ResponseFormat(response.Header)).Decode(&family)
 		response.Body.Close()
 		if err != nil || family.GetName() != "live" || family.GetMetric()[0].GetGauge().GetValue() != 42 {
 			t.Errorf("%s: decoding by the answer's Content-Type %q: %v, %v",
@@ -261,12 +260,12 @@ func TestMoreRequestsThanAllowedGet503(t *testing.T) {
 	const limit = 3
 	gathering, release := make(chan bool), make(chan bool)
 	page, want := pageOf(t, 1, 1)
-	url := serve(t, HandlerOptions{Page: always(page), MaxRequests: limit,
-		Live: gatherFunc(func() ([]*dto.MetricFamily, error) {
-			gathering <- true
-			<-release
-			return nil, nil
-		})})
+	live := gatherFunc(func() ([]*dto.MetricFamily, error) {
+		gathering <- true
+		<-release
+		return nil, nil
+	})
+	url := serve(t, HandlerOptions{Page: always(page), Live: live, MaxRequests: limit})
 
 	var scrapes sync.WaitGroup
 	for range limit {
@@ -303,18 +302,18 @@ func logTo(w io.Writer) *slog.Logger {
 
 func TestWhatCouldBeGatheredIsServed(t *testing.T) {
 	page, want := pageOf(t, 1, 1)
-	live := fixed(t)
+	good := fixed(t)
+	live := gatherFunc(func() ([]*dto.MetricFamily, error) {
+		families, err := good.Gather()
+		name, counter := "broken", dto.MetricType_COUNTER
+		return append([]*dto.MetricFamily{
+			// A counter without a value: encoding fails after the lines of HELP and TYPE.
+			{Name: &name, Help: &name, Type: &counter, Metric: []*dto.Metric{{}}},
+		}, families...), errors.Join(err, errors.New("the disk is gone"))
+	})
 	var log bytes.Buffer
 	metrics := prometheus.NewPedanticRegistry()
-	handler := NewHandler(HandlerOptions{Page: always(page), Registerer: metrics, ErrorLog: logTo(&log),
-		Live: gatherFunc(func() ([]*dto.MetricFamily, error) {
-			families, err := live.Gather()
-			name, broken := "broken", dto.MetricType_COUNTER
-			return append([]*dto.MetricFamily{
-				// A counter without a value: encoding fails after the lines of HELP and TYPE.
-				{Name: &name, Help: &name, Type: &broken, Metric: []*dto.Metric{{}}},
-			}, families...), errors.Join(err, errors.New("the disk is gone"))
-		})})
+	handler := NewHandler(HandlerOptions{Page: always(page), Live: live, Registerer: metrics, ErrorLog: logTo(&log)})
 	for range 100 {
 		recorder := httptest.NewRecorder()
 		handler.ServeHTTP(recorder, httptest.NewRequest("GET", "/", nil))

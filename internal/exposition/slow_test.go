@@ -167,8 +167,8 @@ func TestAScrapeEndsSomeTime(t *testing.T) {
 func TestErrorsAreLoggedAgainAfterAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		handler := NewHandler(HandlerOptions{Page: always(nil), ErrorLog: logTo(&log),
-			Live: gatherFunc(func() ([]*dto.MetricFamily, error) { return nil, fmt.Errorf("it is %v", time.Now()) })})
+		live := gatherFunc(func() ([]*dto.MetricFamily, error) { return nil, fmt.Errorf("it is %v", time.Now()) })
+		handler := NewHandler(HandlerOptions{Page: always(nil), Live: live, ErrorLog: logTo(&log)})
 		const interval = 15 * time.Second
 		for range 3 * logInterval / interval {
 			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
@@ -212,9 +212,9 @@ func stuckServer(t *testing.T, handler http.Handler) (scrape func() net.Conn, en
 }
 
 // largePages returns pages of which nothing can be compressed.
-func largePages(n, bytes int) (pages []*Page) {
+func largePages(n, size int) (pages []*Page) {
 	random := rand.NewChaCha8([32]byte{})
-	text := make([]byte, bytes)
+	text := make([]byte, size)
 	for range n {
 		random.Read(text)
 		b := NewBuilder(1, nil)
@@ -296,7 +296,7 @@ func TestStuckScrapersOverHTTP2(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer response.Body.Close()
+		t.Cleanup(func() { response.Body.Close() })
 		if response.ProtoMajor != 2 {
 			t.Fatalf("got an answer by %s", response.Proto)
 		}
