@@ -1,9 +1,18 @@
 package chart
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/exporter-toolkit/web"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -98,4 +107,104 @@ func TestHelmTest(t *testing.T) {
 			t.Errorf("a test that can't pass, or isn't wanted, is rendered for %s", values)
 		}
 	}
+}
+
+// The script of helm test against a server that reads the web configuration of the same values. For the first value of
+// each row the script is told the truth and passes; for every other way that the server may be, it fails.
+func TestHelmTestScript(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl isn't installed: the script of helm test isn't tried")
+	}
+	const (
+		plain     = "plain"
+		tls       = "tls"
+		basicAuth = "basic-auth"
+		mutualTLS = "mutual-tls"
+	)
+	ways := map[string]string{plain: minimal, tls: ci(t, "tls"), basicAuth: ci(t, "basic-auth"), mutualTLS: ci(t, "mutual-tls")}
+	for _, test := range []struct {
+		server, script, password, metrics string
+		passes                            bool
+		says                              string
+	}{
+		{plain, plain, "", "balena_up 0", true, "serves metrics"},
+		{tls, tls, "", "balena_up 1", true, "serves metrics"},
+		{basicAuth, basicAuth, password, "balena_up 1", true, "serves metrics"},
+		{mutualTLS, mutualTLS, "", "balena_up 1", true, "serves metrics"},
+
+		{plain, plain, "", "go_goroutines 1", false, "answers without balena_up"},
+		{plain, tls, "", "balena_up 1", false, "curl"},
+		{tls, plain, "", "balena_up 1", false, "400"},
+		{tls, basicAuth, password, "balena_up 1", false, "answers 200 to a client without a password, not 401"},
+		{basicAuth, tls, "", "balena_up 1", false, "401"},
+		{basicAuth, basicAuth, "wrong", "balena_up 1", false, "401"},
+		{mutualTLS, tls, "", "balena_up 1", false, "curl"},
+	} {
+		t.Run(fmt.Sprintf("%s asked as %s %s for %s", test.server, test.script, test.password, test.metrics), func(t *testing.T) {
+			certificates := t.TempDir()
+			writeCertificate(t, certificates, "metrics-balena-exporter.iot.svc")
+			port := serveMetrics(t, ways[test.server], certificates, test.metrics)
+			output, err := runHelmTest(t, fmt.Sprintf("%s\nservice: {port: %d}\n", ways[test.script], port), certificates, test.password)
+			if (err == nil) != test.passes || !strings.Contains(output, test.says) {
+				t.Errorf("ends with %v and says\n%s", err, output)
+			}
+			if test.password != "" && strings.Contains(output, test.password) {
+				t.Errorf("shows the password:\n%s", output)
+			}
+		})
+	}
+}
+
+// password is what the hash in the values files was made of.
+const password = "an-example"
+
+// serveMetrics serves as the exporter does with these values, and gives the port.
+func serveMetrics(t *testing.T, values, certificates, metrics string) int {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "web-config.yml")
+	var text string
+	for _, secret := range all[*corev1.Secret](render(t, values)) {
+		text = string(secret.Data["web-config.yml"])
+	}
+	for _, mounted := range []string{"/etc/balena-exporter/tls", "/etc/balena-exporter/client-ca"} {
+		text = strings.ReplaceAll(text, mounted, certificates)
+	}
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, metrics)
+	}), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	served := make(chan error, 1)
+	go func() {
+		served <- web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &config}, slog.New(slog.DiscardHandler))
+	}()
+	t.Cleanup(func() {
+		if err := server.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != http.ErrServerClosed {
+			t.Error(err)
+		}
+	})
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+func runHelmTest(t *testing.T, values, certificates, password string) (output string, err error) {
+	t.Helper()
+	container := get[*corev1.Pod](t, render(t, values)).Spec.Containers[0]
+	script := container.Command[len(container.Command)-1]
+	for _, mounted := range []string{"/etc/test/ca", "/etc/test/client"} {
+		script = strings.ReplaceAll(script, mounted, certificates)
+	}
+	// The script retries what a Service may do while its pod starts; here nothing starts.
+	script = strings.ReplaceAll(script, "--retry 5", "--retry 0")
+	command := exec.Command(container.Command[0], append(container.Command[1:len(container.Command)-1], script)...)
+	command.Env = append(os.Environ(), "SERVICE_HOST=127.0.0.1", "USERNAME=prometheus", "PASSWORD="+password)
+	text, err := command.CombinedOutput()
+	return string(text), err
 }

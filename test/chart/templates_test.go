@@ -5,9 +5,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -133,7 +135,7 @@ func TestArguments(t *testing.T) {
 		{"balena: {token: t, timeout: 20s}", "--balena.timeout=20s"},
 		{"balena: {token: t, caSecret: {name: ca, key: ca.pem}}", "--balena.ca-file=/etc/balena-exporter/ca/ca.pem"},
 		{"balena: {token: t, caConfigMap: {name: ca}}", "--balena.ca-file=/etc/balena-exporter/ca/ca.crt"},
-		{minimal + `fleets: {include: '^a/"b"\d'}`, `--balena.fleet-include=^a/"b"\d`},
+		{minimal + `fleets: {include: 'a/"b"\d'}`, `--balena.fleet-include=a/"b"\d`},
 		{minimal + "fleets: {exclude: '#x: y'}", "--balena.fleet-exclude=#x: y"},
 		{minimal + "fleets: {archived: false}", "--no-balena.archived-fleets"},
 		{minimal + "collectors: {device: false}", "--no-collector.device"},
@@ -157,10 +159,29 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+// The exporter itself knows every argument that the chart gives it.
+func TestExporterKnowsTheArguments(t *testing.T) {
+	exporter := filepath.Join(t.TempDir(), "balena-exporter")
+	build := exec.Command("go", "build", "-o", exporter, "./cmd/balena-exporter")
+	build.Dir = root
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	for name, values := range valuesFiles(t) {
+		t.Run(name, func(t *testing.T) {
+			args := slices.DeleteFunc(render(t, values).args(t), func(arg string) bool { return strings.HasPrefix(arg, "--shard=") })
+			// With --version it reads the arguments, and then doesn't run.
+			if output, err := exec.Command(exporter, append(args, "--version")...).CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, output)
+			}
+		})
+	}
+}
+
 // The exporter reads the file the chart writes with exporter-toolkit: so does this.
 func TestWebConfigIsAcceptedByTheToolkit(t *testing.T) {
 	directory := t.TempDir()
-	writeCertificate(t, directory)
+	writeCertificate(t, directory, "")
 	for _, name := range []string{"tls", "cert-manager", "basic-auth", "mutual-tls", "other-namespace", "untestable"} {
 		t.Run(name, func(t *testing.T) {
 			m := render(t, ci(t, name))
@@ -221,14 +242,18 @@ func mounts(pod *corev1.PodTemplateSpec, path string) bool {
 	return false
 }
 
-// writeCertificate writes one certificate as everything that a web configuration asks for.
-func writeCertificate(t *testing.T, directory string) {
+// writeCertificate writes one certificate as everything that is asked for: of the server, of the client, and its own CA.
+func writeCertificate(t *testing.T, directory, name string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
 	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
