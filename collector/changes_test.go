@@ -1,0 +1,425 @@
+package collector_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// What is exported of a device is what its row says now: these tests change a device, refresh, and look at
+// which series came and went.
+
+// account is a small account of known devices: two fleets, of two releases each, and three devices in the first.
+func account(t *testing.T, o collector.Options) *api {
+	a := newAPI(t, simulator.Config{}, o)
+	a.Update(func(st *simulator.State) {
+		st.Organizations.Add(simulator.Organization{Name: "Org", Handle: "org"})
+		st.Architectures.Add(simulator.Architecture{Slug: "aarch64"})
+		st.DeviceTypes.Add(simulator.DeviceType{Slug: "raspberrypi4-64", Name: "Pi", ArchitectureID: 1})
+		for f := 1; f <= 2; f++ {
+			st.AddFleet(simulator.Fleet{AppName: fmt.Sprint("fleet", f), Slug: fmt.Sprint("org/fleet", f)})
+			for r := 1; r <= 2; r++ {
+				st.NewRelease(f, fmt.Sprintf("%d.%d.0", f, r))
+			}
+			st.Fleet(f).TargetReleaseID = 2*f - 1
+		}
+		for range 3 {
+			d := st.AddDevice(simulator.Device{FleetID: 1, RunningReleaseID: 1, OSVersion: "balenaOS 6.5.10", OSVariant: "prod", SupervisorVersion: "17.0.3"})
+			d.IsConnectedToVPN, d.HeartbeatState = true, "online"
+			d.LastConnectivityEvent, d.HeartbeatChangedOn = simulator.At(now), simulator.At(now)
+			d.CPUUsage, d.CPUTemp = simulator.N(42), simulator.N(61)
+			d.MemoryUsage, d.MemoryTotal, d.StorageUsage, d.StorageTotal = simulator.N(100), simulator.N(2000), simulator.N(300), simulator.N(4000)
+		}
+	})
+	return a
+}
+
+// difference is what a change did to the series: those gone, and those that came, with the values of both.
+func difference(before, after map[string]float64) (gone, came map[string]float64) {
+	gone, came = map[string]float64{}, map[string]float64{}
+	for s, v := range before {
+		if w, ok := after[s]; !ok || w != v {
+			gone[s] = v
+		}
+	}
+	for s, v := range after {
+		if w, ok := before[s]; !ok || w != v {
+			came[s] = v
+		}
+	}
+	return gone, came
+}
+
+// names are the families that series belong to.
+func names(series map[string]float64) []string {
+	found := map[string]bool{}
+	for s := range series {
+		name, _, _ := strings.Cut(s, "{")
+		found[name] = true
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// change is what a change of the account does to the exposition.
+func change(t *testing.T, a *api, o collector.Options, f func(*simulator.State)) (gone, came map[string]float64) {
+	t.Helper()
+	before := samples(gather(t, a.fetch(t), o))
+	a.Update(f)
+	return difference(before, samples(gather(t, a.fetch(t), o)))
+}
+
+func TestDeviceThatGoesOfflineLosesItsHardwareFigures(t *testing.T) {
+	o := collector.DefaultOptions()
+	a := account(t, o)
+	gone, came := change(t, a, o, func(st *simulator.State) {
+		d := st.Device(2)
+		d.IsConnectedToVPN, d.HeartbeatState = false, "offline" // the API keeps cpu_usage and the others
+	})
+	want := []string{
+		"balena_device_connected", "balena_device_cpu_temperature_celsius", "balena_device_cpu_usage_ratio", "balena_device_heartbeat_state",
+		"balena_device_memory_size_bytes", "balena_device_memory_used_bytes", "balena_device_online", "balena_device_status",
+		"balena_device_storage_size_bytes", "balena_device_storage_used_bytes", "balena_device_undervolted",
+		"balena_devices_online", "balena_fleet_devices_by_heartbeat_state", "balena_fleet_devices_by_status",
+		"balena_fleet_devices_connected", "balena_fleet_devices_online",
+	}
+	if diff := cmp.Diff(want, names(gone)); diff != "" {
+		t.Errorf("these changed or went:\n%s", diff)
+	}
+	for s := range came {
+		for _, hardware := range []string{"cpu", "memory", "storage", "undervolted"} {
+			if strings.HasPrefix(s, "balena_device_"+hardware) {
+				t.Errorf("%s is still there", s)
+			}
+		}
+	}
+}
+
+func TestDeletedDeviceDisappears(t *testing.T) {
+	o := collector.DefaultOptions()
+	a := account(t, o)
+	var uuid string
+	gone, came := change(t, a, o, func(st *simulator.State) {
+		uuid = st.Device(2).UUID
+		st.DeleteDevice(2)
+	})
+	for s := range came {
+		if strings.Contains(s, uuid) {
+			t.Errorf("%s came", s)
+		}
+	}
+	if gone[series("balena_device_online", "fleet", "org/fleet1", "uuid", uuid)] != 1 {
+		t.Error("the device is still there")
+	}
+	if n := came[series("balena_fleet_devices", "fleet", "org/fleet1")]; n != 2 {
+		t.Errorf("the fleet has %v devices, want 2", n)
+	}
+}
+
+func TestRenamedDeviceChangesOnlyItsInfo(t *testing.T) {
+	o := collector.DefaultOptions()
+	a := account(t, o)
+	gone, came := change(t, a, o, func(st *simulator.State) { st.Device(2).Name = "renamed" })
+	if want := []string{"balena_device_info"}; !slices.Equal(names(gone), want) || !slices.Equal(names(came), want) {
+		t.Errorf("these went: %v\nthese came: %v", names(gone), names(came))
+	}
+
+	o.DeviceNames = false
+	gone, came = change(t, a, o, func(st *simulator.State) { st.Device(2).Name = "renamed again" })
+	if len(gone)+len(came) != 0 {
+		t.Errorf("without names, these went: %v\nthese came: %v", names(gone), names(came))
+	}
+}
+
+func TestMovedDeviceLeavesNoGhost(t *testing.T) {
+	o := collector.DefaultOptions()
+	a := account(t, o)
+	var uuid string
+	gone, came := change(t, a, o, func(st *simulator.State) {
+		st.Device(2).FleetID = 2
+		uuid = st.Device(2).UUID
+	})
+	after := samples(gather(t, a.fetch(t), o))
+	for s := range after {
+		if strings.Contains(s, uuid) && strings.Contains(s, "org/fleet1") {
+			t.Errorf("%s is a ghost", s)
+		}
+	}
+	if gone[series("balena_device_online", "fleet", "org/fleet1", "uuid", uuid)] != 1 || came[series("balena_device_online", "fleet", "org/fleet2", "uuid", uuid)] != 1 {
+		t.Error("the device did not move")
+	}
+	if n := came[series("balena_fleet_devices", "fleet", "org/fleet2")]; n != 1 {
+		t.Errorf("the new fleet has %v devices, want 1", n)
+	}
+}
+
+func TestUnknownWordsAreStatesOfTheirOwn(t *testing.T) {
+	o := everything()
+	s := &collector.Snapshot{
+		Time:   now,
+		Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet", Name: "fleet", LatestRelease: collector.Release{ID: 1, Status: "exploded"}}},
+		Devices: []collector.Device{{
+			ID: 1, UUID: "u", Status: "dreaming", HeartbeatState: "irregular", UpdateStatus: "pondering",
+		}},
+		Services: []collector.Service{{DeviceID: 1, Name: "main", Status: "Levitating"}},
+	}
+	got := samples(gather(t, s, o))
+	for _, want := range []string{
+		series("balena_fleet_devices_by_status", "fleet", "org/fleet", "status", "dreaming"),
+		series("balena_fleet_devices_by_heartbeat_state", "fleet", "org/fleet", "state", "irregular"),
+		series("balena_fleet_devices_by_update_status", "fleet", "org/fleet", "update_status", "pondering"),
+		series("balena_fleet_latest_release_status", "fleet", "org/fleet", "status", "exploded"),
+		series("balena_fleet_service_devices", "fleet", "org/fleet", "service_name", "main", "status", "Levitating"),
+		series("balena_device_status", "fleet", "org/fleet", "uuid", "u", "status", "dreaming"),
+		series("balena_device_heartbeat_state", "fleet", "org/fleet", "uuid", "u", "state", "irregular"),
+		series("balena_device_update_status", "fleet", "org/fleet", "uuid", "u", "update_status", "pondering"),
+		series("balena_device_service_status", "fleet", "org/fleet", "uuid", "u", "service_name", "main", "status", "Levitating"),
+	} {
+		if got[want] != 1 {
+			t.Errorf("%s is %v, want 1", want, got[want])
+		}
+	}
+	if n, ok := got[series("balena_fleet_devices_by_status", "fleet", "org/fleet", "status", "operational")]; !ok || n != 0 {
+		t.Error("a known state that no device is in is not 0")
+	}
+}
+
+// TestRollout follows a new target release from its choice to the last device, one of which refuses it, in
+// the queries that the README gives for it.
+func TestRollout(t *testing.T) {
+	o := everything()
+	a := account(t, o)
+
+	type progress struct {
+		target            string // release_version
+		onTarget          float64
+		status            map[string]float64 // devices by update_status, zeros left out
+		byRelease         map[string]float64
+		downloadProgress  float64 // of device 1
+		servicesOnDevice1 []string
+	}
+	look := func() progress {
+		p := progress{status: map[string]float64{}, byRelease: map[string]float64{}}
+		for _, f := range gather(t, a.fetch(t), o) {
+			for _, m := range f.Metric {
+				label := map[string]string{}
+				for _, l := range m.Label {
+					label[l.GetName()] = l.GetValue()
+				}
+				if label["fleet"] != "org/fleet1" {
+					continue
+				}
+				value := m.GetGauge().GetValue()
+				switch f.GetName() {
+				case "balena_fleet_target_release_info":
+					p.target = label["release_version"]
+				case "balena_fleet_devices_on_target_release":
+					p.onTarget = value
+				case "balena_fleet_devices_by_update_status":
+					if value > 0 {
+						p.status[label["update_status"]] = value
+					}
+				case "balena_fleet_devices_by_release":
+					p.byRelease[label["release_version"]] = value
+				case "balena_device_update_progress_ratio":
+					p.downloadProgress = value
+				case "balena_device_service_status":
+					p.servicesOnDevice1 = append(p.servicesOnDevice1, label["service_name"]+" "+label["status"])
+				}
+			}
+		}
+		return p
+	}
+	expect := func(step string, want progress) {
+		t.Helper()
+		if diff := cmp.Diff(want, look(), cmp.AllowUnexported(progress{})); diff != "" {
+			t.Errorf("%s:\n%s", step, diff)
+		}
+	}
+
+	a.Update(func(st *simulator.State) {
+		st.Services.Add(simulator.Service{FleetID: 1, Name: "main"})
+		for r := 1; r <= 2; r++ {
+			st.Images.Add(simulator.Image{ServiceID: 1, ReleaseID: r})
+		}
+		st.Installs.Add(simulator.Install{DeviceID: 1, ImageID: 1, ReleaseID: 1, Status: "Running"})
+	})
+	expect("before", progress{
+		target: "1.1.0", onTarget: 3, status: map[string]float64{"none": 3}, byRelease: map[string]float64{"1.1.0": 3},
+		servicesOnDevice1: []string{"main Running"},
+	})
+
+	a.Update(func(st *simulator.State) { st.Fleet(1).TargetReleaseID = 2 })
+	expect("a new target", progress{
+		target: "1.2.0", onTarget: 0, status: map[string]float64{"none": 3}, byRelease: map[string]float64{"1.1.0": 3},
+		servicesOnDevice1: []string{"main Running"},
+	})
+
+	a.Update(func(st *simulator.State) {
+		d := st.Device(1)
+		d.UpdateStatus, d.Status, d.DownloadProgress = "downloading", "Downloading", simulator.N(50)
+		st.Installs.Add(simulator.Install{DeviceID: 1, ImageID: 2, ReleaseID: 2, Status: "Downloading", DownloadProgress: simulator.N(50)})
+	})
+	expect("one downloads", progress{
+		target: "1.2.0", onTarget: 0, status: map[string]float64{"none": 2, "downloading": 1}, byRelease: map[string]float64{"1.1.0": 3},
+		downloadProgress: 0.5, servicesOnDevice1: []string{"main Downloading", "main Running"},
+	})
+
+	a.Update(func(st *simulator.State) {
+		d := st.Device(1)
+		d.UpdateStatus, d.Status, d.DownloadProgress = "applying changes", "Idle", simulator.Number{}
+		for _, i := range st.InstallsOf(1) {
+			if i.ImageID == 2 {
+				i.Status, i.DownloadProgress = "Downloaded", simulator.Number{}
+			}
+		}
+		st.Device(2).UpdateStatus = "rejected"
+	})
+	expect("it applies, another rejects", progress{
+		target: "1.2.0", onTarget: 0, status: map[string]float64{"none": 1, "applying changes": 1, "rejected": 1}, byRelease: map[string]float64{"1.1.0": 3},
+		servicesOnDevice1: []string{"main Downloaded", "main Running"},
+	})
+
+	a.Update(func(st *simulator.State) {
+		for id := 1; id <= 3; id += 2 {
+			d := st.Device(id)
+			d.UpdateStatus, d.RunningReleaseID = "done", 2
+		}
+		for _, i := range st.InstallsOf(1) {
+			if i.ImageID == 2 {
+				i.Status = "Running"
+			} else {
+				i.Status = "deleted"
+			}
+		}
+	})
+	expect("two are done, one is not", progress{
+		target: "1.2.0", onTarget: 2, status: map[string]float64{"done": 2, "rejected": 1}, byRelease: map[string]float64{"1.1.0": 1, "1.2.0": 2},
+		servicesOnDevice1: []string{"main Running"},
+	})
+}
+
+func TestReleasesBeyondTheLimitAreOneRow(t *testing.T) {
+	o := collector.DefaultOptions()
+	o.ReleaseLimit = 2
+	s := &collector.Snapshot{Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet"}}, Releases: map[int64]collector.Release{}}
+	for r := int64(1); r <= 4; r++ {
+		s.Releases[r] = collector.Release{ID: r, Commit: fmt.Sprint("c", r), Version: fmt.Sprint(r)}
+		for range r { // release 4 runs on four devices
+			id := int64(len(s.Devices) + 1)
+			s.Devices = append(s.Devices, collector.Device{ID: id, UUID: fmt.Sprint(id), RunningRelease: r})
+		}
+	}
+	s.Devices = append(s.Devices, collector.Device{ID: 99, UUID: "99", RunningRelease: 77}) // a release nobody knows
+	got := map[string]float64{}
+	for name, v := range samples(gather(t, s, o)) {
+		if strings.HasPrefix(name, "balena_fleet_devices_by_release{") {
+			got[name] = v
+		}
+	}
+	want := map[string]float64{
+		series("balena_fleet_devices_by_release", "fleet", "org/fleet", "commit", "c4", "release_version", "4"):        4,
+		series("balena_fleet_devices_by_release", "fleet", "org/fleet", "commit", "c3", "release_version", "3"):        3,
+		series("balena_fleet_devices_by_release", "fleet", "org/fleet", "commit", "other", "release_version", "other"): 4,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPendingUpdatesOfHostOSAndSupervisor(t *testing.T) {
+	releases := map[int64]collector.Release{1: {ID: 1, Version: "6.5.10"}, 2: {ID: 2, Version: "17.0.3"}}
+	for _, test := range []struct {
+		name           string
+		device         collector.Device
+		os, supervisor string // "" for no sample
+	}{
+		{"no targets", collector.Device{OSVersion: "balenaOS 6.5.10"}, "0", "0"},
+		{"there already", collector.Device{OSTarget: 1, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 2, SupervisorVersion: "17.0.3"}, "0", "0"},
+		{"there already, in old words", collector.Device{OSTarget: 1, OSVersion: "Resin OS 6.5.10 (prod)"}, "0", "0"},
+		{"not yet", collector.Device{OSTarget: 1, OSVersion: "balenaOS 6.0.13+rev1", SupervisorTarget: 2, SupervisorVersion: "16.12.0"}, "1", "1"},
+		{"never told what it runs", collector.Device{OSTarget: 1, SupervisorTarget: 2}, "1", "1"},
+		{"a target nobody knows", collector.Device{OSTarget: 9, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 9}, "", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.device.ID, test.device.UUID = 1, "u"
+			s := &collector.Snapshot{Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}}, Releases: releases, Devices: []collector.Device{test.device}}
+			found := samples(gather(t, s, collector.DefaultOptions()))
+			for family, want := range map[string]string{"balena_device_os_update_pending": test.os, "balena_device_supervisor_update_pending": test.supervisor} {
+				got := ""
+				if v, ok := found[series(family, "fleet", "f", "uuid", "u")]; ok {
+					got = fmt.Sprint(v)
+				}
+				if got != want {
+					t.Errorf("%s is %q, want %q", family, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestTags(t *testing.T) {
+	o := collector.Options{DeviceTags: []string{"site", "cost-center", "cost center", "ünïcode", "long"}}
+	long := strings.Repeat("ü", 200)
+	s := &collector.Snapshot{
+		Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}},
+		Devices: []collector.Device{
+			{ID: 1, UUID: "tagged", Tags: []string{"A", "1", "2", "x", long}},
+			{ID: 2, UUID: "untagged"},
+		},
+	}
+	got := map[string]float64{}
+	for name, v := range samples(gather(t, s, o)) {
+		if strings.HasPrefix(name, "balena_device_tags{") {
+			got[name] = v
+		}
+	}
+	want := map[string]float64{series("balena_device_tags", "fleet", "f", "uuid", "tagged",
+		"tag_site", "A", "tag_cost_center", "1", "tag_cost_center_2", "2", "tag__n_code", "x", "tag_long", strings.Repeat("ü", 128)): 1}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestKeysOfOneNameAreOneSeries(t *testing.T) {
+	s := &collector.Snapshot{Time: now, Keys: []collector.Key{{ID: 1, Name: "ci", Expiry: 9000}, {ID: 2, Name: "ci", Expiry: 5000}, {ID: 3, Name: "me", Expiry: 7000}}}
+	want := map[string]float64{
+		series("balena_api_key_expiry_timestamp_seconds", "key_name", "ci"): 5,
+		series("balena_api_key_expiry_timestamp_seconds", "key_name", "me"): 7,
+	}
+	if diff := cmp.Diff(want, samples(gather(t, s, collector.DefaultOptions()))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// FuzzNames lets names be anything: what is exported is valid, and is the name.
+func FuzzNames(f *testing.F) {
+	for _, h := range hostile {
+		f.Add(h)
+	}
+	o := collector.Options{Devices: true, DeviceNames: true}
+	f.Fuzz(func(t *testing.T, name string) {
+		s := &collector.Snapshot{
+			Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet"}},
+			Devices: []collector.Device{{ID: 1, UUID: "u", Name: name}},
+		}
+		for _, family := range parse(t, text(s, o)) {
+			if family.GetName() != "balena_device_info" {
+				continue
+			}
+			for _, l := range family.Metric[0].Label {
+				if l.GetName() == "device_name" && l.GetValue() != strings.ToValidUTF8(name, "\uFFFD") {
+					t.Errorf("%q was exported as %q", name, l.GetValue())
+				}
+			}
+			return
+		}
+		t.Error("there is no balena_device_info")
+	})
+}
