@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -123,9 +124,12 @@ func loadRecordings(t *testing.T) []recording {
 	return all
 }
 
+// dataset is loaded once: it takes the longest of all here.
+var dataset = sync.OnceValues(func() (*Dataset, error) { return LoadDataset(os.DirFS("testdata/dataset")) })
+
 func loadDataset(t testing.TB) *Dataset {
 	t.Helper()
-	ds, err := LoadDataset(os.DirFS("testdata/dataset"))
+	ds, err := dataset()
 	if err != nil {
 		t.Fatal(err)
 	}

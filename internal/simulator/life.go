@@ -190,10 +190,21 @@ func (s *step) of(d *Device, release int) []*Install {
 	return installs
 }
 
-// download begins an update. Images are written to the end of the tick, so that it sees one state of them.
+// download begins an update. There is one install for an image on a device, whatever became of it before. New ones
+// are added at the end of the tick, which keeps the index over the table while it lasts.
 func (s *step) download(d *Device, r *Release) {
 	d.setUpdate("downloading", s.now)
+	known := make(map[int]*Install)
+	for _, r := range s.installsOf(d.ID) {
+		i := r.(*Install)
+		known[i.ImageID] = i
+	}
 	for _, image := range s.images(r) {
+		if i := known[image.ID]; i != nil {
+			i.Status, i.DownloadProgress, i.InstallDate, i.ModifiedAt = "Downloading", N(0), s.now, s.now
+			i.ReleaseID = r.ID
+			continue
+		}
 		s.added = append(s.added, &Install{
 			Row:      Row{ID: s.Installs.nextID + len(s.added), CreatedAt: s.now, ModifiedAt: s.now},
 			DeviceID: d.ID, ImageID: image.ID, ReleaseID: r.ID, Status: "Downloading", DownloadProgress: N(0), InstallDate: s.now,

@@ -24,7 +24,7 @@ func (c caller) guest() bool { return !c.user && c.device == 0 }
 // compiler turns a parsed request into closures over rows. It stops at the first error by panicking with a
 // brokenQuery or forbidden, which [world.answer] recovers.
 type compiler struct {
-	*context
+	*view
 	caller caller
 	cloud  bool
 }
@@ -187,9 +187,9 @@ func (c *compiler) follow(nav navigation, r row) []row {
 	target := schema[nav.target]
 	if nav.to == nil {
 		back := target.byName[nav.back]
-		return target.table(c.w).referrers(nav.back, func(r row) int { return int(back.get(c.context, r).n) }, r.meta().ID)
+		return target.table(c.w).referrers(nav.back, func(r row) int { return int(back.get(c.view, r).n) }, r.meta().ID)
 	}
-	v := nav.to.get(c.context, r)
+	v := nav.to.get(c.view, r)
 	if v.kind != kindRef {
 		return nil
 	}
@@ -355,7 +355,7 @@ func (l *list) appendRow(b []byte, r row) []byte {
 		}
 		b = append(b, s.key...)
 		if s.field != nil {
-			b = s.field.get(l.c.context, r).appendJSON(b)
+			b = s.field.get(l.c.view, r).appendJSON(b)
 			continue
 		}
 		b = s.appendNested(b, r)
@@ -668,7 +668,7 @@ func (c *compiler) operand(st *static, e *expr) operand {
 			panic(brokenQuery("no path through navigations"))
 		}
 		f, name := c.field(from.resource, path[0]), from.name
-		return func(s *scope) value { return f.get(c.context, s.find(name)) }
+		return func(s *scope) value { return f.get(c.view, s.find(name)) }
 	case opCount:
 		from, path := resolve(st, e.path)
 		if len(path) != 1 {

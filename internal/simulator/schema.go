@@ -2,8 +2,8 @@ package simulator
 
 import "math"
 
-// A context is what the fields of a row may depend on beside the row.
-type context struct {
+// A view is what the fields of a row depend on beside the row.
+type view struct {
 	w   *world
 	v6  bool // the words and meanings of version 6
 	now Time
@@ -14,7 +14,7 @@ type field struct {
 	name   string
 	kind   kind
 	key    []byte // `"name":`
-	get    func(*context, row) value
+	get    func(*view, row) value
 	target string // of a foreign key: the resource it points to
 	only   edition
 }
@@ -48,68 +48,68 @@ type resource struct {
 	table  func(*world) relation
 }
 
-func newField(name string, k kind, get func(*context, row) value) *field {
+func newField(name string, k kind, get func(*view, row) value) *field {
 	return &field{name: name, kind: k, key: append(appendString(nil, name), ':'), get: get}
 }
 
 // computed makes a field of row type R that depends on more than the row.
-func computed[R any](name string, k kind, get func(*context, *R) value) *field {
-	return newField(name, k, func(c *context, r row) value { return get(c, any(r).(*R)) })
+func computed[R any](name string, k kind, get func(*view, *R) value) *field {
+	return newField(name, k, func(c *view, r row) value { return get(c, any(r).(*R)) })
 }
 
 // The others make fields out of what the row holds. text is never null, word is null when empty.
 
 func text[R any](name string, get func(*R) string) *field {
-	return newField(name, kindString, func(_ *context, r row) value { return stringValue(get(any(r).(*R))) })
+	return newField(name, kindString, func(_ *view, r row) value { return stringValue(get(any(r).(*R))) })
 }
 
 func word[R any](name string, get func(*R) string) *field {
-	return newField(name, kindString, func(_ *context, r row) value { return wordValue(get(any(r).(*R))) })
+	return newField(name, kindString, func(_ *view, r row) value { return wordValue(get(any(r).(*R))) })
 }
 
 func flag[R any](name string, get func(*R) bool) *field {
-	return newField(name, kindBool, func(_ *context, r row) value { return boolValue(get(any(r).(*R))) })
+	return newField(name, kindBool, func(_ *view, r row) value { return boolValue(get(any(r).(*R))) })
 }
 
 func number[R any](name string, get func(*R) Number) *field {
-	return newField(name, kindInt, func(_ *context, r row) value { return numberValue(get(any(r).(*R))) })
+	return newField(name, kindInt, func(_ *view, r row) value { return numberValue(get(any(r).(*R))) })
 }
 
 func date[R any](name string, get func(*R) Time) *field {
-	return newField(name, kindDate, func(_ *context, r row) value { return dateValue(get(any(r).(*R))) })
+	return newField(name, kindDate, func(_ *view, r row) value { return dateValue(get(any(r).(*R))) })
 }
 
 func reference[R any](name, target string, get func(*R) int) *field {
-	f := newField(name, kindRef, func(_ *context, r row) value { return refValue(get(any(r).(*R))) })
+	f := newField(name, kindRef, func(_ *view, r row) value { return refValue(get(any(r).(*R))) })
 	f.target = target
 	return f
 }
 
 // null makes a field of the real server that the simulator has nothing to say about.
 func null(name string) *field {
-	return newField(name, kindNull, func(*context, row) value { return value{} })
+	return newField(name, kindNull, func(*view, row) value { return value{} })
 }
 
 // constant makes a reference to something that is not simulated.
 func constant(name string, id int) *field {
-	return newField(name, kindRef, func(*context, row) value { return refValue(id) })
+	return newField(name, kindRef, func(*view, row) value { return refValue(id) })
 }
 
 func id() *field {
-	return newField("id", kindInt, func(_ *context, r row) value { return intValue(int64(r.meta().ID)) })
+	return newField("id", kindInt, func(_ *view, r row) value { return intValue(int64(r.meta().ID)) })
 }
 
 func createdAt() *field {
-	return newField("created_at", kindDate, func(_ *context, r row) value { return dateValue(r.meta().CreatedAt) })
+	return newField("created_at", kindDate, func(_ *view, r row) value { return dateValue(r.meta().CreatedAt) })
 }
 
 func modifiedAt() *field {
-	return newField("modified_at", kindDate, func(_ *context, r row) value { return dateValue(r.meta().ModifiedAt) })
+	return newField("modified_at", kindDate, func(_ *view, r row) value { return dateValue(r.meta().ModifiedAt) })
 }
 
 // actor is made up from the id; version 6 shows it as a bare number.
 func actor(first int) *field {
-	return newField("actor", kindRef, func(c *context, r row) value {
+	return newField("actor", kindRef, func(c *view, r row) value {
 		n := first + r.meta().ID
 		if c.v6 {
 			return intValue(int64(n))
@@ -266,8 +266,8 @@ func newSchema() map[string]*resource {
 				word("status", func(d *Device) string { return d.Status }),
 				word("os_version", func(d *Device) string { return d.OSVersion }),
 				word("os_variant", func(d *Device) string { return d.OSVariant }),
-				computed("overall_status", kindString, func(c *context, d *Device) value { return stringValue(c.overallStatus(d)) }),
-				computed("overall_progress", kindInt, func(c *context, d *Device) value { return numberValue(c.overallProgress(d)) }),
+				computed("overall_status", kindString, func(c *view, d *Device) value { return stringValue(c.overallStatus(d)) }),
+				computed("overall_progress", kindInt, func(c *view, d *Device) value { return numberValue(c.overallProgress(d)) }),
 				word("supervisor_version", func(d *Device) string { return d.SupervisorVersion }),
 				number("provisioning_progress", func(d *Device) Number { return d.ProvisioningProgress }),
 				word("provisioning_state", func(d *Device) string { return d.ProvisioningState }),
@@ -357,12 +357,12 @@ func newSchema() map[string]*resource {
 
 // targetRelease is the pin, else on version 7 the fleet's target.
 func targetRelease() *field {
-	f := computed("should_be_running__release", kindRef, func(c *context, d *Device) value { return refValue(c.targetRelease(d)) })
+	f := computed("should_be_running__release", kindRef, func(c *view, d *Device) value { return refValue(c.targetRelease(d)) })
 	f.target = "release"
 	return f
 }
 
-func (c *context) targetRelease(d *Device) int {
+func (c *view) targetRelease(d *Device) int {
 	if c.v6 {
 		return d.PinnedReleaseID
 	}
@@ -380,7 +380,7 @@ func (w *world) targetRelease(d *Device) int {
 }
 
 // overallStatus computes the status as the real server does; the first rule that applies wins.
-func (c *context) overallStatus(d *Device) string {
+func (c *view) overallStatus(d *Device) string {
 	heard := d.HeartbeatState == "online" || d.HeartbeatState == "timeout"
 	switch {
 	case d.IsInactive:
@@ -417,7 +417,7 @@ func (w *world) installsOf(device int) []row {
 	return w.Installs.referrers("device", func(r row) int { return r.(*Install).DeviceID }, device)
 }
 
-func (c *context) overallProgress(d *Device) Number {
+func (c *view) overallProgress(d *Device) Number {
 	switch {
 	case d.ProvisioningProgress.valid:
 		return d.ProvisioningProgress

@@ -378,7 +378,7 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 			buffer = buffers.Get().(*[]byte)
 			body = *buffer
 		}
-		c := &compiler{context: &context{w: s.world, v6: version == "v6", now: now}, caller: who, cloud: s.cfg.CloudFields}
+		c := &compiler{view: &view{w: s.world, v6: version == "v6", now: now}, caller: who, cloud: s.cfg.CloudFields}
 		body, err = s.world.answer(body, c, q)
 	}
 	switch err.(type) {
