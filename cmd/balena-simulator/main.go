@@ -14,6 +14,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -139,18 +140,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		IdleTimeout:       simulator.IdleTimeout,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	served := make(chan error, 1)
-	go func() {
-		if o.certFile != "" {
-			served <- srv.ServeTLS(listener, o.certFile, o.keyFile)
-		} else {
-			served <- srv.Serve(listener)
-		}
-	}()
-	scheme := "http"
+	scheme, serve := "http", srv.Serve
 	if o.certFile != "" {
-		scheme = "https"
+		scheme, serve = "https", func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+		cert, err := tls.LoadX509KeyPair(o.certFile, o.keyFile)
+		if err != nil {
+			return fmt.Errorf("--tls-cert-file: %w", err)
+		}
+		srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
 	}
+	served := make(chan error, 1)
+	go func() { served <- serve(listener) }()
 	level.Info(logger).Log("msg", "serving a simulated balena API", "url", scheme+"://"+listener.Addr().String(),
 		"version", version.Version)
 
