@@ -50,7 +50,7 @@ until_answers() {
 	done
 }
 
-"$bin/balena-simulator" --web.listen-address="127.0.0.1:$simulator_port" --token="$token" \
+"$bin/balena-simulator" --listen-address="127.0.0.1:$simulator_port" --token="$token" \
 	${DEVICES:+--devices="$DEVICES"} ${FLEETS:+--fleets="$FLEETS"} &
 simulator=$!
 until_answers "$simulator_port" / HTTP/

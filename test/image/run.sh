@@ -42,7 +42,7 @@ for image in balena-exporter balena-simulator; do
 	[[ $said == "$image, version $(cat VERSION) "* ]] || fail "$image --version does not say the version"
 done
 
-"${in_image[@]}" "$root/balena-simulator" /bin/balena-simulator --web.listen-address=127.0.0.1:8085 --token=test &
+"${in_image[@]}" "$root/balena-simulator" /bin/balena-simulator --listen-address=127.0.0.1:8085 --token=test &
 until_true $! get http://127.0.0.1:8085/ping
 BALENA_TOKEN=test BALENA_API_URL=http://127.0.0.1:8085 "${in_image[@]}" "$root/balena-exporter" /bin/balena-exporter &
 exporter=$!

@@ -8,6 +8,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -105,9 +106,12 @@ func TestPromtoolFindsNothing(t *testing.T) {
 	exporter := start(t, hostileFleets(t))
 	body, _ := exporter.scrape(t, "*/*", "identity")
 
-	promtool := exec.CommandContext(t.Context(), "go", "tool", "promtool", "check", "metrics")
-	// Of the service discoveries, which promtool links for checking configurations, nothing is needed here.
-	promtool.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -tags=remove_all_sd")
+	root := filepath.Join("..", "..")
+	build := exec.CommandContext(t.Context(), "make", "-C", root, "bin/tools/promtool")
+	if said, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building promtool: %v\n%s", err, said)
+	}
+	promtool := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "tools", "promtool"), "check", "metrics")
 	promtool.Stdin = bytes.NewReader(body)
 	if said, err := promtool.CombinedOutput(); err != nil || len(said) > 0 {
 		t.Errorf("promtool check metrics: %v\n%s", err, said)
@@ -119,16 +123,14 @@ var inAnyOrder = cmp.Transformer("sorted", func(list []string) []string { return
 
 // hostileFleets returns the address of a balena API where each of the names is the name of a fleet and of its only device.
 func hostileFleets(t *testing.T) string {
-	sim, err := simulator.New(simulator.Config{Fleets: len(names), Devices: len(names), Seed: 1, Tokens: []string{token}})
+	sim, err := simulator.New(simulator.Config{Tokens: []string{token}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	sim.Update(func(state *simulator.State) {
-		devices := state.Devices.All()
-		for i, fleet := range state.Fleets.All() {
-			fleet.AppName = names[i].called
-			devices[i].FleetID = fleet.ID
-			devices[i].Name = names[i].called
+		for i, name := range names {
+			fleet := state.AddFleet(simulator.Fleet{AppName: name.called, Slug: fmt.Sprint("acme/", i)})
+			state.AddDevice(simulator.Device{FleetID: fleet.ID, Name: name.called})
 		}
 	})
 	api := httptest.NewServer(sim)
