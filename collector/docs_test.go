@@ -1,0 +1,89 @@
+package collector_test
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/balena-exporter/balena-exporter/collector"
+)
+
+const catalogueFile = "../docs/metrics.md"
+
+// TestCatalogueIsDocumented holds the tables of docs/metrics.md against the code; -update writes them anew.
+func TestCatalogueIsDocumented(t *testing.T) {
+	documented, err := os.ReadFile(catalogueFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := regexp.MustCompile(`(?s)(<!-- table: ([^>]+) -->\n).*?(<!-- end -->)`)
+	found := map[string]bool{}
+	got := table.ReplaceAllStringFunc(string(documented), func(part string) string {
+		m := table.FindStringSubmatch(part)
+		found[m[2]] = true
+		return m[1] + markdown(m[2]) + m[3]
+	})
+	for _, d := range collector.Catalogue() {
+		if !found[d.Group] {
+			t.Errorf("%s has no table for the group %s", catalogueFile, d.Group)
+			found[d.Group] = true
+		}
+	}
+	golden(t, catalogueFile, got)
+}
+
+// TestDocumentedQueriesUseWhatThereIs finds names of metrics in the documentation that no metric has.
+func TestDocumentedQueriesUseWhatThereIs(t *testing.T) {
+	known := map[string]bool{"balena_exporter_build_info": true}
+	for _, d := range collector.Catalogue() {
+		known[d.Name] = true
+		if d.Type == "histogram" {
+			for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+				known[d.Name+suffix] = true
+			}
+		}
+	}
+	name := regexp.MustCompile(`\bbalena_[a-z0-9_]*[a-z0-9]\b`)
+	for _, file := range []string{catalogueFile, "../README.md", "../docs/scaling.md"} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range name.FindAllString(string(content), -1) {
+			if !known[m] && !strings.HasPrefix(m, "balena_exporter_web") {
+				t.Errorf("%s speaks of %s, which does not exist", file, m)
+			}
+		}
+	}
+}
+
+// markdown writes a group of the catalogue as a table.
+func markdown(group string) string {
+	var b strings.Builder
+	b.WriteString("| metric | labels | meaning | source | series |\n|---|---|---|---|---|\n")
+	for _, d := range collector.Catalogue() {
+		if d.Group != group {
+			continue
+		}
+		name := "`" + d.Name + "`"
+		if d.Type != "gauge" {
+			name += " (" + d.Type + ")"
+		}
+		labels := "–"
+		if len(d.Labels) > 0 {
+			labels = strings.ReplaceAll("`"+strings.Join(d.Labels, "`, `")+"`", "`tag__`", "`tag_…`")
+		}
+		meaning := d.Help
+		if d.Only != "" {
+			meaning += " **Only on " + d.Only + ".**"
+		}
+		source := "the exporter"
+		if d.Source != "" {
+			source = "`" + d.Source + "`"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", name, labels, meaning, source, d.Series)
+	}
+	return b.String()
+}
