@@ -174,6 +174,27 @@ func TestPlainRules(t *testing.T) {
 	checkGenerated(t, root+"/deploy/prometheus/rules/balena-exporter.yml", append([]byte(deployHeader), rules...))
 }
 
+// Grafana without the sidecar takes the same dashboards as files.
+func TestPlainDashboards(t *testing.T) {
+	const plainDir = root + "/deploy/grafana/dashboards/"
+	inChart := map[string]bool{}
+	for _, file := range loadChart(t).Files {
+		if name, found := strings.CutPrefix(file.Name, "files/dashboards/"); found {
+			inChart[name] = true
+			checkGenerated(t, plainDir+name, file.Data)
+		}
+	}
+	paths, err := filepath.Glob(plainDir + "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		if !inChart[filepath.Base(path)] {
+			t.Errorf("%s isn't in the chart", path)
+		}
+	}
+}
+
 // kubectl apply -k needs every file it names, and has to name every file.
 func TestKustomizations(t *testing.T) {
 	for directory, elsewhere := range map[string][]string{"kubernetes": nil, "prometheus-operator": {"../kubernetes"}} {

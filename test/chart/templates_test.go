@@ -159,14 +159,21 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-// The exporter itself knows every argument that the chart gives it.
-func TestExporterKnowsTheArguments(t *testing.T) {
+// buildExporter builds the exporter of this tree.
+func buildExporter(t *testing.T) string {
+	t.Helper()
 	exporter := filepath.Join(t.TempDir(), "balena-exporter")
 	build := exec.Command("go", "build", "-o", exporter, "./cmd/balena-exporter")
 	build.Dir = root
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
+	return exporter
+}
+
+// The exporter itself knows every argument that the chart gives it.
+func TestExporterKnowsTheArguments(t *testing.T) {
+	exporter := buildExporter(t)
 	for name, values := range valuesFiles(t) {
 		t.Run(name, func(t *testing.T) {
 			args := slices.DeleteFunc(render(t, values).args(t), func(arg string) bool { return strings.HasPrefix(arg, "--shard=") })
