@@ -3,6 +3,7 @@ package exposition
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -339,6 +340,31 @@ func (d *discard) WriteHeader(int)     {}
 func (d *discard) Write(p []byte) (int, error) {
 	d.bytes += int64(len(p))
 	return len(p), nil
+}
+
+// leaving is a ResponseWriter of a client that goes away after the first write.
+type leaving struct {
+	discard
+	leave context.CancelFunc
+}
+
+func (l *leaving) Write(p []byte) (int, error) {
+	l.leave()
+	return l.discard.Write(p)
+}
+
+func TestNothingIsMadeForAScraperThatIsGone(t *testing.T) {
+	handler := NewHandler(HandlerOptions{Page: always(largePages(1, 10*writeBytes)[0])})
+	for _, acceptEncoding := range []string{"gzip", "identity"} {
+		ctx, leave := context.WithCancel(t.Context())
+		request := httptest.NewRequestWithContext(ctx, "GET", "/", nil)
+		request.Header.Set("Accept-Encoding", acceptEncoding)
+		w := &leaving{discard{header: http.Header{}}, leave}
+		handler.ServeHTTP(w, request)
+		if w.bytes == 0 || w.bytes > writeBytes {
+			t.Errorf("%s: %d bytes were written, want one write", acceptEncoding, w.bytes)
+		}
+	}
 }
 
 // A scrape allocates what the live part and its buffers take, whatever the page's size.
