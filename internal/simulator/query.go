@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"cmp"
+	"iter"
 	"math"
 	"slices"
 	"strconv"
@@ -83,6 +84,9 @@ func (w *world) answer(b []byte, c *compiler, r *request) (_ []byte, err error) 
 	}
 	l := c.list(res, &o)
 	access := c.access(res)
+	if r.count && r.via == "" && !r.hasID {
+		return appendCount(b, l.count(res.table(w), access)), nil
+	}
 	var rows []row
 	if r.hasID {
 		if found := res.table(w).find(r.id); found != nil && access(found) && l.matches(found) {
@@ -289,37 +293,55 @@ func (l *list) matches(r row) bool {
 
 // scan returns the rows of a table that match, sorted and cut.
 func (l *list) scan(t relation, access func(row) bool) []row {
-	var rows []row
-	var s scope
-	enough := -1
+	enough := math.MaxInt
 	if l.byID && l.top >= 0 {
 		enough = l.skip + l.top
 	}
-	visit := func(r row) bool {
-		if enough >= 0 && len(rows) >= enough {
-			return false
+	var rows []row
+	for r := range l.matching(t, access) {
+		if len(rows) >= enough {
+			break
 		}
-		s.row = r
-		if access(r) && (l.filter == nil || l.filter(&s) == yes) {
-			rows = append(rows, r)
-		}
-		return true
+		rows = append(rows, r)
 	}
-	if l.ids != nil {
-		for _, id := range l.ids {
-			if r := t.find(id); r != nil {
-				visit(r)
-			}
+	return l.cut(rows)
+}
+
+// count returns how many rows match.
+func (l *list) count(t relation, access func(row) bool) int {
+	n := 0
+	for range l.matching(t, access) {
+		n++
+	}
+	return n
+}
+
+// matching yields the rows of a table that match, by ascending id.
+func (l *list) matching(t relation, access func(row) bool) iter.Seq[row] {
+	return func(yield func(row) bool) {
+		var s scope
+		visit := func(r row) bool {
+			s.row = r
+			return !access(r) || l.filter != nil && l.filter(&s) != yes || yield(r)
 		}
-	} else {
+		if l.ids != nil {
+			for _, id := range l.ids {
+				if r := t.find(id); r != nil && !visit(r) {
+					return
+				}
+			}
+			return
+		}
 		start := 0
 		if l.after > math.MinInt && l.after < math.MaxInt {
 			start = t.search(l.after + 1)
 		}
-		for i := start; i < t.Len() && visit(t.at(i)); i++ {
+		for i := start; i < t.Len(); i++ {
+			if !visit(t.at(i)) {
+				return
+			}
 		}
 	}
-	return l.cut(rows)
 }
 
 // cut sorts the rows and applies $skip and $top. It may sort the slice it is given.
@@ -620,8 +642,17 @@ func (c *compiler) any(st *static, e *expr) predicate {
 	c.resource(nav.target)
 	inner := c.predicate(&static{name: e.variable, resource: schema[nav.target], up: st}, e.args[0])
 	variable := from.name
+	var referring map[int]bool // the ids that match, once it pays to know them all
+	asked, self := 0, nav.to == nil && closed(e.args[0], e.variable)
 	return func(s *scope) truth {
-		rows := c.follow(nav, s.find(variable))
+		r := s.find(variable)
+		if asked++; self && asked > manyRows {
+			if referring == nil {
+				referring = c.referring(nav, e.variable, inner)
+			}
+			return truthOf(referring[r.meta().ID])
+		}
+		rows := c.follow(nav, r)
 		in := scope{name: e.variable, up: s}
 		for _, r := range rows {
 			in.row = r
@@ -631,6 +662,40 @@ func (c *compiler) any(st *static, e *expr) predicate {
 		}
 		return no
 	}
+}
+
+// manyRows is how often a condition on the rows that refer to a row is looked up row by row; after that all rows of
+// the other table are looked at once.
+const manyRows = 100
+
+// referring returns the ids that are referred to by any row that matches.
+func (c *compiler) referring(nav navigation, variable string, matches predicate) map[int]bool {
+	target := schema[nav.target]
+	table, back := target.table(c.w), target.byName[nav.back]
+	ids := make(map[int]bool)
+	s := scope{name: variable}
+	for i := range table.Len() {
+		if s.row = table.at(i); matches(&s) == yes {
+			ids[int(back.get(c.view, s.row).n)] = true
+		}
+	}
+	return ids
+}
+
+// closed says whether a condition depends on no other variables than these.
+func closed(e *expr, variables ...string) bool {
+	if e.path != nil && (len(e.path) == 1 || !slices.Contains(variables, e.path[0])) {
+		return false
+	}
+	if e.op == opAny {
+		variables = append(slices.Clip(variables), e.variable)
+	}
+	for _, a := range e.args {
+		if !closed(a, variables...) {
+			return false
+		}
+	}
+	return true
 }
 
 // resolve finds the scope that a path starts from: a variable's or the innermost, and what is left of the path.

@@ -183,6 +183,30 @@ func TestQueries(t *testing.T) {
 	}
 }
 
+// TestManyRows: conditions on other rows are looked up in another way when there are many of them.
+func TestManyRows(t *testing.T) {
+	_, srv := newSimulator(t, Config{Devices: 3 * manyRows, Fleets: 3, Seed: 1}, nil)
+	for _, condition := range []string{
+		"image_install/any(i:i/status%20eq%20'exited')",
+		"id%20eq%207%20or%20image_install/any(i:i/status%20eq%20'exited'%20and%20i/id%20gt%20100)",
+		"not(device_tag/any(t:t/tag_key%20eq%20'site'))",
+		"device_tag/any(t:t/tag_key%20eq%20'owner'%20and%20id%20gt%20150)",
+		"device_tag/any(id:id%20gt%20150)",
+		"image_install/any(i:i/installs__image/any(m:m/is_a_build_of__service/any(s:s/service_name%20eq%20'telemetry')))",
+	} {
+		var one []string
+		for id := 1; id <= 3*manyRows; id++ {
+			if _, body := get(t, srv, fmt.Sprintf("/v7/device(%d)?$select=id&$filter=%s", id, condition)); body != `{"d":[]}` {
+				one = append(one, fmt.Sprintf(`{"id":%d}`, id))
+			}
+		}
+		want := `{"d":[` + strings.Join(one, ",") + `]}`
+		if _, body := get(t, srv, "/v7/device?$select=id&$orderby=id%20asc&$filter="+condition); body != want || len(one) == 0 {
+			t.Errorf("%s: all at once %s, one by one %s", condition, body, want)
+		}
+	}
+}
+
 func TestRefusedQueries(t *testing.T) {
 	_, srv := newSimulator(t, Config{}, smallAccount)
 	malformed := func(target string) string { return fmt.Sprintf("%q", "Malformed url: '"+target+"'") }
@@ -328,6 +352,25 @@ func TestChangesTouchWhatTheyChange(t *testing.T) {
 	})
 	if _, got := get(t, srv, "/v7/device?$select=id&$orderby=id%20asc"); got != `{"d":[{"id":3},{"id":4}]}` {
 		t.Errorf("devices without the deleted fleet's: %s", got)
+	}
+}
+
+// TestFarIDs: ids may lie anywhere.
+func TestFarIDs(t *testing.T) {
+	_, srv := newSimulator(t, Config{}, func(st *State) {
+		st.AddFleet(Fleet{Row: Row{ID: 2_000_000_000}})
+		st.AddFleet(Fleet{Row: Row{ID: 5}})
+		st.AddDevice(Device{Row: Row{ID: 1_999_999_999}, FleetID: 2_000_000_000})
+		st.AddDevice(Device{Row: Row{ID: 3}, FleetID: 5})
+		st.AddDevice(Device{FleetID: 2_000_000_000})
+	})
+	for target, want := range map[string]string{
+		"device?$select=id&$filter=id%20gt%203&$orderby=id%20asc":               `[{"id":1999999999},{"id":2000000000}]`,
+		"application?$select=id&$expand=owns__device/$count&$orderby=id%20desc": `[{"owns__device":2,"id":2000000000},{"owns__device":1,"id":5}]`,
+	} {
+		if _, body := get(t, srv, "/v7/"+target); body != `{"d":`+want+`}` {
+			t.Errorf("%s: %s, want %s", target, body, want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"math"
 	"slices"
 	"sort"
 	"sync"
@@ -37,7 +38,7 @@ type Table[R comparable, P rowPointer[R]] struct {
 	now    func() Time
 
 	mu    sync.Mutex // guards index, which readers build as they need it
-	index map[string]map[int][]row
+	index map[string]*index
 }
 
 // Get returns the row with the id, or nil. Inside an update its fields may be set.
@@ -183,33 +184,67 @@ func (t *Table[R, P]) find(id int) row {
 func (t *Table[R, P]) referrers(name string, key func(row) int, id int) []row {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	byID, ok := t.index[name]
+	x, ok := t.index[name]
 	if !ok {
-		byID = t.group(key)
+		x = newIndex(t, key)
 		if t.index == nil {
-			t.index = make(map[string]map[int][]row)
+			t.index = make(map[string]*index)
 		}
-		t.index[name] = byID
+		t.index[name] = x
 	}
-	return byID[id]
+	return x.rows(id)
 }
 
-// group sorts the rows by foreign key into one slab: counting first keeps it at one allocation for a million rows.
-func (t *Table[R, P]) group(key func(row) int) map[int][]row {
-	count := make(map[int]int)
-	for _, p := range t.rows {
-		count[key(p)]++
-	}
-	slab := make([]row, len(t.rows))
-	byID := make(map[int][]row, len(count))
-	for _, p := range t.rows {
-		id := key(p)
-		rows, ok := byID[id]
-		if !ok {
-			n := count[id]
-			rows, slab = slab[:0:n], slab[n:]
+// An index finds the rows of a table by a foreign key. It is made anew after each change of the table, and so must
+// be cheap to make: rows are sorted by counting.
+type index struct {
+	starts []int32 // the rows of id are sorted[starts[id]:starts[id+1]]
+	sorted []row
+	sparse map[int][]row // instead, where ids are few and far between
+}
+
+func newIndex(t relation, key func(row) int) *index {
+	last := 0
+	for i := range t.Len() {
+		id := key(t.at(i))
+		last = max(last, id)
+		if id < 0 {
+			last = math.MaxInt
+			break
 		}
-		byID[id] = append(rows, p)
 	}
-	return byID
+	x := &index{}
+	if last > 4*t.Len()+1000 && last > 1<<20 {
+		x.sparse = make(map[int][]row)
+		for i := range t.Len() {
+			r := t.at(i)
+			x.sparse[key(r)] = append(x.sparse[key(r)], r)
+		}
+		return x
+	}
+	// Counted one place too far, so that the second pass, which moves each start on, leaves them where they belong.
+	x.starts, x.sorted = make([]int32, last+3), make([]row, t.Len())
+	for i := range t.Len() {
+		x.starts[key(t.at(i))+2]++
+	}
+	for id := range last + 2 {
+		x.starts[id+1] += x.starts[id]
+	}
+	for i := range t.Len() {
+		r := t.at(i)
+		next := &x.starts[key(r)+1]
+		x.sorted[*next] = r
+		*next++
+	}
+	return x
+}
+
+func (x *index) rows(id int) []row {
+	if x.sparse != nil {
+		return x.sparse[id]
+	}
+	if id < 0 || id+1 >= len(x.starts) {
+		return nil
+	}
+	return x.sorted[x.starts[id]:x.starts[id+1]]
 }
