@@ -1,13 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/url"
 	"os"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -85,6 +85,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		include     = app.Flag("balena.fleet-include", "Regular expression of the slugs of the fleets to export, anchored at both ends.").String()
 		exclude     = app.Flag("balena.fleet-exclude", "Regular expression of the slugs of the fleets not to export, anchored at both ends.").String()
 		archived    = app.Flag("balena.archived-fleets", "Export archived fleets, too.").Default("true").Bool()
+		shard       = app.Flag("shard", "Part of the devices to export, as INDEX/COUNT with INDEX from 0: several exporters divide an account by the beginning of devices' uuids.").Default("0/1").String()
 		allowHTTP   = app.Flag("balena.allow-http", "Send the token over plain HTTP to a host other than this one.").Bool()
 		thresholds  = app.Flag("collector.fleet.disconnected-thresholds", "Times in seconds for balena_fleet_devices_disconnected_longer_than, separated by commas.").Default("3600,86400,604800,2592000").String()
 		deviceNames = app.Flag("collector.device.name", "Export the names of devices.").Default("true").Bool()
@@ -106,6 +107,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Flag("log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]").Default("info").EnumVar(&c.logLevel, "debug", "info", "warn", "error")
 	app.Flag("log.format", "Output format of log messages. One of: [logfmt, json]").Default("logfmt").EnumVar(&c.logFormat, "logfmt", "json")
 
+	nameValues(app)
 	if _, err := app.Parse(args); err != nil {
 		return nil, fmt.Errorf("%w; see --help", err)
 	}
@@ -132,6 +134,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 			Include:        check.pattern("--balena.fleet-include", *include),
 			Exclude:        check.pattern("--balena.fleet-exclude", *exclude),
 			ArchivedFleets: *archived,
+			Shard:          check.shard(*shard),
 			SlowInterval:   check.positive("--balena.slow-interval", *slow),
 		},
 	}
@@ -149,6 +152,9 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		check.fail("--balena.max-staleness is %s, less than the interval of %s: data would disappear between refreshes", c.maxStaleness, c.interval)
 	}
 	c.client.Keep = c.maxStaleness
+	if c.maxStaleness < 2*c.interval {
+		c.warnings = append(c.warnings, fmt.Sprintf("a maximal staleness of %s is short: one refresh that fails or is slow makes all data disappear for a while", c.maxStaleness))
+	}
 	if c.interval < shortInterval {
 		c.warnings = append(c.warnings, fmt.Sprintf("an interval of %s is short: devices tell of their state every few minutes, and the API may limit the rate", c.interval))
 	}
@@ -160,12 +166,44 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	check.within("--web.max-requests", c.maxRequests, 0, 1<<30)
 	check.telemetryPath(c.telemetryPath)
 	if err := web.Validate(*c.web.WebConfigFile); err != nil {
-		check.fail("--web.config.file: %v", err)
+		// YAML errors come in lines.
+		check.fail("--web.config.file: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
 	if check.err != nil {
 		return nil, check.err
 	}
 	return c, nil
+}
+
+// nameValues makes the errors about values of flags name the flag, which kingpin's do not.
+func nameValues(app *kingpin.Application) {
+	for _, flag := range app.Model().Flags {
+		app.GetFlag(flag.Name).SetValue(namedValue{flag.Value, flag.Name})
+	}
+}
+
+type namedValue struct {
+	kingpin.Value
+	flag string
+}
+
+func (v namedValue) Set(s string) error {
+	if err := v.Value.Set(s); err != nil {
+		return fmt.Errorf("--%s: %w", v.flag, err)
+	}
+	return nil
+}
+
+// IsBoolFlag tells kingpin whether the flag goes without a value.
+func (v namedValue) IsBoolFlag() bool {
+	b, ok := v.Value.(interface{ IsBoolFlag() bool })
+	return ok && b.IsBoolFlag()
+}
+
+// IsCumulative tells kingpin whether the flag may be repeated.
+func (v namedValue) IsCumulative() bool {
+	c, ok := v.Value.(interface{ IsCumulative() bool })
+	return ok && c.IsCumulative()
 }
 
 // checker checks settings and keeps the first mistake.
@@ -181,9 +219,9 @@ func (c *checker) apiURL(s string, allowHTTP bool) *url.URL {
 	const flag = "--balena.api-url (BALENA_API_URL)"
 	u, err := url.Parse(s)
 	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
 		c.fail("%s must be an address such as https://api.balena-cloud.com, and is %q", flag, redacted(s))
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		c.fail("%s must have no user, query or fragment; the token goes into %s or --balena.token-file", flag, tokenVariable)
 	case u.Scheme == "http" && !isLoopback(u.Hostname()) && !allowHTTP:
 		c.fail("%s would send the token to %s unencrypted; use https, or --balena.allow-http if you mean it", flag, u.Host)
@@ -193,8 +231,11 @@ func (c *checker) apiURL(s string, allowHTTP bool) *url.URL {
 
 // redacted hides what may be a password in an address that is not one.
 func redacted(s string) string {
+	if i := strings.IndexAny(s, "?#"); i >= 0 {
+		s = s[:i] + "…"
+	}
 	if i := strings.LastIndex(s, "@"); i >= 0 {
-		return "…" + s[i:]
+		s = "…" + s[i:]
 	}
 	return s
 }
@@ -263,13 +304,29 @@ func (c *checker) pattern(flag, s string) *regexp.Regexp {
 	if s == "" {
 		return nil
 	}
+	// By itself first: what is put around it must not appear in an error, nor give a bracket its partner.
+	_, err := regexp.Compile(s)
+	if err != nil {
+		c.fail("%s is no regular expression: %w", flag, err)
+		return nil
+	}
 	re, err := regexp.Compile("^(?:" + s + ")$")
 	if err != nil {
-		// The library's words repeat the expression with what was put around it.
-		_, plain := regexp.Compile(s)
-		c.fail("%s is no regular expression: %w", flag, errors.Join(plain))
+		c.fail("%s is no regular expression: %w", flag, err)
 	}
 	return re
+}
+
+func (c *checker) shard(s string) balena.Shard {
+	var shard balena.Shard
+	index, count, _ := strings.Cut(s, "/")
+	var err [2]error
+	shard.Index, err[0] = strconv.Atoi(index)
+	shard.Count, err[1] = strconv.Atoi(count)
+	if errors.Join(err[:]...) != nil || shard.Index < 0 || shard.Index >= shard.Count || shard.Count > balena.MaxShards {
+		c.fail("--shard must be INDEX/COUNT such as 0/3, the index from 0 and the count up to %d, and is %q", balena.MaxShards, s)
+	}
+	return shard
 }
 
 func (c *checker) list(flag, s string) []string {
@@ -299,9 +356,10 @@ func (c *checker) seconds(flag, s string) []int {
 	return slices.Compact(seconds)
 }
 
-func (c *checker) telemetryPath(path string) {
-	taken := path == healthyPath || path == readyPath || strings.HasPrefix(path, "/debug/pprof")
-	if !strings.HasPrefix(path, "/") || bytes.ContainsAny([]byte(path), "{} ?#") || taken {
-		c.fail("--web.telemetry-path must be a path of its own such as /metrics, and is %q", path)
+func (c *checker) telemetryPath(p string) {
+	taken := p == healthyPath || p == readyPath || strings.HasPrefix(p, "/debug/pprof")
+	// Requests for a path that is not clean are redirected to the clean one, where nothing would be.
+	if !strings.HasPrefix(p, "/") || p != path.Clean(p) || strings.ContainsAny(p, "{}% ?#") || taken {
+		c.fail("--web.telemetry-path must be a path of its own such as /metrics, and is %q", p)
 	}
 }

@@ -60,6 +60,8 @@ type Options struct {
 	Include, Exclude *regexp.Regexp
 	// ArchivedFleets reads archived fleets, too.
 	ArchivedFleets bool
+	// Shard is the part of the devices to read.
+	Shard Shard
 	// SlowInterval is how often to ask for what rarely changes: newest releases, device types, keys.
 	SlowInterval time.Duration
 	// Keep is how long the last data of a part that fails stand in for it.
@@ -110,6 +112,7 @@ type Client struct {
 	learnt    time.Time
 
 	words words
+	unzip gzip.Reader
 	memory
 }
 
@@ -190,11 +193,15 @@ func (c *Client) TokenExpiry() time.Time {
 	return time.Time{}
 }
 
-// withinHost refuses redirects to another host or to plain HTTP: they would carry the token or the
-// fleets' data to somebody else.
+// withinHost refuses redirects to another host, to another port, where somebody else may listen, and to
+// plain HTTP: they would carry the token or the fleets' data away. From plain HTTP to HTTPS, whatever the
+// ports, is what a proxy that ends TLS asks for.
 func withinHost(to *http.Request, via []*http.Request) error {
 	from := via[0].URL
-	if to.URL.Hostname() != from.Hostname() || from.Scheme == "https" && to.URL.Scheme != "https" {
+	sameHost := strings.EqualFold(to.URL.Hostname(), from.Hostname())
+	samePort := to.URL.Scheme == from.Scheme && port(to.URL) == port(from)
+	upgrade := from.Scheme == "http" && to.URL.Scheme == "https"
+	if !sameHost || !samePort && !upgrade {
 		return fmt.Errorf("%w to %s://%s", errRedirect, to.URL.Scheme, to.URL.Host)
 	}
 	if len(via) > maxRedirects {
@@ -203,9 +210,21 @@ func withinHost(to *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// port is the port of an address, by its scheme where it names none.
+func port(u *url.URL) string {
+	if p := u.Port(); p != "" {
+		return p
+	}
+	if u.Scheme == "https" {
+		return "443"
+	}
+	return "80"
+}
+
 var (
 	errRedirect = errors.New("refused to follow a redirect")
 	errTooLarge = fmt.Errorf("the answer is larger than %d MiB", maxAnswer>>20)
+	errNoGzip   = errors.New("the answer claims to be gzip, and is not")
 )
 
 // request is one question to the server.
@@ -225,6 +244,9 @@ func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error
 		what := "GET " + path
 		if r.note != "" {
 			what += " " + r.note
+		}
+		if c.holdsToken(err.Error()) {
+			err = errors.New("the server's answer repeats the token, so that it cannot be shown")
 		}
 		return &Error{Problem: problem, Request: what, Status: status, Err: err}
 	}
@@ -263,11 +285,8 @@ func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error
 	defer func() { _ = resp.Body.Close() }()
 	exchange.Status = resp.StatusCode
 
-	body, err := newBody(resp, &exchange.Bytes)
-	if err != nil {
-		exchange.Status = 0
-		return failed(BadAnswer, resp.StatusCode, err)
-	}
+	body := c.newBody(resp)
+	defer func() { exchange.Bytes = body.wire.n }()
 	if resp.StatusCode != http.StatusOK {
 		return c.refused(failed, resp, body)
 	}
@@ -276,14 +295,18 @@ func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(body.err, errTooLarge), body.err == nil:
-			return failed(BadAnswer, resp.StatusCode, err)
-		default:
-			return c.noAnswer(failed, body.err)
+		case body.wire.err != nil:
+			return c.noAnswer(failed, body.wire.err)
+		case body.err != nil:
+			err = cutOff(body.err)
 		}
+		return failed(BadAnswer, resp.StatusCode, err)
 	}
 	return nil
 }
+
+// holdsToken tells whether a text must not be shown to anybody.
+func (c *Client) holdsToken(s string) bool { return c.token != "" && strings.Contains(s, c.token) }
 
 // noAnswer makes an error of a connection that failed or timed out.
 func (c *Client) noAnswer(failed func(Problem, int, error) *Error, err error) error {
@@ -312,15 +335,18 @@ func (c *Client) noAnswer(failed func(Problem, int, error) *Error, err error) er
 
 // refused makes an error of an answer whose status is not 200.
 func (c *Client) refused(failed func(Problem, int, error) *Error, resp *http.Response, body io.Reader) error {
-	// An error's body is empty, a JSON string or a page of HTML. Its beginning is enough.
+	// An error's body is empty, a JSON string or a page of HTML. Its beginning is enough, read as far as a
+	// token that begins there would go.
 	const enough = 200
-	start, _ := io.ReadAll(io.LimitReader(body, enough))
-	said := strings.Join(strings.Fields(string(start)), " ")
-	if strings.HasPrefix(said, "<") {
+	start, cut := io.ReadAll(io.LimitReader(body, int64(enough+len(c.token))))
+	said := strings.Join(strings.Fields(strings.ToValidUTF8(string(start), "")), " ")
+	switch {
+	case strings.HasPrefix(said, "<"):
 		said = "a page of HTML"
-	}
-	if c.token != "" {
-		said = strings.ReplaceAll(said, c.token, "<token>")
+	case c.holdsToken(said):
+		said = "a text that repeats the token"
+	case len(said) > enough:
+		said = strings.ToValidUTF8(said[:enough], "") + "…"
 	}
 	status := fmt.Sprintf("answered %d", resp.StatusCode)
 	if said != "" {
@@ -336,17 +362,16 @@ func (c *Client) refused(failed func(Problem, int, error) *Error, resp *http.Res
 	case code == http.StatusUnauthorized:
 		return failed(Unauthorized, code, errors.New(status+": the token was not accepted, or the server's database is down"))
 	case code >= http.StatusInternalServerError:
-		e := failed(Unavailable, code, errors.New(status))
-		if said == "" {
-			e.Err = fmt.Errorf("%s: %w", status, errBlank)
+		if code == http.StatusInternalServerError && said == "" && cut == nil {
+			return failed(Unavailable, code, fmt.Errorf("%s: %w", status, errBlank))
 		}
-		return e
+		return failed(Unavailable, code, errors.New(status))
 	default:
 		return failed(BadAnswer, code, errors.New(status))
 	}
 }
 
-// errBlank marks an error whose body is empty, which is how the server says that it does not know a field.
+// errBlank marks a 500 whose body is empty, which is how the server says that it does not know a field.
 var errBlank = errors.New("an empty body")
 
 // retryAfter reads the header Retry-After: seconds, or a date.
@@ -362,44 +387,60 @@ func retryAfter(header string, now time.Time) time.Duration {
 
 // body is an answer's body: counted as transferred, decompressed, and bounded.
 type body struct {
-	reader io.Reader
-	left   int64
+	wire  wire
+	plain io.Reader // wire, or unzip once that has read the header
+	unzip *gzip.Reader
+	left  int64
 	// err is the error that ended the reading, unless that was the end of the body.
 	err error
 }
 
-func newBody(resp *http.Response, transferred *int64) (*body, error) {
-	b := &body{reader: &counter{resp.Body, transferred}, left: maxAnswer}
+// newBody makes a body of an answer, valid until the next is made: they share the decompressor.
+func (c *Client) newBody(resp *http.Response) *body {
+	b := &body{wire: wire{Reader: resp.Body}, left: maxAnswer}
 	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
-		unzipped, err := gzip.NewReader(b.reader)
-		if err != nil {
-			return nil, fmt.Errorf("the answer claims to be gzip: %w", err)
-		}
-		b.reader = unzipped
+		b.unzip = &c.unzip
+	} else {
+		b.plain = &b.wire
 	}
-	return b, nil
+	return b
 }
 
-func (b *body) Read(p []byte) (int, error) {
+func (b *body) Read(p []byte) (n int, err error) {
+	defer func() {
+		if err != nil && !errors.Is(err, io.EOF) {
+			b.err = err
+		}
+	}()
 	if b.left <= 0 {
-		b.err = errTooLarge
-		return 0, b.err
+		return 0, errTooLarge
 	}
-	n, err := b.reader.Read(p[:min(int64(len(p)), b.left)])
+	if b.plain == nil {
+		// An empty body is no gzip and yet all right: io.EOF.
+		if err := b.unzip.Reset(&b.wire); errors.Is(err, gzip.ErrHeader) {
+			return 0, errNoGzip
+		} else if err != nil {
+			return 0, err
+		}
+		b.plain = b.unzip
+	}
+	n, err = b.plain.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
-	if err != nil && !errors.Is(err, io.EOF) {
-		b.err = err
-	}
 	return n, err
 }
 
-type counter struct {
+// wire is a body as it is transferred.
+type wire struct {
 	io.Reader
-	n *int64
+	n   int64
+	err error // what cut the transfer short, if anything
 }
 
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	*c.n += int64(n)
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	w.n += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.err = err
+	}
 	return n, err
 }

@@ -308,7 +308,7 @@ func parseMilliseconds(b []byte) (Instant, bool) {
 		return 0, false
 	}
 	t := time.Date(year, time.Month(month), day, hour, minute, second, numbers[6]*int(time.Millisecond), time.UTC)
-	return Instant(t.UnixMilli()), true
+	return Instant(t.UnixMilli()), t.Day() == day // 31 April would be 1 May
 }
 
 // reference reads a navigation property that was not expanded: {"__id": n} or null. (v6 writes some of

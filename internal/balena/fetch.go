@@ -98,16 +98,22 @@ type fetch struct {
 // readFleets reads all fleets in one request, and finds out which version of the API the server has.
 func (f *fetch) readFleets(ctx context.Context) error {
 	err := f.askForFleets(ctx)
-	if f.can.version == V7 && f.config.Version == "" && statusOf(err) == http.StatusNotFound {
-		f.can.version = V6
-		if err = f.askForFleets(ctx); err != nil {
-			f.can.version = V7
-			if statusOf(err) == http.StatusNotFound {
-				err = &Error{
-					Problem: BadAnswer, Request: "GET /v7/application and /v6/application", Status: http.StatusNotFound,
-					Err: errors.New("answered 404: there is no balena API at this address, check --balena.api-url"),
-				}
-			}
+	if f.config.Version != "" || statusOf(err) != http.StatusNotFound {
+		return err
+	}
+	// The other version, then: v6 where there is no v7 yet, v7 where there is no v6 any more.
+	was := f.can.version
+	f.can.version = V6
+	if was == V6 {
+		f.can.version = V7
+	}
+	if err = f.askForFleets(ctx); err != nil {
+		f.can.version = was
+	}
+	if statusOf(err) == http.StatusNotFound {
+		return &Error{
+			Problem: BadAnswer, Request: "GET /v7/application and /v6/application", Status: http.StatusNotFound,
+			Err: errors.New("answered 404: there is no balena API at this address, check --balena.api-url"),
 		}
 	}
 	return err
@@ -130,6 +136,13 @@ func (f *fetch) askForFleets(ctx context.Context) error {
 		filter += " and is_archived eq false"
 	}
 	fields := wanted(fleetFields, &f.config.Options, f.can)
+	if f.config.Shard.divided() {
+		for i := range fields {
+			if fields[i].expand == countDevices {
+				fields[i].expand += "($filter=" + f.config.Shard.filter("") + ")"
+			}
+		}
+	}
 	r := request{resource: "application", options: fields.options() + "&$filter=" + filter + "&$orderby=id asc"}
 	last := int64(0)
 	slugs := map[string]bool{}
@@ -188,14 +201,15 @@ func (f *fetch) readDevices(ctx context.Context) error {
 		return nil
 	}
 	err := f.askForDevices(ctx, counted)
+	if f.can.cloud && len(f.snapshot.Devices) > 0 {
+		f.cloudSure = true // be it that a later page failed
+	}
 	if f.can.cloud && !f.cloudSure && errors.Is(err, errBlank) {
 		// The server may not know the fields that only balenaCloud has, or just be in trouble.
 		f.can.cloud = false
 		if err = f.askForDevices(ctx, counted); err != nil {
 			f.can.cloud = true
 		}
-	} else if err == nil && f.can.cloud {
-		f.cloudSure = true
 	}
 	f.devices = len(f.snapshot.Devices)
 	return err
@@ -245,17 +259,46 @@ func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 	return nil
 }
 
+// deviceFilter returns the condition for the devices to read.
 func (f *fetch) deviceFilter() string {
+	chosen := f.chosenDevices("")
+	if !f.filtersFleets() {
+		chosen = append([]string{"belongs_to__application/any(a:a/" + accessible + ")"}, chosen...)
+	}
+	return strings.Join(chosen, " and ")
+}
+
+// ofDevices narrows a filter of something that belongs to devices to those that are read.
+func (f *fetch) ofDevices(filter string) string {
+	chosen := f.chosenDevices("d/")
+	if len(chosen) == 0 {
+		return filter
+	}
+	return filter + " and device/any(d:" + strings.Join(chosen, " and ") + ")"
+}
+
+// chosenDevices returns the conditions that the options put on devices, with path before the names of fields.
+func (f *fetch) chosenDevices(path string) []string {
+	var conditions []string
+	if f.filtersFleets() {
+		ids := make([]int64, len(f.snapshot.Fleets))
+		for i := range f.snapshot.Fleets {
+			ids[i] = f.snapshot.Fleets[i].ID
+		}
+		conditions = append(conditions, path+"belongs_to__application in ("+list(ids)+")")
+	}
+	if f.config.Shard.divided() {
+		conditions = append(conditions, f.config.Shard.filter(path))
+	}
+	return conditions
+}
+
+// filtersFleets tells whether devices are asked for by fleet: when fleets are left out, and those that are
+// left fit into a URL.
+func (f *fetch) filtersFleets() bool {
 	o := &f.config.Options
 	all := o.Include == nil && o.Exclude == nil && o.ArchivedFleets
-	if all || len(f.snapshot.Fleets) > maxFleetsInFilter {
-		return "belongs_to__application/any(a:a/" + accessible + ")"
-	}
-	ids := make([]int64, len(f.snapshot.Fleets))
-	for i := range f.snapshot.Fleets {
-		ids[i] = f.snapshot.Fleets[i].ID
-	}
-	return "belongs_to__application in (" + list(ids) + ")"
+	return !all && len(f.snapshot.Fleets) <= maxFleetsInFilter
 }
 
 func list(ids []int64) string {
@@ -445,7 +488,7 @@ func (f *fetch) readServices(ctx context.Context) {
 		services := make([]Service, 0, len(f.services.value))
 		p := pages[serviceRow]{
 			resource: "image_install",
-			filter:   "status ne 'deleted'",
+			filter:   f.ofDevices("status ne 'deleted'"),
 			fields:   wanted(serviceFields, &f.config.Options, f.can),
 			blank:    serviceRow{Service: Service{Progress: null}},
 			id:       func(row *serviceRow) int64 { return row.id },
@@ -488,7 +531,7 @@ func merge(services []Service) []Service {
 func (f *fetch) readTags(ctx context.Context) {
 	if keys := f.config.FleetTags; len(keys) > 0 {
 		tags := part(f, PartFleetTags, &f.fleetTags, 0, func() (map[int64][]string, error) {
-			return f.askForTags(ctx, "application_tag", "application", keys)
+			return f.askForTags(ctx, "application_tag", "application", inList("tag_key", keys), keys)
 		})
 		for i := range f.snapshot.Fleets {
 			f.snapshot.Fleets[i].Tags = tags[f.snapshot.Fleets[i].ID]
@@ -496,7 +539,7 @@ func (f *fetch) readTags(ctx context.Context) {
 	}
 	if keys := f.config.DeviceTags; len(keys) > 0 {
 		tags := part(f, PartDeviceTags, &f.deviceTags, 0, func() (map[int64][]string, error) {
-			return f.askForTags(ctx, "device_tag", "device", keys)
+			return f.askForTags(ctx, "device_tag", "device", f.ofDevices(inList("tag_key", keys)), keys)
 		})
 		for i := range f.snapshot.Devices {
 			f.snapshot.Devices[i].Tags = tags[f.snapshot.Devices[i].ID]
@@ -505,15 +548,11 @@ func (f *fetch) readTags(ctx context.Context) {
 }
 
 // askForTags returns the values of the tags of keys, in their order, by the ID of what they belong to.
-func (f *fetch) askForTags(ctx context.Context, resource, owner string, keys []string) (map[int64][]string, error) {
-	quoted := make([]string, len(keys))
-	for i, key := range keys {
-		quoted[i] = literal(key)
-	}
+func (f *fetch) askForTags(ctx context.Context, resource, owner, filter string, keys []string) (map[int64][]string, error) {
 	tags := map[int64][]string{}
 	p := pages[tagRow]{
 		resource: resource,
-		filter:   "tag_key in (" + strings.Join(quoted, ",") + ")",
+		filter:   filter,
 		fields:   wanted(tagFields(owner), &f.config.Options, f.can),
 		id:       func(row *tagRow) int64 { return row.id },
 		each: func(row *tagRow) error {
@@ -530,6 +569,15 @@ func (f *fetch) askForTags(ctx context.Context, resource, owner string, keys []s
 		complete: f.lastPage,
 	}
 	return tags, p.read(ctx, f.Client)
+}
+
+// inList is the condition that a field has one of some values.
+func inList(field string, values []string) string {
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = literal(v)
+	}
+	return field + " in (" + strings.Join(quoted, ",") + ")"
 }
 
 // literal writes a string into a query: quotes doubled, and everything encoded that a URL can't hold or
