@@ -517,7 +517,7 @@ func merge(services []Service) []Service {
 		if n := len(merged); n > 0 && merged[n-1].DeviceID == s.DeviceID && merged[n-1].Name == s.Name && merged[n-1].Status == s.Status {
 			last := &merged[n-1]
 			last.Installed = max(last.Installed, s.Installed)
-			if !(last.Progress >= s.Progress) { // also when it is NaN
+			if math.IsNaN(last.Progress) || s.Progress > last.Progress {
 				last.Progress = s.Progress
 			}
 			continue

@@ -1,0 +1,98 @@
+package balena_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// tape answers requests from memory with what a server answered before, as it was transferred.
+type tape struct {
+	server  http.Handler
+	answers map[string]*httptest.ResponseRecorder
+}
+
+func (t *tape) RoundTrip(r *http.Request) (*http.Response, error) {
+	uri := r.URL.RequestURI()
+	answer, ok := t.answers[uri]
+	if !ok {
+		served := r.Clone(r.Context())
+		served.RequestURI = uri
+		answer = httptest.NewRecorder()
+		t.server.ServeHTTP(answer, served)
+		t.answers[uri] = answer
+	}
+	return &http.Response{
+		StatusCode: answer.Code, Header: answer.Header(), Body: io.NopCloser(bytes.NewReader(answer.Body.Bytes())),
+		ContentLength: int64(answer.Body.Len()), Request: r,
+	}, nil
+}
+
+// BenchmarkFetch measures a refresh of 100,000 devices with all their fields, without a network: building
+// requests, decompressing, decoding. The floor is to decompress the same bytes and to do nothing with them.
+func BenchmarkFetch(b *testing.B) {
+	const devices = 100_000
+	sim, err := simulator.New(simulator.Config{Devices: devices, Fleets: 200, Seed: 1, CloudFields: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	recorded := &tape{server: sim, answers: map[string]*httptest.ResponseRecorder{}}
+	client, err := balena.NewClient(balena.Config{
+		URL: &url.URL{Scheme: "http", Host: "balena.test"}, Token: balena.StaticToken("token"), Timeout: time.Minute, PageSize: 1000,
+		Options: balena.Options{Devices: true, Releases: true, ArchivedFleets: true, SlowInterval: time.Hour},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	client.SetTransport(recorded)
+	fetch := func() {
+		if s, err := client.Fetch(context.Background()); err != nil || len(s.Devices) != devices {
+			b.Fatal(err)
+		}
+	}
+	fetch() // learns what there is to learn, and fills the tape
+	clear(recorded.answers)
+	fetch()
+	recorded.server = nil
+
+	var unzip gzip.Reader
+	floor := func() {
+		for _, answer := range recorded.answers {
+			if err := unzip.Reset(bytes.NewReader(answer.Body.Bytes())); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, &unzip); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	floor()
+	timed := func(f func()) time.Duration {
+		began := time.Now()
+		f()
+		return time.Since(began)
+	}
+
+	var took, least time.Duration
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for b.Loop() {
+		took += timed(fetch)
+		least += timed(floor)
+	}
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(took.Nanoseconds())/float64(b.N)/devices, "ns/device")
+	b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(b.N)/devices, "allocs/device")
+	b.ReportMetric(float64(took)/float64(least), "x-floor")
+}

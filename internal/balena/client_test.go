@@ -1,0 +1,207 @@
+package balena_test
+
+import (
+	"context"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// token is what all tests send, and what nothing may ever show.
+const token = "0123456789abcdefSECRETfedcba9876"
+
+// noon is the time at which the tests begin.
+var noon = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
+
+// A clock stands still until it is moved.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: noon} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// recorded is the dataset of a real server.
+var recorded = sync.OnceValues(func() (*simulator.Dataset, error) {
+	return simulator.LoadDataset(os.DirFS("../simulator/testdata/dataset"))
+})
+
+// newSimulator simulates a server that holds what a real one held, unless the configuration says otherwise.
+func newSimulator(t testing.TB, config simulator.Config) *simulator.Simulator {
+	t.Helper()
+	if config.Dataset == nil && config.Fleets == 0 {
+		dataset, err := recorded()
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Dataset = dataset
+	}
+	if config.Tokens == nil {
+		config.Tokens = []string{token}
+	}
+	sim, err := simulator.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sim
+}
+
+// serve serves a handler until the end of the test and returns its address.
+func serve(t testing.TB, h http.Handler) string {
+	t.Helper()
+	return start(t, h, (*httptest.Server).Start).URL
+}
+
+func start(t testing.TB, h http.Handler, begin func(*httptest.Server)) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes and bodies are meant to fail
+	begin(s)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// newClient returns a client that reads everything there is.
+func newClient(t testing.TB, address string, changes ...func(*balena.Config)) *balena.Client {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := balena.Config{
+		URL: u, Token: balena.StaticToken(token), Timeout: time.Minute, PageSize: 1000, UserAgent: "balena-exporter/test",
+		Options: balena.Options{
+			Devices: true, Releases: true, Services: true, Keys: true, ArchivedFleets: true,
+			DeviceTags: []string{"site", "owner"}, FleetTags: []string{"note", "team"},
+			SlowInterval: 15 * time.Minute, Keep: 5 * time.Minute,
+		},
+	}
+	for _, change := range changes {
+		change(&config)
+	}
+	c, err := balena.NewClient(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// fewer reads what a plain installation reads: neither services nor tags.
+func fewer(c *balena.Config) {
+	c.Services, c.DeviceTags, c.FleetTags = false, nil, nil
+}
+
+func withClock(k *clock) func(*balena.Config) {
+	return func(c *balena.Config) { c.Now = k.Now }
+}
+
+func pagesOf(n int) func(*balena.Config) {
+	return func(c *balena.Config) { c.PageSize = n }
+}
+
+// fetch fetches what must not fail.
+func fetch(t testing.TB, c *balena.Client) *balena.Snapshot {
+	t.Helper()
+	s, err := c.Fetch(context.Background())
+	if err != nil {
+		t.Fatalf("Fetch: %v", err)
+	}
+	return s
+}
+
+// fetchError fetches what must fail.
+func fetchError(t testing.TB, c *balena.Client) error {
+	t.Helper()
+	s, err := c.Fetch(context.Background())
+	if err == nil {
+		t.Fatal("Fetch succeeded, want an error")
+	}
+	if s != nil {
+		t.Errorf("Fetch returned a snapshot along with the error %q", err)
+	}
+	if strings.Contains(err.Error(), token) {
+		t.Error("the error holds the token")
+	}
+	return err
+}
+
+// fetchWithParts fetches and wants no part to have failed.
+func fetchWithParts(t testing.TB, c *balena.Client) *balena.Snapshot {
+	t.Helper()
+	s := fetch(t, c)
+	for _, p := range s.Parts {
+		if p.Err != nil {
+			t.Errorf("part %s: %v", p.Name, p.Err)
+		}
+	}
+	return s
+}
+
+// part returns a part of a snapshot by name.
+func part(t testing.TB, s *balena.Snapshot, name balena.PartName) balena.Part {
+	t.Helper()
+	i := slices.IndexFunc(s.Parts, func(p balena.Part) bool { return p.Name == name })
+	if i < 0 {
+		t.Fatalf("the snapshot tells nothing of the part %q", name)
+	}
+	return s.Parts[i]
+}
+
+// A sniffer passes requests on and keeps what they looked like on the wire.
+type sniffer struct {
+	next http.Handler
+	mu   sync.Mutex
+	seen []*http.Request
+}
+
+func (s *sniffer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.seen = append(s.seen, r)
+	s.mu.Unlock()
+	s.next.ServeHTTP(w, r)
+}
+
+// requests returns the requests since it was called last.
+func (s *sniffer) requests() []*http.Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := s.seen
+	s.seen = nil
+	return seen
+}
+
+// uncompressed answers as a server that does not know gzip.
+func uncompressed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Accept-Encoding")
+		next.ServeHTTP(w, r)
+	})
+}
