@@ -39,7 +39,7 @@ func start(t *testing.T, args ...string) (url string, stop func() error) {
 			break
 		}
 	}
-	go io.Copy(io.Discard, logs) //nolint:errcheck // until the program ends
+	go io.Copy(io.Discard, logs)
 	stop = func() error { cancel(); return <-done }
 	if url == "" {
 		t.Fatalf("it ended without telling its address: %v", stop())

@@ -26,7 +26,8 @@ func LoadDataset(dir fs.FS) (*Dataset, error) {
 			return eachRow(dir, "organization", func(r struct {
 				stamps
 				Name, Handle string
-			}) {
+			},
+			) {
 				w.Organizations.insert(&Organization{Row: r.row(), Name: r.Name, Handle: r.Handle})
 			})
 		},
@@ -40,7 +41,8 @@ func LoadDataset(dir fs.FS) (*Dataset, error) {
 				stamps
 				tag
 				Device ref
-			}) {
+			},
+			) {
 				w.DeviceTags.insert(&DeviceTag{Row: r.row(), DeviceID: r.Device.ID, Key: r.Key, Value: r.Value})
 			})
 		},
@@ -49,7 +51,8 @@ func LoadDataset(dir fs.FS) (*Dataset, error) {
 				stamps
 				tag
 				Application ref
-			}) {
+			},
+			) {
 				w.FleetTags.insert(&FleetTag{Row: r.row(), FleetID: r.Application.ID, Key: r.Key, Value: r.Value})
 			})
 		},
@@ -58,7 +61,8 @@ func LoadDataset(dir fs.FS) (*Dataset, error) {
 				stamps
 				Name, Description string
 				ExpiryDate        moment `json:"expiry_date"`
-			}) {
+			},
+			) {
 				w.APIKeys.insert(&APIKey{Row: r.row(), Name: r.Name, Description: r.Description, ExpiryDate: r.ExpiryDate.Time})
 			})
 		},

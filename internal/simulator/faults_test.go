@@ -67,10 +67,14 @@ func TestFaults(t *testing.T) {
 		{name: "500", fault: Fault{Status: 500}, status: 500},
 		{name: "401", fault: Fault{Status: 401}, status: 401},
 		{name: "404", fault: Fault{Resource: "device", Status: 404}, status: 404},
-		{name: "429 with seconds", fault: Fault{Status: 429, RetryAfter: Duration{7 * time.Second}}, status: 429,
-			header: map[string]string{"Retry-After": "7", "Content-Type": contentTypeJSON}, body: `"Too Many Requests"`},
-		{name: "429 with a date", fault: Fault{Status: 429, RetryAfter: Duration{time.Hour}, RetryAfterDate: true}, status: 429,
-			header: map[string]string{"Retry-After": "Mon, 01 Mar 2027 13:00:00 GMT"}, body: `"Too Many Requests"`},
+		{
+			name: "429 with seconds", fault: Fault{Status: 429, RetryAfter: Duration{7 * time.Second}}, status: 429,
+			header: map[string]string{"Retry-After": "7", "Content-Type": contentTypeJSON}, body: `"Too Many Requests"`,
+		},
+		{
+			name: "429 with a date", fault: Fault{Status: 429, RetryAfter: Duration{time.Hour}, RetryAfterDate: true}, status: 429,
+			header: map[string]string{"Retry-After": "Mon, 01 Mar 2027 13:00:00 GMT"}, body: `"Too Many Requests"`,
+		},
 		{name: "502 with HTML", fault: Fault{Status: 502}, status: 502, header: map[string]string{"Content-Type": contentTypeHTML}, body: bodies[502].body},
 		{name: "a body of one's own", fault: Fault{Status: 503, Body: "maintenance"}, status: 503, body: "maintenance"},
 		{name: "redirect", fault: Fault{Redirect: "http://elsewhere.test/"}, status: 302, header: map[string]string{"Location": "http://elsewhere.test" + devices}},
@@ -139,8 +143,10 @@ func TestWhichRequestsFail(t *testing.T) {
 		{name: "one after the other", faults: Faults{{Status: 500, Times: 1}, {Status: 429, From: 2, Times: 1}}, want: []int{500, 200, 429, 200, 200}},
 		{name: "page 3", faults: Faults{{Status: 500, Page: 3}}, want: []int{200, 200, 500, 200, 200}},
 		{name: "page 2 of two readings", faults: Faults{{Status: 500, Page: 2}}, targets: []string{page(0), page(1), page(0), page(1), page(2)}, want: []int{200, 500, 200, 500, 200}},
-		{name: "by resource", faults: Faults{{Status: 500, Resource: "application"}, {Status: 502, Resource: "device"}},
-			targets: []string{"/v7/application", "/v7/device", "/v6/release", "/ping"}, want: []int{500, 502, 200, 200}},
+		{
+			name: "by resource", faults: Faults{{Status: 500, Resource: "application"}, {Status: 502, Resource: "device"}},
+			targets: []string{"/v7/application", "/v7/device", "/v6/release", "/ping"}, want: []int{500, 502, 200, 200},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			sim.SetFaults(test.faults)

@@ -46,8 +46,12 @@ var (
 	serviceNames = []string{"main", "telemetry", "mqtt", "web"}
 
 	osVersions = []struct{ os, supervisor string }{
-		{"balenaOS 6.5.10", "17.0.3"}, {"balenaOS 6.5.10", "17.0.3"}, {"balenaOS 6.0.13+rev1", "16.12.0"}, {"balenaOS 5.3.21", "16.1.0"},
-		{"balenaOS 2.115.18+rev4", "14.13.14"}, {"Resin OS 2.0.0+rev5 (prod)", "12.11.0"},
+		{"balenaOS 6.5.10", "17.0.3"},
+		{"balenaOS 6.5.10", "17.0.3"},
+		{"balenaOS 6.0.13+rev1", "16.12.0"},
+		{"balenaOS 5.3.21", "16.1.0"},
+		{"balenaOS 2.115.18+rev4", "14.13.14"},
+		{"Resin OS 2.0.0+rev5 (prod)", "12.11.0"},
 	}
 
 	adjectives = []string{"dark", "pretty", "square", "silent", "quick", "misty", "holy", "young", "broken", "lucky"}

@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"bytes"
 	"cmp"
 	"iter"
 	"math"
@@ -83,7 +84,7 @@ func (w *world) answer(b []byte, c *compiler, r *request) (_ []byte, err error) 
 		o.filter = both(r.key, o.filter)
 	}
 	l := c.list(res, &o)
-	access := c.access(res)
+	access := c.access()
 	if r.count && r.via == "" && !r.hasID {
 		return appendCount(b, l.count(res.table(w), access)), nil
 	}
@@ -139,7 +140,7 @@ func (c *compiler) resource(name string) *resource {
 }
 
 // access returns whether the caller may see a row.
-func (c *compiler) access(res *resource) func(row) bool {
+func (c *compiler) access() func(row) bool {
 	if c.caller.user {
 		return func(row) bool { return true }
 	}
@@ -239,7 +240,7 @@ func (c *compiler) list(res *resource, o *options) *list {
 		s := shown{key: append(appendString(nil, e.property), ':'), nav: nav, count: e.count, nested: c.list(target, &e.options)}
 		expanded[e.property] = true
 		// The same navigation twice: the last one wins.
-		if i := slices.IndexFunc(l.shown, func(o shown) bool { return string(o.key) == string(s.key) }); i >= 0 {
+		if i := slices.IndexFunc(l.shown, func(o shown) bool { return bytes.Equal(o.key, s.key) }); i >= 0 {
 			l.shown[i] = s
 		} else {
 			l.shown = append(l.shown, s)

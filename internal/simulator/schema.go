@@ -125,8 +125,7 @@ const (
 )
 
 // schema is the part of the API's model that an exporter can want, one line a field, in the order in which the
-// real server answers a request without $select. It is one function instead of a variable per resource because
-// navigations need the fields they follow.
+// real server answers a request without $select.
 var schema = newSchema()
 
 func newSchema() map[string]*resource {

@@ -3,6 +3,7 @@ package simulator
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -226,10 +227,6 @@ func textResponse(status int, contentType, body string) response {
 	return response{status: status, contentType: contentType, body: []byte(body)}
 }
 
-func jsonResponse(status int, s string) response {
-	return response{status: status, contentType: contentTypeJSON, body: appendString(nil, s)}
-}
-
 const (
 	contentTypeJSON = "application/json; charset=utf-8"
 	contentTypeHTML = "text/html; charset=utf-8"
@@ -381,14 +378,8 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 		c := &compiler{view: &view{w: s.world, v6: version == "v6", now: now}, caller: who, cloud: s.cfg.CloudFields}
 		body, err = s.world.answer(body, c, q)
 	}
-	switch err.(type) {
-	case nil:
-	case syntaxError:
-		return jsonResponse(http.StatusBadRequest, "Malformed url: '"+r.RequestURI+"'")
-	case forbidden:
-		return response{status: http.StatusUnauthorized}
-	default:
-		return response{status: http.StatusInternalServerError}
+	if err != nil {
+		return refuse(r, err)
 	}
 	a := response{status: http.StatusOK, contentType: contentTypeJSON, body: body, buffer: buffer}
 	if cacheable {
@@ -396,6 +387,18 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 		s.cached.put(r.RequestURI, a)
 	}
 	return a
+}
+
+// refuse answers a query that can't be answered.
+func refuse(r *http.Request, err error) response {
+	if _, ok := errors.AsType[syntaxError](err); ok {
+		body := appendString(nil, "Malformed url: '"+r.RequestURI+"'")
+		return response{status: http.StatusBadRequest, contentType: contentTypeJSON, body: body}
+	}
+	if _, ok := errors.AsType[forbidden](err); ok {
+		return response{status: http.StatusUnauthorized}
+	}
+	return response{status: http.StatusInternalServerError}
 }
 
 // answers keeps answers until the data change. Its methods may be called on nil.

@@ -159,20 +159,28 @@ func TestQueries(t *testing.T) {
 		{"application(slug='org%2Ftwo')?$select=id", `[{"id":2}]`},
 		{"application(1)/owns__device/$count", `3`},
 		// Expanding.
-		{"application?$select=id&$expand=owns__device/$count($filter=is_online%20eq%20true),organization($select=name)&$orderby=id%20asc",
-			`[{"owns__device":2,"organization":[{"name":"O \"quoted\""}],"id":1},{"owns__device":0,"organization":[{"name":"O \"quoted\""}],"id":2}]`},
+		{
+			"application?$select=id&$expand=owns__device/$count($filter=is_online%20eq%20true),organization($select=name)&$orderby=id%20asc",
+			`[{"owns__device":2,"organization":[{"name":"O \"quoted\""}],"id":1},{"owns__device":0,"organization":[{"name":"O \"quoted\""}],"id":2}]`,
+		},
 		{"application(1)?$select=id&$expand=owns__device/$count,owns__device/$count($filter=is_online%20eq%20false)", `[{"owns__device":1,"id":1}]`},
 		{"application(1)?$select=id&$expand=owns__device($select=id;$filter=is_online%20eq%20true;$orderby=id%20desc;$top=1)", `[{"owns__device":[{"id":2}],"id":1}]`},
-		{"application(1)?$select=app_name,should_be_running__release&$expand=should_be_running__release($select=raw_version)",
-			`[{"should_be_running__release":[{"raw_version":"2.0.0"}],"app_name":"one"}]`},
-		{"application(2)?$select=app_name,should_be_running__release&$expand=is_for__device_type($select=slug)",
-			`[{"is_for__device_type":[{"slug":"nuc"}],"app_name":"two\nlines","should_be_running__release":null}]`},
+		{
+			"application(1)?$select=app_name,should_be_running__release&$expand=should_be_running__release($select=raw_version)",
+			`[{"should_be_running__release":[{"raw_version":"2.0.0"}],"app_name":"one"}]`,
+		},
+		{
+			"application(2)?$select=app_name,should_be_running__release&$expand=is_for__device_type($select=slug)",
+			`[{"is_for__device_type":[{"slug":"nuc"}],"app_name":"two\nlines","should_be_running__release":null}]`,
+		},
 		{"device(4)?$select=id&$expand=is_running__release", `[{"is_running__release":[],"id":4}]`},
 		// What is computed.
-		{"device?$select=overall_status,should_be_running__release,last_vpn_event&$orderby=id%20asc&$top=3",
+		{
+			"device?$select=overall_status,should_be_running__release,last_vpn_event&$orderby=id%20asc&$top=3",
 			`[{"overall_status":"operational","should_be_running__release":{"__id":2},"last_vpn_event":"2027-03-01T09:00:00.000Z"},` +
 				`{"overall_status":"operational","should_be_running__release":{"__id":1},"last_vpn_event":"2027-03-01T11:30:00.000Z"},` +
-				`{"overall_status":"disconnected","should_be_running__release":{"__id":2},"last_vpn_event":"2027-02-27T12:00:00.000Z"}]`},
+				`{"overall_status":"disconnected","should_be_running__release":{"__id":2},"last_vpn_event":"2027-02-27T12:00:00.000Z"}]`,
+		},
 	} {
 		t.Run(test.query, func(t *testing.T) {
 			status, body := get(t, srv, "/v7/"+test.query)

@@ -21,17 +21,15 @@ type world struct {
 	APIKeys       Table[APIKey, *APIKey]
 }
 
-// tables lists the tables as far as their row types don't matter.
-func (w *world) tables() []interface {
+// lifecycle is what the tables have in common as far as their row types don't matter.
+type lifecycle interface {
 	begin()
 	commit()
-	setClock(func() Time)
-} {
-	return []interface {
-		begin()
-		commit()
-		setClock(func() Time)
-	}{
+	setClock(now func() Time)
+}
+
+func (w *world) tables() []lifecycle {
+	return []lifecycle{
 		&w.Organizations, &w.Architectures, &w.DeviceTypes, &w.Fleets, &w.Releases, &w.Services, &w.Images,
 		&w.Devices, &w.Installs, &w.DeviceTags, &w.FleetTags, &w.APIKeys,
 	}
@@ -237,11 +235,6 @@ func (d *Device) setUpdate(status string, at Time) {
 	if d.UpdateStatus != status {
 		d.UpdateStatus, d.LastUpdateStatusEvent = status, at
 	}
-}
-
-func (t *Table[R, P]) setClock(now func() Time) {
-	t.now = now
-	t.nextID = max(t.nextID, 1)
 }
 
 func clock(now func() time.Time) func() Time {

@@ -112,6 +112,12 @@ func (t *Table[R, P]) touch(p P) P {
 	return p
 }
 
+// setClock makes the table ready for rows to be added.
+func (t *Table[R, P]) setClock(now func() Time) {
+	t.now = now
+	t.nextID = max(t.nextID, 1)
+}
+
 // begin starts to watch for changed rows.
 func (t *Table[R, P]) begin() { t.before = make(map[P]R) }
 
