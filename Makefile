@@ -78,7 +78,7 @@ test-prometheus: $(TOOLS)/promtool ## Test what Prometheus itself makes of the e
 
 .PHONY: test-chart
 test-chart: ## Test the Helm chart
-	@if [[ -f charts/Makefile ]]; then $(MAKE) -C charts test; fi
+	$(MAKE) -C charts test
 
 .PHONY: test-image
 test-image: ## Build the container image with buildah, run and check it (root only)
@@ -90,8 +90,7 @@ test-demo: build ## Run the demo, scrape it, stop it
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run golangci-lint
-	$(CURDIR)/$(TOOLS)/golangci-lint run ./...
-	cd test/prometheus && $(CURDIR)/$(TOOLS)/golangci-lint run ./...
+	@for module in . test/chart test/prometheus; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
 
 .PHONY: lint-shell
 lint-shell: ## Run shellcheck (Debian's package) on the shell scripts
@@ -118,6 +117,7 @@ bench: $(TOOLS)/benchstat ## Run the benchmarks matching BENCH and summarise the
 .PHONY: generate
 generate: ## Write everything that is generated from the code
 	$(GO) generate ./...
+	$(MAKE) -C charts generate
 
 .PHONY: check-generated
 check-generated: generate ## Fail when generated files are not up to date
