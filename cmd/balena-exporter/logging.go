@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/go-kit/log"
@@ -35,17 +36,20 @@ func newLoggers(w io.Writer, logLevel, format string) (log.Logger, *slog.Logger)
 // timeFormat is UTC with milliseconds.
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-// timestamped puts slog's time where and how the other lines have it.
+// timestamped puts slog's time and the caller where and how the other lines have them.
 type timestamped struct{ log.Logger }
 
 func (t timestamped) Log(pairs ...any) error {
-	line := []any{"ts", ""}
+	var when, caller, rest []any
 	for i := 0; i+1 < len(pairs); i += 2 {
-		if when, ok := pairs[i+1].(time.Time); ok && pairs[i] == slog.TimeKey {
-			line[1] = when.UTC().Format(timeFormat)
-			continue
+		switch at, isTime := pairs[i+1].(time.Time); {
+		case when == nil && isTime && pairs[i] == slog.TimeKey:
+			when = []any{"ts", at.UTC().Format(timeFormat)}
+		case caller == nil && pairs[i] == "caller":
+			caller = pairs[i : i+2]
+		default:
+			rest = append(rest, pairs[i], pairs[i+1])
 		}
-		line = append(line, pairs[i], pairs[i+1])
 	}
-	return t.Logger.Log(line...)
+	return t.Logger.Log(slices.Concat(when, caller, rest)...)
 }

@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -61,13 +63,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil || c == nil {
 		return err
 	}
-	logger, slogger := newLoggers(stderr, c.logLevel, c.logFormat)
-	_ = level.Info(logger).Log("msg", "starting "+name, "version", version.Info(), "build", version.BuildContext())
-	for _, warning := range c.warnings {
-		_ = level.Warn(logger).Log("msg", warning)
-	}
-	limitMemory(logger)
-
 	// The API's side: what is known of it, and how it went.
 	var client *balena.Client
 	metrics := collector.NewMetrics(func() time.Time { return client.TokenExpiry() })
@@ -76,6 +71,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("--balena.ca-file: %w", err)
 	}
 	defer client.Close()
+
+	// The configuration is good; from here on the log speaks.
+	logger, slogger := newLoggers(stderr, c.logLevel, c.logFormat)
+	_ = level.Info(logger).Log("msg", "starting "+name, "version", version.Info(), "build", version.BuildContext())
+	for _, warning := range c.warnings {
+		_ = level.Warn(logger).Log("msg", warning)
+	}
+	limitMemory(logger)
 
 	// Scrapers' side: the snapshot as rendered, and what is gathered anew for each scrape.
 	var loop *refresh.Loop
@@ -106,9 +109,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // limitMemory tells the runtime what the container may use, unless GOMEMLIMIT is set.
 func limitMemory(logger log.Logger) {
 	switch limit, err := memlimit.Set(memlimit.WithRatio(memoryShare), memlimit.WithProvider(memlimit.FromCgroup)); {
-	case err == nil && limit > 0:
+	case err == nil && limit < math.MaxInt64: // which means that there is none
 		_ = level.Info(logger).Log("msg", "the memory limit of the container holds", "GOMEMLIMIT", limit)
-	case err != nil && !errors.Is(err, memlimit.ErrNoLimit) && !errors.Is(err, memlimit.ErrNoCgroup) && !errors.Is(err, memlimit.ErrCgroupsNotSupported):
+	case err != nil && !errors.Is(err, memlimit.ErrNoCgroup) && !errors.Is(err, memlimit.ErrCgroupsNotSupported):
 		_ = level.Debug(logger).Log("msg", "cannot read the memory limit of the container", "err", err)
 	}
 }
@@ -119,16 +122,19 @@ func serve(ctx context.Context, c *config, metrics http.Handler, refreshing func
 	if err != nil {
 		return err
 	}
-	server := newServer(handler, slogger)
-	health := newServer(newHealthMux(), slogger)
+	// Each address has a server of its own: the toolkit changes the server it is given while it serves.
+	var servers []*http.Server
+	listeners := listenerConfigs(c.web)
+	failed := make(chan error, len(listeners)+1)
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var running sync.WaitGroup
-	failed := make(chan error, 2)
-	start := func(serve func() error) {
+	start := func(handler http.Handler, serve func(*http.Server) error) {
+		server := newServer(handler, slogger)
+		servers = append(servers, server)
 		running.Go(func() {
-			if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			if err := serve(server); err != nil && !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
 			}
 		})
@@ -141,14 +147,20 @@ func serve(ctx context.Context, c *config, metrics http.Handler, refreshing func
 			return fmt.Errorf("--web.health-listen-address: %w; choose another address, or an empty one to do without", err)
 		}
 		_ = level.Info(logger).Log("msg", "health endpoints listen", "address", listener.Addr())
-		start(func() error { return health.Serve(listener) })
+		start(newHealthMux(), func(s *http.Server) error { return s.Serve(listener) })
 	}
-	start(func() error {
-		if err := web.ListenAndServe(server, c.web, slogger); err != nil {
-			return fmt.Errorf("--web.listen-address: %w", err)
-		}
-		return nil
-	})
+	for _, l := range listeners {
+		start(handler, func(s *http.Server) error {
+			switch err := web.ListenAndServe(s, l, slogger); {
+			case err == nil || errors.Is(err, http.ErrServerClosed):
+				return nil
+			case *l.WebSystemdSocket:
+				return fmt.Errorf("--web.systemd-socket: %w; start the exporter by a systemd socket unit, or without this flag", err)
+			default:
+				return fmt.Errorf("--web.listen-address: %w; choose another address", err)
+			}
+		})
+	}
 	running.Go(func() { refreshing(ctx) })
 
 	select {
@@ -159,7 +171,8 @@ func serve(ctx context.Context, c *config, metrics http.Handler, refreshing func
 	cancel()
 	ending, end := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer end()
-	for _, s := range []*http.Server{server, health} {
+	// The health endpoints, which were first, answer to the last.
+	for _, s := range slices.Backward(servers) {
 		if s.Shutdown(ending) != nil {
 			_ = s.Close()
 		}
@@ -169,4 +182,19 @@ func serve(ctx context.Context, c *config, metrics http.Handler, refreshing func
 		_ = level.Info(logger).Log("msg", "stopped")
 	}
 	return err
+}
+
+// listenerConfigs returns what the toolkit is to serve on, one configuration an address; systemd's sockets
+// are one.
+func listenerConfigs(c *web.FlagConfig) []*web.FlagConfig {
+	if *c.WebSystemdSocket {
+		return []*web.FlagConfig{c}
+	}
+	var configs []*web.FlagConfig
+	for _, address := range *c.WebListenAddresses {
+		one := *c
+		one.WebListenAddresses = &[]string{address}
+		configs = append(configs, &one)
+	}
+	return configs
 }

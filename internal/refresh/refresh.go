@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -35,8 +36,9 @@ type Config struct {
 const (
 	// jitter spreads the refreshes of many exporters that started together, as a share of the wait.
 	jitter = 0.05
-	// firstRetry is the wait after the first failure of a server that can't be reached. It doubles with
-	// every further failure up to the interval, at which there are no more requests than in good times.
+	// firstRetry is the wait after the first failure of a server that can't be reached or wants to be asked
+	// less. It doubles with every further failure up to the interval, at which there are no more requests
+	// than in good times.
 	firstRetry = 5 * time.Second
 	// remindEvery is how often a failure that goes on is logged again.
 	remindEvery = time.Hour
@@ -130,14 +132,14 @@ func (l *Loop) once(ctx context.Context) error {
 
 // wait is how long to wait after a refresh that ended in err and took so long.
 func (l *Loop) wait(err error, took time.Duration) time.Duration {
+	backoff := spread(min(firstRetry<<min(max(l.failures-1, 0), 20), l.config.Interval))
 	e, _ := errors.AsType[*balena.Error](err)
 	switch {
 	case e != nil && e.Problem == balena.RateLimited:
-		// Never sooner than the server wants.
-		return e.Wait + rand.N(time.Duration(float64(e.Wait)*jitter)+time.Second)
+		// Never sooner than the server wants, and no storm when it says a second each time.
+		return max(backoff, e.Wait+rand.N(time.Duration(float64(e.Wait)*jitter)+time.Second))
 	case e != nil && e.Problem == balena.Unavailable:
-		backoff := firstRetry << min(l.failures-1, 20)
-		return spread(min(backoff, l.config.Interval))
+		return backoff
 	}
 	return max(spread(l.config.Interval)-took, 0)
 }
@@ -147,33 +149,34 @@ func spread(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (1 - jitter + 2*jitter*rand.Float64()))
 }
 
-// told is what the log has been told of a trouble: once when it begins and when it changes, again every
-// hour while it lasts, and once when it is over.
+// told is what the log has been told of a trouble: each kind of error once, again every hour while it
+// lasts, and once that it is over. Kinds take turns where a proxy times out now and refuses then.
 type told struct {
-	key   string
 	since time.Time
-	last  time.Time
+	last  map[string]time.Time // by kind of error
 }
 
 // trouble tells whether err is worth a line, being news or long unmentioned.
 func (t *told) trouble(err error, now time.Time) bool {
-	key := err.Error()
+	kind := err.Error()
 	if e, ok := errors.AsType[*balena.Error](err); ok {
-		// The text may differ in nothing but a time.
-		key = fmt.Sprint(e.Request, e.Problem, e.Status)
+		// On which page of a list it happened is chance, and the text may differ in nothing but a time.
+		request, _, _ := strings.Cut(e.Request, " page ")
+		kind = fmt.Sprint(request, e.Problem, e.Status)
 	}
-	if t.key == "" {
-		t.since = now
-	} else if key == t.key && now.Sub(t.last) < remindEvery {
+	if t.last == nil {
+		t.since, t.last = now, map[string]time.Time{}
+	}
+	if last, before := t.last[kind]; before && now.Sub(last) < remindEvery {
 		return false
 	}
-	t.key, t.last = key, now
+	t.last[kind] = now
 	return true
 }
 
 // over tells whether there was a trouble, and how long.
 func (t *told) over(now time.Time) (time.Duration, bool) {
-	lasted, was := now.Sub(t.since), t.key != ""
+	lasted, was := now.Sub(t.since), t.last != nil
 	*t = told{}
 	return lasted, was
 }
@@ -189,17 +192,20 @@ func (l *Loop) log(s *balena.Snapshot, err error, took time.Duration) {
 		return
 	}
 	about := []any{"fleets", len(s.Fleets), "devices", len(s.Devices), "api", s.APIVersion, "duration", took.Round(time.Millisecond)}
-	switch lasted, was := l.told.over(now); {
-	case was:
-		_ = level.Info(l.config.Logger).Log(append([]any{"msg", "refreshing the data works again", "failed_for", lasted.Round(time.Second)}, about...)...)
-	case !l.started:
+	line, msg := level.Debug(l.config.Logger), "refreshed the data"
+	lasted, was := l.told.over(now)
+	if was {
+		line, msg = level.Info(l.config.Logger), "refreshing the data works again"
+		about = append(about, "failed_for", lasted.Round(time.Second))
+	}
+	first := !l.started
+	if first {
+		line, msg = level.Info(l.config.Logger), "the first data are here"
 		l.started = true
-		_ = level.Info(l.config.Logger).Log(append([]any{"msg", "the first data are here"}, about...)...)
-		if len(s.Fleets) == 0 {
-			_ = level.Warn(l.config.Logger).Log("msg", "the token may see no fleet, or none is chosen")
-		}
-	default:
-		_ = level.Debug(l.config.Logger).Log(append([]any{"msg", "refreshed the data"}, about...)...)
+	}
+	_ = line.Log(append([]any{"msg", msg}, about...)...)
+	if first && len(s.Fleets) == 0 {
+		_ = level.Warn(l.config.Logger).Log("msg", "the token may see no fleet, or none is chosen")
 	}
 	for _, p := range s.Parts {
 		l.logPart(p, now)

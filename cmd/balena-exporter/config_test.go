@@ -1,0 +1,289 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+)
+
+func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string { return write(t, dir, name, content) }
+	good := file("good", token)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	busy := taken.Addr().String()
+	missing := filepath.Join(dir, "missing")
+
+	const noToken = "none"
+	for _, test := range []struct {
+		name  string
+		args  string   // separated by blanks
+		env   []string // names and values
+		token string   // in the environment; a good one unless the test says otherwise
+		want  []string // what the sentence has to say: whose fault it is, and the way out
+	}{
+		{"no token", "", nil, noToken, []string{"BALENA_TOKEN", "--balena.token-file", "BALENA_TOKEN_FILE", "there is no token"}},
+		{"a blank token", "", nil, " \n", []string{"BALENA_TOKEN", "--balena.token-file", "there is no token"}},
+		{"both kinds of token", "--balena.token-file=" + good, nil, "", []string{"BALENA_TOKEN", "--balena.token-file", "keep one"}},
+		{"both kinds of token by variables", "", []string{"BALENA_TOKEN_FILE", good}, "", []string{"BALENA_TOKEN", "BALENA_TOKEN_FILE", "keep one"}},
+		{"a token with blanks", "", nil, secret + " " + secret, []string{"BALENA_TOKEN", "holds blanks"}},
+		{"no token file", "--balena.token-file=" + missing, nil, noToken, []string{"--balena.token-file", "BALENA_TOKEN_FILE", missing, "no such file"}},
+		{"a token file that cannot be read", "--balena.token-file=" + dir, nil, noToken, []string{"--balena.token-file", dir, "cannot read"}},
+		{"an empty token file", "--balena.token-file=" + file("empty", "\n"), nil, noToken, []string{"--balena.token-file", "the token is empty"}},
+		{"a token file with two lines", "--balena.token-file=" + file("two", token+"\n"+token), nil, noToken, []string{"--balena.token-file", "line breaks"}},
+
+		{"no URL", "--balena.api-url=api.balena-cloud.com", nil, "", []string{"--balena.api-url", "BALENA_API_URL", "https://api.balena-cloud.com", `"api.balena-cloud.com"`}},
+		{"a URL by the variable", "", []string{"BALENA_API_URL", "ftp://example.com"}, "", []string{"--balena.api-url", "BALENA_API_URL", `"ftp://example.com"`}},
+		{"a URL without a host", "--balena.api-url=https://:443", nil, "", []string{"--balena.api-url", "https://api.balena-cloud.com"}},
+		{"a URL with a user", "--balena.api-url=https://me:" + secret + "@example.com", nil, "", []string{"--balena.api-url", "user", "--balena.token-file"}},
+		{"a URL with a query", "--balena.api-url=https://example.com/?apikey=" + secret, nil, "", []string{"--balena.api-url", "query", "--balena.token-file"}},
+		{"a URL with an empty query", "--balena.api-url=https://example.com/?", nil, "", []string{"--balena.api-url", "query"}},
+		{"no URL, with a password", "--balena.api-url=ftp://me:" + secret + "@example.com", nil, "", []string{"--balena.api-url", "example.com"}},
+		{"no URL, with a query", "--balena.api-url=example.com?apikey=" + secret, nil, "", []string{"--balena.api-url", "example.com"}},
+		{"HTTP to another host", "--balena.api-url=http://api.example.com", nil, "", []string{"--balena.api-url", "unencrypted", "https", "--balena.allow-http"}},
+		{"a version that is none", "--balena.api-version=v8", nil, "", []string{"--balena.api-version", "auto,v7,v6"}},
+		{"no CA file", "--balena.ca-file=" + missing, nil, "", []string{"--balena.ca-file", missing}},
+		{"a CA file without PEM", "--balena.ca-file=" + good, nil, "", []string{"--balena.ca-file", "no PEM certificate"}},
+
+		{"an expression that is none", "--balena.fleet-include=acme/[", nil, "", []string{"--balena.fleet-include", "missing closing ]: `[`"}},
+		{"an expression that anchors would mend", "--balena.fleet-exclude=a)|(b", nil, "", []string{"--balena.fleet-exclude", "unexpected )"}},
+
+		{"no interval", "--balena.crawl-interval=0", nil, "", []string{"--balena.crawl-interval", "CRAWL_INTERVAL", "at least 1s"}},
+		{"a negative interval", "", []string{"CRAWL_INTERVAL", "-60"}, "", []string{"--balena.crawl-interval", "CRAWL_INTERVAL", "at least 1s"}},
+		{"half a second", "", []string{"CRAWL_INTERVAL", "0.5"}, "", []string{"CRAWL_INTERVAL", "at least 1s"}},
+		{"an interval in words", "", []string{"CRAWL_INTERVAL", "often"}, "", []string{"CRAWL_INTERVAL", "60", "2m", `"often"`}},
+		{"an interval that is no number", "", []string{"CRAWL_INTERVAL", "NaN"}, "", []string{"CRAWL_INTERVAL", `"NaN"`}},
+		{"no timeout", "--balena.timeout=0s", nil, "", []string{"--balena.timeout", "more than zero"}},
+		{"a negative timeout", "--balena.timeout=-1s", nil, "", []string{"--balena.timeout", "more than zero"}},
+		{"a timeout without a unit", "--balena.timeout=30", nil, "", []string{"--balena.timeout", "missing unit"}},
+		{"a slow interval of nothing", "--balena.slow-interval=0s", nil, "", []string{"--balena.slow-interval", "more than zero"}},
+		{"staleness below the interval", "--balena.max-staleness=59s", nil, "", []string{"--balena.max-staleness", "interval of 1m0s"}},
+		{"negative staleness", "--balena.max-staleness=-1s", nil, "", []string{"--balena.max-staleness", "must not be negative"}},
+		{"a page of nothing", "--balena.page-size=0", nil, "", []string{"--balena.page-size", "from 1 to 10000"}},
+		{"a page size in words", "--balena.page-size=many", nil, "", []string{"--balena.page-size", `"many"`}},
+
+		{"thresholds that are none", "--collector.fleet.disconnected-thresholds=3600,1d", nil, "", []string{"--collector.fleet.disconnected-thresholds", "seconds", `"1d"`}},
+		{"a threshold of nothing", "--collector.fleet.disconnected-thresholds=0", nil, "", []string{"--collector.fleet.disconnected-thresholds", `"0"`}},
+		{"a threshold twice", "--collector.fleet.disconnected-thresholds=60,60", nil, "", []string{"--collector.fleet.disconnected-thresholds", `"60" twice`}},
+		{"a device tag twice", "--collector.device-tags=site,customer,site", nil, "", []string{"--collector.device-tags", `"site" twice`}},
+		{"a fleet tag twice", "--collector.fleet-tags=site,site", nil, "", []string{"--collector.fleet-tags", `"site" twice`}},
+		{"a negative limit", "--collector.release.limit=-1", nil, "", []string{"--collector.release.limit", "from 0"}},
+		{"a switch that is none", "", []string{"BALENA_EXPORTER_COLLECTOR_DEVICE", "perhaps"}, "", []string{"--collector.device", `"perhaps"`}},
+
+		{"no path", "--web.telemetry-path=metrics", nil, "", []string{"--web.telemetry-path", "/metrics", `"metrics"`}},
+		{"a path that is taken", "--web.telemetry-path=/-/healthy", nil, "", []string{"--web.telemetry-path", "/metrics"}},
+		{"a path that matches others", "--web.telemetry-path=/{any}", nil, "", []string{"--web.telemetry-path", "/metrics"}},
+		{"a path that nobody gets to", "--web.telemetry-path=//metrics", nil, "", []string{"--web.telemetry-path", "/metrics"}},
+		{"negative scrapes", "--web.max-requests=-1", nil, "", []string{"--web.max-requests", "from 0"}},
+		{"no web configuration", "--web.config.file=" + missing, nil, "", []string{"--web.config.file", missing}},
+		{"a web configuration with words of its own", "--web.config.file=" + file("words.yml", "tls: please\nauth: no\n"), nil, "", []string{"--web.config.file", "field tls not found"}},
+		{"a web configuration without its certificate", "--web.config.file=" + file("cert.yml", "tls_server_config: {cert_file: none.crt, key_file: none.key}\n"), nil, "", []string{"--web.config.file", "none.crt"}},
+		{"a web configuration with a plain password", "--web.config.file=" + file("plain.yml", "basic_auth_users: {alice: "+secret+"}\n"), nil, "", []string{"--web.config.file", "bcrypt"}},
+		{"the port is in use", "--web.listen-address=" + busy, nil, "", []string{"--web.listen-address", busy, "address already in use", "choose another"}},
+		{"one of the ports is in use", "--web.listen-address=127.0.0.1:0 --web.listen-address=" + busy, nil, "", []string{"--web.listen-address", busy, "address already in use", "choose another"}},
+		{"the health port is in use", "--web.health-listen-address=" + busy, nil, "", []string{"--web.health-listen-address", busy, "address already in use", "choose another"}},
+		{"no socket from systemd", "--web.systemd-socket", nil, "", []string{"--web.systemd-socket", "socket unit"}},
+
+		{"an unknown flag", "--balena.token=" + secret, nil, "", []string{"--balena.token", "unknown", "--help"}},
+		{"an argument", "go", nil, "", []string{"unexpected go", "--help"}},
+		{"a flag without its value", "--balena.timeout", nil, "", []string{"--balena.timeout", "--help"}},
+		{"a flag twice", "--balena.timeout=1s --balena.timeout=2s", nil, "", []string{"balena.timeout", "--help"}},
+		{"an unknown level", "--log.level=loud", nil, "", []string{"--log.level", "debug,info,warn,error", "loud"}},
+		{"an unknown format", "", []string{"BALENA_EXPORTER_LOG_FORMAT", "xml"}, "", []string{"--log.format", "logfmt,json", "xml"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			switch test.token {
+			case "":
+				t.Setenv("BALENA_TOKEN", token)
+			case noToken:
+			default:
+				t.Setenv("BALENA_TOKEN", test.token)
+			}
+			for pair := range slices.Chunk(test.env, 2) {
+				t.Setenv(pair[0], pair[1])
+			}
+			args := strings.Fields(test.args)
+			for _, flag := range []string{"--web.listen-address", "--web.health-listen-address"} {
+				if !strings.Contains(test.args, flag) {
+					args = append(args, flag+"=127.0.0.1:0")
+				}
+			}
+			listens := strings.Contains(test.args, busy) || strings.Contains(test.args, "systemd")
+			if listens {
+				args = append(args, "--balena.api-url=http://127.0.0.1:1")
+			}
+
+			var stdout, stderr bytes.Buffer
+			err := run(t.Context(), args, &stdout, &stderr)
+			if err == nil {
+				t.Fatal("it runs")
+			}
+			sentence := err.Error()
+			for _, want := range test.want {
+				if !strings.Contains(sentence, want) {
+					t.Errorf("the sentence does not say %q: %s", want, sentence)
+				}
+			}
+			if strings.Contains(sentence+stdout.String()+stderr.String(), secret) {
+				t.Errorf("a secret is told: %s", sentence)
+			}
+			if strings.Contains(sentence, "\n") || strings.HasSuffix(sentence, ".") || sentence == "" {
+				t.Errorf("that is not one sentence: %q", sentence)
+			}
+			if stdout.Len() > 0 {
+				t.Errorf("there is more than a sentence: %s", &stdout)
+			}
+			// Only what listens has begun to work, and to log, when it fails.
+			if stderr.Len() > 0 && !listens || strings.Contains(stderr.String(), "level=error") {
+				t.Errorf("there is more than a sentence: %s", &stderr)
+			}
+		})
+	}
+}
+
+func TestBadConfigurationExitsWithStatus1(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ arg, want string }{
+		{"--web.telemetry-path=", `balena-exporter: error: there is no token; put it into BALENA_TOKEN, or into a file and name that with --balena.token-file (BALENA_TOKEN_FILE)` + "\n"},
+		{"--bogus", "balena-exporter: error: unknown long flag '--bogus'; see --help\n"},
+	} {
+		command := command(t, test.arg)
+		var stdout, stderr bytes.Buffer
+		command.Stdout, command.Stderr = &stdout, &stderr
+		if err := command.Run(); err == nil || err.(*exec.ExitError).ExitCode() != 1 {
+			t.Errorf("%s: ended with %v, want exit status 1", test.arg, err)
+		}
+		if stdout.Len() > 0 || stderr.String() != test.want {
+			t.Errorf("%s: wrote %q and %q, want only %q", test.arg, &stdout, &stderr, test.want)
+		}
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	t.Parallel()
+	for arg, want := range map[string][]string{
+		"--version": {"balena-exporter, version"},
+		"--help": {
+			"usage: balena-exporter", "BALENA_TOKEN",
+			"--balena.api-url", "--balena.api-version", "--balena.token-file", "--balena.ca-file", "--balena.crawl-interval", "--balena.timeout",
+			"--balena.page-size", "--balena.max-staleness", "--balena.slow-interval", "--balena.fleet-include", "--balena.fleet-exclude",
+			"--[no-]balena.archived-fleets", "--[no-]balena.allow-http", "--[no-]collector.device", "--[no-]collector.device.name",
+			"--[no-]collector.release", "--collector.release.limit", "--[no-]collector.service", "--[no-]collector.api-keys",
+			"--collector.device-tags", "--collector.fleet-tags", "--collector.fleet.disconnected-thresholds",
+			"--web.listen-address", "--web.config.file", "--[no-]web.systemd-socket", "--web.telemetry-path", "--web.max-requests",
+			"--[no-]web.disable-exporter-metrics", "--web.health-listen-address", "--[no-]web.enable-pprof",
+			"--log.level", "--log.format", "--[no-]version", "--[no-]help",
+			"$CRAWL_INTERVAL", "$BALENA_API_URL", "$BALENA_TOKEN_FILE", "$BALENA_EXPORTER_WEB_LISTEN_ADDRESS",
+		},
+		"-h": {"usage: balena-exporter"},
+	} {
+		command := command(t, arg)
+		var stdout, stderr bytes.Buffer
+		command.Stdout, command.Stderr = &stdout, &stderr
+		if err := command.Run(); err != nil || stderr.Len() > 0 {
+			t.Errorf("%s: ended with %v and wrote %s", arg, err, &stderr)
+		}
+		for _, want := range want {
+			if !strings.Contains(stdout.String(), want) {
+				t.Errorf("%s does not tell of %s", arg, want)
+			}
+		}
+	}
+}
+
+func TestGoodConfiguration(t *testing.T) {
+	file := write(t, t.TempDir(), "token", "\n "+token+" \n")
+	interval := func(c *config) any { return c.interval }
+	staleness := func(c *config) any { return c.maxStaleness }
+	for _, test := range []struct {
+		name string
+		args string
+		env  []string
+		of   func(*config) any
+		want any
+	}{
+		{"the historic variable", "", []string{"CRAWL_INTERVAL", "60"}, interval, time.Minute},
+		{"a duration", "", []string{"CRAWL_INTERVAL", "90s"}, interval, 90 * time.Second},
+		{"a second and a half", "", []string{"CRAWL_INTERVAL", "1.5"}, interval, 1500 * time.Millisecond},
+		{"by the flag", "--balena.crawl-interval=2m", nil, interval, 2 * time.Minute},
+		{"the flag goes before the variable", "--balena.crawl-interval=2m", []string{"CRAWL_INTERVAL", "90"}, interval, 2 * time.Minute},
+		{"an empty variable is none", "", []string{"CRAWL_INTERVAL", ""}, interval, time.Minute},
+		{"five intervals", "", []string{"CRAWL_INTERVAL", "120"}, staleness, 10 * time.Minute},
+		{"as long as is said", "--balena.max-staleness=1h", nil, staleness, time.Hour},
+		{"a short interval is worth a warning", "--balena.crawl-interval=14", nil, func(c *config) any { return len(c.warnings) }, 1},
+		{"so is short staleness", "--balena.max-staleness=119s", nil, func(c *config) any { return len(c.warnings) }, 1},
+		{"usually there is none", "--balena.crawl-interval=15 --balena.max-staleness=30s", nil, func(c *config) any { return len(c.warnings) }, 0},
+		{"the token without blanks around", "", nil, func(c *config) any { token, _ := c.client.Token(); return token }, token},
+
+		{"any API", "", nil, func(c *config) any { return c.client.Version }, balena.Version("")},
+		{"version 6", "--balena.api-version=v6", nil, func(c *config) any { return c.client.Version }, balena.V6},
+		{"balenaCloud", "", nil, func(c *config) any { return c.client.URL.String() }, "https://api.balena-cloud.com"},
+		{"openBalena", "", []string{"BALENA_API_URL", "https://api.example.com"}, func(c *config) any { return c.client.URL.String() }, "https://api.example.com"},
+		{"HTTP to this host", "--balena.api-url=http://[::1]:8080", nil, func(c *config) any { return c.client.URL.Host }, "[::1]:8080"},
+		{"HTTP because it is meant", "--balena.api-url=http://api:80 --balena.allow-http", nil, func(c *config) any { return c.client.URL.Host }, "api:80"},
+		{"an expression is of the whole slug", "--balena.fleet-include=a|b", nil, func(c *config) any { return c.client.Include.MatchString("ab") }, false},
+		{"thresholds in order", "--collector.fleet.disconnected-thresholds=120,60", nil, func(c *config) any { return slices.Equal(c.collector.DisconnectedThresholds, []int{60, 120}) }, true},
+		{"tags", "--collector.device-tags=site,,customer,", nil, func(c *config) any { return strings.Join(c.collector.DeviceTags, "|") }, "site|customer"},
+
+		{"variables of all other flags", "", []string{"BALENA_EXPORTER_LOG_LEVEL", "debug"}, func(c *config) any { return c.logLevel }, "debug"},
+		{"such as switches", "", []string{"BALENA_EXPORTER_COLLECTOR_DEVICE", "false"}, func(c *config) any { return c.collector.Devices }, false},
+		{"numbers", "", []string{"BALENA_EXPORTER_BALENA_PAGE_SIZE", "10"}, func(c *config) any { return c.client.PageSize }, 10},
+		{"dashes", "", []string{"BALENA_EXPORTER_COLLECTOR_FLEET_TAGS", "a,b"}, func(c *config) any { return len(c.client.FleetTags) }, 2},
+		{"and the toolkit's", "", []string{"BALENA_EXPORTER_WEB_LISTEN_ADDRESS", ":1\n:2"}, func(c *config) any { return len(*c.web.WebListenAddresses) }, 2},
+		{"somebody's own variable", "", []string{"BALENA_EXPORTER_VERSION", "1.0", "BALENA_EXPORTER_HELP", "https://example.com"}, interval, time.Minute},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for pair := range slices.Chunk(test.env, 2) {
+				t.Setenv(pair[0], pair[1])
+			}
+			var stdout bytes.Buffer
+			c, err := parse(append(strings.Fields(test.args), "--balena.token-file="+file), &stdout)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := test.of(c); got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+			if stdout.Len() > 0 {
+				t.Errorf("wrote %s", &stdout)
+			}
+		})
+	}
+}
+
+// Flags that other exporters have can be relied on to be spelt and to default as there.
+func TestDefaults(t *testing.T) {
+	t.Setenv("BALENA_TOKEN", token)
+	c, err := parse(nil, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ got, want any }{
+		{strings.Join(*c.web.WebListenAddresses, " "), ":8000"},
+		{c.healthAddress, ":8001"},
+		{c.telemetryPath, "/metrics"},
+		{c.maxRequests, 40},
+		{c.interval, time.Minute},
+		{c.maxStaleness, 5 * time.Minute},
+		{c.client.PageSize, 1000},
+		{c.client.ArchivedFleets, true},
+		{c.pprof, false},
+		{regexp.MustCompile(`^balena-exporter/`).MatchString(c.client.UserAgent), true},
+	} {
+		if test.got != test.want {
+			t.Errorf("got %v, want %v", test.got, test.want)
+		}
+	}
+}

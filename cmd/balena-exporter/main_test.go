@@ -1,0 +1,500 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"go.uber.org/goleak"
+
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// TestMain looks for goroutines that are left, and lets the test binary be the exporter, with the exporter's own
+// main: that is what tests of signals and exit statuses start, with the race detector if that is on.
+func TestMain(m *testing.M) {
+	if os.Getenv(mainVariable) != "" {
+		main()
+		os.Exit(0)
+	}
+	// The environment of whoever runs the tests configures nothing here.
+	for _, pair := range os.Environ() {
+		if key, _, _ := strings.Cut(pair, "="); strings.HasPrefix(key, "BALENA_") || key == "CRAWL_INTERVAL" {
+			_ = os.Unsetenv(key)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const mainVariable = "EXPORTER_TEST_MAIN"
+
+const (
+	// secret is in all tokens and passwords of the tests, and must never be in what the exporter says.
+	secret = "s3cret"
+	token  = secret + "-token"
+
+	// patience is how long to wait for what takes milliseconds, or a second or two, on an idle machine.
+	patience = 30 * time.Second
+)
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for end := time.After(patience); !condition(); {
+		select {
+		case <-again.C:
+		case <-end:
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+// A transcript is what a program writes; it may be read meanwhile.
+type transcript struct {
+	mutex sync.Mutex
+	text  bytes.Buffer
+}
+
+func (w *transcript) Write(p []byte) (int, error) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.text.Write(p)
+}
+
+func (w *transcript) String() string {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.text.String()
+}
+
+// lines returns the lines that contain all the words.
+func (w *transcript) lines(words ...string) []string {
+	var found []string
+next:
+	for line := range strings.Lines(w.String()) {
+		for _, word := range words {
+			if !strings.Contains(line, word) {
+				continue next
+			}
+		}
+		found = append(found, line)
+	}
+	return found
+}
+
+// An api is a simulated balena API that can be taken from the network, and that notes when it was asked.
+type api struct {
+	*simulator.Simulator
+	url   string
+	close func()
+	down  atomic.Bool
+
+	mutex sync.Mutex
+	asked []time.Time
+}
+
+// serveAPI serves the API of the configuration, which accepts the token.
+func serveAPI(t *testing.T, config simulator.Config) *api {
+	t.Helper()
+	config.Tokens = []string{token}
+	sim, err := simulator.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &api{Simulator: sim}
+	a.url, a.close = serveHandler(t, a)
+	return a
+}
+
+// serveRecorded serves an API with the recorded content.
+func serveRecorded(t *testing.T, versions ...string) *api {
+	t.Helper()
+	return serveAPI(t, simulator.Config{Dataset: recorded(t), Versions: versions})
+}
+
+const recordedPath = "../../internal/simulator/testdata/dataset"
+
+var loadRecorded = sync.OnceValues(func() (*simulator.Dataset, error) {
+	return simulator.LoadDataset(os.DirFS(recordedPath))
+})
+
+func recorded(t *testing.T) *simulator.Dataset {
+	t.Helper()
+	dataset, err := loadRecorded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dataset
+}
+
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mutex.Lock()
+	a.asked = append(a.asked, time.Now())
+	a.mutex.Unlock()
+	if a.down.Load() {
+		panic(http.ErrAbortHandler) // closes the connection
+	}
+	a.Simulator.ServeHTTP(w, r)
+}
+
+// requests returns when the API was asked.
+func (a *api) requests() []time.Time {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return append([]time.Time(nil), a.asked...)
+}
+
+// serveHandler serves an API of any kind to the end of the test.
+func serveHandler(t *testing.T, handler http.Handler) (url string, stop func()) {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server.URL, server.Close
+}
+
+// An exporter is a running exporter.
+type exporter struct {
+	t              *testing.T
+	stdout, stderr *transcript
+	addresses      []string // that metrics are served on
+	health         string
+	client         *http.Client
+
+	stop  func()        // asks it to end
+	ended chan struct{} // closed at its end
+	err   error         // what it ended with
+	kill  func()        // ends it as it is
+}
+
+// start runs an exporter in this process until the end of the test, and returns when it listens. Its token is in
+// a file that the arguments name, unless they name one.
+func start(t *testing.T, url string, args ...string) *exporter {
+	t.Helper()
+	e := newExporter(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	e.stop, e.kill = cancel, cancel
+	args = append(defaults(t, url, args), args...)
+	go func() {
+		defer close(e.ended)
+		e.err = run(ctx, args, e.stdout, e.stderr)
+	}()
+	e.listens(args)
+	return e
+}
+
+// startProcess does the same in a process of its own.
+func startProcess(t *testing.T, url string, args ...string) *exporter {
+	t.Helper()
+	return startCommand(t, nil, append(defaults(t, url, args), args...))
+}
+
+// startCommand starts a process; prepare may change the command before.
+func startCommand(t *testing.T, prepare func(*exec.Cmd), args []string) *exporter {
+	t.Helper()
+	e := newExporter(t)
+	command := command(t, args...)
+	command.Stdout, command.Stderr = e.stdout, e.stderr
+	if prepare != nil {
+		prepare(command)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	e.stop = func() { e.signal(command, syscall.SIGTERM) }
+	e.kill = func() { _ = command.Process.Kill() }
+	go func() {
+		defer close(e.ended)
+		e.err = command.Wait()
+	}()
+	e.listens(args)
+	return e
+}
+
+// command is the exporter with the arguments.
+func command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(executable, args...)
+	command.Env = append(os.Environ(), mainVariable+"=1")
+	return command
+}
+
+func (e *exporter) signal(command *exec.Cmd, signal os.Signal) {
+	if err := command.Process.Signal(signal); err != nil {
+		e.t.Errorf("cannot send %s: %v", signal, err)
+	}
+}
+
+// defaults returns arguments for what is not given in args.
+func defaults(t *testing.T, url string, args []string) []string {
+	t.Helper()
+	args = append(args, "")
+	given := func(flag string) bool {
+		for _, arg := range args {
+			if strings.HasPrefix(arg, flag+"=") {
+				return true
+			}
+		}
+		return false
+	}
+	defaults := []string{"--balena.api-url=" + url}
+	if !given("--balena.token-file") {
+		defaults = append(defaults, "--balena.token-file="+write(t, t.TempDir(), "token", token+"\n"))
+	}
+	if !given("--web.listen-address") {
+		defaults = append(defaults, "--web.listen-address=127.0.0.1:0")
+	}
+	if !given("--web.health-listen-address") {
+		defaults = append(defaults, "--web.health-listen-address=127.0.0.1:0")
+	}
+	return defaults
+}
+
+// write writes a file whole, as a Secret is mounted: whoever reads it sees the old or the new content.
+func write(t *testing.T, dir, name, content string) (path string) {
+	t.Helper()
+	path = filepath.Join(dir, name)
+	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func newExporter(t *testing.T) *exporter {
+	t.Helper()
+	e := &exporter{t: t, stdout: &transcript{}, stderr: &transcript{}, ended: make(chan struct{}), client: newClient(t)}
+	t.Cleanup(func() {
+		select {
+		case <-e.ended:
+		default:
+			e.end()
+		}
+		for _, said := range []string{e.stdout.String(), e.stderr.String()} {
+			if strings.Contains(said, secret) {
+				t.Errorf("a secret was written: %s", said)
+			}
+		}
+		if t.Failed() {
+			t.Logf("the exporter's log:\n%s", e.stderr)
+		}
+	})
+	return e
+}
+
+// newClient returns an HTTP client that shares no connections.
+func newClient(t *testing.T) *http.Client {
+	transport := &http.Transport{DisableCompression: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: patience}
+}
+
+var (
+	listening       = regexp.MustCompile(`"?msg"?[:=]"Listening on".*|.*"msg":"Listening on".*`)
+	healthListening = regexp.MustCompile(`.*"?msg"?[:=]"health endpoints listen".*`)
+	addressOf       = regexp.MustCompile(`"?address"?[:=]"?([^ "\n]+)`)
+)
+
+// listens waits until the exporter listens where the arguments want it to.
+func (e *exporter) listens(args []string) {
+	e.t.Helper()
+	want, health := 0, true
+	for _, arg := range args {
+		if strings.HasPrefix(arg, "--web.listen-address=") {
+			want++
+		}
+		health = health && arg != "--web.health-listen-address="
+	}
+	eventually(e.t, "the exporter listens", func() bool {
+		select {
+		case <-e.ended:
+			e.t.Fatalf("the exporter ended with %v", e.err)
+		default:
+		}
+		e.addresses, e.health = nil, ""
+		log := e.stderr.String()
+		for _, line := range listening.FindAllString(log, -1) {
+			if address := addressOf.FindStringSubmatch(line); address != nil {
+				e.addresses = append(e.addresses, address[1])
+			}
+		}
+		if address := addressOf.FindStringSubmatch(healthListening.FindString(log)); address != nil {
+			e.health = "http://" + address[1]
+		}
+		return len(e.addresses) >= want && strings.Contains(e.health, "http") == health
+	})
+}
+
+// end ends the exporter, which must go well.
+func (e *exporter) end() {
+	e.t.Helper()
+	e.stop()
+	select {
+	case <-e.ended:
+		if e.err != nil {
+			e.t.Errorf("the exporter ended with %v", e.err)
+		}
+	case <-time.After(patience):
+		e.kill()
+		<-e.ended
+		e.t.Errorf("the exporter does not end")
+	}
+}
+
+// url returns an address on the metrics port.
+func (e *exporter) url(path string) string { return "http://" + e.addresses[0] + path }
+
+// An answer is an HTTP answer, read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// get asks the exporter, which must answer and tell no secret.
+func (e *exporter) get(url string) answer {
+	e.t.Helper()
+	a, err := get(e.client, url, nil)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if strings.Contains(a.body, secret) || strings.Contains(fmt.Sprint(a.header), secret) {
+		e.t.Errorf("%s tells a secret: %v %s", url, a.header, a.body)
+	}
+	return a
+}
+
+func get(client *http.Client, url string, prepare func(*http.Request)) (answer, error) {
+	request, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return answer{}, err
+	}
+	if prepare != nil {
+		prepare(request)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	return answer{response.StatusCode, response.Header, string(body)}, err
+}
+
+// families are the metric families of a scrape by name.
+type families map[string]*dto.MetricFamily
+
+// scrape scrapes the exporter.
+func (e *exporter) scrape() families {
+	e.t.Helper()
+	a := e.get(e.url("/metrics"))
+	if a.status != http.StatusOK {
+		e.t.Fatalf("/metrics answers %d: %s", a.status, a.body)
+	}
+	return parsed(e.t, a.body)
+}
+
+func parsed(t *testing.T, body string) families {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	f, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	if err != nil {
+		t.Fatalf("not a valid exposition: %v", err)
+	}
+	return f
+}
+
+// has tells whether there is a sample of the family.
+func (f families) has(name string) bool { return len(f[name].GetMetric()) > 0 }
+
+// value returns the value of the one sample with the labels, which are names and values in turns; 0 when there is none.
+func (f families) value(name string, labels ...string) float64 {
+	for _, m := range f[name].GetMetric() {
+		if matches(m, labels) {
+			return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return 0
+}
+
+func matches(m *dto.Metric, labels []string) bool {
+	for i := 0; i < len(labels); i += 2 {
+		if labelOf(m, labels[i]) != labels[i+1] {
+			return false
+		}
+	}
+	return true
+}
+
+func labelOf(m *dto.Metric, name string) string {
+	for _, pair := range m.GetLabel() {
+		if pair.GetName() == name {
+			return pair.GetValue()
+		}
+	}
+	return ""
+}
+
+// by returns the values of a family by a label.
+func (f families) by(name, label string) map[string]float64 {
+	values := map[string]float64{}
+	for _, m := range f[name].GetMetric() {
+		values[labelOf(m, label)] += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+	}
+	return values
+}
+
+// up waits for a scrape that says whether the last refresh succeeded.
+func (e *exporter) up(want float64) (f families) {
+	e.t.Helper()
+	eventually(e.t, fmt.Sprintf("balena_up is %v", want), func() bool {
+		f = e.scrape()
+		return f.has("balena_up") && f.value("balena_up") == want
+	})
+	return f
+}
+
+// failures waits until so many more refreshes have failed.
+func (e *exporter) failures(more float64) (f families) {
+	e.t.Helper()
+	before := e.scrape().value("balena_exporter_refreshes_total", "result", "error")
+	eventually(e.t, fmt.Sprintf("%v more refreshes fail", more), func() bool {
+		f = e.scrape()
+		return f.value("balena_exporter_refreshes_total", "result", "error") >= before+more
+	})
+	return f
+}
+
+// successes waits until so many more refreshes have succeeded.
+func (e *exporter) successes(more float64) (f families) {
+	e.t.Helper()
+	before := e.scrape().value("balena_exporter_refreshes_total", "result", "success")
+	eventually(e.t, fmt.Sprintf("%v more refreshes succeed", more), func() bool {
+		f = e.scrape()
+		return f.value("balena_exporter_refreshes_total", "result", "success") >= before+more
+	})
+	return f
+}

@@ -1,0 +1,611 @@
+package refresh
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/exposition"
+)
+
+// Time is that of synctest in these tests: it passes only when everybody waits for it, and so times are exact.
+
+const (
+	interval  = time.Minute
+	staleness = 5 * time.Minute
+)
+
+// A trial is a loop that runs, with what it did.
+type trial struct {
+	*Loop
+	log    bytes.Buffer
+	starts []time.Duration // of refreshes, since the beginning
+	errs   []error         // as observed
+	took   []time.Duration // as observed
+	began  time.Time
+	stop   func() // returns when the loop has ended
+
+	handing sync.Mutex
+}
+
+// try runs a loop whose n-th refresh, counted from 1, is fetch(n); it ends with the test.
+func try(t *testing.T, fetch func(ctx context.Context, n int) (*balena.Snapshot, error), change ...func(*Config)) *trial {
+	t.Helper()
+	tr := &trial{began: time.Now()}
+	config := Config{
+		Fetch: func(ctx context.Context) (*balena.Snapshot, error) {
+			tr.handOver()
+			tr.starts = append(tr.starts, time.Since(tr.began))
+			return fetch(ctx, len(tr.starts))
+		},
+		Render: func(*balena.Snapshot, *exposition.Page) *exposition.Page { return &exposition.Page{} },
+		Observe: func(s *balena.Snapshot, err error, took time.Duration) {
+			if (s == nil) == (err == nil) {
+				t.Errorf("observed the snapshot %v and the error %v", s, err)
+			}
+			tr.errs = append(tr.errs, err)
+			tr.took = append(tr.took, took)
+		},
+		Interval:     interval,
+		MaxStaleness: staleness,
+		Logger:       level.NewFilter(log.NewLogfmtLogger(&tr.log), level.AllowInfo()),
+	}
+	for _, change := range change {
+		change(&config)
+	}
+	tr.Loop = New(config)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tr.Run(ctx)
+	}()
+	tr.stop = func() {
+		cancel()
+		<-done
+	}
+	t.Cleanup(tr.stop)
+	return tr
+}
+
+// pass lets time pass, and what is due then happen.
+func (tr *trial) pass(d time.Duration) {
+	tr.handOver()
+	time.Sleep(d) // of the bubble: no time at all
+	synctest.Wait()
+}
+
+// handOver makes what the test wrote known to the loop, as the race detector sees it: that time passed between the
+// two, as only one of them ran, is nothing that it knows of.
+func (tr *trial) handOver() {
+	tr.handing.Lock()
+	defer tr.handing.Unlock()
+}
+
+// takeLog returns what was logged since the last call.
+func (tr *trial) takeLog() string {
+	defer tr.log.Reset()
+	return tr.log.String()
+}
+
+// waits returns the times between refreshes.
+func (tr *trial) waits() []time.Duration {
+	var waits []time.Duration
+	for i := 1; i < len(tr.starts); i++ {
+		waits = append(waits, tr.starts[i]-tr.starts[i-1])
+	}
+	return waits
+}
+
+// now is a snapshot that was begun now, with a fleet.
+func now() *balena.Snapshot {
+	return &balena.Snapshot{Time: time.Now(), Fleets: []balena.Fleet{{ID: 1}}, APIVersion: balena.V7}
+}
+
+func good(context.Context, int) (*balena.Snapshot, error) { return now(), nil }
+
+func unavailable() error {
+	return &balena.Error{Problem: balena.Unavailable, Request: "GET /v7/application", Status: 502, Err: errors.New("answered 502")}
+}
+
+func limited(wait time.Duration) error {
+	return &balena.Error{Problem: balena.RateLimited, Request: "GET /v7/application", Status: 429, Wait: wait, Err: errors.New("answered 429")}
+}
+
+func unauthorized() error {
+	return &balena.Error{Problem: balena.Unauthorized, Request: "GET /v7/application", Status: 401, Err: errors.New("answered 401")}
+}
+
+func badAnswer() error {
+	return &balena.Error{Problem: balena.BadAnswer, Request: "GET /v7/application", Status: 200, Err: errors.New("not JSON")}
+}
+
+// about tells whether a wait is what it should be but for the jitter.
+func about(got, want time.Duration) bool {
+	return float64(got) >= float64(want)*(1-jitter) && float64(got) <= float64(want)*(1+jitter)
+}
+
+func TestRefreshesAtTheIntervalWithJitter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, good)
+		synctest.Wait()
+		if len(tr.starts) != 1 || tr.starts[0] != 0 {
+			t.Fatalf("the first refresh is at once, not at %v", tr.starts)
+		}
+		tr.pass(200 * interval)
+		different := map[time.Duration]bool{}
+		for _, wait := range tr.waits() {
+			different[wait] = true
+			if !about(wait, interval) {
+				t.Errorf("waited %s, more than %v from %s", wait, jitter, interval)
+			}
+		}
+		if n := len(tr.starts); n < 190 || n > 211 {
+			t.Errorf("%d refreshes in 200 intervals", n)
+		}
+		if len(different) < 100 {
+			t.Errorf("only %d different waits: exporters that start together stay together", len(different))
+		}
+	})
+}
+
+// The interval is from beginning to beginning, however long a refresh takes, but there is one at a time.
+func TestOneRefreshAtATime(t *testing.T) {
+	for _, test := range []struct{ took, least, most time.Duration }{
+		{30 * time.Second, 57 * time.Second, 63 * time.Second},
+		{90 * time.Second, 90 * time.Second, 90 * time.Second},
+	} {
+		t.Run(test.took.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				running := 0
+				tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
+					if running++; running > 1 {
+						t.Errorf("%d refreshes at once", running)
+					}
+					s := now()
+					time.Sleep(test.took)
+					running--
+					return s, nil
+				})
+				tr.pass(20 * interval)
+				for _, wait := range tr.waits() {
+					if wait < test.least || wait > test.most {
+						t.Errorf("the next refresh began after %s, want %s to %s", wait, test.least, test.most)
+					}
+				}
+				for _, took := range tr.took {
+					if took != test.took {
+						t.Errorf("observed a refresh of %s, want %s", took, test.took)
+					}
+				}
+				if len(tr.starts) < 10 {
+					t.Errorf("only %d refreshes", len(tr.starts))
+				}
+			})
+		})
+	}
+}
+
+func TestWaitsAfterFailures(t *testing.T) {
+	seconds := func(s ...int) []time.Duration {
+		var d []time.Duration
+		for _, s := range s {
+			d = append(d, time.Duration(s)*time.Second)
+		}
+		return d
+	}
+	for _, test := range []struct {
+		name string
+		errs []error // nil is success; the last one goes on for ever
+		want []time.Duration
+	}{
+		{"unavailable doubles up to the interval", []error{unavailable()}, seconds(5, 10, 20, 40, 60, 60, 60)},
+		{"and begins anew after a success", []error{unavailable(), unavailable(), nil, unavailable()}, seconds(5, 10, 60, 5, 10, 20)},
+		{"a token that is not accepted is tried at the interval", []error{unauthorized()}, seconds(60, 60, 60)},
+		{"so is a bad answer", []error{badAnswer()}, seconds(60, 60, 60)},
+		{"and what is no error of the API's", []error{errors.New("odd")}, seconds(60, 60, 60)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+					if err := test.errs[min(n, len(test.errs))-1]; err != nil {
+						return nil, err
+					}
+					return now(), nil
+				})
+				tr.pass(time.Hour)
+				waits := tr.waits()
+				for i, want := range test.want {
+					if !about(waits[i], want) {
+						t.Errorf("wait %d was %s, want about %s", i+1, waits[i], want)
+					}
+				}
+				for i, err := range tr.errs {
+					if want := test.errs[min(i+1, len(test.errs))-1]; err != want {
+						t.Errorf("refresh %d was observed with %v, want %v", i+1, err, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestBackoffNeverExceedsAShortInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) { return nil, unavailable() },
+			func(c *Config) { c.Interval = 2 * time.Second })
+		tr.pass(time.Minute)
+		for _, wait := range tr.waits() {
+			if !about(wait, 2*time.Second) {
+				t.Errorf("waited %s, want the interval of 2s", wait)
+			}
+		}
+	})
+}
+
+func TestRateLimitsAreKept(t *testing.T) {
+	for _, wait := range []time.Duration{10 * time.Second, time.Minute, 20 * time.Minute, time.Hour} {
+		t.Run(wait.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const took = 2 * time.Second
+				tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
+					time.Sleep(took)
+					return nil, limited(wait)
+				})
+				tr.pass(10 * time.Hour)
+				for i, got := range tr.waits() {
+					least := took + wait
+					most := least + wait/10 + time.Second
+					if i > 0 || wait < firstRetry { // the backoff
+						most = max(most, took+interval+interval/10)
+					}
+					if got < least || got > most {
+						t.Errorf("refresh %d began %s after the one before, want %s to %s", i+2, got, least, most)
+					}
+				}
+				if len(tr.starts) < 9 {
+					t.Errorf("only %d refreshes", len(tr.starts))
+				}
+			})
+		})
+	}
+}
+
+// A server that says "wait a second" each time is not asked each second.
+func TestShortRateLimitsBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) { return nil, limited(time.Second) })
+		tr.pass(10 * time.Minute)
+		for i, want := range []time.Duration{5, 10, 20, 40, 60, 60} {
+			if got := tr.waits()[i]; !about(got, want*time.Second) {
+				t.Errorf("wait %d was %s, want about %ds", i+1, got, want)
+			}
+		}
+	})
+}
+
+func TestServesTheNewestSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var snapshots []*balena.Snapshot
+		var pages, previous []*exposition.Page
+		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+			if n == 3 {
+				return nil, badAnswer()
+			}
+			snapshots = append(snapshots, now())
+			return snapshots[len(snapshots)-1], nil
+		}, func(c *Config) {
+			c.Render = func(s *balena.Snapshot, p *exposition.Page) *exposition.Page {
+				if s != snapshots[len(snapshots)-1] {
+					t.Error("another snapshot is rendered than was fetched")
+				}
+				previous = append(previous, p)
+				pages = append(pages, exposition.NewBuilder(0, p).Page())
+				return pages[len(pages)-1]
+			}
+		})
+		if tr.Snapshot() != nil || tr.Page() != nil {
+			t.Error("there are data before the first refresh")
+		}
+		tr.pass(4*interval + interval/2)
+		if len(tr.starts) < 4 {
+			t.Fatalf("only %d refreshes", len(tr.starts))
+		}
+		if tr.Snapshot() != snapshots[len(snapshots)-1] || tr.Page() != pages[len(pages)-1] {
+			t.Error("what is served is not the newest")
+		}
+		// Each page is made with the one before at hand; a refresh that failed is none.
+		if want := append([]*exposition.Page{nil}, pages[:len(pages)-1]...); len(pages) != len(snapshots) || !equal(previous, want) {
+			t.Errorf("rendered with %v, want %v", previous, want)
+		}
+	})
+}
+
+func equal[T comparable](a, b []T) bool {
+	for i := range a {
+		if len(b) != len(a) || a[i] != b[i] {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
+
+func TestDataDisappearWhenTheyAreTooOld(t *testing.T) {
+	fails := func(context.Context) error { return unavailable() }
+	hangs := func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	for name, trouble := range map[string]func(context.Context) error{"failing": fails, "hanging": hangs} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := try(t, func(ctx context.Context, n int) (*balena.Snapshot, error) {
+					if n > 1 {
+						return nil, trouble(ctx)
+					}
+					s := now()
+					time.Sleep(10 * time.Second) // the age counts from the beginning of the refresh
+					return s, nil
+				})
+				tr.pass(10 * time.Second)
+				tr.pass(staleness - 10*time.Second)
+				if tr.Snapshot() == nil || tr.Page() == nil {
+					t.Errorf("the data are gone before %s are over", staleness)
+				}
+				tr.pass(time.Nanosecond)
+				if tr.Snapshot() != nil || tr.Page() != nil {
+					t.Errorf("the data are still there after %s", staleness)
+				}
+			})
+		})
+	}
+}
+
+func TestDataReappear(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var previous *exposition.Page
+		var works bool
+		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+			if n == 1 || works {
+				return now(), nil
+			}
+			return nil, unavailable()
+		}, func(c *Config) {
+			c.Render = func(_ *balena.Snapshot, p *exposition.Page) *exposition.Page {
+				previous = p
+				return exposition.NewBuilder(0, nil).Page()
+			}
+		})
+		synctest.Wait()
+		before := tr.Page()
+		tr.pass(time.Hour)
+		if tr.Snapshot() != nil {
+			t.Fatal("the data are still there")
+		}
+		works = true
+		tr.pass(interval * 11 / 10)
+		if tr.Snapshot() == nil || tr.Page() == nil {
+			t.Error("the data are not back")
+		}
+		if before == nil || previous != before {
+			t.Error("the page from before is not there to be borrowed from")
+		}
+	})
+}
+
+func TestCancellation(t *testing.T) {
+	t.Run("while fetching", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := try(t, func(ctx context.Context, _ int) (*balena.Snapshot, error) {
+				<-ctx.Done()
+				return nil, fmt.Errorf("GET: %w", ctx.Err())
+			})
+			synctest.Wait()
+			began := time.Now()
+			tr.stop()
+			if took := time.Since(began); took != 0 {
+				t.Errorf("it took %s", took)
+			}
+			if len(tr.errs) > 0 || tr.log.Len() > 0 {
+				t.Errorf("a refresh that was cancelled counts: %v %s", tr.errs, &tr.log)
+			}
+		})
+	})
+	t.Run("while waiting", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := try(t, good)
+			tr.pass(time.Second)
+			began := time.Now()
+			tr.stop()
+			if took := time.Since(began); took != 0 || len(tr.starts) != 1 {
+				t.Errorf("it took %s and %d refreshes", took, len(tr.starts))
+			}
+		})
+	})
+	t.Run("by one that does not notice", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
+				time.Sleep(time.Second)
+				return now(), nil
+			})
+			tr.stop()
+			if tr.Snapshot() != nil || len(tr.errs) > 0 {
+				t.Error("a refresh that was cancelled counts")
+			}
+		})
+	})
+}
+
+// script is a loop whose refreshes end in the errors, one after the other, and then well. It runs until all
+// have, and returns the log.
+func script(t *testing.T, errs ...error) (logged string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+			if n <= len(errs) && errs[n-1] != nil {
+				return nil, errs[n-1]
+			}
+			return now(), nil
+		}, func(c *Config) { c.Interval = firstRetry }) // all waits are about the same
+		tr.pass(time.Duration(len(errs)+1) * firstRetry * 11 / 10)
+		if len(tr.starts) < len(errs)+2 {
+			t.Fatalf("only %d refreshes for a script of %d", len(tr.starts), len(errs))
+		}
+		logged = tr.takeLog()
+	})
+	return logged
+}
+
+func TestLogTellsEachTroubleOnceAndWhenItIsOver(t *testing.T) {
+	const (
+		first    = `level=info msg="the first data are here"`
+		again    = `level=info msg="refreshing the data works again"`
+		refused  = `level=error msg="cannot refresh the data" err="GET /v7/application: answered 502"`
+		notMine  = `level=error msg="cannot refresh the data" err="GET /v7/application: answered 401"`
+		notKnown = `level=error msg="cannot refresh the data" err=odd`
+	)
+	at := func(page int) error {
+		return &balena.Error{Problem: balena.Unavailable, Request: fmt.Sprintf("GET /v7/device page %d", page), Err: fmt.Errorf("gone after %d s", page)}
+	}
+	for _, test := range []struct {
+		name string
+		errs []error
+		want []string
+	}{
+		{"nothing", []error{nil, nil}, []string{first}},
+		{"a trouble", []error{nil, unavailable(), unavailable(), unavailable(), nil, nil}, []string{first, refused, again}},
+		{"a trouble at the start", []error{unavailable(), unavailable(), nil, nil, nil}, []string{refused, first}},
+		{"two troubles", []error{nil, unavailable(), nil, unavailable(), nil}, []string{first, refused, again, refused, again}},
+		{"one that changes", []error{nil, unavailable(), unauthorized(), unauthorized(), nil}, []string{first, refused, notMine, again}},
+		{"one that alternates", []error{nil, unavailable(), unauthorized(), unavailable(), unauthorized(), unavailable(), nil}, []string{first, refused, notMine, again}},
+		{
+			"one on many pages", []error{nil, at(1), at(7), at(3), at(2), nil},
+			[]string{first, `level=error msg="cannot refresh the data" err="GET /v7/device page 1: gone after 1 s"`, again},
+		},
+		{"what is no error of the API's", []error{nil, errors.New("odd"), errors.New("odd"), nil}, []string{first, notKnown, again}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			logged := script(t, test.errs...)
+			var got []string
+			for line := range strings.Lines(logged) {
+				line = strings.TrimSpace(line)
+				for _, end := range []string{" failures=", " fleets="} {
+					line, _, _ = strings.Cut(line, end)
+				}
+				got = append(got, line)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("the log (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLogSaysForHowLongAndWhatCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+			time.Sleep(2 * time.Second)
+			if n == 2 {
+				return nil, limited(10 * time.Minute)
+			}
+			return now(), nil
+		})
+		tr.pass(5 * time.Second)
+		if got, want := tr.takeLog(), `level=info msg="the first data are here" fleets=1 devices=0 api=v7 duration=2s`+"\n"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		tr.pass(2 * interval)
+		if got, want := tr.takeLog(), `level=error msg="cannot refresh the data" err="GET /v7/application: answered 429" failures=1`+"\n"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		tr.pass(11 * time.Minute)
+		if got := tr.takeLog(); !strings.Contains(got, `msg="refreshing the data works again"`) || !strings.Contains(got, "failed_for=10m") && !strings.Contains(got, "failed_for=11m") {
+			t.Errorf("the log does not tell that and since when it works again: %s", got)
+		}
+	})
+}
+
+func TestLogRemindsEveryHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) { return nil, unavailable() })
+		synctest.Wait()
+		for hour := range 5 {
+			if got := strings.Count(tr.takeLog(), "level=error"); got != 1 {
+				t.Errorf("%d lines in hour %d, want 1", got, hour)
+			}
+			tr.pass(remindEvery + 2*interval) // the first refresh behind the hour
+		}
+	})
+}
+
+func TestLogTellsThatThereAreNoFleets(t *testing.T) {
+	for name, errs := range map[string][]error{"at once": nil, "after a trouble": {unavailable()}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+					if n <= len(errs) {
+						return nil, errs[n-1]
+					}
+					return &balena.Snapshot{Time: time.Now()}, nil
+				})
+				tr.pass(10 * interval)
+				if got := strings.Count(tr.takeLog(), `level=warn msg="the token may see no fleet, or none is chosen"`); got != 1 {
+					t.Errorf("told %d times, want once", got)
+				}
+			})
+		})
+	}
+}
+
+func TestLogOfOptionalParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		releases, keys := error(nil), error(nil)
+		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
+			s := now()
+			s.Parts = []balena.Part{{Name: balena.PartReleases, Err: releases}, {Name: balena.PartKeys, Err: keys}}
+			return s, nil
+		})
+		tr.pass(interval / 2)
+		step := func(want ...string) {
+			t.Helper()
+			tr.takeLog()
+			tr.pass(10 * interval)
+			var got []string
+			for line := range strings.Lines(tr.log.String()) {
+				line, _, _ = strings.Cut(strings.TrimSpace(line), " failed_for=")
+				got = append(got, line)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("the log (-want +got):\n%s", diff)
+			}
+		}
+		step()
+		releases = unavailable()
+		step(`level=warn msg="an optional collector cannot read its data" collector=release err="GET /v7/application: answered 502"`)
+		keys = unauthorized()
+		step(`level=warn msg="an optional collector cannot read its data" collector=api_key err="GET /v7/application: answered 401"`)
+		releases = nil
+		step(`level=info msg="an optional collector works again" collector=release`)
+		step()
+		tr.pass(remindEvery - 30*interval)
+		step(`level=warn msg="an optional collector cannot read its data" collector=api_key err="GET /v7/application: answered 401"`)
+		keys = nil
+		step(`level=info msg="an optional collector works again" collector=api_key`)
+		for _, err := range tr.errs {
+			if err != nil {
+				t.Errorf("a part that fails fails the refresh: %v", err)
+			}
+		}
+	})
+}
