@@ -1,0 +1,511 @@
+//go:build unix
+
+// Bench measures the exporter against what it is up against: a static file for scrapes, reading and
+// unzipping for refreshes. It prints one table, mostly of ratios, since absolute times say more of the
+// machine than of the code. `make bench` runs it.
+//
+// Servers run in processes of their own, so that the CPU time of a server is its own and not its client's.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/exposition"
+)
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("bench: ")
+	bin := flag.String("bin", "bin", "directory with the binaries of exporter and simulator")
+	sizes := flag.String("devices", "1000,10000,100000", "numbers of devices to measure with, separated by commas")
+	serve := flag.String("serve", "", "for the program's own use: the address of an API whose devices to serve")
+	flag.Parse()
+	if *serve != "" {
+		serveScrapes(*serve)
+		return
+	}
+
+	b := bench{bin: *bin}
+	fmt.Printf("%s, %d cores, %s/%s. CPU is that of the process measured; × compares with the line's floor, taken in the same run.\n\n",
+		runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
+	fmt.Println("| devices | what | measured | floor | × | bar |")
+	fmt.Println("|---|---|---|---|---|---|")
+	for s := range strings.SplitSeq(*sizes, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			log.Fatalf("-devices: %v", err)
+		}
+		b.measure(n)
+	}
+	b.start()
+}
+
+type bench struct {
+	bin string
+	// last is the time of a refresh by device for the size before.
+	last     float64
+	lastSize int
+}
+
+func row(devices int, what, measured, floor, ratio, bar string) {
+	fmt.Printf("| %d | %s | %s | %s | %s | %s |\n", devices, what, measured, floor, ratio, bar)
+}
+
+func times(a, b float64) string { return fmt.Sprintf("%.2f", a/b) }
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/1e6) }
+
+// measure measures with so many devices.
+func (b *bench) measure(n int) {
+	api := b.simulator(n)
+	defer api.stop()
+
+	pages, refresh := refreshes(api.url, n)
+	floor := pages.cpu
+	row(n, "decode, CPU", ms(refresh.fetch), ms(floor)+" (reading and unzipping the same pages)", times(float64(refresh.fetch), float64(floor)), "≤ 4")
+	row(n, "decode, objects a device", fmt.Sprintf("%.2f", float64(refresh.objects)/float64(n)), "", "", "≤ 3")
+	seriesPerDevice := float64(refresh.samples) / float64(n)
+	bar := 7.5 * seriesPerDevice / 13.8
+	row(n, fmt.Sprintf("refresh, CPU, %.1f series a device", seriesPerDevice), ms(refresh.whole), ms(floor), times(float64(refresh.whole), float64(floor)), fmt.Sprintf("≤ %.1f (7.5 × series / 13.8)", bar))
+	row(n, "refresh, CPU, nothing changed", ms(refresh.again), ms(floor), times(float64(refresh.again), float64(floor)), "≤ 5")
+	row(n, "exposition", fmt.Sprintf("%.1f MB as text, %.0f B a device", float64(refresh.page.TextBytes())/1e6, float64(refresh.page.TextBytes())/float64(n)),
+		fmt.Sprintf("%.1f MB compressed, %.0f B a device", float64(refresh.page.CompressedBytes())/1e6, float64(refresh.page.CompressedBytes())/float64(n)), "", "")
+	each := float64(refresh.whole) / float64(n)
+	if b.lastSize != 0 {
+		row(n, "refresh, CPU a device", fmt.Sprintf("%.2f µs", each/1e3), fmt.Sprintf("%.2f µs with %d", b.last/1e3, b.lastSize), times(each, b.last), "≤ 1.2")
+	}
+	b.last, b.lastSize = each, n
+	page := refresh.page.CompressedBytes()
+	refresh = refreshed{}
+	debug.FreeOSMemory()
+
+	scrapes := b.scrapes(api.url)
+	ours, static := scrapes("/ours", true), scrapes("/static", true)
+	cpuBar, wallBar := static.cpu*3/2+1500*time.Microsecond, static.wall*5/4+1500*time.Microsecond
+	row(n, "scrape, CPU", ms(ours.cpu), ms(static.cpu)+" (static file)", times(float64(ours.cpu), float64(static.cpu)), "≤ "+ms(cpuBar))
+	row(n, "scrape, wall", ms(ours.wall), ms(static.wall)+" (static file)", times(float64(ours.wall), float64(static.wall)), "≤ "+ms(wallBar))
+	row(n, "scrape, allocated", fmt.Sprintf("%.2f MB", float64(ours.allocated)/1e6), "", "", "≤ 0.5 MB")
+	if n <= 100_000 {
+		constant := scrapes("/const", true)
+		row(n, "a collector of const metrics, CPU", ms(constant.cpu), ms(ours.cpu)+" (ours)", times(float64(constant.cpu), float64(ours.cpu)), "≥ 300 from 10,000 devices on")
+	}
+	plain := scrapes("/ours", false)
+	row(n, "scrape without compression, CPU", ms(plain.cpu), ms(ours.cpu)+" (compressed)", times(float64(plain.cpu), float64(ours.cpu)), "")
+	scrapes("", false) // stops the server
+
+	peak, requests := b.exporter(api, n)
+	allowed := 20e6 + float64(page) + 800*float64(n)
+	row(n, "peak memory, resident", fmt.Sprintf("%.1f MB", float64(peak)/1e6), fmt.Sprintf("%.1f MB", allowed/1e6), times(float64(peak), allowed), "≤ 1 (20 MB + compressed exposition + 0.8 kB a device)")
+	row(n, "API requests a refresh", strconv.Itoa(requests), strconv.Itoa(1+(n+999)/1000), "", "1 + ⌈devices / 1000⌉")
+}
+
+// cpu is the CPU time that this process has used.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		log.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// least is the least CPU time of a few runs: what is more is the machine's doing.
+func least(runs int, f func()) time.Duration {
+	best := time.Duration(0)
+	for range runs {
+		runtime.GC()
+		began := cpu()
+		f()
+		if took := cpu() - began; best == 0 || took < best {
+			best = took
+		}
+	}
+	return best
+}
+
+type floorRun struct{ cpu time.Duration }
+
+type refreshed struct {
+	fetch, whole, again time.Duration
+	objects             uint64
+	samples             int
+	page                *exposition.Page
+}
+
+// recorder keeps the paths that a client asks for.
+type recorder struct{ paths []string }
+
+func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	r.paths = append(r.paths, req.URL.RequestURI())
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+// refreshes measures a refresh of the API's devices, and reading and unzipping the same pages.
+func refreshes(api string, n int) (floorRun, refreshed) {
+	// A proxy in between would count; what the client asks for is noted by a server that stands for the API once.
+	noted := &recorder{}
+	spy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		req, _ := http.NewRequestWithContext(r.Context(), http.MethodGet, api+r.URL.RequestURI(), nil)
+		req.Header = r.Header
+		resp, err := noted.RoundTrip(req)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer resp.Body.Close()
+		for k, v := range resp.Header {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(resp.StatusCode)
+		_, _ = io.Copy(w, resp.Body)
+	}))
+	client := newClient(spy.URL)
+	fetch(client)
+	noted.paths = nil
+	fetch(client) // a steady refresh
+	steady := slices.Clone(noted.paths)
+	client.Close()
+	spy.Close()
+
+	runs := max(3, min(20, 200_000/n))
+	read := func() {
+		var unzip gzip.Reader
+		for _, path := range steady {
+			req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, api+strings.TrimPrefix(path, api), nil)
+			req.Header.Set("Authorization", "Bearer bench")
+			req.Header.Set("Accept-Encoding", "gzip")
+			resp, err := http.DefaultTransport.RoundTrip(req)
+			if err != nil {
+				log.Fatal(err)
+			}
+			if err := unzip.Reset(resp.Body); err != nil {
+				log.Fatalf("%s: %v", path, err)
+			}
+			if _, err := io.Copy(io.Discard, &unzip); err != nil {
+				log.Fatal(err)
+			}
+			_ = resp.Body.Close()
+		}
+	}
+	read()
+	floor := floorRun{least(runs, read)}
+
+	client = newClient(api)
+	defer client.Close()
+	var r refreshed
+	var s *collector.Snapshot
+	fetch(client)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	fetch(client)
+	runtime.ReadMemStats(&after)
+	r.objects = after.Mallocs - before.Mallocs
+	r.fetch = least(runs, func() { s = fetch(client) })
+
+	fleets := collector.New(nil, collector.DefaultOptions())
+	render := func(previous *exposition.Page) *exposition.Page {
+		b := exposition.NewBuilder(fleets.Families(), previous)
+		fleets.Render(s, b.Append)
+		return b.Page()
+	}
+	r.whole = least(runs, func() { s = fetch(client); r.page = render(nil) })
+	r.again = least(runs, func() { s = fetch(client); r.page = render(r.page) })
+	fleets.Render(s, func(_ int, text []byte) { r.samples += strings.Count(string(text), "\n") })
+	return floor, r
+}
+
+func newClient(api string) *balena.Client {
+	address, err := url.Parse(api)
+	if err != nil {
+		log.Fatal(err)
+	}
+	o := collector.DefaultOptions()
+	c, err := balena.NewClient(balena.Config{
+		URL: address, Token: balena.StaticToken("bench"), Timeout: time.Minute, PageSize: 1000, UserAgent: "bench",
+		Options: balena.Options{Devices: o.Devices, Releases: o.Releases, Keys: o.Keys, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return c
+}
+
+func fetch(c *balena.Client) *collector.Snapshot {
+	s, err := c.Fetch(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	return s
+}
+
+// process is a server that runs beside.
+type process struct {
+	*exec.Cmd
+	url string
+}
+
+func (p *process) stop() {
+	_ = p.Process.Signal(syscall.SIGTERM)
+	_ = p.Wait()
+}
+
+// launch starts a server and waits until it answers at path.
+func launch(path, url string, cmd *exec.Cmd) *process {
+	cmd.Stderr = io.Discard
+	if err := cmd.Start(); err != nil {
+		log.Fatalf("%v; run make build first", err)
+	}
+	p := &process{cmd, url}
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(time.Millisecond) {
+		resp, err := http.Get(url + path) //nolint:noctx // a bench has no one to cancel it
+		if err == nil {
+			_ = resp.Body.Close()
+			return p
+		}
+		if time.Now().After(deadline) {
+			log.Fatalf("%s does not answer: %v", cmd.Path, err)
+		}
+	}
+}
+
+// freeAddress is an address on which nobody listens.
+func freeAddress() string {
+	s := httptest.NewServer(nil)
+	defer s.Close()
+	return s.Listener.Addr().String()
+}
+
+// simulator starts an API of so many devices, in fleets of 500, whose answers cost nothing the second time.
+func (b *bench) simulator(n int) *process {
+	address := freeAddress()
+	return launch("/ping", "http://"+address, exec.Command(filepath.Join(b.bin, "balena-simulator"),
+		"--listen-address="+address, fmt.Sprint("--devices=", n), fmt.Sprint("--fleets=", max(1, n/500)), "--tick-interval=0s", "--cache-answers"))
+}
+
+type scrape struct {
+	cpu, wall time.Duration // the server's, and from the first byte asked to the last read
+	allocated uint64        // by the server
+}
+
+// usage is what a server of scrapes tells of itself.
+type usage struct {
+	CPU       time.Duration
+	Allocated uint64
+}
+
+// serveScrapes serves the same devices in the ways that are compared.
+func serveScrapes(api string) {
+	s := fetch(newClient(api))
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector.NewMetrics(func() time.Time { return time.Time{} }),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	fleets := collector.New(func() *collector.Snapshot { return s }, collector.DefaultOptions())
+	b := exposition.NewBuilder(fleets.Families(), nil)
+	fleets.Render(s, b.Append)
+	page := b.Page()
+	ours := exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return page }, Live: registry})
+
+	request := httptest.NewRequest(http.MethodGet, "/", nil)
+	request.Header.Set("Accept-Encoding", "gzip")
+	answer := httptest.NewRecorder()
+	ours.ServeHTTP(answer, request)
+	file := answer.Body.String()
+
+	everything := prometheus.NewRegistry()
+	everything.MustRegister(fleets)
+	mux := http.NewServeMux()
+	mux.Handle("/ours", ours)
+	mux.Handle("/const", promhttp.HandlerFor(everything, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/static", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Set("Content-Type", "text/plain")
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(file))
+	})
+	mux.HandleFunc("/usage", func(w http.ResponseWriter, _ *http.Request) {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		_ = json.NewEncoder(w).Encode(usage{cpu(), m.TotalAlloc})
+	})
+	log.Fatal(http.ListenAndServe(flag.Arg(0), mux)) //nolint:gosec // for the bench alone
+}
+
+// scrapes starts a server of scrapes and returns a function that measures one of its paths; without a path
+// it stops the server.
+func (b *bench) scrapes(api string) func(path string, compressed bool) scrape {
+	address := freeAddress()
+	p := launch("/usage", "http://"+address, exec.Command(os.Args[0], "-serve", api, address))
+	get := func(path string, compressed bool, read func(io.Reader)) {
+		req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, p.url+path, nil)
+		if compressed {
+			req.Header.Set("Accept-Encoding", "gzip")
+		} else {
+			req.Header.Set("Accept-Encoding", "identity")
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			log.Fatal(err)
+		}
+		read(resp.Body)
+		_ = resp.Body.Close()
+	}
+	used := func() (u usage) {
+		get("/usage", false, func(r io.Reader) {
+			if err := json.NewDecoder(r).Decode(&u); err != nil {
+				log.Fatal(err)
+			}
+		})
+		return u
+	}
+	buffer := make([]byte, 1<<20)
+	discard := func(r io.Reader) {
+		for {
+			if _, err := r.Read(buffer); err != nil {
+				return
+			}
+		}
+	}
+	return func(path string, compressed bool) scrape {
+		if path == "" {
+			p.stop()
+			return scrape{}
+		}
+		// Several rounds of at least a quarter of a second each; the best one counts.
+		get(path, compressed, discard)
+		best := scrape{}
+		for range 5 {
+			before, began, n := used(), time.Now(), 0
+			for n < 3 || time.Since(began) < 250*time.Millisecond {
+				get(path, compressed, discard)
+				n++
+			}
+			wall, after := time.Since(began)/time.Duration(n), used()
+			s := scrape{(after.CPU - before.CPU) / time.Duration(n), wall, (after.Allocated - before.Allocated) / uint64(n)}
+			if best.cpu == 0 || s.cpu < best.cpu {
+				best.cpu = s.cpu
+			}
+			if best.wall == 0 || s.wall < best.wall {
+				best.wall = s.wall
+			}
+			best.allocated = max(best.allocated, s.allocated)
+			if wall > 2*time.Second {
+				break
+			}
+		}
+		return best
+	}
+}
+
+// exporter runs the exporter for three refreshes and as many scrapes after each, and returns the most memory it had and
+// how many requests the last refresh took.
+func (b *bench) exporter(api *process, n int) (peak int64, requests int) {
+	address := freeAddress()
+	cmd := exec.Command(filepath.Join(b.bin, "balena-exporter"), "--web.listen-address="+address, "--web.health-listen-address=",
+		"--balena.api-url="+api.url, "--balena.crawl-interval=1s", "--balena.max-staleness=10m", "--log.level=error")
+	cmd.Env = append(os.Environ(), "BALENA_TOKEN=bench")
+	e := launch("/-/ready", "http://"+address, cmd)
+	defer e.stop()
+	asked := func() int {
+		total := 0
+		for _, n := range requestsOf(api) {
+			total += n
+		}
+		return total
+	}
+	refreshes, before := 0, asked()
+	for refreshes < 4 {
+		text := body(e.url + "/metrics")
+		done := 0
+		if i := strings.Index(text, `balena_exporter_refreshes_total{result="success"} `); i >= 0 {
+			_, _ = fmt.Sscanf(text[i+len(`balena_exporter_refreshes_total{result="success"} `):], "%d", &done)
+		}
+		if done > refreshes {
+			now := asked()
+			refreshes, requests, before = done, now-before, now
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.Process.Pid))
+	if err != nil {
+		return 0, requests
+	}
+	if i := strings.Index(string(status), "VmHWM:"); i >= 0 {
+		_, _ = fmt.Sscanf(string(status[i+len("VmHWM:"):]), "%d", &peak)
+	}
+	return peak * 1024, requests
+}
+
+func body(address string) string {
+	resp, err := http.Get(address) //nolint:noctx,gosec // as above
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return string(b)
+}
+
+func requestsOf(api *process) (counts map[string]int) {
+	if err := json.Unmarshal([]byte(body(api.url+"/simulator/requests")), &counts); err != nil {
+		log.Fatal(err)
+	}
+	return counts
+}
+
+// start measures what there is before the first device.
+func (b *bench) start() {
+	binary := filepath.Join(b.bin, "balena-exporter")
+	info, err := os.Stat(binary)
+	if err != nil {
+		log.Fatal(err)
+	}
+	row(0, "size of the stripped binary", fmt.Sprintf("%.1f MB", float64(info.Size())/1e6), "", "", "≤ 15 MB")
+
+	api := b.simulator(0)
+	defer api.stop()
+	first := time.Duration(0)
+	var resident int64
+	for range 5 {
+		address := freeAddress()
+		cmd := exec.Command(binary, "--web.listen-address="+address, "--web.health-listen-address=", "--balena.api-url="+api.url, "--log.level=error")
+		cmd.Env = append(os.Environ(), "BALENA_TOKEN=bench")
+		began := time.Now()
+		e := launch("/metrics", "http://"+address, cmd)
+		if took := time.Since(began); first == 0 || took < first {
+			first = took
+		}
+		if status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", e.Process.Pid)); err == nil {
+			if i := strings.Index(string(status), "VmRSS:"); i >= 0 {
+				_, _ = fmt.Sscanf(string(status[i+len("VmRSS:"):]), "%d", &resident)
+			}
+		}
+		e.stop()
+	}
+	row(0, "memory, resident, idle", fmt.Sprintf("%.1f MB", float64(resident)*1024/1e6), "", "", "≤ 16 MB")
+	row(0, "time to the first answer", ms(first), "", "", "≤ 50 ms")
+}
