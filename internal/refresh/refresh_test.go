@@ -383,7 +383,9 @@ func TestDataReappear(t *testing.T) {
 			return nil, unavailable()
 		}, func(c *Config) {
 			c.Render = func(_ *balena.Snapshot, p *exposition.Page) *exposition.Page {
-				previous = p
+				if previous == nil {
+					previous = p
+				}
 				return exposition.NewBuilder(0, nil).Page()
 			}
 		})
