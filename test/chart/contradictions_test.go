@@ -9,7 +9,7 @@ import (
 func TestContradictions(t *testing.T) {
 	const (
 		tls       = minimal + "webConfig: {tls: {enabled: true, existingSecret: exporter-tls}}\n"
-		users     = `users: {prometheus: "$2a$10$bvPXJtCXnIdEfhob1ADhkeDb93vxtYjhiBNMaqPKqmk6EDsMZ9l7S"}`
+		users     = `users: {prometheus: "$2a$10$E.HTU.aVyMWrnCp6f7PhU.2wacwioK0v14wxhsbLnLtk5a3o70QOm"}`
 		basicAuth = minimal + "webConfig: {basicAuth: {enabled: true, " + users + "}}\n"
 		mutualTLS = minimal + "webConfig: {tls: {enabled: true, existingSecret: exporter-tls}, clientCA: {enabled: true, existingSecret: ca}}\n"
 	)

@@ -132,7 +132,7 @@ func TestHelmTestScript(t *testing.T) {
 		{basicAuth, basicAuth, password, "balena_up 1", true, "serves metrics"},
 		{mutualTLS, mutualTLS, "", "balena_up 1", true, "serves metrics"},
 
-		{plain, plain, "", "go_goroutines 1", false, "answers without balena_up"},
+		{plain, plain, "", "go_goroutines 1", false, "doesn't answer with balena_up"},
 		{plain, tls, "", "balena_up 1", false, "curl"},
 		{tls, plain, "", "balena_up 1", false, "400"},
 		{tls, basicAuth, password, "balena_up 1", false, "answers 200 to a client without a password, not 401"},
@@ -156,7 +156,7 @@ func TestHelmTestScript(t *testing.T) {
 }
 
 // password is what the hash in the values files was made of.
-const password = "an-example"
+const password = `an "odd" one\`
 
 // serveMetrics serves as the exporter does with these values, and gives the port.
 func serveMetrics(t *testing.T, values, certificates, metrics string) int {

@@ -220,7 +220,7 @@ func TestWebConfigIsAcceptedByTheToolkit(t *testing.T) {
 
 func TestWebConfigOfMutualTLSAndBasicAuth(t *testing.T) {
 	want := `basic_auth_users:
-  prometheus: $2a$10$bvPXJtCXnIdEfhob1ADhkeDb93vxtYjhiBNMaqPKqmk6EDsMZ9l7S
+  prometheus: $2a$10$E.HTU.aVyMWrnCp6f7PhU.2wacwioK0v14wxhsbLnLtk5a3o70QOm
 tls_server_config:
   cert_file: /etc/balena-exporter/tls/tls.crt
   client_auth_type: RequireAndVerifyClientCert
