@@ -296,9 +296,10 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 			a.contentType, a.body = "text/plain; charset=utf-8", []byte(f.Body)
 		}
 	} else {
-		asked := r
+		// Nobody can spoil what is compressed already.
+		asked := r.Clone(r.Context())
+		asked.Header.Del("Accept-Encoding")
 		if f.Spoil == SpoilPages {
-			asked = r.Clone(r.Context())
 			asked.RequestURI = keyset.ReplaceAllString(r.RequestURI, "id%20gt%200")
 		}
 		who := s.caller(r)
@@ -307,7 +308,7 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 		}
 		a = answer(asked, who)
 		if spoil, ok := spoils[f.Spoil]; ok && a.status == http.StatusOK {
-			a.body, a.compressed = spoil(a.body), nil
+			a.body = spoil(a.body)
 			if f.Spoil == SpoilHTML {
 				a.contentType = contentTypeHTML
 			}

@@ -196,14 +196,14 @@ func (w *world) build(r *Release) []*Image {
 	services := w.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, r.FleetID)
 	if len(services) == 0 {
 		s := &Service{Row: stamps, FleetID: r.FleetID, Name: serviceNames[0]}
-		s.ID = max(1, w.Services.nextID)
+		s.ID = w.Services.nextID()
 		w.Services.insert(s)
 		services = []row{s}
 	}
 	var images []*Image
 	for _, s := range services {
 		i := &Image{Row: stamps, ServiceID: s.meta().ID, ReleaseID: r.ID}
-		i.ID = max(1, w.Images.nextID)
+		i.ID = w.Images.nextID()
 		w.Images.insert(i)
 		images = append(images, i)
 	}

@@ -73,7 +73,7 @@ func (s *step) push() {
 	if f.Class != "fleet" || f.IsArchived || !f.TracksLatest {
 		return
 	}
-	f.TargetReleaseID = s.newRelease(f.ID, fmt.Sprintf("2.%d.0", s.Releases.nextID), s.now).ID
+	f.TargetReleaseID = s.newRelease(f.ID, fmt.Sprintf("2.%d.0", s.Releases.nextID()), s.now).ID
 	f.ModifiedAt = s.now
 	s.Fleets.forget()
 }
@@ -206,7 +206,7 @@ func (s *step) download(d *Device, r *Release) {
 			continue
 		}
 		s.added = append(s.added, &Install{
-			Row:      Row{ID: s.Installs.nextID + len(s.added), CreatedAt: s.now, ModifiedAt: s.now},
+			Row:      Row{ID: s.Installs.nextID() + len(s.added), CreatedAt: s.now, ModifiedAt: s.now},
 			DeviceID: d.ID, ImageID: image.ID, ReleaseID: r.ID, Status: "Downloading", DownloadProgress: N(0), InstallDate: s.now,
 		})
 	}

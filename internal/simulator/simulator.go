@@ -99,9 +99,6 @@ func New(cfg Config) (*Simulator, error) {
 	} else {
 		s.world = generate(cfg.Devices, cfg.Fleets, cfg.Seed, s.now())
 	}
-	for _, t := range s.world.tables() {
-		t.setClock(s.now)
-	}
 	s.life = newLife(cfg.Seed)
 	if cfg.CacheAnswers {
 		s.cached = &answers{}
@@ -118,8 +115,9 @@ func (s *Simulator) Update(change func(*State)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tables := s.world.tables()
+	now := s.now()
 	for _, t := range tables {
-		t.begin()
+		t.begin(now)
 	}
 	// Also when change panics: the data must stay usable for who recovers.
 	defer func() {
@@ -128,7 +126,7 @@ func (s *Simulator) Update(change func(*State)) {
 		}
 		s.cached.forget()
 	}()
-	change(&State{world: s.world, now: s.now})
+	change(&State{world: s.world, now: now})
 }
 
 // Tick is one step of life: devices come and go, update, heat up. The steps are decided by the seed.
@@ -219,7 +217,7 @@ type response struct {
 	status      int
 	contentType string
 	body        []byte
-	compressed  []byte  // the same, when it is known already
+	compressed  bool    // the body is, already
 	buffer      *[]byte // to use again once the body is sent
 }
 
@@ -260,16 +258,15 @@ func (s *Simulator) send(w http.ResponseWriter, r *http.Request, a response) {
 	}
 	h.Set("Content-Type", a.contentType)
 	h.Set("Vary", "Accept-Encoding")
-	body := a.body
-	if compressible(r, body) {
-		h.Set("Content-Encoding", "gzip")
-		if body = a.compressed; body == nil {
-			body = compress(a.body)
-		}
+	if !a.compressed && compressible(r, a.body) {
+		a.body, a.compressed = compress(a.body), true
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if a.compressed {
+		h.Set("Content-Encoding", "gzip")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	w.WriteHeader(a.status)
-	w.Write(body) //nolint:errcheck // the client is gone: nobody is left to tell
+	w.Write(a.body) //nolint:errcheck // the client is gone: nobody is left to tell
 }
 
 func write(w http.ResponseWriter, status int, contentType, body string) {
@@ -363,8 +360,9 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	cacheable := s.cached != nil && err == nil && who.user && !strings.Contains(target, "now()")
+	key := r.Header.Get("Accept-Encoding") + " " + r.RequestURI
 	if cacheable {
-		if a, ok := s.cached.get(r.RequestURI); ok {
+		if a, ok := s.cached.get(key); ok {
 			return a
 		}
 	}
@@ -383,8 +381,10 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 	}
 	a := response{status: http.StatusOK, contentType: contentTypeJSON, body: body, buffer: buffer}
 	if cacheable {
-		a.compressed = compress(body)
-		s.cached.put(r.RequestURI, a)
+		if compressible(r, body) {
+			a.body, a.compressed = compress(body), true
+		}
+		s.cached.put(key, a)
 	}
 	return a
 }
@@ -404,23 +404,23 @@ func refuse(r *http.Request, err error) response {
 // answers keeps answers until the data change. Its methods may be called on nil.
 type answers struct {
 	sync.Mutex
-	byTarget map[string]response
+	byRequest map[string]response
 }
 
-func (c *answers) get(target string) (response, bool) {
+func (c *answers) get(request string) (response, bool) {
 	c.Lock()
 	defer c.Unlock()
-	a, ok := c.byTarget[target]
+	a, ok := c.byRequest[request]
 	return a, ok
 }
 
-func (c *answers) put(target string, a response) {
+func (c *answers) put(request string, a response) {
 	c.Lock()
 	defer c.Unlock()
-	if c.byTarget == nil {
-		c.byTarget = make(map[string]response)
+	if c.byRequest == nil {
+		c.byRequest = make(map[string]response)
 	}
-	c.byTarget[target] = a
+	c.byRequest[request] = a
 }
 
 func (c *answers) forget() {
@@ -429,7 +429,7 @@ func (c *answers) forget() {
 	}
 	c.Lock()
 	defer c.Unlock()
-	c.byTarget = nil
+	c.byRequest = nil
 }
 
 // serveControl answers the paths below /simulator/, with which a simulator that runs elsewhere is controlled.

@@ -500,21 +500,35 @@ func jsonEqual(t *testing.T, a, b string) bool {
 	return reflect.DeepEqual(x, y)
 }
 
+// TestCompression: who asks for gzip gets it, and the same body in it, from the cache, too, and when it is spoilt.
 func TestCompression(t *testing.T) {
-	_, srv := newSimulator(t, Config{Devices: 100, Fleets: 1}, nil)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/v7/device", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer token")
-	r.Header.Set("Accept-Encoding", "gzip")
-	res, err := http.DefaultTransport.RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if res.Header.Get("Content-Encoding") != "gzip" {
-		t.Errorf("not compressed: %v", res.Header)
+	for _, cached := range []bool{false, true} {
+		sim, srv := newSimulator(t, Config{Devices: 100, Fleets: 1, CacheAnswers: cached}, nil)
+		for _, faults := range []Faults{nil, {{Spoil: SpoilNulls}}} {
+			sim.SetFaults(faults)
+			for range 2 {
+				plain := srv.Client().Transport.(*http.Transport).Clone()
+				plain.DisableCompression = true
+				defer plain.CloseIdleConnections()
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/v7/device?$orderby=id%20asc", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Header.Set("Authorization", "Bearer token")
+				res, err := plain.RoundTrip(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want, err := io.ReadAll(res.Body)
+				if err != nil || res.Header.Get("Content-Encoding") != "" {
+					t.Fatalf("unasked: %v, %v", res.Header, err)
+				}
+				got := ask(t, t.Context(), srv.URL+"/v7/device?$orderby=id%20asc")
+				if got.header.Get("Content-Encoding") != "gzip" || got.body != string(want) || !json.Valid(want) {
+					t.Errorf("compressed %v and not the same body", got.header)
+				}
+			}
+		}
 	}
 }
 

@@ -23,9 +23,8 @@ type world struct {
 
 // lifecycle is what the tables have in common as far as their row types don't matter.
 type lifecycle interface {
-	begin()
+	begin(now Time)
 	commit()
-	setClock(now func() Time)
 }
 
 func (w *world) tables() []lifecycle {
@@ -64,11 +63,11 @@ func (w *world) clone() *world {
 // Nothing of it may be kept or used after the function returns.
 type State struct {
 	*world
-	now func() Time
+	now Time
 }
 
-// Now returns the server's time.
-func (st *State) Now() Time { return st.now() }
+// Now returns the server's time, which stands still during an update, as in a transaction.
+func (st *State) Now() Time { return st.now }
 
 // Device returns the device with the id, or nil.
 func (st *State) Device(id int) *Device { return st.Devices.Get(id) }
@@ -104,7 +103,7 @@ func (st *State) InstallsOf(device int) []*Install {
 // none, and never seen.
 func (st *State) AddDevice(d Device) *Device {
 	if d.ID == 0 {
-		d.ID = max(1, st.Devices.nextID)
+		d.ID = st.Devices.nextID()
 	}
 	if d.UUID == "" {
 		d.UUID = hexID(d.ID)
@@ -124,7 +123,7 @@ func (st *State) AddDevice(d Device) *Device {
 // AddFleet adds a fleet of class fleet, where f names no other.
 func (st *State) AddFleet(f Fleet) *Fleet {
 	if f.ID == 0 {
-		f.ID = max(1, st.Fleets.nextID)
+		f.ID = st.Fleets.nextID()
 	}
 	if f.Class == "" {
 		f.Class = "fleet"
@@ -149,11 +148,11 @@ func (st *State) AddFleet(f Fleet) *Fleet {
 
 // NewRelease adds a good and final release to a fleet. To roll it out, set the fleet's TargetReleaseID to it.
 func (st *State) NewRelease(fleet int, version string) *Release {
-	return st.Releases.touch(st.newRelease(fleet, version, st.now()))
+	return st.Releases.touch(st.newRelease(fleet, version, st.now))
 }
 
 func (w *world) newRelease(fleet int, version string, now Time) *Release {
-	id := max(1, w.Releases.nextID)
+	id := w.Releases.nextID()
 	r := &Release{
 		Row: Row{ID: id, CreatedAt: now, ModifiedAt: now}, FleetID: fleet, Commit: hexID(id), RawVersion: version, Semver: version,
 		Status: "success", IsFinal: true, IsPassingTests: true, FinalizedAt: now,

@@ -31,11 +31,11 @@ type rowPointer[R any] interface {
 // Table holds the rows of one resource by ascending id.
 type Table[R comparable, P rowPointer[R]] struct {
 	rows   []P
-	nextID int
+	lastID int // the highest there ever was
 	// before holds each row handed out for writing as it was, so that the end of an update can tell which
 	// rows were really changed.
 	before map[P]R
-	now    func() Time
+	now    Time // of the update
 
 	mu    sync.Mutex // guards index, which readers build as they need it
 	index map[string]*index
@@ -67,22 +67,24 @@ func (t *Table[R, P]) Add(r R) P {
 	p := P(&r)
 	m := p.meta()
 	if m.ID == 0 {
-		m.ID = t.nextID
+		m.ID = t.nextID()
 	}
 	if m.CreatedAt == 0 {
-		m.CreatedAt = t.now()
+		m.CreatedAt = t.now
 	}
 	if m.ModifiedAt == 0 {
-		m.ModifiedAt = t.now()
+		m.ModifiedAt = t.now
 	}
 	t.insert(p)
 	return p
 }
 
+func (t *Table[R, P]) nextID() int { return t.lastID + 1 }
+
 // insert stores a complete row.
 func (t *Table[R, P]) insert(p P) {
 	id := p.meta().ID
-	t.nextID = max(t.nextID, id+1)
+	t.lastID = max(t.lastID, id)
 	i := t.search(id)
 	if i < len(t.rows) && t.rows[i].meta().ID == id {
 		t.rows[i] = p
@@ -112,14 +114,8 @@ func (t *Table[R, P]) touch(p P) P {
 	return p
 }
 
-// setClock makes the table ready for rows to be added.
-func (t *Table[R, P]) setClock(now func() Time) {
-	t.now = now
-	t.nextID = max(t.nextID, 1)
-}
-
 // begin starts to watch for changed rows.
-func (t *Table[R, P]) begin() { t.before = make(map[P]R) }
+func (t *Table[R, P]) begin(now Time) { t.before, t.now = make(map[P]R), now }
 
 // commit gives every row that was changed since begin a new ModifiedAt.
 func (t *Table[R, P]) commit() {
@@ -128,7 +124,7 @@ func (t *Table[R, P]) commit() {
 			continue
 		}
 		if m := p.meta(); m.ModifiedAt == P(&before).meta().ModifiedAt {
-			m.ModifiedAt = t.now()
+			m.ModifiedAt = t.now
 		}
 		t.forget()
 	}
@@ -144,7 +140,7 @@ func (t *Table[R, P]) forget() {
 
 // copyFrom fills an empty table with copies of another's rows.
 func (t *Table[R, P]) copyFrom(from *Table[R, P]) {
-	t.nextID, t.rows = from.nextID, make([]P, len(from.rows))
+	t.lastID, t.rows = from.lastID, make([]P, len(from.rows))
 	slab := make([]R, len(from.rows))
 	for i, p := range from.rows {
 		slab[i] = *p
