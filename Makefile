@@ -103,7 +103,7 @@ vulncheck: $(TOOLS)/govulncheck ## Look for known vulnerabilities in what the bi
 .PHONY: fuzz
 fuzz: ## Run every fuzz test for FUZZTIME (10s)
 	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, name[i]; n = 0 }' | \
-	while read -r package name; do $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; done
+	while read -r package name; do echo "--- $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; done
 
 .PHONY: bench
 bench: $(TOOLS)/benchstat ## Run the benchmarks matching BENCH and summarise them

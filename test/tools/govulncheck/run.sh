@@ -4,7 +4,7 @@
 set -euo pipefail
 
 status=0
-output=$("$1" ./... 2>&1) || status=$?
+output=$("$1" ${GOVULNDB:+-db "$GOVULNDB"} ./... 2>&1) || status=$?
 printf '%s\n' "$output"
 if [[ $status -ne 0 && $output == *'fetching vulnerabilities:'* ]]; then
 	echo 'WARNING: the vulnerability database is out of reach, so nothing was checked.' >&2
