@@ -130,7 +130,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	sim.SetFaults(faults)
 
-	logger := log.With(log.NewLogfmtLogger(log.NewSyncWriter(stderr)), "ts", log.DefaultTimestampUTC)
+	timestamp := log.TimestampFormat(func() time.Time { return time.Now().UTC() }, "2006-01-02T15:04:05.000Z07:00")
+	logger := log.With(log.NewLogfmtLogger(log.NewSyncWriter(stderr)), "ts", timestamp, "caller", log.DefaultCaller, "level", level.InfoValue())
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listenAddress)
 	if err != nil {
 		return fmt.Errorf("--listen-address: %w", err)
@@ -152,7 +153,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- serve(listener) }()
-	level.Info(logger).Log("msg", "serving a simulated balena API", "url", scheme+"://"+listener.Addr().String(),
+	logger.Log("msg", "serving a simulated balena API", "url", scheme+"://"+listener.Addr().String(),
 		"version", version.Version)
 
 	ticks := make(<-chan time.Time) // never, unless devices live
@@ -168,7 +169,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		case err := <-served:
 			return fmt.Errorf("serve: %w", err)
 		case <-ctx.Done():
-			level.Info(logger).Log("msg", "stopping")
+			logger.Log("msg", "stopping")
 			grace, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 			defer cancel()
 			if err := srv.Shutdown(grace); err != nil {
