@@ -298,7 +298,7 @@ func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error
 		case body.wire.err != nil:
 			return c.noAnswer(failed, body.wire.err)
 		case body.err != nil:
-			err = cutOff(body.err)
+			err = unreadable(body.err)
 		}
 		return failed(BadAnswer, resp.StatusCode, err)
 	}

@@ -105,7 +105,7 @@ func decodeAll[T any](d *decoder, fields record[T], blank T, each func(*T) error
 	}
 	name, err := d.json.ReadToken()
 	if err != nil {
-		return cutOff(err)
+		return unreadable(err)
 	}
 	if name.Kind() != '"' || name.String() != "d" {
 		return errors.New(`the answer is not of the form {"d": […]}`)
@@ -132,7 +132,7 @@ func decodeAll[T any](d *decoder, fields record[T], blank T, each func(*T) error
 	if _, err := d.json.ReadToken(); err == nil {
 		return errors.New("something follows the end of the answer")
 	} else if !errors.Is(err, io.EOF) {
-		return cutOff(err)
+		return unreadable(err)
 	}
 	return nil
 }
@@ -147,12 +147,12 @@ func decodeObject[T any](d *decoder, fields record[T], to *T) error {
 	for d.json.PeekKind() == '"' {
 		name, err := d.json.ReadValue()
 		if err != nil {
-			return cutOff(err)
+			return unreadable(err)
 		}
 		i := fields.find(name[1:len(name)-1], next)
 		value, err := d.json.ReadValue()
 		if err != nil {
-			return cutOff(err)
+			return unreadable(err)
 		}
 		if i < 0 {
 			continue // a field nobody asked for
@@ -183,7 +183,7 @@ func (r record[T]) find(name []byte, first int) int {
 func (d *decoder) expect(kind jsontext.Kind) error {
 	token, err := d.json.ReadToken()
 	if err != nil {
-		return cutOff(err)
+		return unreadable(err)
 	}
 	if token.Kind() != kind {
 		return fmt.Errorf("found %s where %s was expected", token.Kind(), kind)
@@ -191,10 +191,14 @@ func (d *decoder) expect(kind jsontext.Kind) error {
 	return nil
 }
 
-// cutOff gives the end of the input in the middle of an answer a name that says what happened.
-func cutOff(err error) error {
+// unreadable gives the end of the input in the middle of an answer, and JSON that is none, a name that says what
+// happened.
+func unreadable(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("the answer is cut off: %w", io.ErrUnexpectedEOF)
+	}
+	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		return fmt.Errorf("the answer is not JSON: %w", syntax.Err)
 	}
 	return err
 }

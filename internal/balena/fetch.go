@@ -485,6 +485,9 @@ func (f *fetch) readServices(ctx context.Context) {
 		return
 	}
 	f.snapshot.Services = part(f, PartServices, &f.services, 0, func() ([]Service, error) {
+		if len(f.snapshot.Devices) == 0 {
+			return nil, nil
+		}
 		services := make([]Service, 0, len(f.services.value))
 		p := pages[serviceRow]{
 			resource: "image_install",
@@ -539,6 +542,9 @@ func (f *fetch) readTags(ctx context.Context) {
 	}
 	if keys := f.config.DeviceTags; len(keys) > 0 {
 		tags := part(f, PartDeviceTags, &f.deviceTags, 0, func() (map[int64][]string, error) {
+			if len(f.snapshot.Devices) == 0 {
+				return nil, nil
+			}
 			return f.askForTags(ctx, "device_tag", "device", f.ofDevices(inList("tag_key", keys)), keys)
 		})
 		for i := range f.snapshot.Devices {

@@ -259,7 +259,7 @@ func (n *faultCounters) next(faults Faults, resource string, nextPage bool) (Fau
 }
 
 // keyset matches the condition that a list read page by page goes on with.
-var keyset = regexp.MustCompile(`\bid(%20|\+)gt(%20|\+)[1-9]\d*`)
+var keyset = regexp.MustCompile(`(^|[^A-Za-z_])id(%20|\+)gt(%20|\+)[1-9]\d*`)
 
 func isNextPage(query string) bool { return keyset.MatchString(query) }
 
@@ -300,7 +300,7 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 		asked := r.Clone(r.Context())
 		asked.Header.Del("Accept-Encoding")
 		if f.Spoil == SpoilPages {
-			asked.RequestURI = keyset.ReplaceAllString(r.RequestURI, "id%20gt%200")
+			asked.RequestURI = keyset.ReplaceAllString(r.RequestURI, "${1}id%20gt%200")
 		}
 		who := s.caller(r)
 		if f.Guest {

@@ -1,0 +1,899 @@
+package balena_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// wantError checks all that an error says: what kind of trouble, which status, and in which words.
+func wantError(t testing.TB, err error, problem balena.Problem, status int, text string) *balena.Error {
+	t.Helper()
+	e, ok := errors.AsType[*balena.Error](err)
+	if !ok {
+		t.Fatalf("the error %v is a %T, want a *balena.Error", err, err)
+	}
+	if e.Problem != problem || balena.ProblemOf(err) != problem {
+		t.Errorf("the problem is %q, want %q", e.Problem, problem)
+	}
+	if e.Status != status {
+		t.Errorf("the status is %d, want %d", e.Status, status)
+	}
+	if err.Error() != text {
+		t.Errorf("the error says\n\t%s\nwant\n\t%s", err, text)
+	}
+	return e
+}
+
+// Whatever the server does, a refresh that fails says in one sentence what was asked and what was wrong, and
+// the first refresh after the trouble succeeds.
+func TestFailures(t *testing.T) {
+	devices := func(f simulator.Fault) simulator.Faults { f.Resource = "device"; return simulator.Faults{f} }
+	fleets := func(f simulator.Fault) simulator.Faults { f.Resource = "application"; return simulator.Faults{f} }
+	for name, test := range map[string]struct {
+		faults  simulator.Faults
+		problem balena.Problem
+		status  int
+		text    string
+	}{
+		"401": {
+			fleets(simulator.Fault{Status: 401}), balena.Unauthorized, 401,
+			"GET /v7/application: answered 401: the token was not accepted, or the server's database is down",
+		},
+		"a guest": {
+			simulator.Faults{{Guest: true}}, balena.Unauthorized, 401,
+			"GET /v7/application: answered 401: the token was not accepted, or the server's database is down",
+		},
+		"403": {
+			fleets(simulator.Fault{Status: 403, Body: "your address\nis   blocked"}), balena.BadAnswer, 403,
+			"GET /v7/application: answered 403: your address is blocked",
+		},
+		"404 for devices": {
+			devices(simulator.Fault{Status: 404}), balena.BadAnswer, 404, "GET /v7/device page 1: answered 404",
+		},
+		"a long error": {
+			fleets(simulator.Fault{Status: 400, Body: strings.Repeat("é", 500)}), balena.BadAnswer, 400,
+			"GET /v7/application: answered 400: " + strings.Repeat("é", 100) + "…",
+		},
+		"an error that shows the token": {
+			fleets(simulator.Fault{Status: 400, Body: "no such token: " + token}), balena.BadAnswer, 400,
+			"GET /v7/application: answered 400: a text that repeats the token",
+		},
+		"an error that shows the token where it is cut": {
+			fleets(simulator.Fault{Status: 400, Body: strings.Repeat("x", 180) + token}), balena.BadAnswer, 400,
+			"GET /v7/application: answered 400: a text that repeats the token",
+		},
+		"500 with an empty body": {
+			fleets(simulator.Fault{Status: 500}), balena.Unavailable, 500, "GET /v7/application: answered 500: an empty body",
+		},
+		"502 with HTML": {
+			fleets(simulator.Fault{Status: 502}), balena.Unavailable, 502, "GET /v7/application: answered 502: a page of HTML",
+		},
+		"a page that fails after six good ones": {
+			devices(simulator.Fault{Page: 7, Status: 503}), balena.Unavailable, 503, "GET /v7/device page 7: answered 503: a page of HTML",
+		},
+		"a body cut in the middle": {
+			devices(simulator.Fault{CutAfter: 5000}), balena.Unavailable, 0,
+			"GET /v7/device page 1: the connection was closed in the middle of the answer",
+		},
+		"a body cut at once": {
+			devices(simulator.Fault{CutAfter: 3}), balena.Unavailable, 0,
+			"GET /v7/device page 1: the connection was closed in the middle of the answer",
+		},
+		"a body that never ends": {
+			devices(simulator.Fault{Page: 2, Endless: true}), balena.BadAnswer, 200, "GET /v7/device page 2: the answer is larger than 64 MiB",
+		},
+		"half the JSON": {
+			devices(simulator.Fault{Spoil: simulator.SpoilJSON}), balena.BadAnswer, 200,
+			"GET /v7/device page 1: element 151: the answer is cut off: unexpected EOF",
+		},
+		"HTML with status 200": {
+			fleets(simulator.Fault{Spoil: simulator.SpoilHTML}), balena.BadAnswer, 200,
+			"GET /v7/application: the answer is not JSON: invalid character '<' at start of value",
+		},
+		"wrong types of fleets": {
+			fleets(simulator.Fault{Spoil: simulator.SpoilTypes}), balena.BadAnswer, 200,
+			`GET /v7/application: element 1: app_name: found "18" where a string was expected`,
+		},
+		"wrong types of devices": {
+			devices(simulator.Fault{Spoil: simulator.SpoilTypes}), balena.BadAnswer, 200,
+			`GET /v7/device page 1: element 1: api_heartbeat_state: found "6" where a string was expected`,
+		},
+		"nulls everywhere in fleets": {
+			fleets(simulator.Fault{Spoil: simulator.SpoilNulls}), balena.BadAnswer, 200,
+			`GET /v7/application: element 1: fleet 1 has no slug of its own: ""`,
+		},
+		"nulls everywhere in devices": {
+			devices(simulator.Fault{Spoil: simulator.SpoilNulls}), balena.BadAnswer, 200,
+			"GET /v7/device page 1: element 1: device 1 has no uuid",
+		},
+		"a fleet without id": {
+			fleets(simulator.Fault{Spoil: simulator.SpoilNoIDs}), balena.BadAnswer, 200,
+			"GET /v7/application: element 13: it has no id (the last was 14)",
+		},
+		"a device without id": {
+			devices(simulator.Fault{Page: 3, Spoil: simulator.SpoilNoIDs}), balena.BadAnswer, 200,
+			"GET /v7/device page 3: element 300: it has no id (the last was 899)",
+		},
+		"a repeated fleet": {
+			fleets(simulator.Fault{Spoil: simulator.SpoilTwice}), balena.BadAnswer, 200,
+			"GET /v7/application: element 14: id 1 follows id 15",
+		},
+		"a repeated device": {
+			devices(simulator.Fault{Page: 2, Spoil: simulator.SpoilTwice}), balena.BadAnswer, 200,
+			"GET /v7/device page 2: element 301: id 301 follows id 600",
+		},
+		"repeated pages": {
+			devices(simulator.Fault{Spoil: simulator.SpoilPages}), balena.BadAnswer, 200,
+			"GET /v7/device page 2: element 1: id 1 follows id 300",
+		},
+		"fewer devices than counted": {
+			devices(simulator.Fault{Page: 7, Spoil: simulator.SpoilEmpty}), balena.Problem(0), 0, "",
+		},
+		"far fewer devices than counted": {
+			devices(simulator.Fault{Page: 6, Spoil: simulator.SpoilEmpty}), balena.BadAnswer, 200,
+			"GET /v7/device: the server counts 2004 devices and lists 1500",
+		},
+		"no devices at all": {
+			devices(simulator.Fault{Spoil: simulator.SpoilEmpty}), balena.BadAnswer, 200,
+			"GET /v7/device: the server counts 2004 devices and lists 0",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sim := newSimulator(t, simulator.Config{})
+			client := newClient(t, serve(t, sim), fewer, pagesOf(300))
+			fetchWithParts(t, client)
+			sim.SetFaults(test.faults)
+			if test.text != "" {
+				wantError(t, fetchError(t, client), test.problem, test.status, test.text)
+			} else if n := len(fetch(t, client).Devices); n != 1800 {
+				t.Errorf("read %d devices, want the 1800 that are listed", n)
+			}
+			sim.SetFaults(nil)
+			if n := len(fetchWithParts(t, client).Devices); n != 2004 {
+				t.Errorf("read %d devices after the trouble, want 2004", n)
+			}
+		})
+	}
+}
+
+// What the simulator can't play, a handler does for all requests.
+func TestStrangeAnswers(t *testing.T) {
+	body := func(status int, s string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(status)
+			io.WriteString(w, s)
+		}
+	}
+	zipped := func(status int, b []byte) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.WriteHeader(status)
+			w.Write(b)
+		}
+	}
+	whole := gzipped(t, []byte(`{"d":[]}`+strings.Repeat(" ", 5000)))
+	corrupt := bytes.Clone(whole)
+	corrupt[len(corrupt)-8] ^= 1 // the checksum
+	huge := gzipped(t, bytes.Repeat([]byte(" "), 65<<20))
+	const fleet = "GET /v7/application: "
+	for name, test := range map[string]struct {
+		handler http.HandlerFunc
+		problem balena.Problem
+		status  int
+		text    string
+	}{
+		"nothing":           {body(200, ""), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
+		"blanks":            {body(200, " \n"), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
+		"null":              {body(200, "null"), balena.BadAnswer, 200, fleet + "found null where { was expected"},
+		"no envelope":       {body(200, "[]"), balena.BadAnswer, 200, fleet + "found [ where { was expected"},
+		"an empty object":   {body(200, "{}"), balena.BadAnswer, 200, fleet + `the answer is not of the form {"d": […]}`},
+		"another object":    {body(200, `{"error":"no"}`), balena.BadAnswer, 200, fleet + `the answer is not of the form {"d": […]}`},
+		"a count":           {body(200, `{"d":5}`), balena.BadAnswer, 200, fleet + "found number where [ was expected"},
+		"an object":         {body(200, `{"d":{}}`), balena.BadAnswer, 200, fleet + "found { where [ was expected"},
+		"a list of numbers": {body(200, `{"d":[1]}`), balena.BadAnswer, 200, fleet + "element 1: found number where { was expected"},
+		"a list of nulls":   {body(200, `{"d":[null]}`), balena.BadAnswer, 200, fleet + "element 1: found null where { was expected"},
+		"an id too large": {
+			body(200, `{"d":[{"id":9223372036854775808}]}`), balena.BadAnswer, 200,
+			fleet + `element 1: id: found "9223372036854775808" where an integer was expected`,
+		},
+		"a negative id":    {body(200, `{"d":[{"id":-1}]}`), balena.BadAnswer, 200, fleet + "element 1: it has no id (the last was 0)"},
+		"a negative count": {body(200, `{"d":[{"id":1,"owns__device":-1}]}`), balena.BadAnswer, 200, fleet + "element 1: owns__device: a count is negative"},
+		"a bad date": {
+			body(200, `{"d":[{"id":1,"created_at":"2026-02-30T00:00:00.000Z"}]}`), balena.BadAnswer, 200,
+			fleet + `element 1: created_at: found "\"2026-02-30T00:00:00.000Z\"" where a date was expected`,
+		},
+		"two fleets of one slug": {
+			body(200, `{"d":[{"id":1,"slug":"a/b"},{"id":2,"slug":"a/b"}]}`), balena.BadAnswer, 200,
+			fleet + `element 2: fleet 2 has no slug of its own: "a/b"`,
+		},
+		"more after the end": {body(200, `{"d":[]}{"d":[]}`), balena.BadAnswer, 200, fleet + "something follows the end of the answer"},
+		"more in the answer": {body(200, `{"d":[],"e":1}`), balena.BadAnswer, 200, fleet + "found string where } was expected"},
+		"the token where an id should be": {
+			body(200, `{"d":[{"id":"`+token+`"}]}`), balena.BadAnswer, 200, fleet + "the server's answer repeats the token, so that it cannot be shown",
+		},
+		"204":        {body(204, ""), balena.BadAnswer, 204, fleet + "answered 204"},
+		"not gzip":   {zipped(200, []byte(`{"d":[]}`+strings.Repeat(" ", 100))), balena.BadAnswer, 200, fleet + "the answer claims to be gzip, and is not"},
+		"empty gzip": {zipped(200, nil), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
+		"a gzip body cut off although the transfer is complete": {
+			zipped(200, whole[:len(whole)-20]), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF",
+		},
+		"a gzip header cut off":       {zipped(200, whole[:5]), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
+		"a wrong checksum":            {zipped(200, corrupt), balena.BadAnswer, 200, fleet + "gzip: invalid checksum"},
+		"a small body that grows":     {zipped(200, huge), balena.BadAnswer, 200, fleet + "the answer is larger than 64 MiB"},
+		"an error compressed":         {zipped(503, gzipped(t, []byte(`"Not now"`))), balena.Unavailable, 503, fleet + `answered 503: "Not now"`},
+		"an empty error compressed":   {zipped(500, nil), balena.Unavailable, 500, fleet + "answered 500: an empty body"},
+		"an error that is not gzip":   {zipped(500, []byte("oh no, not again")), balena.Unavailable, 500, fleet + "answered 500"},
+		"a redirect to nowhere":       {body(302, ""), balena.BadAnswer, 302, fleet + "answered 302"},
+		"a connection that is closed": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, balena.Unavailable, 0, fleet + "the connection was closed in the middle of the answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := newClient(t, serve(t, test.handler), fewer)
+			wantError(t, fetchError(t, client), test.problem, test.status, test.text)
+		})
+	}
+}
+
+func gzipped(t testing.TB, b []byte) []byte {
+	t.Helper()
+	var z bytes.Buffer
+	w := gzip.NewWriter(&z)
+	if _, err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return z.Bytes()
+}
+
+// The same without compression: the length of the answer is known there, and it ends too soon.
+func TestUncompressedAnswers(t *testing.T) {
+	sim := newSimulator(t, simulator.Config{})
+	client := newClient(t, serve(t, uncompressed(sim)), fewer)
+	if n := len(fetchWithParts(t, client).Devices); n != 2004 {
+		t.Errorf("read %d devices, want 2004", n)
+	}
+	for _, bytes := range []int{1, 10, 100_000} {
+		sim.SetFaults(simulator.Faults{{Resource: "device", CutAfter: bytes}})
+		wantError(t, fetchError(t, client), balena.Unavailable, 0, "GET /v7/device page 1: the connection was closed in the middle of the answer")
+	}
+}
+
+// Fields in any order, blanks between them, fields nobody asked for and numbers for references are all right.
+func TestOtherWaysToWriteAnAnswer(t *testing.T) {
+	client := newClient(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v7/application":
+			fmt.Fprint(w, "\n{ \"d\" : [ { \"slug\" : \"a/b\", \"is_of__class\":\"fleet\", \"extra\": {\"d\":[1,{}]}, \"owns__device\" : 2, \"id\" : 7, \"organization\":[], \"should_be_running__release\": [ ] } ] }\n")
+		case "/v7/device":
+			fmt.Fprint(w, `{"d":[{"uuid":"aa","id":1,"belongs_to__application":{ "__id" : 7 },"created_at":"2026-11-22T14:09:34Z","device_name":"\ud800x","cpu_temp":1.5e1},
+				{"id":2,"uuid":"b\u0062","belongs_to__application":7,"is_running__release":null}]}`)
+		default:
+			fmt.Fprint(w, `{"d":[]}`)
+		}
+	})), fewer)
+	s := fetchWithParts(t, client)
+	if len(s.Devices) != 2 || s.Fleets[0].Slug != "a/b" {
+		t.Fatalf("read %+v", s)
+	}
+	first, second := s.Devices[0], s.Devices[1]
+	if first.UUID != "aa" || first.Created != balena.Instant(time.Date(2026, 11, 22, 14, 9, 34, 0, time.UTC).UnixMilli()) || first.Name != "\uFFFDx" || first.CPUTemperature != 15 {
+		t.Errorf("read %+v", first)
+	}
+	if second.UUID != "bb" || second.RunningRelease != 0 {
+		t.Errorf("read %+v", second)
+	}
+}
+
+func TestConnectionRefused(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	address := server.Listener.Addr().String()
+	server.Close()
+	client := newClient(t, "http://"+address)
+	wantError(t, fetchError(t, client), balena.Unavailable, 0, "GET /v7/application: dial tcp "+address+": connect: connection refused")
+}
+
+// An answer that is slow is not waited for longer than the timeout, be it that bytes keep coming.
+func TestTimeout(t *testing.T) {
+	for name, fault := range map[string]simulator.Fault{
+		"no answer":           {Latency: seconds(3600)},
+		"an endless slow one": {Endless: true, Pace: simulator.Duration{Duration: time.Millisecond}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sim := newSimulator(t, simulator.Config{})
+			client := newClient(t, serve(t, sim), fewer, func(c *balena.Config) { c.Timeout = 100 * time.Millisecond })
+			sim.SetFaults(simulator.Faults{fault})
+			wantError(t, fetchError(t, client), balena.Unavailable, 0, "GET /v7/application: no complete answer within 100ms")
+		})
+	}
+}
+
+// After a 429 nothing is sent until the wait is over, which the server says in seconds or as a date, or leaves
+// to the client.
+func TestRateLimit(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault simulator.Fault
+		wait  time.Duration
+	}{
+		"seconds":   {simulator.Fault{Status: 429, RetryAfter: seconds(7)}, 7 * time.Second},
+		"a date":    {simulator.Fault{Status: 429, RetryAfter: seconds(90), RetryAfterDate: true}, 90 * time.Second},
+		"no header": {simulator.Fault{Status: 429}, time.Minute},
+		"a day":     {simulator.Fault{Status: 429, RetryAfter: seconds(86400)}, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newClock()
+			sim := newSimulator(t, simulator.Config{Now: k.Now})
+			sim.SetFaults(simulator.Faults{test.fault})
+			client := newClient(t, serve(t, sim), withClock(k), fewer)
+			e := wantError(t, fetchError(t, client), balena.RateLimited, 429,
+				fmt.Sprintf(`GET /v7/application: answered 429: "Too Many Requests", not asking again for %s`, test.wait))
+			if e.Wait != test.wait {
+				t.Errorf("the wait is %s, want %s", e.Wait, test.wait)
+			}
+			sim.SetFaults(nil)
+			sim.ResetRequests()
+
+			k.advance(test.wait - time.Second)
+			e = wantError(t, fetchError(t, client), balena.RateLimited, 0,
+				"GET /v7/application: not asked, the server wants to be left alone for another 1s")
+			if e.Wait != time.Second {
+				t.Errorf("the rest of the wait is %s, want 1s", e.Wait)
+			}
+			if n := sim.Requests(); len(n) > 0 {
+				t.Errorf("sent requests while the server wanted to be left alone: %v", n)
+			}
+			k.advance(time.Second)
+			fetchWithParts(t, client)
+		})
+	}
+}
+
+// A 429 on an optional part spares the snapshot and silences the rest of the refresh.
+func TestRateLimitOfAPart(t *testing.T) {
+	k := newClock()
+	sim := newSimulator(t, simulator.Config{})
+	sim.SetFaults(simulator.Faults{{Resource: "image_install", Status: 429, RetryAfter: seconds(30)}})
+	client := newClient(t, serve(t, sim), withClock(k))
+	s := fetch(t, client)
+	for _, name := range []balena.PartName{balena.PartServices, balena.PartDeviceTags, balena.PartFleetTags, balena.PartKeys} {
+		if p := balena.ProblemOf(part(t, s, name).Err); p != balena.RateLimited {
+			t.Errorf("part %s met %q, want %q", name, p, balena.RateLimited)
+		}
+	}
+	if n := sim.Requests(); n["device_tag"]+n["application_tag"]+n["api_key"] > 0 {
+		t.Errorf("asked on after the 429: %v", n)
+	}
+	if p := balena.ProblemOf(fetchError(t, client)); p != balena.RateLimited {
+		t.Errorf("the next refresh met %q, want %q", p, balena.RateLimited)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	// versions is what the server speaks, as changeable as a server that is upgraded.
+	serving := func(t *testing.T, versions *atomic.Value) (*balena.Client, *clock, *sniffer) {
+		sim := newSimulator(t, simulator.Config{})
+		wire := &sniffer{next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !strings.Contains(versions.Load().(string), r.URL.Path[1:3]) {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			sim.ServeHTTP(w, r)
+		})}
+		k := newClock()
+		return newClient(t, serve(t, wire), withClock(k), fewer), k, wire
+	}
+	asked := func(wire *sniffer) string {
+		var versions []string
+		for _, r := range wire.requests() {
+			if v := r.URL.Path[1:3]; len(versions) == 0 || versions[len(versions)-1] != v {
+				versions = append(versions, v)
+			}
+		}
+		return strings.Join(versions, " ")
+	}
+	check := func(t *testing.T, client *balena.Client, wire *sniffer, want balena.Version, requests string) {
+		t.Helper()
+		if got := fetch(t, client).APIVersion; got != want {
+			t.Errorf("read %s, want %s", got, want)
+		}
+		if got := asked(wire); got != requests {
+			t.Errorf("asked %s, want %s", got, requests)
+		}
+	}
+
+	t.Run("v7 first, v6 where there is no v7, v7 again after the upgrade", func(t *testing.T) {
+		var versions atomic.Value
+		versions.Store("v6")
+		client, k, wire := serving(t, &versions)
+		check(t, client, wire, balena.V6, "v7 v6")
+		check(t, client, wire, balena.V6, "v6")
+		versions.Store("v6 v7")
+		k.advance(6 * time.Hour)
+		check(t, client, wire, balena.V6, "v6")
+		k.advance(time.Millisecond)
+		check(t, client, wire, balena.V7, "v7")
+	})
+	t.Run("v7 at once when v6 goes away", func(t *testing.T) {
+		var versions atomic.Value
+		versions.Store("v6")
+		client, _, wire := serving(t, &versions)
+		check(t, client, wire, balena.V6, "v7 v6")
+		versions.Store("v7")
+		check(t, client, wire, balena.V7, "v6 v7")
+		check(t, client, wire, balena.V7, "v7")
+	})
+	t.Run("neither", func(t *testing.T) {
+		var versions atomic.Value
+		versions.Store("v5")
+		client, _, wire := serving(t, &versions)
+		wantError(t, fetchError(t, client), balena.BadAnswer, 404,
+			"GET /v7/application and /v6/application: answered 404: there is no balena API at this address, check --balena.api-url")
+		if got := asked(wire); got != "v7 v6" {
+			t.Errorf("asked %s, want v7 v6", got)
+		}
+		versions.Store("v7")
+		check(t, client, wire, balena.V7, "v7")
+	})
+	t.Run("a passing 404 does not keep v7 from being asked when v6 fails", func(t *testing.T) {
+		sim := newSimulator(t, simulator.Config{})
+		client := newClient(t, serve(t, sim), fewer)
+		sim.SetFaults(simulator.Faults{{Status: 404, Times: 1}, {Status: 503, Times: 1}})
+		wantError(t, fetchError(t, client), balena.Unavailable, 503, "GET /v6/application: answered 503: a page of HTML")
+		if got := fetch(t, client).APIVersion; got != balena.V7 {
+			t.Errorf("read %s, want v7", got)
+		}
+	})
+	t.Run("pinned", func(t *testing.T) {
+		for _, pinned := range []balena.Version{balena.V6, balena.V7} {
+			other := map[balena.Version]string{balena.V6: "v7", balena.V7: "v6"}[pinned]
+			client := newClient(t, serve(t, newSimulator(t, simulator.Config{Versions: []string{other}})), func(c *balena.Config) { c.Version = pinned })
+			wantError(t, fetchError(t, client), balena.BadAnswer, 404, fmt.Sprintf("GET /%s/application: answered 404", pinned))
+		}
+	})
+}
+
+// The fields that only balenaCloud has are asked for once in vain, and again after the server may have been
+// upgraded.
+func TestCloudFieldsOnOpenBalena(t *testing.T) {
+	sim := newSimulator(t, simulator.Config{})
+	k := newClock()
+	client := newClient(t, serve(t, sim), withClock(k), fewer)
+	for _, step := range []struct {
+		after    time.Duration
+		requests int
+	}{{0, 1 + 3}, {time.Minute, 3}, {6*time.Hour - time.Minute, 3}, {time.Millisecond, 1 + 3}, {time.Minute, 3}} {
+		k.advance(step.after)
+		sim.ResetRequests()
+		if s := fetch(t, client); s.CloudFields || len(s.Devices) != 2004 {
+			t.Errorf("read %d devices, with the fields of balenaCloud: %t", len(s.Devices), s.CloudFields)
+		}
+		if n := sim.Requests()["device"]; n != step.requests {
+			t.Errorf("%s later: %d requests for devices, want %d", step.after, n, step.requests)
+		}
+	}
+}
+
+func TestCloudFieldsOnBalenaCloud(t *testing.T) {
+	frozen := func(t *testing.T, s *balena.Snapshot) {
+		t.Helper()
+		if !s.CloudFields || !s.Devices[4].Frozen || s.Devices[5].Frozen {
+			t.Errorf("fields of balenaCloud: %t, frozen: %t and %t; want true, true, false", s.CloudFields, s.Devices[4].Frozen, s.Devices[5].Frozen)
+		}
+	}
+	begin := func(t *testing.T) (*simulator.Simulator, *balena.Client) {
+		sim := newSimulator(t, simulator.Config{CloudFields: true})
+		sim.Update(func(st *simulator.State) { st.Device(5).IsFrozen = true })
+		return sim, newClient(t, serve(t, sim), fewer)
+	}
+	t.Run("are read", func(t *testing.T) {
+		_, client := begin(t)
+		frozen(t, fetch(t, client))
+	})
+	t.Run("are not forgotten when the server fails", func(t *testing.T) {
+		sim, client := begin(t)
+		frozen(t, fetch(t, client))
+		sim.SetFaults(simulator.Faults{{Resource: "device", Status: 500, Times: 1}})
+		wantError(t, fetchError(t, client), balena.Unavailable, 500, "GET /v7/device page 1: answered 500: an empty body")
+		frozen(t, fetch(t, client))
+	})
+	t.Run("nor when it fails in the first refresh, once a page has come", func(t *testing.T) {
+		sim, client := begin(t)
+		sim.SetFaults(simulator.Faults{{Resource: "device", Page: 2, Status: 500, Times: 1}})
+		wantError(t, fetchError(t, client), balena.Unavailable, 500, "GET /v7/device page 2: answered 500: an empty body")
+		frozen(t, fetch(t, client))
+	})
+	t.Run("nor when it fails altogether", func(t *testing.T) {
+		sim, client := begin(t)
+		sim.SetFaults(simulator.Faults{{Resource: "device", Status: 500}})
+		wantError(t, fetchError(t, client), balena.Unavailable, 500, "GET /v7/device page 1: answered 500: an empty body")
+		sim.SetFaults(nil)
+		frozen(t, fetch(t, client))
+	})
+	t.Run("nor for an error that is no unknown field", func(t *testing.T) {
+		sim, client := begin(t)
+		sim.SetFaults(simulator.Faults{{Resource: "device", Status: 502, Times: 1}})
+		wantError(t, fetchError(t, client), balena.Unavailable, 502, "GET /v7/device page 1: answered 502: a page of HTML")
+		frozen(t, fetch(t, client))
+	})
+}
+
+// A part that fails takes nothing down. What was read of it last stands in for as long as the options say.
+func TestPartsFailAlone(t *testing.T) {
+	content := map[balena.PartName]struct {
+		resource string
+		// slow parts are kept for the slow interval anyway, and only then begin to be too old.
+		slow bool
+		of   func(*balena.Snapshot) bool // tells whether the snapshot has the part's data
+	}{
+		balena.PartServices:       {"image_install", false, func(s *balena.Snapshot) bool { return len(s.Services) == 4457 }},
+		balena.PartDeviceTags:     {"device_tag", false, func(s *balena.Snapshot) bool { return s.Devices[1].Tags != nil }},
+		balena.PartFleetTags:      {"application_tag", false, func(s *balena.Snapshot) bool { return s.Fleets[0].Tags != nil }},
+		balena.PartKeys:           {"api_key", true, func(s *balena.Snapshot) bool { return len(s.Keys) == 1 }},
+		balena.PartLatestReleases: {"application", true, func(s *balena.Snapshot) bool { return s.Fleets[0].LatestRelease.ID == 8 }},
+		balena.PartReleases:       {"release", false, func(s *balena.Snapshot) bool { return s.Releases[2].ID == 2 }},
+		balena.PartDeviceTypes: {"device_type", true, func(s *balena.Snapshot) bool {
+			return s.Devices[0].Type == "raspberrypi3" && s.Devices[3].Type == "raspberrypicm4-ioboard"
+		}},
+	}
+	for name, c := range content {
+		t.Run(string(name), func(t *testing.T) {
+			sim := newSimulator(t, simulator.Config{})
+			sim.Update(func(st *simulator.State) {
+				st.Device(4).DeviceTypeID = 5 // a type that no fleet has
+				r := st.Release(2)
+				r.IsFinal = false // so that it is asked for again
+			})
+			fault := simulator.Fault{Resource: c.resource, Status: 503}
+			if name == balena.PartLatestReleases {
+				fault.From, fault.Every = 2, 2 // the first request is for the fleets themselves
+			}
+			k := newClock()
+			client := newClient(t, serve(t, sim), withClock(k))
+			if s := fetchWithParts(t, client); !c.of(s) {
+				t.Fatal("the first snapshot lacks the data")
+			}
+			if c.slow {
+				k.advance(15 * time.Minute)
+			} else if name == balena.PartReleases {
+				k.advance(15*time.Minute - time.Second) // a refresh just before the draft is asked for again
+				fetchWithParts(t, client)
+				k.advance(time.Second)
+			}
+			check := func(after time.Duration, failed, there bool) {
+				t.Helper()
+				k.advance(after)
+				s := fetch(t, client)
+				if c.of(s) != there {
+					t.Errorf("%s later: the data are there: %t, want %t", after, !there, there)
+				}
+				for _, p := range s.Parts {
+					if want := failed && p.Name == name; (p.Err != nil) != want {
+						t.Errorf("%s later: part %s: %v, want an error: %t", after, p.Name, p.Err, want)
+					}
+				}
+				if len(s.Devices) != 2004 {
+					t.Errorf("read %d devices", len(s.Devices))
+				}
+			}
+			sim.SetFaults(simulator.Faults{fault})
+			check(0, true, true)
+			if name == balena.PartReleases {
+				k.advance(-time.Second)
+			}
+			check(5*time.Minute, true, true)
+			check(time.Millisecond, true, false)
+			sim.SetFaults(nil)
+			check(time.Minute, false, true)
+		})
+	}
+}
+
+// A part that has never been read is just missing.
+func TestPartsFailFromTheStart(t *testing.T) {
+	sim := newSimulator(t, simulator.Config{})
+	var faults simulator.Faults
+	for _, resource := range []string{"device_type", "release", "image_install", "device_tag", "application_tag", "api_key"} {
+		faults = append(faults, simulator.Fault{Resource: resource, Status: 401})
+	}
+	sim.SetFaults(faults)
+	s := fetch(t, newClient(t, serve(t, sim)))
+	if len(s.Devices) != 2004 || len(s.Fleets) != 13 {
+		t.Errorf("read %d devices in %d fleets", len(s.Devices), len(s.Fleets))
+	}
+	failed := map[balena.PartName]bool{}
+	for _, p := range s.Parts {
+		failed[p.Name] = p.Err != nil
+	}
+	want := map[balena.PartName]bool{
+		balena.PartDeviceTypes: true, balena.PartReleases: true, balena.PartLatestReleases: false, balena.PartServices: true,
+		balena.PartDeviceTags: true, balena.PartFleetTags: true, balena.PartKeys: true,
+	}
+	if diff := cmp.Diff(want, failed); diff != "" {
+		t.Errorf("failed parts (-want +got):\n%s", diff)
+	}
+	wantError(t, part(t, s, balena.PartKeys).Err, balena.Unauthorized, 401,
+		"GET /v7/api_key: answered 401: the token was not accepted, or the server's database is down")
+}
+
+// A fleet that is deleted between two pages takes its devices along, and no others. It is small enough here
+// not to be taken for a list that is not whole.
+func TestFleetDeletedBetweenPages(t *testing.T) {
+	sim := newSimulator(t, simulator.Config{})
+	size, deleted := 0, 0
+	sim.Update(func(st *simulator.State) {
+		count := map[int]int{}
+		for _, d := range st.Devices.All() {
+			count[d.FleetID]++
+		}
+		for _, f := range st.Fleets.All() {
+			if n := count[f.ID]; n > 50 && n < 200 {
+				size, deleted = n, f.ID
+			}
+		}
+	})
+	if deleted == 0 {
+		t.Fatal("the dataset has no fleet of the right size")
+	}
+	var pages atomic.Int32
+	client := newClient(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v7/device" && pages.Add(1) == 3 { // the first is asked for a field in vain
+			sim.Update(func(st *simulator.State) { st.DeleteFleet(deleted) })
+		}
+		sim.ServeHTTP(w, r)
+	})), fewer, pagesOf(500))
+	s := fetchWithParts(t, client)
+	if n := len(s.Devices); n < 2004-size || n >= 2004 {
+		t.Errorf("read %d devices, want 2004 without some of the %d that were deleted", n, size)
+	}
+	if s := fetchWithParts(t, client); len(s.Fleets) != 12 || len(s.Devices) != 2004-size {
+		t.Errorf("read %d devices in %d fleets after that, want %d in 12", len(s.Devices), len(s.Fleets), 2004-size)
+	}
+}
+
+// Devices that come while the pages are read hide no others.
+func TestDevicesComeAndGoBetweenPages(t *testing.T) {
+	sim := newSimulator(t, simulator.Config{})
+	var pages atomic.Int32
+	client := newClient(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v7/device" && pages.Add(1) == 3 {
+			sim.Update(func(st *simulator.State) {
+				st.DeleteDevice(1)
+				st.DeleteDevice(2000)
+				st.AddDevice(simulator.Device{FleetID: 1})
+			})
+		}
+		sim.ServeHTTP(w, r)
+	})), fewer, pagesOf(500))
+	s := fetchWithParts(t, client)
+	if n := len(s.Devices); n != 2004 {
+		t.Errorf("read %d devices, want 2004: one was deleted, one is new, one was deleted too late", n)
+	}
+	for i := 1; i < len(s.Devices); i++ {
+		if s.Devices[i-1].ID >= s.Devices[i].ID {
+			t.Fatalf("device %d follows %d", s.Devices[i].ID, s.Devices[i-1].ID)
+		}
+	}
+}
+
+// With no fleet chosen there is nothing to ask for that belongs to devices.
+func TestNoFleetChosen(t *testing.T) {
+	sim := newSimulator(t, simulator.Config{})
+	s := fetchWithParts(t, newClient(t, serve(t, sim), including("^nobody/")))
+	if len(s.Fleets)+len(s.Devices)+len(s.Services) > 0 {
+		t.Errorf("read %d fleets, %d devices, %d services, want none", len(s.Fleets), len(s.Devices), len(s.Services))
+	}
+	if n := sim.Requests(); n["device"]+n["image_install"]+n["device_tag"] > 0 {
+		t.Errorf("asked for what can't be there: %v", n)
+	}
+}
+
+func TestRedirects(t *testing.T) {
+	sim := newSimulator(t, simulator.Config{})
+	var strangers atomic.Int32
+	stranger := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		strangers.Add(1)
+		sim.ServeHTTP(w, r)
+	})
+	other := serve(t, stranger)
+	_, otherPort, err := net.SplitHostPort(strings.TrimPrefix(other, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, target := range map[string]string{
+		"another port": other,
+		"another name": "http://localhost:" + otherPort,
+		"https":        "https://localhost:" + otherPort,
+		"ftp":          "ftp://127.0.0.1:" + otherPort,
+	} {
+		t.Run("to "+name, func(t *testing.T) {
+			sim := newSimulator(t, simulator.Config{})
+			sim.SetFaults(simulator.Faults{{Redirect: target}})
+			wantError(t, fetchError(t, newClient(t, serve(t, sim))), balena.BadAnswer, 0,
+				"GET /v7/application: refused to follow a redirect to "+target+": check --balena.api-url")
+		})
+	}
+	t.Run("from https to http", func(t *testing.T) {
+		sim := newSimulator(t, simulator.Config{})
+		sim.SetFaults(simulator.Faults{{Redirect: other}})
+		server := start(t, sim, (*httptest.Server).StartTLS)
+		client := newClient(t, server.URL, func(c *balena.Config) { c.CAFile = caFile(t, server.Certificate().Raw) })
+		wantError(t, fetchError(t, client), balena.BadAnswer, 0,
+			"GET /v7/application: refused to follow a redirect to "+other+": check --balena.api-url")
+	})
+	if n := strangers.Load(); n > 0 {
+		t.Errorf("%d requests reached the other host", n)
+	}
+
+	t.Run("within the host", func(t *testing.T) {
+		sim := newSimulator(t, simulator.Config{})
+		moved := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if path, ok := strings.CutPrefix(r.RequestURI, "/moved"); ok {
+				r.RequestURI, r.URL.Path = path, strings.TrimPrefix(r.URL.Path, "/moved")
+				sim.ServeHTTP(w, r)
+				return
+			}
+			w.Header().Set("Location", "/moved"+r.RequestURI)
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		})
+		if n := len(fetchWithParts(t, newClient(t, serve(t, moved))).Devices); n != 2004 {
+			t.Errorf("read %d devices, want 2004", n)
+		}
+	})
+	t.Run("from http to https", func(t *testing.T) {
+		secure := start(t, newSimulator(t, simulator.Config{}), (*httptest.Server).StartTLS)
+		plain := newSimulator(t, simulator.Config{})
+		plain.SetFaults(simulator.Faults{{Redirect: secure.URL}})
+		client := newClient(t, serve(t, plain), func(c *balena.Config) { c.CAFile = caFile(t, secure.Certificate().Raw) })
+		if n := len(fetchWithParts(t, client).Devices); n != 2004 {
+			t.Errorf("read %d devices, want 2004", n)
+		}
+	})
+	t.Run("round and round", func(t *testing.T) {
+		sim := newSimulator(t, simulator.Config{})
+		address := serve(t, sim)
+		sim.SetFaults(simulator.Faults{{Redirect: address}})
+		wantError(t, fetchError(t, newClient(t, address)), balena.BadAnswer, 0,
+			"GET /v7/application: refused to follow a redirect more than 3 times: check --balena.api-url")
+		if n := sim.Requests()["application"]; n != 4 {
+			t.Errorf("%d requests, want 4", n)
+		}
+	})
+}
+
+// caFile writes certificates to a file and returns its name.
+func caFile(t testing.TB, certificates ...[]byte) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "ca.pem")
+	writeCA(t, name, certificates...)
+	return name
+}
+
+func writeCA(t testing.TB, name string, certificates ...[]byte) {
+	t.Helper()
+	var b bytes.Buffer
+	for _, c := range certificates {
+		if err := pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: c}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(name, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newCertificate makes a certificate for this machine that nobody signed.
+func newCertificate(t testing.TB, serial int64) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: fmt.Sprintf("test %d", serial)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+const unknownCA = "GET /v7/application: tls: failed to verify certificate: x509: certificate signed by unknown authority: " +
+	"if the server has a private CA, name its certificate with --balena.ca-file"
+
+// The certificate of a private CA is trusted when the CA file has it. A file that is replaced along with the
+// server's certificate is read again: the refresh that meets the new certificate fails, the next succeeds.
+func TestPrivateCA(t *testing.T) {
+	var current atomic.Pointer[tls.Certificate]
+	old, new := newCertificate(t, 1), newCertificate(t, 2)
+	current.Store(old)
+	server := start(t, newSimulator(t, simulator.Config{}), func(s *httptest.Server) {
+		s.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }}
+		s.Config.TLSConfig = s.TLS
+		s.StartTLS()
+		s.TLS.Certificates = nil // httptest adds one of its own
+	})
+
+	wantError(t, fetchError(t, newClient(t, server.URL)), balena.Unavailable, 0, unknownCA)
+
+	file := caFile(t, old.Certificate[0])
+	client := newClient(t, server.URL, fewer, func(c *balena.Config) { c.CAFile = file })
+	fetchWithParts(t, client)
+
+	current.Store(new)
+	server.CloseClientConnections()
+	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA)
+	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA) // the file has not been replaced yet
+	writeCA(t, file)                                                      // nor is it replaced all at once
+	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA)
+	writeCA(t, file, new.Certificate[0])
+	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA)
+	fetchWithParts(t, client)
+}
+
+func TestBadCAFile(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing.pem")
+	empty := caFile(t)
+	for file, text := range map[string]string{
+		missing: "cannot read the CA file: open " + missing + ": no such file or directory",
+		empty:   "the CA file " + empty + " holds no PEM certificate",
+	} {
+		c, err := balena.NewClient(balena.Config{URL: mustParse(t, "https://127.0.0.1"), Token: balena.StaticToken(token), CAFile: file})
+		if err == nil || err.Error() != text || c != nil {
+			t.Errorf("NewClient returned %v, %v; want the error %q", c, err, text)
+		}
+	}
+}
+
+// The error of a parent that ran out of time is its own, not the server's.
+func TestParentDeadline(t *testing.T) {
+	sim := newSimulator(t, simulator.Config{})
+	sim.SetFaults(simulator.Faults{{Latency: seconds(3600)}})
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := newClient(t, serve(t, sim)).Fetch(ctx); !errors.Is(err, context.DeadlineExceeded) || balena.ProblemOf(err) != 0 {
+		t.Errorf("Fetch returned %v, want context.DeadlineExceeded", err)
+	}
+}
+
+func TestProblemsHaveNames(t *testing.T) {
+	for problem, name := range map[balena.Problem]string{
+		balena.Unavailable: "unavailable", balena.RateLimited: "rate limited", balena.Unauthorized: "unauthorized", balena.BadAnswer: "bad answer",
+		0: "unknown problem",
+	} {
+		if problem.String() != name {
+			t.Errorf("problem %s is called %q, want %q", strconv.Itoa(int(problem)), problem, name)
+		}
+	}
+}
