@@ -1,0 +1,177 @@
+// The status page as a browser shows it: accessible, the same for the keyboard, and deaf to hostile names.
+// Needs Chromium (CHROMIUM, /usr/bin/chromium) and Go; run with npm test.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { start } from './browser.js';
+
+const axe = readFileSync(fileURLToPath(import.meta.resolve('axe-core')), 'utf8');
+
+let browser, addresses, stop;
+before(async () => { ({ browser, addresses, stop } = await start('-devices=1200', '-fleets=12')); });
+after(() => stop?.());
+
+const sizes = { wide: { width: 1280, height: 800 }, phone: { width: 390, height: 844 }, narrowest: { width: 320, height: 640 } };
+
+// pages are all kinds of pages there are.
+const pages = {
+  'all fleets': () => addresses.good + '/fleets',
+  'all fleets, refresh failing': () => addresses.failing + '/fleets',
+  'no data': () => addresses.empty + '/fleets',
+  'a fleet': () => addresses.good + '/fleets/acme/greenhouse',
+  'a fleet filtered': () => addresses.good + '/fleets/acme/greenhouse?status=operational&page=2',
+  'a fleet without such devices': () => addresses.good + '/fleets/acme/greenhouse?status=lost',
+  'no such fleet': () => addresses.good + '/fleets/acme/nothing',
+};
+
+// open opens a page and collects what a harmless page never does.
+async function open(t, address, options = {}) {
+  const context = await browser.newContext({ viewport: sizes.wide, ...options });
+  t.after(() => context.close());
+  const page = await context.newPage();
+  page.complaints = [];
+  page.on('console', message => {
+    // That the page itself was answered with 404 or 503 is meant.
+    if (!message.text().startsWith('Failed to load resource')) page.complaints.push(message.text());
+  });
+  page.on('pageerror', error => page.complaints.push(String(error)));
+  page.on('dialog', dialog => { page.complaints.push('dialog ' + dialog.message()); dialog.dismiss(); });
+  page.on('request', request => { if (!request.isNavigationRequest()) page.complaints.push('request of ' + request.url()); });
+  await page.goto(address);
+  return page;
+}
+
+describe('axe finds nothing to complain about', () => {
+  for (const [name, address] of Object.entries(pages)) {
+    for (const colorScheme of ['light', 'dark']) {
+      for (const size of ['wide', 'phone']) {
+        test(`${name}, ${colorScheme}, ${size}`, async t => {
+          const page = await open(t, address(), { colorScheme, viewport: sizes[size] });
+          await page.evaluate(axe);
+          const result = await page.evaluate(() => window.axe.run(document, {
+            runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'],
+          }));
+          const found = result.violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).slice(0, 3).join(' ')}`);
+          assert.deepEqual(found, []);
+          assert.ok(result.passes.some(p => p.id === 'color-contrast'), 'axe has not looked at the contrast');
+        });
+      }
+    }
+  }
+});
+
+describe('nothing has to be scrolled sideways', () => {
+  for (const [name, address] of Object.entries(pages)) {
+    test(name, async t => {
+      const page = await open(t, address(), { viewport: sizes.narrowest });
+      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), sizes.narrowest.width);
+    });
+  }
+});
+
+describe('colours', () => {
+  // The parts of a bar have to stand out from the page: 3 to 1, WCAG 1.4.11.
+  for (const colorScheme of ['light', 'dark']) {
+    test(`of bars stand out, ${colorScheme}`, async t => {
+      const page = await open(t, addresses.good + '/fleets', { colorScheme });
+      const ratios = await page.evaluate(() => {
+        const luminance = color => {
+          const [r, g, b] = color.match(/\d+/g).map(n => n / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+          return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        };
+        const back = luminance(getComputedStyle(document.body).backgroundColor);
+        const statuses = ['operational', 'updating', 'configuring', 'post-provisioning', 'inactive', 'unknown', 'reduced-functionality', 'disconnected'];
+        return statuses.map(status => {
+          const mark = document.createElement('i');
+          mark.className = status;
+          document.querySelector('main').append(mark);
+          const l = luminance(getComputedStyle(mark).backgroundColor);
+          return [status, (Math.max(l, back) + 0.05) / (Math.min(l, back) + 0.05)];
+        });
+      });
+      assert.deepEqual(ratios.filter(([, ratio]) => !(ratio >= 3)), []);
+    });
+  }
+});
+
+describe('the keyboard', () => {
+  // focused describes the element in focus: whether it is seen, and how it shows that it has the focus.
+  const focused = page => page.evaluate(() => {
+    const element = document.activeElement;
+    if (element === document.body) return null;
+    const box = element.getClientRects()[0];
+    const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+    const style = getComputedStyle(element);
+    return { address: element.getAttribute('href'), seen: element.contains(top), outline: style.outlineStyle === 'solid' && parseFloat(style.outlineWidth) >= 2 };
+  });
+
+  for (const [key, order] of [['Tab', list => list], ['Shift+Tab', list => list.reverse()]]) {
+    for (const name of ['all fleets', 'a fleet filtered', 'no data']) {
+      test(`${key} walks all links of ${name}, in order and in sight`, async t => {
+        const page = await open(t, pages[name]());
+        const links = order(await page.locator('a').evaluateAll(all => all.map(a => a.getAttribute('href'))));
+        assert.ok(links.length > 0);
+        for (const address of links) {
+          await page.keyboard.press(key);
+          assert.deepEqual(await focused(page), { address, seen: true, outline: true });
+        }
+      });
+    }
+  }
+
+  test('leads from the overview to a page of devices and back', async t => {
+    const page = await open(t, pages['all fleets'](), { javaScriptEnabled: false });
+    const heading = () => page.locator('h1').textContent();
+    await page.getByRole('link', { name: 'acme/greenhouse' }).press('Enter');
+    assert.equal(await heading(), 'acme/greenhouse');
+    await page.getByRole('link', { name: /^operational/ }).press('Enter');
+    await page.getByRole('link', { name: 'Next' }).press('Enter');
+    assert.match(await page.locator('caption').textContent(), /^101 to 200 of .* devices operational, worst first$/);
+    await page.getByRole('link', { name: 'Fleets' }).press('Enter');
+    assert.equal(await heading(), 'Fleets');
+  });
+});
+
+describe('hostile names', () => {
+  for (const [name, address] of Object.entries(pages)) {
+    test(`do no harm to ${name}`, async t => {
+      const page = await open(t, address());
+      assert.deepEqual(page.complaints, []);
+      assert.notEqual(await page.title(), 'harmed');
+      assert.equal(await page.locator('script, img').count(), 0);
+      assert.ok(await page.locator('h1').isVisible());
+    });
+  }
+
+  test('lead to the page of the fleet that has one', async t => {
+    const page = await open(t, pages['all fleets']());
+    const link = page.getByRole('link', { name: 'acme/"><script>' });
+    const name = await link.textContent();
+    await link.click();
+    assert.equal(await page.locator('h1').textContent(), name);
+    await page.getByRole('link', { name: 'Fleets' }).click();
+    assert.equal(await page.locator('h1').textContent(), 'Fleets');
+    assert.deepEqual(page.complaints, []);
+  });
+
+  test('do not turn the text around them', async t => {
+    const page = await open(t, pages['a fleet']());
+    assert.equal(await page.locator('tbody th bdi').first().evaluate(e => getComputedStyle(e).unicodeBidi), 'isolate');
+  });
+});
+
+describe('tables stay tables for screen readers', () => {
+  for (const [size, viewport] of Object.entries(sizes)) {
+    test(size, async t => {
+      const page = await open(t, pages['all fleets'](), { viewport });
+      const client = await page.context().newCDPSession(page);
+      const { nodes } = await client.send('Accessibility.getFullAXTree');
+      const count = role => nodes.filter(n => !n.ignored && n.role?.value === role).length;
+      assert.deepEqual(
+        { table: count('table'), row: count('row'), columnheader: count('columnheader'), rowheader: count('rowheader'), cell: count('cell') },
+        { table: 1, row: 13, columnheader: 7, rowheader: 12, cell: 72 });
+    });
+  }
+});
