@@ -144,6 +144,15 @@ func TestWhichRequestsFail(t *testing.T) {
 		{name: "page 3", faults: Faults{{Status: 500, Page: 3}}, want: []int{200, 200, 500, 200, 200}},
 		{name: "page 2 of two readings", faults: Faults{{Status: 500, Page: 2}}, targets: []string{page(0), page(1), page(0), page(1), page(2)}, want: []int{200, 500, 200, 500, 200}},
 		{
+			name: "page 2 of a list with other conditions", faults: Faults{{Status: 500, Page: 2}},
+			targets: []string{
+				"/v7/device?$select=id&$filter=is_online%20eq%20true%20and%20id%20gt%200&$orderby=id%20asc&$top=1",
+				"/v7/device?$select=id&$filter=is_online%20eq%20true%20and%20id%20gt%201&$orderby=id%20asc&$top=1",
+				"/v7/device?$select=id&$filter=is_online+eq+true+and+id+gt+2&$orderby=id+asc&$top=1",
+			},
+			want: []int{200, 500, 200},
+		},
+		{
 			name: "by resource", faults: Faults{{Status: 500, Resource: "application"}, {Status: 502, Resource: "device"}},
 			targets: []string{"/v7/application", "/v7/device", "/v6/release", "/ping"}, want: []int{500, 502, 200, 200},
 		},
@@ -175,6 +184,10 @@ func TestRepeatedPages(t *testing.T) {
 		got = ask(t, t.Context(), fmt.Sprintf("%s/v7/device?$select=id&$filter=id%%20gt%%20%d&$orderby=id%%20asc&$top=2", srv.URL, after))
 		if got.body != `{"d":[{"id":1},{"id":2}]}` {
 			t.Errorf("page after %d: %s, want the first", after, got.body)
+		}
+		got = ask(t, t.Context(), fmt.Sprintf("%s/v7/device?$select=id&$filter=is_online%%20eq%%20true%%20and%%20id%%20gt%%20%d&$orderby=id%%20asc&$top=2", srv.URL, after))
+		if got.body != `{"d":[{"id":1},{"id":2}]}` {
+			t.Errorf("page after %d of a list with another condition: %s, want the first", after, got.body)
 		}
 	}
 }
