@@ -1,6 +1,19 @@
 package balena
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// What the fuzz tests and benchmarks need that is nobody else's.
+var (
+	Literal    = literal
+	RetryAfter = retryAfter
+)
+
+// ParseInstant reads a date as it stands in an answer, quotes included.
+func ParseInstant(v jsontext.Value) (Instant, error) { return new(decoder).instant(v) }
 
 // SetTransport has the client send its requests through rt instead of over a network.
 func (c *Client) SetTransport(rt http.RoundTripper) {

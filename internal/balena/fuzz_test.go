@@ -1,0 +1,151 @@
+package balena_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+)
+
+// roundTrip makes a transport of a function.
+type roundTrip func(*http.Request) string
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(f(r))), Request: r}, nil
+}
+
+// Whatever a server answers, a refresh is an error that says what was asked, or a snapshot that keeps its
+// promises.
+func FuzzDecodeDevices(f *testing.F) {
+	for _, body := range []string{
+		"", "null", "[]", "{}", `{"d":null}`, `{"d":[]}`, `{"d":[{}]}`, `{"d":[null]}`, `{"d":[{"id":1}]}`, `{"d":[{"id":1,"uuid":null}]}`,
+		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7}}]}`,
+		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7}},{"id":1,"uuid":"aa","belongs_to__application":{"__id":7}}]}`,
+		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":7,"overall_status":"idle","is_online":true,"cpu_usage":1e999}]}`,
+		`{"d":[{"id":9223372036854775807,"uuid":"\ud800","device_name":"\u0000","belongs_to__application":{ "__id" : 7 },"os_version":"` + "\xff" + `"}]}`,
+		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7},"created_at":"2026-11-22T14:09:34.280Z","modified_at":"0000-00-00T00:00:00.000Z"}]}`,
+		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7},"is_running__release":{"__id":[]},"extra":{"d":[[[]]]}}]} `,
+		`{"d":[{"id":1,"id":2,"uuid":"aa","uuid":"","belongs_to__application":{"__id":7}}]}x`,
+		`<html>`,
+	} {
+		f.Add(body)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		client := newClient(t, "http://balena.test", fewer)
+		client.SetTransport(roundTrip(func(r *http.Request) string {
+			switch {
+			case r.URL.Path == "/v7/application" && strings.Contains(r.URL.RawQuery, "owns__device"):
+				return `{"d":[{"id":7,"slug":"a/b","is_of__class":"fleet","owns__device":1}]}`
+			case r.URL.Path == "/v7/device" && strings.Contains(r.URL.RawQuery, "id%20gt%200&"):
+				return body
+			}
+			return `{"d":[]}`
+		}))
+		s, err := client.Fetch(context.Background())
+		if err != nil {
+			if s != nil || balena.ProblemOf(err) != balena.BadAnswer || !strings.HasPrefix(err.Error(), "GET /v7/device") {
+				t.Errorf("snapshot %v, error %v; want none and a bad answer to GET /v7/device", s, err)
+			}
+			return
+		}
+		last := int64(0)
+		for i := range s.Devices {
+			d := &s.Devices[i]
+			if d.ID <= last || d.UUID == "" || d.Fleet != 0 {
+				t.Errorf("read the device %+v after id %d", d, last)
+			}
+			last = d.ID
+		}
+	})
+}
+
+// The fast way to read dates agrees with the standard library's on what is a date, and which.
+func FuzzInstant(f *testing.F) {
+	for _, s := range []string{
+		"2026-11-22T14:09:34.280Z", "2024-02-29T23:59:59.999Z", "2026-02-29T00:00:00.000Z", "2026-04-31T00:00:00.000Z", "1970-01-01T00:00:00.000Z",
+		"0000-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z", "2026-13-01T00:00:00.000Z", "2026-11-22T24:00:00.000Z", "2026-11-22T23:59:60.000Z",
+		"1900-02-29T00:00:00.000Z", "2000-02-29T00:00:00.000Z", "2026-11-22T14:09:34Z", "2026-11-22T14:09:34.28Z", "2026-11-22T14:09:34.280+01:00",
+		"2026-11-22T14:09:34,280Z", "2026-11-22", "", "null", "2026-11-00T00:00:00.000Z", "2026-00-11T00:00:00.000Z", "2026/11/22T14:09:34.280Z",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, err := balena.ParseInstant(jsontext.Value(`"` + s + `"`))
+		want, wrong := time.Parse(time.RFC3339Nano, s)
+		if (err == nil) != (wrong == nil) {
+			t.Fatalf("%q: error %v, want %v", s, err, wrong)
+		}
+		if err == nil && int64(got) != want.UnixMilli() {
+			t.Errorf("%q is %d, want %d", s, got, want.UnixMilli())
+		}
+	})
+}
+
+// A literal stands in a query as one string of OData that means what was written, and passes through
+// everything that parses URLs as it is.
+func FuzzLiteral(f *testing.F) {
+	for _, s := range []string{"", "site", "it's", "'", "''", "a b&c+d", "100%", "%27", "#?/:@", "größe", "🚜", "\x00\n\x7f\xff", `"\`, "$(),;="} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		written := balena.Literal(s)
+		inner, opened := strings.CutPrefix(written, "'")
+		inner, closed := strings.CutSuffix(inner, "'")
+		if !opened || !closed {
+			t.Fatalf("%q is written %q, without quotes around it", s, written)
+		}
+		// The server finds the end of the string first, at the first quote that is not doubled.
+		for rest := inner; ; {
+			i := strings.IndexByte(rest, '\'')
+			if i < 0 {
+				break
+			}
+			if !strings.HasPrefix(rest[i:], "''") {
+				t.Fatalf("%q is written %q, which ends early", s, written)
+			}
+			rest = rest[i+2:]
+		}
+		read, err := url.PathUnescape(strings.ReplaceAll(inner, "''", "'"))
+		if err != nil || read != s {
+			t.Errorf("%q is written %q, which is read as %q, %v", s, written, read, err)
+		}
+		r, err := http.NewRequest(http.MethodGet, "http://balena.test/v7/device_tag?$filter=tag_key%20in%20("+written+")&$top=1", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := r.URL.RequestURI(), "/v7/device_tag?$filter=tag_key%20in%20("+written+")&$top=1"; got != want {
+			t.Errorf("%q is sent as %s, want %s", s, got, want)
+		}
+		if strings.ContainsAny(written, " &+#?<>\"\\") || strings.IndexFunc(written, func(c rune) bool { return c <= ' ' || c > '~' }) >= 0 {
+			t.Errorf("%q is written %q, with characters that mean something in a URL", s, written)
+		}
+	})
+}
+
+// However a server says when to come back, the wait is between a second and an hour, and what it says when
+// that is what it says.
+func FuzzRetryAfter(f *testing.F) {
+	for _, s := range []string{"", "0", "-1", "7", " 7 ", "3600", "3601", "99999999999999999999", "1.5", "soon", "Sun, 22 Nov 2026 12:01:30 GMT", "Sun, 22 Nov 2020 12:00:00 GMT"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		wait := balena.RetryAfter(header, noon)
+		if wait < time.Second || wait > time.Hour {
+			t.Fatalf("%q: wait %s, want between a second and an hour", header, wait)
+		}
+		if n, err := strconv.Atoi(header); err == nil && n >= 1 && n <= 3600 && wait != time.Duration(n)*time.Second {
+			t.Errorf("%q: wait %s", header, wait)
+		}
+		if date, err := http.ParseTime(header); err == nil && date.After(noon) && date.Before(noon.Add(time.Hour)) && wait != date.Sub(noon) {
+			t.Errorf("%q: wait %s, want %s", header, wait, date.Sub(noon))
+		}
+	})
+}
