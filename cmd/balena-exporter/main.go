@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -52,6 +53,9 @@ func main() {
 const (
 	// memoryShare of the container's memory limit is the runtime's: the rest is for what it does not count.
 	memoryShare = 0.9
+	// garbageShare is how much garbage there may be, in percent of what is alive. A refresh, once a minute,
+	// makes nearly all of it: collecting it more often than by default costs little and halves the peak.
+	garbageShare = 20
 	// grace is how long scrapes in flight may take to end when the exporter stops.
 	grace = 5 * time.Second
 )
@@ -79,6 +83,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_ = level.Warn(logger).Log("msg", warning)
 	}
 	limitMemory(logger)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbageShare)
+	}
 
 	// Scrapers' side: the snapshot as rendered, and what is gathered anew for each scrape.
 	var loop *refresh.Loop

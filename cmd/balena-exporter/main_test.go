@@ -9,8 +9,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,7 +59,7 @@ const (
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	again := time.NewTicker(5 * time.Millisecond)
+	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for end := time.After(patience); !condition(); {
 		select {
@@ -108,7 +111,13 @@ type api struct {
 	down  atomic.Bool
 
 	mutex sync.Mutex
-	asked []time.Time
+	asked []request
+}
+
+// A request is one that an API was asked.
+type request struct {
+	at       time.Time
+	resource string
 }
 
 // serveAPI serves the API of the configuration, which accepts the token.
@@ -147,7 +156,7 @@ func recorded(t *testing.T) *simulator.Dataset {
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mutex.Lock()
-	a.asked = append(a.asked, time.Now())
+	a.asked = append(a.asked, request{time.Now(), path.Base(r.URL.Path)})
 	a.mutex.Unlock()
 	if a.down.Load() {
 		panic(http.ErrAbortHandler) // closes the connection
@@ -155,11 +164,11 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.Simulator.ServeHTTP(w, r)
 }
 
-// requests returns when the API was asked.
-func (a *api) requests() []time.Time {
+// requests returns what the API was asked so far.
+func (a *api) requests() []request {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
-	return append([]time.Time(nil), a.asked...)
+	return slices.Clone(a.asked)
 }
 
 // serveHandler serves an API of any kind to the end of the test.
@@ -272,16 +281,16 @@ func defaults(t *testing.T, url string, args []string) []string {
 }
 
 // write writes a file whole, as a Secret is mounted: whoever reads it sees the old or the new content.
-func write(t *testing.T, dir, name, content string) (path string) {
+func write(t *testing.T, dir, name, content string) (file string) {
 	t.Helper()
-	path = filepath.Join(dir, name)
-	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
+	file = filepath.Join(dir, name)
+	if err := os.WriteFile(file+".new", []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := os.Rename(file+".new", file); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return file
 }
 
 func newExporter(t *testing.T) *exporter {
@@ -337,7 +346,7 @@ func (e *exporter) listens(args []string) {
 		e.addresses, e.health = nil, ""
 		log := e.stderr.String()
 		for _, line := range listening.FindAllString(log, -1) {
-			if address := addressOf.FindStringSubmatch(line); address != nil {
+			if address := addressOf.FindStringSubmatch(line); address != nil && !slices.Contains(e.addresses, address[1]) {
 				e.addresses = append(e.addresses, address[1])
 			}
 		}
@@ -467,34 +476,43 @@ func (f families) by(name, label string) map[string]float64 {
 	return values
 }
 
-// up waits for a scrape that says whether the last refresh succeeded.
-func (e *exporter) up(want float64) (f families) {
+// sample waits for a value of a series, as a scrape writes it: eventually wants the condition to hold.
+func (e *exporter) sample(series string, condition func(float64) bool) {
 	e.t.Helper()
-	eventually(e.t, fmt.Sprintf("balena_up is %v", want), func() bool {
-		f = e.scrape()
-		return f.has("balena_up") && f.value("balena_up") == want
+	eventually(e.t, series+" is as it should be", func() bool {
+		value, ok := valueIn(e.get(e.url("/metrics")).body, series)
+		return ok && condition(value)
 	})
-	return f
 }
 
-// failures waits until so many more refreshes have failed.
-func (e *exporter) failures(more float64) (f families) {
-	e.t.Helper()
-	before := e.scrape().value("balena_exporter_refreshes_total", "result", "error")
-	eventually(e.t, fmt.Sprintf("%v more refreshes fail", more), func() bool {
-		f = e.scrape()
-		return f.value("balena_exporter_refreshes_total", "result", "error") >= before+more
-	})
-	return f
+// valueIn finds a series in a scrape, without the expense of parsing all of it.
+func valueIn(body, series string) (float64, bool) {
+	_, rest, ok := strings.Cut("\n"+body, "\n"+series+" ")
+	if !ok {
+		return 0, false
+	}
+	text, _, _ := strings.Cut(rest, "\n")
+	value, err := strconv.ParseFloat(text, 64)
+	return value, err == nil
 }
 
-// successes waits until so many more refreshes have succeeded.
-func (e *exporter) successes(more float64) (f families) {
+// up waits until the last refresh has succeeded (1) or failed (0), and returns a scrape.
+func (e *exporter) up(want float64) families {
 	e.t.Helper()
-	before := e.scrape().value("balena_exporter_refreshes_total", "result", "success")
-	eventually(e.t, fmt.Sprintf("%v more refreshes succeed", more), func() bool {
-		f = e.scrape()
-		return f.value("balena_exporter_refreshes_total", "result", "success") >= before+more
-	})
-	return f
+	e.sample("balena_up", func(v float64) bool { return v == want })
+	return e.scrape()
 }
+
+// refreshes waits until so many more refreshes have ended in result, and returns a scrape.
+func (e *exporter) refreshes(more float64, result string) families {
+	e.t.Helper()
+	series := `balena_exporter_refreshes_total{result="` + result + `"}`
+	before, _ := valueIn(e.get(e.url("/metrics")).body, series)
+	e.sample(series, func(v float64) bool { return v >= before+more })
+	return e.scrape()
+}
+
+const (
+	success = "success"
+	failure = "error"
+)
