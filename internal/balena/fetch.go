@@ -35,8 +35,8 @@ type memory struct {
 	deviceTags  kept[map[int64][]string]
 	fleetTags   kept[map[int64][]string]
 	releases    kept[map[int64]knownRelease]
-	// devices is how many devices the last refresh read.
-	devices int
+	// devices are those that the last refresh read.
+	devices []Device
 }
 
 // kept is the last value of a part of a refresh, and how it was come by.
@@ -197,7 +197,7 @@ func (f *fetch) readDevices(ctx context.Context) error {
 		counted += f.snapshot.Fleets[i].counted
 	}
 	if counted == 0 {
-		f.devices = 0
+		f.devices = nil
 		return nil
 	}
 	err := f.askForDevices(ctx, counted)
@@ -211,14 +211,17 @@ func (f *fetch) readDevices(ctx context.Context) error {
 			f.can.cloud = true
 		}
 	}
-	f.devices = len(f.snapshot.Devices)
+	if err == nil {
+		f.devices = f.snapshot.Devices
+	}
 	return err
 }
 
 func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 	s := f.snapshot
 	// The count is the server's word and may be anything; the last refresh says what to believe of it.
-	s.Devices = make([]Device, 0, min(counted, f.devices+f.devices/8+f.config.PageSize))
+	known := f.devices
+	s.Devices = make([]Device, 0, min(counted, len(known)+f.config.PageSize))
 	p := pages[deviceRow]{
 		resource: "device",
 		filter:   f.deviceFilter(),
@@ -232,6 +235,16 @@ func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 			fleet, ok := f.fleetIndex[row.fleetID]
 			if !ok {
 				return nil // of no fleet, or of one that was not chosen or not there a moment ago
+			}
+			// What both snapshots say in the same words is in memory once.
+			for len(known) > 0 && known[0].ID < row.ID {
+				known = known[1:]
+			}
+			if len(known) > 0 && known[0].UUID == row.UUID {
+				row.UUID = known[0].UUID
+				if known[0].Name == row.Name {
+					row.Name = known[0].Name
+				}
 			}
 			row.Fleet = fleet
 			row.Type = f.typeSlugs[row.typeID]

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -120,6 +121,8 @@ func (l *Loop) once(ctx context.Context) error {
 			previous = c.page
 		}
 		l.current.Store(&current{s, l.config.Render(s, previous)})
+		// What the refresh needed beside, and what it replaced, is not needed again for a minute.
+		debug.FreeOSMemory()
 		l.failures = 0
 	} else {
 		l.failures++
