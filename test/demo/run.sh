@@ -10,9 +10,15 @@ health_port=${HEALTH_PORT:-8001}
 simulator_port=${SIMULATOR_PORT:-8085}
 token=demo
 
-# Job control gives each program a process group of its own: ctrl-C reaches this script only, which then stops both once.
-set -m
 simulator='' exporter=''
+
+# start runs a program in the background. Job control gives it a process group of its own: ctrl-C reaches this script only,
+# which then stops both programs once.
+start() {
+	set -m
+	"$@" &
+	set +m
+}
 
 stop() {
 	trap '' INT TERM HUP
@@ -50,13 +56,13 @@ until_answers() {
 	done
 }
 
-"$bin/balena-simulator" --listen-address="127.0.0.1:$simulator_port" --token="$token" \
-	${DEVICES:+--devices="$DEVICES"} ${FLEETS:+--fleets="$FLEETS"} &
+start "$bin/balena-simulator" --listen-address="127.0.0.1:$simulator_port" --token="$token" \
+	${DEVICES:+--devices="$DEVICES"} ${FLEETS:+--fleets="$FLEETS"}
 simulator=$!
 until_answers "$simulator_port" / HTTP/
 
-BALENA_TOKEN=$token BALENA_API_URL=http://127.0.0.1:$simulator_port "$bin/balena-exporter" \
-	--web.listen-address=":$port" --web.health-listen-address=":$health_port" &
+export BALENA_TOKEN=$token BALENA_API_URL=http://127.0.0.1:$simulator_port
+start "$bin/balena-exporter" --web.listen-address=":$port" --web.health-listen-address=":$health_port"
 exporter=$!
 until_answers "$port" /metrics 'balena_up 1'
 
