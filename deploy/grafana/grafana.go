@@ -1,0 +1,499 @@
+// Package grafana holds the Grafana dashboards: written here as panels and queries, and generated as JSON
+// into the Helm chart, from where a sidecar, provisioning or an import by hand takes them.
+//
+// All of them keep to these rules. Each query aggregates what one exporter tells of a fleet or device, so
+// that a restart or a second replica of the exporter changes no number. No panel draws a line for each
+// device: of devices there are tables of the first so many. Every dashboard finds its data source by a
+// variable, and leads on to the next one: from all fleets to a fleet, to a device, to balena's own page.
+//
+// The JSON is that of Grafana 11 and later.
+package grafana
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+//go:generate go run ./generate ../../charts/balena-exporter/files/dashboards
+
+// All returns the dashboards.
+func All() []*Dashboard {
+	return []*Dashboard{fleetsDashboard(), fleetDashboard(), deviceDashboard(), exporterDashboard()}
+}
+
+// Dashboard is a dashboard as Grafana's JSON has it.
+type Dashboard struct {
+	UID           string     `json:"uid"`
+	Title         string     `json:"title"`
+	Description   string     `json:"description"`
+	Tags          []string   `json:"tags"`
+	Editable      bool       `json:"editable"`
+	GraphTooltip  int        `json:"graphTooltip"` // 1: one crosshair in all panels
+	Refresh       string     `json:"refresh"`
+	SchemaVersion int        `json:"schemaVersion"`
+	Time          timeRange  `json:"time"`
+	Timezone      string     `json:"timezone"`
+	Links         []any      `json:"links"`
+	Templating    templating `json:"templating"`
+	Panels        []*Panel   `json:"panels"`
+}
+
+// schemaVersion is that of Grafana 11; newer ones migrate it.
+const schemaVersion = 39
+
+type timeRange struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+type templating struct {
+	List []*Variable `json:"list"`
+}
+
+// Panel is a panel, or the title of a row.
+type Panel struct {
+	ID              int          `json:"id"`
+	Type            string       `json:"type"`
+	Title           string       `json:"title"`
+	Description     string       `json:"description,omitempty"`
+	Position        position     `json:"gridPos"`
+	Datasource      *datasource  `json:"datasource,omitempty"`
+	Targets         []*Target    `json:"targets,omitempty"`
+	FieldConfig     *fieldConfig `json:"fieldConfig,omitempty"`
+	Options         options      `json:"options,omitempty"`
+	Transformations []any        `json:"transformations,omitempty"`
+
+	// width is its share of the row.
+	width int
+}
+
+type position struct {
+	X      int `json:"x"`
+	Y      int `json:"y"`
+	Width  int `json:"w"`
+	Height int `json:"h"`
+}
+
+type datasource struct {
+	Type string `json:"type"`
+	UID  string `json:"uid"`
+}
+
+func prometheus() *datasource { return &datasource{Type: "prometheus", UID: "${datasource}"} }
+
+// Target is a query of a panel.
+type Target struct {
+	RefID        string      `json:"refId"`
+	Datasource   *datasource `json:"datasource"`
+	Expr         string      `json:"expr"`
+	LegendFormat string      `json:"legendFormat,omitempty"`
+	Format       string      `json:"format"`
+	Instant      bool        `json:"instant"`
+	Range        bool        `json:"range"`
+}
+
+type options map[string]any
+
+type fieldConfig struct {
+	Defaults  options `json:"defaults"`
+	Overrides []any   `json:"overrides"`
+}
+
+// Variable is a variable of a dashboard.
+type Variable struct {
+	Name       string      `json:"name"`
+	Label      string      `json:"label"`
+	Type       string      `json:"type"`
+	Query      any         `json:"query"`
+	Definition string      `json:"definition,omitempty"`
+	Datasource *datasource `json:"datasource,omitempty"`
+	Regex      string      `json:"regex,omitempty"`
+	Multi      bool        `json:"multi"`
+	IncludeAll bool        `json:"includeAll"`
+	AllValue   string      `json:"allValue,omitempty"`
+	Refresh    int         `json:"refresh,omitempty"` // 2: whenever the time range changes
+	Sort       int         `json:"sort,omitempty"`    // 5: alphabetically, upper case like lower case
+	Hide       int         `json:"hide"`              // 2: altogether
+	Current    options     `json:"current,omitempty"`
+	Options    []any       `json:"options,omitempty"`
+}
+
+// JSON returns the dashboard as it is imported.
+func (d *Dashboard) JSON() ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(d); err != nil {
+		return nil, fmt.Errorf("dashboard %s: %w", d.UID, err)
+	}
+	return b.Bytes(), nil
+}
+
+// FileName is where the dashboard is written.
+func (d *Dashboard) FileName() string { return d.UID + ".json" }
+
+// row is a row of panels.
+type row struct {
+	title  string // empty for a row that continues the one before
+	height int
+	panels []*Panel
+}
+
+// gridWidth is the width of a dashboard.
+const gridWidth = 24
+
+// newDashboard puts a dashboard together, with links to its siblings.
+func newDashboard(uid, title, description string, variables []*Variable, rows ...row) *Dashboard {
+	d := &Dashboard{
+		UID: uid, Title: title, Description: description, Tags: []string{"balena"}, Editable: true, GraphTooltip: 1, Refresh: "1m",
+		SchemaVersion: schemaVersion, Time: timeRange{"now-24h", "now"}, Timezone: "browser",
+		Links: []any{options{
+			"type": "dashboards", "tags": []string{"balena"}, "title": "balena", "asDropdown": false, "includeVars": false, "keepTime": true, "targetBlank": false,
+		}},
+		Templating: templating{List: variables},
+	}
+	y := 0
+	add := func(p *Panel, x, width, height int) {
+		p.ID, p.Position = len(d.Panels)+1, position{x, y, width, height}
+		d.Panels = append(d.Panels, p)
+	}
+	for _, r := range rows {
+		if r.title != "" {
+			add(&Panel{Type: "row", Title: r.title}, 0, gridWidth, 1)
+			y++
+		}
+		shares := 0
+		for _, p := range r.panels {
+			shares += max(1, p.width)
+		}
+		x, before := 0, 0
+		for _, p := range r.panels {
+			before += max(1, p.width)
+			end := gridWidth * before / shares
+			add(p, x, end-x, r.height)
+			x = end
+		}
+		y += r.height
+	}
+	return d
+}
+
+// Variables.
+
+func datasourceVariable() *Variable {
+	return &Variable{Name: "datasource", Label: "Data source", Type: "datasource", Query: "prometheus"}
+}
+
+// fromMetrics is a variable with values from Prometheus.
+func fromMetrics(name, label, query string) *Variable {
+	return &Variable{
+		Name: name, Label: label, Type: "query", Datasource: prometheus(), Definition: query,
+		Query: options{"query": query, "refId": "variable"}, Refresh: 2, Sort: 5,
+	}
+}
+
+// several lets a variable have several values, and all of them to begin with.
+func (v *Variable) several() *Variable {
+	v.Multi, v.IncludeAll, v.AllValue = true, true, ".+"
+	v.Current = options{"text": []string{"All"}, "value": []string{"$__all"}}
+	return v
+}
+
+func organizationVariable() *Variable {
+	return fromMetrics("organization", "Organization", "label_values(balena_fleet_info, organization)").several()
+}
+
+func fleetVariable() *Variable {
+	return fromMetrics("fleet", "Fleet", `label_values(balena_fleet_info{organization=~"$organization"}, fleet)`)
+}
+
+// topVariable is how many devices a table has.
+func topVariable() *Variable {
+	v := &Variable{Name: "top", Label: "Devices in tables", Type: "custom", Query: "10,20,50,100", Current: options{"text": "20", "value": "20"}}
+	for _, n := range []string{"10", "20", "50", "100"} {
+		v.Options = append(v.Options, options{"text": n, "value": n, "selected": n == "20"})
+	}
+	return v
+}
+
+// balenaVariable is where balena's own dashboard is; an openBalena server has none.
+func balenaVariable() *Variable {
+	const address = "https://dashboard.balena-cloud.com"
+	return &Variable{Name: "balena", Label: "balena's dashboard", Type: "constant", Query: address, Hide: 2, Current: options{"text": address, "value": address}}
+}
+
+// Links. The variables of Grafana in them are filled in for the row or series that is clicked.
+
+const (
+	keepContext = "?${datasource:queryparam}&${__url_time_range}"
+	toFleet     = "/d/balena-fleet" + keepContext + "&var-fleet=${__data.fields.fleet:percentencode}"
+	toDevice    = "/d/balena-device" + keepContext + "&var-fleet=${__data.fields.fleet:percentencode}&var-device=${__data.fields.uuid:percentencode}"
+	toBalena    = "${balena}/devices/${__data.fields.uuid:percentencode}/summary"
+)
+
+func link(title, url string) options {
+	return options{"title": title, "url": url, "targetBlank": title == balenaLink}
+}
+
+const balenaLink = "Open in balena's dashboard"
+
+// Panels.
+
+func newPanel(kind, title, description string, targets ...*Target) *Panel {
+	p := &Panel{
+		Type: kind, Title: title, Description: description, Datasource: prometheus(), Targets: targets, Options: options{},
+		FieldConfig: &fieldConfig{Defaults: options{}, Overrides: []any{}},
+	}
+	for i, t := range targets {
+		t.RefID = string(rune('A' + i))
+	}
+	return p
+}
+
+// now is a query for the value at the end of the time range.
+func now(expr, legend string) *Target {
+	return &Target{Datasource: prometheus(), Expr: expr, LegendFormat: legend, Format: "time_series", Instant: true}
+}
+
+// over is a query for the values in the time range.
+func over(expr, legend string) *Target {
+	return &Target{Datasource: prometheus(), Expr: expr, LegendFormat: legend, Format: "time_series", Range: true}
+}
+
+// rowsOf is a query whose series become the rows of a table.
+func rowsOf(expr string) *Target {
+	return &Target{Datasource: prometheus(), Expr: expr, Format: "table", Instant: true}
+}
+
+// stat shows a number.
+func stat(title, description, expr, unit string) *Panel {
+	p := newPanel("stat", title, description, now(expr, "")).unit(unit)
+	p.Options = options{
+		"colorMode": "value", "graphMode": "none", "justifyMode": "center", "textMode": "auto",
+		"reduceOptions": lastValue(),
+	}
+	p.FieldConfig.Defaults["noValue"] = "–"
+	return p.thresholds("text")
+}
+
+// lastValue takes the last value of a series.
+func lastValue() options {
+	return options{"calcs": []string{"lastNotNull"}, "fields": "", "values": false}
+}
+
+// name shows a label instead of a number.
+func name(title, description, expr, label string) *Panel {
+	p := stat(title, description, expr, "none")
+	p.Targets[0].LegendFormat = "{{" + label + "}}"
+	p.Options["textMode"] = "name"
+	return p
+}
+
+// lines shows numbers over time.
+func lines(title, description, unit string, targets ...*Target) *Panel {
+	p := newPanel("timeseries", title, description, targets...).unit(unit)
+	p.FieldConfig.Defaults["custom"] = options{"drawStyle": "line", "fillOpacity": 8, "lineWidth": 1, "showPoints": "never", "spanNulls": false}
+	p.Options = options{
+		"legend":  options{"displayMode": "list", "placement": "bottom", "showLegend": true},
+		"tooltip": options{"mode": "multi", "sort": "desc"},
+	}
+	return p
+}
+
+// areas shows parts of a whole over time.
+func areas(title, description string, target *Target) *Panel {
+	p := lines(title, description, "short", target)
+	p.FieldConfig.Defaults["min"] = 0
+	p.FieldConfig.Defaults["custom"] = options{
+		"drawStyle": "line", "fillOpacity": 60, "lineWidth": 0, "showPoints": "never", "spanNulls": false,
+		"stacking": options{"mode": "normal", "group": "A"},
+	}
+	return p
+}
+
+// bars shows a number for each series, as bars.
+func bars(title, description, unit string, target *Target) *Panel {
+	p := newPanel("bargauge", title, description, target).unit(unit)
+	p.FieldConfig.Defaults["min"] = 0
+	p.Options = options{
+		"displayMode": "basic", "orientation": "horizontal", "valueMode": "text", "namePlacement": "left", "showUnfilled": true, "minVizHeight": 16, "sizing": "auto",
+		"reduceOptions": lastValue(),
+	}
+	return p.thresholds("blue")
+}
+
+// timeline shows which state held when.
+func timeline(title, description string, targets ...*Target) *Panel {
+	p := newPanel("state-timeline", title, description, targets...)
+	p.FieldConfig.Defaults["custom"] = options{"fillOpacity": 70, "lineWidth": 0}
+	p.Options = options{
+		"mergeValues": true, "rowHeight": 0.85, "showValue": "never",
+		"legend": options{"displayMode": "list", "placement": "bottom", "showLegend": false},
+	}
+	return p.thresholds("transparent", step{"blue", 1})
+}
+
+// column is a column of a table: a label, or the value of a query, by its name in the answer.
+type column struct {
+	field string
+	title string
+	unit  string
+	// width in pixels; 0 leaves it to Grafana.
+	width int
+	links []options
+	// colors shows the value in the colour of the threshold it has passed.
+	colors []step
+	// gauge shows the value as a bar as well; it is a ratio then.
+	gauge bool
+	// hidden keeps the column out of sight, but there for the links of others.
+	hidden bool
+}
+
+// value names the value of a query in the answer: a single one, or one of several.
+func value(query string) string {
+	if query == "" {
+		return "Value"
+	}
+	return "Value #" + query
+}
+
+// table shows the rows of all queries joined by their common labels, with the columns that are listed,
+// sorted by one of them.
+func table(title, description, sortBy string, descending bool, columns []column, targets ...*Target) *Panel {
+	p := newPanel("table", title, description, targets...)
+	p.FieldConfig.Defaults["custom"] = options{"align": "auto", "filterable": true, "inspect": false}
+	p.Options = options{
+		"cellHeight": "sm", "showHeader": true, "footer": options{"show": false},
+		"sortBy": []any{options{"displayName": sortBy, "desc": descending}},
+	}
+	order, names, keep := options{}, options{}, []string{}
+	for i, c := range columns {
+		order[c.field], names[c.field] = i, c.title
+		keep = append(keep, c.field)
+		properties := []any{}
+		set := func(id string, value any) { properties = append(properties, options{"id": id, "value": value}) }
+		if c.unit != "" {
+			set("unit", c.unit)
+		}
+		if c.width != 0 {
+			set("custom.width", c.width)
+		}
+		if c.hidden {
+			set("custom.hidden", true)
+		}
+		if c.links != nil {
+			set("links", c.links)
+		}
+		if c.colors != nil {
+			set("thresholds", thresholds(c.colors))
+			set("custom.cellOptions", options{"type": "color-text"})
+		}
+		if c.gauge {
+			set("min", 0)
+			set("max", 1)
+			set("custom.cellOptions", options{"type": "gauge", "mode": "basic", "valueDisplayMode": "text"})
+		}
+		if len(properties) > 0 {
+			p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
+				"matcher": options{"id": "byName", "options": c.title}, "properties": properties,
+			})
+		}
+	}
+	p.Transformations = []any{
+		options{"id": "merge", "options": options{}},
+		options{"id": "filterFieldsByName", "options": options{"include": options{"names": keep}}},
+		options{"id": "organize", "options": options{"indexByName": order, "renameByName": names, "excludeByName": options{}}},
+	}
+	return p
+}
+
+// wide gives a panel several shares of its row.
+func (p *Panel) wide(shares int) *Panel {
+	p.width = shares
+	return p
+}
+
+func (p *Panel) unit(unit string) *Panel {
+	p.FieldConfig.Defaults["unit"] = unit
+	return p
+}
+
+// ratio fixes the axis to 0 to 1, shown as percentages.
+func (p *Panel) ratio() *Panel {
+	p.FieldConfig.Defaults["min"], p.FieldConfig.Defaults["max"] = 0, 1
+	return p.unit("percentunit")
+}
+
+// step is a colour that begins at a value.
+type step struct {
+	color string
+	from  float64
+}
+
+// thresholds colours the value: in the base colour, and in others from their values on.
+func (p *Panel) thresholds(base string, steps ...step) *Panel {
+	p.FieldConfig.Defaults["thresholds"] = thresholds(append([]step{{color: base}}, steps...))
+	p.FieldConfig.Defaults["color"] = options{"mode": "thresholds"}
+	return p
+}
+
+// thresholds takes the first step as the colour below all others.
+func thresholds(steps []step) options {
+	list := []any{options{"color": steps[0].color, "value": nil}}
+	for _, s := range steps[1:] {
+		list = append(list, options{"color": s.color, "value": s.from})
+	}
+	return options{"mode": "absolute", "steps": list}
+}
+
+// goodShare colours a share of devices that should be all of them.
+func goodShare() []step { return []step{{color: "red"}, {"orange", 0.8}, {"green", 0.95}} }
+
+// goodShare colours the panel so.
+func (p *Panel) goodShare() *Panel {
+	s := goodShare()
+	return p.thresholds(s[0].color, s[1:]...)
+}
+
+// words shows words instead of 0 and 1.
+func (p *Panel) words(zero, zeroColor, one, oneColor string) *Panel {
+	p.FieldConfig.Defaults["mappings"] = []any{options{"type": "value", "options": options{
+		"0": options{"text": zero, "color": zeroColor, "index": 0},
+		"1": options{"text": one, "color": oneColor, "index": 1},
+	}}}
+	return p
+}
+
+// colors gives series their colours by name.
+func (p *Panel) colors(byName []seriesColor) *Panel {
+	for _, c := range byName {
+		p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
+			"matcher":    options{"id": "byName", "options": c.name},
+			"properties": []any{options{"id": "color", "value": options{"mode": "fixed", "fixedColor": c.color}}},
+		})
+	}
+	return p
+}
+
+type seriesColor struct{ name, color string }
+
+// The states of devices have the same colours everywhere.
+var (
+	statusColors = []seriesColor{
+		{"operational", "green"}, {"updating", "blue"}, {"configuring", "purple"}, {"post-provisioning", "super-light-purple"},
+		{"inactive", "#8c959f"}, {"reduced-functionality", "orange"}, {"disconnected", "red"},
+	}
+	heartbeatColors = []seriesColor{{"online", "green"}, {"timeout", "orange"}, {"offline", "red"}, {"unknown", "#8c959f"}}
+	updateColors    = []seriesColor{
+		{"done", "green"}, {"downloading", "light-blue"}, {"downloaded", "blue"}, {"applying changes", "purple"},
+		{"none", "#8c959f"}, {"aborted", "orange"}, {"rejected", "red"},
+	}
+)
+
+// linked adds links to a panel's values.
+func (p *Panel) linked(links ...options) *Panel {
+	p.FieldConfig.Defaults["links"] = links
+	return p
+}
