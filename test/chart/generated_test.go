@@ -188,34 +188,41 @@ func plain(t *testing.T, manifest string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// Prometheus without the operator takes the same alerts as a file, with the chart's default thresholds put in.
+// Prometheus without the operator takes the same alerts as files: the chart's, with the default thresholds put in.
 func TestPlainRules(t *testing.T) {
-	spec := get[*monitoringv1.PrometheusRule](t, render(t, minimal+"prometheusRule: {enabled: true}")).Spec
-	rules, err := yaml.Marshal(spec)
-	if err != nil {
-		t.Fatal(err)
+	chart := loadChart(t)
+	rule := chart.Values["prometheusRule"].(map[string]any)
+	var defaults []string
+	for name, value := range rule["thresholds"].(map[string]any) {
+		if _, isString := value.(string); !isString {
+			number, err := json.Marshal(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			value = string(number)
+		}
+		defaults = append(defaults, "${"+name+"}", value.(string))
 	}
-	checkGenerated(t, root+"/deploy/prometheus/rules/balena-exporter.yml", append([]byte(deployHeader), rules...))
-}
+	defaults = append(defaults, "${runbookBaseUrl}", rule["runbookBaseUrl"].(string))
 
-// Grafana without the sidecar takes the same dashboards as files.
-func TestPlainDashboards(t *testing.T) {
-	const plainDir = root + "/deploy/grafana/dashboards/"
-	inChart := map[string]bool{}
-	for _, file := range loadChart(t).Files {
-		if name, found := strings.CutPrefix(file.Name, "files/dashboards/"); found {
-			inChart[name] = true
-			checkGenerated(t, plainDir+name, file.Data)
+	var got monitoringv1.PrometheusRuleSpec
+	for _, file := range chart.Files {
+		name, isRules := strings.CutPrefix(file.Name, "files/rules/")
+		if !isRules {
+			continue
 		}
-	}
-	paths, err := filepath.Glob(plainDir + "*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range paths {
-		if !inChart[filepath.Base(path)] {
-			t.Errorf("%s isn't in the chart", path)
+		plain := strings.NewReplacer(defaults...).Replace(string(file.Data))
+		var spec monitoringv1.PrometheusRuleSpec
+		if err := yaml.UnmarshalStrict([]byte(plain), &spec); err != nil {
+			t.Fatalf("%s: %v", file.Name, err)
 		}
+		got.Groups = append(got.Groups, spec.Groups...)
+		path := root + "/deploy/prometheus/rules/" + strings.TrimSuffix(name, ".yaml") + ".yml"
+		checkGenerated(t, path, []byte(deployHeader+"\n"+plain))
+	}
+	want := get[*monitoringv1.PrometheusRule](t, render(t, minimal+"prometheusRule: {enabled: true}")).Spec
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the PrometheusRule (-) and the plain files (+) differ:\n%s", diff)
 	}
 }
 

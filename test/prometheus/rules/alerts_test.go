@@ -1,0 +1,389 @@
+package rules
+
+import (
+	"fmt"
+	"math"
+)
+
+// well is what an exporter exports of two fleets with which all is well.
+var well = state{
+	`balena_up{}`: is(1),
+	`balena_exporter_last_refresh_success_timestamp_seconds{}`: now,
+	`balena_exporter_collector_success{collector="release"}`:   is(1),
+	`balena_api_rate_limited_total{}`:                          is(0),
+	`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`:   is(100 * day),
+
+	`balena_fleet_info{fleet="acme/pumps",archived="false"}`:                              is(1),
+	`balena_fleet_devices{fleet="acme/pumps"}`:                                            is(110),
+	`balena_fleet_devices_connected{fleet="acme/pumps"}`:                                  is(100),
+	`balena_fleet_devices_never_connected{fleet="acme/pumps"}`:                            is(10),
+	`balena_fleet_devices_disconnected_longer_than{fleet="acme/pumps",seconds="604800"}`:  is(0),
+	`balena_fleet_devices_disconnected_longer_than{fleet="acme/pumps",seconds="3600"}`:    is(0),
+	`balena_fleet_devices_by_os_version{fleet="acme/pumps",os_version="6",os_variant=""}`: is(110),
+	`balena_fleet_target_release_created_timestamp_seconds{fleet="acme/pumps"}`:           is(-2 * day),
+	`balena_fleet_latest_release_created_timestamp_seconds{fleet="acme/pumps"}`:           is(-2 * day),
+	`balena_fleet_latest_release_status{fleet="acme/pumps",status="failed"}`:              is(0),
+	`balena_fleet_latest_release_status{fleet="acme/pumps",status="success"}`:             is(1),
+
+	`balena_fleet_info{fleet="acme/valves",archived="false"}`: is(1),
+	`balena_fleet_devices{fleet="acme/valves"}`:               is(1),
+
+	`balena_device_info{fleet="acme/pumps",uuid="c0ffee",device_name="Pump 7"}`:                           is(1),
+	`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`:                                           is(1),
+	`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`:               is(-2 * hour),
+	`balena_device_created_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`:                           is(-100 * day),
+	`balena_device_status{fleet="acme/pumps",uuid="c0ffee",status="operational"}`:                         is(1),
+	`balena_device_update_status{fleet="acme/pumps",uuid="c0ffee",update_status="done"}`:                  is(1),
+	`balena_device_update_status_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`:              is(-3 * hour),
+	`balena_device_on_target_release{fleet="acme/pumps",uuid="c0ffee"}`:                                   is(1),
+	`balena_device_storage_used_bytes{fleet="acme/pumps",uuid="c0ffee"}`:                                  is(50),
+	`balena_device_storage_size_bytes{fleet="acme/pumps",uuid="c0ffee"}`:                                  is(100),
+	`balena_device_memory_used_bytes{fleet="acme/pumps",uuid="c0ffee"}`:                                   is(50),
+	`balena_device_memory_size_bytes{fleet="acme/pumps",uuid="c0ffee"}`:                                   is(100),
+	`balena_device_cpu_temperature_celsius{fleet="acme/pumps",uuid="c0ffee"}`:                             is(50),
+	`balena_device_undervolted{fleet="acme/pumps",uuid="c0ffee"}`:                                         is(0),
+	`balena_device_service_status{fleet="acme/pumps",uuid="c0ffee",service_name="main",status="Running"}`: is(1),
+}
+
+const (
+	hour = 3600
+	day  = 24 * hour
+)
+
+// alert is an alert and what it is about, as the difference from what is well.
+type alert struct {
+	name, severity string
+	// labels beside those of the severity, summary and description are what the alert is expected to say.
+	labels               map[string]string
+	summary, description string
+	// good comes on top of what is well: bad fires the alert, and nearly must not.
+	good, bad, nearly state
+	nearlyMeans       string
+	// after is how many minutes bad has to last, and resolves how many more than none good has to.
+	after, resolves int
+	// kept says that the alert is kept while there are no data.
+	kept bool
+}
+
+func ofJob(more ...string) map[string]string {
+	return labels(append(more, "job", "balena-exporter")...)
+}
+
+func ofFleet(problem string, more ...string) map[string]string {
+	return labels(append(more, "fleet", "acme/pumps", "problem", problem)...)
+}
+
+func ofDevice(problem string) map[string]string { return ofFleet(problem, "uuid", "c0ffee") }
+
+func labels(pairs ...string) map[string]string {
+	m := map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		m[pairs[i]] = pairs[i+1]
+	}
+	return m
+}
+
+var alerts = []alert{
+	{
+		name: "BalenaAPIFailing", severity: "warning", labels: ofJob(),
+		summary:     "balena-exporter cannot read the balena API.",
+		description: "No refresh has succeeded for 10m; the log of the exporter says why. Old figures are served for 5 intervals (5 minutes by default), and then none.",
+		bad:         state{`balena_up{}`: is(0)},
+		nearly:      state{`balena_up{}`: func(minute int) float64 { return float64(min(minute%8, 1)) }},
+		nearlyMeans: "some refreshes succeed",
+		after:       10,
+	},
+	{
+		name: "BalenaDataStale", severity: "critical", labels: ofJob(),
+		summary:     "The fleet data of balena-exporter are 17m 0s old.",
+		description: "Fleets and devices have no series any more. Alerts on them stay as they were for an hour, then they end; none begins.",
+		good:        state{`balena_exporter_last_refresh_success_timestamp_seconds{}`: func(minute int) float64 { return now(minute) - 600 }},
+		bad:         state{`balena_exporter_last_refresh_success_timestamp_seconds{}`: is(-360)},
+		nearly:      state{`balena_exporter_last_refresh_success_timestamp_seconds{}`: func(minute int) float64 { return now(minute) - 900 }},
+		nearlyMeans: "the data are 15 minutes old",
+		after:       6,
+	},
+	{
+		name: "BalenaAPIRateLimited", severity: "warning", labels: ofJob(),
+		summary:     "The balena API turns requests of balena-exporter away as too many.",
+		description: "About 8 requests were answered 429 in 30 minutes. The exporter waits as long as it is told, so that figures grow older than the interval.",
+		bad:         state{`balena_api_rate_limited_total{}`: func(minute int) float64 { return float64(max(0, minute-lead+1)) }},
+		nearly:      state{`balena_api_rate_limited_total{}`: func(minute int) float64 { return float64(minute / 20) }},
+		nearlyMeans: "there is one now and then",
+		after:       7, resolves: 30,
+	},
+	{
+		name: "BalenaAPIKeyExpiring", severity: "warning", labels: ofJob("key_name", "ci"),
+		summary:     "The API key ci expires in 9d 23h 50m 0s.",
+		description: "It is a key of the account that balena-exporter uses. If it is the one in use, the exporter can read nothing once it has expired.",
+		bad:         state{`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`: is(10 * day)},
+		nearly:      state{`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`: is(-2 * day)},
+		nearlyMeans: "the key expired long ago and so is not in use",
+		after:       5,
+	},
+	{
+		name: "BalenaTokenExpiring", severity: "warning", labels: ofJob(),
+		summary:     "The session token of balena-exporter expires in 23h 50m 0s.",
+		description: "The exporter can read nothing once it has expired. An API key lasts longer.",
+		good:        state{`balena_api_token_expiry_timestamp_seconds{}`: is(7 * day)},
+		bad:         state{`balena_api_token_expiry_timestamp_seconds{}`: is(day)},
+		nearly:      state{`balena_api_token_expiry_timestamp_seconds{}`: is(3 * day)},
+		nearlyMeans: "it lasts for days",
+		after:       5,
+	},
+	{
+		name: "BalenaCollectorFailing", severity: "warning", labels: ofJob("collector", "release"),
+		summary:     "The collector release of balena-exporter cannot read its data.",
+		description: "The other data are fine. Its last data stand in for 5 minutes after they should have been read again, then its metrics are missing, and alerts on them are blind.",
+		bad:         state{`balena_exporter_collector_success{collector="release"}`: is(0)},
+		nearly:      state{`balena_exporter_collector_success{collector="release"}`: func(minute int) float64 { return float64(min(minute%12, 1)) }},
+		nearlyMeans: "it sometimes succeeds",
+		after:       15,
+	},
+
+	{
+		name: "BalenaFleetLargelyOffline", severity: "critical", labels: ofFleet("BalenaFleetLargelyOffline"),
+		summary:     "25% of the devices of acme/pumps are offline.",
+		description: "Of the devices in use, so many are not connected at the same time. There is no alert for each of them.",
+		bad:         state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(75)},
+		nearly:      state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(81)},
+		nearlyMeans: "it is less than a fifth",
+		after:       5, kept: true,
+	},
+	{
+		name: "BalenaManyDevices", severity: "warning", labels: ofFleet("BalenaDeviceOverheating"),
+		summary:     "BalenaDeviceOverheating is true of 51 devices of acme/pumps.",
+		description: `These are so many that one alert for each of them would help nobody. The query balena:problem{fleet="acme/pumps", problem="BalenaDeviceOverheating"} lists them.`,
+		bad:         overheating(51),
+		nearly:      overheating(50),
+		nearlyMeans: "there are just as many as get alerts of their own",
+		after:       30, kept: true,
+	},
+	{
+		name: "BalenaFleetShrank", severity: "warning", labels: ofFleet("BalenaFleetShrank"),
+		summary:     "acme/pumps has 18.18% fewer devices than within the last day.",
+		description: "Devices were deleted or moved to other fleets. This alert ends a day after the last of them.",
+		bad:         state{`balena_fleet_devices{fleet="acme/pumps"}`: is(90)},
+		nearly:      state{`balena_fleet_devices{fleet="acme/pumps"}`: is(100)},
+		nearlyMeans: "it is less than a tenth",
+		after:       5, kept: true,
+	},
+	{
+		name: "BalenaFleetGone", severity: "warning", labels: labels("fleet", "acme/pumps"),
+		summary:     "The fleet acme/pumps is gone.",
+		description: "It was deleted or renamed, or the exporter may not read it any more or is told to leave it out. This alert ends a day after the fleet was last seen.",
+		bad: state{
+			`balena_fleet_devices{fleet="acme/pumps"}`:               gone,
+			`balena_fleet_info{fleet="acme/pumps",archived="false"}`: gone,
+		},
+		nearly: state{
+			`balena_up{}`: is(0),
+			`balena_fleet_devices{fleet="acme/pumps"}`:  gone,
+			`balena_fleet_devices{fleet="acme/valves"}`: gone,
+		},
+		nearlyMeans: "the API fails, and there are no data of any fleet",
+		after:       15,
+	},
+	{
+		name: "BalenaDevicesLost", severity: "info", labels: ofFleet("BalenaDevicesLost"),
+		summary:     "Devices of acme/pumps that have been offline for more than 7d 0h 0m 0s: 3.",
+		description: "They have no alerts of their own any more.",
+		bad:         state{`balena_fleet_devices_disconnected_longer_than{fleet="acme/pumps",seconds="604800"}`: is(3)},
+		nearly:      state{`balena_fleet_devices_disconnected_longer_than{fleet="acme/pumps",seconds="3600"}`: is(3)},
+		nearlyMeans: "they have been offline for hours",
+		after:       5, kept: true,
+	},
+	{
+		name: "BalenaDevicesNeverConnected", severity: "info", labels: ofFleet("BalenaDevicesNeverConnected"),
+		summary:     "Devices of acme/pumps that never came up: 1.",
+		description: "They were registered more than 1d 0h 0m 0s ago and have never been connected.",
+		bad: state{
+			`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`:                             is(0),
+			`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: gone,
+		},
+		nearly: state{
+			`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`:                             is(0),
+			`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: gone,
+			`balena_device_created_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`:             is(-hour),
+		},
+		nearlyMeans: "the device was registered this hour",
+		after:       5, kept: true,
+	},
+	{
+		name: "BalenaRolloutNotConverging", severity: "warning", labels: ofFleet("BalenaRolloutNotConverging"),
+		summary:     "Only 0% of the connected devices of acme/pumps run the release they should.",
+		description: "The target release of the fleet has been the same for 1d 0h 0m 0s.",
+		bad:         state{`balena_device_on_target_release{fleet="acme/pumps",uuid="c0ffee"}`: is(0)},
+		nearly: state{
+			`balena_device_on_target_release{fleet="acme/pumps",uuid="c0ffee"}`:         is(0),
+			`balena_fleet_target_release_created_timestamp_seconds{fleet="acme/pumps"}`: is(-3 * day),
+		},
+		nearlyMeans: "the fleet has just been sent back to an old release",
+		after:       30, kept: true,
+	},
+	{
+		name: "BalenaReleaseBuildFailed", severity: "warning", labels: ofFleet("BalenaReleaseBuildFailed"),
+		summary:     "The last build of a release of acme/pumps failed.",
+		description: "Devices go on with the release they have. This alert ends with the next build, or 7d 0h 0m 0s after this one.",
+		bad:         buildFailed,
+		nearly:      buildFailed.with(state{`balena_fleet_latest_release_created_timestamp_seconds{fleet="acme/pumps"}`: is(-8 * day)}),
+		nearlyMeans: "the failed build is old news",
+		after:       5, kept: true,
+	},
+	{
+		name: "BalenaDevelopmentOS", severity: "info", labels: ofFleet("BalenaDevelopmentOS"),
+		summary:     "Devices of acme/pumps with a development variant of the OS: 5.",
+		description: "Development variants let anybody on the local network log in as root.",
+		bad: state{
+			`balena_fleet_devices_by_os_version{fleet="acme/pumps",os_version="5",os_variant="dev"}`: is(2),
+			`balena_fleet_devices_by_os_version{fleet="acme/pumps",os_version="6",os_variant="dev"}`: is(3),
+		},
+		nearly:      state{`balena_fleet_devices_by_os_version{fleet="acme/pumps",os_version="5",os_variant="prod"}`: is(2)},
+		nearlyMeans: "all variants are for production",
+		after:       15, kept: true,
+	},
+	{
+		name: "BalenaServiceRestarting", severity: "warning", labels: ofFleet("BalenaServiceRestarting", "service_name", "main"),
+		summary:     "The service main of acme/pumps restarts again and again. Devices: 1.",
+		description: "It fails after each start, or cannot be started.",
+		bad:         serviceStatus("restarting"),
+		nearly:      state{`balena_device_service_status{fleet="acme/pumps",uuid="c0ffee",service_name="main",status="restarting"}`: onlyIn(lead)},
+		nearlyMeans: "it restarts once",
+		after:       20, resolves: 10, kept: true,
+	},
+	{
+		name: "BalenaServiceExited", severity: "info", labels: ofFleet("BalenaServiceExited", "service_name", "main"),
+		summary:     "The service main of acme/pumps has exited. Devices: 1.",
+		description: "Nothing starts it again. A service that is meant to exit can be left out of this alert by its name.",
+		bad:         serviceStatus("exited"),
+		nearly:      serviceStatus("exited").with(state{`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`: is(0)}),
+		nearlyMeans: "the device is offline, so that nobody knows",
+		after:       15, kept: true,
+	},
+
+	{
+		name: "BalenaDeviceOffline", severity: "warning", labels: ofDevice("BalenaDeviceOffline"),
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps has been offline for 2h 10m 0s.",
+		description: "Neither its VPN is up nor does it poll the API. This alert ends when the device is back, or when it is lost, after 7d 0h 0m 0s.",
+		bad:         state{`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`: is(0)},
+		nearly: state{
+			`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`:                             is(0),
+			`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: ago(59 * 60),
+		},
+		nearlyMeans: "it has been offline for less than an hour",
+		after:       5, kept: true,
+	},
+	{
+		name: "BalenaDeviceReducedFunctionality", severity: "warning", labels: ofDevice("BalenaDeviceReducedFunctionality"),
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps has reduced functionality.",
+		description: "It polls the API, but its VPN is down, or the reverse. It cannot be reached by SSH or its public URL, or gets no updates.",
+		bad:         deviceStatus("reduced-functionality"),
+		nearly:      deviceStatus("updating"),
+		nearlyMeans: "it updates",
+		after:       30, kept: true,
+	},
+	{
+		name: "BalenaDeviceUpdateStuck", severity: "warning", labels: ofDevice("BalenaDeviceUpdateStuck"),
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps has been in the middle of an update for 3h 10m 0s.",
+		description: "It is connected, and has told nothing new of its update for so long.",
+		bad:         updateStatus("downloading"),
+		nearly:      updateStatus("downloading").with(state{`balena_device_update_status_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: ago(119 * 60)}),
+		nearlyMeans: "the update goes on",
+		after:       5, kept: true,
+	},
+	{
+		name: "BalenaDeviceUpdateRejected", severity: "warning", labels: ofDevice("BalenaDeviceUpdateRejected"),
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps has rejected or aborted its update.",
+		description: "It is connected, and does not run the release it should.",
+		bad:         updateStatus("rejected").with(state{`balena_device_on_target_release{fleet="acme/pumps",uuid="c0ffee"}`: is(0)}),
+		nearly:      updateStatus("rejected"),
+		nearlyMeans: "it runs the release it should all the same",
+		after:       15, kept: true,
+	},
+	{
+		name: "BalenaDeviceStorageNearlyFull", severity: "warning", labels: ofDevice("BalenaDeviceStorageNearlyFull"),
+		summary:     "The storage of device Pump 7 (c0ffee) of acme/pumps is 91% full.",
+		description: "Without room on its data partition the device can neither update nor keep data.",
+		bad:         state{`balena_device_storage_used_bytes{fleet="acme/pumps",uuid="c0ffee"}`: is(91)},
+		nearly:      state{`balena_device_storage_used_bytes{fleet="acme/pumps",uuid="c0ffee"}`: is(90)},
+		nearlyMeans: "a tenth is free",
+		after:       15, kept: true,
+	},
+	{
+		name: "BalenaDeviceMemoryExhausted", severity: "warning", labels: ofDevice("BalenaDeviceMemoryExhausted"),
+		summary:     "The memory of device Pump 7 (c0ffee) of acme/pumps is 96% full.",
+		description: "The kernel is about to kill processes, or does so already.",
+		bad:         state{`balena_device_memory_used_bytes{fleet="acme/pumps",uuid="c0ffee"}`: is(96)},
+		nearly:      state{`balena_device_memory_used_bytes{fleet="acme/pumps",uuid="c0ffee"}`: is(95)},
+		nearlyMeans: "a twentieth is free",
+		after:       15, kept: true,
+	},
+	{
+		name: "BalenaDeviceOverheating", severity: "warning", labels: ofDevice("BalenaDeviceOverheating"),
+		summary:     "The CPU of device Pump 7 (c0ffee) of acme/pumps is at 81 °C.",
+		description: "At such a temperature CPUs slow down, and boards age.",
+		bad:         state{`balena_device_cpu_temperature_celsius{fleet="acme/pumps",uuid="c0ffee"}`: is(81)},
+		nearly:      state{`balena_device_cpu_temperature_celsius{fleet="acme/pumps",uuid="c0ffee"}`: is(80)},
+		nearlyMeans: "it is just not too hot",
+		after:       15, kept: true,
+	},
+	{
+		name: "BalenaDeviceUndervolted", severity: "warning", labels: ofDevice("BalenaDeviceUndervolted"),
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps has had too low a voltage.",
+		description: "It has seen this at least once since it booted, and tells so until it boots again. Undervoltage corrupts data and makes devices crash.",
+		bad:         state{`balena_device_undervolted{fleet="acme/pumps",uuid="c0ffee"}`: is(1)},
+		nearly:      state{`balena_device_undervolted{fleet="acme/pumps",uuid="c0ffee"}`: gone},
+		nearlyMeans: "nothing is known of its voltage",
+		after:       5, kept: true,
+	},
+}
+
+// ago is a time that is always so many seconds back.
+func ago(seconds float64) func(int) float64 {
+	return func(minute int) float64 { return now(minute) - seconds }
+}
+
+// onlyIn is a series that is there in one minute.
+func onlyIn(minute int) func(int) float64 {
+	return func(m int) float64 {
+		if m == minute {
+			return 1
+		}
+		return math.NaN()
+	}
+}
+
+var buildFailed = state{
+	`balena_fleet_latest_release_status{fleet="acme/pumps",status="failed"}`:  is(1),
+	`balena_fleet_latest_release_status{fleet="acme/pumps",status="success"}`: is(0),
+}
+
+func deviceStatus(status string) state {
+	return state{
+		`balena_device_status{fleet="acme/pumps",uuid="c0ffee",status="operational"}`:    gone,
+		`balena_device_status{fleet="acme/pumps",uuid="c0ffee",status="` + status + `"}`: is(1),
+	}
+}
+
+func updateStatus(status string) state {
+	return state{
+		`balena_device_update_status{fleet="acme/pumps",uuid="c0ffee",update_status="done"}`:           gone,
+		`balena_device_update_status{fleet="acme/pumps",uuid="c0ffee",update_status="` + status + `"}`: is(1),
+	}
+}
+
+func serviceStatus(status string) state {
+	return state{
+		`balena_device_service_status{fleet="acme/pumps",uuid="c0ffee",service_name="main",status="Running"}`:        gone,
+		`balena_device_service_status{fleet="acme/pumps",uuid="c0ffee",service_name="main",status="` + status + `"}`: is(1),
+	}
+}
+
+// overheating is so many devices that are too hot.
+func overheating(devices int) state {
+	s := state{}
+	for i := range devices {
+		s[fmt.Sprintf(`balena_device_cpu_temperature_celsius{fleet="acme/pumps",uuid="ho7%d"}`, i)] = is(90)
+	}
+	return s
+}

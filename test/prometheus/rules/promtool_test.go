@@ -1,0 +1,134 @@
+// Package rules tests the alert rules that the project ships with promtool, and what is written about them against them.
+package rules
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+const (
+	root       = "../../.."
+	rulesGlob  = root + "/deploy/prometheus/rules/*.yml"
+	promtool   = root + "/bin/tools/promtool"
+	runbookURL = "https://github.com/balena-exporter/balena-exporter/blob/main/docs/runbooks/"
+)
+
+// What promtool reads. JSON is YAML, too.
+type (
+	unitTests struct {
+		RuleFiles          []string   `json:"rule_files"`
+		EvaluationInterval string     `json:"evaluation_interval"`
+		Tests              []unitTest `json:"tests"`
+	}
+	unitTest struct {
+		Name        string      `json:"name"`
+		Interval    string      `json:"interval"`
+		Series      []series    `json:"input_series"`
+		Alerts      []alertTest `json:"alert_rule_test,omitempty"`
+		Expressions []exprTest  `json:"promql_expr_test,omitempty"`
+	}
+	series struct {
+		Series string `json:"series"`
+		Values string `json:"values"`
+	}
+	alertTest struct {
+		At    string          `json:"eval_time"`
+		Alert string          `json:"alertname"`
+		Want  []expectedAlert `json:"exp_alerts"`
+	}
+	expectedAlert struct {
+		Labels      map[string]string `json:"exp_labels"`
+		Annotations map[string]string `json:"exp_annotations"`
+	}
+	exprTest struct {
+		Expression string           `json:"expr"`
+		At         string           `json:"eval_time"`
+		Want       []expectedSample `json:"exp_samples"`
+	}
+	expectedSample struct {
+		Labels string  `json:"labels"`
+		Value  float64 `json:"value"`
+	}
+)
+
+// run has promtool run tests.
+func run(t *testing.T, tests []unitTest) {
+	t.Helper()
+	rules, err := filepath.Glob(rulesGlob)
+	if err != nil || len(rules) == 0 {
+		t.Fatalf("no rules at %s: %v", rulesGlob, err)
+	}
+	for i := range rules {
+		if rules[i], err = filepath.Abs(rules[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := json.MarshalIndent(unitTests{RuleFiles: rules, EvaluationInterval: "1m", Tests: tests}, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tests.yml")
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	runFile(t, path)
+}
+
+func runFile(t *testing.T, path string) {
+	t.Helper()
+	if err := buildPromtool(); err != nil {
+		t.Fatal(err)
+	}
+	said, err := exec.CommandContext(t.Context(), promtool, "test", "rules", "--diff", path).CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool test rules: %v\n%s", err, said)
+	}
+}
+
+var buildPromtool = sync.OnceValue(func() error {
+	said, err := exec.Command("make", "-C", root, "bin/tools/promtool").CombinedOutput()
+	if err != nil {
+		return &buildError{err, string(said)}
+	}
+	return nil
+})
+
+type buildError struct {
+	err  error
+	said string
+}
+
+func (e *buildError) Error() string { return "building promtool: " + e.err.Error() + "\n" + e.said }
+
+func TestPromtoolFindsNothing(t *testing.T) {
+	if err := buildPromtool(); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := filepath.Glob(rulesGlob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := exec.CommandContext(t.Context(), promtool, append([]string{"check", "rules", "--lint=all", "--lint-fatal"}, rules...)...).CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool check rules: %v\n%s", err, said)
+	}
+}
+
+// What several rules do together stands in files of their own.
+func TestInterplay(t *testing.T) {
+	files, err := filepath.Glob("*_test.yml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no tests: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(file, "_test.yml"), func(t *testing.T) {
+			t.Parallel()
+			runFile(t, file)
+		})
+	}
+}

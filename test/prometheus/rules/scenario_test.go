@@ -1,0 +1,235 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// state is what the exporter exports: the value of each series, without the labels that scraping adds, by the minute.
+// A value that is no number means that the series isn't there in this minute.
+type state map[string]func(minute int) float64
+
+// is a number that stays.
+func is(v float64) func(int) float64 { return func(int) float64 { return v } }
+
+// now is the time.
+func now(minute int) float64 { return float64(minute * 60) }
+
+// gone stands for a series that the exporter doesn't export.
+var gone func(int) float64
+
+// with returns the state where some series are different.
+func (s state) with(others ...state) state {
+	s = maps.Clone(s)
+	for _, o := range others {
+		maps.Copy(s, o)
+	}
+	return s
+}
+
+// scrape is what Prometheus gets in a minute: from each target its state; of a target that fails, nothing, and it knows
+// that. skipped means that Prometheus itself does nothing in this minute.
+type scrape struct {
+	targets map[string]state
+	skipped bool
+}
+
+// timeline is what Prometheus gets minute by minute.
+type timeline []scrape
+
+func (t timeline) then(minutes int, s scrape) timeline {
+	return append(slices.Clone(t), slices.Repeat([]scrape{s}, minutes)...)
+}
+
+// from is a scrape of one exporter.
+func from(target string, s state) scrape { return scrape{targets: map[string]state{target: s}} }
+
+const oldPod, newPod = "a", "b"
+
+// started is what an exporter exports until its first refresh is done.
+var started = state{`balena_up{}`: is(0)}
+
+// Disturbances, in which nothing changes for the fleets. Each begins and ends with the exporter being scraped.
+var disturbances = []struct {
+	name string
+	// of what is exported before, during and after.
+	of func(state) timeline
+}{
+	{"a restart", func(s state) timeline {
+		return timeline{}.then(3, scrape{}).then(1, from(oldPod, started)).then(1, from(oldPod, s))
+	}},
+	{"a gap", func(s state) timeline {
+		return timeline{}.then(4, scrape{skipped: true}).then(1, from(oldPod, s))
+	}},
+	{"a rollout", func(s state) timeline {
+		return timeline{}.then(2, scrape{}).then(1, from(newPod, started)).then(4, from(newPod, s)).
+			then(2, scrape{targets: map[string]state{newPod: s, oldPod: s}}).then(1, from(oldPod, s))
+	}},
+}
+
+// staleAndPaused is for how many minutes what the API told last is taken for the truth when it fails: as long as the
+// exporter serves old data, and as long as a gap may last.
+const staleAndPaused = 5 + 8
+
+// outage is a balena API that fails for longer than old data are served.
+func outage(s state) timeline {
+	failing := state{`balena_up{}`: is(0), `balena_exporter_last_refresh_success_timestamp_seconds{}`: is(0)}
+	return timeline{}.then(5, from(oldPod, s.with(failing))).then(30, from(oldPod, failing)).then(1, from(oldPod, s))
+}
+
+// series writes the timeline as promtool reads it.
+func (t timeline) series() []series {
+	values := map[string][]string{}
+	for minute, s := range t {
+		for target, state := range s.targets {
+			for name, value := range state {
+				if value == nil || math.IsNaN(value(minute)) {
+					continue
+				}
+				name = strings.Replace(name, "}", fmt.Sprintf(`,job="balena-exporter",instance="10.0.0.%d:8000",pod="balena-exporter-%s"}`, target[0], target), 1)
+				name = strings.Replace(name, "{,", "{", 1)
+				if values[name] == nil {
+					values[name] = make([]string, len(t))
+				}
+				values[name][minute] = strconv.FormatFloat(value(minute), 'g', -1, 64)
+			}
+		}
+	}
+	var all []series
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		was := false
+		for minute, v := range values[name] {
+			switch {
+			case v != "":
+				was = true
+			case was && !t[minute].skipped:
+				values[name][minute], was = "stale", false
+			default:
+				values[name][minute] = "_"
+			}
+		}
+		all = append(all, series{name, strings.Join(values[name], " ")})
+	}
+	return all
+}
+
+func at(minute int) string { return strconv.Itoa(minute) + "m" }
+
+// firesAt expects an alert to fire in this minute.
+func (a alert) firesAt(minute int) alertTest {
+	return alertTest{at(minute), a.name, []expectedAlert{{
+		Labels: a.allLabels(),
+		Annotations: map[string]string{
+			"summary": a.summary, "description": a.description, "runbook_url": runbookURL + a.name + ".md",
+		},
+	}}}
+}
+
+func (a alert) silentAt(minute int) alertTest { return alertTest{at(minute), a.name, nil} }
+
+func (a alert) allLabels() map[string]string {
+	all := maps.Clone(a.labels)
+	all["severity"] = a.severity
+	return all
+}
+
+// firesFor expects an alert to fire in every minute of some that end with this one.
+func (a alert) firesFor(minutes, until int) exprTest {
+	test := exprTest{
+		Expression: fmt.Sprintf(`count_over_time(ALERTS{alertname=%q,alertstate="firing"}[%dm])`, a.name, minutes), At: at(until),
+	}
+	if minutes > 0 {
+		labels := a.allLabels()
+		labels["alertname"], labels["alertstate"] = a.name, "firing"
+		var text []string
+		for name, value := range labels {
+			text = append(text, fmt.Sprintf("%s=%q", name, value))
+		}
+		test.Want = []expectedSample{{"{" + strings.Join(text, ",") + "}", float64(minutes)}}
+	}
+	return test
+}
+
+// neverFired expects that an alert has not fired up to this minute.
+func neverFired(alert string, until int) exprTest {
+	return exprTest{Expression: fmt.Sprintf(`count_over_time(ALERTS{alertname=~%q,alertstate="firing"}[%dm])`, alert, until+1), At: at(until)}
+}
+
+// lead is for how many minutes all is well at first.
+const lead = 5
+
+// Each alert of the table, one story a test.
+func TestAlerts(t *testing.T) {
+	for _, a := range alerts {
+		t.Run(a.name, func(t *testing.T) {
+			t.Parallel()
+			run(t, a.tests())
+		})
+	}
+}
+
+func (a alert) tests() []unitTest {
+	good, bad, nearly := well.with(a.good), well.with(a.good, a.bad), well.with(a.good, a.nearly)
+	fires := lead + a.after
+	story := func(name string, t timeline, alerts []alertTest, expressions []exprTest) unitTest {
+		return unitTest{Name: a.name + " " + name, Interval: "1m", Series: t.series(), Alerts: alerts, Expressions: expressions}
+	}
+	fine := timeline{}.then(lead, from(oldPod, good))
+
+	tests := []unitTest{
+		story("fires", fine.then(a.after+1, from(oldPod, bad)),
+			[]alertTest{a.silentAt(fires - 1), a.firesAt(fires)}, nil),
+		story("does not fire while "+a.nearlyMeans, fine.then(50, from(oldPod, nearly)),
+			nil, []exprTest{neverFired(a.name, lead+49)}),
+		story("resolves", fine.then(a.after+1, from(oldPod, bad)).then(a.resolves+1, from(oldPod, good)),
+			[]alertTest{a.silentAt(fires + 1 + a.resolves)}, nil),
+	}
+	for _, d := range disturbances {
+		// One that begins when the alert has waited half its time, and one when it fires.
+		t := fine.then(a.after/2, from(oldPod, bad))
+		t = append(t, d.of(bad)...)
+		for len(t) <= fires {
+			t = t.then(1, from(oldPod, bad))
+		}
+		t = append(t, d.of(bad)...).then(2, from(oldPod, bad))
+		last := len(t) - 1
+		tests = append(tests, story("survives "+d.name, t,
+			[]alertTest{a.silentAt(fires - 1)}, []exprTest{a.firesFor(last-fires+1, last)}))
+	}
+	if a.kept {
+		t := append(fine.then(a.after+1, from(oldPod, bad)), outage(bad)...)
+		tests = append(tests, story("stays as it is while the API fails", t,
+			nil, []exprTest{a.firesFor(len(t)-fires, len(t)-1)}))
+		// And does not begin: what has been so for a minute is no alert unless it can be seen to last.
+		brief := nearly
+		if a.after > staleAndPaused {
+			brief = bad
+		}
+		t = append(fine.then(1, from(oldPod, brief)), outage(brief)...)
+		tests = append(tests, story("does not begin while the API fails", t,
+			nil, []exprTest{neverFired(a.name, len(t)-1)}))
+	}
+	return tests
+}
+
+// Where nothing is wrong with the fleets, nothing that happens to the exporter for some minutes is an alarm.
+func TestDisturbancesFireNothing(t *testing.T) {
+	t.Parallel()
+	var tests []unitTest
+	for _, d := range disturbances {
+		t := timeline{}.then(30, from(oldPod, well))
+		for range 3 {
+			t = append(t, d.of(well)...).then(5, from(oldPod, well))
+		}
+		t = t.then(30, from(oldPod, well))
+		tests = append(tests, unitTest{
+			Name: d.name + " fires nothing", Interval: "1m", Series: t.series(), Expressions: []exprTest{neverFired(".+", len(t)-1)},
+		})
+	}
+	run(t, tests)
+}
