@@ -357,7 +357,7 @@ func (c *checker) seconds(flag, s string) []int {
 }
 
 func (c *checker) telemetryPath(p string) {
-	taken := p == healthyPath || p == readyPath || strings.HasPrefix(p, "/debug/pprof")
+	taken := p == healthyPath || p == readyPath || p == fleetsPath || strings.HasPrefix(p, "/debug/pprof")
 	// Requests for a path that is not clean are redirected to the clean one, where nothing would be.
 	if !strings.HasPrefix(p, "/") || p != path.Clean(p) || strings.ContainsAny(p, "{}% ?#") || taken {
 		c.fail("--web.telemetry-path must be a path of its own such as /metrics, and is %q", p)

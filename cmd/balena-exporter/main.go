@@ -36,9 +36,14 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 	"github.com/balena-exporter/balena-exporter/internal/refresh"
+	"github.com/balena-exporter/balena-exporter/internal/statuspage"
 )
 
-const name = "balena-exporter"
+const (
+	name = "balena-exporter"
+	// balenaCloud is the host of balenaCloud's API, whose devices have a page on its dashboard.
+	balenaCloud = "api.balena-cloud.com"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -110,7 +115,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		options.Registerer = registry
 	}
 
-	return serve(ctx, c, exposition.NewHandler(options), loop.Run, logger, slogger)
+	page := statuspage.Options{
+		Snapshot:    loop.Snapshot,
+		Status:      func() statuspage.Status { return statuspage.Status(loop.Status()) },
+		Interval:    c.interval,
+		DeviceNames: c.collector.DeviceNames,
+	}
+	if c.client.URL.Hostname() == balenaCloud {
+		page.DeviceURL = statuspage.DeviceURLCloud
+	}
+
+	handler, err := newMux(c, exposition.NewHandler(options), statuspage.NewHandler(page))
+	if err != nil {
+		return err
+	}
+	return serve(ctx, c, handler, loop.Run, logger, slogger)
 }
 
 // limitMemory tells the runtime what the container may use, unless GOMEMLIMIT is set.
@@ -124,11 +143,7 @@ func limitMemory(logger log.Logger) {
 }
 
 // serve serves until the context is cancelled or a listener fails, while refreshing runs beside it.
-func serve(ctx context.Context, c *config, metrics http.Handler, refreshing func(context.Context), logger log.Logger, slogger *slog.Logger) error {
-	handler, err := newMux(c, metrics)
-	if err != nil {
-		return err
-	}
+func serve(ctx context.Context, c *config, handler http.Handler, refreshing func(context.Context), logger log.Logger, slogger *slog.Logger) error {
 	// Each address has a server of its own: the toolkit changes the server it is given while it serves.
 	var servers []*http.Server
 	listeners := listenerConfigs(c.web)
@@ -170,6 +185,7 @@ func serve(ctx context.Context, c *config, metrics http.Handler, refreshing func
 	}
 	running.Go(func() { refreshing(ctx) })
 
+	var err error
 	select {
 	case err = <-failed:
 	case <-ctx.Done():

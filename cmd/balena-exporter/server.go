@@ -32,13 +32,14 @@ func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 }
 
 // newMux returns what the main port serves.
-func newMux(c *config, metrics http.Handler) (http.Handler, error) {
+func newMux(c *config, metrics, fleets http.Handler) (http.Handler, error) {
 	landing, err := web.NewLandingPage(web.LandingConfig{
 		Name:        name,
 		Description: "Prometheus exporter for fleets of balena devices",
 		Version:     version.Version,
 		Links: []web.LandingLinks{
 			{Address: c.telemetryPath, Text: "Metrics"},
+			{Address: fleetsPath, Text: "Fleets"},
 			{Address: healthyPath, Text: "Healthy"},
 			{Address: readyPath, Text: "Ready"},
 		},
@@ -49,6 +50,8 @@ func newMux(c *config, metrics http.Handler) (http.Handler, error) {
 	}
 	mux := newHealthMux()
 	mux.Handle(c.telemetryPath, metrics)
+	mux.Handle(fleetsPath, fleets)
+	mux.Handle(fleetsPath+"/", fleets)
 	if c.telemetryPath != "/" {
 		mux.Handle("/", landing)
 	}
@@ -65,6 +68,7 @@ func newMux(c *config, metrics http.Handler) (http.Handler, error) {
 const (
 	healthyPath = "/-/healthy"
 	readyPath   = "/-/ready"
+	fleetsPath  = "/fleets"
 )
 
 // newHealthMux returns the health endpoints, which say that the exporter answers. They do not depend on

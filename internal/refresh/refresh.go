@@ -49,11 +49,32 @@ const (
 type Loop struct {
 	config  Config
 	current atomic.Pointer[current]
+	status  atomic.Pointer[Status]
 
 	started  bool // the first snapshot has been fetched
 	failures int  // in a row
 	told     told
 	parts    map[balena.PartName]*told
+}
+
+// Status is how the refreshes went.
+type Status struct {
+	// Up tells whether the last refresh succeeded.
+	Up bool
+	// LastSuccess is when the newest data were fetched, served or not; zero when no refresh succeeded yet.
+	LastSuccess time.Time
+	// LastError is the error of the last refresh that failed, and LastErrorTime when that was. They stay
+	// when refreshes succeed again; empty and zero when none ever failed.
+	LastError     string
+	LastErrorTime time.Time
+}
+
+// Status returns how the refreshes went so far.
+func (l *Loop) Status() Status {
+	if s := l.status.Load(); s != nil {
+		return *s
+	}
+	return Status{}
 }
 
 // current is what is served.
@@ -123,14 +144,25 @@ func (l *Loop) once(ctx context.Context) error {
 		l.current.Store(&current{s, l.config.Render(s, previous)})
 		// What the refresh needed beside, and what it replaced, is not needed again for a minute.
 		debug.FreeOSMemory()
-		l.failures = 0
-	} else {
-		l.failures++
 	}
+	l.note(s, err)
 	took := time.Since(began)
 	l.config.Observe(s, err, took)
 	l.log(s, err, took)
 	return err
+}
+
+// note keeps how a refresh went.
+func (l *Loop) note(s *balena.Snapshot, err error) {
+	status := l.Status()
+	if status.Up = err == nil; status.Up {
+		l.failures = 0
+		status.LastSuccess = s.Time
+	} else {
+		l.failures++
+		status.LastError, status.LastErrorTime = err.Error(), time.Now()
+	}
+	l.status.Store(&status)
 }
 
 // wait is how long to wait after a refresh that ended in err and took so long.
