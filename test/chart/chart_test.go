@@ -109,7 +109,7 @@ var kinds = map[metav1.TypeMeta]func() metav1.Object{
 // decode reads the YAML documents of a file.
 func decode(text string) ([]metav1.Object, error) {
 	var objects []metav1.Object
-	for _, document := range strings.Split("\n"+text, "\n---") {
+	for document := range strings.SplitSeq("\n"+text, "\n---") {
 		var meta metav1.TypeMeta
 		if err := yaml.Unmarshal([]byte(document), &meta); err != nil {
 			return nil, err

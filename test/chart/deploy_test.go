@@ -97,7 +97,7 @@ func TestSystemdUnit(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, help)
 	}
-	for _, line := range strings.Split(readFile(t, root+"/deploy/systemd/balena-exporter.env"), "\n") {
+	for line := range strings.SplitSeq(readFile(t, root+"/deploy/systemd/balena-exporter.env"), "\n") {
 		variable, _, assigned := strings.Cut(strings.TrimPrefix(line, "#"), "=")
 		if !assigned || strings.Contains(variable, " ") || variable == "HTTPS_PROXY" {
 			continue

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"helm.sh/helm/v4/pkg/chart/common"
+	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -56,7 +57,7 @@ func TestREADMEIsGenerated(t *testing.T) {
 		t.Fatal(err)
 	}
 	helmDocs := exec.Command("go", "tool", "helm-docs", "--dry-run", "--log-level=warning", "--chart-search-root="+charts, "--sort-values-order=file")
-	helmDocs.Dir = filepath.Join(root, "test/tools/helm-docs")
+	helmDocs.Dir = root + "/test/tools/helm-docs"
 	var complaints strings.Builder
 	helmDocs.Stderr = &complaints
 	readme, err := helmDocs.Output()
@@ -125,6 +126,11 @@ func TestChartIsOfThisVersion(t *testing.T) {
 	if err := metadata.Validate(); err != nil {
 		t.Error(err)
 	}
+	for version, works := range map[string]bool{"v1.27.9": false, "v1.28.0": true, "v1.37.2": true, "v1.33.4-gke.1245000": true} {
+		if chartutil.IsCompatibleRange(metadata.KubeVersion, version) != works {
+			t.Errorf("kubeVersion %s lets %s in: %v, want %v", metadata.KubeVersion, version, !works, works)
+		}
+	}
 
 	// Artifact Hub reads YAML inside of these.
 	var images []struct{ Name, Image string }
@@ -178,7 +184,7 @@ func TestPlainManifests(t *testing.T) {
 func plain(t *testing.T, manifest string) string {
 	t.Helper()
 	var lines []string
-	for _, line := range strings.Split(strings.TrimSpace(manifest), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(manifest), "\n") {
 		trimmed := strings.TrimSpace(line)
 		if strings.HasPrefix(trimmed, "helm.sh/chart:") || strings.HasPrefix(trimmed, "app.kubernetes.io/managed-by:") {
 			continue

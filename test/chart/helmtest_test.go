@@ -2,6 +2,7 @@ package chart
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -187,7 +188,7 @@ func serveMetrics(t *testing.T, values, certificates, metrics string) int {
 		if err := server.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
-		if err := <-served; err != http.ErrServerClosed {
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
 		}
 	})
