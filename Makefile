@@ -8,6 +8,7 @@ GO ?= go
 FUZZTIME ?= 10s
 BENCH ?= .
 BENCHCOUNT ?= 6
+BENCH_DEVICES ?= 1000,10000,100000
 IMAGE ?= balena-exporter
 DOCKER ?= docker
 
@@ -106,7 +107,11 @@ fuzz: ## Run every fuzz test for FUZZTIME (10s)
 	while read -r package name; do echo "--- $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; done
 
 .PHONY: bench
-bench: $(TOOLS)/benchstat ## Run the benchmarks matching BENCH and summarise them
+bench: build ## Measure the exporter against its floors and print one table (BENCH_DEVICES=1000,10000,100000)
+	@$(GO) run ./test/bench -bin bin -devices $(BENCH_DEVICES)
+
+.PHONY: bench-go
+bench-go: $(TOOLS)/benchstat ## Run the Go benchmarks matching BENCH, for comparisons with benchstat
 	@mkdir -p bin
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) ./... | tee bin/bench.out
 	$(TOOLS)/benchstat bin/bench.out

@@ -1,5 +1,7 @@
 package collector
 
+//go:generate go test -run ^TestCatalogueIsDocumented$ . -update
+
 // Catalogue returns all families that there can be, those of the exporter itself included, with the groups
 // in the order in which they are documented. Tags stand for those that options name.
 func Catalogue() []Description {
