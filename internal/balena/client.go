@@ -113,6 +113,7 @@ type Client struct {
 
 	words words
 	unzip gzip.Reader
+	limit int64 // maxAnswer, but for tests
 	memory
 }
 
@@ -129,6 +130,7 @@ func NewClient(config Config) (*Client, error) {
 		config: config,
 		base:   strings.TrimSuffix(config.URL.String(), "/"),
 		words:  newWords(),
+		limit:  maxAnswer,
 	}
 	if err := c.connect(); err != nil {
 		return nil, err
@@ -223,7 +225,6 @@ func port(u *url.URL) string {
 
 var (
 	errRedirect = errors.New("refused to follow a redirect")
-	errTooLarge = fmt.Errorf("the answer is larger than %d MiB", maxAnswer>>20)
 	errNoGzip   = errors.New("the answer claims to be gzip, and is not")
 )
 
@@ -390,14 +391,15 @@ type body struct {
 	wire  wire
 	plain io.Reader // wire, or unzip once that has read the header
 	unzip *gzip.Reader
-	left  int64
+	limit int64
+	n     int64 // what was read of plain
 	// err is the error that ended the reading, unless that was the end of the body.
 	err error
 }
 
 // newBody makes a body of an answer, valid until the next is made: they share the decompressor.
 func (c *Client) newBody(resp *http.Response) *body {
-	b := &body{wire: wire{Reader: resp.Body}, left: maxAnswer}
+	b := &body{wire: wire{Reader: resp.Body}, limit: c.limit}
 	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
 		b.unzip = &c.unzip
 	} else {
@@ -412,8 +414,8 @@ func (b *body) Read(p []byte) (n int, err error) {
 			b.err = err
 		}
 	}()
-	if b.left <= 0 {
-		return 0, errTooLarge
+	if b.n >= b.limit {
+		return 0, fmt.Errorf("the answer is larger than %d MiB", b.limit>>20)
 	}
 	if b.plain == nil {
 		// An empty body is no gzip and yet all right: io.EOF.
@@ -424,8 +426,8 @@ func (b *body) Read(p []byte) (n int, err error) {
 		}
 		b.plain = b.unzip
 	}
-	n, err = b.plain.Read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
+	n, err = b.plain.Read(p[:min(int64(len(p)), b.limit-b.n)])
+	b.n += int64(n)
 	return n, err
 }
 

@@ -73,6 +73,9 @@ func newSimulator(t testing.TB, config simulator.Config) *simulator.Simulator {
 	return sim
 }
 
+// small is an account for tests to which it does not matter.
+var small = simulator.Config{Devices: 210, Fleets: 7, Seed: 1}
+
 // serve serves a handler until the end of the test and returns its address.
 func serve(t testing.TB, h http.Handler) string {
 	t.Helper()

@@ -19,3 +19,6 @@ func ParseInstant(v jsontext.Value) (Instant, error) { return new(decoder).insta
 func (c *Client) SetTransport(rt http.RoundTripper) {
 	c.http.Store(&http.Client{Transport: rt, CheckRedirect: withinHost})
 }
+
+// SetLimit bounds answers by so many bytes.
+func (c *Client) SetLimit(n int64) { c.limit = n }

@@ -56,6 +56,7 @@ func wantError(t testing.TB, err error, problem balena.Problem, status int, text
 func TestFailures(t *testing.T) {
 	devices := func(f simulator.Fault) simulator.Faults { f.Resource = "device"; return simulator.Faults{f} }
 	fleets := func(f simulator.Fault) simulator.Faults { f.Resource = "application"; return simulator.Faults{f} }
+	const perPage = 30 // of small accounts: seven pages
 	for name, test := range map[string]struct {
 		faults  simulator.Faults
 		problem balena.Problem
@@ -99,7 +100,7 @@ func TestFailures(t *testing.T) {
 			devices(simulator.Fault{Page: 7, Status: 503}), balena.Unavailable, 503, "GET /v7/device page 7: answered 503: a page of HTML",
 		},
 		"a body cut in the middle": {
-			devices(simulator.Fault{CutAfter: 5000}), balena.Unavailable, 0,
+			devices(simulator.Fault{CutAfter: 500}), balena.Unavailable, 0,
 			"GET /v7/device page 1: the connection was closed in the middle of the answer",
 		},
 		"a body cut at once": {
@@ -107,11 +108,11 @@ func TestFailures(t *testing.T) {
 			"GET /v7/device page 1: the connection was closed in the middle of the answer",
 		},
 		"a body that never ends": {
-			devices(simulator.Fault{Page: 2, Endless: true}), balena.BadAnswer, 200, "GET /v7/device page 2: the answer is larger than 64 MiB",
+			devices(simulator.Fault{Page: 2, Endless: true}), balena.BadAnswer, 200, "GET /v7/device page 2: the answer is larger than 1 MiB",
 		},
 		"half the JSON": {
 			devices(simulator.Fault{Spoil: simulator.SpoilJSON}), balena.BadAnswer, 200,
-			"GET /v7/device page 1: element 151: the answer is cut off: unexpected EOF",
+			"GET /v7/device page 1: element 16: the answer is cut off: unexpected EOF",
 		},
 		"HTML with status 200": {
 			fleets(simulator.Fault{Spoil: simulator.SpoilHTML}), balena.BadAnswer, 200,
@@ -119,7 +120,7 @@ func TestFailures(t *testing.T) {
 		},
 		"wrong types of fleets": {
 			fleets(simulator.Fault{Spoil: simulator.SpoilTypes}), balena.BadAnswer, 200,
-			`GET /v7/application: element 1: app_name: found "18" where a string was expected`,
+			`GET /v7/application: element 1: app_name: found "10" where a string was expected`,
 		},
 		"wrong types of devices": {
 			devices(simulator.Fault{Spoil: simulator.SpoilTypes}), balena.BadAnswer, 200,
@@ -135,50 +136,51 @@ func TestFailures(t *testing.T) {
 		},
 		"a fleet without id": {
 			fleets(simulator.Fault{Spoil: simulator.SpoilNoIDs}), balena.BadAnswer, 200,
-			"GET /v7/application: element 13: it has no id (the last was 14)",
+			"GET /v7/application: element 7: it has no id (the last was 6)",
 		},
 		"a device without id": {
 			devices(simulator.Fault{Page: 3, Spoil: simulator.SpoilNoIDs}), balena.BadAnswer, 200,
-			"GET /v7/device page 3: element 300: it has no id (the last was 899)",
+			"GET /v7/device page 3: element 30: it has no id (the last was 89)",
 		},
 		"a repeated fleet": {
 			fleets(simulator.Fault{Spoil: simulator.SpoilTwice}), balena.BadAnswer, 200,
-			"GET /v7/application: element 14: id 1 follows id 15",
+			"GET /v7/application: element 8: id 1 follows id 7",
 		},
 		"a repeated device": {
 			devices(simulator.Fault{Page: 2, Spoil: simulator.SpoilTwice}), balena.BadAnswer, 200,
-			"GET /v7/device page 2: element 301: id 301 follows id 600",
+			"GET /v7/device page 2: element 31: id 31 follows id 60",
 		},
 		"repeated pages": {
 			devices(simulator.Fault{Spoil: simulator.SpoilPages}), balena.BadAnswer, 200,
-			"GET /v7/device page 2: element 1: id 1 follows id 300",
+			"GET /v7/device page 2: element 1: id 1 follows id 30",
 		},
 		"fewer devices than counted": {
 			devices(simulator.Fault{Page: 7, Spoil: simulator.SpoilEmpty}), balena.Problem(0), 0, "",
 		},
 		"far fewer devices than counted": {
 			devices(simulator.Fault{Page: 6, Spoil: simulator.SpoilEmpty}), balena.BadAnswer, 200,
-			"GET /v7/device: the server counts 2004 devices and lists 1500",
+			"GET /v7/device: the server counts 210 devices and lists 150",
 		},
 		"no devices at all": {
 			devices(simulator.Fault{Spoil: simulator.SpoilEmpty}), balena.BadAnswer, 200,
-			"GET /v7/device: the server counts 2004 devices and lists 0",
+			"GET /v7/device: the server counts 210 devices and lists 0",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			sim := newSimulator(t, simulator.Config{})
-			client := newClient(t, serve(t, sim), fewer, pagesOf(300))
+			sim := newSimulator(t, small)
+			client := newClient(t, serve(t, sim), fewer, pagesOf(perPage))
+			client.SetLimit(1 << 20)
 			fetchWithParts(t, client)
 			sim.SetFaults(test.faults)
 			if test.text != "" {
 				wantError(t, fetchError(t, client), test.problem, test.status, test.text)
-			} else if n := len(fetch(t, client).Devices); n != 1800 {
-				t.Errorf("read %d devices, want the 1800 that are listed", n)
+			} else if n := len(fetch(t, client).Devices); n != 180 {
+				t.Errorf("read %d devices, want the 180 that are listed", n)
 			}
 			sim.SetFaults(nil)
-			if n := len(fetchWithParts(t, client).Devices); n != 2004 {
-				t.Errorf("read %d devices after the trouble, want 2004", n)
+			if n := len(fetchWithParts(t, client).Devices); n != small.Devices {
+				t.Errorf("read %d devices after the trouble, want %d", n, small.Devices)
 			}
 		})
 	}
@@ -202,7 +204,7 @@ func TestStrangeAnswers(t *testing.T) {
 	whole := gzipped(t, []byte(`{"d":[]}`+strings.Repeat(" ", 5000)))
 	corrupt := bytes.Clone(whole)
 	corrupt[len(corrupt)-8] ^= 1 // the checksum
-	huge := gzipped(t, bytes.Repeat([]byte(" "), 65<<20))
+	huge := gzipped(t, bytes.Repeat([]byte(" "), 2<<20))
 	const fleet = "GET /v7/application: "
 	for name, test := range map[string]struct {
 		handler http.HandlerFunc
@@ -247,7 +249,7 @@ func TestStrangeAnswers(t *testing.T) {
 		},
 		"a gzip header cut off":       {zipped(200, whole[:5]), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
 		"a wrong checksum":            {zipped(200, corrupt), balena.BadAnswer, 200, fleet + "gzip: invalid checksum"},
-		"a small body that grows":     {zipped(200, huge), balena.BadAnswer, 200, fleet + "the answer is larger than 64 MiB"},
+		"a small body that grows":     {zipped(200, huge), balena.BadAnswer, 200, fleet + "the answer is larger than 1 MiB"},
 		"an error compressed":         {zipped(503, gzipped(t, []byte(`"Not now"`))), balena.Unavailable, 503, fleet + `answered 503: "Not now"`},
 		"an empty error compressed":   {zipped(500, nil), balena.Unavailable, 500, fleet + "answered 500: an empty body"},
 		"an error that is not gzip":   {zipped(500, []byte("oh no, not again")), balena.Unavailable, 500, fleet + "answered 500"},
@@ -257,6 +259,7 @@ func TestStrangeAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			client := newClient(t, serve(t, test.handler), fewer)
+			client.SetLimit(1 << 20)
 			wantError(t, fetchError(t, client), test.problem, test.status, test.text)
 		})
 	}
@@ -330,7 +333,7 @@ func TestTimeout(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			sim := newSimulator(t, simulator.Config{})
+			sim := newSimulator(t, small)
 			client := newClient(t, serve(t, sim), fewer, func(c *balena.Config) { c.Timeout = 100 * time.Millisecond })
 			sim.SetFaults(simulator.Faults{fault})
 			wantError(t, fetchError(t, client), balena.Unavailable, 0, "GET /v7/application: no complete answer within 100ms")
@@ -352,7 +355,7 @@ func TestRateLimit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newClock()
-			sim := newSimulator(t, simulator.Config{Now: k.Now})
+			sim := newSimulator(t, simulator.Config{Devices: 210, Fleets: 7, Seed: 1, Now: k.Now})
 			sim.SetFaults(simulator.Faults{test.fault})
 			client := newClient(t, serve(t, sim), withClock(k), fewer)
 			e := wantError(t, fetchError(t, client), balena.RateLimited, 429,
@@ -381,7 +384,7 @@ func TestRateLimit(t *testing.T) {
 // A 429 on an optional part spares the snapshot and silences the rest of the refresh.
 func TestRateLimitOfAPart(t *testing.T) {
 	k := newClock()
-	sim := newSimulator(t, simulator.Config{})
+	sim := newSimulator(t, small)
 	sim.SetFaults(simulator.Faults{{Resource: "image_install", Status: 429, RetryAfter: seconds(30)}})
 	client := newClient(t, serve(t, sim), withClock(k))
 	s := fetch(t, client)
@@ -401,7 +404,7 @@ func TestRateLimitOfAPart(t *testing.T) {
 func TestVersions(t *testing.T) {
 	// versions is what the server speaks, as changeable as a server that is upgraded.
 	serving := func(t *testing.T, versions *atomic.Value) (*balena.Client, *clock, *sniffer) {
-		sim := newSimulator(t, simulator.Config{})
+		sim := newSimulator(t, small)
 		wire := &sniffer{next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !strings.Contains(versions.Load().(string), r.URL.Path[1:3]) {
 				w.WriteHeader(http.StatusNotFound)
@@ -465,7 +468,7 @@ func TestVersions(t *testing.T) {
 		check(t, client, wire, balena.V7, "v7")
 	})
 	t.Run("a passing 404 does not keep v7 from being asked when v6 fails", func(t *testing.T) {
-		sim := newSimulator(t, simulator.Config{})
+		sim := newSimulator(t, small)
 		client := newClient(t, serve(t, sim), fewer)
 		sim.SetFaults(simulator.Faults{{Status: 404, Times: 1}, {Status: 503, Times: 1}})
 		wantError(t, fetchError(t, client), balena.Unavailable, 503, "GET /v6/application: answered 503: a page of HTML")
@@ -511,9 +514,9 @@ func TestCloudFieldsOnBalenaCloud(t *testing.T) {
 		}
 	}
 	begin := func(t *testing.T) (*simulator.Simulator, *balena.Client) {
-		sim := newSimulator(t, simulator.Config{CloudFields: true})
+		sim := newSimulator(t, simulator.Config{Devices: 210, Fleets: 7, Seed: 1, CloudFields: true})
 		sim.Update(func(st *simulator.State) { st.Device(5).IsFrozen = true })
-		return sim, newClient(t, serve(t, sim), fewer)
+		return sim, newClient(t, serve(t, sim), fewer, pagesOf(100))
 	}
 	t.Run("are read", func(t *testing.T) {
 		_, client := begin(t)
@@ -555,7 +558,7 @@ func TestPartsFailAlone(t *testing.T) {
 		slow bool
 		of   func(*balena.Snapshot) bool // tells whether the snapshot has the part's data
 	}{
-		balena.PartServices:       {"image_install", false, func(s *balena.Snapshot) bool { return len(s.Services) == 4457 }},
+		balena.PartServices:       {"image_install", false, func(s *balena.Snapshot) bool { return len(s.Services) > 0 }},
 		balena.PartDeviceTags:     {"device_tag", false, func(s *balena.Snapshot) bool { return s.Devices[1].Tags != nil }},
 		balena.PartFleetTags:      {"application_tag", false, func(s *balena.Snapshot) bool { return s.Fleets[0].Tags != nil }},
 		balena.PartKeys:           {"api_key", true, func(s *balena.Snapshot) bool { return len(s.Keys) == 1 }},
@@ -569,6 +572,8 @@ func TestPartsFailAlone(t *testing.T) {
 		t.Run(string(name), func(t *testing.T) {
 			sim := newSimulator(t, simulator.Config{})
 			sim.Update(func(st *simulator.State) {
+				st.Devices.DeleteFunc(func(d *simulator.Device) bool { return d.ID > 20 })
+				st.Installs.DeleteFunc(func(i *simulator.Install) bool { return i.DeviceID > 20 })
 				st.Device(4).DeviceTypeID = 5 // a type that no fleet has
 				r := st.Release(2)
 				r.IsFinal = false // so that it is asked for again
@@ -601,7 +606,7 @@ func TestPartsFailAlone(t *testing.T) {
 						t.Errorf("%s later: part %s: %v, want an error: %t", after, p.Name, p.Err, want)
 					}
 				}
-				if len(s.Devices) != 2004 {
+				if len(s.Devices) != 20 {
 					t.Errorf("read %d devices", len(s.Devices))
 				}
 			}
@@ -718,7 +723,7 @@ func TestNoFleetChosen(t *testing.T) {
 }
 
 func TestRedirects(t *testing.T) {
-	sim := newSimulator(t, simulator.Config{})
+	sim := newSimulator(t, small)
 	var strangers atomic.Int32
 	stranger := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		strangers.Add(1)
@@ -736,14 +741,14 @@ func TestRedirects(t *testing.T) {
 		"ftp":          "ftp://127.0.0.1:" + otherPort,
 	} {
 		t.Run("to "+name, func(t *testing.T) {
-			sim := newSimulator(t, simulator.Config{})
+			sim := newSimulator(t, small)
 			sim.SetFaults(simulator.Faults{{Redirect: target}})
 			wantError(t, fetchError(t, newClient(t, serve(t, sim))), balena.BadAnswer, 0,
 				"GET /v7/application: refused to follow a redirect to "+target+": check --balena.api-url")
 		})
 	}
 	t.Run("from https to http", func(t *testing.T) {
-		sim := newSimulator(t, simulator.Config{})
+		sim := newSimulator(t, small)
 		sim.SetFaults(simulator.Faults{{Redirect: other}})
 		server := start(t, sim, (*httptest.Server).StartTLS)
 		client := newClient(t, server.URL, func(c *balena.Config) { c.CAFile = caFile(t, server.Certificate().Raw) })
@@ -755,7 +760,7 @@ func TestRedirects(t *testing.T) {
 	}
 
 	t.Run("within the host", func(t *testing.T) {
-		sim := newSimulator(t, simulator.Config{})
+		sim := newSimulator(t, small)
 		moved := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if path, ok := strings.CutPrefix(r.RequestURI, "/moved"); ok {
 				r.RequestURI, r.URL.Path = path, strings.TrimPrefix(r.URL.Path, "/moved")
@@ -765,21 +770,21 @@ func TestRedirects(t *testing.T) {
 			w.Header().Set("Location", "/moved"+r.RequestURI)
 			w.WriteHeader(http.StatusTemporaryRedirect)
 		})
-		if n := len(fetchWithParts(t, newClient(t, serve(t, moved))).Devices); n != 2004 {
-			t.Errorf("read %d devices, want 2004", n)
+		if n := len(fetchWithParts(t, newClient(t, serve(t, moved))).Devices); n != small.Devices {
+			t.Errorf("read %d devices, want %d", n, small.Devices)
 		}
 	})
 	t.Run("from http to https", func(t *testing.T) {
-		secure := start(t, newSimulator(t, simulator.Config{}), (*httptest.Server).StartTLS)
-		plain := newSimulator(t, simulator.Config{})
+		secure := start(t, newSimulator(t, small), (*httptest.Server).StartTLS)
+		plain := newSimulator(t, small)
 		plain.SetFaults(simulator.Faults{{Redirect: secure.URL}})
 		client := newClient(t, serve(t, plain), func(c *balena.Config) { c.CAFile = caFile(t, secure.Certificate().Raw) })
-		if n := len(fetchWithParts(t, client).Devices); n != 2004 {
-			t.Errorf("read %d devices, want 2004", n)
+		if n := len(fetchWithParts(t, client).Devices); n != small.Devices {
+			t.Errorf("read %d devices, want %d", n, small.Devices)
 		}
 	})
 	t.Run("round and round", func(t *testing.T) {
-		sim := newSimulator(t, simulator.Config{})
+		sim := newSimulator(t, small)
 		address := serve(t, sim)
 		sim.SetFaults(simulator.Faults{{Redirect: address}})
 		wantError(t, fetchError(t, newClient(t, address)), balena.BadAnswer, 0,
@@ -838,7 +843,7 @@ func TestPrivateCA(t *testing.T) {
 	var current atomic.Pointer[tls.Certificate]
 	old, new := newCertificate(t, 1), newCertificate(t, 2)
 	current.Store(old)
-	server := start(t, newSimulator(t, simulator.Config{}), func(s *httptest.Server) {
+	server := start(t, newSimulator(t, small), func(s *httptest.Server) {
 		s.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }}
 		s.Config.TLSConfig = s.TLS
 		s.StartTLS()
@@ -878,7 +883,7 @@ func TestBadCAFile(t *testing.T) {
 
 // The error of a parent that ran out of time is its own, not the server's.
 func TestParentDeadline(t *testing.T) {
-	sim := newSimulator(t, simulator.Config{})
+	sim := newSimulator(t, small)
 	sim.SetFaults(simulator.Faults{{Latency: seconds(3600)}})
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()

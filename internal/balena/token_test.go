@@ -75,7 +75,7 @@ func TestTokens(t *testing.T) {
 
 // A token file that can't be read, now or later, fails the refresh and not more.
 func TestTokenFileThatComesAndGoes(t *testing.T) {
-	sim := newSimulator(t, simulator.Config{})
+	sim := newSimulator(t, small)
 	file := filepath.Join(t.TempDir(), "token")
 	client := newClient(t, serve(t, sim), fewer, func(c *balena.Config) { c.Token = balena.FileToken(file) })
 	missing := "token: cannot read the token file: open " + file + ": no such file or directory"
@@ -99,7 +99,7 @@ func TestTokenFileThatComesAndGoes(t *testing.T) {
 
 // A token that was revoked is a 401 until the file holds another: the next refresh sends that.
 func TestRotatedToken(t *testing.T) {
-	sim := newSimulator(t, simulator.Config{})
+	sim := newSimulator(t, small)
 	file := tokenFile(t, token)
 	client := newClient(t, serve(t, sim), fewer, func(c *balena.Config) { c.Token = balena.FileToken(file) })
 	fetchWithParts(t, client)
@@ -134,7 +134,7 @@ func TestTokenExpiry(t *testing.T) {
 		"four pieces":          {jwt(`{"exp":1795355694}`) + ".more", time.Time{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sim := newSimulator(t, simulator.Config{Tokens: []string{test.token}})
+			sim := newSimulator(t, simulator.Config{Devices: 1, Fleets: 1, Tokens: []string{test.token}})
 			client := newClient(t, serve(t, sim), fewer, func(c *balena.Config) { c.Token = balena.StaticToken(test.token) })
 			if got := client.TokenExpiry(); !got.IsZero() {
 				t.Errorf("before the first refresh: %s, want none", got)
