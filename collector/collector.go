@@ -20,15 +20,22 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// A snapshot and what it is made of, so that other modules can make their own.
+// What a collector exports, named here for modules that make snapshots of their own.
 type (
+	// Snapshot is everything there is to export.
 	Snapshot = balena.Snapshot
-	Fleet    = balena.Fleet
-	Device   = balena.Device
-	Release  = balena.Release
-	Service  = balena.Service
-	Key      = balena.Key
-	Instant  = balena.Instant
+	// Fleet is a fleet of a snapshot.
+	Fleet = balena.Fleet
+	// Device is a device of a fleet.
+	Device = balena.Device
+	// Release is what fleets and devices run.
+	Release = balena.Release
+	// Service is a service on a device.
+	Service = balena.Service
+	// Key is an API key that expires.
+	Key = balena.Key
+	// Instant is a time in milliseconds since 1970; 0 stands for null.
+	Instant = balena.Instant
 )
 
 // Options says which metrics to export. Only what the snapshot holds can be: a metric of something that

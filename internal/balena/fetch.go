@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -400,9 +401,7 @@ func (f *fetch) readDeviceTypes(ctx context.Context) {
 			})
 		})
 	})
-	for id, slug := range slugs {
-		f.typeSlugs[id] = slug
-	}
+	maps.Copy(f.typeSlugs, slugs)
 }
 
 // readReleases reads the releases which devices refer to, by ID and only those that are not known yet, and

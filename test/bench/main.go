@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -101,7 +102,6 @@ func (b *bench) measure(n int) {
 	}
 	b.last, b.lastSize = each, n
 	page, requests := refresh.page.CompressedBytes(), pages.requests
-	refresh = refreshed{}
 	debug.FreeOSMemory()
 
 	scrapes := b.scrapes(api.url)
@@ -180,9 +180,7 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 			log.Fatal(err)
 		}
 		defer resp.Body.Close()
-		for k, v := range resp.Header {
-			w.Header()[k] = v
-		}
+		maps.Copy(w.Header(), resp.Header)
 		w.WriteHeader(resp.StatusCode)
 		_, _ = io.Copy(w, resp.Body)
 	}))
@@ -284,7 +282,7 @@ func launch(path, url string, cmd *exec.Cmd) *process {
 	}
 	p := &process{cmd, url}
 	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(time.Millisecond) {
-		resp, err := http.Get(url + path) //nolint:noctx // a bench has no one to cancel it
+		resp, err := http.Get(url + path)
 		if err == nil {
 			_ = resp.Body.Close()
 			return p
@@ -353,7 +351,7 @@ func serveScrapes(api string) {
 		runtime.ReadMemStats(&m)
 		_ = json.NewEncoder(w).Encode(usage{cpu(), m.TotalAlloc})
 	})
-	log.Fatal(http.ListenAndServe(flag.Arg(0), mux)) //nolint:gosec // for the bench alone
+	log.Fatal(http.ListenAndServe(flag.Arg(0), mux))
 }
 
 // scrapes starts a server of scrapes and returns a function that measures one of its paths; without a path
@@ -450,15 +448,15 @@ func memory(p *process, name string) (bytes int64) {
 }
 
 func body(address string) string {
-	resp, err := http.Get(address) //nolint:noctx,gosec // as above
+	resp, err := http.Get(address)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
 		log.Fatal(err)
 	}
+	_ = resp.Body.Close()
 	return string(b)
 }
 
