@@ -232,6 +232,17 @@ func TestPlainRules(t *testing.T) {
 	}
 }
 
+// Whoever copies an address of these manifests gets those of this version.
+func TestAddressesAreOfThisVersion(t *testing.T) {
+	want := "?ref=v" + strings.TrimSpace(readFile(t, root+"/VERSION"))
+	for _, path := range []string{"/deploy/README.md", "/deploy/prometheus-operator/kustomization.yaml"} {
+		refs := regexp.MustCompile(`\?ref=v[0-9.]+[0-9]`).FindAllString(readFile(t, root+path), -1)
+		if len(refs) == 0 || slices.ContainsFunc(refs, func(ref string) bool { return ref != want }) {
+			t.Errorf("%s has addresses with %q, want %s", path, refs, want)
+		}
+	}
+}
+
 // kubectl apply -k needs every file it names, and has to name every file.
 func TestKustomizations(t *testing.T) {
 	for directory, elsewhere := range map[string][]string{"kubernetes": nil, "prometheus-operator": {"../kubernetes"}} {
