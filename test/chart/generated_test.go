@@ -236,7 +236,7 @@ func TestPlainRules(t *testing.T) {
 func TestAddressesAreOfThisVersion(t *testing.T) {
 	want := "?ref=v" + strings.TrimSpace(readFile(t, root+"/VERSION"))
 	for _, path := range []string{"/deploy/README.md", "/deploy/prometheus-operator/kustomization.yaml"} {
-		refs := regexp.MustCompile(`\?ref=v[0-9.]+[0-9]`).FindAllString(readFile(t, root+path), -1)
+		refs := regexp.MustCompile(`\?ref=v[0-9.]+\d`).FindAllString(readFile(t, root+path), -1)
 		if len(refs) == 0 || slices.ContainsFunc(refs, func(ref string) bool { return ref != want }) {
 			t.Errorf("%s has addresses with %q, want %s", path, refs, want)
 		}
