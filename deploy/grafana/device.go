@@ -25,10 +25,10 @@ func deviceDashboard() *Dashboard {
 		[]*Variable{datasourceVariable(), organizationVariable(), fleetVariable(), deviceVariable(), balenaVariable()},
 		row{height: 4, panels: []*Panel{
 			name("Name", "Name of the device; empty when the exporter runs with --no-collector.device.name.", ofDeviceBy("balena_device_info", "device_name"), "device_name").
-				linked(link(balenaLink, "${balena}/devices/${device:percentencode}/summary")).wide(2),
+				linked(link(balenaLink, "${balena}/devices/${device:percentencode}/summary")).wide(),
 			name("Fleet", "The fleet that the device belongs to.", ofDeviceBy("balena_device_info", "fleet"), "fleet").
-				linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")).wide(2),
-			name("Status", "Overall status.", ofDeviceBy("balena_device_status", "status"), "status").wide(2),
+				linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")).wide(),
+			name("Status", "Overall status.", ofDeviceBy("balena_device_status", "status"), "status").wide(),
 			stat("Connected", "Whether the device can be reached: VPN up, or API heartbeat online or timeout.", ofDevice("balena_device_connected"), "none").
 				words("no", "red", "yes", "green"),
 			stat("VPN", "Whether the device's VPN is up.", ofDevice("balena_device_online"), "none").words("down", "orange", "up", "green"),
@@ -74,7 +74,7 @@ func deviceDashboard() *Dashboard {
 			},
 				rowsOf(ofDeviceBy("balena_device_service_status", "service_name, status")),
 				rowsOf("1000 * "+ofDeviceBy("balena_device_service_install_timestamp_seconds", "service_name"))),
-			timeline("Services over time", "When a service was in which state.", over(ofDeviceBy("balena_device_service_status", "service_name, status"), "{{service_name}} {{status}}")).wide(2),
+			timeline("Services over time", "When a service was in which state.", over(ofDeviceBy("balena_device_service_status", "service_name, status"), "{{service_name}} {{status}}")).wide(),
 		}},
 	)
 	d.Links = append(d.Links, options{

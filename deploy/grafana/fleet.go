@@ -50,7 +50,7 @@ func fleetDashboard() *Dashboard {
 			stat("Undervolted", "Connected devices that have seen too low a voltage since they booted.", ofFleet("balena_fleet_devices_undervolted"), "short").thresholds("green", step{"orange", 1}),
 		}},
 		row{height: 9, panels: []*Panel{
-			areas("Devices by status", "Overall status of the devices.", over(ofFleetBy("balena_fleet_devices_by_status", "status"), "{{status}}")).colors(statusColors).wide(2),
+			areas("Devices by status", "Overall status of the devices.", over(ofFleetBy("balena_fleet_devices_by_status", "status"), "{{status}}")).colors(statusColors).wide(),
 			areas("Devices by heartbeat", "State of the devices' API heartbeat. A device that dies stays online here for 15 to 22 minutes.",
 				over(ofFleetBy("balena_fleet_devices_by_heartbeat_state", "state"), "{{state}}")).colors(heartbeatColors),
 		}},

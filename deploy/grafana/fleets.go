@@ -36,7 +36,7 @@ func fleetsDashboard() *Dashboard {
 		}},
 		row{height: 9, panels: []*Panel{
 			areas("Devices by status", "Devices of all chosen fleets by overall status.",
-				over(totalBy("balena_fleet_devices_by_status", "status"), "{{status}}")).colors(statusColors).wide(2),
+				over(totalBy("balena_fleet_devices_by_status", "status"), "{{status}}")).colors(statusColors).wide(),
 			bars("Least connected fleets", "The ten fleets with the smallest share of connected devices.", "percentunit",
 				now("bottomk(10, "+each("balena_fleet_devices_connected")+" / ("+each("balena_fleet_devices")+" > 0))", "{{fleet}}")).
 				ratio().goodShare().linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")),

@@ -409,9 +409,9 @@ func table(title, description, sortBy string, descending bool, columns []column,
 	return p
 }
 
-// wide gives a panel several shares of its row.
-func (p *Panel) wide(shares int) *Panel {
-	p.width = shares
+// wide gives a panel the width of two.
+func (p *Panel) wide() *Panel {
+	p.width = 2
 	return p
 }
 
@@ -482,13 +482,23 @@ type seriesColor struct{ name, color string }
 // The states of devices have the same colours everywhere.
 var (
 	statusColors = []seriesColor{
-		{"operational", "green"}, {"updating", "blue"}, {"configuring", "purple"}, {"post-provisioning", "super-light-purple"},
-		{"inactive", "#8c959f"}, {"reduced-functionality", "orange"}, {"disconnected", "red"},
+		{"operational", "green"},
+		{"updating", "blue"},
+		{"configuring", "purple"},
+		{"post-provisioning", "super-light-purple"},
+		{"inactive", "#8c959f"},
+		{"reduced-functionality", "orange"},
+		{"disconnected", "red"},
 	}
 	heartbeatColors = []seriesColor{{"online", "green"}, {"timeout", "orange"}, {"offline", "red"}, {"unknown", "#8c959f"}}
 	updateColors    = []seriesColor{
-		{"done", "green"}, {"downloading", "light-blue"}, {"downloaded", "blue"}, {"applying changes", "purple"},
-		{"none", "#8c959f"}, {"aborted", "orange"}, {"rejected", "red"},
+		{"done", "green"},
+		{"downloading", "light-blue"},
+		{"downloaded", "blue"},
+		{"applying changes", "purple"},
+		{"none", "#8c959f"},
+		{"aborted", "orange"},
+		{"rejected", "red"},
 	}
 )
 

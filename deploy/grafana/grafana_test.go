@@ -1,6 +1,7 @@
 package grafana
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -25,7 +26,7 @@ func TestFilesAreGeneratedFromHere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if there, err := os.ReadFile(file); err != nil || string(there) != string(generated) {
+		if there, err := os.ReadFile(file); err != nil || !bytes.Equal(there, generated) {
 			t.Errorf("%s is not what this package generates (%v); run go generate ./deploy/grafana", file, err)
 		}
 	}

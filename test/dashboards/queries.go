@@ -1,0 +1,136 @@
+// Package dashboards reads the queries out of Grafana dashboards, so that Prometheus can be asked what it
+// makes of them.
+package dashboards
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// Panel is a panel with queries, or a variable of a dashboard.
+type Panel struct {
+	Dashboard, Title string
+	// Type is Grafana's; empty for a variable.
+	Type    string
+	Queries []Query
+	// Columns are the labels that a table shows.
+	Columns []string
+}
+
+// Query is a query in PromQL, with the variables of Grafana in it.
+type Query struct {
+	Expr string
+	// Range tells whether it is for a time range, and not for its end only.
+	Range bool
+	// Labels are those that the legend names, or that a variable takes its values from.
+	Labels []string
+}
+
+// Fill returns the query with values for the variables of Grafana.
+func (q *Query) Fill(variables map[string]string) string {
+	return variable.ReplaceAllStringFunc(q.Expr, func(name string) string {
+		if value, ok := variables[name[1:]]; ok {
+			return value
+		}
+		return name
+	})
+}
+
+var (
+	variable    = regexp.MustCompile(`\$\w+`)
+	legendLabel = regexp.MustCompile(`\{\{(\w+)\}\}`)
+	labelValues = regexp.MustCompile(`^label_values\((.*), *(\w+)\)$`)
+	queryResult = regexp.MustCompile(`^query_result\((.*)\)$`)
+	valueColumn = regexp.MustCompile(`^Value( #[A-Z])?$`)
+)
+
+// Read reads the dashboards in a directory.
+func Read(directory string) ([]Panel, error) {
+	files, err := filepath.Glob(filepath.Join(directory, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, errors.New(directory + " has no dashboards")
+	}
+	var panels []Panel
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		of, err := read(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		panels = append(panels, of...)
+	}
+	return panels, nil
+}
+
+func read(data []byte) ([]Panel, error) {
+	var dashboard struct {
+		UID        string
+		Templating struct {
+			List []struct{ Name, Type, Definition string }
+		}
+		Panels []struct {
+			Title, Type string
+			Targets     []struct {
+				Expr, LegendFormat string
+				Range              bool
+			}
+			Transformations []struct {
+				ID      string
+				Options struct {
+					Include struct{ Names []string }
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(data, &dashboard); err != nil {
+		return nil, err
+	}
+	var panels []Panel
+	for _, v := range dashboard.Templating.List {
+		if v.Type != "query" {
+			continue
+		}
+		q := Query{Expr: v.Definition}
+		if m := labelValues.FindStringSubmatch(v.Definition); m != nil {
+			q.Expr, q.Labels = m[1], []string{m[2]}
+		} else if m := queryResult.FindStringSubmatch(v.Definition); m != nil {
+			q.Expr = m[1]
+		}
+		panels = append(panels, Panel{Dashboard: dashboard.UID, Title: "$" + v.Name, Queries: []Query{q}})
+	}
+	for _, p := range dashboard.Panels {
+		panel := Panel{Dashboard: dashboard.UID, Title: p.Title, Type: p.Type}
+		for _, t := range p.Targets {
+			q := Query{Expr: t.Expr, Range: t.Range}
+			for _, m := range legendLabel.FindAllStringSubmatch(t.LegendFormat, -1) {
+				q.Labels = append(q.Labels, m[1])
+			}
+			panel.Queries = append(panel.Queries, q)
+		}
+		for _, t := range p.Transformations {
+			for _, name := range t.Options.Include.Names {
+				if !valueColumn.MatchString(name) {
+					panel.Columns = append(panel.Columns, name)
+				}
+			}
+		}
+		if len(panel.Queries) > 0 {
+			panels = append(panels, panel)
+		}
+	}
+	return panels, nil
+}
+
+// String names the panel.
+func (p *Panel) String() string { return strings.Join([]string{p.Dashboard, p.Title}, ", ") }
