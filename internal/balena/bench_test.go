@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,8 +40,18 @@ func (t *tape) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
+// processTime is the CPU time that the process has taken, garbage collection included.
+func processTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // BenchmarkFetch measures a refresh of 100,000 devices with all their fields, without a network: building
-// requests, decompressing, decoding. The floor is to decompress the same bytes and to do nothing with them.
+// requests, decompressing, decoding. The floor is to read and decompress the same bytes, as the client does,
+// and to do nothing with them. Both in CPU time, which other work on the machine changes least.
 func BenchmarkFetch(b *testing.B) {
 	const devices = 100_000
 	sim, err := simulator.New(simulator.Config{Devices: devices, Fleets: 200, Seed: 1, CloudFields: true})
@@ -69,7 +80,7 @@ func BenchmarkFetch(b *testing.B) {
 	var unzip gzip.Reader
 	floor := func() {
 		for _, answer := range recorded.answers {
-			if err := unzip.Reset(bytes.NewReader(answer.Body.Bytes())); err != nil {
+			if err := unzip.Reset(io.NopCloser(bytes.NewReader(answer.Body.Bytes()))); err != nil {
 				b.Fatal(err)
 			}
 			if _, err := io.Copy(io.Discard, &unzip); err != nil {
@@ -78,21 +89,21 @@ func BenchmarkFetch(b *testing.B) {
 		}
 	}
 	floor()
-	timed := func(f func()) time.Duration {
-		began := time.Now()
+	cpu := func(f func()) time.Duration {
+		began := processTime(b)
 		f()
-		return time.Since(began)
+		return processTime(b) - began
 	}
 
 	var took, least time.Duration
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for b.Loop() {
-		took += timed(fetch)
-		least += timed(floor)
+		took += cpu(fetch)
+		least += cpu(floor)
 	}
 	runtime.ReadMemStats(&after)
-	b.ReportMetric(float64(took.Nanoseconds())/float64(b.N)/devices, "ns/device")
+	b.ReportMetric(float64(took.Nanoseconds())/float64(b.N)/devices, "cpu-ns/device")
 	b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(b.N)/devices, "allocs/device")
 	b.ReportMetric(float64(took)/float64(least), "x-floor")
 }

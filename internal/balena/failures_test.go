@@ -68,7 +68,8 @@ func TestFailures(t *testing.T) {
 			"GET /v7/application: answered 401: the token was not accepted, or the server's database is down",
 		},
 		"a guest": {
-			simulator.Faults{{Guest: true}}, balena.Unauthorized, 401,
+			simulator.Faults{{Guest: true}},
+			balena.Unauthorized, 401,
 			"GET /v7/application: answered 401: the token was not accepted, or the server's database is down",
 		},
 		"403": {
@@ -841,7 +842,7 @@ const unknownCA = "GET /v7/application: tls: failed to verify certificate: x509:
 // server's certificate is read again: the refresh that meets the new certificate fails, the next succeeds.
 func TestPrivateCA(t *testing.T) {
 	var current atomic.Pointer[tls.Certificate]
-	old, new := newCertificate(t, 1), newCertificate(t, 2)
+	old, next := newCertificate(t, 1), newCertificate(t, 2)
 	current.Store(old)
 	server := start(t, newSimulator(t, small), func(s *httptest.Server) {
 		s.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current.Load(), nil }}
@@ -856,13 +857,13 @@ func TestPrivateCA(t *testing.T) {
 	client := newClient(t, server.URL, fewer, func(c *balena.Config) { c.CAFile = file })
 	fetchWithParts(t, client)
 
-	current.Store(new)
+	current.Store(next)
 	server.CloseClientConnections()
 	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA)
 	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA) // the file has not been replaced yet
 	writeCA(t, file)                                                      // nor is it replaced all at once
 	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA)
-	writeCA(t, file, new.Certificate[0])
+	writeCA(t, file, next.Certificate[0])
 	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA)
 	fetchWithParts(t, client)
 }

@@ -33,7 +33,13 @@ func TestRequestsOfASteadyRefresh(t *testing.T) {
 		devices, requests int
 		config            func(*balena.Config)
 	}{
-		{0, 0, fewer}, {1, 1, fewer}, {999, 1, fewer}, {1000, 1, fewer}, {1001, 2, fewer}, {2000, 2, fewer}, {2004, 3, fewer},
+		{0, 0, fewer},
+		{1, 1, fewer},
+		{999, 1, fewer},
+		{1000, 1, fewer},
+		{1001, 2, fewer},
+		{2000, 2, fewer},
+		{2004, 3, fewer},
 		{1001, 2, func(c *balena.Config) { fewer(c); c.ArchivedFleets = false }},
 		{1001, 2, func(c *balena.Config) { fewer(c); including(".")(c) }},
 		{1001, 2, func(c *balena.Config) { fewer(c); excluding("^nobody/")(c) }},

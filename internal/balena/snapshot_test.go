@@ -350,18 +350,19 @@ func TestServicesOfOneNameAndStatusAreOne(t *testing.T) {
 	day := func(n int) simulator.Time { return simulator.At(noon.AddDate(0, 0, n)) }
 	var device int
 	sim.Update(func(st *simulator.State) {
-		install := *st.Installs.Get(1)
-		device = install.DeviceID
+		first := st.Installs.Get(1)
+		image := first.ImageID
+		device = first.DeviceID
 		st.Installs.DeleteFunc(func(*simulator.Install) bool { return true })
-		for i, new := range []simulator.Install{
+		for i, install := range []simulator.Install{
 			{Status: "Downloading", DownloadProgress: simulator.N(20), InstallDate: day(1)},
 			{Status: "Downloading", DownloadProgress: simulator.N(70), InstallDate: day(3)},
 			{Status: "Downloading", InstallDate: day(2)},
 			{Status: "Running", InstallDate: day(0)},
 			{Status: "deleted", InstallDate: day(9)},
 		} {
-			new.ID, new.DeviceID, new.ImageID = i+1, device, install.ImageID
-			st.Installs.Add(new)
+			install.ID, install.DeviceID, install.ImageID = i+1, device, image
+			st.Installs.Add(install)
 		}
 	})
 	want := []balena.Service{
