@@ -122,7 +122,8 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 			}
 			listens := strings.Contains(test.args, busy) || strings.Contains(test.args, "systemd")
 			if listens {
-				args = append(args, "--balena.api-url=http://127.0.0.1:1")
+				url, _ := serveHandler(t, newHanging())
+				args = append(args, "--balena.api-url="+url)
 			}
 
 			var stdout, stderr bytes.Buffer

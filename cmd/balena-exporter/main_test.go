@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -41,6 +42,11 @@ func TestMain(m *testing.M) {
 		if key, _, _ := strings.Cut(pair, "="); strings.HasPrefix(key, "BALENA_") || key == "CRAWL_INTERVAL" {
 			_ = os.Unsetenv(key)
 		}
+	}
+	// Most of these tests wait, for the next refresh or the next process, and need no processor of their own. What
+	// the command line says goes before this.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -197,6 +203,14 @@ type exporter struct {
 // a file that the arguments name, unless they name one.
 func start(t *testing.T, url string, args ...string) *exporter {
 	t.Helper()
+	e := launch(t, url, args...)
+	e.listens(args)
+	return e
+}
+
+// launch does not wait.
+func launch(t *testing.T, url string, args ...string) *exporter {
+	t.Helper()
 	e := newExporter(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	e.stop, e.kill = cancel, cancel
@@ -205,7 +219,6 @@ func start(t *testing.T, url string, args ...string) *exporter {
 		defer close(e.ended)
 		e.err = run(ctx, args, e.stdout, e.stderr)
 	}()
-	e.listens(args)
 	return e
 }
 
@@ -353,7 +366,7 @@ func (e *exporter) listens(args []string) {
 		if address := addressOf.FindStringSubmatch(healthListening.FindString(log)); address != nil {
 			e.health = "http://" + address[1]
 		}
-		return len(e.addresses) >= want && strings.Contains(e.health, "http") == health
+		return len(e.addresses) >= max(want, 1) && strings.Contains(e.health, "http") == health
 	})
 }
 
@@ -516,3 +529,10 @@ const (
 	success = "success"
 	failure = "error"
 )
+
+// startWithToken starts a process that has the token from its environment.
+func startWithToken(t *testing.T, url string, args ...string) *exporter {
+	t.Helper()
+	args = append([]string{"--balena.api-url=" + url, "--web.listen-address=127.0.0.1:0", "--web.health-listen-address=127.0.0.1:0"}, args...)
+	return startCommand(t, func(c *exec.Cmd) { c.Env = append(c.Env, "BALENA_TOKEN="+token) }, args)
+}

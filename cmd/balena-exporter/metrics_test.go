@@ -21,7 +21,7 @@ import (
 func TestFirstAnswerIsThereWhileTheAPIHangs(t *testing.T) {
 	t.Parallel()
 	asked, release := make(chan bool, 10), make(chan bool)
-	sim := serveRecorded(t)
+	sim := serveAPI(t, small())
 	url, _ := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- true
 		select {
@@ -230,7 +230,7 @@ func TestRequestsOfARefresh(t *testing.T) {
 
 func TestScrapesCauseNoRequests(t *testing.T) {
 	t.Parallel()
-	sim := serveRecorded(t)
+	sim := serveAPI(t, small())
 	e := start(t, sim.url, "--balena.crawl-interval=1h", "--collector.service", "--collector.device-tags=site", "--collector.fleet-tags=site")
 	first := e.up(1)
 	before := sim.requests()

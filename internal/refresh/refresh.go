@@ -142,13 +142,16 @@ func (l *Loop) once(ctx context.Context) error {
 			previous = c.page
 		}
 		l.current.Store(&current{s, l.config.Render(s, previous)})
-		// What the refresh needed beside, and what it replaced, is not needed again for a minute.
-		debug.FreeOSMemory()
 	}
 	l.note(s, err)
 	took := time.Since(began)
 	l.config.Observe(s, err, took)
 	l.log(s, err, took)
+	if err == nil {
+		// What the refresh needed beside, and what it replaced, is not needed again for a minute. Last, since
+		// it takes its time, and a scrape meanwhile should find the new data and the new balena_up.
+		debug.FreeOSMemory()
+	}
 	return err
 }
 

@@ -449,6 +449,38 @@ func TestCancellation(t *testing.T) {
 	})
 }
 
+func TestStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+			s := now()
+			time.Sleep(time.Second)
+			if n == 2 {
+				return nil, badAnswer()
+			}
+			return s, nil
+		})
+		if got := tr.Status(); got != (Status{}) {
+			t.Errorf("before the first refresh: %+v", got)
+		}
+		tr.pass(2 * time.Second)
+		if got, want := tr.Status(), (Status{Up: true, LastSuccess: start}); got != want {
+			t.Errorf("after a success: %+v, want %+v", got, want)
+		}
+		tr.pass(64 * time.Second)
+		failed := start.Add(tr.starts[1] + time.Second)
+		want := Status{LastSuccess: start, LastError: "GET /v7/application: not JSON", LastErrorTime: failed}
+		if got := tr.Status(); got != want {
+			t.Errorf("after a failure: %+v, want %+v", got, want)
+		}
+		tr.pass(66 * time.Second)
+		want.Up, want.LastSuccess = true, start.Add(tr.starts[2])
+		if got := tr.Status(); got != want {
+			t.Errorf("after another success: %+v, want %+v", got, want)
+		}
+	})
+}
+
 // script is a loop whose refreshes end in the errors, one after the other, and then well. It runs until all
 // have, and returns the log.
 func script(t *testing.T, errs ...error) (logged string) {

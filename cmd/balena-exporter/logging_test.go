@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-kit/log/level"
+)
+
+// levels are those of a line, from the least.
+var levels = []string{"debug", "info", "warn", "error"}
+
+// Both loggers write the same kind of lines, whoever of them is asked.
+func TestBothLoggersWriteTheSameLines(t *testing.T) {
+	for least, name := range levels {
+		for _, format := range []string{"logfmt", "json"} {
+			t.Run(name+" "+format, func(t *testing.T) {
+				var out bytes.Buffer
+				logger, slogger := newLoggers(&out, name, format)
+				_ = level.Debug(logger).Log("msg", "from go-kit", "n", 1)
+				_ = level.Info(logger).Log("msg", "from go-kit", "n", 1)
+				_ = level.Warn(logger).Log("msg", "from go-kit", "n", 1)
+				_ = level.Error(logger).Log("msg", "from go-kit", "n", 1)
+				slogger.Debug("from slog", "n", 1)
+				slogger.Info("from slog", "n", 1)
+				slogger.Warn("from slog", "n", 1)
+				slogger.Error("from slog", "n", 1)
+
+				var want []string
+				for _, from := range []string{"from go-kit", "from slog"} {
+					for _, level := range levels[least:] {
+						want = append(want, level+" "+from)
+					}
+				}
+				var got []string
+				for line := range strings.Lines(out.String()) {
+					pairs := pairsOf(t, format, line)
+					if pairs["caller"] == "" || !strings.HasPrefix(pairs["caller"], "logging_test.go:") {
+						t.Errorf("the caller is %q, not this file: %s", pairs["caller"], line)
+					}
+					if pairs["n"] != "1" || len(pairs) != 5 {
+						t.Errorf("that is not what was logged: %s", line)
+					}
+					got = append(got, pairs["level"]+" "+pairs["msg"])
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			})
+		}
+	}
+}
+
+func TestSlogAttributesOfTypeTimeAreKept(t *testing.T) {
+	var out bytes.Buffer
+	_, slogger := newLoggers(&out, "info", "logfmt")
+	slogger.With("since", time.Unix(0, 0).UTC()).Info("hello", slog.Group("g", "a", 1))
+	if line := out.String(); !strings.Contains(line, `since="1970-01-01 00:00:00 +0000 UTC"`) || !strings.Contains(line, "g.a=1") {
+		t.Errorf("attributes are missing: %s", line)
+	}
+}
+
+var (
+	logfmtLine = regexp.MustCompile(`^ts=\S+ caller=\S+ level=\w+ msg=`)
+	logfmtPair = regexp.MustCompile(`(?:^| )([^\s="]+)=("(?:[^"\\]|\\.)*"|[^\s"]*)`)
+	tsFormat   = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
+)
+
+// pairsOf reads a line, which must have the four keys that every line has, each key once, and no other time.
+func pairsOf(t *testing.T, format, line string) map[string]string {
+	t.Helper()
+	pairs := map[string]string{}
+	add := func(key, value string) {
+		if _, twice := pairs[key]; twice {
+			t.Errorf("%s is there twice: %s", key, line)
+		}
+		pairs[key] = value
+	}
+	if format == "json" {
+		d := json.NewDecoder(strings.NewReader(line))
+		if _, err := d.Token(); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		for d.More() {
+			key, err := d.Token()
+			if err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			var value any
+			if err := d.Decode(&value); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			add(key.(string), fmt.Sprint(value))
+		}
+	} else {
+		if !logfmtLine.MatchString(line) {
+			t.Errorf("the line does not begin with ts, caller, level and msg: %s", line)
+		}
+		for _, pair := range logfmtPair.FindAllStringSubmatch(strings.TrimSpace(line), -1) {
+			add(pair[1], strings.Trim(pair[2], `"`))
+		}
+	}
+	for _, key := range []string{"ts", "caller", "level", "msg"} {
+		if pairs[key] == "" {
+			t.Errorf("there is no %s: %s", key, line)
+		}
+	}
+	if _, there := pairs["time"]; there {
+		t.Errorf("there is another time: %s", line)
+	}
+	if !tsFormat.MatchString(pairs["ts"]) {
+		t.Errorf("ts is %s, not UTC with milliseconds", pairs["ts"])
+	}
+	if !regexp.MustCompile(`^\w+\.go:\d+$`).MatchString(pairs["caller"]) || !slices.Contains(levels, pairs["level"]) {
+		t.Errorf("odd caller or level: %s", line)
+	}
+	return pairs
+}
+
+// All that an exporter logs in a life with a trouble is in this form, the toolkit's and net/http's lines too.
+func TestLogOfAnExporter(t *testing.T) {
+	t.Parallel()
+	for _, format := range []string{"logfmt", "json"} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			sim := serveAPI(t, small())
+			certificate := newAuthority(t).issue("127.0.0.1")
+			dir := t.TempDir()
+			certificate.write(t, dir)
+			config := write(t, dir, "web.yml", tlsConfig)
+			e := start(t, sim.url, "--log.level=debug", "--log.format="+format, "--web.config.file="+config, "--balena.crawl-interval=1")
+			// A scraper that does not know of TLS.
+			if a, err := get(e.client, e.url("/metrics"), nil); err == nil && a.status != 400 {
+				t.Errorf("plain HTTP is answered with %d", a.status)
+			}
+			refreshed := regexp.MustCompile(`msg"?[=:]"refreshed the data"`)
+			eventually(t, "refreshes are logged at level debug", func() bool { return refreshed.MatchString(e.stderr.String()) })
+			sim.down.Store(true)
+			eventually(t, "a trouble is logged", func() bool { return strings.Contains(e.stderr.String(), "cannot refresh the data") })
+			eventually(t, "the scraper is logged", func() bool { return strings.Contains(e.stderr.String(), "TLS handshake error") })
+			e.end()
+			callers := map[string]bool{}
+			for line := range strings.Lines(e.stderr.String()) {
+				caller, _, _ := strings.Cut(pairsOf(t, format, line)["caller"], ":")
+				callers[caller] = true
+			}
+			for _, want := range []string{"main.go", "refresh.go", "tls_config.go", "server.go"} {
+				if !callers[want] {
+					t.Errorf("no line of %s", want)
+				}
+			}
+			if e.stdout.String() != "" {
+				t.Errorf("something is logged to the standard output: %s", e.stdout)
+			}
+		})
+	}
+}
+
+func TestLevelErrorHidesTheRest(t *testing.T) {
+	t.Parallel()
+	sim := serveAPI(t, small())
+	sim.down.Store(true)
+	e := launch(t, sim.url, "--log.level=error")
+	eventually(t, "the trouble is logged", func() bool { return e.stderr.String() != "" })
+	e.end()
+	for line := range strings.Lines(e.stderr.String()) {
+		if pairsOf(t, "logfmt", line)["level"] != "error" {
+			t.Errorf("that is no error: %s", line)
+		}
+	}
+}

@@ -1,0 +1,455 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// An authority issues certificates.
+type authority struct {
+	t           *testing.T
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+	pem         string
+	issued      int64
+}
+
+// A pair is a certificate with its key, in PEM.
+type pair struct {
+	certificate, key string
+	serial           int64
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{t: t, key: newKey(t), issued: 1}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority of the tests"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.certificate, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	a.pem = encode("CERTIFICATE", der)
+	return a
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func encode(kind string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+// issue returns a certificate for an IP address, for servers and clients.
+func (a *authority) issue(ip string) pair {
+	a.t.Helper()
+	a.issued++
+	key := newKey(a.t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(a.issued), Subject: pkix.Name{CommonName: ip}, IPAddresses: []net.IP{net.ParseIP(ip)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return pair{encode("CERTIFICATE", der), encode("EC PRIVATE KEY", keyDER), a.issued}
+}
+
+// write puts the pair where tlsConfig expects it.
+func (p pair) write(t *testing.T, dir string) {
+	t.Helper()
+	write(t, dir, "tls.key", p.key)
+	write(t, dir, "tls.crt", p.certificate)
+}
+
+const (
+	tlsConfig = "tls_server_config: {cert_file: tls.crt, key_file: tls.key}\n"
+	// The passwords are s3cret-of-alice and s3cret-of-bob.
+	alice = "basic_auth_users: {alice: $2a$04$UeurUvIs60eiGeaarGOwlOieBjzrUW4quzBC9ZLdPinR8ITJRr7rm}\n"
+	bob   = "basic_auth_users: {bob: $2a$04$23nflaA4gIcw1b8uLtaFtOXAbCJZCx/.BNSwbzUDOzIx1HdixoMre}\n"
+)
+
+// client returns a client that trusts the authority, shows the pair if there is one, and makes a connection for each
+// request.
+func (a *authority) client(show *pair) *http.Client {
+	a.t.Helper()
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AddCert(a.certificate)
+	if show != nil {
+		certificate, err := tls.X509KeyPair([]byte(show.certificate), []byte(show.key))
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		config.Certificates = []tls.Certificate{certificate}
+	}
+	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true, ForceAttemptHTTP2: true}
+	a.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: patience}
+}
+
+// as makes a request that of a user.
+func as(user string) func(*http.Request) {
+	return func(r *http.Request) { r.SetBasicAuth(user, secret+"-of-"+user) }
+}
+
+// plainHealth checks that the health listener answers anybody, and tells nothing else.
+func (e *exporter) plainHealth() {
+	e.t.Helper()
+	for path, want := range map[string]int{healthyPath: 200, readyPath: 200, "/metrics": 404, "/": 404, "/debug/pprof/": 404} {
+		if a := e.get(e.health + path); a.status != want {
+			e.t.Errorf("%s of the health listener answers %d, want %d", path, a.status, want)
+		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	dir, ca := t.TempDir(), newAuthority(t)
+	first := ca.issue("127.0.0.1")
+	first.write(t, dir)
+	e := start(t, serveAPI(t, small()).url, "--web.config.file="+write(t, dir, "web.yml", tlsConfig))
+	url := "https://" + e.addresses[0]
+	serial := func() int64 {
+		connection, err := tls.Dial("tcp", e.addresses[0], ca.client(nil).Transport.(*http.Transport).TLSClientConfig)
+		if err != nil {
+			return 0 // a certificate and a key that do not belong together, while both change
+		}
+		defer func() { _ = connection.Close() }()
+		return connection.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	}
+	if got := serial(); got != first.serial {
+		t.Errorf("certificate %d is served, want %d", got, first.serial)
+	}
+	for _, path := range []string{"/metrics", "/", healthyPath} {
+		if a, err := get(ca.client(nil), url+path, nil); err != nil || a.status != http.StatusOK {
+			t.Errorf("%s: %v %v", path, a.status, err)
+		}
+	}
+	if a, err := get(e.client, e.url("/metrics"), nil); err == nil && a.status == http.StatusOK {
+		t.Error("plain HTTP is answered")
+	}
+	e.plainHealth()
+
+	second := ca.issue("127.0.0.1")
+	second.write(t, dir)
+	eventually(t, "the new certificate is served", func() bool { return serial() == second.serial })
+	e.plainHealth()
+}
+
+func TestBasicAuth(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	e := start(t, serveAPI(t, small()).url, "--web.config.file="+write(t, dir, "web.yml", alice), "--web.enable-pprof")
+	statuses := func(user string) string {
+		var prepare func(*http.Request)
+		if user != "" {
+			prepare = as(user)
+		}
+		var got []string
+		for _, path := range []string{"/metrics", "/", healthyPath, "/debug/pprof/cmdline"} {
+			a, err := get(e.client, e.url(path), prepare)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(a.body, secret) {
+				t.Errorf("%s tells a secret", path)
+			}
+			got = append(got, fmt.Sprint(a.status))
+		}
+		return strings.Join(got, " ")
+	}
+	const let, not = "200 200 200 200", "401 401 401 401"
+	for user, want := range map[string]string{"alice": let, "bob": not, "": not} {
+		if got := statuses(user); got != want {
+			t.Errorf("%q gets %s, want %s", user, got, want)
+		}
+	}
+	e.plainHealth()
+	write(t, dir, "web.yml", bob)
+	for user, want := range map[string]string{"alice": not, "bob": let, "": not} {
+		if got := statuses(user); got != want {
+			t.Errorf("after the change %q gets %s, want %s", user, got, want)
+		}
+	}
+	e.plainHealth()
+}
+
+func TestClientCertificates(t *testing.T) {
+	t.Parallel()
+	dir, ca, stranger := t.TempDir(), newAuthority(t), newAuthority(t)
+	ca.issue("127.0.0.1").write(t, dir)
+	write(t, dir, "ca.crt", ca.pem)
+	e := start(t, serveAPI(t, small()).url, "--web.config.file="+write(t, dir, "web.yml",
+		"tls_server_config: {cert_file: tls.crt, key_file: tls.key, client_ca_file: ca.crt, client_auth_type: RequireAndVerifyClientCert}\n"+alice))
+	url := "https://" + e.addresses[0] + "/metrics"
+	mine, other := ca.issue("127.0.0.1"), stranger.issue("127.0.0.1")
+	if a, err := get(ca.client(&mine), url, as("alice")); err != nil || a.status != http.StatusOK {
+		t.Errorf("with a certificate and a password: %d, %v", a.status, err)
+	}
+	if a, err := get(ca.client(&mine), url, nil); err != nil || a.status != http.StatusUnauthorized {
+		t.Errorf("without a password: %d, %v", a.status, err)
+	}
+	for name, show := range map[string]*pair{"without a certificate": nil, "with a stranger's": &other} {
+		if a, err := get(ca.client(show), url, as("alice")); err == nil {
+			t.Errorf("%s: %d", name, a.status)
+		}
+	}
+	e.plainHealth()
+}
+
+func TestSeveralAddresses(t *testing.T) {
+	t.Parallel()
+	dir, ca := t.TempDir(), newAuthority(t)
+	ca.issue("127.0.0.1").write(t, dir)
+	e := start(t, serveAPI(t, small()).url, "--web.listen-address=127.0.0.1:0", "--web.listen-address=127.0.0.1:0",
+		"--web.config.file="+write(t, dir, "web.yml", tlsConfig+alice))
+	if len(e.addresses) != 2 {
+		t.Fatalf("the exporter listens on %q", e.addresses)
+	}
+	for _, address := range e.addresses {
+		if a, err := get(ca.client(nil), "https://"+address+"/metrics", as("alice")); err != nil || a.status != http.StatusOK {
+			t.Errorf("%s: %d, %v", address, a.status, err)
+		}
+	}
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	url := serveAPI(t, small()).url
+	const landing, metrics = `<html lang="en">`, "# HELP"
+	type pages map[string]string // what a path begins with; nothing means that there is nothing
+	for _, test := range []struct {
+		name string
+		args []string
+		want pages
+	}{
+		{"as it comes", nil, pages{
+			"/": landing, "/metrics": metrics, healthyPath: "OK", readyPath: "OK",
+			"/unknown": "", "/metrics/": "", "/debug/pprof/": "", "/debug/pprof/cmdline": "", "/debug/pprof/heap": "",
+		}},
+		{"with profiles", []string{"--web.enable-pprof"}, pages{
+			"/": landing, "/metrics": metrics, "/debug/pprof/": "<html>", "/debug/pprof/cmdline": "", "/debug/pprof/goroutine?debug=1": "goroutine profile",
+		}},
+		{"with another path", []string{"--web.telemetry-path=/fleet/metrics"}, pages{"/": landing, "/fleet/metrics": metrics, "/metrics": "", healthyPath: "OK"}},
+		{"with the shortest path", []string{"--web.telemetry-path=/"}, pages{"/": metrics, healthyPath: "OK"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			e := start(t, url, test.args...)
+			for path, want := range test.want {
+				a := e.get(e.url(path))
+				there := want != "" || strings.Contains(path, "cmdline") && len(test.args) > 0
+				if there != (a.status == http.StatusOK) || !there && a.status != http.StatusNotFound {
+					t.Errorf("%s answers %d", path, a.status)
+				}
+				if there && !strings.HasPrefix(strings.TrimSpace(a.body), want) {
+					t.Errorf("%s is %.100q, want %q", path, a.body, want)
+				}
+				if want == landing {
+					for _, link := range []string{"balena-exporter", strings.TrimPrefix(pathOf(test.args), "/"), "-/healthy", "-/ready"} {
+						if !strings.Contains(a.body, link) {
+							t.Errorf("the landing page does not link %s", link)
+						}
+					}
+					if profiles := strings.Contains(a.body, "debug/pprof"); profiles != (len(test.args) > 0 && test.args[0] == "--web.enable-pprof") {
+						t.Errorf("the landing page links profiles: %v", profiles)
+					}
+				}
+			}
+			e.plainHealth()
+		})
+	}
+}
+
+func pathOf(args []string) string {
+	for _, arg := range args {
+		if path, ok := strings.CutPrefix(arg, "--web.telemetry-path="); ok {
+			return path
+		}
+	}
+	return "/metrics"
+}
+
+func TestExporterMetricsCanBeLeftOut(t *testing.T) {
+	t.Parallel()
+	url := serveAPI(t, small()).url
+	for arg, want := range map[string]bool{"--no-web.disable-exporter-metrics": true, "--web.disable-exporter-metrics": false} {
+		e := start(t, url, arg)
+		f := e.up(1)
+		got := map[string]bool{}
+		for name := range f {
+			prefix, _, _ := strings.Cut(name, "_")
+			got[prefix] = true
+		}
+		for _, prefix := range []string{"go", "process", "promhttp"} {
+			if got[prefix] != want {
+				t.Errorf("%s: metrics %s_* are there: %v, want %v", arg, prefix, got[prefix], want)
+			}
+		}
+		if !f.has("balena_exporter_build_info") || !f.has("balena_exporter_refreshes_total") || !f.has("balena_fleet_info") {
+			t.Errorf("%s: the exporter's own metrics are gone", arg)
+		}
+	}
+}
+
+// A health listener is not wanted by everybody.
+func TestNoHealthListener(t *testing.T) {
+	t.Parallel()
+	e := start(t, serveAPI(t, small()).url, "--web.health-listen-address=")
+	if a := e.get(e.url(readyPath)); a.status != http.StatusOK {
+		t.Errorf("%s answers %d", readyPath, a.status)
+	}
+	e.tells(0, "health endpoints listen")
+}
+
+// A stuck scrape is one of which the beginning has arrived, and which has more to send than fits between the two ends.
+type stuckScrape struct {
+	*http.Response
+	t          *testing.T
+	connection *net.TCPConn
+}
+
+// serveLarge serves an account whose scrape is larger than what all buffers between an exporter and a scraper hold:
+// those of Linux grow to 4 MB for the one and 6 MB for the other, unless that asks for less, as it does here. Few
+// devices with long names do it at the least expense.
+func serveLarge(t *testing.T) *api {
+	t.Helper()
+	sim := serveAPI(t, simulator.Config{Devices: longNames, Fleets: 1, Seed: 1})
+	sim.Update(func(st *simulator.State) {
+		for _, device := range st.Devices.All() {
+			device.Name = strings.Repeat("long ", 4000)
+		}
+	})
+	return sim
+}
+
+const longNames = 320
+
+// stick begins a scrape and reads nothing but the header.
+func (e *exporter) stick() *stuckScrape {
+	e.t.Helper()
+	s := &stuckScrape{t: e.t}
+	transport := &http.Transport{DisableCompression: true, DisableKeepAlives: true, Dial: func(network, address string) (net.Conn, error) {
+		connection, err := net.Dial(network, address)
+		if err == nil {
+			s.connection = connection.(*net.TCPConn)
+			err = s.connection.SetReadBuffer(16 << 10)
+		}
+		return connection, err
+	}}
+	response, err := (&http.Client{Transport: transport}).Get(e.url("/metrics"))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	s.Response = response
+	e.t.Cleanup(func() { _ = response.Body.Close() })
+	if least := int64(6 << 20); response.ContentLength < least {
+		e.t.Fatalf("a scrape of %d bytes does not stick", response.ContentLength)
+	}
+	return s
+}
+
+// finish reads the rest and checks that it is all there.
+func (s *stuckScrape) finish() {
+	s.t.Helper()
+	if err := s.connection.SetReadBuffer(1 << 20); err != nil { // enough of the small steps
+		s.t.Fatal(err)
+	}
+	var body bytes.Buffer
+	n, err := body.ReadFrom(s.Body)
+	if err != nil || n != s.ContentLength {
+		s.t.Errorf("got %d of %d bytes: %v", n, s.ContentLength, err)
+	}
+	_ = s.Body.Close()
+	if !strings.HasSuffix(body.String(), "\n") || strings.Count(body.String(), "\nbalena_device_info{") != longNames {
+		s.t.Errorf("the scrape is not complete")
+	}
+	if up, _ := valueIn(body.String(), "balena_up"); up != 1 {
+		s.t.Error("the scrape is not complete: no balena_up")
+	}
+}
+
+func TestTooManyScrapes(t *testing.T) {
+	t.Parallel()
+	e := start(t, serveLarge(t).url, "--web.max-requests=1")
+	e.sample("balena_up", func(v float64) bool { return v == 1 })
+	stuck := e.stick()
+	if a := e.get(e.url("/metrics")); a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "(1)") {
+		t.Errorf("a second scrape is answered with %d %.100s", a.status, a.body)
+	}
+	if a := e.get(e.url(healthyPath)); a.status != http.StatusOK {
+		t.Errorf("health is answered with %d", a.status)
+	}
+	stuck.finish()
+	eventually(t, "there is room again", func() bool { return e.get(e.url("/metrics")).status == http.StatusOK })
+}
+
+// systemd hands over sockets that listen already.
+func TestSystemdSockets(t *testing.T) {
+	t.Parallel()
+	var addresses []string
+	var files []*os.File
+	for range 2 {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := listener.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = file.Close() }()
+		_ = listener.Close() // the file is another descriptor of the same socket
+		addresses, files = append(addresses, listener.Addr().String()), append(files, file)
+	}
+	url := serveAPI(t, small()).url
+	args := append(defaults(t, url, nil), "--web.systemd-socket")
+	e := startCommand(t, func(c *exec.Cmd) {
+		// The variable must be the number of the process, which only the process knows in time.
+		c.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, c.Path}, c.Args[1:]...)
+		c.Path = "/bin/sh"
+		c.Env = append(c.Env, "LISTEN_FDS=2")
+		c.ExtraFiles = files
+	}, args)
+	for _, address := range addresses {
+		if a := e.get("http://" + address + "/metrics"); a.status != http.StatusOK {
+			t.Errorf("%s answers %d", address, a.status)
+		}
+	}
+	e.plainHealth()
+}
