@@ -127,15 +127,20 @@ func hostileFleets(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	addHostile(sim)
+	api := httptest.NewServer(sim)
+	t.Cleanup(api.Close)
+	return api.URL
+}
+
+// addHostile adds a fleet and a device by each of the names.
+func addHostile(sim *simulator.Simulator) {
 	sim.Update(func(state *simulator.State) {
 		for i, name := range names {
 			fleet := state.AddFleet(simulator.Fleet{AppName: name.called, Slug: fmt.Sprint("acme/", i)})
 			state.AddDevice(simulator.Device{FleetID: fleet.ID, Name: name.called})
 		}
 	})
-	api := httptest.NewServer(sim)
-	t.Cleanup(api.Close)
-	return api.URL
 }
 
 // token opens the simulated API.
