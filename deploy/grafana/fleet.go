@@ -26,7 +26,7 @@ func deviceColumns(columns ...column) []column {
 	return append([]column{
 		{field: "device_name", title: "Device", links: []options{link("Open the device", toDevice)}},
 		{field: "uuid", title: "UUID", links: []options{link("Open the device", toDevice), link(balenaLink, toBalena)}, width: 110},
-	}, append(columns, column{field: "fleet", title: "Fleet", hidden: true})...)
+	}, columns...)
 }
 
 func fleetDashboard() *Dashboard {

@@ -229,7 +229,7 @@ func balenaVariable() *Variable {
 const (
 	keepContext = "?${datasource:queryparam}&${__url_time_range}"
 	toFleet     = "/d/balena-fleet" + keepContext + "&var-fleet=${__data.fields.fleet:percentencode}"
-	toDevice    = "/d/balena-device" + keepContext + "&var-fleet=${__data.fields.fleet:percentencode}&var-device=${__data.fields.uuid:percentencode}"
+	toDevice    = "/d/balena-device" + keepContext + "&var-fleet=${fleet:percentencode}&var-device=${__data.fields.uuid:percentencode}"
 	toBalena    = "${balena}/devices/${__data.fields.uuid:percentencode}/summary"
 )
 
@@ -347,8 +347,6 @@ type column struct {
 	colors []step
 	// gauge shows the value as a bar as well; it is a ratio then.
 	gauge bool
-	// hidden keeps the column out of sight, but there for the links of others.
-	hidden bool
 }
 
 // value names the value of a query in the answer: a single one, or one of several.
@@ -379,9 +377,6 @@ func table(title, description, sortBy string, descending bool, columns []column,
 		}
 		if c.width != 0 {
 			set("custom.width", c.width)
-		}
-		if c.hidden {
-			set("custom.hidden", true)
 		}
 		if c.links != nil {
 			set("links", c.links)
