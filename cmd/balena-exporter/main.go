@@ -132,13 +132,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return serve(ctx, c, handler, loop.Run, logger, slogger)
 }
 
-// limitMemory tells the runtime what the container may use, unless GOMEMLIMIT is set.
+// limitMemory tells the runtime what the container may use, unless GOMEMLIMIT is set or nothing limits it.
 func limitMemory(logger log.Logger) {
-	switch limit, err := memlimit.Set(memlimit.WithRatio(memoryShare), memlimit.WithProvider(memlimit.FromCgroup)); {
-	case err == nil && limit < math.MaxInt64: // which means that there is none
-		_ = level.Info(logger).Log("msg", "the memory limit of the container holds", "GOMEMLIMIT", limit)
-	case err != nil && !errors.Is(err, memlimit.ErrNoCgroup) && !errors.Is(err, memlimit.ErrCgroupsNotSupported):
-		_ = level.Debug(logger).Log("msg", "cannot read the memory limit of the container", "err", err)
+	limit, err := memlimit.Set(memlimit.WithRatio(memoryShare), memlimit.WithProvider(memlimit.FromCgroup))
+	if err == nil && limit > 0 && limit < math.MaxInt64 {
+		_ = level.Info(logger).Log("msg", "keeping below the memory limit of the container", "GOMEMLIMIT", limit)
 	}
 }
 
