@@ -66,16 +66,16 @@ type alert struct {
 }
 
 func ofJob(more ...string) map[string]string {
-	return labels(append(more, "job", "balena-exporter")...)
+	return of(append(more, "job", "balena-exporter")...)
 }
 
 func ofFleet(problem string, more ...string) map[string]string {
-	return labels(append(more, "fleet", "acme/pumps", "problem", problem)...)
+	return of(append(more, "fleet", "acme/pumps", "problem", problem)...)
 }
 
 func ofDevice(problem string) map[string]string { return ofFleet(problem, "uuid", "c0ffee") }
 
-func labels(pairs ...string) map[string]string {
+func of(pairs ...string) map[string]string {
 	m := map[string]string{}
 	for i := 0; i < len(pairs); i += 2 {
 		m[pairs[i]] = pairs[i+1]
@@ -169,7 +169,7 @@ var alerts = []alert{
 		after:       5, kept: true,
 	},
 	{
-		name: "BalenaFleetGone", severity: "warning", labels: labels("fleet", "acme/pumps"),
+		name: "BalenaFleetGone", severity: "warning", labels: of("fleet", "acme/pumps"),
 		summary:     "The fleet acme/pumps is gone.",
 		description: "It was deleted or renamed, or the exporter may not read it any more or is told to leave it out. This alert ends a day after the fleet was last seen.",
 		bad: state{
