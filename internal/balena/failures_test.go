@@ -903,3 +903,59 @@ func TestProblemsHaveNames(t *testing.T) {
 		}
 	}
 }
+
+// The port that a scheme has anyway may be written or not, and the case of a host's name does not matter.
+func TestRedirectsToTheSameHostInOtherWords(t *testing.T) {
+	for from, targets := range map[string]map[string]bool{
+		"https://balena.test":      {"https://balena.test:443": true, "https://BALENA.test": true, "https://balena.test:8443": false, "https://api.balena.test": false},
+		"http://balena.test:80":    {"http://balena.test": true, "https://balena.test": true, "http://balena.test:443": false},
+		"https://balena.test:8443": {"https://balena.test": false, "http://balena.test:8443": false},
+	} {
+		for to, followed := range targets {
+			t.Run(from+" to "+to, func(t *testing.T) {
+				sent := 0
+				client := newClient(t, from)
+				client.SetTransport(transport(func(r *http.Request) (*http.Response, error) {
+					sent++
+					answer := &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(`{"d":[]}`)), Request: r}
+					if sent == 1 {
+						answer.StatusCode, answer.Header = http.StatusMovedPermanently, http.Header{"Location": {to + r.URL.RequestURI()}}
+					}
+					return answer, nil
+				}))
+				_, err := client.Fetch(context.Background())
+				if (err == nil) != followed || (sent > 1) != followed {
+					t.Errorf("%d requests, error %v; want the redirect to be followed: %t", sent, err, followed)
+				}
+			})
+		}
+	}
+}
+
+// However many different words an account has, every device keeps its own.
+func TestManyWords(t *testing.T) {
+	const n = 25_000
+	var devices strings.Builder
+	for i := 1; i <= n; i++ {
+		fmt.Fprintf(&devices, `,{"id":%d,"uuid":"u%d","belongs_to__application":{"__id":7},"os_version":"balenaOS %d"}`, i, i, i)
+	}
+	client := newClient(t, "http://balena.test", fewer, pagesOf(n))
+	client.SetTransport(roundTrip(func(r *http.Request) string {
+		switch {
+		case r.URL.Path == "/v7/application" && strings.Contains(r.URL.RawQuery, "owns__device"):
+			return fmt.Sprintf(`{"d":[{"id":7,"slug":"a/b","is_of__class":"fleet","owns__device":%d}]}`, n)
+		case r.URL.Path == "/v7/device":
+			return `{"d":[` + devices.String()[1:] + `]}`
+		}
+		return `{"d":[]}`
+	}))
+	s := fetchWithParts(t, client)
+	if len(s.Devices) != n {
+		t.Fatalf("read %d devices, want %d", len(s.Devices), n)
+	}
+	for i := range s.Devices {
+		if d := &s.Devices[i]; d.OSVersion != fmt.Sprintf("balenaOS %d", d.ID) {
+			t.Fatalf("device %d runs %q", d.ID, d.OSVersion)
+		}
+	}
+}

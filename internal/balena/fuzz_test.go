@@ -15,11 +15,16 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// roundTrip makes a transport of a function.
-type roundTrip func(*http.Request) string
+// transport makes a transport of a function.
+type transport func(*http.Request) (*http.Response, error)
 
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(f(r))), Request: r}, nil
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// roundTrip answers every request with status 200 and the body that body returns.
+func roundTrip(body func(*http.Request) string) http.RoundTripper {
+	return transport(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(body(r))), Request: r}, nil
+	})
 }
 
 // Whatever a server answers, a refresh is an error that says what was asked, or a snapshot that keeps its
