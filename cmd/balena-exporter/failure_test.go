@@ -61,7 +61,7 @@ func TestAPIDown(t *testing.T) {
 	if n := len(f["balena_fleet_info"].GetMetric()); n != 2 || f.value("balena_up") != 0 {
 		t.Error("the last data are not served, or balena_up does not tell that they are the last")
 	}
-	e.tells(2, "level=error", troubleLine)
+	e.tells(2, "level=error", troubleLine, "GET /v7/application") // and another where it struck in the middle of a refresh
 
 	// And back once more.
 	sim.down.Store(false)
@@ -69,7 +69,7 @@ func TestAPIDown(t *testing.T) {
 	e.refreshes(2, success)
 	e.tells(1, "level=info", firstLine)
 	e.tells(1, "level=info", againLine, "failed_for=")
-	e.tells(2, "level=error")
+	e.tells(2, "level=error", "GET /v7/application")
 }
 
 func TestTokenIsReadAgain(t *testing.T) {
@@ -121,7 +121,7 @@ func TestSlowAPI(t *testing.T) {
 	sim := serveAPI(t, small())
 	e := start(t, sim.url, eachSecond, "--balena.timeout=1s", "--balena.max-staleness=1h")
 	e.up(1)
-	sim.SetFaults(simulator.Faults{{Latency: simulator.Duration{Duration: time.Hour}}})
+	sim.SetFaults(simulator.Faults{{Resource: "application", Latency: simulator.Duration{Duration: time.Hour}}})
 	f := e.up(0)
 	if !f.has("balena_fleet_info") || f.value("balena_api_requests_total", "resource", "application", "code", "error") == 0 {
 		t.Error("the data are gone, or the request that got no answer is not counted")
