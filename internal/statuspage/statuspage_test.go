@@ -200,6 +200,43 @@ func TestArchivedFleetsComeLast(t *testing.T) {
 	}
 }
 
+func TestNothingToList(t *testing.T) {
+	for path, want := range map[string]string{
+		"/fleets":            "The token may see no fleet, or none is chosen.",
+		"/fleets/zeta/kiosk": "The fleet has no devices.",
+	} {
+		s := twoFleets()
+		if path == "/fleets" {
+			s.Fleets, s.Devices = nil, nil
+		}
+		root := getPage(t, options(s, good), path)
+		if tables := find(root, "table"); len(tables) > 0 || !strings.Contains(text(root), want) {
+			t.Errorf("%s: %d tables, and the text %q", path, len(tables), text(find(root, "main")[0]))
+		}
+	}
+}
+
+func TestReleasesByTheBestNameThereIs(t *testing.T) {
+	for want, r := range map[string]balena.Release{
+		"1.2.0+rev1":        {Commit: "0123456789abcdef", Version: "1.2.0+rev1"},
+		"0123456":           {Commit: "0123456789abcdef"},
+		"release 1":         {}, // deleted, or somebody else's
+		"abc should be abc": {Commit: "abc"},
+	} {
+		s := &balena.Snapshot{
+			Time: at, Fleets: []balena.Fleet{{ID: 1, Slug: "a/b", Name: "b"}},
+			Devices:  []balena.Device{{ID: 1, UUID: "c0ffee", RunningRelease: 1, TargetRelease: 1}},
+			Releases: map[int64]balena.Release{1: r, 2: r},
+		}
+		if strings.Contains(want, "should be") {
+			s.Devices[0].TargetRelease = 2 // two builds of one commit
+		}
+		if got := rows(getPage(t, options(s, good), "/fleets/a/b"))[1][3]; got != want {
+			t.Errorf("release %+v appears as %q, want %q", r, got, want)
+		}
+	}
+}
+
 func TestFleetPage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		root := getPage(t, options(twoFleets(), good), "/fleets/acme/green")

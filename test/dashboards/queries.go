@@ -4,12 +4,11 @@ package dashboards
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/balena-exporter/balena-exporter/deploy/grafana"
 )
 
 // Panel is a panel with queries, or a variable of a dashboard.
@@ -49,24 +48,17 @@ var (
 	valueColumn = regexp.MustCompile(`^Value( #[A-Z])?$`)
 )
 
-// Read reads the dashboards in a directory.
-func Read(directory string) ([]Panel, error) {
-	files, err := filepath.Glob(filepath.Join(directory, "*.json"))
-	if err != nil {
-		return nil, err
-	}
-	if len(files) == 0 {
-		return nil, errors.New(directory + " has no dashboards")
-	}
+// Panels returns the panels of all dashboards, as they are in the JSON.
+func Panels() ([]Panel, error) {
 	var panels []Panel
-	for _, file := range files {
-		data, err := os.ReadFile(file)
+	for _, d := range grafana.All() {
+		data, err := d.JSON()
 		if err != nil {
 			return nil, err
 		}
 		of, err := read(data)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+			return nil, fmt.Errorf("dashboard %s: %w", d.UID, err)
 		}
 		panels = append(panels, of...)
 	}
