@@ -12,6 +12,9 @@ var (
 	RetryAfter = retryAfter
 )
 
+// IdleTimeout is how long the client keeps an idle connection.
+const IdleTimeout = idleTimeout
+
 // ParseInstant reads a date as it stands in an answer, quotes included.
 func ParseInstant(v jsontext.Value) (Instant, error) { return new(decoder).instant(v) }
 

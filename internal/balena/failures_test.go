@@ -248,11 +248,19 @@ func TestStrangeAnswers(t *testing.T) {
 		"a gzip body cut off although the transfer is complete": {
 			zipped(200, whole[:len(whole)-20]), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF",
 		},
-		"a gzip header cut off":       {zipped(200, whole[:5]), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
-		"a wrong checksum":            {zipped(200, corrupt), balena.BadAnswer, 200, fleet + "gzip: invalid checksum"},
-		"a small body that grows":     {zipped(200, huge), balena.BadAnswer, 200, fleet + "the answer is larger than 1 MiB"},
-		"an error compressed":         {zipped(503, gzipped(t, []byte(`"Not now"`))), balena.Unavailable, 503, fleet + `answered 503: "Not now"`},
-		"an empty error compressed":   {zipped(500, nil), balena.Unavailable, 500, fleet + "answered 500: an empty body"},
+		"a gzip header cut off":     {zipped(200, whole[:5]), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
+		"a wrong checksum":          {zipped(200, corrupt), balena.BadAnswer, 200, fleet + "gzip: invalid checksum"},
+		"a small body that grows":   {zipped(200, huge), balena.BadAnswer, 200, fleet + "the answer is larger than 1 MiB"},
+		"an error compressed":       {zipped(503, gzipped(t, []byte(`"Not now"`))), balena.Unavailable, 503, fleet + `answered 503: "Not now"`},
+		"an empty error compressed": {zipped(500, nil), balena.Unavailable, 500, fleet + "answered 500: an empty body"},
+		"an empty error that was to be longer": {
+			func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Length", "10")
+				w.WriteHeader(http.StatusInternalServerError)
+				http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			}, balena.Unavailable, 500, fleet + "answered 500",
+		},
 		"an error that is not gzip":   {zipped(500, []byte("oh no, not again")), balena.Unavailable, 500, fleet + "answered 500"},
 		"a redirect to nowhere":       {body(302, ""), balena.BadAnswer, 302, fleet + "answered 302"},
 		"a connection that is closed": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, balena.Unavailable, 0, fleet + "the connection was closed in the middle of the answer"},

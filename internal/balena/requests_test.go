@@ -393,6 +393,13 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 }
 
+// A client that keeps an idle connection as long as the server meets a reset now and then.
+func TestIdleConnectionsAreGivenUpFirst(t *testing.T) {
+	if balena.IdleTimeout >= simulator.IdleTimeout {
+		t.Errorf("the client keeps idle connections for %s, the server for %s", balena.IdleTimeout, simulator.IdleTimeout)
+	}
+}
+
 // Everything that was sent is told of: the resource, the status, the bytes as transferred.
 func TestExchanges(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
