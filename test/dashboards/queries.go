@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
-	"strings"
 
 	"github.com/balena-exporter/balena-exporter/deploy/grafana"
 )
@@ -125,4 +124,4 @@ func read(data []byte) ([]Panel, error) {
 }
 
 // String names the panel.
-func (p *Panel) String() string { return strings.Join([]string{p.Dashboard, p.Title}, ", ") }
+func (p *Panel) String() string { return p.Dashboard + ", " + p.Title }
