@@ -216,7 +216,7 @@ func TestQueriesNameWhatExists(t *testing.T) {
 					t.Errorf("%s: there is no metric %s", place, selector.Name)
 				}
 				for _, matcher := range selector.LabelMatchers {
-					if matcher.Name != labels.MetricName && known != nil && !slices.Contains(known, matcher.Name) {
+					if matcher.Name != model.MetricNameLabel && known != nil && !slices.Contains(known, matcher.Name) {
 						t.Errorf("%s: %s has no label %s", place, selector.Name, matcher.Name)
 					}
 				}
@@ -231,12 +231,12 @@ func TestQueriesNameWhatExists(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				known, ok := exists[metric.Get(labels.MetricName)]
+				known, ok := exists[metric.Get(model.MetricNameLabel)]
 				if !ok {
 					t.Errorf("the test of %s: there is no metric %s", a.name, metric)
 				}
 				metric.Range(func(l labels.Label) {
-					if l.Name != labels.MetricName && !slices.Contains(known, l.Name) {
+					if l.Name != model.MetricNameLabel && !slices.Contains(known, l.Name) {
 						t.Errorf("the test of %s: %s has no label %s", a.name, metric, l.Name)
 					}
 				})
