@@ -16,7 +16,7 @@ import (
 var (
 	upFamily = Description{
 		Name: "balena_up", Type: "gauge",
-		Help: "Whether the last refresh of the data succeeded (1) or failed (0); 0 until the first one is done.",
+		Help: "Whether the last refresh of the data succeeded (1) or failed (0); 0 as well until the first one is done, and when the data have become too old to be served.",
 	}
 	lastSuccessFamily = Description{
 		Name: "balena_exporter_last_refresh_success_timestamp_seconds", Type: "gauge",
@@ -84,8 +84,9 @@ var (
 
 // Metrics counts what the exporter does. It is a [prometheus.Collector].
 type Metrics struct {
-	tokenExpiry func() time.Time
-	last        atomic.Pointer[lastRefresh]
+	tokenExpiry  func() time.Time
+	maxStaleness time.Duration
+	last         atomic.Pointer[lastRefresh]
 
 	refreshDuration prometheus.Histogram
 	refreshes       *prometheus.CounterVec
@@ -103,13 +104,14 @@ type lastRefresh struct {
 }
 
 // NewMetrics returns metrics at zero. tokenExpiry returns when the token in use expires, zero for never or
-// unknown.
-func NewMetrics(tokenExpiry func() time.Time) *Metrics {
+// unknown; data older than maxStaleness are not served.
+func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metrics {
 	counter := func(d Description) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: d.Name, Help: d.Help}, d.Labels)
 	}
 	m := &Metrics{
-		tokenExpiry: tokenExpiry,
+		tokenExpiry:  tokenExpiry,
+		maxStaleness: maxStaleness,
 		refreshDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: refreshDurationFamily.Name, Help: refreshDurationFamily.Help, Buckets: refreshBuckets,
 		}),
@@ -189,7 +191,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), prometheus.GaugeValue, value, labels...)
 	}
 	last := m.last.Load()
-	send(upFamily, boolean(last.up))
+	// A refresh may hang for longer than the data before it may be served.
+	send(upFamily, boolean(last.up && time.Since(last.fetched) <= m.maxStaleness))
 	if !last.fetched.IsZero() {
 		send(lastSuccessFamily, Instant(last.fetched.UnixMilli()).Seconds())
 	}

@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	// The API's side: what is known of it, and how it went.
 	var client *balena.Client
-	metrics := collector.NewMetrics(func() time.Time { return client.TokenExpiry() })
+	metrics := collector.NewMetrics(func() time.Time { return client.TokenExpiry() }, c.maxStaleness)
 	c.client.Observe = metrics.ObserveExchange
 	if client, err = balena.NewClient(c.client); err != nil {
 		return fmt.Errorf("--balena.ca-file: %w", err)

@@ -59,7 +59,7 @@ const (
 	token  = secret + "-token"
 
 	// patience is how long to wait for what takes milliseconds, or a second or two, on an idle machine.
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 )
 
 // eventually waits for a condition.

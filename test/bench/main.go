@@ -322,7 +322,7 @@ type usage struct {
 func serveScrapes(api string) {
 	s := fetch(newClient(api))
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector.NewMetrics(func() time.Time { return time.Time{} }),
+	registry.MustRegister(collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	fleets := collector.New(func() *collector.Snapshot { return s }, collector.DefaultOptions())
 	b := exposition.NewBuilder(fleets.Families(), nil)

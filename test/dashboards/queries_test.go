@@ -2,6 +2,7 @@ package dashboards
 
 import (
 	"maps"
+	"math"
 	"net/http/httptest"
 	"net/url"
 	"slices"
@@ -65,7 +66,7 @@ func simulate(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	metrics := collector.NewMetrics(func() time.Time { return w.begin.Add(7 * 24 * time.Hour) }, 24*time.Hour)
+	metrics := collector.NewMetrics(func() time.Time { return w.begin.Add(7 * 24 * time.Hour) }, math.MaxInt64)
 	client, err := balena.NewClient(balena.Config{
 		URL: address, Token: balena.StaticToken("token"), Timeout: time.Minute, PageSize: 1000, Now: now, Observe: metrics.ObserveExchange,
 		Options: balena.Options{Devices: true, Releases: true, Services: true, Keys: true, ArchivedFleets: true, SlowInterval: interval, Keep: time.Hour},
