@@ -85,7 +85,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		include     = app.Flag("balena.fleet-include", "Regular expression of the slugs of the fleets to export, anchored at both ends.").String()
 		exclude     = app.Flag("balena.fleet-exclude", "Regular expression of the slugs of the fleets not to export, anchored at both ends.").String()
 		archived    = app.Flag("balena.archived-fleets", "Export archived fleets, too.").Default("true").Bool()
-		shard       = app.Flag("shard", "Part of the devices to export, as INDEX/COUNT with INDEX from 0: several exporters divide an account by the beginning of devices' uuids.").Default("0/1").String()
+		shard       = app.Flag("shard", "Part of the fleets to export, as INDEX/COUNT with INDEX from 0, for several exporters that divide an account.").Default("0/1").String()
 		allowHTTP   = app.Flag("balena.allow-http", "Send the token over plain HTTP to a host other than this one.").Bool()
 		thresholds  = app.Flag("collector.fleet.disconnected-thresholds", "Times in seconds for balena_fleet_devices_disconnected_longer_than, separated by commas.").Default("3600,86400,604800,2592000").String()
 		deviceNames = app.Flag("collector.device.name", "Export the names of devices.").Default("true").Bool()

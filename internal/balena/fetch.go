@@ -5,12 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net/http"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -21,7 +17,7 @@ const (
 	// releasesPerRequest and maxFleetsInFilter keep URLs far below the 16 KB that the server takes. Of
 	// more chosen fleets than that, all accessible devices are read and sorted out here.
 	releasesPerRequest = 200
-	maxFleetsInFilter  = 800
+	maxFleetsInFilter  = 1200
 )
 
 // null is a number that the API does not tell.
@@ -137,13 +133,6 @@ func (f *fetch) askForFleets(ctx context.Context) error {
 		filter += " and is_archived eq false"
 	}
 	fields := wanted(fleetFields, &f.config.Options, f.can)
-	if f.config.Shard.divided() {
-		for i := range fields {
-			if fields[i].expand == countDevices {
-				fields[i].expand += "($filter=" + f.config.Shard.filter("") + ")"
-			}
-		}
-	}
 	r := request{resource: "application", options: fields.options() + "&$filter=" + filter + "&$orderby=id asc"}
 	last := int64(0)
 	slugs := map[string]bool{}
@@ -173,7 +162,7 @@ func (f *fetch) askForFleets(ctx context.Context) error {
 // chosen tells whether the options choose the fleet.
 func (f *fetch) chosen(fleet *Fleet) bool {
 	o := &f.config.Options
-	return (o.ArchivedFleets || !fleet.Archived) &&
+	return o.Shard.has(fleet.ID) && (o.ArchivedFleets || !fleet.Archived) &&
 		(o.Include == nil || o.Include.MatchString(fleet.Slug)) &&
 		(o.Exclude == nil || !o.Exclude.MatchString(fleet.Slug))
 }
@@ -273,100 +262,6 @@ func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 	return nil
 }
 
-// deviceFilter returns the condition for the devices to read.
-func (f *fetch) deviceFilter() string {
-	chosen := f.chosenDevices("")
-	if !f.filtersFleets() {
-		chosen = append([]string{"belongs_to__application/any(a:a/" + accessible + ")"}, chosen...)
-	}
-	return strings.Join(chosen, " and ")
-}
-
-// ofDevices narrows a filter of something that belongs to devices to those that are read.
-func (f *fetch) ofDevices(filter string) string {
-	chosen := f.chosenDevices("d/")
-	if len(chosen) == 0 {
-		return filter
-	}
-	return filter + " and device/any(d:" + strings.Join(chosen, " and ") + ")"
-}
-
-// chosenDevices returns the conditions that the options put on devices, with path before the names of fields.
-func (f *fetch) chosenDevices(path string) []string {
-	var conditions []string
-	if f.filtersFleets() {
-		ids := make([]int64, len(f.snapshot.Fleets))
-		for i := range f.snapshot.Fleets {
-			ids[i] = f.snapshot.Fleets[i].ID
-		}
-		conditions = append(conditions, path+"belongs_to__application in ("+list(ids)+")")
-	}
-	if f.config.Shard.divided() {
-		conditions = append(conditions, f.config.Shard.filter(path))
-	}
-	return conditions
-}
-
-// filtersFleets tells whether devices are asked for by fleet: when fleets are left out, and those that are
-// left fit into a URL.
-func (f *fetch) filtersFleets() bool {
-	o := &f.config.Options
-	all := o.Include == nil && o.Exclude == nil && o.ArchivedFleets
-	return !all && len(f.snapshot.Fleets) <= maxFleetsInFilter
-}
-
-func list(ids []int64) string {
-	var b strings.Builder
-	for i, id := range ids {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(strconv.FormatInt(id, 10))
-	}
-	return b.String()
-}
-
-// pages reads a resource page by page, in ascending order of id, each page beginning behind the last id
-// seen. Rows that come and go meanwhile can neither hide others nor show them twice.
-type pages[T any] struct {
-	resource string
-	filter   string
-	fields   record[T]
-	blank    T
-	id       func(*T) int64
-	each     func(*T) error
-	// complete tells after a page of so many rows whether that was all; an empty page always is the end.
-	complete func(rows int) bool
-}
-
-func (p *pages[T]) read(ctx context.Context, c *Client) error {
-	options := p.fields.options()
-	last := int64(0)
-	for n := 1; ; n++ {
-		rows := 0
-		r := request{
-			resource: p.resource,
-			options:  fmt.Sprintf("%s&$filter=%s and id gt %d&$orderby=id asc&$top=%d", options, p.filter, last, c.config.PageSize),
-			note:     fmt.Sprintf("page %d", n),
-		}
-		err := c.get(ctx, r, func(d *decoder) error {
-			return decodeAll(d, p.fields, p.blank, func(row *T) error {
-				if err := ascending(&last, p.id(row)); err != nil {
-					return err
-				}
-				rows++
-				return p.each(row)
-			})
-		})
-		if err != nil {
-			return err
-		}
-		if rows == 0 || p.complete(rows) {
-			return nil
-		}
-	}
-}
-
 // part reads an optional part of the refresh, unless what was read of it last is younger than every. When
 // reading fails, the last value stands in until it is too old.
 func part[T any](f *fetch, name PartName, last *kept[T], every time.Duration, read func() (T, error)) T {
@@ -385,257 +280,4 @@ func part[T any](f *fetch, name PartName, last *kept[T], every time.Duration, re
 	}
 	f.snapshot.Parts = append(f.snapshot.Parts, last.part)
 	return last.value
-}
-
-// readDeviceTypes reads the slugs of device types. Those of the fleets are known already; a device may
-// be of another.
-func (f *fetch) readDeviceTypes(ctx context.Context) {
-	slugs := part(f, PartDeviceTypes, &f.deviceTypes, f.config.SlowInterval, func() (map[int64]string, error) {
-		fields := wanted(deviceTypeFields, &f.config.Options, f.can)
-		slugs := map[int64]string{}
-		r := request{resource: "device_type", options: fields.options() + "&$orderby=id asc"}
-		return slugs, f.get(ctx, r, func(d *decoder) error {
-			return decodeAll(d, fields, deviceTypeRow{}, func(row *deviceTypeRow) error {
-				slugs[row.id] = row.slug
-				return nil
-			})
-		})
-	})
-	maps.Copy(f.typeSlugs, slugs)
-}
-
-// readReleases reads the releases which devices refer to, by ID and only those that are not known yet, and
-// the newest release of each fleet.
-func (f *fetch) readReleases(ctx context.Context) {
-	if !f.config.Releases && !f.config.Devices {
-		return
-	}
-	known := part(f, PartReleases, &f.releases, 0, func() (map[int64]knownRelease, error) {
-		return f.askForReleases(ctx)
-	})
-	for id, r := range known {
-		if !r.missing {
-			f.snapshot.Releases[id] = r.Release
-		}
-	}
-	if !f.config.Releases {
-		return
-	}
-	latest := part(f, PartLatestReleases, &f.latest, f.config.SlowInterval, func() (map[int64]Release, error) {
-		return f.askForLatestReleases(ctx)
-	})
-	for i := range f.snapshot.Fleets {
-		fleet := &f.snapshot.Fleets[i]
-		fleet.LatestRelease = latest[fleet.ID]
-	}
-}
-
-// askForReleases returns every release that is referred to and that the fleets did not bring along. Those
-// already known are not asked for, unless they may have changed: a draft is given another version when it
-// is finalized, and one that was missing may have come within the token's reach.
-func (f *fetch) askForReleases(ctx context.Context) (map[int64]knownRelease, error) {
-	now := f.snapshot.Time
-	found := map[int64]knownRelease{}
-	var unknown []int64
-	need := func(id int64) {
-		if _, ok := found[id]; ok || id == 0 || f.snapshot.Releases[id].ID != 0 {
-			return
-		}
-		r, ok := f.releases.value[id]
-		if ok && (r.Final || now.Sub(r.asked) < f.config.SlowInterval) {
-			found[id] = r
-			return
-		}
-		found[id] = knownRelease{missing: true, asked: now}
-		unknown = append(unknown, id)
-	}
-	for i := range f.snapshot.Devices {
-		d := &f.snapshot.Devices[i]
-		need(d.RunningRelease)
-		need(d.PinnedRelease)
-		need(d.TargetRelease)
-		need(d.OSTarget)
-		need(d.SupervisorTarget)
-	}
-	slices.Sort(unknown)
-
-	fields := wanted(releaseFields, &f.config.Options, f.can)
-	for ids := range slices.Chunk(unknown, releasesPerRequest) {
-		r := request{resource: "release", options: fields.options() + "&$filter=id in (" + list(ids) + ")&$orderby=id asc"}
-		err := f.get(ctx, r, func(d *decoder) error {
-			return decodeAll(d, fields, Release{}, func(row *Release) error {
-				found[row.ID] = knownRelease{Release: *row, asked: now}
-				return nil
-			})
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return found, nil
-}
-
-// askForLatestReleases returns the newest release of every fleet, by the fleet's ID.
-func (f *fetch) askForLatestReleases(ctx context.Context) (map[int64]Release, error) {
-	fields := wanted(latestReleaseFields, &f.config.Options, f.can)
-	latest := map[int64]Release{}
-	r := request{
-		resource: "application", note: "newest releases",
-		options: fields.options() + "&$filter=" + accessible + " and is_of__class eq 'fleet' and is_host eq false&$orderby=id asc",
-	}
-	return latest, f.get(ctx, r, func(d *decoder) error {
-		return decodeAll(d, fields, latestRow{}, func(row *latestRow) error {
-			latest[row.id] = row.latest
-			return nil
-		})
-	})
-}
-
-// readServices reads what is installed on the devices.
-func (f *fetch) readServices(ctx context.Context) {
-	if !f.config.Services {
-		return
-	}
-	f.snapshot.Services = part(f, PartServices, &f.services, 0, func() ([]Service, error) {
-		if len(f.snapshot.Devices) == 0 {
-			return nil, nil
-		}
-		services := make([]Service, 0, len(f.services.value))
-		p := pages[serviceRow]{
-			resource: "image_install",
-			filter:   f.ofDevices("status ne 'deleted'"),
-			fields:   wanted(serviceFields, &f.config.Options, f.can),
-			blank:    serviceRow{Service: Service{Progress: null}},
-			id:       func(row *serviceRow) int64 { return row.id },
-			each: func(row *serviceRow) error {
-				services = append(services, row.Service)
-				return nil
-			},
-			complete: f.lastPage,
-		}
-		err := p.read(ctx, f.Client)
-		return merge(services), err
-	})
-}
-
-// lastPage tells that a page is the last from its having room left.
-func (f *fetch) lastPage(rows int) bool { return rows < f.config.PageSize }
-
-// merge sorts services and makes one of those that differ in nothing but the image: while a device
-// updates, the old and the new image of a service are both there, mostly in different states.
-func merge(services []Service) []Service {
-	slices.SortFunc(services, func(a, b Service) int {
-		return cmp.Or(cmp.Compare(a.DeviceID, b.DeviceID), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Status, b.Status))
-	})
-	merged := services[:0]
-	for _, s := range services {
-		if n := len(merged); n > 0 && merged[n-1].DeviceID == s.DeviceID && merged[n-1].Name == s.Name && merged[n-1].Status == s.Status {
-			last := &merged[n-1]
-			last.Installed = max(last.Installed, s.Installed)
-			if math.IsNaN(last.Progress) || s.Progress > last.Progress {
-				last.Progress = s.Progress
-			}
-			continue
-		}
-		merged = append(merged, s)
-	}
-	return merged
-}
-
-// readTags reads the tags that were asked for.
-func (f *fetch) readTags(ctx context.Context) {
-	if keys := f.config.FleetTags; len(keys) > 0 {
-		tags := part(f, PartFleetTags, &f.fleetTags, 0, func() (map[int64][]string, error) {
-			return f.askForTags(ctx, "application_tag", "application", inList("tag_key", keys), keys)
-		})
-		for i := range f.snapshot.Fleets {
-			f.snapshot.Fleets[i].Tags = tags[f.snapshot.Fleets[i].ID]
-		}
-	}
-	if keys := f.config.DeviceTags; len(keys) > 0 {
-		tags := part(f, PartDeviceTags, &f.deviceTags, 0, func() (map[int64][]string, error) {
-			if len(f.snapshot.Devices) == 0 {
-				return nil, nil
-			}
-			return f.askForTags(ctx, "device_tag", "device", f.ofDevices(inList("tag_key", keys)), keys)
-		})
-		for i := range f.snapshot.Devices {
-			f.snapshot.Devices[i].Tags = tags[f.snapshot.Devices[i].ID]
-		}
-	}
-}
-
-// askForTags returns the values of the tags of keys, in their order, by the ID of what they belong to.
-func (f *fetch) askForTags(ctx context.Context, resource, owner, filter string, keys []string) (map[int64][]string, error) {
-	tags := map[int64][]string{}
-	p := pages[tagRow]{
-		resource: resource,
-		filter:   filter,
-		fields:   wanted(tagFields(owner), &f.config.Options, f.can),
-		id:       func(row *tagRow) int64 { return row.id },
-		each: func(row *tagRow) error {
-			i := slices.Index(keys, row.key)
-			if i < 0 {
-				return nil
-			}
-			if tags[row.owner] == nil {
-				tags[row.owner] = make([]string, len(keys))
-			}
-			tags[row.owner][i] = row.value
-			return nil
-		},
-		complete: f.lastPage,
-	}
-	return tags, p.read(ctx, f.Client)
-}
-
-// inList is the condition that a field has one of some values.
-func inList(field string, values []string) string {
-	quoted := make([]string, len(values))
-	for i, v := range values {
-		quoted[i] = literal(v)
-	}
-	return field + " in (" + strings.Join(quoted, ",") + ")"
-}
-
-// literal writes a string into a query: quotes doubled, and everything encoded that a URL can't hold or
-// that means something else there. What OData means something by must stay as it is, even in a string.
-func literal(s string) string {
-	const plain = "-_.~!*()/:,;=@$'"
-	var b strings.Builder
-	b.WriteByte('\'')
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '\'':
-			b.WriteString("''")
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte(plain, c) >= 0:
-			b.WriteByte(c)
-		default:
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	b.WriteByte('\'')
-	return b.String()
-}
-
-// readKeys reads which of the caller's named API keys expire when.
-func (f *fetch) readKeys(ctx context.Context) {
-	if !f.config.Keys {
-		return
-	}
-	f.snapshot.Keys = part(f, PartKeys, &f.keys, f.config.SlowInterval, func() ([]Key, error) {
-		fields := wanted(keyFields, &f.config.Options, f.can)
-		var keys []Key
-		r := request{
-			resource: "api_key",
-			options:  fields.options() + "&$filter=name ne null and expiry_date ne null&$orderby=id asc",
-		}
-		err := f.get(ctx, r, func(d *decoder) error {
-			return decodeAll(d, fields, Key{}, func(row *Key) error {
-				keys = append(keys, *row)
-				return nil
-			})
-		})
-		return keys, err
-	})
 }

@@ -36,9 +36,6 @@ type fleetRow struct {
 	target       Release
 }
 
-// countDevices counts the devices of a fleet.
-const countDevices = "owns__device/$count"
-
 var fleetFields = []field[fleetRow]{
 	{name: "id", set: into((*decoder).integer, func(f *fleetRow) *int64 { return &f.ID })},
 	{name: "uuid", set: into((*decoder).text, func(f *fleetRow) *string { return &f.UUID })},
@@ -49,7 +46,7 @@ var fleetFields = []field[fleetRow]{
 	{name: "is_archived", set: into((*decoder).boolean, func(f *fleetRow) *bool { return &f.Archived })},
 	{name: "should_track_latest_release", set: into((*decoder).boolean, func(f *fleetRow) *bool { return &f.TracksLatest })},
 	{name: "created_at", set: into((*decoder).instant, func(f *fleetRow) *Instant { return &f.Created })},
-	{name: "owns__device", expand: countDevices, set: into((*decoder).count, func(f *fleetRow) *int { return &f.counted })},
+	{name: "owns__device", expand: "owns__device/$count", set: into((*decoder).count, func(f *fleetRow) *int { return &f.counted })},
 	{name: "organization", expand: "organization($select=handle)", set: expanded(func(d *decoder, o expandedSlug, f *fleetRow) error {
 		f.Organization = d.keep([]byte(o.Handle))
 		return nil

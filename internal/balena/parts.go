@@ -1,0 +1,235 @@
+package balena
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"math"
+	"slices"
+)
+
+// The optional parts of a refresh, each of which may fail without the rest.
+
+// readDeviceTypes reads the slugs of device types. Those of the fleets are known already; a device may
+// be of another.
+func (f *fetch) readDeviceTypes(ctx context.Context) {
+	slugs := part(f, PartDeviceTypes, &f.deviceTypes, f.config.SlowInterval, func() (map[int64]string, error) {
+		fields := wanted(deviceTypeFields, &f.config.Options, f.can)
+		slugs := map[int64]string{}
+		r := request{resource: "device_type", options: fields.options() + "&$orderby=id asc"}
+		return slugs, f.get(ctx, r, func(d *decoder) error {
+			return decodeAll(d, fields, deviceTypeRow{}, func(row *deviceTypeRow) error {
+				slugs[row.id] = row.slug
+				return nil
+			})
+		})
+	})
+	maps.Copy(f.typeSlugs, slugs)
+}
+
+// readReleases reads the releases which devices refer to, by ID and only those that are not known yet, and
+// the newest release of each fleet.
+func (f *fetch) readReleases(ctx context.Context) {
+	if !f.config.Releases && !f.config.Devices {
+		return
+	}
+	known := part(f, PartReleases, &f.releases, 0, func() (map[int64]knownRelease, error) {
+		return f.askForReleases(ctx)
+	})
+	for id, r := range known {
+		if !r.missing {
+			f.snapshot.Releases[id] = r.Release
+		}
+	}
+	if !f.config.Releases {
+		return
+	}
+	latest := part(f, PartLatestReleases, &f.latest, f.config.SlowInterval, func() (map[int64]Release, error) {
+		return f.askForLatestReleases(ctx)
+	})
+	for i := range f.snapshot.Fleets {
+		fleet := &f.snapshot.Fleets[i]
+		fleet.LatestRelease = latest[fleet.ID]
+	}
+}
+
+// askForReleases returns every release that is referred to and that the fleets did not bring along. Those
+// already known are not asked for, unless they may have changed: a draft is given another version when it
+// is finalized, and one that was missing may have come within the token's reach.
+func (f *fetch) askForReleases(ctx context.Context) (map[int64]knownRelease, error) {
+	now := f.snapshot.Time
+	found := map[int64]knownRelease{}
+	var unknown []int64
+	need := func(id int64) {
+		if _, ok := found[id]; ok || id == 0 || f.snapshot.Releases[id].ID != 0 {
+			return
+		}
+		r, ok := f.releases.value[id]
+		if ok && (r.Final || now.Sub(r.asked) < f.config.SlowInterval) {
+			found[id] = r
+			return
+		}
+		found[id] = knownRelease{missing: true, asked: now}
+		unknown = append(unknown, id)
+	}
+	for i := range f.snapshot.Devices {
+		d := &f.snapshot.Devices[i]
+		need(d.RunningRelease)
+		need(d.PinnedRelease)
+		need(d.TargetRelease)
+		need(d.OSTarget)
+		need(d.SupervisorTarget)
+	}
+	slices.Sort(unknown)
+
+	fields := wanted(releaseFields, &f.config.Options, f.can)
+	for ids := range slices.Chunk(unknown, releasesPerRequest) {
+		r := request{resource: "release", options: fields.options() + "&$filter=id in (" + list(ids) + ")&$orderby=id asc"}
+		err := f.get(ctx, r, func(d *decoder) error {
+			return decodeAll(d, fields, Release{}, func(row *Release) error {
+				found[row.ID] = knownRelease{Release: *row, asked: now}
+				return nil
+			})
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// askForLatestReleases returns the newest release of every fleet, by the fleet's ID.
+func (f *fetch) askForLatestReleases(ctx context.Context) (map[int64]Release, error) {
+	fields := wanted(latestReleaseFields, &f.config.Options, f.can)
+	latest := map[int64]Release{}
+	r := request{
+		resource: "application", note: "newest releases",
+		options: fields.options() + "&$filter=" + accessible + " and is_of__class eq 'fleet' and is_host eq false&$orderby=id asc",
+	}
+	return latest, f.get(ctx, r, func(d *decoder) error {
+		return decodeAll(d, fields, latestRow{}, func(row *latestRow) error {
+			latest[row.id] = row.latest
+			return nil
+		})
+	})
+}
+
+// readServices reads what is installed on the devices.
+func (f *fetch) readServices(ctx context.Context) {
+	if !f.config.Services {
+		return
+	}
+	f.snapshot.Services = part(f, PartServices, &f.services, 0, func() ([]Service, error) {
+		if len(f.snapshot.Devices) == 0 {
+			return nil, nil
+		}
+		services := make([]Service, 0, len(f.services.value))
+		p := pages[serviceRow]{
+			resource: "image_install",
+			filter:   f.ofDevices("status ne 'deleted'"),
+			fields:   wanted(serviceFields, &f.config.Options, f.can),
+			blank:    serviceRow{Service: Service{Progress: null}},
+			id:       func(row *serviceRow) int64 { return row.id },
+			each: func(row *serviceRow) error {
+				services = append(services, row.Service)
+				return nil
+			},
+			complete: f.lastPage,
+		}
+		err := p.read(ctx, f.Client)
+		return merge(services), err
+	})
+}
+
+// lastPage tells that a page is the last from its having room left.
+func (f *fetch) lastPage(rows int) bool { return rows < f.config.PageSize }
+
+// merge sorts services and makes one of those that differ in nothing but the image: while a device
+// updates, the old and the new image of a service are both there, mostly in different states.
+func merge(services []Service) []Service {
+	slices.SortFunc(services, func(a, b Service) int {
+		return cmp.Or(cmp.Compare(a.DeviceID, b.DeviceID), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Status, b.Status))
+	})
+	merged := services[:0]
+	for _, s := range services {
+		if n := len(merged); n > 0 && merged[n-1].DeviceID == s.DeviceID && merged[n-1].Name == s.Name && merged[n-1].Status == s.Status {
+			last := &merged[n-1]
+			last.Installed = max(last.Installed, s.Installed)
+			if math.IsNaN(last.Progress) || s.Progress > last.Progress {
+				last.Progress = s.Progress
+			}
+			continue
+		}
+		merged = append(merged, s)
+	}
+	return merged
+}
+
+// readTags reads the tags that were asked for.
+func (f *fetch) readTags(ctx context.Context) {
+	if keys := f.config.FleetTags; len(keys) > 0 {
+		tags := part(f, PartFleetTags, &f.fleetTags, 0, func() (map[int64][]string, error) {
+			return f.askForTags(ctx, "application_tag", "application", inList("tag_key", keys), keys)
+		})
+		for i := range f.snapshot.Fleets {
+			f.snapshot.Fleets[i].Tags = tags[f.snapshot.Fleets[i].ID]
+		}
+	}
+	if keys := f.config.DeviceTags; len(keys) > 0 {
+		tags := part(f, PartDeviceTags, &f.deviceTags, 0, func() (map[int64][]string, error) {
+			if len(f.snapshot.Devices) == 0 {
+				return nil, nil
+			}
+			return f.askForTags(ctx, "device_tag", "device", f.ofDevices(inList("tag_key", keys)), keys)
+		})
+		for i := range f.snapshot.Devices {
+			f.snapshot.Devices[i].Tags = tags[f.snapshot.Devices[i].ID]
+		}
+	}
+}
+
+// askForTags returns the values of the tags of keys, in their order, by the ID of what they belong to.
+func (f *fetch) askForTags(ctx context.Context, resource, owner, filter string, keys []string) (map[int64][]string, error) {
+	tags := map[int64][]string{}
+	p := pages[tagRow]{
+		resource: resource,
+		filter:   filter,
+		fields:   wanted(tagFields(owner), &f.config.Options, f.can),
+		id:       func(row *tagRow) int64 { return row.id },
+		each: func(row *tagRow) error {
+			i := slices.Index(keys, row.key)
+			if i < 0 {
+				return nil
+			}
+			if tags[row.owner] == nil {
+				tags[row.owner] = make([]string, len(keys))
+			}
+			tags[row.owner][i] = row.value
+			return nil
+		},
+		complete: f.lastPage,
+	}
+	return tags, p.read(ctx, f.Client)
+}
+
+// readKeys reads which of the caller's named API keys expire when.
+func (f *fetch) readKeys(ctx context.Context) {
+	if !f.config.Keys {
+		return
+	}
+	f.snapshot.Keys = part(f, PartKeys, &f.keys, f.config.SlowInterval, func() ([]Key, error) {
+		fields := wanted(keyFields, &f.config.Options, f.can)
+		var keys []Key
+		r := request{
+			resource: "api_key",
+			options:  fields.options() + "&$filter=name ne null and expiry_date ne null&$orderby=id asc",
+		}
+		err := f.get(ctx, r, func(d *decoder) error {
+			return decodeAll(d, fields, Key{}, func(row *Key) error {
+				keys = append(keys, *row)
+				return nil
+			})
+		})
+		return keys, err
+	})
+}

@@ -1,0 +1,124 @@
+package balena
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// How the API is asked: pages, filters, literals.
+
+// deviceFilter returns the condition for the devices to read.
+func (f *fetch) deviceFilter() string {
+	if !f.filtersFleets() {
+		return "belongs_to__application/any(a:a/" + accessible + ")"
+	}
+	return f.ofFleets("")
+}
+
+// ofDevices narrows a filter of something that belongs to devices to those that are read.
+func (f *fetch) ofDevices(filter string) string {
+	if !f.filtersFleets() {
+		return filter
+	}
+	return filter + " and device/any(d:" + f.ofFleets("d/") + ")"
+}
+
+// ofFleets is the condition that a device is of one of the fleets, with path before the name of the field.
+func (f *fetch) ofFleets(path string) string {
+	ids := make([]int64, len(f.snapshot.Fleets))
+	for i := range f.snapshot.Fleets {
+		ids[i] = f.snapshot.Fleets[i].ID
+	}
+	return path + "belongs_to__application in (" + list(ids) + ")"
+}
+
+// filtersFleets tells whether devices are asked for by fleet: when fleets are left out, and those that are
+// left fit into a URL.
+func (f *fetch) filtersFleets() bool {
+	o := &f.config.Options
+	all := o.Include == nil && o.Exclude == nil && o.ArchivedFleets && !o.Shard.divided()
+	return !all && len(f.snapshot.Fleets) <= maxFleetsInFilter
+}
+
+func list(ids []int64) string {
+	var b strings.Builder
+	for i, id := range ids {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatInt(id, 10))
+	}
+	return b.String()
+}
+
+// pages reads a resource page by page, in ascending order of id, each page beginning behind the last id
+// seen. Rows that come and go meanwhile can neither hide others nor show them twice.
+type pages[T any] struct {
+	resource string
+	filter   string
+	fields   record[T]
+	blank    T
+	id       func(*T) int64
+	each     func(*T) error
+	// complete tells after a page of so many rows whether that was all; an empty page always is the end.
+	complete func(rows int) bool
+}
+
+func (p *pages[T]) read(ctx context.Context, c *Client) error {
+	options := p.fields.options()
+	last := int64(0)
+	for n := 1; ; n++ {
+		rows := 0
+		r := request{
+			resource: p.resource,
+			options:  fmt.Sprintf("%s&$filter=%s and id gt %d&$orderby=id asc&$top=%d", options, p.filter, last, c.config.PageSize),
+			note:     fmt.Sprintf("page %d", n),
+		}
+		err := c.get(ctx, r, func(d *decoder) error {
+			return decodeAll(d, p.fields, p.blank, func(row *T) error {
+				if err := ascending(&last, p.id(row)); err != nil {
+					return err
+				}
+				rows++
+				return p.each(row)
+			})
+		})
+		if err != nil {
+			return err
+		}
+		if rows == 0 || p.complete(rows) {
+			return nil
+		}
+	}
+}
+
+// inList is the condition that a field has one of some values.
+func inList(field string, values []string) string {
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = literal(v)
+	}
+	return field + " in (" + strings.Join(quoted, ",") + ")"
+}
+
+// literal writes a string into a query: quotes doubled, and everything encoded that a URL can't hold or
+// that means something else there. What OData means something by must stay as it is, even in a string.
+func literal(s string) string {
+	const plain = "-_.~!*()/:,;=@$'"
+	var b strings.Builder
+	b.WriteByte('\'')
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '\'':
+			b.WriteString("''")
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte(plain, c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	b.WriteByte('\'')
+	return b.String()
+}
