@@ -57,7 +57,7 @@ tarball: promu ## Pack the release binaries into .tarballs/
 ## Check
 
 .PHONY: test
-test: check-format vet test-go test-prometheus test-chart ## Run everything that tells whether a change can be trusted
+test: check-format vet test-go test-prometheus test-dashboards test-chart ## Run everything that tells whether a change can be trusted
 
 .PHONY: check-format
 check-format: ## Fail on Go files that gofmt would change
@@ -91,7 +91,7 @@ test-demo: build ## Run the demo, scrape it, stop it
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run golangci-lint
-	@for module in . test/chart test/prometheus; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
+	@for module in . test/chart test/dashboards test/prometheus; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
 
 .PHONY: lint-shell
 lint-shell: ## Run shellcheck (Debian's package) on the shell scripts

@@ -63,9 +63,9 @@ balena_exporter_collector_success{collector="release"} 1
 		up(1)
 
 		// The next refresh hangs.
-		time.Sleep(maxStaleness) //nolint:forbidigo // of the bubble: no time at all
+		time.Sleep(maxStaleness)
 		up(1)
-		time.Sleep(time.Nanosecond) //nolint:forbidigo // likewise
+		time.Sleep(time.Nanosecond)
 		up(0)
 		if err := testutil.CollectAndCompare(m, strings.NewReader(`
 # HELP balena_exporter_refreshes_total Refreshes by result, success or error.

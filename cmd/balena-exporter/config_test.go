@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -163,7 +164,8 @@ func TestBadConfigurationExitsWithStatus1(t *testing.T) {
 		command := command(t, test.arg)
 		var stdout, stderr bytes.Buffer
 		command.Stdout, command.Stderr = &stdout, &stderr
-		if err := command.Run(); err == nil || err.(*exec.ExitError).ExitCode() != 1 {
+		err := command.Run()
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 			t.Errorf("%s: ended with %v, want exit status 1", test.arg, err)
 		}
 		if stdout.Len() > 0 || stderr.String() != test.want {

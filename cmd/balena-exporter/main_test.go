@@ -222,13 +222,7 @@ func launch(t *testing.T, url string, args ...string) *exporter {
 	return e
 }
 
-// startProcess does the same in a process of its own.
-func startProcess(t *testing.T, url string, args ...string) *exporter {
-	t.Helper()
-	return startCommand(t, nil, append(defaults(t, url, args), args...))
-}
-
-// startCommand starts a process; prepare may change the command before.
+// startCommand does the same in a process of its own; prepare may change the command before.
 func startCommand(t *testing.T, prepare func(*exec.Cmd), args []string) *exporter {
 	t.Helper()
 	e := newExporter(t)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -364,8 +365,8 @@ const longNames = 320
 func (e *exporter) stick() *stuckScrape {
 	e.t.Helper()
 	s := &stuckScrape{t: e.t}
-	transport := &http.Transport{DisableCompression: true, DisableKeepAlives: true, Dial: func(network, address string) (net.Conn, error) {
-		connection, err := net.Dial(network, address)
+	transport := &http.Transport{DisableCompression: true, DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		connection, err := new(net.Dialer).DialContext(ctx, network, address)
 		if err == nil {
 			s.connection = connection.(*net.TCPConn)
 			err = s.connection.SetReadBuffer(16 << 10)
