@@ -1,0 +1,105 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// The API is stopped, slowed, rate-limited and restarted. The exporter stays up and says so, the alerts fire and resolve.
+func TestAPIFailures(t *testing.T) {
+	s := begin(t, "failures", small)
+	s.tokenSecret("balena-token", token)
+	// The alerts are about a job, and other stories' exporters must not stand in for this one.
+	const name, job = "failing", "failing"
+	s.install(name, map[string]any{
+		"balena":         map[string]any{"timeout": "1s"},
+		"serviceMonitor": map[string]any{"jobLabel": "app.kubernetes.io/instance"},
+		"prometheusRule": map[string]any{"enabled": true, "thresholds": map[string]any{
+			"apiFailingFor": "3s", "dataStaleSeconds": 10, "rateLimitedAnswers": 1,
+		}},
+	})
+	pod := s.pod(name)
+	s.scraped(name, 1)
+	start := time.Now()
+	s.eventually("the alerts are loaded", func() error { return s.rule("BalenaAPIFailing", s.namespace+"-") })
+
+	failing := func(s *story, what string) {
+		s.Helper()
+		s.eventually(what+": balena_up tells", func() error { return s.is(`sum(balena_up{$namespace})`, 0) })
+	}
+	recovered := func(s *story) {
+		s.Helper()
+		s.scraped(name, 1)
+		for _, alert := range []string{"BalenaAPIFailing", "BalenaDataStale"} {
+			s.eventually(alert+" resolves", func() error { return s.alert(alert, job, "") })
+		}
+		s.allScrapesSince(start)
+		s.undisturbed(name, pod)
+	}
+
+	s.part("stopped", func(s *story) {
+		s.kubectl("scale", "deployment/api", "--replicas=0")
+		failing(s, "stopped")
+		s.eventually("an alert fires", func() error { return s.alert("BalenaAPIFailing", job, "firing") })
+		s.eventually("old data go away", func() error {
+			return s.is(`count(balena_fleet_devices_online{$namespace}) or vector(0)`, 0)
+		})
+		s.within(2*soon, "a second alert fires", func() error { return s.alert("BalenaDataStale", job, "firing") })
+		s.undisturbed(name, pod)
+		s.kubectl("scale", "deployment/api", "--replicas=1")
+		s.kubectl("rollout", "status", "deployment/api", "--timeout=90s")
+		recovered(s)
+	})
+	s.part("slowed", func(s *story) {
+		s.control("faults", `[{"latency": "5s"}]`)
+		failing(s, "slowed")
+		s.eventually("an alert fires", func() error { return s.alert("BalenaAPIFailing", job, "firing") })
+		s.control("faults", `[]`)
+		recovered(s)
+	})
+	s.part("rate-limited", func(s *story) {
+		s.control("faults", `[{"status": 429, "retry_after": "2s"}]`)
+		failing(s, "rate-limited")
+		// It fires after five minutes, whatever the values.
+		s.eventually("an alert is pending", func() error { return s.alert("BalenaAPIRateLimited", job, "pending") })
+		s.control("faults", `[]`)
+		recovered(s)
+	})
+	s.part("restarted", func(s *story) {
+		s.kubectl("rollout", "restart", "deployment/api")
+		s.kubectl("rollout", "status", "deployment/api", "--timeout=90s")
+		recovered(s)
+	})
+}
+
+// alert returns an error unless the alert of a job is in that state; "" is that there is none.
+func (s *story) alert(name, job, state string) error {
+	alerts, err := prometheus.Alerts(s.Context())
+	if err != nil {
+		return err
+	}
+	got := ""
+	for _, alert := range alerts {
+		if alert.Labels["alertname"] == name && alert.Labels["job"] == job {
+			got = alert.State
+		}
+	}
+	if got != state {
+		return fmt.Errorf("%s of %s is %q, not %q", name, job, got, state)
+	}
+	return nil
+}
+
+// firedSince returns how many different alerts of a job have fired.
+func (s *story) firedSince(job string, start time.Time) (float64, error) {
+	values, err := s.query("", fmt.Sprintf(`count(count_over_time(ALERTS{alertstate="firing", job=%q}[%ds])) or vector(0)`, job, int(time.Since(start).Seconds())+1))
+	if err != nil {
+		return 0, err
+	}
+	if len(values) != 1 {
+		return 0, errors.New("no number")
+	}
+	return values[""], nil
+}

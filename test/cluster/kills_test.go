@@ -1,0 +1,116 @@
+package cluster
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The exporter ends in every way there is, and comes back by itself. Nobody is woken up: the alerts are on, as they come.
+func TestKills(t *testing.T) {
+	s := begin(t, "kills", account{Devices: 5000, Fleets: 10})
+	s.tokenSecret("balena-token", token)
+	const name, job = "killed", "killed"
+	values := map[string]any{
+		"serviceMonitor": map[string]any{"jobLabel": "app.kubernetes.io/instance"},
+		"prometheusRule": map[string]any{"enabled": true},
+	}
+	s.install(name, values)
+	s.scraped(name, 1)
+	s.eventually("the alerts are loaded", func() error { return s.rule("BalenaExporterDown", s.namespace+"-") })
+	start := time.Now()
+	fired, err := s.firedSince(job, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	s.part("its pod is deleted", func(s *story) {
+		before := s.pod(name)
+		s.kubectl("delete", "pod", before.Metadata.Name)
+		s.scraped(name, 1)
+		if after := s.pod(name); after.Metadata.UID == before.Metadata.UID || after.Restarts() != 0 {
+			s.Errorf("it is the pod %s still, or was restarted (%d)", after.Metadata.Name, after.Restarts())
+		}
+	})
+	for _, kill := range []struct {
+		signal syscall.Signal
+		code   int
+	}{{syscall.SIGTERM, 0}, {syscall.SIGKILL, 128 + int(syscall.SIGKILL)}} {
+		s.part(kill.signal.String(), func(s *story) {
+			before := s.pod(name)
+			if err := syscall.Kill(s.process(before), kill.signal); err != nil {
+				s.Fatal(err)
+			}
+			s.eventually("the container is restarted", func() error {
+				after := s.pod(name)
+				if after.Restarts() != before.Restarts()+1 || after.Status.ContainerStatuses[0].LastState.Terminated == nil {
+					return fmt.Errorf("%d restarts, not %d", after.Restarts(), before.Restarts()+1)
+				}
+				if code := after.Status.ContainerStatuses[0].LastState.Terminated.ExitCode; code != kill.code {
+					s.Errorf("it ended with %d, not %d", code, kill.code)
+				}
+				return nil
+			})
+			s.scraped(name, 1)
+		})
+	}
+	s.part("out of memory", func(s *story) {
+		limit := func(memory string) {
+			said, err := s.try("", "kubectl", "set", "resources", "deployment/"+name+"-balena-exporter", "--requests=memory="+memory, "--limits=memory="+memory)
+			if err != nil {
+				s.Fatalf("kubectl set resources: %v\n%s", err, said)
+			}
+		}
+		limit("20Mi")
+		s.eventually("the kernel ends it", func() error {
+			pods, err := s.pods(name)
+			if err != nil {
+				return err
+			}
+			for _, pod := range pods {
+				for _, status := range pod.Status.ContainerStatuses {
+					if last := status.LastState.Terminated; last != nil && last.Reason == "OOMKilled" {
+						return nil
+					}
+				}
+			}
+			return fmt.Errorf("it has not: %+v", pods)
+		})
+		limit("256Mi")
+		s.scraped(name, 1)
+	})
+	if now, err := s.firedSince(job, start); err != nil || now > fired {
+		t.Errorf("%v alerts fired, not %v as before, %v", now, fired, err)
+	}
+}
+
+// process returns the number of the exporter's process in a pod, as it is in the namespaces of the cluster.
+func (s *story) process(pod Pod) int {
+	s.Helper()
+	found := 0
+	s.eventually("the process is there", func() error {
+		groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
+		if err != nil {
+			return err
+		}
+		for _, group := range groups {
+			directory := filepath.Dir(group)
+			in, err := os.ReadFile(group)
+			if err != nil || !bytes.Contains(in, []byte(pod.Metadata.UID)) {
+				continue // it has ended meanwhile, or is another pod's
+			}
+			if line, err := os.ReadFile(filepath.Join(directory, "cmdline")); err == nil && strings.HasPrefix(string(line), "/bin/balena-exporter\x00") {
+				found, err = strconv.Atoi(filepath.Base(directory))
+				return err
+			}
+		}
+		return fmt.Errorf("none of the pod %s", pod.Metadata.Name)
+	})
+	return found
+}

@@ -1,0 +1,111 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The plain manifests do what the chart does. Of them only what every user has to say is changed: which API it is.
+func TestPlainManifests(t *testing.T) {
+	s := begin(t, "balena-exporter", small) // the manifests' namespace
+	path := s.file("kustomization.yaml", nil)
+	manifests, err := filepath.Abs(project + "/deploy/prometheus-operator")
+	if err != nil {
+		t.Fatal(err)
+	}
+	relative, err := filepath.Rel(filepath.Dir(path), manifests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay := fmt.Sprintf(`
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [%s]
+labels: [{pairs: {release: %s}}]
+patches:
+- target: {kind: ServiceMonitor}
+  patch: '[{"op": "replace", "path": "/spec/endpoints/0/interval", "value": 1s}]'
+- target: {kind: Deployment}
+  patch: |
+    - {op: add, path: /spec/template/spec/containers/0/args/-, value: --balena.crawl-interval=1s}
+    - {op: add, path: /spec/template/spec/containers/0/args/-, value: "--balena.api-url=%s"}
+    - {op: add, path: /spec/template/spec/containers/0/args/-, value: --balena.ca-file=/etc/balena-exporter/ca/ca.crt}
+    - {op: add, path: /spec/template/spec/containers/0/volumeMounts/-, value: {name: ca, mountPath: /etc/balena-exporter/ca}}
+    - {op: add, path: /spec/template/spec/volumes/-, value: {name: ca, configMap: {name: company-ca}}}
+    - {op: add, path: /spec/template/spec/hostAliases, value: [{ip: %s, hostnames: [%s]}]}
+`, relative, release, s.apiURL, s.apiIP, apiHost)
+	if err := os.WriteFile(path, []byte(overlay), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.kubectl("apply", "-k", filepath.Dir(path))
+	s.kubectl("create", "secret", "generic", "balena-token", "--from-literal=token="+token)
+	s.kubectl("rollout", "status", "deployment/balena-exporter", "--timeout=90s")
+	s.scraped("balena-exporter", 1)
+	s.eventually("the alerts are loaded", func() error {
+		return s.rule("BalenaAPIFailing", "balena-exporter-balena-exporter-")
+	})
+}
+
+// rule returns an error unless Prometheus has the rule in a file whose name has that part.
+func (s *story) rule(name, file string) error {
+	var data struct {
+		Groups []struct {
+			File  string
+			Rules []struct{ Name, Health, LastError string }
+		}
+	}
+	if err := prometheus.Get(s.Context(), "/api/v1/rules?rule_name[]="+name, &data); err != nil {
+		return err
+	}
+	for _, group := range data.Groups {
+		for _, rule := range group.Rules {
+			if strings.Contains(group.File, file) && rule.Health == "ok" {
+				return nil
+			}
+		}
+	}
+	return errors.Join(fmt.Errorf("there is no healthy %s of %s", name, file), fmt.Errorf("%+v", data.Groups))
+}
+
+// Two accounts are two releases, told apart by the label that the README names.
+func TestTwoReleases(t *testing.T) {
+	s := begin(t, "accounts", small)
+	const acme, other = "token-of-acme", "token-of-another"
+	s.token = acme
+	s.control("tokens", fmt.Sprintf("[%q, %q]", acme, other))
+	for name, token := range map[string]string{"balena-acme": acme, "balena-other": other} {
+		s.tokenSecret(name, token)
+		s.install(name, map[string]any{
+			"balena":           map[string]any{"existingSecret": name},
+			"serviceMonitor":   map[string]any{"targetLabels": []string{"app.kubernetes.io/instance"}},
+			"fullnameOverride": name,
+		})
+	}
+	s.scraped("balena-acme", 1)
+	s.scraped("balena-other", 1)
+
+	s.control("tokens", fmt.Sprintf("[%q]", acme))
+	s.eventually("the other one is refused", func() error {
+		return s.are("app_kubernetes_io_instance", `balena_up{$namespace}`, map[string]float64{"balena-acme": 1, "balena-other": 0})
+	})
+	s.scraped("balena-acme", 1)
+}
+
+// Three pods share the devices, and in sum say what one would.
+func TestShards(t *testing.T) {
+	s := begin(t, "shards", account{Devices: 300, Fleets: 5})
+	s.tokenSecret("balena-token", token)
+	s.install("balena-exporter", map[string]any{"shards": 3, "podDisruptionBudget": map[string]any{"enabled": true}})
+	s.scraped("balena-exporter", 3)
+	s.eventually("each device is in one shard, and each shard has some", func() error {
+		return errors.Join(
+			s.is(`count(balena_device_info{$namespace})`, 300),
+			s.is(`count(count by (uuid) (balena_device_info{$namespace}))`, 300),
+			s.is(`count(count by (pod) (balena_device_info{$namespace}) > 50)`, 3),
+		)
+	})
+}

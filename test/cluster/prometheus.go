@@ -1,0 +1,213 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// release is the label by which Prometheus chooses monitors and rules, as that of kube-prometheus-stack does.
+const release = "monitoring"
+
+// monitoring has the Prometheus Operator make a Prometheus. The quick probe saves ten seconds, and evaluating rules each second minutes.
+const monitoring = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: monitoring}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: prometheus, namespace: monitoring}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: prometheus}
+rules:
+- {apiGroups: [""], resources: [nodes, services, endpoints, pods], verbs: [get, list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: prometheus}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: prometheus}
+subjects: [{kind: ServiceAccount, name: prometheus, namespace: monitoring}]
+---
+apiVersion: monitoring.coreos.com/v1
+kind: Prometheus
+metadata: {name: e2e, namespace: monitoring}
+spec:
+  replicas: 1
+  serviceAccountName: prometheus
+  serviceDiscoveryRole: EndpointSlice
+  serviceMonitorSelector: {matchLabels: {release: ` + release + `}}
+  serviceMonitorNamespaceSelector: {}
+  ruleSelector: {matchLabels: {release: ` + release + `}}
+  ruleNamespaceSelector: {}
+  evaluationInterval: 1s
+  image: localhost/prometheus:1
+  version: v3.15.0
+  containers:
+  - name: prometheus
+    startupProbe: {periodSeconds: 1, failureThreshold: 120}
+    readinessProbe: {periodSeconds: 1, failureThreshold: 10}
+`
+
+// A Prometheus is one that runs in the cluster.
+type Prometheus struct {
+	cluster *Cluster
+	address string
+	client  http.Client
+}
+
+// Monitor installs the Prometheus Operator with its own manifests, unchanged, and has it make a Prometheus.
+func (c *Cluster) Monitor(ctx context.Context) (*Prometheus, error) {
+	bundle := filepath.Join(c.programs, "bundle.yaml")
+	if err := c.kubectl(ctx, "", "apply", "--server-side", "-f", bundle); err != nil {
+		return nil, err
+	}
+	if err := c.kubectl(ctx, "", "wait", "--for=condition=Established", "--timeout=60s", "crd/prometheuses.monitoring.coreos.com",
+		"crd/servicemonitors.monitoring.coreos.com", "crd/prometheusrules.monitoring.coreos.com"); err != nil {
+		return nil, err
+	}
+	if err := c.kubectl(ctx, monitoring, "apply", "-f", "-"); err != nil {
+		return nil, err
+	}
+	p := &Prometheus{cluster: c, client: http.Client{Timeout: 30 * time.Second}}
+	return p, until(ctx, "Prometheus", nil, func() error {
+		var pod Pod
+		if err := c.Get(ctx, "/api/v1/namespaces/monitoring/pods/prometheus-e2e-0", &pod); err != nil {
+			return err
+		}
+		if !pod.Ready() {
+			return fmt.Errorf("its pod is not ready: %+v", pod.Status)
+		}
+		p.address = "http://" + pod.Status.PodIP + ":9090"
+		_, err := p.Query(ctx, "vector(1)")
+		return err
+	})
+}
+
+func (c *Cluster) kubectl(ctx context.Context, input string, arguments ...string) error {
+	command, err := c.Command(ctx, "default", "kubectl", arguments...)
+	if err != nil {
+		return err
+	}
+	command.Stdin = strings.NewReader(input)
+	if said, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(arguments, " "), err, said)
+	}
+	return nil
+}
+
+// A Sample is a series and its value at the time of a query.
+type Sample struct {
+	Labels map[string]string
+	Value  float64
+}
+
+// Query evaluates an expression now.
+func (p *Prometheus) Query(ctx context.Context, expression string) ([]Sample, error) {
+	var data struct {
+		Result []struct {
+			Metric map[string]string
+			Value  [2]any
+		}
+	}
+	if err := p.Get(ctx, "/api/v1/query?query="+url.QueryEscape(expression), &data); err != nil {
+		return nil, fmt.Errorf("%s: %w", expression, err)
+	}
+	samples := make([]Sample, 0, len(data.Result))
+	for _, result := range data.Result {
+		value, err := strconv.ParseFloat(fmt.Sprint(result.Value[1]), 64)
+		if err != nil {
+			return nil, err
+		}
+		samples = append(samples, Sample{result.Metric, value})
+	}
+	return samples, nil
+}
+
+// An Alert is one that is pending or firing.
+type Alert struct {
+	Labels map[string]string
+	State  string
+}
+
+// Alerts returns all alerts.
+func (p *Prometheus) Alerts(ctx context.Context) ([]Alert, error) {
+	var data struct{ Alerts []Alert }
+	err := p.Get(ctx, "/api/v1/alerts", &data)
+	return data.Alerts, err
+}
+
+// Get decodes the data that Prometheus answers with at a path.
+func (p *Prometheus) Get(ctx context.Context, path string, into any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.address+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := p.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer := struct {
+		Status, Error string
+		Data          any
+	}{Data: into}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return fmt.Errorf("%s: %w", response.Status, err)
+	}
+	if answer.Status != "success" {
+		return fmt.Errorf("%s: %s", response.Status, answer.Error)
+	}
+	return nil
+}
+
+// A Pod is what the tests look at of one.
+type Pod struct {
+	Metadata struct{ Name, UID string }
+	Spec     struct {
+		Volumes    []struct{ Name string }
+		Containers []struct{ Name string }
+	}
+	Status struct {
+		Phase, PodIP string
+		Conditions   []struct{ Type, Status, Message string }
+		// In the order of names, and of one container only as far as the tests go.
+		ContainerStatuses []struct {
+			RestartCount int
+			LastState    struct {
+				Terminated *struct {
+					Reason   string
+					ExitCode int
+				}
+			}
+		}
+	}
+}
+
+// Ready tells whether the pod takes part in its Service.
+func (p Pod) Ready() bool {
+	for _, condition := range p.Status.Conditions {
+		if condition.Type == "Ready" {
+			return condition.Status == "True"
+		}
+	}
+	return false
+}
+
+// Restarts is how often the containers of the pod were started again.
+func (p Pod) Restarts() int {
+	n := 0
+	for _, status := range p.Status.ContainerStatuses {
+		n += status.RestartCount
+	}
+	return n
+}

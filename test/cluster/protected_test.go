@@ -1,0 +1,135 @@
+package cluster
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Metrics over TLS with a password, then with a client certificate as well, then with a new certificate: whatever protects them,
+// Prometheus gets in, others don't, and the probes don't notice.
+func TestProtectedMetrics(t *testing.T) {
+	s := begin(t, "protected", small)
+	const (
+		user, password = "prometheus", `pass"word\ with every trouble`
+		host           = "balena-exporter.protected.svc"
+	)
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := s.issue(host)
+	s.tlsSecret("exporter-tls", certificate)
+	s.secret("prometheus-credentials", map[string]string{"username": user, "password": password})
+	s.tokenSecret("balena-token", token)
+
+	// get asks as a client of that configuration and credentials.
+	get := func(s *story, scheme string, config *tls.Config, credentials ...string) (status int, body string, err error) {
+		pod := s.pod("balena-exporter")
+		request, err := http.NewRequestWithContext(s.Context(), http.MethodGet, scheme+"://"+host+"/metrics", nil)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if len(credentials) == 2 {
+			request.SetBasicAuth(credentials[0], credentials[1])
+		}
+		response, err := s.client(config, pod.Status.PodIP+":8000").Do(request)
+		if err != nil {
+			return 0, "", err
+		}
+		defer response.Body.Close()
+		b, err := io.ReadAll(response.Body)
+		return response.StatusCode, string(b), err
+	}
+	anonymous := &tls.Config{RootCAs: s.authority.Pool()}
+
+	protection := map[string]any{
+		"webConfig": map[string]any{
+			"tls":       map[string]any{"enabled": true, "existingSecret": "exporter-tls"},
+			"basicAuth": map[string]any{"enabled": true, "users": map[string]string{user: string(hash)}},
+		},
+		"serviceMonitor": map[string]any{"basicAuth": map[string]any{"existingSecret": "prometheus-credentials"}},
+	}
+
+	s.part("TLS and a password", func(s *story) {
+		s.install("balena-exporter", protection)
+		pod := s.pod("balena-exporter")
+		s.scraped("balena-exporter", 1)
+		if status, body, err := get(s, "https", anonymous); err != nil || status != http.StatusUnauthorized || strings.Contains(body, "balena_") {
+			s.Errorf("without a password it answers %d, %v: %s", status, err, body)
+		}
+		if status, _, err := get(s, "https", anonymous, user, "wrong"); err != nil || status != http.StatusUnauthorized {
+			s.Errorf("with a wrong password it answers %d, %v", status, err)
+		}
+		if status, body, err := get(s, "https", anonymous, user, password); err != nil || status != http.StatusOK || !strings.Contains(body, "\nbalena_up 1\n") {
+			s.Errorf("with the password it answers %d, %v: %.200s", status, err, body)
+		}
+		if status, body, err := get(s, "http", nil, user, password); err == nil && (status == http.StatusOK || strings.Contains(body, "balena_")) {
+			s.Errorf("over plain HTTP it answers %d: %.200s", status, body)
+		}
+		s.helm("test", "balena-exporter")
+		s.undisturbed("balena-exporter", pod)
+	})
+
+	client := s.issue("prometheus")
+	s.secret("clients-ca", map[string]string{"ca.crt": string(s.authority.PEM())})
+	s.tlsSecret("prometheus-client", client)
+	merge(protection, map[string]any{
+		"webConfig":      map[string]any{"clientCA": map[string]any{"enabled": true, "existingSecret": "clients-ca"}},
+		"serviceMonitor": map[string]any{"tls": map[string]any{"clientCertSecret": map[string]any{"name": "prometheus-client"}}},
+	})
+
+	s.part("a client certificate", func(s *story) {
+		s.install("balena-exporter", protection)
+		pod := s.pod("balena-exporter")
+		s.scraped("balena-exporter", 1)
+		if status, _, err := get(s, "https", anonymous, user, password); err == nil {
+			s.Errorf("without a certificate it answers %d", status)
+		}
+		pair, err := client.TLS()
+		if err != nil {
+			s.Fatal(err)
+		}
+		known := &tls.Config{RootCAs: s.authority.Pool(), Certificates: []tls.Certificate{pair}}
+		if status, _, err := get(s, "https", known, user, password); err != nil || status != http.StatusOK {
+			s.Errorf("with certificate and password it answers %d, %v", status, err)
+		}
+		s.helm("test", "balena-exporter")
+		s.undisturbed("balena-exporter", pod)
+	})
+
+	s.part("a new certificate", func(s *story) {
+		pod := s.pod("balena-exporter")
+		s.scraped("balena-exporter", 1)
+		start := time.Now()
+		renewed := s.issue(host)
+		s.tlsSecret("exporter-tls", renewed)
+		pair, err := renewed.TLS()
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.eventually("the new certificate is served", func() error {
+			errServed := errors.New("it is")
+			config := anonymous.Clone()
+			config.VerifyConnection = func(state tls.ConnectionState) error {
+				if state.PeerCertificates[0].SerialNumber.Cmp(pair.Leaf.SerialNumber) == 0 {
+					return errServed
+				}
+				return nil
+			}
+			if _, _, err := get(s, "https", config); !errors.Is(err, errServed) {
+				return fmt.Errorf("it is another one (%v)", err)
+			}
+			return nil
+		})
+		s.allScrapesSince(start)
+		s.undisturbed("balena-exporter", pod)
+	})
+}

@@ -1,0 +1,34 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+)
+
+// The README's commands, word for word but for what they leave to the reader: the token, where the chart comes from, which
+// API it is, and how the Prometheus Operator is to find it.
+func TestQuickStart(t *testing.T) {
+	s := begin(t, "quick-start", small)
+	const readme = "charts/balena-exporter/README.md"
+	adapted := strings.NewReplacer(
+		"YOUR_API_KEY", token,
+		"oci://ghcr.io/balena-exporter/charts/balena-exporter", chart+" --wait --values "+s.values()+" --set serviceMonitor.enabled=true --set serviceMonitor.labels.release="+release,
+		"curl --silent", "curl --silent --retry 60 --retry-delay 1 --retry-connrefused", // which a reader is slower than
+	)
+	run := func(commands string) string {
+		t.Helper()
+		said, err := s.try("", "bash", "-euo", "pipefail", "-c", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"+adapted.Replace(commands))
+		if err != nil {
+			t.Fatalf("%v\n%s\n%s", err, commands, said)
+		}
+		return said
+	}
+
+	run(block(s, readme, "## Install", 0))
+	pod := s.pod("balena-exporter")
+	s.scraped("balena-exporter", 1)
+	if said := run(block(s, readme, "## Install", 1)); !strings.Contains(said, "\nbalena_up 1\n") {
+		t.Errorf("the commands to see that it works print no balena_up 1:\n%s", said)
+	}
+	s.undisturbed("balena-exporter", pod)
+}

@@ -1,0 +1,601 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"text/template"
+	"time"
+)
+
+const (
+	// project is its root, chart what is installed.
+	project = "../.."
+	chart   = project + "/charts/balena-exporter"
+
+	// apiHost is the name of the simulated API, which no DNS knows: pods have it in their hosts file.
+	apiHost = "api.balena.test"
+	// token opens it at first.
+	token = "token-of-the-test"
+
+	// soon is how long anything may take that is a matter of seconds when the machine has nothing else to do: a deadline, not a wait.
+	soon = 90 * time.Second
+)
+
+// A story is told in a namespace of its own, in which Pod Security "restricted" is enforced, with a balena API of its own.
+type story struct {
+	*testing.T
+	namespace string
+	authority *Authority // of all certificates in the story
+	api       *http.Client
+	apiURL    string
+	apiIP     string
+	token     string // which the API accepts
+}
+
+// An account is what the simulated API serves.
+type account struct{ Devices, Fleets int }
+
+// small is enough for all that is not about size.
+var small = account{Devices: 60, Fleets: 4}
+
+// begin makes the namespace of a story, with the API in it. Namespace and API go when the story ends; what there was in them is kept if it fails.
+func begin(t *testing.T, namespace string, has account) *story {
+	t.Helper()
+	s := &story{T: t, namespace: namespace, token: token}
+	start := time.Now()
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.keep()
+		}
+		s.kubectl("delete", "namespace", namespace, "--wait=false")
+		t.Logf("the story took %.1f s", time.Since(start).Seconds())
+	})
+
+	var err error
+	if s.authority, err = NewAuthority("company CA"); err != nil {
+		t.Fatal(err)
+	}
+	s.apply(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: {{.}}, labels: {pod-security.kubernetes.io/enforce: restricted}}
+`, namespace)
+	pair := s.issue(apiHost)
+	s.apply(apiManifests, map[string]any{
+		"Image": "localhost/balena-simulator:" + version(t), "Token": token, "Account": has,
+		"Certificate": string(pair.Certificate), "Key": string(pair.Key), "CA": string(s.authority.PEM()),
+	})
+	var service struct{ Spec struct{ ClusterIP string } }
+	s.get("/api/v1/namespaces/"+namespace+"/services/api", &service)
+	s.apiIP = service.Spec.ClusterIP
+	s.apiURL = "https://" + apiHost
+	s.api = s.client(&tls.Config{RootCAs: s.authority.Pool()}, s.apiIP+":443")
+	s.eventually("the API answers", func() error {
+		_, err := s.request(s.api, http.MethodGet, s.apiURL+"/ping", "")
+		return err
+	})
+	return s
+}
+
+// part tells a part of the story. What follows one that fails is not told: it builds on it.
+func (s *story) part(name string, tell func(s *story)) {
+	s.Helper()
+	if !s.Run(name, func(t *testing.T) {
+		part := *s
+		part.T = t
+		tell(&part)
+	}) {
+		s.FailNow()
+	}
+}
+
+// apiManifests are an openBalena server of sorts: the simulator, with a certificate of a private CA. Its devices stay as they are.
+const apiManifests = `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: company-ca}
+data: {ca.crt: {{printf "%q" .CA}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: api-tls}
+stringData: {tls.crt: {{printf "%q" .Certificate}}, tls.key: {{printf "%q" .Key}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api}
+spec:
+  selector: {app: api}
+  ports: [{port: 443, targetPort: 8443}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: api}
+spec:
+  selector: {matchLabels: {app: api}}
+  strategy: {type: Recreate}
+  template:
+    metadata: {labels: {app: api}}
+    spec:
+      automountServiceAccountToken: false
+      terminationGracePeriodSeconds: 2
+      securityContext: {runAsNonRoot: true, fsGroup: 65532, seccompProfile: {type: RuntimeDefault}}
+      containers:
+      - name: api
+        image: {{.Image}}
+        args:
+        - --listen-address=:8443
+        - --tls-cert-file=/tls/tls.crt
+        - --tls-key-file=/tls/tls.key
+        - --token={{.Token}}
+        - --tick-interval=0
+        - --devices={{.Account.Devices}}
+        - --fleets={{.Account.Fleets}}
+        readinessProbe: {tcpSocket: {port: 8443}, periodSeconds: 1}
+        securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+        volumeMounts: [{name: tls, mountPath: /tls, readOnly: true}]
+      volumes: [{name: tls, secret: {secretName: api-tls, defaultMode: 0440}}]
+`
+
+// values are what every release of the story has beside its own: where the API is, and that things happen every second rather than every
+// minute. Objects are merged.
+func (s *story) values(own ...map[string]any) string {
+	s.Helper()
+	all := map[string]any{
+		"balena":         map[string]any{"apiUrl": s.apiURL, "caConfigMap": map[string]any{"name": "company-ca"}, "crawlInterval": "1s"},
+		"hostAliases":    []any{map[string]any{"ip": s.apiIP, "hostnames": []string{apiHost}}},
+		"serviceMonitor": map[string]any{"interval": "1s", "labels": map[string]any{"release": release}},
+		"prometheusRule": map[string]any{"labels": map[string]any{"release": release}},
+		"livenessProbe":  map[string]any{"periodSeconds": 2},
+		"readinessProbe": map[string]any{"periodSeconds": 1},
+	}
+	for _, values := range own {
+		merge(all, values)
+	}
+	return s.file("values.yaml", must(s, json.Marshal)(all))
+}
+
+func merge(into, from map[string]any) {
+	for key, value := range from {
+		if inner, ok := value.(map[string]any); ok {
+			if outer, ok := into[key].(map[string]any); ok {
+				merge(outer, inner)
+				continue
+			}
+		}
+		into[key] = value
+	}
+}
+
+// must makes a function of one argument fail the story instead of returning an error.
+func must[A, B any](s *story, f func(A) (B, error)) func(A) B {
+	return func(a A) B {
+		s.Helper()
+		b, err := f(a)
+		if err != nil {
+			s.Fatal(err)
+		}
+		return b
+	}
+}
+
+// file writes a file of the story and returns its path.
+func (s *story) file(name string, content []byte) string {
+	s.Helper()
+	path := filepath.Join(s.TempDir(), name)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		s.Fatal(err)
+	}
+	return path
+}
+
+// issue makes a certificate for a name.
+func (s *story) issue(name string) Pair {
+	s.Helper()
+	pair, err := s.authority.Issue(pkix.Name{CommonName: name}, name)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return pair
+}
+
+// tlsSecret makes a Secret as cert-manager writes it, or replaces it.
+func (s *story) tlsSecret(name string, pair Pair) {
+	s.Helper()
+	s.secret(name, map[string]string{"tls.crt": string(pair.Certificate), "tls.key": string(pair.Key), "ca.crt": string(s.authority.PEM())})
+}
+
+// secret makes a Secret, or replaces it.
+func (s *story) secret(name string, data map[string]string) {
+	s.Helper()
+	s.apply(`
+apiVersion: v1
+kind: Secret
+metadata: {name: {{.Name}}}
+data: {{.Data}}
+`, map[string]any{"Name": name, "Data": string(must(s, json.Marshal)(func() any {
+		bytes := make(map[string][]byte)
+		for key, value := range data {
+			bytes[key] = []byte(value)
+		}
+		return bytes
+	}()))})
+}
+
+// apply has kubectl apply a template with its data.
+func (s *story) apply(manifests string, data any) {
+	s.Helper()
+	var b bytes.Buffer
+	if err := template.Must(template.New("").Parse(manifests)).Execute(&b, data); err != nil {
+		s.Fatal(err)
+	}
+	if said, err := s.try(b.String(), "kubectl", "apply", "-f", "-"); err != nil {
+		s.Fatalf("kubectl apply: %v\n%s", err, said)
+	}
+}
+
+// try runs a program in the namespace of the story and returns what it printed. It has to end in time.
+func (s *story) try(input, program string, arguments ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // the story's own has ended in its Cleanup
+	defer cancel()
+	command, err := kubernetes.Command(ctx, s.namespace, program, arguments...)
+	if err != nil {
+		return "", err
+	}
+	command.Stdin = strings.NewReader(input)
+	command.WaitDelay = time.Second
+	said, err := command.CombinedOutput()
+	return string(said), err
+}
+
+func (s *story) kubectl(arguments ...string) string {
+	s.Helper()
+	said, err := s.try("", "kubectl", arguments...)
+	if err != nil {
+		s.Fatalf("kubectl %s: %v\n%s", strings.Join(arguments, " "), err, said)
+	}
+	return said
+}
+
+func (s *story) helm(arguments ...string) string {
+	s.Helper()
+	said, err := s.try("", "helm", arguments...)
+	if err != nil {
+		s.Fatalf("helm %s: %v\n%s", strings.Join(arguments, " "), err, said)
+	}
+	return said
+}
+
+// install installs or upgrades a release with the ServiceMonitor and waits for it to be ready.
+func (s *story) install(name string, own ...map[string]any) {
+	s.Helper()
+	own = append([]map[string]any{{
+		"balena":         map[string]any{"existingSecret": "balena-token"},
+		"serviceMonitor": map[string]any{"enabled": true},
+	}}, own...)
+	s.helm("upgrade", "--install", name, chart, "--values", s.values(own...), "--wait", "--timeout=90s")
+}
+
+// eventually waits for a condition that takes its time.
+func (s *story) eventually(what string, condition func() error) {
+	s.Helper()
+	s.within(soon, what, condition)
+}
+
+// within waits for a condition that has to hold before a deadline.
+func (s *story) within(limit time.Duration, what string, condition func() error) {
+	s.Helper()
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline.C:
+			s.Fatalf("%s: not within %s: %v", what, limit, err)
+		case <-ticker.C:
+		}
+	}
+}
+
+// get decodes an object or list of the cluster.
+func (s *story) get(path string, into any) {
+	s.Helper()
+	if err := kubernetes.Get(s.Context(), path, into); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// pods returns the pods of a release. Ones that are being stopped count.
+func (s *story) pods(name string) ([]Pod, error) {
+	var list struct{ Items []Pod }
+	selector := url.QueryEscape("app.kubernetes.io/instance=" + name + ",app.kubernetes.io/name=balena-exporter")
+	err := kubernetes.Get(s.Context(), "/api/v1/namespaces/"+s.namespace+"/pods?labelSelector="+selector, &list)
+	return list.Items, err
+}
+
+// pod returns the only pod of a release, once it is ready.
+func (s *story) pod(name string) Pod {
+	s.Helper()
+	var pod Pod
+	s.eventually("the pod of "+name+" is ready", func() error {
+		pods, err := s.pods(name)
+		switch {
+		case err != nil:
+			return err
+		case len(pods) != 1:
+			return fmt.Errorf("%d pods instead of 1", len(pods))
+		case !pods[0].Ready():
+			return fmt.Errorf("it is not: %+v", pods[0].Status)
+		}
+		pod = pods[0]
+		return nil
+	})
+	return pod
+}
+
+// undisturbed fails the story if the pod is not the one it was, was restarted or is not ready.
+func (s *story) undisturbed(name string, before Pod) {
+	s.Helper()
+	after := s.pod(name)
+	if after.Metadata.UID != before.Metadata.UID || after.Restarts() != before.Restarts() {
+		s.Fatalf("the pod %s was restarted: it is %s now, with %d restarts", before.Metadata.Name, after.Metadata.Name, after.Restarts())
+	}
+}
+
+// client makes a client that goes to an address whatever the URL says.
+func (s *story) client(config *tls.Config, address string) *http.Client {
+	dialer := new(net.Dialer)
+	transport := &http.Transport{
+		TLSClientConfig: config,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, network, address)
+		},
+		DisableKeepAlives: true, // each request is to see the certificate of its time
+	}
+	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
+}
+
+// request returns the body of an answer that is a success.
+func (s *story) request(client *http.Client, method, url, body string) (string, error) {
+	request, err := http.NewRequestWithContext(s.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Authorization", "Bearer "+s.token)
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode >= 300 {
+		err = fmt.Errorf("%s %s: %s: %s", method, url, response.Status, answer)
+	}
+	return string(answer), err
+}
+
+// tokenSecret makes the Secret that releases take the token from, or replaces it.
+func (s *story) tokenSecret(name, token string) {
+	s.Helper()
+	s.secret(name, map[string]string{"token": token})
+}
+
+// control sets the faults or tokens of the API.
+func (s *story) control(what, body string) {
+	s.Helper()
+	if _, err := s.request(s.api, http.MethodPut, s.apiURL+"/simulator/"+what, body); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// online asks the API itself how many devices of each fleet are online.
+func (s *story) online() map[string]float64 {
+	s.Helper()
+	answer, err := s.request(s.api, http.MethodGet, s.apiURL+"/v7/application?$select=slug&$expand=owns__device($select=is_online)", "")
+	if err != nil {
+		s.Fatal(err)
+	}
+	var fleets struct {
+		D []struct {
+			Slug    string
+			Devices []struct {
+				IsOnline bool `json:"is_online"`
+			} `json:"owns__device"`
+		}
+	}
+	if err := json.Unmarshal([]byte(answer), &fleets); err != nil {
+		s.Fatal(err)
+	}
+	online := make(map[string]float64)
+	for _, fleet := range fleets.D {
+		online[fleet.Slug] = 0
+		for _, device := range fleet.Devices {
+			if device.IsOnline {
+				online[fleet.Slug]++
+			}
+		}
+	}
+	if len(online) < 2 {
+		s.Fatalf("the API has too few fleets to tell anything: %v", online)
+	}
+	return online
+}
+
+// query evaluates an expression, in which $namespace stands for that of the story, and returns its values by the label.
+func (s *story) query(label, expression string) (map[string]float64, error) {
+	samples, err := prometheus.Query(s.Context(), strings.ReplaceAll(expression, "$namespace", fmt.Sprintf("namespace=%q", s.namespace)))
+	if err != nil {
+		return nil, err
+	}
+	values := make(map[string]float64)
+	for _, sample := range samples {
+		if _, twice := values[sample.Labels[label]]; twice {
+			return nil, fmt.Errorf("%s: several series with %s=%q", expression, label, sample.Labels[label])
+		}
+		values[sample.Labels[label]] = sample.Value
+	}
+	return values, nil
+}
+
+// are returns an error unless the expression has these values by the label.
+func (s *story) are(label, expression string, want map[string]float64) error {
+	values, err := s.query(label, expression)
+	if err == nil && !maps.Equal(values, want) {
+		err = fmt.Errorf("%s is %v, not %v", expression, values, want)
+	}
+	return err
+}
+
+// is returns an error unless the expression has one series, of this value.
+func (s *story) is(expression string, want float64) error {
+	return s.are("", expression, map[string]float64{"": want})
+}
+
+// scraped waits until Prometheus has the truth of the API, fleet by fleet, from the pods that there are now: one, or so many shards.
+func (s *story) scraped(name string, shards int) {
+	s.Helper()
+	want := s.online()
+	s.eventually("Prometheus has the truth of the pods of "+name, func() error {
+		pods, err := s.pods(name)
+		if err != nil {
+			return err
+		}
+		if len(pods) != shards {
+			return fmt.Errorf("there are %d pods, not %d", len(pods), shards)
+		}
+		of := fmt.Sprintf("{$namespace, pod=~%q}", strings.Join(names(pods), "|"))
+		if err := s.is(`sum(up`+of+`) + sum(balena_up`+of+`)`, 2*float64(shards)); err != nil {
+			return err
+		}
+		got, err := s.query("fleet", `sum by (fleet) (balena_fleet_devices_online`+of+`)`)
+		if err == nil && !maps.Equal(got, want) {
+			err = fmt.Errorf("devices online are %v, not %v", got, want)
+		}
+		return err
+	})
+}
+
+// allScrapesSince waits for one more scrape and fails the story if one of it failed since then.
+func (s *story) allScrapesSince(start time.Time) {
+	s.Helper()
+	now := float64(time.Now().UnixMilli()) / 1000
+	s.eventually("one more scrape", func() error { return s.is(fmt.Sprintf(`min(timestamp(up{$namespace})) > bool %f`, now), 1) })
+	expression := fmt.Sprintf(`min(min_over_time(up{$namespace}[%ds]))`, int(time.Since(start).Seconds())+1)
+	if err := s.is(expression, 1); err != nil {
+		s.Fatalf("a scrape has failed: %v", err)
+	}
+}
+
+// version is the project's.
+func version(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(project, "VERSION"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// keep writes down what there is in the namespace, for those who want to know why the story failed.
+func (s *story) keep() {
+	directory := filepath.Join(artifacts, s.namespace)
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		s.Log(err)
+		return
+	}
+	write := func(name string, content string) {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte(content), 0o600); err != nil {
+			s.Log(err)
+		}
+	}
+	for name, arguments := range map[string]string{
+		"events.txt":     "get events --sort-by=.lastTimestamp",
+		"pods.txt":       "describe pods",
+		"manifests.yaml": "get all,endpointslices,configmaps,serviceaccounts,servicemonitors,prometheusrules -o yaml", // no Secrets
+	} {
+		said, err := s.try("", "kubectl", strings.Fields(arguments)...)
+		write(name, said+explain(err))
+	}
+	var pods struct{ Items []Pod }
+	if err := kubernetes.Get(context.Background(), "/api/v1/namespaces/"+s.namespace+"/pods", &pods); err != nil {
+		s.Log(err)
+	}
+	for _, pod := range pods.Items {
+		for _, previous := range []string{"false", "true"} {
+			if said, err := s.try("", "kubectl", "logs", pod.Metadata.Name, "--all-containers", "--previous="+previous); err == nil {
+				write(fmt.Sprintf("%s.previous=%s.log", pod.Metadata.Name, previous), said)
+			}
+		}
+	}
+	for _, what := range []string{"targets", "rules", "alerts"} {
+		var answer json.RawMessage
+		err := prometheus.Get(context.Background(), "/api/v1/"+what, &answer)
+		write("prometheus-"+what+".json", string(answer)+explain(err))
+	}
+	s.Logf("logs, events and manifests are in %s", directory)
+}
+
+func explain(err error) string {
+	if err == nil {
+		return ""
+	}
+	return "\n" + err.Error() + "\n"
+}
+
+// gone returns an error while there is such an object.
+func gone(ctx context.Context, path string) error {
+	_, err := kubernetes.Raw(ctx, path)
+	switch {
+	case errors.Is(err, errNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("%s is still there", path)
+}
+
+// block returns the commands of the n-th sh block below a heading of a Markdown file.
+func block(s *story, file, heading string, n int) string {
+	s.Helper()
+	b, err := os.ReadFile(filepath.Join(project, file))
+	if err != nil {
+		s.Fatal(err)
+	}
+	_, below, ok := strings.Cut(string(b), "\n"+heading+"\n")
+	blocks := strings.Split(below, "```sh\n")[1:]
+	if !ok || n >= len(blocks) {
+		s.Fatalf("%s: no %d blocks of commands below %q", file, n+1, heading)
+	}
+	commands, _, _ := strings.Cut(blocks[n], "```")
+	return commands
+}
+
+// names returns the sorted names of objects.
+func names(pods []Pod) []string {
+	var all []string
+	for _, pod := range pods {
+		all = append(all, pod.Metadata.Name)
+	}
+	slices.Sort(all)
+	return all
+}
