@@ -228,7 +228,8 @@ func TestStrangeAnswers(t *testing.T) {
 			fleet + `element 1: id: found "9223372036854775808" where an integer was expected`,
 		},
 		"a negative id":    {body(200, `{"d":[{"id":-1}]}`), balena.BadAnswer, 200, fleet + "element 1: it has no id (the last was 0)"},
-		"a negative count": {body(200, `{"d":[{"id":1,"owns__device":-1}]}`), balena.BadAnswer, 200, fleet + "element 1: owns__device: a count is negative"},
+		"a negative count": {body(200, `{"d":[{"id":1,"owns__device":-1}]}`), balena.BadAnswer, 200, fleet + "element 1: owns__device: -1 is no number of devices"},
+		"an absurd count":  {body(200, `{"d":[{"id":1,"owns__device":9223372036854775807}]}`), balena.BadAnswer, 200, fleet + "element 1: owns__device: 9223372036854775807 is no number of devices"},
 		"a bad date": {
 			body(200, `{"d":[{"id":1,"created_at":"2026-02-30T00:00:00.000Z"}]}`), balena.BadAnswer, 200,
 			fleet + `element 1: created_at: found "\"2026-02-30T00:00:00.000Z\"" where a date was expected`,

@@ -2,7 +2,8 @@ package balena
 
 import (
 	"encoding/json"
-	"errors"
+	"fmt"
+	"math"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -247,8 +248,8 @@ func expanded[E, T any](set func(*decoder, E, *T) error) func(*decoder, jsontext
 // count reads the number that $expand=…/$count leaves under the name of the navigation property.
 func (d *decoder) count(v jsontext.Value) (int, error) {
 	n, err := d.integer(v)
-	if err == nil && n < 0 {
-		return 0, errors.New("a count is negative")
+	if err == nil && (n < 0 || n > math.MaxInt32) {
+		return 0, fmt.Errorf("%d is no number of devices", n)
 	}
 	return int(n), err
 }
