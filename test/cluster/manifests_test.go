@@ -28,7 +28,7 @@ resources: [%s]
 labels: [{pairs: {release: %s}}]
 patches:
 - target: {kind: ServiceMonitor}
-  patch: '[{"op": "replace", "path": "/spec/endpoints/0/interval", "value": 1s}]'
+  patch: '[{"op": "replace", "path": "/spec/endpoints/0/interval", "value": "1s"}]'
 - target: {kind: Deployment}
   patch: |
     - {op: add, path: /spec/template/spec/containers/0/args/-, value: --balena.crawl-interval=1s}
