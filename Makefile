@@ -81,6 +81,18 @@ test-prometheus: $(TOOLS)/promtool ## Test what Prometheus itself makes of the e
 test-chart: ## Test the Helm chart
 	$(MAKE) -C charts test
 
+.PHONY: test-dashboards
+test-dashboards: ## Test the dashboards' queries with Prometheus' own engine
+	cd test/dashboards && $(GO) vet ./... && $(GO) test -count=1 ./... # anew, for the dashboards are outside of its module
+
+.PHONY: test-statuspage
+test-statuspage: ## Walk the status page with Debian's Chromium: accessibility, keyboard, hostile names
+	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && npm test
+
+.PHONY: pictures
+pictures: ## Take the pictures of the status page anew
+	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && node pictures.js ../../docs/images
+
 .PHONY: test-image
 test-image: ## Build the container image with buildah, run and check it (root only)
 	test/image/test.sh

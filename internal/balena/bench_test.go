@@ -1,3 +1,5 @@
+//go:build unix
+
 package balena_test
 
 import (

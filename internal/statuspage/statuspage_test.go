@@ -683,7 +683,7 @@ func large(oneFleet bool) *balena.Snapshot {
 	for i := range 20000 {
 		d := balena.Device{
 			ID: int64(i + 1), UUID: fmt.Sprintf("%032d", i), Name: fmt.Sprint("device ", i), Status: statuses[i%len(statuses)], Online: i%3 == 0,
-			RunningRelease: int64(1 + i%2), TargetRelease: 2, LastConnectivity: balena.Instant(1e12 + i*7919%20000), OSVersion: "balenaOS 6.5.10", Fleet: int32(i % 200),
+			RunningRelease: int64(1 + i%2), TargetRelease: 2, LastConnectivity: 1e12 + balena.Instant(i*7919%20000), OSVersion: "balenaOS 6.5.10", Fleet: int32(i % 200),
 		}
 		if oneFleet {
 			d.Fleet = 0
