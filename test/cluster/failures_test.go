@@ -9,6 +9,7 @@ import (
 
 // The API is stopped, slowed, rate-limited and restarted. The exporter stays up and says so, the alerts fire and resolve.
 func TestAPIFailures(t *testing.T) {
+	t.Parallel() // it mostly waits
 	s := begin(t, "failures", small)
 	s.tokenSecret("balena-token", token)
 	// The alerts are about a job, and other stories' exporters must not stand in for this one.

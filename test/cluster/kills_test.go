@@ -14,11 +14,13 @@ import (
 
 // The exporter ends in every way there is, and comes back by itself. Nobody is woken up: the alerts are on, as they come.
 func TestKills(t *testing.T) {
-	s := begin(t, "kills", account{Devices: 5000, Fleets: 10})
+	t.Parallel() // it mostly waits
+	s := begin(t, "kills", account{Devices: 8000, Fleets: 10})
 	s.tokenSecret("balena-token", token)
 	const name, job = "killed", "killed"
 	values := map[string]any{
-		"serviceMonitor": map[string]any{"jobLabel": "app.kubernetes.io/instance"},
+		"balena":         map[string]any{"crawlInterval": "5s"},
+		"serviceMonitor": map[string]any{"jobLabel": "app.kubernetes.io/instance", "interval": "5s"},
 		"prometheusRule": map[string]any{"enabled": true},
 	}
 	s.install(name, values)
@@ -67,7 +69,7 @@ func TestKills(t *testing.T) {
 				s.Fatalf("kubectl set resources: %v\n%s", err, said)
 			}
 		}
-		limit("20Mi")
+		limit("12Mi") // the data alone are as much
 		s.eventually("the kernel ends it", func() error {
 			pods, err := s.pods(name)
 			if err != nil {

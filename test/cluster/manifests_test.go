@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The plain manifests do what the chart does. Of them only what every user has to say is changed: which API it is.
+// The plain manifests do what the chart does. What is changed is which API it is, and how often things happen.
 func TestPlainManifests(t *testing.T) {
 	s := begin(t, "balena-exporter", small) // the manifests' namespace
 	path := s.file("kustomization.yaml", nil)
@@ -28,11 +28,13 @@ resources: [%s]
 labels: [{pairs: {release: %s}}]
 patches:
 - target: {kind: ServiceMonitor}
-  patch: '[{"op": "replace", "path": "/spec/endpoints/0/interval", "value": "1s"}]'
+  patch: '[{"op": "replace", "path": "/spec/endpoints/0/interval", "value": "2s"}]'
 - target: {kind: Deployment}
   patch: |
-    - {op: add, path: /spec/template/spec/containers/0/args/-, value: --balena.crawl-interval=1s}
-    - {op: add, path: /spec/template/spec/containers/0/args/-, value: "--balena.api-url=%s"}
+    - {op: test, path: /spec/template/spec/containers/0/args/1, value: "--balena.api-url=https://api.balena-cloud.com"}
+    - {op: replace, path: /spec/template/spec/containers/0/args/1, value: "--balena.api-url=%s"}
+    - {op: test, path: /spec/template/spec/containers/0/args/2, value: --balena.crawl-interval=60s}
+    - {op: replace, path: /spec/template/spec/containers/0/args/2, value: --balena.crawl-interval=1s}
     - {op: add, path: /spec/template/spec/containers/0/args/-, value: --balena.ca-file=/etc/balena-exporter/ca/ca.crt}
     - {op: add, path: /spec/template/spec/containers/0/volumeMounts/-, value: {name: ca, mountPath: /etc/balena-exporter/ca}}
     - {op: add, path: /spec/template/spec/volumes/-, value: {name: ca, configMap: {name: company-ca}}}

@@ -152,14 +152,14 @@ spec:
       volumes: [{name: tls, secret: {secretName: api-tls, defaultMode: 0440}}]
 `
 
-// values are what every release of the story has beside its own: where the API is, and that things happen every second rather than every
-// minute. Objects are merged.
+// values are what every release of the story has beside its own: where the API is, and that things happen every second or two rather than
+// every minute; a scrape may take as long as the interval. Objects are merged.
 func (s *story) values(own ...map[string]any) string {
 	s.Helper()
 	all := map[string]any{
 		"balena":         map[string]any{"apiUrl": s.apiURL, "caConfigMap": map[string]any{"name": "company-ca"}, "crawlInterval": "1s"},
 		"hostAliases":    []any{map[string]any{"ip": s.apiIP, "hostnames": []string{apiHost}}},
-		"serviceMonitor": map[string]any{"interval": "1s", "labels": map[string]any{"release": release}},
+		"serviceMonitor": map[string]any{"interval": "2s", "labels": map[string]any{"release": release}},
 		"prometheusRule": map[string]any{"labels": map[string]any{"release": release}},
 		"livenessProbe":  map[string]any{"periodSeconds": 2},
 		"readinessProbe": map[string]any{"periodSeconds": 1},
@@ -409,11 +409,10 @@ func (s *story) control(what, body string) {
 }
 
 // online asks the API itself how many devices of each fleet are online.
-func (s *story) online() map[string]float64 {
-	s.Helper()
+func (s *story) online() (map[string]float64, error) {
 	answer, err := s.request(s.api, http.MethodGet, s.apiURL+"/v7/application?$select=slug&$expand=owns__device($select=is_online)", "")
 	if err != nil {
-		s.Fatal(err)
+		return nil, err
 	}
 	var fleets struct {
 		D []struct {
@@ -424,7 +423,7 @@ func (s *story) online() map[string]float64 {
 		}
 	}
 	if err := json.Unmarshal([]byte(answer), &fleets); err != nil {
-		s.Fatal(err)
+		return nil, err
 	}
 	online := make(map[string]float64)
 	for _, fleet := range fleets.D {
@@ -436,9 +435,9 @@ func (s *story) online() map[string]float64 {
 		}
 	}
 	if len(online) < 2 {
-		s.Fatalf("the API has too few fleets to tell anything: %v", online)
+		return nil, fmt.Errorf("the API has too few fleets to tell anything: %v", online)
 	}
-	return online
+	return online, nil
 }
 
 // query evaluates an expression, in which $namespace stands for that of the story, and returns its values by the label.
@@ -471,10 +470,16 @@ func (s *story) is(expression string, want float64) error {
 	return s.are("", expression, map[string]float64{"": want})
 }
 
-// scraped waits until Prometheus has the truth of the API, fleet by fleet, from the pods that there are now: one, or so many shards.
+// scraped waits until Prometheus has the truth of the API, fleet by fleet, by scrapes from now on of the pods that there are: one, or
+// so many shards.
 func (s *story) scraped(name string, shards int) {
 	s.Helper()
-	want := s.online()
+	var want map[string]float64
+	s.eventually("the API tells the truth", func() (err error) {
+		want, err = s.online() // its devices stay as they are
+		return err
+	})
+	now := float64(time.Now().UnixMilli()) / 1000
 	s.eventually("Prometheus has the truth of the pods of "+name, func() error {
 		pods, err := s.pods(name)
 		if err != nil {
@@ -484,7 +489,8 @@ func (s *story) scraped(name string, shards int) {
 			return fmt.Errorf("there are %d pods, not %d", len(pods), shards)
 		}
 		of := fmt.Sprintf("{$namespace, pod=~%q}", strings.Join(names(pods), "|"))
-		if err := s.is(`sum(up`+of+`) + sum(balena_up`+of+`)`, 2*float64(shards)); err != nil {
+		since := fmt.Sprintf(" and on (pod) timestamp(up%s) > %f", of, now)
+		if err := s.is(`sum(up`+of+since+`) + sum(balena_up`+of+since+`)`, 2*float64(shards)); err != nil {
 			return err
 		}
 		got, err := s.query("fleet", `sum by (fleet) (balena_fleet_devices_online`+of+`)`)
