@@ -370,9 +370,10 @@ func TestTags(t *testing.T) {
 	s := &collector.Snapshot{
 		Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}},
 		Devices: []collector.Device{
-			{ID: 1, UUID: "tagged", Tags: []string{"A", "1", "2", "x", long}},
+			{ID: 1, UUID: "tagged"},
 			{ID: 2, UUID: "untagged"},
 		},
+		DeviceTags: map[int64][]string{1: {"A", "1", "2", "x", long}},
 	}
 	got := map[string]float64{}
 	for name, v := range samples(gather(t, s, o)) {

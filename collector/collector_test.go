@@ -181,7 +181,7 @@ var hostile = []string{
 
 // hostileSnapshot has hostile text wherever text comes from outside.
 func hostileSnapshot() *collector.Snapshot {
-	s := &collector.Snapshot{Time: now, CloudFields: true, Releases: map[int64]collector.Release{}}
+	s := &collector.Snapshot{Time: now, CloudFields: true, Releases: map[int64]collector.Release{}, DeviceTags: map[int64][]string{}}
 	for i, h := range hostile {
 		id := int64(i + 1)
 		s.Releases[id] = collector.Release{ID: id, Commit: h, Version: h, Status: h, Created: 1}
@@ -192,8 +192,9 @@ func hostileSnapshot() *collector.Snapshot {
 		s.Devices = append(s.Devices, collector.Device{
 			ID: id, UUID: fmt.Sprint("uuid", i, h), Name: h, Fleet: int32(i), Status: h, HeartbeatState: h, UpdateStatus: h, Type: h,
 			OSVersion: h, OSVariant: h, SupervisorVersion: h, RunningRelease: id, TargetRelease: id, OSTarget: id, SupervisorTarget: id,
-			CPUUsage: math.Inf(1), CPUTemperature: -12.5, MemoryUsed: 1e300, Tags: []string{h, h},
+			CPUUsage: math.Inf(1), CPUTemperature: -12.5, MemoryUsed: 1e300,
 		})
+		s.DeviceTags[id] = []string{h, h}
 		s.Services = append(s.Services, collector.Service{DeviceID: id, Name: h, Status: h, Progress: 33})
 		s.Keys = append(s.Keys, collector.Key{ID: id, Name: h, Expiry: 5})
 	}

@@ -176,15 +176,12 @@ func (f *fetch) readTags(ctx context.Context) {
 		}
 	}
 	if keys := f.config.DeviceTags; len(keys) > 0 {
-		tags := part(f, PartDeviceTags, &f.deviceTags, 0, func() (map[int64][]string, error) {
+		f.snapshot.DeviceTags = part(f, PartDeviceTags, &f.deviceTags, 0, func() (map[int64][]string, error) {
 			if len(f.snapshot.Devices) == 0 {
 				return nil, nil
 			}
 			return f.askForTags(ctx, "device_tag", "device", f.ofDevices(inList("tag_key", keys)), keys)
 		})
-		for i := range f.snapshot.Devices {
-			f.snapshot.Devices[i].Tags = tags[f.snapshot.Devices[i].ID]
-		}
 	}
 }
 

@@ -337,14 +337,14 @@ func TestTagKeysOnTheWire(t *testing.T) {
 			s := fetchWithParts(t, newClient(t, serve(t, wire), fewer, func(c *balena.Config) {
 				c.DeviceTags, c.FleetTags = []string{"unused", key}, []string{key}
 			}))
-			if got, want := s.Devices[6].Tags, []string{"", "of a device"}; !slices.Equal(got, want) {
+			if got, want := s.DeviceTags[s.Devices[6].ID], []string{"", "of a device"}; !slices.Equal(got, want) {
 				t.Errorf("tags of the device: %q, want %q", got, want)
 			}
 			if got, want := s.Fleets[0].Tags, []string{"of a fleet"}; !slices.Equal(got, want) {
 				t.Errorf("tags of the fleet: %q, want %q", got, want)
 			}
-			if s.Devices[7].Tags != nil && key != "site" {
-				t.Errorf("tags of a device that has none: %q", s.Devices[7].Tags)
+			if s.DeviceTags[s.Devices[7].ID] != nil && key != "site" {
+				t.Errorf("tags of a device that has none: %q", s.DeviceTags[s.Devices[7].ID])
 			}
 			for _, r := range wire.requests() {
 				if strings.Contains(r.RequestURI, "_tag?") && !strings.Contains(r.RequestURI, literal+")%20and%20id%20gt%20") {

@@ -18,6 +18,9 @@ type Snapshot struct {
 	Fleets []Fleet
 	// Devices are in ascending order of ID; each belongs to one of Fleets.
 	Devices []Device
+	// DeviceTags holds the tags of devices by the ID of the device, each as in [Fleet.Tags]. Here and not in
+	// [Device], since most exporters read none and all have many devices.
+	DeviceTags map[int64][]string
 	// Releases holds the releases that fleets and devices refer to, by ID. One that the API does not tell
 	// of, because it was deleted or belongs to somebody else, is missing.
 	Releases map[int64]Release
@@ -109,8 +112,6 @@ type Device struct {
 	MemorySize     float64 // memory_total in MiB; NaN for null
 	StorageUsed    float64 // storage_usage in MiB; NaN for null
 	StorageSize    float64 // storage_total in MiB; NaN for null
-
-	Tags []string // as in [Fleet.Tags]
 
 	Fleet         int32 // belongs_to__application, as an index into [Snapshot.Fleets]
 	Online        bool  // is_online, which is is_connected_to_vpn

@@ -141,7 +141,7 @@ func truth(t *testing.T) *balena.Snapshot {
 	for _, r := range rows(t, "device_type") {
 		types[r.id()] = r.text("slug")
 	}
-	deviceTags := tags("device_tag", "device", "site", "owner")
+	want.DeviceTags = tags("device_tag", "device", "site", "owner")
 	for _, r := range rows(t, "device") {
 		fleet, ok := index[r.ref("belongs_to__application")]
 		if !ok {
@@ -160,7 +160,6 @@ func truth(t *testing.T) *balena.Snapshot {
 			UpdateProgress:   r.number("overall_progress"), CPUUsage: r.number("cpu_usage"), CPUTemperature: r.number("cpu_temp"),
 			MemoryUsed: r.number("memory_usage"), MemorySize: r.number("memory_total"),
 			StorageUsed: r.number("storage_usage"), StorageSize: r.number("storage_total"),
-			Tags:   deviceTags[r.id()],
 			Online: r.bool("is_online"), Undervolted: r.bool("is_undervolted"), WebAccessible: r.bool("is_web_accessible"),
 		})
 	}
