@@ -1,0 +1,236 @@
+package live
+
+import (
+	"slices"
+	"time"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+const (
+	hour = time.Hour
+	day  = 24 * hour
+)
+
+// A deviceFault happens to one device of a fleet that has the name of the alert that must follow.
+type deviceFault struct {
+	alert string
+	play  func(st *simulator.State, d *simulator.Device)
+}
+
+var deviceFaults = []deviceFault{
+	{"BalenaDeviceOffline", func(st *simulator.State, d *simulator.Device) { d.Disconnect(st.Now().Add(-2 * hour)) }},
+	{"BalenaDeviceReducedFunctionality", func(st *simulator.State, d *simulator.Device) {
+		d.HeartbeatState, d.HeartbeatChangedOn = "timeout", st.Now()
+	}},
+	{"BalenaDeviceUpdateStuck", func(st *simulator.State, d *simulator.Device) {
+		d.RunningReleaseID, d.UpdateStatus, d.LastUpdateStatusEvent = oldRelease(st, d), "downloading", st.Now().Add(-3*hour)
+		d.Status, d.DownloadProgress = "Downloading", simulator.N(40)
+	}},
+	{"BalenaDeviceUpdateRejected", func(st *simulator.State, d *simulator.Device) {
+		d.RunningReleaseID, d.UpdateStatus, d.LastUpdateStatusEvent = oldRelease(st, d), "rejected", st.Now()
+	}},
+	{"BalenaDeviceStorageNearlyFull", func(_ *simulator.State, d *simulator.Device) { d.StorageUsage = d.StorageTotal }},
+	{"BalenaDeviceMemoryExhausted", func(_ *simulator.State, d *simulator.Device) { d.MemoryUsage = d.MemoryTotal }},
+	{"BalenaDeviceOverheating", func(_ *simulator.State, d *simulator.Device) { d.CPUTemp = simulator.N(95) }},
+	{"BalenaDeviceUndervolted", func(_ *simulator.State, d *simulator.Device) { d.IsUndervolted = true }},
+}
+
+// A fleetFault happens to a fleet that has the name of the alert that must follow.
+type fleetFault struct {
+	alert string
+	// more are labels of the alert beside the fleet.
+	more model.LabelSet
+	play func(st *simulator.State, fleet *simulator.Fleet, devices []*simulator.Device)
+}
+
+var fleetFaults = []fleetFault{
+	{"BalenaFleetLargelyOffline", problem("BalenaFleetLargelyOffline"), func(st *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+		for _, d := range devices[:inFleet/4] {
+			d.Disconnect(st.Now())
+		}
+	}},
+	{"BalenaManyDevices", problem("BalenaDeviceOverheating"), func(_ *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+		for _, d := range devices[:many] {
+			d.CPUTemp = simulator.N(95)
+		}
+	}},
+	{"BalenaFleetShrank", problem("BalenaFleetShrank"), func(st *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+		for _, d := range devices[:inFleet/4] {
+			st.DeleteDevice(d.ID)
+		}
+	}},
+	{"BalenaFleetGone", nil, func(st *simulator.State, fleet *simulator.Fleet, _ []*simulator.Device) { st.DeleteFleet(fleet.ID) }},
+	{"BalenaDevicesLost", problem("BalenaDevicesLost"), func(st *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+		devices[0].Disconnect(st.Now().Add(-8 * day))
+	}},
+	{"BalenaDevicesNeverConnected", problem("BalenaDevicesNeverConnected"), func(st *simulator.State, fleet *simulator.Fleet, _ []*simulator.Device) {
+		st.AddDevice(simulator.Device{Row: simulator.Row{CreatedAt: st.Now().Add(-2 * day)}, FleetID: fleet.ID})
+	}},
+	{"BalenaRolloutNotConverging", problem("BalenaRolloutNotConverging"), func(st *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+		for _, d := range devices[:inFleet/4] {
+			d.RunningReleaseID = oldRelease(st, d)
+		}
+	}},
+	{"BalenaReleaseBuildFailed", problem("BalenaReleaseBuildFailed"), func(st *simulator.State, fleet *simulator.Fleet, _ []*simulator.Device) {
+		st.NewRelease(fleet.ID, "3.0.0").Status = "failed"
+	}},
+	{"BalenaDevelopmentOS", problem("BalenaDevelopmentOS"), func(_ *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+		devices[0].OSVariant = "dev"
+	}},
+	{
+		"BalenaServiceRestarting", problem("BalenaServiceRestarting").Merge(model.LabelSet{"service_name": service}),
+		func(st *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+			st.InstallsOf(devices[0].ID)[0].Status = "restarting"
+		},
+	},
+	{
+		"BalenaServiceExited", problem("BalenaServiceExited").Merge(model.LabelSet{"service_name": service}),
+		func(st *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+			st.InstallsOf(devices[0].ID)[0].Status = "exited"
+		},
+	},
+}
+
+func problem(name string) model.LabelSet { return model.LabelSet{"problem": model.LabelValue(name)} }
+
+const (
+	// inFleet is how many devices a fleet has: so many that one in trouble is no large part of it.
+	inFleet = 12
+	// many are more devices than may have an alert each.
+	many = 51
+	// service is what runs on all devices.
+	service = "main"
+	// keyName is the name of a key that expires, in an account that the simulator makes up.
+	keyName = `ci "deploy" key`
+	// archived is a fleet that has every trouble of devices, and that nobody cares for.
+	archived = "archived"
+)
+
+// addFleets adds a healthy fleet for each fault, of the fault's name.
+func addFleets(st *simulator.State) {
+	names := []string{archived}
+	for _, f := range deviceFaults {
+		names = append(names, f.alert)
+	}
+	for _, f := range fleetFaults {
+		names = append(names, f.alert)
+	}
+	for _, name := range names {
+		fleet := st.AddFleet(simulator.Fleet{AppName: name, TracksLatest: true, IsArchived: name == archived})
+		st.FleetTags.Add(simulator.FleetTag{FleetID: fleet.ID, Key: "env", Value: "test"})
+		st.NewRelease(fleet.ID, "1.0.0").CreatedAt = st.Now().Add(-60 * day)
+		target := st.NewRelease(fleet.ID, "2.0.0")
+		target.CreatedAt = st.Now().Add(-30 * day)
+		fleet.TargetReleaseID = target.ID
+		main := st.Services.Add(simulator.Service{FleetID: fleet.ID, Name: service})
+		image := st.Images.Add(simulator.Image{ServiceID: main.ID, ReleaseID: target.ID})
+		size := inFleet
+		if name == "BalenaManyDevices" {
+			size = many
+		}
+		for range size {
+			addHealthy(st, fleet, image)
+		}
+	}
+}
+
+// addHealthy adds a device on which everything is well.
+func addHealthy(st *simulator.State, fleet *simulator.Fleet, image *simulator.Image) {
+	long := st.Now().Add(-20 * day)
+	d := st.AddDevice(simulator.Device{
+		Row: simulator.Row{CreatedAt: long}, FleetID: fleet.ID, Status: "Idle",
+		RunningReleaseID: fleet.TargetReleaseID, UpdateStatus: "done", LastUpdateStatusEvent: long,
+		OSVersion: "balenaOS 6.5.10", OSVariant: "prod", SupervisorVersion: "17.0.3", OSReleaseID: fleet.TargetReleaseID, SupervisorReleaseID: fleet.TargetReleaseID,
+		CPUUsage: simulator.N(10), CPUTemp: simulator.N(50), MemoryUsage: simulator.N(100), MemoryTotal: simulator.N(1000),
+		StorageUsage: simulator.N(1000), StorageTotal: simulator.N(10000),
+	})
+	d.Connect(long)
+	st.DeviceTags.Add(simulator.DeviceTag{DeviceID: d.ID, Key: "site", Value: "here"})
+	st.Installs.Add(simulator.Install{DeviceID: d.ID, ImageID: image.ID, ReleaseID: fleet.TargetReleaseID, Status: "Running", InstallDate: long})
+}
+
+// oldRelease is the first release of the device's fleet.
+func oldRelease(st *simulator.State, d *simulator.Device) int {
+	releases := st.Releases.All()
+	return releases[slices.IndexFunc(releases, func(r *simulator.Release) bool { return r.FleetID == d.FleetID })].ID
+}
+
+// An expected alert by its name and labels, but for the severity.
+func expect(alert string, labels ...model.LabelSet) model.LabelSet {
+	all := model.LabelSet{model.AlertNameLabel: model.LabelValue(alert)}
+	for _, more := range labels {
+		all = all.Merge(more)
+	}
+	return all
+}
+
+// play lets all faults of fleets and devices happen, and returns the alerts that must follow.
+func play(st *simulator.State) []model.LabelSet {
+	var want []model.LabelSet
+	byName := func(name string) (*simulator.Fleet, []*simulator.Device, model.LabelSet) {
+		fleets := st.Fleets.All()
+		fleet := fleets[slices.IndexFunc(fleets, func(f *simulator.Fleet) bool { return f.AppName == name })]
+		devices := slices.DeleteFunc(st.Devices.All(), func(d *simulator.Device) bool { return d.FleetID != fleet.ID })
+		return fleet, devices, model.LabelSet{"fleet": model.LabelValue(fleet.Slug)}
+	}
+	_, uncared, _ := byName(archived)
+	for i, f := range deviceFaults {
+		_, devices, labels := byName(f.alert)
+		f.play(st, devices[0])
+		f.play(st, uncared[i])
+		want = append(want, expect(f.alert, labels, problem(f.alert), model.LabelSet{"uuid": model.LabelValue(devices[0].UUID)}))
+	}
+	for _, f := range fleetFaults {
+		fleet, devices, labels := byName(f.alert)
+		f.play(st, fleet, devices)
+		want = append(want, expect(f.alert, labels, f.more))
+	}
+	for _, key := range st.APIKeys.All() {
+		if key.Name == keyName {
+			key.ExpiryDate = st.Now().Add(3 * day)
+		}
+	}
+	return want
+}
+
+// A memory is a healthy account, to come back to.
+type memory struct {
+	fleets   []simulator.Fleet
+	releases []simulator.Release
+	devices  []simulator.Device
+	installs []simulator.Install
+	keys     []simulator.APIKey
+}
+
+func remember(st *simulator.State) *memory {
+	return &memory{copies(st.Fleets.All()), copies(st.Releases.All()), copies(st.Devices.All()), copies(st.Installs.All()), copies(st.APIKeys.All())}
+}
+
+func (m *memory) restore(st *simulator.State) {
+	refill(&st.Fleets, m.fleets)
+	refill(&st.Releases, m.releases)
+	refill(&st.Devices, m.devices)
+	refill(&st.Installs, m.installs)
+	refill(&st.APIKeys, m.keys)
+}
+
+func copies[R any](rows []*R) []R {
+	var all []R
+	for _, r := range rows {
+		all = append(all, *r)
+	}
+	return all
+}
+
+func refill[R any](table interface {
+	DeleteFunc(gone func(*R) bool)
+	Add(row R) *R
+}, rows []R) {
+	table.DeleteFunc(func(*R) bool { return true })
+	for _, r := range rows {
+		table.Add(r)
+	}
+}

@@ -1,0 +1,373 @@
+// Package live holds rules and dashboards against the real thing: a Prometheus that scrapes an exporter that reads a
+// simulated API, while everything goes wrong that there is a rule or a panel for.
+package live
+
+import (
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/model"
+
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+	"github.com/balena-exporter/balena-exporter/test/dashboards"
+)
+
+// The scrape jobs: of the exporter, and of what exporters said before the test began.
+const (
+	job  = "balena-exporter"
+	past = "past"
+)
+
+var ofJob = model.LabelSet{"job": job}
+
+// A pair of Prometheus: one with the rules as they are shipped, whose alerts wait for longer than a test; and one in
+// which alerts wait for no more than a second.
+type pair struct{ shipped, hasty *server }
+
+func startPair(t *testing.T, targets map[string]string) *pair {
+	t.Helper()
+	shipped, err := filepath.Abs(filepath.Join(root, "deploy", "prometheus", "rules"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(shipped, "*.yml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no rules in %s: %v", shipped, err)
+	}
+	hasty := t.TempDir()
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = regexp.MustCompile(`(?m)^( +for:) \w+$`).ReplaceAll(text, []byte("$1 1s"))
+		if err := os.WriteFile(filepath.Join(hasty, filepath.Base(file)), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &pair{startPrometheus(t, shipped+"/*.yml", targets), startPrometheus(t, hasty+"/*.yml", targets)}
+}
+
+// awaitAlerts waits until there are exactly these alerts.
+func (p *pair) awaitAlerts(t *testing.T, want ...model.LabelSet) {
+	t.Helper()
+	for _, of := range []struct {
+		*server
+		state string
+	}{{p.shipped, "pending"}, {p.hasty, "firing"}} {
+		eventually(t, func() error {
+			alerts, err := of.alerts(t)
+			if err != nil {
+				return err
+			}
+			wanted, got := map[string]bool{}, map[string]bool{}
+			for _, a := range want {
+				wanted[a.String()+" "+of.state] = true
+			}
+			for _, a := range alerts {
+				if a.Labels["severity"] == "" {
+					return fmt.Errorf("%s has no severity", a.Labels)
+				}
+				delete(a.Labels, "severity")
+				got[a.Labels.String()+" "+a.State] = true
+			}
+			if diff := cmp.Diff(wanted, got); diff != "" {
+				return fmt.Errorf("alerts (-want +got):\n%s", diff)
+			}
+			return nil
+		})
+	}
+}
+
+// awaitAnswers waits until all shipped rules but these find something, each by its own expression.
+func (p *pair) awaitAnswers(t *testing.T, but ...string) {
+	t.Helper()
+	answered := map[string]bool{}
+	eventually(t, func() error {
+		rules, err := p.shipped.rules(t)
+		if err != nil {
+			return err
+		}
+		var silent []string
+		for _, r := range rules {
+			name := r.String()
+			if r.Health != "ok" || r.LastError != "" {
+				return fmt.Errorf("the rule %s is %s: %s", name, r.Health, r.LastError)
+			}
+			if !answered[name] {
+				found, err := p.shipped.instant(t, r.Query)
+				if err != nil {
+					return err
+				}
+				answered[name] = len(found) > 0
+			}
+			if !answered[name] {
+				silent = append(silent, name)
+			}
+		}
+		slices.Sort(silent)
+		slices.Sort(but)
+		if diff := cmp.Diff(but, silent); diff != "" {
+			return fmt.Errorf("rules that find nothing (-want +got):\n%s", diff)
+		}
+		return nil
+	})
+}
+
+// An account of fleets in trouble has everything go wrong that does not keep the exporter from reading the API.
+func TestFleets(t *testing.T) {
+	t.Parallel()
+	begin := time.Now()
+	sim, err := simulator.New(simulator.Config{CloudFields: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var healthy *memory
+	sim.Update(func(st *simulator.State) {
+		addFleets(st)
+		healthy = remember(st)
+	})
+	api := httptest.NewServer(sim)
+	t.Cleanup(api.Close)
+	tokenFile := filepath.Join(t.TempDir(), "token")
+	writeToken(t, tokenFile, 90*day)
+	exporter, stopExporter := startExporter(t, api.URL, tokenFile)
+	p := startPair(t, map[string]string{job: exporter})
+
+	// A healthy account.
+	watched := len(healthy.fleets) - 1 // but for the archived one
+	await(t, p.shipped, "balena:fleet_watched", watched)
+	await(t, p.hasty, "balena:fleet_watched", watched)
+	p.awaitAlerts(t)
+
+	// Everything goes wrong.
+	var want []model.LabelSet
+	sim.Update(func(st *simulator.State) { want = play(st) })
+	writeToken(t, tokenFile, day)
+	failing := simulator.Faults{{Resource: "device_type", Status: http.StatusInternalServerError}}
+	sim.SetFaults(append(failing, simulator.Fault{
+		Resource: "api_key", Status: http.StatusTooManyRequests, RetryAfter: simulator.Duration{Duration: time.Second}, Times: 4,
+	}))
+	limited := expect("BalenaAPIRateLimited", ofJob)
+	want = append(
+		want, limited, expect("BalenaAPIKeyExpiring", ofJob, model.LabelSet{"key_name": keyName}), expect("BalenaTokenExpiring", ofJob),
+		expect("BalenaCollectorFailing", ofJob, model.LabelSet{"collector": "device_type"}),
+	)
+	p.awaitAlerts(t, want...)
+	p.awaitAnswers(t, "BalenaAPIFailing", "BalenaDataStale", "BalenaExporterDown") // which come below and in TestPast
+	checkAnnotations(t, p.hasty)
+	checkPanels(t, p.shipped, want)
+
+	// The API fails, then it hangs. Alerts on fleets go on meanwhile. That fleets are gone becomes pending, too: only for
+	// ten minutes, after which the failure is known not to be theirs, and the alert waits for longer than that.
+	down := append(slices.Clone(want), expect("BalenaAPIFailing", ofJob))
+	for _, fleet := range healthy.fleets {
+		if !fleet.IsArchived {
+			down = append(down, expect("BalenaFleetGone", model.LabelSet{"fleet": model.LabelValue(fleet.Slug)}))
+		}
+	}
+	for _, fault := range []simulator.Fault{{Status: http.StatusInternalServerError}, {Latency: simulator.Duration{Duration: time.Hour}}} {
+		sim.SetFaults(simulator.Faults{fault})
+		await(t, p.shipped, "balena_fleet_devices", 0)
+		await(t, p.shipped, "balena:fleet_paused", watched)
+		await(t, p.shipped, "balena:fleet_unread", watched)
+		p.awaitAlerts(t, down...)
+		sim.SetFaults(failing)
+		api.CloseClientConnections()
+		p.awaitAlerts(t, want...)
+	}
+	checkNames(t, p.shipped, begin)
+
+	// Everything is well again, but for what has to be well for longer.
+	sim.SetFaults(nil)
+	sim.Update(healthy.restore)
+	writeToken(t, tokenFile, 90*day)
+	lasting := slices.DeleteFunc(want, func(a model.LabelSet) bool {
+		return !slices.Contains([]model.LabelValue{"BalenaAPIRateLimited", "BalenaServiceRestarting"}, a[model.AlertNameLabel])
+	})
+	p.awaitAlerts(t, lasting...)
+
+	// The exporter is gone. What its alert will find in six minutes, Prometheus can tell now.
+	stopExporter()
+	await(t, p.shipped, "up == 0", 1)
+	rules, err := p.shipped.rules(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(rules, func(r rule) bool { return r.Name == "BalenaExporterDown" })
+	for later, want := range map[time.Duration][]model.LabelSet{time.Minute: nil, 6 * time.Minute: {ofJob}, 25 * time.Hour: {{}}} {
+		got, err := p.shipped.at(t, rules[i].Query, time.Now().Add(later))
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%s later BalenaExporterDown finds (-want +got, %v):\n%s", later, err, diff)
+		}
+	}
+}
+
+// await waits until a query is answered with so many series.
+func await(t *testing.T, p *server, query string, want int) {
+	t.Helper()
+	eventually(t, func() error {
+		got, err := p.instant(t, query)
+		if err == nil && len(got) != want {
+			err = fmt.Errorf("%s is answered with %d series, not %d", query, len(got), want)
+		}
+		return err
+	})
+}
+
+// What was longer ago than a test takes comes out of a target that tells, with timestamps, what an exporter said: one
+// that is gone, and one that was restarted while the API was already down.
+func TestPast(t *testing.T) {
+	t.Parallel()
+	sim, err := simulator.New(simulator.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sim.SetFaults(simulator.Faults{{Status: http.StatusInternalServerError}})
+	api := httptest.NewServer(sim)
+	t.Cleanup(api.Close)
+	tokenFile := filepath.Join(t.TempDir(), "token")
+	writeToken(t, tokenFile, 90*day)
+	restarted, _ := startExporter(t, api.URL, tokenFile)
+
+	ago := time.Now().Add(-20 * time.Minute)
+	before := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		for _, metric := range []string{`balena_up{job="%s"} 1`, `balena_exporter_last_refresh_success_timestamp_seconds{job="%s"} ` + unix(ago)} {
+			for _, of := range []string{"gone", job} {
+				_, _ = fmt.Fprintf(w, metric+" %d\n", of, ago.UnixMilli())
+			}
+		}
+	}))
+	t.Cleanup(before.Close)
+
+	p := startPair(t, map[string]string{job: restarted, past: strings.TrimPrefix(before.URL, "http://")})
+	p.awaitAlerts(
+		t, expect("BalenaExporterDown", model.LabelSet{"job": "gone"}), expect("BalenaAPIFailing", ofJob), expect("BalenaDataStale", ofJob),
+	)
+}
+
+// writeToken writes a session token that expires after so long. It is replaced at once, since it is read each second.
+func writeToken(t *testing.T, path string, expires time.Duration) {
+	t.Helper()
+	claims := fmt.Sprintf(`{"exp":%d}`, time.Now().Add(expires).Unix())
+	token := "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2lnbmF0dXJl"
+	if err := os.WriteFile(path+".new", []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkAnnotations looks for templates that can't be expanded, and for the names of devices.
+func checkAnnotations(t *testing.T, p *server) {
+	t.Helper()
+	alerts, err := p.alerts(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range alerts {
+		for name, text := range a.Annotations {
+			if strings.Contains(string(text), "<error") || strings.Contains(string(text), "no value") {
+				t.Errorf("the %s of %s: %s", name, a.Labels, text)
+			}
+		}
+		if uuid, ok := a.Labels["uuid"]; ok && !regexp.MustCompile(` device-\d+ \(`+string(uuid)+`\)`).MatchString("the "+strings.ToLower(string(a.Annotations["summary"]))) {
+			t.Errorf("the summary of %s does not name the device: %s", a.Labels, a.Annotations["summary"])
+		}
+	}
+}
+
+// checkPanels asks for everything that dashboards show: of a fleet or of a device, of each that is in trouble until one
+// has an answer.
+func checkPanels(t *testing.T, p *server, alerts []model.LabelSet) {
+	t.Helper()
+	panels, err := dashboards.Panels()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var troubles []map[string]string
+	for _, a := range alerts {
+		if a["fleet"] != "" {
+			troubles = append(troubles, map[string]string{
+				"organization": ".+", "fleet": string(a["fleet"]), "device": string(a["uuid"]), "top": "20", "job": ".+", "instance": ".+", "__rate_interval": "1m",
+			})
+		}
+	}
+	for _, panel := range panels {
+		t.Run(panel.String(), func(t *testing.T) {
+			shown := map[model.LabelName]bool{}
+			for _, q := range panel.Queries {
+				eventually(t, func() error {
+					for _, variables := range troubles {
+						if panel.Dashboard == "balena-fleets" {
+							variables = maps.Clone(variables)
+							variables["fleet"] = ".+" // all of them
+						}
+						ask := p.instant
+						if q.Range {
+							ask = p.lately
+						}
+						answers, err := ask(t, q.Fill(variables))
+						if err != nil {
+							return err
+						}
+						has := map[model.LabelName]bool{}
+						for _, labels := range answers {
+							for label := range labels {
+								has[label], shown[label] = true, true
+							}
+						}
+						if len(answers) > 0 && !slices.ContainsFunc(q.Labels, func(label string) bool { return !has[model.LabelName(label)] }) {
+							return nil
+						}
+					}
+					return fmt.Errorf("%s has no answer with the labels %q", q.Expr, q.Labels)
+				})
+			}
+			for _, column := range panel.Columns {
+				if !shown[model.LabelName(column)] {
+					t.Errorf("no query has the label %s for a column", column)
+				}
+			}
+		})
+	}
+}
+
+// checkNames looks at all queries for metrics and labels that nobody exports.
+func checkNames(t *testing.T, p *server, since time.Time) {
+	t.Helper()
+	known := readNames(t, p, since)
+	rules, err := p.rules(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rules {
+		for _, mistake := range known.check(r.Query) {
+			t.Errorf("rule %s: %s", &r, mistake)
+		}
+	}
+	panels, err := dashboards.Panels()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, panel := range panels {
+		for _, q := range panel.Queries {
+			for _, mistake := range known.check(q.Fill(map[string]string{"top": "1", "__rate_interval": "1m"})) {
+				t.Errorf("%s: %s", &panel, mistake)
+			}
+		}
+	}
+}
