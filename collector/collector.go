@@ -34,6 +34,10 @@ type (
 	Service = balena.Service
 	// Key is an API key that expires.
 	Key = balena.Key
+	// Part tells how an optional part of a snapshot fared.
+	Part = balena.Part
+	// Exchange is a request to the API, for [Metrics].
+	Exchange = balena.Exchange
 	// Instant is a time in milliseconds since 1970; 0 stands for null.
 	Instant = balena.Instant
 )

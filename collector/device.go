@@ -90,7 +90,7 @@ func deviceTable(o Options) group {
 		families: []family[device]{
 			{
 				name:   "balena_device_info",
-				help:   "Facts about the device that rarely change. --no-collector.device.name leaves the name empty.",
+				help:   "Facts about the device that rarely change, unknown where it has not told. --no-collector.device.name leaves the name empty.",
 				source: "device.device_name, is_of__device_type, os_version, os_variant, supervisor_version",
 				labels: []string{"device_name", "device_type", "os_version", "os_variant", "supervisor_version"},
 				samples: func(d *device, out *samples) {
@@ -98,7 +98,7 @@ func deviceTable(o Options) group {
 					if !o.DeviceNames {
 						name = ""
 					}
-					out.add(1, name, d.Type, d.OSVersion, d.OSVariant, d.SupervisorVersion)
+					out.add(1, name, cmp.Or(d.Type, unknown), cmp.Or(d.OSVersion, unknown), cmp.Or(d.OSVariant, unknown), cmp.Or(d.SupervisorVersion, unknown))
 				},
 			},
 			{

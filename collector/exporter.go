@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
 // Metrics of the exporter itself and of its dealings with the API. They live in an ordinary registry and
@@ -43,7 +41,7 @@ var (
 		Help: "Requests to the balena API by resource and HTTP status; error where there was no complete answer.",
 	}
 	requestDurationFamily = Description{
-		Name: "balena_api_request_duration_seconds", Type: "histogram", Labels: []string{"resource"}, Series: "13 for each resource",
+		Name: "balena_api_request_duration_seconds", Type: "histogram", Labels: []string{"resource"}, Series: "14 for each resource",
 		Help: "How long requests to the balena API took, the reading of the answer included.",
 	}
 	responseBytesFamily = Description{
@@ -76,10 +74,10 @@ func exporterFamilies() []Description {
 }
 
 // Buckets in seconds: a refresh takes a second or two for 100,000 devices, and minutes from an API in
-// trouble; a request tens of milliseconds, and at most --balena.timeout.
+// trouble; a request tens of milliseconds, and at most 30 seconds unless --balena.timeout is longer.
 var (
 	refreshBuckets = []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}
-	requestBuckets = []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
+	requestBuckets = []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
 )
 
 // Metrics counts what the exporter does. It is a [prometheus.Collector].
@@ -100,7 +98,7 @@ type Metrics struct {
 type lastRefresh struct {
 	up      bool
 	fetched time.Time // zero as long as none succeeded
-	parts   []balena.Part
+	parts   []Part
 }
 
 // NewMetrics returns metrics at zero. tokenExpiry returns when the token in use expires, zero for never or
@@ -150,7 +148,7 @@ func (m *Metrics) ObserveRefresh(s *Snapshot, err error, took time.Duration) {
 }
 
 // ObserveExchange counts a request to the API.
-func (m *Metrics) ObserveExchange(e balena.Exchange) {
+func (m *Metrics) ObserveExchange(e Exchange) {
 	code := "error"
 	if e.Status != 0 {
 		code = strconv.Itoa(e.Status)

@@ -319,7 +319,7 @@ func TestRecordedDevices(t *testing.T) {
 					status = "reduced-functionality"
 				}
 				set("info", 1, "device_name", str(d, "device_name"), "device_type", types[ref(d, "is_of__device_type")],
-					"os_version", str(d, "os_version"), "os_variant", str(d, "os_variant"), "supervisor_version", str(d, "supervisor_version"))
+					"os_version", or(str(d, "os_version"), "unknown"), "os_variant", or(str(d, "os_variant"), "unknown"), "supervisor_version", or(str(d, "supervisor_version"), "unknown"))
 				flag("online", vpn)
 				flag("connected", connected)
 				flag("web_accessible", d["is_web_accessible"].(bool))

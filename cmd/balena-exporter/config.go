@@ -45,9 +45,10 @@ type config struct {
 
 const (
 	tokenVariable = "BALENA_TOKEN"
-	// minInterval is what CRAWL_INTERVAL may be at the least, and shortInterval what is worth a warning:
+	// minInterval and maxInterval bound CRAWL_INTERVAL, and shortInterval is what is worth a warning:
 	// devices tell of their metrics every few minutes only, and the API has rate limits.
 	minInterval   = time.Second
+	maxInterval   = 24 * time.Hour
 	shortInterval = 15 * time.Second
 	// staleIntervals is for how many intervals of failure data are served by default.
 	staleIntervals = 5
@@ -59,7 +60,7 @@ const (
 func parse(args []string, stdout io.Writer) (*config, error) {
 	app := kingpin.New(name, "Exports the fleets and devices of balenaCloud or of an openBalena server to Prometheus.\n\n"+
 		"The token is taken from the environment variable "+tokenVariable+" or from a file. Each flag can be given as an environment "+
-		"variable as well: the name in capitals with _ for . and -, behind BALENA_EXPORTER_.")
+		"variable as well: the one named with it below, else its name in capitals with _ for . and -, behind BALENA_EXPORTER_.")
 	app.HelpFlag.Short('h')
 	app.Version(version.Print(name))
 	app.DefaultEnvars()
@@ -188,7 +189,11 @@ type namedValue struct {
 }
 
 func (v namedValue) Set(s string) error {
-	if err := v.Value.Set(s); err != nil {
+	err := v.Value.Set(s)
+	if _, ok := errors.AsType[*strconv.NumError](err); ok {
+		return fmt.Errorf("--%s must be a whole number, and is %q", v.flag, s)
+	}
+	if err != nil {
 		return fmt.Errorf("--%s: %w", v.flag, err)
 	}
 	return nil
@@ -280,8 +285,8 @@ func (c *checker) interval(s string) time.Duration {
 	switch {
 	case err != nil:
 		c.fail("%s must be seconds such as 60, or a duration such as 2m, and is %q", flag, s)
-	case d < minInterval:
-		c.fail("%s must be at least %s, and is %s", flag, minInterval, s)
+	case d < minInterval || d > maxInterval:
+		c.fail("%s must be from a second to a day, and is %s", flag, s)
 	}
 	return d
 }

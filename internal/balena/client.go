@@ -48,7 +48,7 @@ type Config struct {
 type Options struct {
 	// Devices asks for the fields that only metrics of single devices need.
 	Devices bool
-	// Releases asks for the releases that fleets and devices run and should run.
+	// Releases asks for the newest release of each fleet. Those that run or should run are always read.
 	Releases bool
 	// Services asks for the services on each device.
 	Services bool
@@ -90,8 +90,9 @@ const (
 	// it may say, so that a mistake in a header does not silence the exporter for days.
 	defaultWait = time.Minute
 	maxWait     = time.Hour
-	// relearn is how long to believe what was found out about the server, which may be upgraded meanwhile.
-	relearn = 6 * time.Hour
+	// relearn is how long to believe what was found out about the server: it may be upgraded meanwhile, or
+	// have been in trouble when it was asked.
+	relearn = time.Hour
 )
 
 // Client reads snapshots from one server. Fetch may be called by one goroutine at a time; the other
@@ -306,8 +307,12 @@ func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error
 	return nil
 }
 
-// holdsToken tells whether a text must not be shown to anybody.
-func (c *Client) holdsToken(s string) bool { return c.token != "" && strings.Contains(s, c.token) }
+// holdsToken tells whether a text must not be shown to anybody. What is shorter than any real token is none,
+// and would be found in every text.
+func (c *Client) holdsToken(s string) bool {
+	const shortest = 8
+	return len(c.token) >= shortest && strings.Contains(s, c.token)
+}
 
 // noAnswer makes an error of a connection that failed or timed out.
 func (c *Client) noAnswer(failed func(Problem, int, error) *Error, err error) error {

@@ -335,14 +335,13 @@ func (d *decoder) reference(v jsontext.Value) (int64, error) {
 	return 0, wrongType(`{"__id": n}`, v)
 }
 
-// wrongType says what was found in place of what, in few words.
+// wrongType says what kind of value was found in place of what. It does not repeat the value, in which there
+// may be anything.
 func wrongType(want string, got jsontext.Value) error {
-	const enough = 40
-	found := string(got)
-	if len(found) > enough {
-		found = found[:enough] + "…"
-	}
-	return fmt.Errorf("found %q where %s was expected", found, want)
+	found := map[jsontext.Kind]string{
+		'"': "a string", '0': "a number", 't': "true", 'f': "false", 'n': "null", '{': "an object", '[': "an array",
+	}[got.Kind()]
+	return fmt.Errorf("found %s where %s was expected", found, want)
 }
 
 // into makes a field's setter of a reader of values and the place that the value goes to.

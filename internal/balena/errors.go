@@ -1,7 +1,6 @@
 package balena
 
 import (
-	"errors"
 	"fmt"
 	"time"
 )
@@ -51,11 +50,3 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Request, e.Err) }
 
 func (e *Error) Unwrap() error { return e.Err }
-
-// ProblemOf returns the kind of trouble that err tells of, and 0 when err is no [*Error].
-func ProblemOf(err error) Problem {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Problem
-	}
-	return 0
-}

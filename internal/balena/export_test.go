@@ -1,6 +1,7 @@
 package balena
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -25,3 +26,11 @@ func (c *Client) SetTransport(rt http.RoundTripper) {
 
 // SetLimit bounds answers by so many bytes.
 func (c *Client) SetLimit(n int64) { c.limit = n }
+
+// ProblemOf returns the kind of trouble that err tells of, and 0 when err is no [*Error].
+func ProblemOf(err error) Problem {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Problem
+	}
+	return 0
+}

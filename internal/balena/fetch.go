@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -67,10 +69,10 @@ func (c *Client) Fetch(ctx context.Context) (*Snapshot, error) {
 	if err := f.readFleets(ctx); err != nil {
 		return nil, err
 	}
-	f.readDeviceTypes(ctx)
 	if err := f.readDevices(ctx); err != nil {
 		return nil, err
 	}
+	f.readDeviceTypes(ctx)
 	f.readReleases(ctx)
 	f.readServices(ctx)
 	f.readTags(ctx)
@@ -79,9 +81,12 @@ func (c *Client) Fetch(ctx context.Context) (*Snapshot, error) {
 		return nil, err
 	}
 	f.snapshot.APIVersion = c.can.version
-	f.snapshot.CloudFields = c.can.cloud
+	f.snapshot.CloudFields = c.can.cloud && c.cloudSure
 	return f.snapshot, nil
 }
+
+// notCounted is the number of devices of a fleet of which the server did not tell it.
+const notCounted = -1
 
 // fetch is a refresh under way.
 type fetch struct {
@@ -90,6 +95,10 @@ type fetch struct {
 	// fleetIndex and typeSlugs find fleets and device types by ID.
 	fleetIndex map[int64]int32
 	typeSlugs  map[int64]string
+	// types are the IDs of the device types of the snapshot's devices, in the same order; uuids are hashes
+	// of their uuids, in any order.
+	types []int64
+	uuids []uint64
 }
 
 // readFleets reads all fleets in one request, and finds out which version of the API the server has.
@@ -137,7 +146,7 @@ func (f *fetch) askForFleets(ctx context.Context) error {
 	last := int64(0)
 	slugs := map[string]bool{}
 	return f.get(ctx, r, func(d *decoder) error {
-		return decodeAll(d, fields, fleetRow{}, func(row *fleetRow) error {
+		return decodeAll(d, fields, fleetRow{Fleet: Fleet{counted: notCounted}}, func(row *fleetRow) error {
 			if err := ascending(&last, row.ID); err != nil {
 				return err
 			}
@@ -145,8 +154,14 @@ func (f *fetch) askForFleets(ctx context.Context) error {
 				return fmt.Errorf("fleet %d has no slug of its own: %q", row.ID, row.Slug)
 			}
 			slugs[row.Slug] = true
+			if row.class != "fleet" || row.host {
+				return fmt.Errorf("%s is no fleet, and the filter asks for fleets", row.Slug)
+			}
+			if row.counted == notCounted {
+				return fmt.Errorf("the devices of fleet %s are not counted", row.Slug)
+			}
 			f.typeSlugs[row.deviceTypeID] = row.DeviceType
-			if row.class != "fleet" || row.host || !f.chosen(&row.Fleet) {
+			if !f.chosen(&row.Fleet) {
 				return nil
 			}
 			if row.target.ID != 0 {
@@ -207,8 +222,12 @@ func (f *fetch) readDevices(ctx context.Context) error {
 	return err
 }
 
+// fewDevices may disappear from any account while it is read.
+const fewDevices = 2
+
 func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 	s := f.snapshot
+	f.types, f.uuids = f.types[:0], f.uuids[:0]
 	// The count is the server's word and may be anything; the last refresh says what to believe of it.
 	known := f.devices
 	s.Devices = make([]Device, 0, min(counted, len(known)+f.config.PageSize))
@@ -237,11 +256,12 @@ func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 				}
 			}
 			row.Fleet = fleet
-			row.Type = f.typeSlugs[row.typeID]
 			if f.can.version == V6 {
 				row.speakV7(s.Fleets[fleet].TargetRelease)
 			}
 			s.Devices = append(s.Devices, row.Device)
+			f.types = append(f.types, row.typeID)
+			f.uuids = append(f.uuids, maphash.String(uuidSeed, row.UUID))
 			return nil
 		},
 		// As many as were counted are all there are, which saves asking for a page to find it empty. A
@@ -251,16 +271,29 @@ func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 	if err := p.read(ctx, f.Client); err != nil {
 		return err
 	}
-	// Devices are deleted and moved while the pages are read. More than a tenth is no coincidence but a
-	// list that is not whole.
-	if missing := counted - len(s.Devices); missing > 10+counted/10 {
+	// Devices are deleted and moved while the pages are read. All of them, or more than a few and a tenth,
+	// is no coincidence but a list that is not whole.
+	if missing := counted - len(s.Devices); missing == counted || missing > fewDevices+counted/10 {
 		return &Error{
 			Problem: BadAnswer, Request: "GET /" + string(f.can.version) + "/device", Status: http.StatusOK,
 			Err: fmt.Errorf("the server counts %d devices and lists %d", counted, len(s.Devices)),
 		}
 	}
+	// A series for each of two devices of one uuid would be the same series twice.
+	slices.Sort(f.uuids)
+	for i := 1; i < len(f.uuids); i++ {
+		if f.uuids[i] == f.uuids[i-1] {
+			return &Error{
+				Problem: BadAnswer, Request: "GET /" + string(f.can.version) + "/device", Status: http.StatusOK,
+				Err: errors.New("two devices have the same uuid"),
+			}
+		}
+	}
 	return nil
 }
+
+// uuidSeed makes hashes of uuids which nobody can prepare to be alike.
+var uuidSeed = maphash.MakeSeed()
 
 // part reads an optional part of the refresh, unless what was read of it last is younger than every. When
 // reading fails, the last value stands in until it is too old.

@@ -19,10 +19,9 @@ type capabilities struct {
 }
 
 // Conditions for asking for a field.
-func forDevices(o *Options, _ capabilities) bool  { return o.Devices }
-func forReleases(o *Options, _ capabilities) bool { return o.Devices || o.Releases }
-func onV7(_ *Options, c capabilities) bool        { return c.version == V7 }
-func onCloud(_ *Options, c capabilities) bool     { return c.cloud }
+func forDevices(o *Options, _ capabilities) bool { return o.Devices }
+func onV7(_ *Options, c capabilities) bool       { return c.version == V7 }
+func onCloud(_ *Options, c capabilities) bool    { return c.cloud }
 
 func both(a, b func(*Options, capabilities) bool) func(*Options, capabilities) bool {
 	return func(o *Options, c capabilities) bool { return a(o, c) && b(o, c) }
@@ -96,9 +95,9 @@ var deviceFields = []field[deviceRow]{
 	{name: "is_undervolted", set: into((*decoder).boolean, func(d *deviceRow) *bool { return &d.Undervolted })},
 	{name: "is_frozen", on: onCloud, set: into((*decoder).boolean, func(d *deviceRow) *bool { return &d.Frozen })},
 
-	{name: "is_running__release", on: forReleases, set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.RunningRelease })},
-	{name: "is_pinned_on__release", on: both(forReleases, onV7), set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.PinnedRelease })},
-	{name: "should_be_running__release", on: forReleases, set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.TargetRelease })},
+	{name: "is_running__release", set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.RunningRelease })},
+	{name: "is_pinned_on__release", on: onV7, set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.PinnedRelease })},
+	{name: "should_be_running__release", set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.TargetRelease })},
 
 	{name: "overall_progress", on: forDevices, set: into((*decoder).number, func(d *deviceRow) *float64 { return &d.UpdateProgress })},
 	{name: "last_update_status_event", on: forDevices, set: into((*decoder).instant, func(d *deviceRow) *Instant { return &d.UpdateChanged })},

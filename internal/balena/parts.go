@@ -10,8 +10,8 @@ import (
 
 // The optional parts of a refresh, each of which may fail without the rest.
 
-// readDeviceTypes reads the slugs of device types. Those of the fleets are known already; a device may
-// be of another.
+// readDeviceTypes reads the slugs of device types, and puts them to the devices. Those of the fleets are
+// known already; a device may be of another.
 func (f *fetch) readDeviceTypes(ctx context.Context) {
 	slugs := part(f, PartDeviceTypes, &f.deviceTypes, f.config.SlowInterval, func() (map[int64]string, error) {
 		fields := wanted(deviceTypeFields, &f.config.Options, f.can)
@@ -25,14 +25,14 @@ func (f *fetch) readDeviceTypes(ctx context.Context) {
 		})
 	})
 	maps.Copy(f.typeSlugs, slugs)
+	for i := range f.snapshot.Devices {
+		f.snapshot.Devices[i].Type = f.typeSlugs[f.types[i]]
+	}
 }
 
 // readReleases reads the releases which devices refer to, by ID and only those that are not known yet, and
 // the newest release of each fleet.
 func (f *fetch) readReleases(ctx context.Context) {
-	if !f.config.Releases && !f.config.Devices {
-		return
-	}
 	known := part(f, PartReleases, &f.releases, 0, func() (map[int64]knownRelease, error) {
 		return f.askForReleases(ctx)
 	})

@@ -264,9 +264,9 @@ func TestQueriesOnTheWire(t *testing.T) {
 			func(*balena.Config) {},
 			[]string{
 				"/v7/application?$select=" + fleet + fleets + "&$orderby=id%20asc",
-				"/v7/" + types,
 				"/v7/device?$select=" + device7 + devices + "0" + page,
 				"/v7/device?$select=" + device7 + devices + "1500" + page,
+				"/v7/" + types,
 				"/v7/release?$select=id,commit,raw_version,status,is_final,created_at&$filter=id%20in%20(2,10,18,31,34,42,50,58,66,82,90)&$orderby=id%20asc",
 				"/v7/" + latest,
 				"/v7/" + services + "0" + page,
@@ -286,8 +286,8 @@ func TestQueriesOnTheWire(t *testing.T) {
 			},
 			[]string{
 				"/v6/application?$select=" + fleet + fleets + "%20and%20is_archived%20eq%20false&$orderby=id%20asc",
-				"/v6/" + types,
 				"/v6/device?$select=" + device6 + some + "0" + page,
+				"/v6/" + types,
 				"/v6/release?$select=id,commit,raw_version,status,is_final,created_at&$filter=id%20in%20(10,18)&$orderby=id%20asc",
 			},
 		},
@@ -420,7 +420,7 @@ func TestExchanges(t *testing.T) {
 	}
 	fetchWithParts(t, client)
 	want := []string{
-		"application 200", "device_type 200", "device 500", "device 200", "device 200", "device 200", "release 200", "application 200", "api_key 200",
+		"application 200", "device 500", "device 200", "device 200", "device 200", "device_type 200", "release 200", "application 200", "api_key 200",
 	}
 	if diff := cmp.Diff(want, summary()); diff != "" {
 		t.Errorf("exchanges (-want +got):\n%s", diff)

@@ -310,6 +310,7 @@ func TestFewOptions(t *testing.T) {
 			ID: w.ID, UUID: w.UUID, Fleet: w.Fleet, Status: w.Status, HeartbeatState: w.HeartbeatState, UpdateStatus: w.UpdateStatus,
 			Type: w.Type, OSVersion: w.OSVersion, OSVariant: w.OSVariant, SupervisorVersion: w.SupervisorVersion,
 			LastConnectivity: w.LastConnectivity, HeartbeatChanged: w.HeartbeatChanged, Online: w.Online, Undervolted: w.Undervolted,
+			RunningRelease: w.RunningRelease, PinnedRelease: w.PinnedRelease, TargetRelease: w.TargetRelease,
 			UpdateProgress: math.NaN(), CPUUsage: math.NaN(), CPUTemperature: math.NaN(),
 			MemoryUsed: math.NaN(), MemorySize: math.NaN(), StorageUsed: math.NaN(), StorageSize: math.NaN(),
 		}

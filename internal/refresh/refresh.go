@@ -52,7 +52,10 @@ type Loop struct {
 	status  atomic.Pointer[Status]
 
 	started  bool // the first snapshot has been fetched
-	failures int  // in a row
+	expired  bool // the log has been told that the data are too old
+	slow     told
+	api      balena.Version
+	failures int // in a row
 	told     told
 	parts    map[balena.PartName]*told
 }
@@ -201,6 +204,10 @@ func (t *told) trouble(err error, now time.Time) bool {
 		// On which page of a list it happened is chance, and the text may differ in nothing but a time.
 		request, _, _ := strings.Cut(e.Request, " page ")
 		kind = fmt.Sprint(request, e.Problem, e.Status)
+		if e.Status == 0 && e.Problem != balena.RateLimited {
+			// There was no answer, for one reason or another: a name, a port, a certificate, a file.
+			kind += strings.Map(withoutDigits, e.Err.Error())
+		}
 	}
 	if t.last == nil {
 		t.since, t.last = now, map[string]time.Time{}
@@ -210,6 +217,14 @@ func (t *told) trouble(err error, now time.Time) bool {
 	}
 	t.last[kind] = now
 	return true
+}
+
+// withoutDigits leaves out of a text what differs from time to time, such as the client's port.
+func withoutDigits(r rune) rune {
+	if '0' <= r && r <= '9' {
+		return -1
+	}
+	return r
 }
 
 // over tells whether there was a trouble, and how long.
@@ -227,8 +242,13 @@ func (l *Loop) log(s *balena.Snapshot, err error, took time.Duration) {
 			line = level.Error(l.config.Logger)
 		}
 		_ = line.Log("msg", "cannot refresh the data", "err", err, "failures", l.failures)
+		if l.current.Load() != nil && l.fresh() == nil && !l.expired {
+			l.expired = true
+			_ = level.Warn(l.config.Logger).Log("msg", "the data are too old: fleets and devices disappear until a refresh succeeds", "max_staleness", l.config.MaxStaleness)
+		}
 		return
 	}
+	l.expired = false
 	about := []any{"fleets", len(s.Fleets), "devices", len(s.Devices), "api", s.APIVersion, "duration", took.Round(time.Millisecond)}
 	line, msg := level.Debug(l.config.Logger), "refreshed the data"
 	lasted, was := l.told.over(now)
@@ -245,10 +265,21 @@ func (l *Loop) log(s *balena.Snapshot, err error, took time.Duration) {
 	if first && len(s.Fleets) == 0 {
 		_ = level.Warn(l.config.Logger).Log("msg", "the token may see no fleet, or none is chosen")
 	}
+	if s.APIVersion != l.api && !first {
+		_ = level.Info(l.config.Logger).Log("msg", "the server now speaks another version of the API", "was", l.api, "is", s.APIVersion)
+	}
+	l.api = s.APIVersion
+	if l.fresh() != nil {
+		l.slow = told{}
+	} else if l.slow.trouble(errSlow, now) {
+		_ = level.Warn(l.config.Logger).Log("msg", errSlow, "duration", took.Round(time.Millisecond), "max_staleness", l.config.MaxStaleness)
+	}
 	for _, p := range s.Parts {
 		l.logPart(p, now)
 	}
 }
+
+var errSlow = errors.New("refreshing takes longer than data may be old, so that none are served: raise --balena.max-staleness or --balena.crawl-interval")
 
 func (l *Loop) logPart(p balena.Part, now time.Time) {
 	t := l.parts[p.Name]

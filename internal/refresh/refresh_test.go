@@ -644,3 +644,76 @@ func TestLogOfOptionalParts(t *testing.T) {
 		}
 	})
 }
+
+// Without an answer the reason is all there is to tell apart: whoever mends one thing after the other sees the next.
+func TestLogTellsReasonsApartWhereThereIsNoAnswer(t *testing.T) {
+	gone := func(why string) error {
+		return &balena.Error{Problem: balena.Unavailable, Request: "GET /v7/application", Err: errors.New(why)}
+	}
+	logged := script(t, nil, gone("dial tcp 127.0.0.1:4000: connection refused"), gone("dial tcp 127.0.0.1:4001: connection refused"), gone("no such host"), nil)
+	for text, want := range map[string]int{"connection refused": 1, "no such host": 1, "works again": 1} {
+		if got := strings.Count(logged, text); got != want {
+			t.Errorf("the log tells %d times of %q, want %d:\n%s", got, text, want, logged)
+		}
+	}
+}
+
+func TestLogTellsOnceThatDataExpire(t *testing.T) {
+	const line = "the data are too old"
+	synctest.Test(t, func(t *testing.T) {
+		broken := false
+		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
+			if broken {
+				return nil, unauthorized()
+			}
+			return now(), nil
+		})
+		for range 2 { // anew in each trouble
+			broken = false
+			tr.pass(2 * interval)
+			broken = true
+			tr.takeLog()
+			tr.pass(staleness - interval)
+			if got := tr.takeLog(); strings.Contains(got, line) {
+				t.Errorf("data expire too early: %s", got)
+			}
+			tr.pass(10 * interval)
+			if got := tr.takeLog(); strings.Count(got, line) != 1 {
+				t.Errorf("want it told once that data expire: %s", got)
+			}
+		}
+	})
+}
+
+func TestLogTellsOfRefreshesThatAreTooSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
+			s := now()
+			time.Sleep(staleness + time.Second)
+			return s, nil
+		})
+		tr.pass(5 * staleness)
+		if got := tr.takeLog(); strings.Count(got, "refreshing takes longer than data may be old") != 1 || !strings.Contains(got, "--balena.max-staleness") {
+			t.Errorf("want it told once that refreshes are too slow, with the way out: %s", got)
+		}
+		if tr.Snapshot() != nil {
+			t.Error("data too old are served")
+		}
+	})
+}
+
+func TestLogTellsOfAnotherVersionOfTheAPI(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+			s := now()
+			if n > 2 {
+				s.APIVersion = balena.V6
+			}
+			return s, nil
+		})
+		tr.pass(10 * interval)
+		if got := tr.takeLog(); strings.Count(got, "another version of the API") != 1 || !strings.Contains(got, "was=v7 is=v6") {
+			t.Errorf("want it told once: %s", got)
+		}
+	})
+}

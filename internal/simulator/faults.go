@@ -221,9 +221,14 @@ type Duration struct{ time.Duration }
 // MarshalText returns the duration in Go's notation.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// UnmarshalText reads Go's notation.
-func (d *Duration) UnmarshalText(b []byte) (err error) {
-	d.Duration, err = time.ParseDuration(string(b))
+// UnmarshalJSON reads Go's notation, or seconds.
+func (d *Duration) UnmarshalJSON(b []byte) (err error) {
+	text := strings.Trim(string(b), `"`)
+	if seconds, e := strconv.ParseFloat(text, 64); e == nil {
+		d.Duration = time.Duration(seconds * float64(time.Second))
+		return nil
+	}
+	d.Duration, err = time.ParseDuration(text)
 	return err
 }
 

@@ -243,6 +243,7 @@ func TestParseFault(t *testing.T) {
 	}{
 		{"status=500", Fault{Status: 500}},
 		{"resource=device,status=429,retry_after=7s,retry_after_date,every=3", Fault{Resource: "device", Status: 429, RetryAfter: Duration{7 * time.Second}, RetryAfterDate: true, Every: 3}},
+		{"latency=7,retry_after=0.5", Fault{Latency: Duration{7 * time.Second}, RetryAfter: Duration{time.Second / 2}}},
 		{"endless=true,pace=1s,from=2,times=1,page=4", Fault{Endless: true, Pace: Duration{time.Second}, From: 2, Times: 1, Page: 4}},
 		{"redirect=http://elsewhere.test:8080/x,guest", Fault{Redirect: "http://elsewhere.test:8080/x", Guest: true}},
 		{"spoil=nulls,cut_after=10,latency=1.5s,body=maintenance", Fault{Spoil: SpoilNulls, CutAfter: 10, Latency: Duration{1500 * time.Millisecond}, Body: "maintenance"}},
@@ -252,7 +253,7 @@ func TestParseFault(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %+v", test.text, got, err, test.want)
 		}
 	}
-	for _, text := range []string{"", "status=lots", "stattus=500", "status=42", "latency=7", "latency=-1s", "spoil=milk", "resource=devices", "page=-1"} {
+	for _, text := range []string{"", "status=lots", "stattus=500", "status=42", "latency=soon", "latency=-1s", "spoil=milk", "resource=devices", "page=-1"} {
 		if f, err := ParseFault(text); err == nil || !strings.Contains(err.Error(), "fault "+fmt.Sprintf("%q", text)) {
 			t.Errorf("%q: %+v, error %v; want an error that quotes it", text, f, err)
 		}

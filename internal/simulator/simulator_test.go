@@ -473,7 +473,7 @@ func TestControl(t *testing.T) {
 	if _, body := get(t, srv, "/simulator/faults"); !jsonEqual(t, body, faults) {
 		t.Errorf("faults %s, want %s", body, faults)
 	}
-	for _, bad := range []string{`[{"stattus":500}]`, `[{"status":99}]`, `[{"spoil":"milk"}]`, `[{"resource":"devices"}]`, `[{"latency":7}]`, `{}`, ``} {
+	for _, bad := range []string{`[{"stattus":500}]`, `[{"status":99}]`, `[{"spoil":"milk"}]`, `[{"resource":"devices"}]`, `[{"latency":"soon"}]`, `{}`, ``} {
 		if res := do(t, srv, http.MethodPut, "/simulator/faults", bad); res.StatusCode != 400 {
 			t.Errorf("faults %s: status %d, want 400", bad, res.StatusCode)
 		}
