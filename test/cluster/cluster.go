@@ -59,7 +59,10 @@ func Start(ctx context.Context, programs, logs string) (*Cluster, error) {
 	if err := <-node; err != nil {
 		return nil, err
 	}
-	return c, c.node(ctx)
+	if err := c.node(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // identities makes the CA, the certificates, the tokens and the kubeconfigs of all parts.
@@ -141,12 +144,15 @@ func (c *Cluster) run(name string, arguments ...string) (ended <-chan error, err
 	go func() {
 		err := command.Wait()
 		log.Close()
-		exited <- fmt.Errorf("%s ended (%v), see %s", name, err, log.Name())
+		exited <- fmt.Errorf("%s ended, see %s: %w", name, log.Name(), errors.Join(errEnded, err))
 	}()
 	return exited, nil
 }
 
 func (c *Cluster) path() string { return c.programs + ":/usr/sbin:/sbin:" + os.Getenv("PATH") }
+
+// errEnded is that a part of the cluster that is to run for ever does not.
+var errEnded = errors.New("it should not")
 
 // until waits for a condition to hold, for a part of the cluster to end, or for patience to do so.
 func until(ctx context.Context, what string, ended <-chan error, condition func() error) error {
@@ -344,9 +350,6 @@ func write(name, content string) error {
 	return os.WriteFile(filepath.Join(state, name), []byte(content), 0o600)
 }
 
-// errNotFound is that there is no such object.
-var errNotFound = errors.New("404 Not Found")
-
 // Raw asks the API server for a path.
 func (c *Cluster) Raw(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -365,8 +368,6 @@ func (c *Cluster) Raw(ctx context.Context, path string) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case response.StatusCode == http.StatusNotFound:
-		return nil, fmt.Errorf("%s: %w", path, errNotFound)
 	case response.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("%s: %s: %s", path, response.Status, body)
 	}

@@ -36,7 +36,7 @@ func TestAPIFailures(t *testing.T) {
 		for _, alert := range []string{"BalenaAPIFailing", "BalenaDataStale"} {
 			s.eventually(alert+" resolves", func() error { return s.alert(alert, job, "") })
 		}
-		s.allScrapesSince(start)
+		s.allScrapesSince(start, pod)
 		s.undisturbed(name, pod)
 	}
 

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,6 +66,11 @@ func outside() (int, error) {
 		}
 	}
 
+	restore, err := delegate()
+	if err != nil {
+		return 1, err
+	}
+	defer restore()
 	name := cgroupPrefix + strconv.Itoa(os.Getpid())
 	defer removeCgroups(name)
 	runtime.LockOSThread() // the kernel's Pdeathsig is about the thread
@@ -82,7 +88,7 @@ func outside() (int, error) {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	go func() {
 		for range signals {
-			first.Process.Kill() //nolint:errcheck // it has ended already
+			first.Process.Kill()
 		}
 	}()
 	return exitCode(first.Wait())
@@ -132,6 +138,40 @@ func hierarchies() ([]string, error) {
 	return found, nil
 }
 
+// delegate has version 2 hand the controllers that kubelet asks for on to groups below the root, where that is not so yet. The function it
+// returns takes them back.
+func delegate() (restore func(), err error) {
+	const file = cgroupRoot + "/cgroup.subtree_control"
+	if cgroupV1() {
+		return func() {}, nil
+	}
+	there, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+	if err != nil {
+		return nil, err
+	}
+	enabled, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var added []string
+	restore = func() {
+		for _, controller := range added {
+			os.WriteFile(file, []byte("-"+controller), 0) // unless somebody else needs it by now
+		}
+	}
+	for _, controller := range []string{"cpuset", "cpu", "memory", "pids", "hugetlb"} {
+		if !slices.Contains(strings.Fields(string(there)), controller) || slices.Contains(strings.Fields(string(enabled)), controller) {
+			continue
+		}
+		if err := os.WriteFile(file, []byte("+"+controller), 0); err != nil {
+			restore()
+			return nil, fmt.Errorf("a cluster needs control groups of its own, and %w (in a container: run it with the host's cgroup namespace)", err)
+		}
+		added = append(added, controller)
+	}
+	return restore, nil
+}
+
 // cgroupV1 tells whether each controller has a hierarchy of its own.
 func cgroupV1() bool { return !exists(filepath.Join(cgroupRoot, "cgroup.controllers")) }
 
@@ -147,7 +187,9 @@ func removeCgroups(name string) {
 		return
 	}
 	roots = append(roots, filepath.Join(cgroupRoot, name))
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for range 50 {
 		left := false
 		for _, root := range roots {
 			left = !removeTree(root) || left
@@ -155,6 +197,7 @@ func removeCgroups(name string) {
 		if !left {
 			return
 		}
+		<-ticker.C
 	}
 	fmt.Fprintf(os.Stderr, "control groups %s are left below %s\n", name, cgroupRoot)
 }
@@ -182,7 +225,8 @@ func inner() (int, error) {
 	if err := furnish(os.Getenv(cgroupVariable)); err != nil {
 		return 1, err
 	}
-	if err := os.Setenv(stageVariable, stageInside); err != nil {
+	temporary := filepath.Join(state, "tmp")
+	if err := errors.Join(os.Mkdir(temporary, 0o755), os.Setenv("TMPDIR", temporary), os.Setenv(stageVariable, stageInside)); err != nil {
 		return 1, err
 	}
 	test, err := os.StartProcess(executable, os.Args, &os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})

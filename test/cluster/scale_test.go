@@ -35,7 +35,7 @@ func TestTwentyThousandDevices(t *testing.T) {
 		}
 		return err
 	})
-	s.allScrapesSince(start)
+	s.allScrapesSince(start, pod)
 	s.undisturbed("balena-exporter", pod)
 
 	for _, figure := range []struct{ what, expression string }{

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509/pkix"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -442,7 +441,7 @@ func (s *story) online() (map[string]float64, error) {
 
 // query evaluates an expression, in which $namespace stands for that of the story, and returns its values by the label.
 func (s *story) query(label, expression string) (map[string]float64, error) {
-	samples, err := prometheus.Query(s.Context(), strings.ReplaceAll(expression, "$namespace", fmt.Sprintf("namespace=%q", s.namespace)))
+	samples, err := prometheus.Query(s.Context(), s.expand(expression))
 	if err != nil {
 		return nil, err
 	}
@@ -456,6 +455,10 @@ func (s *story) query(label, expression string) (map[string]float64, error) {
 	return values, nil
 }
 
+func (s *story) expand(expression string) string {
+	return strings.ReplaceAll(expression, "$namespace", fmt.Sprintf("namespace=%q", s.namespace))
+}
+
 // are returns an error unless the expression has these values by the label.
 func (s *story) are(label, expression string, want map[string]float64) error {
 	values, err := s.query(label, expression)
@@ -467,7 +470,16 @@ func (s *story) are(label, expression string, want map[string]float64) error {
 
 // is returns an error unless the expression has one series, of this value.
 func (s *story) is(expression string, want float64) error {
-	return s.are("", expression, map[string]float64{"": want})
+	samples, err := prometheus.Query(s.Context(), s.expand(expression))
+	switch {
+	case err != nil:
+		return err
+	case len(samples) == 0:
+		return fmt.Errorf("%s is nothing, not %v", expression, want)
+	case len(samples) > 1 || samples[0].Value != want:
+		return fmt.Errorf("%s is %v, not %v", expression, samples, want)
+	}
+	return nil
 }
 
 // scraped waits until Prometheus has the truth of the API, fleet by fleet, by scrapes from now on of the pods that there are: one, or
@@ -501,13 +513,13 @@ func (s *story) scraped(name string, shards int) {
 	})
 }
 
-// allScrapesSince waits for one more scrape and fails the story if one of it failed since then.
-func (s *story) allScrapesSince(start time.Time) {
+// allScrapesSince waits for one more scrape of the pod and fails the story if one failed since then.
+func (s *story) allScrapesSince(start time.Time, pod Pod) {
 	s.Helper()
+	of := fmt.Sprintf("up{$namespace, pod=%q}", pod.Metadata.Name)
 	now := float64(time.Now().UnixMilli()) / 1000
-	s.eventually("one more scrape", func() error { return s.is(fmt.Sprintf(`min(timestamp(up{$namespace})) > bool %f`, now), 1) })
-	expression := fmt.Sprintf(`min(min_over_time(up{$namespace}[%ds]))`, int(time.Since(start).Seconds())+1)
-	if err := s.is(expression, 1); err != nil {
+	s.eventually("one more scrape", func() error { return s.is(fmt.Sprintf(`timestamp(%s) > bool %f`, of, now), 1) })
+	if err := s.is(fmt.Sprintf(`min_over_time(%s[%ds])`, of, int(time.Since(start).Seconds())+1), 1); err != nil {
 		s.Fatalf("a scrape has failed: %v", err)
 	}
 }
@@ -566,18 +578,6 @@ func explain(err error) string {
 		return ""
 	}
 	return "\n" + err.Error() + "\n"
-}
-
-// gone returns an error while there is such an object.
-func gone(ctx context.Context, path string) error {
-	_, err := kubernetes.Raw(ctx, path)
-	switch {
-	case errors.Is(err, errNotFound):
-		return nil
-	case err != nil:
-		return err
-	}
-	return fmt.Errorf("%s is still there", path)
 }
 
 // block returns the commands of the n-th sh block below a heading of a Markdown file.

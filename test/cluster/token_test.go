@@ -24,6 +24,6 @@ func TestTokenRotation(t *testing.T) {
 	s.within(promised, "the new token is in use", func() error { return s.is(`sum(balena_up{$namespace})`, 1) })
 
 	s.scraped("balena-exporter", 1)
-	s.allScrapesSince(start)
+	s.allScrapesSince(start, pod)
 	s.undisturbed("balena-exporter", pod)
 }
