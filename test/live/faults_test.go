@@ -225,10 +225,13 @@ func copies[R any](rows []*R) []R {
 	return all
 }
 
-func refill[R any](table interface {
+// A table of the simulator.
+type table[R any] interface {
 	DeleteFunc(gone func(*R) bool)
 	Add(row R) *R
-}, rows []R) {
+}
+
+func refill[R any](table table[R], rows []R) {
 	table.DeleteFunc(func(*R) bool { return true })
 	for _, r := range rows {
 		table.Add(r)

@@ -125,7 +125,8 @@ func (p *pair) awaitAnswers(t *testing.T, but ...string) {
 	})
 }
 
-// An account of fleets in trouble has everything go wrong that does not keep the exporter from reading the API.
+// In one account everything goes wrong that there is an alert for, each trouble in a fleet of its own and all at once;
+// then with the API; and at last with the exporter. After each step there are the alerts expected, and no others.
 func TestFleets(t *testing.T) {
 	t.Parallel()
 	begin := time.Now()
@@ -151,17 +152,18 @@ func TestFleets(t *testing.T) {
 	await(t, p.hasty, "balena:fleet_watched", watched)
 	p.awaitAlerts(t)
 
+	// The API wants to be asked less, three times.
+	sim.SetFaults(simulator.Faults{{Status: http.StatusTooManyRequests, RetryAfter: simulator.Duration{Duration: time.Second}, Times: 3}})
+	want := []model.LabelSet{expect("BalenaAPIRateLimited", ofJob)}
+	p.awaitAlerts(t, want...)
+
 	// Everything goes wrong.
-	var want []model.LabelSet
-	sim.Update(func(st *simulator.State) { want = play(st) })
+	sim.Update(func(st *simulator.State) { want = append(want, play(st)...) })
 	writeToken(t, tokenFile, day)
 	failing := simulator.Faults{{Resource: "device_type", Status: http.StatusInternalServerError}}
-	sim.SetFaults(append(failing, simulator.Fault{
-		Resource: "api_key", Status: http.StatusTooManyRequests, RetryAfter: simulator.Duration{Duration: time.Second}, Times: 4,
-	}))
-	limited := expect("BalenaAPIRateLimited", ofJob)
+	sim.SetFaults(failing)
 	want = append(
-		want, limited, expect("BalenaAPIKeyExpiring", ofJob, model.LabelSet{"key_name": keyName}), expect("BalenaTokenExpiring", ofJob),
+		want, expect("BalenaAPIKeyExpiring", ofJob, model.LabelSet{"key_name": keyName}), expect("BalenaTokenExpiring", ofJob),
 		expect("BalenaCollectorFailing", ofJob, model.LabelSet{"collector": "device_type"}),
 	)
 	p.awaitAlerts(t, want...)
@@ -206,6 +208,9 @@ func TestFleets(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := slices.IndexFunc(rules, func(r rule) bool { return r.Name == "BalenaExporterDown" })
+	if i < 0 {
+		t.Fatal("there is no rule BalenaExporterDown")
+	}
 	for later, want := range map[time.Duration][]model.LabelSet{time.Minute: nil, 6 * time.Minute: {ofJob}, 25 * time.Hour: {{}}} {
 		got, err := p.shipped.at(t, rules[i].Query, time.Now().Add(later))
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
@@ -284,7 +289,8 @@ func checkAnnotations(t *testing.T, p *server) {
 				t.Errorf("the %s of %s: %s", name, a.Labels, text)
 			}
 		}
-		if uuid, ok := a.Labels["uuid"]; ok && !regexp.MustCompile(` device-\d+ \(`+string(uuid)+`\)`).MatchString("the "+strings.ToLower(string(a.Annotations["summary"]))) {
+		uuid, ok := a.Labels["uuid"]
+		if ok && !regexp.MustCompile(` device-\d+ \(`+string(uuid)+`\) `).MatchString(string(a.Annotations["summary"])) {
 			t.Errorf("the summary of %s does not name the device: %s", a.Labels, a.Annotations["summary"])
 		}
 	}
