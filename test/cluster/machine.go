@@ -55,14 +55,10 @@ func outside() (int, error) {
 	if err := Missing(); err != nil {
 		return 1, err
 	}
-	forgotten, err := filepath.Glob(filepath.Join(cgroupRoot, "*", cgroupPrefix+"*"))
-	if err != nil {
-		return 1, err
-	}
-	for _, path := range forgotten {
+	for _, path := range cgroups("*") {
 		name := filepath.Base(path)
 		if pid, err := strconv.Atoi(strings.TrimPrefix(name, cgroupPrefix)); err == nil && syscall.Kill(pid, 0) != nil {
-			removeCgroups(name)
+			removeCgroups(name) // of a run that was killed
 		}
 	}
 
@@ -180,13 +176,22 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// cgroups returns our control groups of a process, or all of them for "*", in all hierarchies.
+func cgroups(process string) []string {
+	var found []string
+	for _, parent := range []string{cgroupRoot, cgroupRoot + "/*"} {
+		paths, err := filepath.Glob(filepath.Join(parent, cgroupPrefix+process))
+		if err != nil {
+			panic(err) // a pattern that is wrong is wrong always
+		}
+		found = append(found, paths...)
+	}
+	return found
+}
+
 // removeCgroups removes the group of that name in all hierarchies. The kernel takes a moment to let go of processes that were killed.
 func removeCgroups(name string) {
-	roots, err := filepath.Glob(filepath.Join(cgroupRoot, "*", name))
-	if err != nil {
-		return
-	}
-	roots = append(roots, filepath.Join(cgroupRoot, name))
+	roots := cgroups(strings.TrimPrefix(name, cgroupPrefix))
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for range 50 {

@@ -15,7 +15,8 @@ import (
 // release is the label by which Prometheus chooses monitors and rules, as that of kube-prometheus-stack does.
 const release = "monitoring"
 
-// monitoring has the Prometheus Operator make a Prometheus. The quick probe saves ten seconds, and evaluating rules each second minutes.
+// monitoring has the Prometheus Operator make a Prometheus. The quick probe saves ten seconds, and evaluating rules each second
+// minutes. The operator wants to know the version, which is that of go.mod.
 const monitoring = `
 apiVersion: v1
 kind: Namespace
