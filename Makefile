@@ -85,6 +85,14 @@ test-chart: ## Test the Helm chart
 test-dashboards: ## Test the dashboards' queries with Prometheus' own engine
 	cd test/dashboards && $(GO) vet ./... && $(GO) test -count=1 ./... # anew, for the dashboards are outside of its module
 
+.PHONY: test-live
+test-live: $(TOOLS)/prometheus ## Run all rules and panels in a Prometheus that scrapes the exporter, while everything goes wrong
+	cd test/live && $(GO) vet ./... && $(GO) test -race -count=1 ./...
+
+.PHONY: e2e
+e2e: ## Install the chart into a Kubernetes on this machine and use it (Linux and root only)
+	$(MAKE) -C test/cluster e2e
+
 .PHONY: test-statuspage
 test-statuspage: ## Walk the status page with Debian's Chromium: accessibility, keyboard, hostile names
 	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && npm test
@@ -103,7 +111,7 @@ test-demo: build ## Run the demo, scrape it, stop it
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run golangci-lint
-	@for module in . test/chart test/dashboards test/prometheus; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
+	@for module in . test/chart test/dashboards test/live test/prometheus; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
 
 .PHONY: lint-shell
 lint-shell: ## Run shellcheck (Debian's package) on the shell scripts
@@ -144,8 +152,8 @@ check-generated: generate ## Fail when generated files are not up to date
 $(TOOLS)/%: test/tools/%/go.mod test/tools/%/go.sum
 	cd test/tools/$* && $(GO) build -o $(CURDIR)/$@ tool
 
-# Leave out the clients of all clouds, which promtool only needs to check configurations of service discovery.
-$(TOOLS)/promtool: export GOFLAGS += -tags=remove_all_sd
+# Leave out the clients of all clouds, which are for service discovery in them.
+$(TOOLS)/promtool $(TOOLS)/prometheus: export GOFLAGS += -tags=remove_all_sd
 
 .PHONY: tools
 tools: $(patsubst test/tools/%/go.mod,$(TOOLS)/%,$(wildcard test/tools/*/go.mod)) ## Build all pinned tools into bin/tools/
