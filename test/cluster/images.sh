@@ -14,6 +14,7 @@ export TMPDIR=$storage/tmp BUILDAH_ISOLATION=chroot
 driver=overlay
 buildah() { command buildah --root "$storage/layers" --runroot "$storage/run" --storage-driver "$driver" "$@"; }
 clean() {
+	buildah rm --all >/dev/null 2>&1 || true # what a build that failed leaves mounted
 	umount "$storage/layers/overlay" 2>/dev/null || true # overlay mounts it upon itself
 	rm -rf --one-file-system "$work"
 }
