@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Builds every image that the cluster runs with buildah, from the programs in the directory $1, and writes them to $1/images as archives:
 # no registry is asked but for the Go image of the project's Dockerfile, and where that can't be reached a stand-in takes its place.
-# Buildah's layers stay in $1/storage for the next time.
+# Buildah's layers stay in $1/.storage for the next time.
 set -euo pipefail
 
 programs=$(realpath "$1")
 here=$(realpath "$(dirname "$0")")
 project=$(realpath "$here/../..")
 
-storage=$programs/storage
+storage=$programs/.storage # hidden from go ./...
 mkdir -p "$storage/tmp" "$programs/images"
 export TMPDIR=$storage/tmp BUILDAH_ISOLATION=chroot
 driver=overlay
