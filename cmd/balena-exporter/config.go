@@ -110,6 +110,9 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 
 	nameValues(app)
 	if _, err := app.Parse(args); err != nil {
+		if name, ok := switchWithValue(app, args); ok {
+			return nil, fmt.Errorf("--%s takes no value; write --%s or --no-%s", name, name, name)
+		}
 		return nil, fmt.Errorf("%w; see --help", err)
 	}
 	if done {
@@ -181,6 +184,18 @@ func nameValues(app *kingpin.Application) {
 	for _, flag := range app.Model().Flags {
 		app.GetFlag(flag.Name).SetValue(namedValue{flag.Value, flag.Name})
 	}
+}
+
+// switchWithValue finds a switch that was given a value, as in --collector.device=false, of which kingpin says
+// only that the value is unexpected.
+func switchWithValue(app *kingpin.Application, args []string) (name string, found bool) {
+	for _, arg := range args {
+		name, _, hasValue := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		if flag := app.GetFlag(name); hasValue && flag != nil && flag.Model().IsBoolFlag() {
+			return name, true
+		}
+	}
+	return "", false
 }
 
 type namedValue struct {

@@ -61,6 +61,7 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"an expression that is none", "--balena.fleet-include=acme/[", nil, "", []string{"--balena.fleet-include", "missing closing ]: `[`"}},
 		{"an expression that anchors would mend", "--balena.fleet-exclude=a)|(b", nil, "", []string{"--balena.fleet-exclude", "unexpected )"}},
 
+		{"a switch with a value", "--collector.device=false", nil, "", []string{"--collector.device takes no value", "--no-collector.device"}},
 		{"no interval", "--balena.crawl-interval=0", nil, "", []string{"--balena.crawl-interval", "CRAWL_INTERVAL", "from a second to a day"}},
 		{"a negative interval", "", []string{"CRAWL_INTERVAL", "-60"}, "", []string{"--balena.crawl-interval", "CRAWL_INTERVAL", "from a second to a day"}},
 		{"half a second", "", []string{"CRAWL_INTERVAL", "0.5"}, "", []string{"CRAWL_INTERVAL", "from a second to a day"}},
