@@ -98,8 +98,10 @@ test-statuspage: ## Walk the status page with Debian's Chromium: accessibility, 
 	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && npm test
 
 .PHONY: pictures
-pictures: ## Take the pictures of the status page anew
-	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && node pictures.js ../../docs/images
+pictures: ## Take the pictures in docs/images anew
+	@mkdir -p bin
+	cd test/dashboards && $(GO) test -count=1 -run TestPicture . -args -picture=$(CURDIR)/bin/dashboard.html
+	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && node pictures.js ../../docs/images $(CURDIR)/bin/dashboard.html
 
 .PHONY: test-image
 test-image: ## Build the container image with buildah, run and check it (root only)

@@ -1,12 +1,13 @@
-// Takes the pictures of the status page that the documentation shows: node pictures.js DIRECTORY
+// Takes the pictures that the documentation shows, of the status page and of what a dashboard answers, drawn as a page
+// in the file DASHBOARD: node pictures.js DIRECTORY DASHBOARD
 
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { start } from './browser.js';
 
-const directory = process.argv[2];
-if (!directory) {
-  console.error('usage: node pictures.js DIRECTORY');
+const [directory, dashboard] = process.argv.slice(2);
+if (!directory || !dashboard) {
+  console.error('usage: node pictures.js DIRECTORY DASHBOARD');
   process.exit(2);
 }
 
@@ -26,6 +27,9 @@ try {
     await page.screenshot({ path: join(directory, file) });
     await page.close();
   }
+  const page = await browser.newPage({ viewport: { width: 1180, height: 720 } });
+  await page.goto(`file://${dashboard}`);
+  await page.screenshot({ path: join(directory, 'dashboard.png') });
 } finally {
   await stop();
 }
