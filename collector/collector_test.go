@@ -208,8 +208,8 @@ func TestRenderAndGatherGiveTheSameSamples(t *testing.T) {
 		"hostile text":      hostileSnapshot(),
 		"nothing":           {Time: now},
 		"a device":          newAPI(t, simulator.Config{Devices: 1, Fleets: 1}, everything()).fetch(t),
-		"a run and a bit":   newAPI(t, simulator.Config{Devices: 1001, Fleets: 7, CloudFields: true}, everything()).fetch(t),
-		"a full run":        newAPI(t, simulator.Config{Devices: 1000, Fleets: 2}, everything()).fetch(t),
+		"a run and a bit":   newAPI(t, simulator.Config{Devices: 3001, Fleets: 7, CloudFields: true}, everything()).fetch(t),
+		"a full run":        newAPI(t, simulator.Config{Devices: 2000, Fleets: 2}, everything()).fetch(t),
 		"fleets, no device": newAPI(t, simulator.Config{Fleets: 5}, everything()).fetch(t),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -13,10 +13,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// promptly is how soon an exporter that is told to stop has stopped, once scrapers have what they asked for. It
-// takes milliseconds; the bound is for a machine that is busy with other tests, and still below the grace for
-// scrapers that are stuck.
-const promptly = grace - time.Second
+// promptly is how soon an exporter that is told to stop has stopped, once scrapers have what they asked for.
+const promptly = 2 * time.Second
 
 // hanging is an API that takes requests, says so, and never answers. It says as well when a request was given up.
 type hanging struct{ asked, gone chan bool }

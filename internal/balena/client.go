@@ -247,9 +247,6 @@ func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error
 		if r.note != "" {
 			what += " " + r.note
 		}
-		if c.holdsToken(err.Error()) {
-			err = errors.New("the server's answer repeats the token, so that it cannot be shown")
-		}
 		return &Error{Problem: problem, Request: what, Status: status, Err: err}
 	}
 
@@ -302,16 +299,21 @@ func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error
 		case body.err != nil:
 			err = unreadable(body.err)
 		}
-		return failed(BadAnswer, resp.StatusCode, err)
+		return failed(BadAnswer, resp.StatusCode, c.showable(err))
 	}
 	return nil
 }
 
-// holdsToken tells whether a text must not be shown to anybody. What is shorter than any real token is none,
-// and would be found in every text.
-func (c *Client) holdsToken(s string) bool {
-	const shortest = 8
-	return len(c.token) >= shortest && strings.Contains(s, c.token)
+// holdsToken tells whether a text of the server must not be shown to anybody.
+func (c *Client) holdsToken(s string) bool { return strings.Contains(s, c.token) }
+
+// showable returns an error that holds words of the server, unless the token is among them. Sentences of our
+// own need no such care, and a token as short as a word would hide them.
+func (c *Client) showable(err error) error {
+	if c.holdsToken(err.Error()) {
+		return errors.New("the server's answer repeats the token, so that it cannot be shown")
+	}
+	return err
 }
 
 // noAnswer makes an error of a connection that failed or timed out.
@@ -321,7 +323,7 @@ func (c *Client) noAnswer(failed func(Problem, int, error) *Error, err error) er
 		err = u.Err
 	}
 	if errors.Is(err, errRedirect) {
-		return failed(BadAnswer, 0, fmt.Errorf("%w: check --balena.api-url", err))
+		return failed(BadAnswer, 0, c.showable(fmt.Errorf("%w: check --balena.api-url", err)))
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return failed(Unavailable, 0, fmt.Errorf("no complete answer within %s", c.config.Timeout))
@@ -335,6 +337,9 @@ func (c *Client) noAnswer(failed func(Problem, int, error) *Error, err error) er
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return failed(Unavailable, 0, errors.New("the connection was closed in the middle of the answer"))
+	}
+	if _, ok := errors.AsType[*net.OpError](err); !ok { // the system's own words
+		err = c.showable(err)
 	}
 	return failed(Unavailable, 0, err)
 }

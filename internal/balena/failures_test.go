@@ -242,6 +242,10 @@ func TestStrangeAnswers(t *testing.T) {
 		"the token where an id should be": {
 			body(200, `{"d":[{"id":"`+token+`"}]}`), balena.BadAnswer, 200, fleet + "element 1: id: found a string where an integer was expected",
 		},
+		"the token in a slug": {
+			body(200, `{"d":[{"id":1,"slug":"`+token+`","is_of__class":"block"}]}`), balena.BadAnswer, 200,
+			fleet + "the server's answer repeats the token, so that it cannot be shown",
+		},
 		"204":        {body(204, ""), balena.BadAnswer, 204, fleet + "answered 204"},
 		"not gzip":   {zipped(200, []byte(`{"d":[]}`+strings.Repeat(" ", 100))), balena.BadAnswer, 200, fleet + "the answer claims to be gzip, and is not"},
 		"empty gzip": {zipped(200, nil), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},

@@ -69,3 +69,20 @@ func TestCloudFieldsOfNoDevices(t *testing.T) {
 		t.Error("the server is taken for balenaCloud")
 	}
 }
+
+// However short it is: what the server says is not shown when the token is in it, and what the exporter says is.
+func TestShortTokensAreKeptSecret(t *testing.T) {
+	said := func(h http.HandlerFunc) error {
+		return fetchError(t, newClient(t, serve(t, h), func(c *balena.Config) { c.Token = balena.StaticToken("t0k") }))
+	}
+	wantError(t, said(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprint(w, `{"d":[{"id":1,"slug":"t0k","is_of__class":"app"}]}`)
+	}),
+		balena.BadAnswer, 200, "GET /v7/application: the server's answer repeats the token, so that it cannot be shown")
+	wantError(t, said(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://t0k.test/", http.StatusFound)
+	}),
+		balena.BadAnswer, 0, "GET /v7/application: the server's answer repeats the token, so that it cannot be shown")
+	wantError(t, said(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no t0k", http.StatusBadRequest) }),
+		balena.BadAnswer, 400, "GET /v7/application: answered 400: a text that repeats the token")
+}
