@@ -83,6 +83,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		pageSize    = app.Flag("balena.page-size", "Devices, services or tags in a request.").Default("1000").Int()
 		stale       = app.Flag("balena.max-staleness", "How long data are served while refreshes fail; 0 means "+strconv.Itoa(staleIntervals)+" intervals.").Default("0s").Duration()
 		slow        = app.Flag("balena.slow-interval", "Time between requests for what rarely changes: newest releases, device types, API keys.").Default("15m").Duration()
+		fullSweep   = app.Flag("balena.full-sweep-interval", "How often everything is read at least; refreshes between ask for what changed. 0 reads everything each time.").Default("15m").Duration()
 		include     = app.Flag("balena.fleet-include", "Regular expression of the slugs of the fleets to export, anchored at both ends.").String()
 		exclude     = app.Flag("balena.fleet-exclude", "Regular expression of the slugs of the fleets not to export, anchored at both ends.").String()
 		archived    = app.Flag("balena.archived-fleets", "Export archived fleets, too.").Default("true").Bool()
@@ -129,27 +130,26 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		PageSize:  check.within("--balena.page-size", *pageSize, 1, maxPageSize),
 		UserAgent: name + "/" + version.Version,
 		Options: balena.Options{
-			Devices:        c.collector.Devices,
-			Releases:       c.collector.Releases,
-			Services:       c.collector.Services,
-			Keys:           c.collector.Keys,
-			DeviceTags:     check.list("--collector.device-tags", *deviceTags),
-			FleetTags:      check.list("--collector.fleet-tags", *fleetTags),
-			Include:        check.pattern("--balena.fleet-include", *include),
-			Exclude:        check.pattern("--balena.fleet-exclude", *exclude),
-			ArchivedFleets: *archived,
-			Shard:          check.shard(*shard),
-			SlowInterval:   check.positive("--balena.slow-interval", *slow),
+			Devices:           c.collector.Devices,
+			Releases:          c.collector.Releases,
+			Services:          c.collector.Services,
+			Keys:              c.collector.Keys,
+			DeviceTags:        check.list("--collector.device-tags", *deviceTags),
+			FleetTags:         check.list("--collector.fleet-tags", *fleetTags),
+			Include:           check.pattern("--balena.fleet-include", *include),
+			Exclude:           check.pattern("--balena.fleet-exclude", *exclude),
+			ArchivedFleets:    *archived,
+			Shard:             check.shard(*shard),
+			SlowInterval:      check.positive("--balena.slow-interval", *slow),
+			FullSweepInterval: check.notNegative("--balena.full-sweep-interval", *fullSweep),
 		},
 	}
 	if *apiVersion != "auto" {
 		c.client.Version = balena.Version(*apiVersion)
 	}
 	c.interval = check.interval(*interval)
-	c.maxStaleness = *stale
+	c.maxStaleness = check.notNegative("--balena.max-staleness", *stale)
 	switch {
-	case c.maxStaleness < 0:
-		check.fail("--balena.max-staleness must not be negative, and is %s", c.maxStaleness)
 	case c.maxStaleness == 0:
 		c.maxStaleness = staleIntervals * c.interval
 	case c.maxStaleness < c.interval:
@@ -309,6 +309,13 @@ func (c *checker) interval(s string) time.Duration {
 func (c *checker) positive(flag string, d time.Duration) time.Duration {
 	if d <= 0 {
 		c.fail("%s must be more than zero, and is %s", flag, d)
+	}
+	return d
+}
+
+func (c *checker) notNegative(flag string, d time.Duration) time.Duration {
+	if d < 0 {
+		c.fail("%s must not be negative, and is %s", flag, d)
 	}
 	return d
 }

@@ -71,6 +71,8 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"a negative timeout", "--balena.timeout=-1s", nil, "", []string{"--balena.timeout", "more than zero"}},
 		{"a timeout without a unit", "--balena.timeout=30", nil, "", []string{"--balena.timeout", "missing unit"}},
 		{"a slow interval of nothing", "--balena.slow-interval=0s", nil, "", []string{"--balena.slow-interval", "more than zero"}},
+		{"a negative full sweep interval", "--balena.full-sweep-interval=-1s", nil, "", []string{"--balena.full-sweep-interval", "must not be negative", "-1s"}},
+		{"a full sweep interval without a unit", "", []string{"BALENA_EXPORTER_BALENA_FULL_SWEEP_INTERVAL", "900"}, "", []string{"--balena.full-sweep-interval", "missing unit"}},
 		{"staleness below the interval", "--balena.max-staleness=59s", nil, "", []string{"--balena.max-staleness", "interval of 1m0s"}},
 		{"negative staleness", "--balena.max-staleness=-1s", nil, "", []string{"--balena.max-staleness", "must not be negative"}},
 		{"a page of nothing", "--balena.page-size=0", nil, "", []string{"--balena.page-size", "from 1 to 10000"}},
@@ -182,14 +184,14 @@ func TestHelpAndVersion(t *testing.T) {
 		"--help": {
 			"usage: balena-exporter", "BALENA_TOKEN",
 			"--balena.api-url", "--balena.api-version", "--balena.token-file", "--balena.ca-file", "--balena.crawl-interval", "--balena.timeout",
-			"--balena.page-size", "--balena.max-staleness", "--balena.slow-interval", "--balena.fleet-include", "--balena.fleet-exclude",
+			"--balena.page-size", "--balena.max-staleness", "--balena.slow-interval", "--balena.full-sweep-interval", "--balena.fleet-include", "--balena.fleet-exclude",
 			"--[no-]balena.archived-fleets", "--[no-]balena.allow-http", "--[no-]collector.device", "--[no-]collector.device.name",
 			"--[no-]collector.release", "--collector.release.limit", "--[no-]collector.service", "--[no-]collector.api-keys",
 			"--collector.device-tags", "--collector.fleet-tags", "--collector.fleet.disconnected-thresholds",
 			"--web.listen-address", "--web.config.file", "--[no-]web.systemd-socket", "--web.telemetry-path", "--web.max-requests",
 			"--[no-]web.disable-exporter-metrics", "--web.health-listen-address", "--[no-]web.enable-pprof",
 			"--log.level", "--log.format", "--[no-]version", "--[no-]help",
-			"$CRAWL_INTERVAL", "$BALENA_API_URL", "$BALENA_TOKEN_FILE", "$BALENA_EXPORTER_WEB_LISTEN_ADDRESS",
+			"$CRAWL_INTERVAL", "$BALENA_EXPORTER_BALENA_FULL_SWEEP_INTERVAL", "$BALENA_API_URL", "$BALENA_TOKEN_FILE", "$BALENA_EXPORTER_WEB_LISTEN_ADDRESS",
 		},
 		"-h": {"usage: balena-exporter"},
 	} {
@@ -211,6 +213,8 @@ func TestGoodConfiguration(t *testing.T) {
 	file := write(t, t.TempDir(), "token", "\n "+token+" \n")
 	interval := func(c *config) any { return c.interval }
 	staleness := func(c *config) any { return c.maxStaleness }
+	fullSweep := func(c *config) any { return c.client.FullSweepInterval }
+	warnings := func(c *config) any { return len(c.warnings) }
 	for _, test := range []struct {
 		name string
 		args string
@@ -226,9 +230,13 @@ func TestGoodConfiguration(t *testing.T) {
 		{"an empty variable is none", "", []string{"CRAWL_INTERVAL", ""}, interval, time.Minute},
 		{"five intervals", "", []string{"CRAWL_INTERVAL", "120"}, staleness, 10 * time.Minute},
 		{"as long as is said", "--balena.max-staleness=1h", nil, staleness, time.Hour},
-		{"a short interval is worth a warning", "--balena.crawl-interval=14", nil, func(c *config) any { return len(c.warnings) }, 1},
-		{"so is short staleness", "--balena.max-staleness=119s", nil, func(c *config) any { return len(c.warnings) }, 1},
-		{"usually there is none", "--balena.crawl-interval=15 --balena.max-staleness=30s", nil, func(c *config) any { return len(c.warnings) }, 0},
+		{"a short interval is worth a warning", "--balena.crawl-interval=14", nil, warnings, 1},
+		{"so is short staleness", "--balena.max-staleness=119s", nil, warnings, 1},
+		{"usually there is none", "--balena.crawl-interval=15 --balena.max-staleness=30s", nil, warnings, 0},
+		{"a full sweep an hour", "--balena.full-sweep-interval=1h", nil, fullSweep, time.Hour},
+		{"a full sweep by its variable", "", []string{"BALENA_EXPORTER_BALENA_FULL_SWEEP_INTERVAL", "30m"}, fullSweep, 30 * time.Minute},
+		{"everything each time", "--balena.full-sweep-interval=0", nil, fullSweep, time.Duration(0)},
+		{"refreshes that are all full sweeps are worth no warning", "--balena.crawl-interval=20m", nil, warnings, 0},
 		{"the token without blanks around", "", nil, func(c *config) any { token, _ := c.client.Token(); return token }, token},
 
 		{"any API", "", nil, func(c *config) any { return c.client.Version }, balena.Version("")},
@@ -282,6 +290,7 @@ func TestDefaults(t *testing.T) {
 		{c.interval, time.Minute},
 		{c.maxStaleness, 5 * time.Minute},
 		{c.client.PageSize, 1000},
+		{c.client.FullSweepInterval, 15 * time.Minute},
 		{c.client.ArchivedFleets, true},
 		{c.pprof, false},
 		{regexp.MustCompile(`^balena-exporter/`).MatchString(c.client.UserAgent), true},

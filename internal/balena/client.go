@@ -64,6 +64,9 @@ type Options struct {
 	Shard Shard
 	// SlowInterval is how often to ask for what rarely changes: newest releases, device types, keys.
 	SlowInterval time.Duration
+	// FullSweepInterval is how often everything is read at least; a refresh between asks for what changed. 0 means
+	// that every refresh reads everything.
+	FullSweepInterval time.Duration
 	// Keep is how long the last data of a part that fails stand in for it.
 	Keep time.Duration
 }

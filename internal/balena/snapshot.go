@@ -30,7 +30,30 @@ type Snapshot struct {
 	Keys []Key
 	// Parts tells how each optional part of the refresh fared.
 	Parts []Part
+	// Reading tells how fleets and devices were read.
+	Reading Reading
 }
+
+// Reading tells how a refresh came by its data.
+type Reading struct {
+	Kind Kind
+	// Devices is how many rows of devices were read, and Changed how many devices came, went or differ from
+	// the snapshot before.
+	Devices, Changed int
+	// Bytes is the size of all answers of the refresh as they were transferred.
+	Bytes int64
+	// Distrust is why the server is not asked for changes although it should be; nil otherwise.
+	Distrust error
+}
+
+// Kind tells whether a refresh read everything, as it appears in the log and in the label "kind".
+type Kind string
+
+// The kinds of refreshes: one that read everything, a full sweep, and one that asked for what changed.
+const (
+	Full    Kind = "full"
+	Changes Kind = "changes"
+)
 
 // A Part is something a refresh asks for beside fleets and devices. A part that fails takes nothing else
 // down: what was read of it last stands in until it is too old.
