@@ -36,6 +36,8 @@ type (
 	Key = balena.Key
 	// Part tells how an optional part of a snapshot fared.
 	Part = balena.Part
+	// Reading tells how a snapshot was read.
+	Reading = balena.Reading
 	// Exchange is a request to the API, for [Metrics].
 	Exchange = balena.Exchange
 	// Instant is a time in milliseconds since 1970; 0 stands for null.

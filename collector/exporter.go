@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
 // Metrics of the exporter itself and of its dealings with the API. They live in an ordinary registry and
@@ -27,6 +29,30 @@ var (
 	refreshesFamily = Description{
 		Name: "balena_exporter_refreshes_total", Type: "counter", Labels: []string{"result"}, Series: "2",
 		Help: "Refreshes by result, success or error.",
+	}
+	refreshesByKindFamily = Description{
+		Name: "balena_exporter_refreshes_by_kind_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
+		Help: "Refreshes that succeeded by kind: full read everything, changes only what had changed since the refresh before.",
+	}
+	devicesReadFamily = Description{
+		Name: "balena_exporter_refresh_devices_read_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
+		Help: "Devices whose rows refreshes read, by kind of refresh. Changes are asked for with some overlap, so that it is more than what changed.",
+	}
+	devicesChangedFamily = Description{
+		Name: "balena_exporter_refresh_devices_changed_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
+		Help: "Devices that came, went or differed from the refresh before, by kind of refresh. The first refresh counts all.",
+	}
+	refreshBytesFamily = Description{
+		Name: "balena_exporter_refresh_response_bytes_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
+		Help: "Bytes of all answers to refreshes that succeeded as they were transferred, by kind of refresh.",
+	}
+	lastFullSweepFamily = Description{
+		Name: "balena_exporter_last_full_sweep_timestamp_seconds", Type: "gauge", Series: "1 from the first refresh on",
+		Help: "When everything was read the last time.",
+	}
+	distrustFamily = Description{
+		Name: "balena_exporter_changes_distrusted", Type: "gauge",
+		Help: "Whether the server is not asked for changes although it should be, and everything is read each time (1); the log says why.",
 	}
 	partSuccessFamily = Description{
 		Name: "balena_exporter_collector_success", Type: "gauge", Labels: []string{"collector"}, Series: "1 for each optional collector",
@@ -61,7 +87,8 @@ var (
 // exporterFamilies is the group as it is documented.
 func exporterFamilies() []Description {
 	families := []Description{
-		upFamily, lastSuccessFamily, refreshDurationFamily, refreshesFamily, partSuccessFamily, partDurationFamily,
+		upFamily, lastSuccessFamily, refreshDurationFamily, refreshesFamily, refreshesByKindFamily, devicesReadFamily,
+		devicesChangedFamily, refreshBytesFamily, lastFullSweepFamily, distrustFamily, partSuccessFamily, partDurationFamily,
 		requestsFamily, requestDurationFamily, responseBytesFamily, rateLimitedFamily, tokenExpiryFamily,
 	}
 	for i := range families {
@@ -88,6 +115,10 @@ type Metrics struct {
 
 	refreshDuration prometheus.Histogram
 	refreshes       *prometheus.CounterVec
+	refreshesByKind *prometheus.CounterVec
+	devicesRead     *prometheus.CounterVec
+	devicesChanged  *prometheus.CounterVec
+	refreshBytes    *prometheus.CounterVec
 	requests        *prometheus.CounterVec
 	requestDuration *prometheus.HistogramVec
 	responseBytes   *prometheus.CounterVec
@@ -96,9 +127,11 @@ type Metrics struct {
 
 // lastRefresh is how the last refresh went.
 type lastRefresh struct {
-	up      bool
-	fetched time.Time // zero as long as none succeeded
-	parts   []Part
+	up         bool
+	fetched    time.Time // zero as long as none succeeded
+	sweep      time.Time // when the last one that read everything began; zero as long as none did
+	distrusted bool
+	parts      []Part
 }
 
 // NewMetrics returns metrics at zero. tokenExpiry returns when the token in use expires, zero for never or
@@ -113,8 +146,12 @@ func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metri
 		refreshDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: refreshDurationFamily.Name, Help: refreshDurationFamily.Help, Buckets: refreshBuckets,
 		}),
-		refreshes: counter(refreshesFamily),
-		requests:  counter(requestsFamily),
+		refreshes:       counter(refreshesFamily),
+		refreshesByKind: counter(refreshesByKindFamily),
+		devicesRead:     counter(devicesReadFamily),
+		devicesChanged:  counter(devicesChangedFamily),
+		refreshBytes:    counter(refreshBytesFamily),
+		requests:        counter(requestsFamily),
 		requestDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: requestDurationFamily.Name, Help: requestDurationFamily.Help, Buckets: requestBuckets,
 		}, requestDurationFamily.Labels),
@@ -125,6 +162,11 @@ func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metri
 	// Counters that begin to exist when they first count hide their first event from rate().
 	m.refreshes.WithLabelValues(resultSuccess)
 	m.refreshes.WithLabelValues(resultError)
+	for _, kind := range []balena.Kind{balena.Full, balena.Changes} {
+		for _, counter := range m.byKind() {
+			counter.WithLabelValues(string(kind))
+		}
+	}
 	return m
 }
 
@@ -142,7 +184,15 @@ func (m *Metrics) ObserveRefresh(s *Snapshot, err error, took time.Duration) {
 		last.up = false
 	} else {
 		m.refreshes.WithLabelValues(resultSuccess).Inc()
-		last = lastRefresh{up: true, fetched: s.Time, parts: s.Parts}
+		kind := string(s.Reading.Kind)
+		m.refreshesByKind.WithLabelValues(kind).Inc()
+		m.devicesRead.WithLabelValues(kind).Add(float64(s.Reading.Devices))
+		m.devicesChanged.WithLabelValues(kind).Add(float64(s.Reading.Changed))
+		m.refreshBytes.WithLabelValues(kind).Add(float64(s.Reading.Bytes))
+		last.up, last.fetched, last.distrusted, last.parts = true, s.Time, s.Reading.Distrust != nil, s.Parts
+		if s.Reading.Kind == balena.Full {
+			last.sweep = s.Time
+		}
 	}
 	m.last.Store(&last)
 }
@@ -161,13 +211,22 @@ func (m *Metrics) ObserveExchange(e Exchange) {
 	}
 }
 
+// byKind are the counters of refreshes that are told apart by kind.
+func (m *Metrics) byKind() []*prometheus.CounterVec {
+	return []*prometheus.CounterVec{m.refreshesByKind, m.devicesRead, m.devicesChanged, m.refreshBytes}
+}
+
 func (m *Metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.refreshDuration, m.refreshes, m.requests, m.requestDuration, m.responseBytes, m.rateLimited}
+	vectors := []prometheus.Collector{m.refreshDuration, m.refreshes, m.requests, m.requestDuration, m.responseBytes, m.rateLimited}
+	for _, counter := range m.byKind() {
+		vectors = append(vectors, counter)
+	}
+	return vectors
 }
 
 // constants are the families whose samples are made of the last refresh at each collection.
 func constants() []Description {
-	return []Description{upFamily, lastSuccessFamily, partSuccessFamily, partDurationFamily, tokenExpiryFamily}
+	return []Description{upFamily, lastSuccessFamily, lastFullSweepFamily, distrustFamily, partSuccessFamily, partDurationFamily, tokenExpiryFamily}
 }
 
 // Describe implements [prometheus.Collector].
@@ -194,6 +253,10 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	if !last.fetched.IsZero() {
 		send(lastSuccessFamily, Instant(last.fetched.UnixMilli()).Seconds())
 	}
+	if !last.sweep.IsZero() {
+		send(lastFullSweepFamily, Instant(last.sweep.UnixMilli()).Seconds())
+	}
+	send(distrustFamily, boolean(last.distrusted))
 	for _, p := range last.parts {
 		send(partSuccessFamily, boolean(p.Err == nil), string(p.Name))
 		send(partDurationFamily, p.Duration.Seconds(), string(p.Name))

@@ -2,6 +2,7 @@ package collector_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,7 +39,7 @@ func TestExporterTellsHowTheLastRefreshWent(t *testing.T) {
 		if lastSuccess() != 0 {
 			t.Error("there is a time of the last success before the first")
 		}
-		m.ObserveRefresh(&collector.Snapshot{Time: time.Now(), Parts: []balena.Part{
+		m.ObserveRefresh(&collector.Snapshot{Time: time.Now(), Reading: collector.Reading{Kind: balena.Full}, Parts: []balena.Part{
 			{Name: balena.PartReleases, Duration: time.Second}, {Name: balena.PartKeys, Duration: 2 * time.Second, Err: errors.New("no")},
 		}}, nil, time.Second)
 		up(1)
@@ -59,7 +60,7 @@ balena_exporter_collector_success{collector="release"} 1
 		}
 		m.ObserveRefresh(nil, errors.New("unavailable"), time.Second)
 		up(0)
-		m.ObserveRefresh(&collector.Snapshot{Time: time.Now()}, nil, time.Second)
+		m.ObserveRefresh(&collector.Snapshot{Time: time.Now(), Reading: collector.Reading{Kind: balena.Full}}, nil, time.Second)
 		up(1)
 
 		// The next refresh hangs.
@@ -76,6 +77,61 @@ balena_exporter_refreshes_total{result="success"} 2
 			t.Error(err)
 		}
 	})
+}
+
+// What each refresh read is counted by its kind; one that failed counts nothing, and takes back nothing.
+func TestExporterTellsHowMuchRefreshesRead(t *testing.T) {
+	m := collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour)
+	compare := func(when, want string) {
+		t.Helper()
+		if err := testutil.CollectAndCompare(
+			m, strings.NewReader(want), "balena_exporter_refreshes_by_kind_total", "balena_exporter_refresh_devices_read_total",
+			"balena_exporter_refresh_devices_changed_total", "balena_exporter_refresh_response_bytes_total",
+			"balena_exporter_last_full_sweep_timestamp_seconds", "balena_exporter_changes_distrusted",
+		); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	observe := func(second int64, reading collector.Reading) {
+		m.ObserveRefresh(&collector.Snapshot{Time: time.Unix(second, 0), Reading: reading}, nil, time.Second)
+	}
+	const distrusted = `
+# HELP balena_exporter_changes_distrusted Whether the server is not asked for changes although it should be, and everything is read each time (1); the log says why.
+# TYPE balena_exporter_changes_distrusted gauge
+balena_exporter_changes_distrusted `
+	const sweep = `
+# HELP balena_exporter_last_full_sweep_timestamp_seconds When everything was read the last time.
+# TYPE balena_exporter_last_full_sweep_timestamp_seconds gauge
+balena_exporter_last_full_sweep_timestamp_seconds `
+	counters := func(refreshes, read, changed, bytes [2]int) string {
+		var b strings.Builder
+		for _, c := range []struct {
+			name, help string
+			values     [2]int
+		}{
+			{"balena_exporter_refreshes_by_kind_total", "Refreshes that succeeded by kind: full read everything, changes only what had changed since the refresh before.", refreshes},
+			{"balena_exporter_refresh_devices_read_total", "Devices whose rows refreshes read, by kind of refresh. Changes are asked for with some overlap, so that it is more than what changed.", read},
+			{"balena_exporter_refresh_devices_changed_total", "Devices that came, went or differed from the refresh before, by kind of refresh. The first refresh counts all.", changed},
+			{"balena_exporter_refresh_response_bytes_total", "Bytes of all answers to refreshes that succeeded as they were transferred, by kind of refresh.", bytes},
+		} {
+			fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s counter\n%s{kind=\"full\"} %d\n%s{kind=\"changes\"} %d\n", c.name, c.help, c.name, c.name, c.values[0], c.name, c.values[1])
+		}
+		return b.String()
+	}
+
+	compare("before the first refresh", counters([2]int{}, [2]int{}, [2]int{}, [2]int{})+distrusted+"0\n")
+	observe(1000, collector.Reading{Kind: balena.Full, Devices: 2004, Changed: 2004, Bytes: 500_000})
+	observe(1060, collector.Reading{Kind: balena.Changes, Devices: 30, Changed: 20, Bytes: 4_000})
+	observe(1120, collector.Reading{Kind: balena.Changes, Devices: 12, Changed: 2, Bytes: 2_000})
+	now := counters([2]int{1, 2}, [2]int{2004, 42}, [2]int{2004, 22}, [2]int{500_000, 6_000})
+	compare("after changes", now+sweep+"1000\n"+distrusted+"0\n")
+	observe(1180, collector.Reading{Kind: balena.Full, Devices: 2000, Changed: 14, Bytes: 400_000, Distrust: errors.New("its clock jumped")})
+	now = counters([2]int{2, 2}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})
+	compare("distrusted", now+sweep+"1180\n"+distrusted+"1\n")
+	m.ObserveRefresh(nil, errors.New("unavailable"), time.Second)
+	compare("after a failure", now+sweep+"1180\n"+distrusted+"1\n")
+	observe(1240, collector.Reading{Kind: balena.Changes})
+	compare("trusted again", counters([2]int{2, 3}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})+sweep+"1180\n"+distrusted+"0\n")
 }
 
 func TestExporterCountsRequests(t *testing.T) {
