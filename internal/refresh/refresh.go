@@ -54,6 +54,7 @@ type Loop struct {
 	started  bool // the first snapshot has been fetched
 	expired  bool // the log has been told that the data are too old
 	slow     told
+	distrust told
 	api      balena.Version
 	failures int // in a row
 	told     told
@@ -199,7 +200,8 @@ type told struct {
 
 // trouble tells whether err is worth a line, being news or long unmentioned.
 func (t *told) trouble(err error, now time.Time) bool {
-	kind := err.Error()
+	// What differs from time to time, such as a count, makes no trouble another.
+	kind := strings.Map(withoutDigits, err.Error())
 	if e, ok := errors.AsType[*balena.Error](err); ok {
 		// On which page of a list it happened is chance, and the text may differ in nothing but a time.
 		request, _, _ := strings.Cut(e.Request, " page ")
@@ -261,6 +263,7 @@ func (l *Loop) log(s *balena.Snapshot, err error, took time.Duration) {
 		line, msg = level.Info(l.config.Logger), "the first data are here"
 		l.started = true
 	}
+	about = append(about, "kind", s.Reading.Kind, "read", s.Reading.Devices, "changed", s.Reading.Changed)
 	_ = line.Log(append([]any{"msg", msg}, about...)...)
 	if first && len(s.Fleets) == 0 {
 		_ = level.Warn(l.config.Logger).Log("msg", "the token may see no fleet, or none is chosen")
@@ -273,6 +276,13 @@ func (l *Loop) log(s *balena.Snapshot, err error, took time.Duration) {
 		l.slow = told{}
 	} else if l.slow.trouble(errSlow, now) {
 		_ = level.Warn(l.config.Logger).Log("msg", errSlow, "duration", took.Round(time.Millisecond), "max_staleness", l.config.MaxStaleness)
+	}
+	if s.Reading.Distrust == nil {
+		if lasted, was := l.distrust.over(now); was {
+			_ = level.Info(l.config.Logger).Log("msg", "the server is asked for changes again", "distrusted_for", lasted.Round(time.Second))
+		}
+	} else if l.distrust.trouble(s.Reading.Distrust, now) {
+		_ = level.Warn(l.config.Logger).Log("msg", "the server is not asked for changes, everything is read each time", "err", s.Reading.Distrust)
 	}
 	for _, p := range s.Parts {
 		l.logPart(p, now)

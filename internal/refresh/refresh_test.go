@@ -110,7 +110,7 @@ func (tr *trial) waits() []time.Duration {
 
 // now is a snapshot that was begun now, with a fleet.
 func now() *balena.Snapshot {
-	return &balena.Snapshot{Time: time.Now(), Fleets: []balena.Fleet{{ID: 1}}, APIVersion: balena.V7}
+	return &balena.Snapshot{Time: time.Now(), Fleets: []balena.Fleet{{ID: 1}}, APIVersion: balena.V7, Reading: balena.Reading{Kind: balena.Full}}
 }
 
 func good(context.Context, int) (*balena.Snapshot, error) { return now(), nil }
@@ -557,7 +557,7 @@ func TestLogSaysForHowLongAndWhatCame(t *testing.T) {
 			return now(), nil
 		})
 		tr.pass(5 * time.Second)
-		if got, want := tr.takeLog(), `level=info msg="the first data are here" fleets=1 devices=0 api=v7 duration=2s`+"\n"; got != want {
+		if got, want := tr.takeLog(), `level=info msg="the first data are here" fleets=1 devices=0 api=v7 duration=2s kind=full read=0 changed=0`+"\n"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 		tr.pass(2 * interval)
@@ -656,6 +656,74 @@ func TestLogTellsReasonsApartWhereThereIsNoAnswer(t *testing.T) {
 			t.Errorf("the log tells %d times of %q, want %d:\n%s", got, text, want, logged)
 		}
 	}
+}
+
+func TestLogOfDistrust(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var distrust func(n int) error
+		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+			s := now()
+			if distrust != nil {
+				s.Reading.Distrust = distrust(n)
+			}
+			return s, nil
+		})
+		tr.pass(interval / 2)
+		step := func(want ...string) {
+			t.Helper()
+			tr.takeLog()
+			tr.pass(10 * interval)
+			var got []string
+			for line := range strings.Lines(tr.log.String()) {
+				line, _, _ = strings.Cut(strings.TrimSpace(line), " distrusted_for=")
+				got = append(got, strings.Map(withoutDigits, line))
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("the log (-want +got):\n%s", diff)
+			}
+		}
+		const (
+			everything = `level=warn msg="the server is not asked for changes, everything is read each time" err=`
+			again      = `level=info msg="the server is asked for changes again"`
+		)
+		step()
+		distrust = func(n int) error { return fmt.Errorf("its clock jumped by %d s", n) }
+		step(everything + `"its clock jumped by  s"`)
+		step()
+		distrust = func(int) error { return errors.New("devices are missing") }
+		step(everything + `"devices are missing"`)
+		tr.pass(remindEvery - 15*interval)
+		step(everything + `"devices are missing"`)
+		distrust = nil
+		step(again)
+		step()
+		for _, err := range tr.errs {
+			if err != nil {
+				t.Errorf("a server that is distrusted fails the refresh: %v", err)
+			}
+		}
+	})
+}
+
+// Each refresh says what it read, to whoever wants to know.
+func TestLogTellsWhatWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+			s := now()
+			s.Reading = balena.Reading{Kind: balena.Full, Devices: 2004, Changed: 2004}
+			if n > 1 {
+				s.Reading = balena.Reading{Kind: balena.Changes, Devices: 30, Changed: 20}
+			}
+			return s, nil
+		}, func(c *Config) { c.Logger = log.NewLogfmtLogger(&logged) })
+		tr.pass(interval * 11 / 10)
+		want := `level=info msg="the first data are here" fleets=1 devices=0 api=v7 duration=0s kind=full read=2004 changed=2004` + "\n" +
+			`level=debug msg="refreshed the data" fleets=1 devices=0 api=v7 duration=0s kind=changes read=30 changed=20` + "\n"
+		if diff := cmp.Diff(want, logged.String()); diff != "" {
+			t.Errorf("the log (-want +got):\n%s", diff)
+		}
+	})
 }
 
 func TestLogTellsOnceThatDataExpire(t *testing.T) {
