@@ -131,6 +131,8 @@ func TestArguments(t *testing.T) {
 		{"balena: {token: t, allowHttp: true}", "--balena.allow-http"},
 		{"balena: {token: t, crawlInterval: 120}", "--balena.crawl-interval=120"},
 		{"balena: {token: t, crawlInterval: 2m}", "--balena.crawl-interval=2m"},
+		{"balena: {token: t, fullSweepInterval: 1h}", "--balena.full-sweep-interval=1h"},
+		{"balena: {token: t, fullSweepInterval: 0s}", "--balena.full-sweep-interval=0s"},
 		{"balena: {token: t, maxStaleness: 10m}", "--balena.max-staleness=10m"},
 		{"balena: {token: t, timeout: 20s}", "--balena.timeout=20s"},
 		{"balena: {token: t, caSecret: {name: ca, key: ca.pem}}", "--balena.ca-file=/etc/balena-exporter/ca/ca.pem"},

@@ -56,6 +56,9 @@ spec:
         {{- end }}
         {{- end }}
         - --balena.crawl-interval={{ .Values.balena.crawlInterval }}
+        {{- with .Values.balena.fullSweepInterval }}
+        - --balena.full-sweep-interval={{ . }}
+        {{- end }}
         {{- with .Values.balena.maxStaleness }}
         - --balena.max-staleness={{ . }}
         {{- end }}
