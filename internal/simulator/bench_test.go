@@ -5,7 +5,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+	"time"
 )
 
 // devicePage is what an exporter asks for, page by page.
@@ -78,5 +80,35 @@ func BenchmarkTick(b *testing.B) {
 func BenchmarkGenerate(b *testing.B) {
 	for b.Loop() {
 		generate(100_000, 200, 1, 1_800_000_000_000)
+	}
+}
+
+// BenchmarkChanges asks for what changed, a hundredth of the devices, by themselves or by an image install.
+func BenchmarkChanges(b *testing.B) {
+	now := time.UnixMilli(1_800_000_000_000)
+	sim, err := New(Config{Devices: 100_000, Fleets: 200, Seed: 1, Now: func() time.Time { return now }})
+	if err != nil {
+		b.Fatal(err)
+	}
+	now = now.Add(time.Minute)
+	sim.Update(func(st *State) {
+		for i := range 1000 {
+			if i%2 == 0 {
+				st.Device(100*i + 1).CPUUsage = N(101)
+			} else if installs := st.InstallsOf(100*i + 1); len(installs) > 0 {
+				installs[0].DownloadProgress = N(1)
+			}
+		}
+	})
+	changed := strings.Replace(fmt.Sprintf(devicePage, 0), "and%20id", "and%20(modified_at%20gt%20datetime'"+string(appendTime(nil, At(now)-1))+"'"+
+		"%20or%20image_install/any(i:i/modified_at%20gt%20datetime'"+string(appendTime(nil, At(now)-1))+"'))%20and%20id", 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		w := &discard{header: make(http.Header)}
+		r := httptest.NewRequest("GET", changed, nil)
+		r.Header.Set("Authorization", "Bearer token")
+		r.Header.Set("Accept-Encoding", "gzip")
+		sim.ServeHTTP(w, r)
+		b.ReportMetric(float64(w.bytes), "B/answer")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,6 +21,8 @@ type Faults []Fault
 type Fault struct {
 	// Resource limits the fault to requests for a resource, as [Simulator.Requests] names them.
 	Resource string `json:"resource,omitempty"`
+	// Query limits it to requests whose query holds this text, once it is decoded, such as "modified_at gt".
+	Query string `json:"query,omitempty"`
 	// From is the first request of those that happens something, counted from 1 since the faults were set.
 	From int `json:"from,omitempty"`
 	// Every makes it happen to one request in so many only, the first of them first.
@@ -239,17 +242,23 @@ type faultCounters struct {
 	times map[int]int    // how often it happened
 }
 
-// next returns the fault that happens to a request for the resource. nextPage says that the request continues a list.
-func (n *faultCounters) next(faults Faults, resource string, nextPage bool) (Fault, bool) {
+// next returns the fault that happens to a request for the resource with the raw query.
+func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool) {
 	if n.page == nil {
 		n.page, n.met, n.times = make(map[string]int), make(map[int]int), make(map[int]int)
 	}
-	if !nextPage {
+	if !isNextPage(query) {
 		n.page[resource] = 0
 	}
 	n.page[resource]++
+	// A query that can't be decoded holds no text.
+	decoded, err := url.QueryUnescape(query)
+	if err != nil {
+		decoded = ""
+	}
 	for i, f := range faults {
-		if f.Resource != "" && f.Resource != resource || f.Page != 0 && f.Page != n.page[resource] {
+		if f.Resource != "" && f.Resource != resource || f.Page != 0 && f.Page != n.page[resource] ||
+			!strings.Contains(decoded, f.Query) {
 			continue
 		}
 		n.met[i]++

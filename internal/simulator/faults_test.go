@@ -156,6 +156,17 @@ func TestWhichRequestsFail(t *testing.T) {
 			name: "by resource", faults: Faults{{Status: 500, Resource: "application"}, {Status: 502, Resource: "device"}},
 			targets: []string{"/v7/application", "/v7/device", "/v6/release", "/ping"}, want: []int{500, 502, 200, 200},
 		},
+		{
+			name: "by what is asked", faults: Faults{{Status: 400, Query: "modified_at gt datetime'20", From: 2}},
+			targets: []string{
+				"/v7/device?$filter=modified_at%20gt%20datetime'2027-01-01'",
+				"/v7/device?$select=modified_at",
+				"/v7/device?$filter=(modified_at+gt+datetime'2027-01-01')",
+				"/v6/image_install?$filter=modified_at%20gt%20datetime'2027-01-01'%20and%20id%20gt%205",
+				"/v6/image_install?$filter=id%20gt%205",
+			},
+			want: []int{200, 200, 400, 400, 200},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			sim.SetFaults(test.faults)

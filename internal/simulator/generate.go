@@ -238,7 +238,7 @@ func (g *generator) devices(n, fleets int) {
 	}
 }
 
-// device makes a device in one of the states in which devices are.
+// device makes a device in one of the states in which devices are, changed last by the last of its events or later.
 func (g *generator) device(d *Device, id int, f *Fleet) {
 	age := day + Time(g.Int64N(int64(600*day)))
 	*d = Device{
@@ -252,6 +252,9 @@ func (g *generator) device(d *Device, id int, f *Fleet) {
 		d.Name = hostileDeviceNames[id/200%len(hostileDeviceNames)]
 	}
 	d.ModifiedAt = g.now - Time(g.Int64N(int64(hour)))
+	defer func() {
+		d.ModifiedAt = max(d.ModifiedAt, d.CreatedAt, d.LastConnectivityEvent, d.LastVPNEvent, d.HeartbeatChangedOn, d.LastUpdateStatusEvent)
+	}()
 	switch x := g.Float64(); {
 	case x < 0.02: // registered, never seen
 		if g.chance(0.7) {

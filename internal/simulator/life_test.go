@@ -196,6 +196,72 @@ func TestRollout(t *testing.T) {
 	}
 }
 
+// TestModifiedAtTellsWhatChanged: a row that a tick changes, and no other, was modified at the time of the tick; and no
+// device was modified before something happened to it.
+func TestModifiedAtTellsWhatChanged(t *testing.T) {
+	clock := newClock()
+	sim, _ := newSimulator(t, Config{Devices: 500, Fleets: 10, Seed: 1, Now: clock.now}, nil)
+	check := func() {
+		t.Helper()
+		for _, d := range sim.world.Devices.rows {
+			for what, at := range map[string]Time{
+				"created_at": d.CreatedAt, "last_connectivity_event": d.LastConnectivityEvent, "last_vpn_event": d.LastVPNEvent,
+				"changed_api_heartbeat_state_on__date": d.HeartbeatChangedOn, "last_update_status_event": d.LastUpdateStatusEvent,
+			} {
+				if d.ModifiedAt < at || at > At(clock.now()) {
+					t.Fatalf("device %d: modified_at is %v, %s %v, and it is %v", d.ID, d.ModifiedAt.Time(), what, at.Time(), clock.now())
+				}
+			}
+		}
+		for _, r := range slices.Concat(rowsOfTable(&sim.world.Installs), rowsOfTable(&sim.world.DeviceTags), rowsOfTable(&sim.world.Fleets)) {
+			if m := r.meta(); m.ModifiedAt < m.CreatedAt || m.ModifiedAt > At(clock.now()) {
+				t.Fatalf("%T %d: modified_at is %v, created_at %v, and it is %v", r, m.ID, m.ModifiedAt.Time(), m.CreatedAt.Time(), clock.now())
+			}
+		}
+	}
+	check()
+	devices, installs := 0, 0
+	for range 100 {
+		before := sim.world.clone()
+		clock.advance(time.Minute)
+		sim.Tick()
+		check()
+		now := At(clock.now())
+		devices += changedAt(t, now, &before.Devices, &sim.world.Devices)
+		installs += changedAt(t, now, &before.Installs, &sim.world.Installs)
+		changedAt(t, now, &before.Fleets, &sim.world.Fleets)
+		changedAt(t, now, &before.Releases, &sim.world.Releases)
+	}
+	if devices < 1000 || installs < 1000 {
+		t.Errorf("%d changes of devices and %d of installs are too few to tell", devices, installs)
+	}
+}
+
+func rowsOfTable[R comparable, P rowPointer[R]](table *Table[R, P]) []row {
+	rows := make([]row, table.Len())
+	for i := range rows {
+		rows[i] = table.at(i)
+	}
+	return rows
+}
+
+// changedAt counts the rows that came or changed, and sees to it that they tell when.
+func changedAt[R comparable, P rowPointer[R]](t *testing.T, now Time, before, after *Table[R, P]) int {
+	t.Helper()
+	n := 0
+	for _, p := range after.rows {
+		was, _ := before.find(p.meta().ID).(P)
+		changed := was == nil || *was != *p
+		if changed {
+			n++
+		}
+		if changed != (p.meta().ModifiedAt == now) {
+			t.Fatalf("changed: %t, at %v, modified_at is %v: %+v", changed, now.Time(), p.meta().ModifiedAt.Time(), *p)
+		}
+	}
+	return n
+}
+
 // TestHardwareFiguresStay: the API never clears them, and clients must know.
 func TestHardwareFiguresStay(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)

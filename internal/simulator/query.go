@@ -28,14 +28,12 @@ func (c caller) guest() bool { return !c.user && c.device == 0 }
 type compiler struct {
 	*view
 	caller caller
-	cloud  bool
 }
 
-// scope is the chain of rows that the variables of lambdas stand for.
+// scope is the chain of rows that the variables of lambdas stand for, the innermost first.
 type scope struct {
-	row  row
-	name string
-	up   *scope
+	row row
+	up  *scope
 }
 
 // truth is three-valued, as in SQL: unknown is neither true nor, negated, true.
@@ -62,6 +60,7 @@ type (
 		name     string
 		resource *resource
 		up       *static
+		depth    int
 	}
 )
 
@@ -101,9 +100,9 @@ func (w *world) answer(b []byte, c *compiler, r *request) (_ []byte, err error) 
 		if !ok {
 			panic(brokenQuery("no such navigation"))
 		}
-		n := 0
+		n, follow := 0, c.follow(nav)
 		for _, r := range rows {
-			n += len(c.follow(nav, r))
+			n += len(follow(r))
 		}
 		return appendCount(b, n), nil
 	}
@@ -174,7 +173,7 @@ func (c *compiler) has(f *field) bool {
 	case onlyV7:
 		return !c.v6
 	case onlyCloud:
-		return c.cloud
+		return c.cfg.CloudFields
 	}
 	return true
 }
@@ -187,21 +186,26 @@ func (c *compiler) navigation(res *resource, name string) navigation {
 	return nav
 }
 
-// follow returns the rows at the other end.
-func (c *compiler) follow(nav navigation, r row) []row {
+// follow compiles a navigation: the rows at the other end, valid until the next call.
+func (c *compiler) follow(nav navigation) func(row) []row {
 	target := schema[nav.target]
+	table := target.table(c.w)
 	if nav.to == nil {
 		back := target.byName[nav.back]
-		return target.table(c.w).referrers(nav.back, func(r row) int { return int(back.get(c.view, r).n) }, r.meta().ID)
+		key := func(r row) int { return int(back.get(c.view, r).n) }
+		return func(r row) []row { return table.referrers(nav.back, key, r.meta().ID) }
 	}
-	v := nav.to.get(c.view, r)
-	if v.kind != kindRef {
-		return nil
+	one := make([]row, 1)
+	return func(r row) []row {
+		v := nav.to.get(c.view, r)
+		if v.kind != kindRef {
+			return nil
+		}
+		if one[0] = table.find(int(v.n)); one[0] == nil {
+			return nil
+		}
+		return one
 	}
-	if r := target.table(c.w).find(int(v.n)); r != nil {
-		return []row{r}
-	}
-	return nil
 }
 
 // A list is a compiled selection of rows of one resource and how to show them.
@@ -221,7 +225,7 @@ type list struct {
 type shown struct {
 	key    []byte
 	field  *field // or
-	nav    navigation
+	follow func(row) []row
 	count  bool
 	nested *list
 }
@@ -237,7 +241,7 @@ func (c *compiler) list(res *resource, o *options) *list {
 	for _, e := range o.expands {
 		nav := c.navigation(res, e.property)
 		target := c.resource(nav.target)
-		s := shown{key: append(appendString(nil, e.property), ':'), nav: nav, count: e.count, nested: c.list(target, &e.options)}
+		s := shown{key: append(appendString(nil, e.property), ':'), follow: c.follow(nav), count: e.count, nested: c.list(target, &e.options)}
 		expanded[e.property] = true
 		// The same navigation twice: the last one wins.
 		if i := slices.IndexFunc(l.shown, func(o shown) bool { return bytes.Equal(o.key, s.key) }); i >= 0 {
@@ -388,7 +392,7 @@ func (l *list) appendRow(b []byte, r row) []byte {
 
 func (s *shown) appendNested(b []byte, r row) []byte {
 	n := s.nested
-	all := n.c.follow(s.nav, r)
+	all := s.follow(r)
 	if s.count {
 		count := len(all)
 		if n.filter != nil {
@@ -641,23 +645,21 @@ func (c *compiler) any(st *static, e *expr) predicate {
 	}
 	nav := c.navigation(from.resource, path[0])
 	c.resource(nav.target)
-	inner := c.predicate(&static{name: e.variable, resource: schema[nav.target], up: st}, e.args[0])
-	variable := from.name
+	inner := c.predicate(&static{name: e.variable, resource: schema[nav.target], up: st, depth: st.depth + 1}, e.args[0])
+	hops, follow, in := st.depth-from.depth, c.follow(nav), &scope{}
 	var referring map[int]bool // the ids that match, once it pays to know them all
 	asked, self := 0, nav.to == nil && closed(e.args[0], e.variable)
 	return func(s *scope) truth {
-		r := s.find(variable)
+		r := s.out(hops)
 		if asked++; self && asked > manyRows {
 			if referring == nil {
-				referring = c.referring(nav, e.variable, inner)
+				referring = c.referring(nav, inner)
 			}
 			return truthOf(referring[r.meta().ID])
 		}
-		rows := c.follow(nav, r)
-		in := scope{name: e.variable, up: s}
-		for _, r := range rows {
-			in.row = r
-			if inner(&in) == yes {
+		in.up = s
+		for _, in.row = range follow(r) {
+			if inner(in) == yes {
 				return yes
 			}
 		}
@@ -670,13 +672,13 @@ func (c *compiler) any(st *static, e *expr) predicate {
 const manyRows = 100
 
 // referring returns the ids that are referred to by any row that matches.
-func (c *compiler) referring(nav navigation, variable string, matches predicate) map[int]bool {
+func (c *compiler) referring(nav navigation, matches predicate) map[int]bool {
 	target := schema[nav.target]
 	table, back := target.table(c.w), target.byName[nav.back]
 	ids := make(map[int]bool)
-	s := scope{name: variable}
+	s := &scope{}
 	for i := range table.Len() {
-		if s.row = table.at(i); matches(&s) == yes {
+		if s.row = table.at(i); matches(s) == yes {
 			ids[int(back.get(c.view, s.row).n)] = true
 		}
 	}
@@ -715,9 +717,9 @@ func resolve(st *static, path []string) (*static, []string) {
 	return st, path
 }
 
-// find returns the row of a variable; the empty name is that of the request's row.
-func (s *scope) find(name string) row {
-	for s.name != name {
+// out returns the row of the variable so many lambdas further out.
+func (s *scope) out(hops int) row {
+	for range hops {
 		s = s.up
 	}
 	return s.row
@@ -733,15 +735,15 @@ func (c *compiler) operand(st *static, e *expr) operand {
 		if len(path) != 1 {
 			panic(brokenQuery("no path through navigations"))
 		}
-		f, name := c.field(from.resource, path[0]), from.name
-		return func(s *scope) value { return f.get(c.view, s.find(name)) }
+		f, hops := c.field(from.resource, path[0]), st.depth-from.depth
+		return func(s *scope) value { return f.get(c.view, s.out(hops)) }
 	case opCount:
 		from, path := resolve(st, e.path)
 		if len(path) != 1 {
 			panic(brokenQuery("no path through navigations"))
 		}
-		nav, name := c.navigation(from.resource, path[0]), from.name
-		return func(s *scope) value { return intValue(int64(len(c.follow(nav, s.find(name))))) }
+		follow, hops := c.follow(c.navigation(from.resource, path[0])), st.depth-from.depth
+		return func(s *scope) value { return intValue(int64(len(follow(s.out(hops))))) }
 	case opAdd, opSub, opMul, opDiv:
 		for _, a := range e.args {
 			if a.op != opPath && a.op != opLiteral {

@@ -5,6 +5,7 @@ import "math"
 // A view is what the fields of a row depend on beside the row.
 type view struct {
 	w   *world
+	cfg *Config
 	v6  bool // the words and meanings of version 6
 	now Time
 }
@@ -104,7 +105,15 @@ func createdAt() *field {
 }
 
 func modifiedAt() *field {
-	return newField("modified_at", kindDate, func(_ *view, r row) value { return dateValue(r.meta().ModifiedAt) })
+	return newField("modified_at", kindDate, func(c *view, r row) value {
+		switch {
+		case c.cfg.ModifiedAtIsNull:
+			return value{}
+		case c.cfg.ModifiedAtStandsStill:
+			return dateValue(r.meta().CreatedAt)
+		}
+		return dateValue(r.meta().ModifiedAt)
+	})
 }
 
 // actor is made up from the id; version 6 shows it as a bare number.

@@ -50,11 +50,15 @@ type Config struct {
 	// CloudFields makes the fields exist that only balenaCloud has: is_active and is_frozen.
 	CloudFields bool
 
+	// ModifiedAtStandsStill and ModifiedAtIsNull are servers whose modified_at does not tell what changed: it stays
+	// what it was when the row was created, or nothing ever set it.
+	ModifiedAtStandsStill, ModifiedAtIsNull bool
+
 	// CacheAnswers keeps answers, compressed ones too, until the data change. For benchmarks of a client in
 	// the same process, where the server should not count.
 	CacheAnswers bool
 
-	// Now is the server's clock; by default [time.Now].
+	// Now is the server's clock; by default [time.Now]. Every answer tells it in its header Date.
 	Now func() time.Time
 }
 
@@ -162,6 +166,7 @@ func (s *Simulator) SetTokens(tokens ...string) {
 
 // ServeHTTP answers a request as the balena API does.
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Date", s.cfg.Now().UTC().Format(http.TimeFormat))
 	if path, ok := strings.CutPrefix(r.URL.Path, "/simulator/"); ok {
 		s.serveControl(w, r, path)
 		return
@@ -170,11 +175,11 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	version, target, ok := strings.Cut(strings.TrimPrefix(r.RequestURI, "/"), "/")
 	switch {
 	case len(r.RequestURI) > maxTarget:
-		s.begin("other", false)
+		s.begin("other", "")
 		w.WriteHeader(http.StatusRequestHeaderFieldsTooLarge)
 	case r.Header.Get("X-Forwarded-Proto") == "http":
 		// What a proxy says that ends TLS.
-		s.begin("other", false)
+		s.begin("other", "")
 		location := "https://" + r.Host + r.RequestURI
 		w.Header().Set("Location", location)
 		write(w, http.StatusMovedPermanently, "text/plain; charset=utf-8", "Moved Permanently. Redirecting to "+location)
@@ -187,7 +192,7 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case ok && slices.Contains(s.cfg.Versions, version):
 		s.serve(w, r, resourceOf(target), s.query)
 	default:
-		s.begin("other", false)
+		s.begin("other", "")
 		w.WriteHeader(http.StatusNotFound)
 	}
 }
@@ -205,11 +210,11 @@ func resourceOf(target string) string {
 }
 
 // begin counts a request and returns the fault that happens to it, if any.
-func (s *Simulator) begin(resource string, nextPage bool) (f Fault, faulty bool) {
+func (s *Simulator) begin(resource, query string) (f Fault, faulty bool) {
 	s.control.Lock()
 	defer s.control.Unlock()
 	s.control.requests[resource]++
-	return s.control.fault.next(s.control.faults, resource, nextPage)
+	return s.control.fault.next(s.control.faults, resource, query)
 }
 
 // A response is an answer before it is compressed, cut or otherwise spoilt.
@@ -231,7 +236,7 @@ const (
 )
 
 func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, resource string, answer func(*http.Request, caller) response) {
-	f, faulty := s.begin(resource, isNextPage(r.URL.RawQuery))
+	f, faulty := s.begin(resource, r.URL.RawQuery)
 	if faulty {
 		s.serveFault(w, r, f, answer)
 		return
@@ -373,7 +378,7 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 			buffer = buffers.Get().(*[]byte)
 			body = *buffer
 		}
-		c := &compiler{view: &view{w: s.world, v6: version == "v6", now: now}, caller: who, cloud: s.cfg.CloudFields}
+		c := &compiler{view: &view{w: s.world, cfg: &s.cfg, v6: version == "v6", now: now}, caller: who}
 		body, err = s.world.answer(body, c, q)
 	}
 	if err != nil {

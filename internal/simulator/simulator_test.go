@@ -363,6 +363,102 @@ func TestChangesTouchWhatTheyChange(t *testing.T) {
 	}
 }
 
+// TestWhatChangedIsAskedFor asks as an exporter does that reads nothing but what changed.
+func TestWhatChangedIsAskedFor(t *testing.T) {
+	clock := newClock()
+	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
+	since := clock.now()
+	clock.advance(time.Minute)
+	sim.Update(func(st *State) {
+		st.Device(2).Name = "renamed"
+		st.InstallsOf(1)[0].DownloadProgress = N(1)
+		st.AddDevice(Device{FleetID: 2})
+		st.DeviceTags.Add(DeviceTag{DeviceID: 5, Key: "site", Value: "y"})
+		st.Installs.Add(Install{DeviceID: 5, ImageID: 1, ReleaseID: 2, Status: "deleted"})
+	})
+	const mine = "belongs_to__application/any(a:a/is_directly_accessible_by__user/any(dau:1 eq 1))"
+	// modified is the condition that a row changed after the beginning.
+	modified := "modified_at gt datetime'" + since.Format("2006-01-02T15:04:05.000Z07:00") + "'"
+	changed := "(" + modified + " or image_install/any(i:i/" + modified + "))"
+	for _, version := range []string{"v6", "v7"} {
+		for _, test := range []struct{ query, want string }{
+			{"device?$select=id&$filter=" + mine + " and " + changed + " and id gt 0&$orderby=id asc&$top=2", `[{"id":1},{"id":2}]`},
+			{"device?$select=id&$filter=" + mine + " and " + changed + " and id gt 2&$orderby=id asc&$top=2", `[{"id":5}]`},
+			{"device?$select=id&$filter=" + mine + " and " + modified + " and id gt 0&$orderby=id asc", `[{"id":2},{"id":5}]`},
+			{"device?$select=id&$filter=belongs_to__application in (1) and " + changed + " and id gt 0&$orderby=id asc", `[{"id":1},{"id":2}]`},
+			{"device?$select=id&$filter=belongs_to__application in (1,2) and id gt 2&$orderby=id asc&$top=1000", `[{"id":3},{"id":4},{"id":5}]`},
+			{"device/$count?$filter=" + mine + " and " + changed, `3`},
+			{"device/$count?$filter=belongs_to__application in (2,7)", `2`},
+			{"image_install?$select=id&$filter=" + modified + " and id gt 0&$orderby=id asc", `[{"id":1},{"id":2}]`},
+			{"image_install?$select=id&$filter=status ne 'deleted' and " + modified + " and id gt 0&$orderby=id asc", `[{"id":1}]`},
+			{"image_install?$select=id&$filter=device in (1,2) and id gt 0&$orderby=id asc", `[{"id":1}]`},
+			{"image_install/$count?$filter=device/any(d:d/belongs_to__application in (2)) and " + modified, `1`},
+			{"image_install/$count?$filter=status ne 'deleted'", `1`},
+			{"image_install/$count", `2`},
+			{"device_tag?$select=id&$filter=tag_key in ('site') and " + modified + " and id gt 0&$orderby=id asc", `[{"id":2}]`},
+			{"device_tag?$select=id&$filter=device in (1,2) and id gt 0&$orderby=id asc", `[{"id":1}]`},
+			{"device_tag?$select=id&$filter=device/any(d:d/belongs_to__application in (1,2))&$orderby=id asc", `[{"id":1},{"id":2}]`},
+			{"device_tag/$count?$filter=device/any(d:d/belongs_to__application in (1))", `1`},
+			{"device_tag/$count?$filter=tag_key in ('site','owner') and " + modified, `1`},
+		} {
+			target := "/" + version + "/" + strings.ReplaceAll(test.query, " ", "%20")
+			if status, body := get(t, srv, target); body != `{"d":`+test.want+`}` {
+				t.Errorf("%s: %d %s, want %s", target, status, body, test.want)
+			}
+		}
+	}
+}
+
+// TestServersThatDoNotTellWhatChanged: what is null never matches, and what stands still matches once, if at all.
+func TestServersThatDoNotTellWhatChanged(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		config     Config
+		gt, ge     string // ids of devices modified after, and not before, the beginning
+		modifiedAt string // of device 1
+	}{
+		{"in order", Config{}, `[{"id":1},{"id":5}]`, `[{"id":1},{"id":2},{"id":3},{"id":4},{"id":5}]`, `"2027-03-01T12:01:00.000Z"`},
+		{"null", Config{ModifiedAtIsNull: true}, `[]`, `[]`, `null`},
+		{"standing still", Config{ModifiedAtStandsStill: true}, `[{"id":5}]`, `[{"id":1},{"id":2},{"id":3},{"id":4},{"id":5}]`, `"2027-03-01T12:00:00.000Z"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			clock := newClock()
+			test.config.Now = clock.now
+			sim, srv := newSimulator(t, test.config, smallAccount)
+			clock.advance(time.Minute)
+			sim.Update(func(st *State) {
+				st.Device(1).Name = "renamed"
+				st.AddDevice(Device{FleetID: 1})
+			})
+			for target, want := range map[string]string{
+				"device?$select=id&$orderby=id%20asc&$filter=modified_at%20gt%20datetime'2027-03-01T12:00:00.000Z'":      test.gt,
+				"device?$select=id&$orderby=id%20asc&$filter=modified_at%20ge%20datetime'2027-03-01T12:00:00.000Z'":      test.ge,
+				"device?$select=id&$orderby=id%20asc&$filter=not(modified_at%20lt%20datetime'2027-03-01T12:00:00.000Z')": test.ge,
+				"device(1)?$select=modified_at": `[{"modified_at":` + test.modifiedAt + `}]`,
+			} {
+				if _, body := get(t, srv, "/v7/"+target); body != `{"d":`+want+`}` {
+					t.Errorf("%s: %s, want %s", target, body, want)
+				}
+			}
+		})
+	}
+}
+
+// TestAnswersTellTheServersTime, which need not be ours.
+func TestAnswersTellTheServersTime(t *testing.T) {
+	clock := newClock()
+	sim, srv := newSimulator(t, Config{Now: clock.now, Tokens: []string{"token"}}, smallAccount)
+	sim.SetFaults(Faults{{Resource: "release", Status: 429}, {Resource: "api_key", Spoil: SpoilJSON}})
+	for _, want := range []string{"Mon, 01 Mar 2027 12:00:00 GMT", "Mon, 01 Mar 2027 09:00:01 GMT"} {
+		for _, target := range []string{"/v7/device", "/v6/device/$count", "/v7/device?$select=nothing", "/v7/nothing", "/v5/device", "/v7/release", "/v7/api_key", "/ping"} {
+			if got := do(t, srv, http.MethodGet, target, "").Header["Date"]; len(got) != 1 || got[0] != want {
+				t.Errorf("%s was answered at %q, want %q", target, got, want)
+			}
+		}
+		clock.advance(-3*time.Hour + 1900*time.Millisecond)
+	}
+}
+
 // TestFarIDs: ids may lie anywhere.
 func TestFarIDs(t *testing.T) {
 	_, srv := newSimulator(t, Config{}, func(st *State) {
