@@ -363,6 +363,24 @@ func TestChangesTouchWhatTheyChange(t *testing.T) {
 	}
 }
 
+// TestMovedRowsAreCountedAnew: also when nothing else happens.
+func TestMovedRowsAreCountedAnew(t *testing.T) {
+	sim, srv := newSimulator(t, Config{}, smallAccount)
+	count := func(want string) {
+		t.Helper()
+		if _, got := get(t, srv, "/v7/application?$select=id&$expand=owns__device/$count&$orderby=id%20asc"); got != `{"d":[`+want+`]}` {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	count(`{"owns__device":3,"id":1},{"owns__device":1,"id":2}`)
+	sim.Update(func(st *State) { st.Device(3).FleetID = 2 })
+	count(`{"owns__device":2,"id":1},{"owns__device":2,"id":2}`)
+	sim.Update(func(st *State) { st.Device(1).Name = "x" })
+	count(`{"owns__device":2,"id":1},{"owns__device":2,"id":2}`)
+	sim.Update(func(st *State) { st.DeleteDevice(1) })
+	count(`{"owns__device":1,"id":1},{"owns__device":2,"id":2}`)
+}
+
 // TestWhatChangedIsAskedFor asks as an exporter does that reads nothing but what changed.
 func TestWhatChangedIsAskedFor(t *testing.T) {
 	clock := newClock()

@@ -126,12 +126,24 @@ func (t *Table[R, P]) commit() {
 		if m := p.meta(); m.ModifiedAt == P(&before).meta().ModifiedAt {
 			m.ModifiedAt = t.now
 		}
-		t.forget()
+		if t.moved(P(&before), p) {
+			t.forget()
+		}
 	}
 	t.before = nil
 }
 
-// forget drops the index over foreign keys: they may have changed.
+// moved tells whether a foreign key changed that there is an index over.
+func (t *Table[R, P]) moved(before, after P) bool {
+	for _, x := range t.index {
+		if x.key(before) != x.key(after) {
+			return true
+		}
+	}
+	return false
+}
+
+// forget drops the indexes over foreign keys: they may have changed.
 func (t *Table[R, P]) forget() {
 	t.mu.Lock()
 	t.index = nil
@@ -182,7 +194,7 @@ func (t *Table[R, P]) find(id int) row {
 }
 
 // referrers returns the rows whose foreign key of that name, which key reads, is id. The index behind it lasts
-// until the table changes.
+// until rows come, go or move.
 func (t *Table[R, P]) referrers(name string, key func(row) int, id int) []row {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -197,9 +209,10 @@ func (t *Table[R, P]) referrers(name string, key func(row) int, id int) []row {
 	return x.rows(id)
 }
 
-// An index finds the rows of a table by a foreign key. It is made anew after each change of the table, and so must
+// An index finds the rows of a table by a foreign key. It is made anew whenever rows come, go or move, and so must
 // be cheap to make: rows are sorted by counting.
 type index struct {
+	key    func(row) int
 	starts []int32 // the rows of id are sorted[starts[id]:starts[id+1]]
 	sorted []row
 	sparse map[int][]row // instead, where ids are few and far between
@@ -215,7 +228,7 @@ func newIndex(t relation, key func(row) int) *index {
 			break
 		}
 	}
-	x := &index{}
+	x := &index{key: key}
 	if last > 4*t.Len()+1000 && last > 1<<20 {
 		x.sparse = make(map[int][]row)
 		for i := range t.Len() {
