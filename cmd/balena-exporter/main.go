@@ -98,7 +98,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	loop = refresh.New(refresh.Config{
 		Fetch: client.Fetch,
 		Render: func(s *collector.Snapshot, previous *exposition.Page) *exposition.Page {
-			b := exposition.NewBuilder(fleets.Families(), previous)
+			b := exposition.NewBuilder(exposition.Layout{Headers: make([][]byte, fleets.Families())}, previous)
 			fleets.Render(s, b.Append)
 			return b.Page()
 		},

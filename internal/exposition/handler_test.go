@@ -25,7 +25,7 @@ import (
 // pageOf returns a page of so many families and runs, and its text.
 func pageOf(t testing.TB, families, runs int) (*Page, string) {
 	t.Helper()
-	b := NewBuilder(families, nil)
+	b := NewBuilder(bare(families), nil)
 	for run := range runs {
 		for family := range families {
 			b.Append(family, lines(uint64(100*family+run), fragmentText+17*run))
@@ -101,10 +101,10 @@ func gunzip(t testing.TB, file []byte) string {
 
 func TestAnswers(t *testing.T) {
 	full, fullText := pageOf(t, 3, 3)
-	small := NewBuilder(1, nil)
+	small := NewBuilder(bare(1), nil)
 	small.Append(0, []byte("small 1\n"))
 	longLabel := fmt.Sprintf("long{label=%q} 1\n", strings.Repeat("ü\"\\\n", 2_500)) // 10,000 characters
-	long := NewBuilder(1, nil)
+	long := NewBuilder(bare(1), nil)
 	long.Append(0, []byte(longLabel))
 
 	for _, test := range []struct {
@@ -116,7 +116,7 @@ func TestAnswers(t *testing.T) {
 		{"page and live part", full, fixed(t), fullText + fixedText},
 		{"page alone", full, nil, fullText},
 		{"live part alone, no page yet", nil, fixed(t), fixedText},
-		{"live part alone, empty page", NewBuilder(3, nil).Page(), fixed(t), fixedText},
+		{"live part alone, empty page", NewBuilder(bare(3), nil).Page(), fixed(t), fixedText},
 		{"nothing at all", nil, nil, ""},
 		{"small page", small.Page(), fixed(t), "small 1\n" + fixedText},
 		{"a label of 10,000 characters", long.Page(), fixed(t), longLabel + fixedText},
@@ -394,7 +394,7 @@ func TestScrapesWhilePagesChange(t *testing.T) {
 	const families, runs, scrapers, swaps = 5, 2, 8, 10
 	// Families 1 and 3 change with every generation, the others never.
 	build := func(previous *Page, generation int) *Page {
-		b := NewBuilder(families, previous)
+		b := NewBuilder(bare(families), previous)
 		for run := range runs {
 			for family := range families {
 				b.Append(family, lines(uint64(100*family+run+1000*generation*(family%2)), fragmentText))

@@ -8,16 +8,18 @@ import (
 	"hash/crc32"
 	"hash/maphash"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/flate"
 )
 
-// fragmentText is the least text, in bytes, that is worth a fragment of its own.
-// Every fragment starts without history and with Huffman codes of its own, which
+// fragmentText is the least appended text, in bytes, that is worth a fragment of its
+// own. Every fragment starts without history and with Huffman codes of its own, which
 // costs 1 % of the compressed bytes at 16 KiB, 4 % at 8 KiB, and nothing that counts
 // from here on. Shorter chunks wait for the next ones of their family, and at the
 // end for those of the next families, so that hundreds of small families share a
-// few fragments.
+// few fragments. What a run has to say of a family is a fragment whatever its length:
+// it costs some bytes more, and is all there is to do when nothing else changes.
 const fragmentText = 32 << 10
 
 // compressionLevel is the fastest one. On exposition text the levels above it cost
@@ -27,10 +29,14 @@ const compressionLevel = flate.BestSpeed
 // A Page is one immutable exposition: the text of all families, compressed.
 // A nil *Page is an empty one.
 type Page struct {
-	fragments  []fragment
-	crc        uint32
-	text       int64
-	compressed int64
+	totals
+	order [][]fragment // all that is to be written, and how it is: one after the other
+
+	// What a later page is built from.
+	layout   Layout
+	appended map[identity]fragment
+	runs     map[any]int  // by key, the index in each of the columns
+	columns  [][]fragment // of all runs, by family from layout.RunsFrom; without deflate where a run says nothing
 }
 
 // TextBytes returns the length of the page's text in bytes.
@@ -55,29 +61,30 @@ func (p *Page) Fragments() int {
 	if p == nil {
 		return 0
 	}
-	return len(p.fragments)
+	return p.fragments
 }
 
-func (p *Page) add(f fragment) {
-	p.fragments = append(p.fragments, f)
-	p.crc = combine(p.crc, f.crc, f.length)
-	p.text += int64(f.length)
-	p.compressed += int64(len(f.deflate))
+// put adds fragments to the end of the page, the totals of which are known.
+func (p *Page) put(fragments []fragment, t totals) {
+	p.order = append(p.order, fragments)
+	p.join(t)
 }
 
 // writeDeflate writes the page as a deflate stream without its final block.
 // An error ends it, and stays in w.
 func (p *Page) writeDeflate(w *bufio.Writer) {
-	for _, f := range p.fragments {
-		if _, err := w.Write(f.deflate); err != nil {
-			return
+	for _, fragments := range p.order {
+		for i := range fragments {
+			if _, err := w.WriteString(fragments[i].deflate); err != nil {
+				return
+			}
 		}
 	}
 }
 
 // writeText writes the page's text. An error ends it, and stays in w.
 func (p *Page) writeText(w *bufio.Writer) {
-	inflater := flate.NewReader(bufio.NewReader(&deflateReader{fragments: p.fragments}))
+	inflater := flate.NewReader(bufio.NewReader(&deflateReader{order: p.order}))
 	defer inflater.Close()
 	// No other errors than w's: what is inflated was made here, and is in memory.
 	_, _ = io.Copy(w, inflater)
@@ -105,10 +112,39 @@ func (p *Page) writeTail(w *bytes.Buffer, live []byte) {
 }
 
 // A fragment is a part of a page's text as deflate blocks. They end at the
-// boundary of a byte, are not final, and refer to no text before them.
+// boundary of a byte, are not final, and refer to no text before them. There are
+// tens of thousands in a page: a string is a word less than a slice.
 type fragment struct {
-	identity
-	deflate []byte
+	deflate string
+	crc     uint32 // of the text
+	length  uint32 // of the text
+	shift   uint32 // of that length, see there
+}
+
+// totals are of the text that fragments make, one behind the other.
+type totals struct {
+	fragments  int
+	crc        uint32
+	text       int64
+	compressed int64
+}
+
+func (t *totals) add(f fragment) {
+	if f.length == 0 {
+		return
+	}
+	t.fragments++
+	t.crc = multiply(t.crc, f.shift) ^ f.crc
+	t.text += int64(f.length)
+	t.compressed += int64(len(f.deflate))
+}
+
+// join adds the totals of what follows.
+func (t *totals) join(next totals) {
+	t.fragments += next.fragments
+	t.crc = combine(t.crc, next.crc, int(next.text))
+	t.text += next.text
+	t.compressed += next.compressed
 }
 
 // An identity stands for a text: two texts of the same identity are equal.
@@ -122,89 +158,160 @@ type identity struct {
 // them, so all Builders of a process need the same.
 var seed = maphash.MakeSeed()
 
+// A Layout says what families a page has.
+type Layout struct {
+	// Headers are the lines (# HELP, # TYPE) that begin each family, in the order of
+	// the page. A family without samples is not written, header included.
+	Headers [][]byte
+
+	// RunsFrom and RunsTo bound the families that runs have something to say of: those
+	// from RunsFrom up to, not including, RunsTo.
+	RunsFrom, RunsTo int
+}
+
+func (l Layout) equal(other Layout) bool {
+	return l.RunsFrom == other.RunsFrom && l.RunsTo == other.RunsTo && slices.EqualFunc(l.Headers, other.Headers, bytes.Equal)
+}
+
 // A Builder makes a Page. It is not safe for concurrent use.
 type Builder struct {
+	page       *Page
+	previous   *Page
 	families   []family
-	known      map[identity][]byte // the previous page's fragments
 	hash       maphash.Hash
-	compressor *flate.Writer
+	compressor *flate.Writer // nil until there is something to compress
 	buffer     bytes.Buffer
 }
 
 type family struct {
-	fragments []fragment
-	pending   []byte // text too short for a fragment
+	appended []fragment
+	pending  []byte // appended text too short for a fragment, after the header
+	runs     []fragment
+	ofRuns   totals
 }
 
-// NewBuilder returns a Builder for a page of the given number of families, or of
-// whatever else has a fixed order. Fragments of the previous page, which may be
-// nil, are used again where the text is the same.
-func NewBuilder(families int, previous *Page) *Builder {
-	b := &Builder{
-		families: make([]family, families),
-		known:    make(map[identity][]byte, previous.Fragments()),
+// NewBuilder returns a Builder for a page that is like the previous one in most of
+// its text; what is the same is shared with it. The previous page may be nil.
+func NewBuilder(layout Layout, previous *Page) *Builder {
+	if previous == nil {
+		previous = emptyPage
 	}
-	if previous != nil {
-		for _, f := range previous.fragments {
-			b.known[f.identity] = f.deflate
+	b := &Builder{
+		page: &Page{
+			layout:   layout,
+			appended: make(map[identity]fragment, len(previous.appended)),
+			runs:     make(map[any]int, len(previous.runs)),
+		},
+		previous: previous,
+		families: make([]family, len(layout.Headers)),
+	}
+	if layout.equal(previous.layout) {
+		for i, column := range previous.columns {
+			b.families[layout.RunsFrom+i].runs = make([]fragment, 0, len(column))
 		}
+	} else {
+		b.previous = &Page{appended: previous.appended} // its runs are about other families
 	}
 	b.hash.SetSeed(seed)
-	compressor, err := flate.NewWriter(&b.buffer, compressionLevel)
-	if err != nil {
-		panic(err) // for an unknown level only
-	}
-	b.compressor = compressor
 	return b
 }
 
-// Append adds text to a family, which is an index below the number given to
-// NewBuilder. Text is any number of complete lines of the text format 0.0.4, line
-// feed included; it is not retained. Calls for different families may come in any
-// order; what is appended to one family stays in that order.
+// Append adds lines to a family, which is an index of Layout.Headers. They are any
+// number of complete lines of the text format 0.0.4, line feed included, and not
+// retained. Calls for different families may come in any order; what is appended to
+// one family stays in that order, before what runs have to say of it.
 //
-// A chunk of 32 KiB or more becomes a fragment of its own, together with shorter
-// ones before it. Callers that want unchanged fragments to be found again cut
-// their data at places that do not move when a part of it changes.
-func (b *Builder) Append(family int, text []byte) {
-	f := &b.families[family]
-	if len(f.pending)+len(text) < fragmentText {
-		f.pending = append(f.pending, text...)
+// Short chunks are gathered, even across families; 32 KiB or more become a fragment,
+// which is not compressed again if the previous page has one of the same text. This
+// is for families that are short, or change as a whole.
+func (b *Builder) Append(family int, lines []byte) {
+	if len(lines) == 0 {
 		return
 	}
-	f.fragments = append(f.fragments, b.fragment(f.pending, text))
+	f := &b.families[family]
+	if len(f.appended) == 0 && len(f.pending) == 0 {
+		f.pending = append(f.pending, b.page.layout.Headers[family]...)
+	}
+	if len(f.pending)+len(lines) < fragmentText {
+		f.pending = append(f.pending, lines...)
+		return
+	}
+	f.appended = append(f.appended, b.fragment(f.pending, lines))
 	f.pending = f.pending[:0]
 }
 
-// Page returns the page of all that was appended, families in the order of their
-// index. The Builder must not be used after that.
+// Run adds a run: things that follow each other, in all families from
+// Layout.RunsFrom to RunsTo. Runs stand in the order in which they are added.
+//
+// A page made later may refer to the run by its key, a comparable value that the
+// page keeps. before is the key under which the previous page has the run, as it was
+// then; nil if it has not. Of a run that the previous page has, whatever changed
+// denies is taken over from there; of others changed is not asked. lines returns the
+// run's lines of a family, possibly none, valid until the next call.
+func (b *Builder) Run(key, before any, changed func(family int) bool, lines func(family int) []byte) {
+	from, to := b.page.layout.RunsFrom, b.page.layout.RunsTo
+	if from == to {
+		return
+	}
+	b.page.runs[key] = len(b.families[from].runs)
+	old, known := b.previous.runs[before]
+	known = known && before != nil
+	for i := from; i < to; i++ {
+		var f fragment
+		if known && !changed(i) {
+			f = b.previous.columns[i-from][old]
+		} else if text := lines(i); len(text) > 0 {
+			f = b.compress(crc32.ChecksumIEEE(text), text)
+		}
+		b.families[i].runs = append(b.families[i].runs, f)
+		b.families[i].ofRuns.add(f)
+	}
+}
+
+// Page returns the page of all that was added, families in the order of their index.
+// The Builder must not be used after that.
 func (b *Builder) Page() *Page {
-	page := &Page{}
+	page := b.page
+	put := func(fragments ...fragment) {
+		var t totals
+		for _, f := range fragments {
+			t.add(f)
+		}
+		page.put(fragments, t)
+	}
 	var short []byte // the ends of families, gathered to a fragment
 	flush := func() {
 		if len(short) > 0 {
-			page.add(b.fragment(short))
+			put(b.fragment(short))
 			short = short[:0]
 		}
 	}
-	for _, f := range b.families {
-		if len(f.fragments) > 0 {
+	for i, f := range b.families {
+		if len(f.appended) > 0 {
 			flush()
-		}
-		for _, fragment := range f.fragments {
-			page.add(fragment)
+			put(f.appended...)
 		}
 		short = append(short, f.pending...)
+		if f.ofRuns.text > 0 {
+			if len(f.appended) == 0 && len(f.pending) == 0 {
+				short = append(short, page.layout.Headers[i]...)
+			}
+			flush()
+			page.put(f.runs, f.ofRuns)
+		}
 		if len(short) >= fragmentText {
 			flush()
 		}
 	}
 	flush()
+	for _, f := range b.families[page.layout.RunsFrom:page.layout.RunsTo] {
+		page.columns = append(page.columns, f.runs)
+	}
 	*b = Builder{} // a mistaken later call fails at once
 	return page
 }
 
-// fragment returns the fragment of the text that consists of the given parts,
+// fragment returns the fragment of appended text that consists of the given parts,
 // compressing it unless the previous page has it.
 func (b *Builder) fragment(parts ...[]byte) fragment {
 	var id identity
@@ -215,17 +322,32 @@ func (b *Builder) fragment(parts ...[]byte) fragment {
 		id.length += len(text)
 	}
 	id.hash = b.hash.Sum64()
-	if deflate, ok := b.known[id]; ok {
-		return fragment{id, deflate}
+	f, known := b.previous.appended[id]
+	if !known {
+		f = b.compress(id.crc, parts...)
 	}
+	b.page.appended[id] = f
+	return f
+}
 
+// compress returns the fragment of the text that consists of the given parts.
+func (b *Builder) compress(crc uint32, parts ...[]byte) fragment {
+	if b.compressor == nil {
+		compressor, err := flate.NewWriter(nil, compressionLevel)
+		if err != nil {
+			panic(err) // for an unknown level only
+		}
+		b.compressor = compressor
+	}
 	b.buffer.Reset()
 	b.compressor.Reset(&b.buffer)
+	length := 0
 	for _, text := range parts {
 		mustWrite(b.compressor.Write(text))
+		length += len(text)
 	}
 	mustWrite(0, b.compressor.Flush())
-	return fragment{id, bytes.Clone(b.buffer.Bytes())} // without the buffer's spare room
+	return fragment{b.buffer.String(), crc, uint32(length), shift(length)} // without the buffer's spare room
 }
 
 // mustWrite is for writes into a bytes.Buffer, which do not fail.
@@ -237,26 +359,29 @@ func mustWrite(_ int, err error) {
 
 // A deflateReader reads fragments, one after the other, as one finished deflate stream.
 type deflateReader struct {
-	fragments []fragment
-	rest      []byte // of the fragment being read
+	order     [][]fragment
+	fragments []fragment // the rest of those begun
+	deflate   string     // the rest of the one begun
 	finished  bool
 }
 
 // finalBlock is an empty deflate block marked as the last one.
-var finalBlock = []byte{0x03, 0x00}
+const finalBlock = "\x03\x00"
 
 func (r *deflateReader) Read(p []byte) (int, error) {
-	for len(r.rest) == 0 {
+	for len(r.deflate) == 0 {
 		switch {
 		case len(r.fragments) > 0:
-			r.rest, r.fragments = r.fragments[0].deflate, r.fragments[1:]
+			r.deflate, r.fragments = r.fragments[0].deflate, r.fragments[1:]
+		case len(r.order) > 0:
+			r.fragments, r.order = r.order[0], r.order[1:]
 		case !r.finished:
-			r.rest, r.finished = finalBlock, true
+			r.deflate, r.finished = finalBlock, true
 		default:
 			return 0, io.EOF
 		}
 	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
+	n := copy(p, r.deflate)
+	r.deflate = r.deflate[n:]
 	return n, nil
 }

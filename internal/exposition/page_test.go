@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 // text returns the page's text, having checked that the page knows its length.
@@ -38,8 +40,11 @@ func lines(seed uint64, n int) []byte {
 	return b
 }
 
+// bare is a layout of so many families without headers, of which none comes by runs.
+func bare(families int) Layout { return Layout{Headers: make([][]byte, families)} }
+
 func TestFamiliesStandInTheOrderOfTheirIndex(t *testing.T) {
-	b := NewBuilder(3, nil)
+	b := NewBuilder(bare(3), nil)
 	b.Append(2, []byte("c 1\n"))
 	b.Append(0, []byte("a 1\n"))
 	b.Append(1, []byte("b 1\n"))
@@ -51,7 +56,7 @@ func TestFamiliesStandInTheOrderOfTheirIndex(t *testing.T) {
 }
 
 func TestAppendDoesNotRetainItsText(t *testing.T) {
-	b := NewBuilder(1, nil)
+	b := NewBuilder(bare(1), nil)
 	var want []byte
 	chunk := make([]byte, 0, 2*fragmentText)
 	for i, length := range []int{10, fragmentText, 20, 2 * fragmentText, 30} {
@@ -66,13 +71,13 @@ func TestAppendDoesNotRetainItsText(t *testing.T) {
 }
 
 func TestEmptyPages(t *testing.T) {
-	untouched := NewBuilder(5, nil)
-	nothing := NewBuilder(5, nil)
+	untouched := NewBuilder(bare(5), nil)
+	nothing := NewBuilder(bare(5), nil)
 	nothing.Append(3, nil)
 	for name, page := range map[string]*Page{
 		"nothing appended":    untouched.Page(),
 		"empty text appended": nothing.Page(),
-		"no families":         NewBuilder(0, nil).Page(),
+		"no families":         NewBuilder(bare(0), nil).Page(),
 	} {
 		if page.TextBytes() != 0 || page.CompressedBytes() != 0 || page.Fragments() != 0 || text(t, page) != "" {
 			t.Errorf("%s: not empty: %+v", name, page)
@@ -86,7 +91,7 @@ func TestEmptyPages(t *testing.T) {
 
 func TestSmallFamiliesShareAFragment(t *testing.T) {
 	const families = 400
-	b := NewBuilder(families, nil)
+	b := NewBuilder(bare(families), nil)
 	var want strings.Builder
 	for i := range families {
 		chunk := fmt.Sprintf("# TYPE metric_%d gauge\nmetric_%d %d\n", i, i, i)
@@ -103,8 +108,7 @@ func TestSmallFamiliesShareAFragment(t *testing.T) {
 }
 
 func TestAHeaderAndItsFirstChunkShareAFragment(t *testing.T) {
-	b := NewBuilder(1, nil)
-	b.Append(0, []byte("# TYPE sample gauge\n"))
+	b := NewBuilder(Layout{Headers: [][]byte{[]byte("# TYPE sample gauge\n")}}, nil)
 	b.Append(0, lines(1, fragmentText))
 	b.Append(0, lines(2, fragmentText))
 	if got := b.Page().Fragments(); got != 2 {
@@ -112,10 +116,17 @@ func TestAHeaderAndItsFirstChunkShareAFragment(t *testing.T) {
 	}
 }
 
+// fragments returns those of a page as they follow each other.
+func fragments(p *Page) []fragment { return slices.Concat(p.order...) }
+
+func sameMemory(a, b fragment) bool {
+	return unsafe.StringData(a.deflate) == unsafe.StringData(b.deflate)
+}
+
 func TestUnchangedFragmentsAreTheSameMemory(t *testing.T) {
 	const families, runs = 4, 5
 	build := func(previous *Page, seed func(family, run int) uint64) *Page {
-		b := NewBuilder(families, previous)
+		b := NewBuilder(bare(families), previous)
 		for run := range runs {
 			for family := range families {
 				b.Append(family, lines(seed(family, run), fragmentText+100*run))
@@ -139,8 +150,9 @@ func TestUnchangedFragmentsAreTheSameMemory(t *testing.T) {
 	if first.Fragments() != families*runs || second.Fragments() != families*runs {
 		t.Fatalf("got %d and %d fragments, want %d", first.Fragments(), second.Fragments(), families*runs)
 	}
-	for i := range first.fragments {
-		same := &first.fragments[i].deflate[0] == &second.fragments[i].deflate[0]
+	a, b := fragments(first), fragments(second)
+	for i := range a {
+		same := sameMemory(a[i], b[i])
 		if isChanged := i == 2*runs+3; same == isChanged {
 			t.Errorf("fragment %d: changed %v, same memory %v", i, isChanged, same)
 		}
@@ -148,11 +160,10 @@ func TestUnchangedFragmentsAreTheSameMemory(t *testing.T) {
 
 	// The other order of families finds its fragments too: they depend on no position.
 	swapped := build(second, func(family, run int) uint64 { return changed(families-1-family, run) })
+	a = fragments(swapped)
 	for family := range families {
 		for run := range runs {
-			a := swapped.fragments[family*runs+run].deflate
-			b := second.fragments[(families-1-family)*runs+run].deflate
-			if &a[0] != &b[0] {
+			if !sameMemory(a[family*runs+run], b[(families-1-family)*runs+run]) {
 				t.Errorf("family %d, run %d was compressed again", family, run)
 			}
 		}
@@ -162,20 +173,24 @@ func TestUnchangedFragmentsAreTheSameMemory(t *testing.T) {
 func TestTextOfTheSameLengthAndChecksumIsNotMistaken(t *testing.T) {
 	// The hash makes the difference where length and CRC do not: it is part of what
 	// must be equal.
-	b := NewBuilder(1, nil)
+	b := NewBuilder(bare(1), nil)
 	b.Append(0, lines(1, fragmentText))
 	first := b.Page()
-	first.fragments[0].hash++ // as if other text had the same length and CRC
-	b = NewBuilder(1, first)
+	for id, f := range first.appended {
+		delete(first.appended, id)
+		id.hash++ // as if other text had the same length and CRC
+		first.appended[id] = f
+	}
+	b = NewBuilder(bare(1), first)
 	b.Append(0, lines(1, fragmentText))
 	second := b.Page()
-	if &first.fragments[0].deflate[0] == &second.fragments[0].deflate[0] {
+	if sameMemory(fragments(first)[0], fragments(second)[0]) {
 		t.Error("a fragment with another hash was used again")
 	}
 }
 
 func TestCompressedBytesIsWhatIsKept(t *testing.T) {
-	b := NewBuilder(1, nil)
+	b := NewBuilder(bare(1), nil)
 	for i := range 10 {
 		b.Append(0, lines(uint64(i), 2*fragmentText))
 	}
@@ -215,7 +230,7 @@ func FuzzBuilder(f *testing.F) {
 	const families = 8
 	pool := lines(1, 3*fragmentText)
 	build := func(previous *Page, script []byte) (*Page, string) {
-		b := NewBuilder(families, previous)
+		b := NewBuilder(bare(families), previous)
 		var want [families]strings.Builder
 		for ; len(script) >= 3; script = script[3:] {
 			family, length, offset := int(script[0])%families, int(script[1]), int(script[2])

@@ -218,7 +218,7 @@ func largePages(n, size int) (pages []*Page) {
 	text := make([]byte, size)
 	for range n {
 		random.Read(text)
-		b := NewBuilder(1, nil)
+		b := NewBuilder(bare(1), nil)
 		b.Append(0, text)
 		pages = append(pages, b.Page())
 	}

@@ -311,7 +311,7 @@ func TestServesTheNewestSnapshot(t *testing.T) {
 					t.Error("another snapshot is rendered than was fetched")
 				}
 				previous = append(previous, p)
-				pages = append(pages, exposition.NewBuilder(0, p).Page())
+				pages = append(pages, exposition.NewBuilder(exposition.Layout{}, p).Page())
 				return pages[len(pages)-1]
 			}
 		})
@@ -386,7 +386,7 @@ func TestDataReappear(t *testing.T) {
 				if previous == nil {
 					previous = p
 				}
-				return exposition.NewBuilder(0, nil).Page()
+				return exposition.NewBuilder(exposition.Layout{}, nil).Page()
 			}
 		})
 		synctest.Wait()

@@ -229,7 +229,7 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 
 	fleets := collector.New(nil, collector.DefaultOptions())
 	render := func(previous *exposition.Page) *exposition.Page {
-		b := exposition.NewBuilder(fleets.Families(), previous)
+		b := exposition.NewBuilder(exposition.Layout{Headers: make([][]byte, fleets.Families())}, previous)
 		fleets.Render(s, b.Append)
 		return b.Page()
 	}
@@ -325,7 +325,7 @@ func serveScrapes(api string) {
 	registry.MustRegister(collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	fleets := collector.New(func() *collector.Snapshot { return s }, collector.DefaultOptions())
-	b := exposition.NewBuilder(fleets.Families(), nil)
+	b := exposition.NewBuilder(exposition.Layout{Headers: make([][]byte, fleets.Families())}, nil)
 	fleets.Render(s, b.Append)
 	page := b.Page()
 	ours := exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return page }, Live: registry})

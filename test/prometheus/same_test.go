@@ -61,7 +61,7 @@ func sameEverywhere(t *testing.T, sim *simulator.Simulator) {
 	snapshot := fetch(t, sim)
 	fleets := collector.New(func() *collector.Snapshot { return snapshot }, collector.DefaultOptions())
 
-	builder := exposition.NewBuilder(fleets.Families(), nil)
+	builder := exposition.NewBuilder(exposition.Layout{Headers: make([][]byte, fleets.Families())}, nil)
 	fleets.Render(snapshot, builder.Append)
 	page := builder.Page()
 	ours := exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return page }, Live: prometheus.NewRegistry()})
