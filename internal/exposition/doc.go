@@ -11,8 +11,8 @@
 // # How a scrape is put together
 //
 // The text format wants all samples of a family in one piece, but a refresh goes
-// through its objects run by run, rendering all families of a run. Append takes
-// the chunks as they come, Page puts them in order:
+// through its objects run by run, all families of a run at a time. Run takes them as
+// they come, Page puts them in order, each family after its header:
 //
 //	            run 1     run 2     run 3
 //	family 0   ┌──────┐  ┌──────┐  ┌──────┐
@@ -50,13 +50,21 @@
 //     without touching the text, which nobody has any more. A page knows its own;
 //     a scrape only carries it on over the live part.
 //
-// # Fragments that did not change
+// # What did not change
 //
-// A Builder that is given the previous page looks up every fragment there before
-// compressing it, by the text's length, CRC and a 64-bit hash with a seed that is
-// random in every process, so that nobody can prepare label values that collide.
-// Compression is most of the work of building a page; what did not change costs a
-// hash, and both pages share the memory.
+// Compression is most of the work of building a page, and rendering most of the rest.
+// A Builder is given the previous page, and does neither for what is there already:
+//
+//   - Of a run it is told which families changed, and takes over the fragments of the
+//     others without having seen their text. So runs are short: what changes is seldom
+//     a whole run, but costs one. The price is that every fragment has Huffman codes of
+//     its own, and that there are tens of thousands of them. That is why a fragment
+//     keeps the factor by which the CRC of all text before it is multiplied.
+//   - What is appended rather than part of a run has been rendered, and is looked up by
+//     its length, CRC and a 64-bit hash with a seed that is random in every process, so
+//     that nobody can prepare label values that collide.
+//
+// Either way both pages share the memory of the fragments.
 //
 // # Slow scrapers
 //

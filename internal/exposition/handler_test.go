@@ -22,14 +22,17 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// pageOf returns a page of so many families and runs, and its text.
+// pageOf returns a page of so many families and runs, and its text. The first family
+// is appended.
 func pageOf(t testing.TB, families, runs int) (*Page, string) {
 	t.Helper()
-	b := NewBuilder(bare(families), nil)
+	layout := bare(families)
+	layout.RunsFrom, layout.RunsTo = 1, families
+	b := NewBuilder(layout, nil)
 	for run := range runs {
-		for family := range families {
-			b.Append(family, lines(uint64(100*family+run), fragmentText+17*run))
-		}
+		text := func(family int) []byte { return lines(uint64(100*family+run), fragmentText+17*run) }
+		b.Append(0, text(0))
+		b.Run(run, nil, nil, text)
 	}
 	page := b.Page()
 	return page, text(t, page)
@@ -394,11 +397,17 @@ func TestScrapesWhilePagesChange(t *testing.T) {
 	const families, runs, scrapers, swaps = 5, 2, 8, 10
 	// Families 1 and 3 change with every generation, the others never.
 	build := func(previous *Page, generation int) *Page {
-		b := NewBuilder(bare(families), previous)
+		layout := bare(families)
+		layout.RunsFrom, layout.RunsTo = 2, families // family 1 is appended, 3 comes by runs
+		b := NewBuilder(layout, previous)
 		for run := range runs {
-			for family := range families {
-				b.Append(family, lines(uint64(100*family+run+1000*generation*(family%2)), fragmentText))
+			text := func(family int) []byte {
+				return lines(uint64(100*family+run+1000*generation*(family%2)), fragmentText)
 			}
+			for family := range layout.RunsFrom {
+				b.Append(family, text(family))
+			}
+			b.Run(run, run, func(family int) bool { return family%2 == 1 }, text)
 		}
 		return b.Page()
 	}

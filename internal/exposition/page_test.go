@@ -272,6 +272,9 @@ func checkPage(t *testing.T, page *Page, want string) {
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
+	if kept := int64(file.Len() - len(gzipHeader)); kept != page.CompressedBytes() {
+		t.Fatalf("%d bytes are kept, CompressedBytes says %d", kept, page.CompressedBytes())
+	}
 	page.writeTail(&file, []byte(live))
 	if got := gunzip(t, file.Bytes()); got != want+live {
 		t.Fatalf("gunzipped, the text differs from what was appended: %d bytes, want %d", len(got), len(want+live))
