@@ -164,10 +164,10 @@ func TestUnknownWordsAreStatesOfTheirOwn(t *testing.T) {
 	s := &collector.Snapshot{
 		Time:   now,
 		Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet", Name: "fleet", LatestRelease: collector.Release{ID: 1, Status: "exploded"}}},
-		Devices: []collector.Device{{
-			ID: 1, UUID: "u", Status: "dreaming", HeartbeatState: "irregular", UpdateStatus: "pondering",
-		}},
-		Services: []collector.Service{{DeviceID: 1, Name: "main", Status: "Levitating"}},
+		Devices: collector.NewDevices(collector.Device{
+			ID: 1, FleetID: 1, UUID: "u", Status: "dreaming", HeartbeatState: "irregular", UpdateStatus: "pondering",
+			Services: []collector.Service{{Name: "main", Status: "Levitating"}},
+		}),
 	}
 	got := samples(gather(t, s, o))
 	for _, want := range []string{
@@ -309,14 +309,16 @@ func TestReleasesBeyondTheLimitAreOneRow(t *testing.T) {
 	o := collector.DefaultOptions()
 	o.ReleaseLimit = 2
 	s := &collector.Snapshot{Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet"}}, Releases: map[int64]collector.Release{}}
+	var devices []collector.Device
 	for r := int64(1); r <= 4; r++ {
 		s.Releases[r] = collector.Release{ID: r, Commit: fmt.Sprint("c", r), Version: fmt.Sprint(r)}
 		for range r { // release 4 runs on four devices
-			id := int64(len(s.Devices) + 1)
-			s.Devices = append(s.Devices, collector.Device{ID: id, UUID: fmt.Sprint(id), RunningRelease: r})
+			id := int64(len(devices) + 1)
+			devices = append(devices, collector.Device{ID: id, FleetID: 1, UUID: fmt.Sprint(id), RunningRelease: r})
 		}
 	}
-	s.Devices = append(s.Devices, collector.Device{ID: 99, UUID: "99", RunningRelease: 77}) // a release nobody knows
+	devices = append(devices, collector.Device{ID: 99, FleetID: 1, UUID: "99", RunningRelease: 77}) // a release nobody knows
+	s.Devices = collector.NewDevices(devices...)
 	got := map[string]float64{}
 	for name, v := range samples(gather(t, s, o)) {
 		if strings.HasPrefix(name, "balena_fleet_devices_by_release{") {
@@ -348,8 +350,8 @@ func TestPendingUpdatesOfHostOSAndSupervisor(t *testing.T) {
 		{"a target nobody knows", collector.Device{OSTarget: 9, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 9}, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			test.device.ID, test.device.UUID = 1, "u"
-			s := &collector.Snapshot{Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}}, Releases: releases, Devices: []collector.Device{test.device}}
+			test.device.ID, test.device.FleetID, test.device.UUID = 1, 1, "u"
+			s := &collector.Snapshot{Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}}, Releases: releases, Devices: collector.NewDevices(test.device)}
 			found := samples(gather(t, s, collector.DefaultOptions()))
 			for family, want := range map[string]string{"balena_device_os_update_pending": test.os, "balena_device_supervisor_update_pending": test.supervisor} {
 				got := ""
@@ -369,11 +371,10 @@ func TestTags(t *testing.T) {
 	long := strings.Repeat("ü", 200)
 	s := &collector.Snapshot{
 		Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}},
-		Devices: []collector.Device{
-			{ID: 1, UUID: "tagged"},
-			{ID: 2, UUID: "untagged"},
-		},
-		DeviceTags: map[int64][]string{1: {"A", "1", "2", "x", long}},
+		Devices: collector.NewDevices(
+			collector.Device{ID: 1, FleetID: 1, UUID: "tagged", Tags: []collector.Tag{{Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}},
+			collector.Device{ID: 2, FleetID: 1, UUID: "untagged"},
+		),
 	}
 	got := map[string]float64{}
 	for name, v := range samples(gather(t, s, o)) {
@@ -408,7 +409,7 @@ func FuzzNames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
 		s := &collector.Snapshot{
 			Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet"}},
-			Devices: []collector.Device{{ID: 1, UUID: "u", Name: name}},
+			Devices: collector.NewDevices(collector.Device{ID: 1, FleetID: 1, UUID: "u", Name: name}),
 		}
 		for _, family := range parse(t, text(s, o)) {
 			if family.GetName() != "balena_device_info" {

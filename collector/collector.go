@@ -10,9 +10,7 @@
 package collector
 
 import (
-	"cmp"
 	"iter"
-	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -26,12 +24,16 @@ type (
 	Snapshot = balena.Snapshot
 	// Fleet is a fleet of a snapshot.
 	Fleet = balena.Fleet
+	// Devices are the devices of a snapshot; see [NewDevices].
+	Devices = balena.Devices
 	// Device is a device of a fleet.
 	Device = balena.Device
 	// Release is what fleets and devices run.
 	Release = balena.Release
 	// Service is a service on a device.
 	Service = balena.Service
+	// Tag is a tag of a device.
+	Tag = balena.Tag
 	// Key is an API key that expires.
 	Key = balena.Key
 	// Part tells how an optional part of a snapshot fared.
@@ -43,6 +45,9 @@ type (
 	// Instant is a time in milliseconds since 1970; 0 stands for null.
 	Instant = balena.Instant
 )
+
+// NewDevices returns devices that are in ascending order of ID.
+func NewDevices(devices ...Device) Devices { return balena.NewDevices(devices...) }
 
 // Options says which metrics to export. Only what the snapshot holds can be: a metric of something that
 // was not read has no samples.
@@ -141,25 +146,24 @@ func (c *Collector) Gather() ([]*dto.MetricFamily, error) {
 	return r.Gather()
 }
 
-// Families is how many families the collector has.
-func (c *Collector) Families() int {
-	n := 0
-	for _, g := range c.groups {
-		n += len(g.descriptions())
-	}
-	return n
-}
-
-// Render writes a snapshot in the text format 0.0.4. It calls emit with the number of a family and some
-// lines of it, in turns for all families: the lines of a family, taken together in the order of the calls,
-// are the family. Text is valid until emit returns. A family without samples is not written.
-func (c *Collector) Render(s *Snapshot, emit func(family int, text []byte)) {
+// Render writes a snapshot in the text format 0.0.4. Of what is about devices it writes only what reads
+// otherwise than in the snapshot that was written before, which may be nil.
+func (c *Collector) Render(s, before *Snapshot, w Writer) {
 	v := newView(s)
-	first := 0
+	var devices []*table[device]
+	first, firstOfDevices := 0, 0
 	for _, g := range c.groups {
-		g.render(v, first, emit)
+		if t, ok := g.(*table[device]); !ok {
+			g.render(v, first, w.Append)
+		} else {
+			if devices == nil {
+				firstOfDevices = first
+			}
+			devices = append(devices, t)
+		}
 		first += len(g.descriptions())
 	}
+	renderRuns(devices, firstOfDevices, v, before, w)
 }
 
 // Descriptions describes all families that the collector has.
@@ -178,22 +182,20 @@ func (c *Collector) Descriptions() iter.Seq[Description] {
 // view is a snapshot with the sums over its devices.
 type view struct {
 	*Snapshot
+	slugs  map[int64]string // of the fleets, by ID
 	fleets []fleet
 	names  []fleetName
 	keys   []Key
 }
 
+// newWords returns a view that has no sums, but all that the samples of single devices need.
+func newWords(s *Snapshot) *view {
+	v := &view{Snapshot: s, slugs: make(map[int64]string, len(s.Fleets))}
+	for i := range s.Fleets {
+		v.slugs[s.Fleets[i].ID] = s.Fleets[i].Slug
+	}
+	return v
+}
+
 // tellsSupervisorTarget tells whether the API has a field for the supervisor that a device should run.
 func (v *view) tellsSupervisorTarget() bool { return v.APIVersion != balena.V6 }
-
-// servicesOf returns the services of a device, which follow each other in the snapshot.
-func (v *view) servicesOf(d *Device) []Service {
-	first, _ := slices.BinarySearchFunc(v.Services, d.ID, func(s Service, id int64) int {
-		return cmp.Compare(s.DeviceID, id)
-	})
-	last := first
-	for last < len(v.Services) && v.Services[last].DeviceID == d.ID {
-		last++
-	}
-	return v.Services[first:last]
-}

@@ -1,7 +1,6 @@
 package collector_test
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -113,12 +112,49 @@ func of(s *collector.Snapshot, o collector.Options) *collector.Collector {
 
 // text is a snapshot as it is rendered.
 func text(s *collector.Snapshot, o collector.Options) string {
-	c := of(s, o)
-	families := make([]bytes.Buffer, c.Families())
-	c.Render(s, func(family int, text []byte) { families[family].Write(text) })
+	p := newPage(of(s, o), nil)
+	of(s, o).Render(s, nil, p)
+	return p.String()
+}
+
+// page is the simplest thing that can be written to.
+type page struct {
+	collector.Layout
+	families []strings.Builder
+	runs     map[any][]string // the lines by family
+	before   *page
+	rendered int // families of runs whose lines were asked for
+}
+
+func newPage(c *collector.Collector, before *page) *page {
+	l := c.Layout()
+	return &page{Layout: l, families: make([]strings.Builder, len(l.Headers)), runs: map[any][]string{}, before: before}
+}
+
+func (p *page) Append(family int, lines []byte) { p.families[family].Write(lines) }
+
+func (p *page) Run(key, before any, changed func(int) bool, lines func(int) []byte) {
+	all := make([]string, len(p.Headers))
+	if before != nil {
+		all = slices.Clone(p.before.runs[before])
+	}
+	for f := p.RunsFrom; f < p.RunsTo; f++ {
+		if before == nil || changed(f) {
+			all[f] = string(lines(f))
+			p.rendered++
+		}
+		p.families[f].WriteString(all[f])
+	}
+	p.runs[key] = all
+}
+
+func (p *page) String() string {
 	var all strings.Builder
-	for i := range families {
-		all.Write(families[i].Bytes())
+	for f := range p.families {
+		if p.families[f].Len() > 0 {
+			all.Write(p.Headers[f])
+			all.WriteString(p.families[f].String())
+		}
 	}
 	return all.String()
 }
@@ -181,7 +217,8 @@ var hostile = []string{
 
 // hostileSnapshot has hostile text wherever text comes from outside.
 func hostileSnapshot() *collector.Snapshot {
-	s := &collector.Snapshot{Time: now, CloudFields: true, Releases: map[int64]collector.Release{}, DeviceTags: map[int64][]string{}}
+	s := &collector.Snapshot{Time: now, CloudFields: true, Releases: map[int64]collector.Release{}}
+	var devices []collector.Device
 	for i, h := range hostile {
 		id := int64(i + 1)
 		s.Releases[id] = collector.Release{ID: id, Commit: h, Version: h, Status: h, Created: 1}
@@ -189,15 +226,15 @@ func hostileSnapshot() *collector.Snapshot {
 			ID: id, Slug: fmt.Sprint("org/", i, h), Name: h, Organization: h, DeviceType: h, CPUArchitecture: h, UUID: h,
 			TargetRelease: id, LatestRelease: s.Releases[id], Tags: []string{h, h},
 		})
-		s.Devices = append(s.Devices, collector.Device{
-			ID: id, UUID: fmt.Sprint("uuid", i, h), Name: h, Fleet: int32(i), Status: h, HeartbeatState: h, UpdateStatus: h, Type: h,
+		devices = append(devices, collector.Device{
+			ID: id, UUID: fmt.Sprint("uuid", i, h), Name: h, FleetID: id, Status: h, HeartbeatState: h, UpdateStatus: h, Type: h,
 			OSVersion: h, OSVariant: h, SupervisorVersion: h, RunningRelease: id, TargetRelease: id, OSTarget: id, SupervisorTarget: id,
 			CPUUsage: math.Inf(1), CPUTemperature: -12.5, MemoryUsed: 1e300,
+			Tags: []collector.Tag{{ID: 1, Value: h}, {ID: 2, Value: h}}, Services: []collector.Service{{Name: h, Status: h, Progress: 33}},
 		})
-		s.DeviceTags[id] = []string{h, h}
-		s.Services = append(s.Services, collector.Service{DeviceID: id, Name: h, Status: h, Progress: 33})
 		s.Keys = append(s.Keys, collector.Key{ID: id, Name: h, Expiry: 5})
 	}
+	s.Devices = collector.NewDevices(devices...)
 	return s
 }
 
@@ -258,7 +295,13 @@ func TestGolden(t *testing.T) {
 	for _, version := range []balena.Version{balena.V7, balena.V6} {
 		some := func(c *balena.Config) { c.Include = slugs("zeta/one-dev", "admin/empty-fleet", "zeta/legacy-name") }
 		s := newAPI(t, simulator.Config{Dataset: dataset(t)}, everything(), pin(version), some).fetch(t)
-		s.Devices = slices.DeleteFunc(s.Devices, func(d collector.Device) bool { return d.Fleet == 2 && d.ID%11 != 0 })
+		var devices []collector.Device
+		for d := range s.Devices.All() {
+			if d.FleetID != s.Fleets[2].ID || d.ID%11 == 0 {
+				devices = append(devices, *d)
+			}
+		}
+		s.Devices = collector.NewDevices(devices...)
 		byName := map[string]string{}
 		for f := range strings.SplitSeq(text(s, everything()), "# HELP ") {
 			name, _, _ := strings.Cut(f, " ")

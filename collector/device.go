@@ -2,6 +2,7 @@ package collector
 
 import (
 	"cmp"
+	"iter"
 	"strings"
 )
 
@@ -73,12 +74,18 @@ func state(name, help, source, label string, value func(*device) string) family[
 	}
 }
 
-func devices(v *view) int { return len(v.Devices) }
-
-func deviceAt(v *view, i int) device { return device{&v.Devices[i], v} }
+func devices(v *view) iter.Seq[device] {
+	return func(yield func(device) bool) {
+		for d := range v.Devices.All() {
+			if !yield(device{d, v}) {
+				return
+			}
+		}
+	}
+}
 
 func deviceIdentity(d *device, values []string) []string {
-	return append(values, d.view.Fleets[d.Fleet].Slug, d.UUID)
+	return append(values, d.view.slugs[d.FleetID], d.UUID)
 }
 
 func deviceTable(o Options) group {
@@ -86,7 +93,7 @@ func deviceTable(o Options) group {
 		group:    "Devices",
 		series:   "1 a device",
 		labels:   []string{"fleet", "uuid"},
-		subjects: devices, subject: deviceAt, identity: deviceIdentity,
+		subjects: devices, identity: deviceIdentity,
 		families: []family[device]{
 			{
 				name:   "balena_device_info",

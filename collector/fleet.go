@@ -2,6 +2,7 @@ package collector
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -43,17 +44,18 @@ func (c *counts[K]) count(key K) {
 
 // newView sums up the devices of a snapshot.
 func newView(s *Snapshot) *view {
-	v := &view{Snapshot: s, fleets: make([]fleet, len(s.Fleets))}
+	v := newWords(s)
+	v.fleets = make([]fleet, len(s.Fleets))
+	byID := make(map[int64]*fleet, len(s.Fleets))
 	for i := range v.fleets {
-		v.fleets[i].Fleet = &s.Fleets[i]
-		v.fleets[i].view = v
+		f := &v.fleets[i]
+		f.Fleet, f.view = &s.Fleets[i], v
+		byID[f.ID] = f
 	}
 	now := Instant(s.Time.UnixMilli()).Seconds()
-	for i := range s.Devices {
-		d := &s.Devices[i]
-		v.fleets[d.Fleet].sum(d, now)
+	for d := range s.Devices.All() {
+		byID[d.FleetID].sum(d, now)
 	}
-	v.sumServices()
 	v.names = namesOf(v.fleets)
 	v.keys = keysOf(s.Keys)
 	return v
@@ -95,6 +97,9 @@ func (f *fleet) sum(d *Device, now float64) {
 	if d.PinnedRelease != 0 {
 		f.pinned++
 	}
+	for s := range states(d.Services) {
+		f.byService.count(serviceState{cmp.Or(s.Name, unknown), cmp.Or(s.Status, unknown)})
+	}
 }
 
 const (
@@ -131,9 +136,7 @@ func addCounts(out *samples, found counts[string]) { addStates(out, nil, found) 
 
 func fleetIdentity(f *fleet, values []string) []string { return append(values, f.Slug) }
 
-func fleets(v *view) int { return len(v.fleets) }
-
-func fleetAt(v *view, i int) fleet { return v.fleets[i] }
+func fleets(v *view) iter.Seq[fleet] { return slices.Values(v.fleets) }
 
 // number makes a gauge of a number of devices.
 func number(name, help, source string, value func(*fleet) int) family[fleet] {
@@ -145,7 +148,7 @@ func fleetTable(o Options) group {
 		group:    "Fleets",
 		series:   "1 a fleet",
 		labels:   []string{"fleet"},
-		subjects: fleets, subject: fleetAt, identity: fleetIdentity,
+		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{
 			{
 				name:   "balena_fleet_info",
@@ -275,8 +278,7 @@ func fleetNameTable() group {
 		group:    "Fleets",
 		series:   "1 for each name of a fleet",
 		labels:   []string{"fleet_name"},
-		subjects: func(v *view) int { return len(v.names) },
-		subject:  func(v *view, i int) fleetName { return v.names[i] },
+		subjects: func(v *view) iter.Seq[fleetName] { return slices.Values(v.names) },
 		identity: func(n *fleetName, values []string) []string { return append(values, n.name) },
 		families: []family[fleetName]{
 			gauge("balena_devices_online", "Devices online by name of the fleet; fleets of one name in several organizations are summed.", "device.is_online",

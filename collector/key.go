@@ -1,5 +1,10 @@
 package collector
 
+import (
+	"iter"
+	"slices"
+)
+
 // Metrics of the caller's API keys.
 
 // keysOf returns the keys by name, the one that expires first of those of one name: names need not be
@@ -23,8 +28,7 @@ func keyTable() group {
 		group:    "Keys",
 		series:   "1 for each name of a key that expires",
 		labels:   []string{"key_name"},
-		subjects: func(v *view) int { return len(v.keys) },
-		subject:  func(v *view, i int) Key { return v.keys[i] },
+		subjects: func(v *view) iter.Seq[Key] { return slices.Values(v.keys) },
 		identity: func(k *Key, values []string) []string { return append(values, k.Name) },
 		families: []family[Key]{
 			gauge("balena_api_key_expiry_timestamp_seconds", "When the caller's API key of this name expires. The API does not tell which of them is in use.", "api_key.expiry_date",

@@ -21,7 +21,7 @@ func releaseTable(o Options) group {
 		group:    "Releases",
 		series:   "1 a fleet",
 		labels:   []string{"fleet"},
-		subjects: fleets, subject: fleetAt, identity: fleetIdentity,
+		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{
 			{
 				name:   "balena_fleet_target_release_info",

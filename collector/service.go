@@ -2,7 +2,9 @@ package collector
 
 import (
 	"cmp"
+	"iter"
 	"maps"
+	"math"
 	"slices"
 )
 
@@ -16,15 +18,21 @@ var serviceStatuses = []string{
 // serviceState is a service of a fleet in a state.
 type serviceState struct{ service, status string }
 
-// sumServices counts the devices of each fleet by service and state.
-func (v *view) sumServices() {
-	if len(v.Services) == 0 {
-		return
-	}
-	for i := range v.Devices {
-		d := &v.Devices[i]
-		for _, s := range v.servicesOf(d) {
-			v.fleets[d.Fleet].byService.count(serviceState{cmp.Or(s.Name, unknown), cmp.Or(s.Status, unknown)})
+// states yields the services of a device, each in each of its states once: while the device updates, several
+// images of a service may be in one state. What is known of them is that of the image which is farthest.
+func states(services []Service) iter.Seq[Service] {
+	return func(yield func(Service) bool) {
+		for len(services) > 0 {
+			s := services[0]
+			for services = services[1:]; len(services) > 0 && services[0].Name == s.Name && services[0].Status == s.Status; services = services[1:] {
+				s.Installed = max(s.Installed, services[0].Installed)
+				if p := services[0].Progress; math.IsNaN(s.Progress) || p > s.Progress {
+					s.Progress = p
+				}
+			}
+			if !yield(s) {
+				return
+			}
 		}
 	}
 }
@@ -34,7 +42,7 @@ func fleetServiceTable() group {
 		group:    "Services",
 		series:   "10 for each service in the fleet, and 1 for each state not known yet",
 		labels:   []string{"fleet"},
-		subjects: fleets, subject: fleetAt, identity: fleetIdentity,
+		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{{
 			name:   "balena_fleet_service_devices",
 			help:   "Devices by the state that a service is in on them. While a device updates, a service can be in two.",
@@ -66,42 +74,33 @@ func fleetServiceTable() group {
 	}
 }
 
-// deviceServices is a device with the services on it.
-type deviceServices struct {
-	device
-	services []Service
-}
-
-// each calls a function with each service once, with all its states.
-func (d *deviceServices) each(f func(name string, states []Service)) {
-	for rest := d.services; len(rest) > 0; {
+// eachService calls a function with each service of a device once, with all its states.
+func (d *device) eachService(f func(name string, states []Service)) {
+	all := slices.Collect(states(d.Services))
+	for len(all) > 0 {
 		n := 1
-		for n < len(rest) && rest[n].Name == rest[0].Name {
+		for n < len(all) && all[n].Name == all[0].Name {
 			n++
 		}
-		f(cmp.Or(rest[0].Name, unknown), rest[:n])
-		rest = rest[n:]
+		f(cmp.Or(all[0].Name, unknown), all[:n])
+		all = all[n:]
 	}
 }
 
 func deviceServiceTable() group {
-	return &table[deviceServices]{
+	return &table[device]{
 		group:    "Services",
 		series:   "1 for each service on a device",
 		labels:   []string{"fleet", "uuid"},
-		subjects: devices,
-		subject: func(v *view, i int) deviceServices {
-			return deviceServices{deviceAt(v, i), v.servicesOf(&v.Devices[i])}
-		},
-		identity: func(d *deviceServices, values []string) []string { return deviceIdentity(&d.device, values) },
-		families: []family[deviceServices]{
+		subjects: devices, identity: deviceIdentity,
+		families: []family[device]{
 			{
 				name:   "balena_device_service_status",
 				help:   "The state that the service is in on the device. While the device updates, it can be in two.",
 				source: "image_install.status",
 				labels: []string{"service_name", "status"},
-				samples: func(d *deviceServices, out *samples) {
-					for _, s := range d.services {
+				samples: func(d *device, out *samples) {
+					for s := range states(d.Services) {
 						out.add(1, cmp.Or(s.Name, unknown), cmp.Or(s.Status, unknown))
 					}
 				},
@@ -111,8 +110,8 @@ func deviceServiceTable() group {
 				help:   "How far the download of the service's image is; only during one.",
 				source: "image_install.download_progress",
 				labels: []string{"service_name"},
-				samples: func(d *deviceServices, out *samples) {
-					d.each(func(name string, states []Service) {
+				samples: func(d *device, out *samples) {
+					d.eachService(func(name string, states []Service) {
 						progress := none
 						for _, s := range states {
 							if s.Progress == s.Progress { // not NaN
@@ -128,8 +127,8 @@ func deviceServiceTable() group {
 				help:   "When the newest image of the service came to the device.",
 				source: "image_install.install_date",
 				labels: []string{"service_name"},
-				samples: func(d *deviceServices, out *samples) {
-					d.each(func(name string, states []Service) {
+				samples: func(d *device, out *samples) {
+					d.eachService(func(name string, states []Service) {
 						var newest Instant
 						for _, s := range states {
 							newest = max(newest, s.Installed)

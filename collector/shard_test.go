@@ -1,13 +1,11 @@
 package collector_test
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
@@ -25,13 +23,12 @@ func TestShardsAddUp(t *testing.T) {
 	for i := range shards {
 		a := newAPI(t, config, o, some, func(c *balena.Config) { c.Shard = balena.Shard{Index: i, Count: shards} })
 		s := a.fetch(t)
-		if len(s.Fleets) == 0 || len(s.Devices) == 0 || len(s.Services) == 0 {
-			t.Errorf("shard %d is empty", i)
+		services := 0
+		for d := range s.Devices.All() {
+			services += len(d.Services)
 		}
-		for _, service := range s.Services {
-			if !slices.ContainsFunc(s.Devices, func(d collector.Device) bool { return d.ID == service.DeviceID }) {
-				t.Fatalf("shard %d read a service of device %d, which is not its own", i, service.DeviceID)
-			}
+		if len(s.Fleets) == 0 || s.Devices.Len() == 0 || services == 0 {
+			t.Errorf("shard %d is empty", i)
 		}
 		for series, value := range samples(gather(t, s, o)) {
 			before, twice := added[series]

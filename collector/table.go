@@ -1,7 +1,9 @@
 package collector
 
 import (
+	"iter"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -48,10 +50,8 @@ type table[T any] struct {
 	series string
 	// labels tell subjects apart. Each family has them, before its own.
 	labels []string
-	// subjects is how many subjects there are; subject returns one of them, and identity appends the
-	// values of its labels.
-	subjects func(*view) int
-	subject  func(v *view, i int) T
+	// subjects yields them, and identity appends the values of a subject's labels.
+	subjects func(*view) iter.Seq[T]
 	identity func(s *T, values []string) []string
 	families []family[T]
 }
@@ -98,7 +98,7 @@ func boolean(b bool) float64 {
 type group interface {
 	descriptions() []Description
 	collect(v *view, ch chan<- prometheus.Metric)
-	render(v *view, firstFamily int, emit func(family int, text []byte))
+	render(v *view, firstFamily int, emit func(family int, lines []byte))
 }
 
 func (t *table[T]) descriptions() []Description {
@@ -123,8 +123,7 @@ func (t *table[T]) collect(v *view, ch chan<- prometheus.Metric) {
 	for i := range outs {
 		outs[i] = samples{metrics: ch, desc: descriptions[i].desc()}
 	}
-	for i := range t.subjects(v) {
-		subject := t.subject(v, i)
+	for subject := range t.subjects(v) {
 		identity := t.identity(&subject, nil)
 		for j := range t.families {
 			outs[j].identity = identity
@@ -133,55 +132,54 @@ func (t *table[T]) collect(v *view, ch chan<- prometheus.Metric) {
 	}
 }
 
-// subjectsPerRun is how many subjects are rendered in one go: enough for their text, some hundred bytes a
-// sample, to compress well, few enough for little to be written again when one of them changes.
-const subjectsPerRun = 1000
-
-// render writes every sample as text. Run by run, so that no more than a run's labels are in memory, it
-// goes through all families: the labels of a subject are escaped once, not once a sample.
-func (t *table[T]) render(v *view, firstFamily int, emit func(family int, text []byte)) {
-	descriptions := t.descriptions()
-	began := make([]bool, len(t.families))
-	outs := make([]samples, len(t.families))
-	for i, f := range t.families {
-		outs[i] = newTextSamples(f.name, f.labels)
-	}
-	subjects := make([]T, 0, min(subjectsPerRun, t.subjects(v)))
-	var labels, text []byte // of all subjects of the run; of one family
-	var ends []int
-	var values []string
-
-	n := t.subjects(v)
-	for first := 0; first < n; first += subjectsPerRun {
-		subjects, labels, ends = subjects[:0], labels[:0], ends[:0]
-		for i := first; i < min(first+subjectsPerRun, n); i++ {
-			s := t.subject(v, i)
-			values = t.identity(&s, values[:0])
-			for j, name := range t.labels {
-				labels = appendLabel(labels, j == 0, name, values[j])
-			}
-			subjects, ends = append(subjects, s), append(ends, len(labels))
-		}
-		for i, f := range t.families {
-			out := &outs[i]
-			out.text = text[:0]
-			if !began[i] {
-				out.text = appendHeader(out.text, &descriptions[i])
-			}
-			empty := len(out.text)
-			start := 0
-			for j := range subjects {
-				out.labels = labels[start:ends[j]]
-				start = ends[j]
-				f.samples(&subjects[j], out)
-			}
-			text = out.text
-			if len(text) > empty {
-				began[i] = true
-				emit(firstFamily+i, text)
-			}
+// render writes every sample as text.
+func (t *table[T]) render(v *view, firstFamily int, emit func(family int, lines []byte)) {
+	w := t.newStretch()
+	w.begin(slices.Collect(t.subjects(v)))
+	for i := range t.families {
+		if lines := w.lines(&t.families[i]); len(lines) > 0 {
+			emit(firstFamily+i, lines)
 		}
 	}
+}
+
+// stretch writes the samples of some subjects as text, family by family. The labels of a subject are escaped
+// once, not once a sample.
+type stretch[T any] struct {
+	labels   []string
+	identity func(s *T, values []string) []string
+	subjects []T
+	written  []byte // the labels of all subjects
+	ends     []int  // where each subject's labels end
+	out      samples
+}
+
+func (t *table[T]) newStretch() stretch[T] { return stretch[T]{labels: t.labels, identity: t.identity} }
+
+// begin begins a stretch of other subjects.
+func (w *stretch[T]) begin(subjects []T) {
+	w.subjects, w.written, w.ends = subjects, w.written[:0], w.ends[:0]
+}
+
+// lines writes the lines of a family, valid until the next call.
+func (w *stretch[T]) lines(f *family[T]) []byte {
+	if len(w.ends) == 0 {
+		var values []string
+		for i := range w.subjects {
+			values = w.identity(&w.subjects[i], values[:0])
+			for j, name := range w.labels {
+				w.written = appendLabel(w.written, j == 0, name, values[j])
+			}
+			w.ends = append(w.ends, len(w.written))
+		}
+	}
+	w.out.name, w.out.extra, w.out.text = f.name, f.labels, w.out.text[:0]
+	start := 0
+	for i, end := range w.ends {
+		w.out.labels, start = w.written[start:end], end
+		f.samples(&w.subjects[i], &w.out)
+	}
+	return w.out.text
 }
 
 // samples takes the samples of a family, either as metrics or as text.
@@ -196,10 +194,6 @@ type samples struct {
 	extra  []string // names of the labels beside the subject's
 	labels []byte   // the subject's labels, written out
 	text   []byte
-}
-
-func newTextSamples(name string, extra []string) samples {
-	return samples{name: name, extra: extra}
 }
 
 // add adds a sample with the values of the family's own labels; [none] adds nothing.

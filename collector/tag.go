@@ -46,6 +46,18 @@ func tagValues(values []string) []string {
 	return cut
 }
 
+// values are the values of tags.
+func values(tags []Tag) []string {
+	if tags == nil {
+		return nil
+	}
+	values := make([]string, len(tags))
+	for i, t := range tags {
+		values[i] = t.Value
+	}
+	return values
+}
+
 func addTags(out *samples, values []string) {
 	if values != nil {
 		out.add(1, tagValues(values)...)
@@ -57,7 +69,7 @@ func fleetTagTable(o Options) group {
 		group:    "Tags",
 		series:   "1 for each fleet that has one of the tags",
 		labels:   []string{"fleet"},
-		subjects: fleets, subject: fleetAt, identity: fleetIdentity,
+		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{{
 			name: "balena_fleet_tags", help: "Tags of the fleet, those of --collector.fleet-tags.",
 			source: "application_tag.tag_key, value", labels: tagLabels(o.FleetTags),
@@ -71,11 +83,11 @@ func deviceTagTable(o Options) group {
 		group:    "Tags",
 		series:   "1 for each device that has one of the tags",
 		labels:   []string{"fleet", "uuid"},
-		subjects: devices, subject: deviceAt, identity: deviceIdentity,
+		subjects: devices, identity: deviceIdentity,
 		families: []family[device]{{
 			name: "balena_device_tags", help: "Tags of the device, those of --collector.device-tags.",
 			source: "device_tag.tag_key, value", labels: tagLabels(o.DeviceTags),
-			samples: func(d *device, out *samples) { addTags(out, d.view.DeviceTags[d.ID]) },
+			samples: func(d *device, out *samples) { addTags(out, values(d.Tags)) },
 		}},
 	}
 }

@@ -97,9 +97,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fleets := collector.New(func() *collector.Snapshot { return loop.Snapshot() }, c.collector)
 	loop = refresh.New(refresh.Config{
 		Fetch: client.Fetch,
-		Render: func(s *collector.Snapshot, previous *exposition.Page) *exposition.Page {
-			b := exposition.NewBuilder(exposition.Layout{Headers: make([][]byte, fleets.Families())}, previous)
-			fleets.Render(s, b.Append)
+		Render: func(s, before *collector.Snapshot, previous *exposition.Page) *exposition.Page {
+			b := exposition.NewBuilder(exposition.Layout(fleets.Layout()), previous)
+			fleets.Render(s, before, b)
 			return b.Page()
 		},
 		Observe:      metrics.ObserveRefresh,

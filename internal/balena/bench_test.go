@@ -70,7 +70,7 @@ func BenchmarkFetch(b *testing.B) {
 	}
 	client.SetTransport(recorded)
 	fetch := func() {
-		if s, err := client.Fetch(context.Background()); err != nil || len(s.Devices) != devices {
+		if s, err := client.Fetch(context.Background()); err != nil || s.Devices.Len() != devices {
 			b.Fatal(err)
 		}
 	}

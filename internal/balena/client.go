@@ -115,6 +115,13 @@ type Client struct {
 	cloudSure bool
 	learnt    time.Time
 
+	// shortPages is set once the server has answered with fewer rows than were asked for and had more.
+	shortPages bool
+	// date is what the server's clock said with the last answer, zero when it did not tell; bytes is the size
+	// of the answers of the refresh under way.
+	date  time.Time
+	bytes int64
+
 	words words
 	unzip gzip.Reader
 	limit int64 // maxAnswer, but for tests
@@ -235,6 +242,7 @@ var (
 // request is one question to the server.
 type request struct {
 	resource string
+	path     string // below the resource, if anything
 	// options is the query, written as OData has it but for blanks, which become %20.
 	options string
 	// note tells requests of one resource apart, such as "page 7".
@@ -244,7 +252,7 @@ type request struct {
 // get asks, and hands the answer to decode as it arrives. All its errors are of type *Error, but for that
 // of a context that was cancelled.
 func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error) error {
-	path := "/" + string(c.can.version) + "/" + r.resource
+	path := "/" + string(c.can.version) + "/" + r.resource + r.path
 	failed := func(problem Problem, status int, err error) *Error {
 		what := "GET " + path
 		if r.note != "" {
@@ -286,9 +294,13 @@ func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error
 	}
 	defer func() { _ = resp.Body.Close() }()
 	exchange.Status = resp.StatusCode
+	c.date, _ = http.ParseTime(resp.Header.Get("Date"))
 
 	body := c.newBody(resp)
-	defer func() { exchange.Bytes = body.wire.n }()
+	defer func() {
+		exchange.Bytes = body.wire.n
+		c.bytes += body.wire.n
+	}()
 	if resp.StatusCode != http.StatusOK {
 		return c.refused(failed, resp, body)
 	}

@@ -100,15 +100,8 @@ func wanted[T any](table []field[T], o *Options, c capabilities) record[T] {
 // variable every time, set to blank before. An answer that is not the envelope around an array of
 // objects, or does not end where it should, is an error.
 func decodeAll[T any](d *decoder, fields record[T], blank T, each func(*T) error) error {
-	if err := d.expect('{'); err != nil {
+	if err := d.open(); err != nil {
 		return err
-	}
-	name, err := d.json.ReadToken()
-	if err != nil {
-		return unreadable(err)
-	}
-	if name.Kind() != '"' || name.String() != "d" {
-		return errors.New(`the answer is not of the form {"d": […]}`)
 	}
 	if err := d.expect('['); err != nil {
 		return err
@@ -126,6 +119,42 @@ func decodeAll[T any](d *decoder, fields record[T], blank T, each func(*T) error
 	if err := d.expect(']'); err != nil {
 		return err
 	}
+	return d.end()
+}
+
+// decodeCount reads a whole answer that is a number, {"d": n}.
+func decodeCount(d *decoder) (int, error) {
+	if err := d.open(); err != nil {
+		return 0, err
+	}
+	v, err := d.json.ReadValue()
+	if err != nil {
+		return 0, unreadable(err)
+	}
+	n, err := d.count(v)
+	if err != nil {
+		return 0, err
+	}
+	return n, d.end()
+}
+
+// open reads the beginning of an answer, up to what it is about.
+func (d *decoder) open() error {
+	if err := d.expect('{'); err != nil {
+		return err
+	}
+	name, err := d.json.ReadToken()
+	if err != nil {
+		return unreadable(err)
+	}
+	if name.Kind() != '"' || name.String() != "d" {
+		return errors.New(`the answer is not of the form {"d": …}`)
+	}
+	return nil
+}
+
+// end reads the end of an answer.
+func (d *decoder) end() error {
 	if err := d.expect('}'); err != nil {
 		return err
 	}

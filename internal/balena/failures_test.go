@@ -173,11 +173,11 @@ func TestFailures(t *testing.T) {
 			sim.SetFaults(test.faults)
 			if test.text != "" {
 				wantError(t, fetchError(t, client), test.problem, test.status, test.text)
-			} else if n := len(fetch(t, client).Devices); n != 180 {
+			} else if n := fetch(t, client).Devices.Len(); n != 180 {
 				t.Errorf("read %d devices, want the 180 that are listed", n)
 			}
 			sim.SetFaults(nil)
-			if n := len(fetchWithParts(t, client).Devices); n != small.Devices {
+			if n := fetchWithParts(t, client).Devices.Len(); n != small.Devices {
 				t.Errorf("read %d devices after the trouble, want %d", n, small.Devices)
 			}
 		})
@@ -214,8 +214,8 @@ func TestStrangeAnswers(t *testing.T) {
 		"blanks":            {body(200, " \n"), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
 		"null":              {body(200, "null"), balena.BadAnswer, 200, fleet + "found null where { was expected"},
 		"no envelope":       {body(200, "[]"), balena.BadAnswer, 200, fleet + "found [ where { was expected"},
-		"an empty object":   {body(200, "{}"), balena.BadAnswer, 200, fleet + `the answer is not of the form {"d": […]}`},
-		"another object":    {body(200, `{"error":"no"}`), balena.BadAnswer, 200, fleet + `the answer is not of the form {"d": […]}`},
+		"an empty object":   {body(200, "{}"), balena.BadAnswer, 200, fleet + `the answer is not of the form {"d": …}`},
+		"another object":    {body(200, `{"error":"no"}`), balena.BadAnswer, 200, fleet + `the answer is not of the form {"d": …}`},
 		"a count":           {body(200, `{"d":5}`), balena.BadAnswer, 200, fleet + "found number where [ was expected"},
 		"an object":         {body(200, `{"d":{}}`), balena.BadAnswer, 200, fleet + "found { where [ was expected"},
 		"a list of numbers": {body(200, `{"d":[1]}`), balena.BadAnswer, 200, fleet + "element 1: found number where { was expected"},
@@ -295,7 +295,7 @@ func gzipped(t testing.TB, b []byte) []byte {
 func TestUncompressedAnswers(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	client := newClient(t, serve(t, uncompressed(sim)), fewer)
-	if n := len(fetchWithParts(t, client).Devices); n != 2004 {
+	if n := fetchWithParts(t, client).Devices.Len(); n != 2004 {
 		t.Errorf("read %d devices, want 2004", n)
 	}
 	for _, bytes := range []int{1, 10, 100_000} {
@@ -318,10 +318,10 @@ func TestOtherWaysToWriteAnAnswer(t *testing.T) {
 		}
 	})), fewer)
 	s := fetchWithParts(t, client)
-	if len(s.Devices) != 2 || s.Fleets[0].Slug != "a/b" {
+	if s.Devices.Len() != 2 || s.Fleets[0].Slug != "a/b" {
 		t.Fatalf("read %+v", s)
 	}
-	first, second := s.Devices[0], s.Devices[1]
+	first, second := devicesOf(s)[0], devicesOf(s)[1]
 	if first.UUID != "aa" || first.Created != balena.Instant(time.Date(2026, 11, 22, 14, 9, 34, 0, time.UTC).UnixMilli()) || first.Name != "\uFFFDx" || first.CPUTemperature != 15 {
 		t.Errorf("read %+v", first)
 	}
@@ -402,8 +402,8 @@ func TestRateLimitOfAPartLeavesFleetsAndDevices(t *testing.T) {
 			sim := newSimulator(t, small)
 			sim.SetFaults(simulator.Faults{{Resource: resource, Status: 429, RetryAfter: seconds(600)}})
 			s := fetch(t, newClient(t, serve(t, sim)))
-			if len(s.Fleets) == 0 || len(s.Devices) == 0 {
-				t.Errorf("read %d fleets and %d devices", len(s.Fleets), len(s.Devices))
+			if len(s.Fleets) == 0 || s.Devices.Len() == 0 {
+				t.Errorf("read %d fleets and %d devices", len(s.Fleets), s.Devices.Len())
 			}
 		})
 	}
@@ -524,8 +524,8 @@ func TestCloudFieldsOnOpenBalena(t *testing.T) {
 	}{{0, 1 + 3}, {time.Minute, 3}, {time.Hour - time.Minute, 3}, {time.Millisecond, 1 + 3}, {time.Minute, 3}} {
 		k.advance(step.after)
 		sim.ResetRequests()
-		if s := fetch(t, client); s.CloudFields || len(s.Devices) != 2004 {
-			t.Errorf("read %d devices, with the fields of balenaCloud: %t", len(s.Devices), s.CloudFields)
+		if s := fetch(t, client); s.CloudFields || s.Devices.Len() != 2004 {
+			t.Errorf("read %d devices, with the fields of balenaCloud: %t", s.Devices.Len(), s.CloudFields)
 		}
 		if n := sim.Requests()["device"]; n != step.requests {
 			t.Errorf("%s later: %d requests for devices, want %d", step.after, n, step.requests)
@@ -536,8 +536,8 @@ func TestCloudFieldsOnOpenBalena(t *testing.T) {
 func TestCloudFieldsOnBalenaCloud(t *testing.T) {
 	frozen := func(t *testing.T, s *balena.Snapshot) {
 		t.Helper()
-		if !s.CloudFields || !s.Devices[4].Frozen || s.Devices[5].Frozen {
-			t.Errorf("fields of balenaCloud: %t, frozen: %t and %t; want true, true, false", s.CloudFields, s.Devices[4].Frozen, s.Devices[5].Frozen)
+		if !s.CloudFields || !devicesOf(s)[4].Frozen || devicesOf(s)[5].Frozen {
+			t.Errorf("fields of balenaCloud: %t, frozen: %t and %t; want true, true, false", s.CloudFields, devicesOf(s)[4].Frozen, devicesOf(s)[5].Frozen)
 		}
 	}
 	begin := func(t *testing.T) (*simulator.Simulator, *balena.Client) {
@@ -585,14 +585,14 @@ func TestPartsFailAlone(t *testing.T) {
 		slow bool
 		of   func(*balena.Snapshot) bool // tells whether the snapshot has the part's data
 	}{
-		balena.PartServices:       {"image_install", false, func(s *balena.Snapshot) bool { return len(s.Services) > 0 }},
-		balena.PartDeviceTags:     {"device_tag", false, func(s *balena.Snapshot) bool { return s.DeviceTags[s.Devices[1].ID] != nil }},
+		balena.PartServices:       {"image_install", false, func(s *balena.Snapshot) bool { return devicesOf(s)[1].Services != nil }},
+		balena.PartDeviceTags:     {"device_tag", false, func(s *balena.Snapshot) bool { return devicesOf(s)[1].Tags != nil }},
 		balena.PartFleetTags:      {"application_tag", false, func(s *balena.Snapshot) bool { return s.Fleets[0].Tags != nil }},
 		balena.PartKeys:           {"api_key", true, func(s *balena.Snapshot) bool { return len(s.Keys) == 1 }},
 		balena.PartLatestReleases: {"application", true, func(s *balena.Snapshot) bool { return s.Fleets[0].LatestRelease.ID == 8 }},
 		balena.PartReleases:       {"release", false, func(s *balena.Snapshot) bool { return s.Releases[2].ID == 2 }},
 		balena.PartDeviceTypes: {"device_type", true, func(s *balena.Snapshot) bool {
-			return s.Devices[0].Type == "raspberrypi3" && s.Devices[3].Type == "raspberrypicm4-ioboard"
+			return devicesOf(s)[0].Type == "raspberrypi3" && devicesOf(s)[3].Type == "raspberrypicm4-ioboard"
 		}},
 	}
 	for name, c := range content {
@@ -633,8 +633,8 @@ func TestPartsFailAlone(t *testing.T) {
 						t.Errorf("%s later: part %s: %v, want an error: %t", after, p.Name, p.Err, want)
 					}
 				}
-				if len(s.Devices) != 20 {
-					t.Errorf("read %d devices", len(s.Devices))
+				if s.Devices.Len() != 20 {
+					t.Errorf("read %d devices", s.Devices.Len())
 				}
 			}
 			sim.SetFaults(simulator.Faults{fault})
@@ -659,8 +659,8 @@ func TestPartsFailFromTheStart(t *testing.T) {
 	}
 	sim.SetFaults(faults)
 	s := fetch(t, newClient(t, serve(t, sim)))
-	if len(s.Devices) != 2004 || len(s.Fleets) != 13 {
-		t.Errorf("read %d devices in %d fleets", len(s.Devices), len(s.Fleets))
+	if s.Devices.Len() != 2004 || len(s.Fleets) != 13 {
+		t.Errorf("read %d devices in %d fleets", s.Devices.Len(), len(s.Fleets))
 	}
 	failed := map[balena.PartName]bool{}
 	for _, p := range s.Parts {
@@ -704,11 +704,11 @@ func TestFleetDeletedBetweenPages(t *testing.T) {
 		sim.ServeHTTP(w, r)
 	})), fewer, pagesOf(500))
 	s := fetchWithParts(t, client)
-	if n := len(s.Devices); n < 2004-size || n >= 2004 {
+	if n := s.Devices.Len(); n < 2004-size || n >= 2004 {
 		t.Errorf("read %d devices, want 2004 without some of the %d that were deleted", n, size)
 	}
-	if s := fetchWithParts(t, client); len(s.Fleets) != 12 || len(s.Devices) != 2004-size {
-		t.Errorf("read %d devices in %d fleets after that, want %d in 12", len(s.Devices), len(s.Fleets), 2004-size)
+	if s := fetchWithParts(t, client); len(s.Fleets) != 12 || s.Devices.Len() != 2004-size {
+		t.Errorf("read %d devices in %d fleets after that, want %d in 12", s.Devices.Len(), len(s.Fleets), 2004-size)
 	}
 }
 
@@ -727,13 +727,15 @@ func TestDevicesComeAndGoBetweenPages(t *testing.T) {
 		sim.ServeHTTP(w, r)
 	})), fewer, pagesOf(500))
 	s := fetchWithParts(t, client)
-	if n := len(s.Devices); n != 2004 {
+	if n := s.Devices.Len(); n != 2004 {
 		t.Errorf("read %d devices, want 2004: one was deleted, one is new, one was deleted too late", n)
 	}
-	for i := 1; i < len(s.Devices); i++ {
-		if s.Devices[i-1].ID >= s.Devices[i].ID {
-			t.Fatalf("device %d follows %d", s.Devices[i].ID, s.Devices[i-1].ID)
+	last := int64(0)
+	for d := range s.Devices.All() {
+		if d.ID <= last {
+			t.Fatalf("device %d follows %d", d.ID, last)
 		}
+		last = d.ID
 	}
 }
 
@@ -741,8 +743,8 @@ func TestDevicesComeAndGoBetweenPages(t *testing.T) {
 func TestNoFleetChosen(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	s := fetchWithParts(t, newClient(t, serve(t, sim), including("^nobody/")))
-	if len(s.Fleets)+len(s.Devices)+len(s.Services) > 0 {
-		t.Errorf("read %d fleets, %d devices, %d services, want none", len(s.Fleets), len(s.Devices), len(s.Services))
+	if len(s.Fleets)+s.Devices.Len() > 0 {
+		t.Errorf("read %d fleets, %d devices, want none", len(s.Fleets), s.Devices.Len())
 	}
 	if n := sim.Requests(); n["device"]+n["image_install"]+n["device_tag"] > 0 {
 		t.Errorf("asked for what can't be there: %v", n)
@@ -797,7 +799,7 @@ func TestRedirects(t *testing.T) {
 			w.Header().Set("Location", "/moved"+r.RequestURI)
 			w.WriteHeader(http.StatusTemporaryRedirect)
 		})
-		if n := len(fetchWithParts(t, newClient(t, serve(t, moved))).Devices); n != small.Devices {
+		if n := fetchWithParts(t, newClient(t, serve(t, moved))).Devices.Len(); n != small.Devices {
 			t.Errorf("read %d devices, want %d", n, small.Devices)
 		}
 	})
@@ -806,7 +808,7 @@ func TestRedirects(t *testing.T) {
 		plain := newSimulator(t, small)
 		plain.SetFaults(simulator.Faults{{Redirect: secure.URL}})
 		client := newClient(t, serve(t, plain), func(c *balena.Config) { c.CAFile = caFile(t, secure.Certificate().Raw) })
-		if n := len(fetchWithParts(t, client).Devices); n != small.Devices {
+		if n := fetchWithParts(t, client).Devices.Len(); n != small.Devices {
 			t.Errorf("read %d devices, want %d", n, small.Devices)
 		}
 	})
@@ -976,11 +978,11 @@ func TestManyWords(t *testing.T) {
 		return `{"d":[]}`
 	}))
 	s := fetchWithParts(t, client)
-	if len(s.Devices) != n {
-		t.Fatalf("read %d devices, want %d", len(s.Devices), n)
+	if s.Devices.Len() != n {
+		t.Fatalf("read %d devices, want %d", s.Devices.Len(), n)
 	}
-	for i := range s.Devices {
-		if d := &s.Devices[i]; d.OSVersion != fmt.Sprintf("balenaOS %d", d.ID) {
+	for d := range s.Devices.All() {
+		if d.OSVersion != fmt.Sprintf("balenaOS %d", d.ID) {
 			t.Fatalf("device %d runs %q", d.ID, d.OSVersion)
 		}
 	}

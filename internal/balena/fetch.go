@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"math"
 	"net/http"
-	"slices"
 	"time"
 )
 
@@ -27,15 +25,15 @@ var null = math.NaN()
 
 // memory is what a client remembers from one refresh to the next.
 type memory struct {
+	baseline    baseline
+	distrust    distrust
 	deviceTypes kept[map[int64]string]
 	latest      kept[map[int64]Release]
 	keys        kept[[]Key]
-	services    kept[[]Service]
-	deviceTags  kept[map[int64][]string]
+	services    kept[*attached]
+	deviceTags  kept[*attached]
 	fleetTags   kept[map[int64][]string]
 	releases    kept[map[int64]knownRelease]
-	// devices are those that the last refresh read.
-	devices []Device
 }
 
 // kept is the last value of a part of a refresh, and how it was come by.
@@ -65,6 +63,7 @@ func (c *Client) Fetch(ctx context.Context) (*Snapshot, error) {
 		return nil, err
 	}
 
+	c.bytes = 0
 	f := &fetch{Client: c, snapshot: &Snapshot{Time: now, Releases: map[int64]Release{}}}
 	if err := f.readFleets(ctx); err != nil {
 		return nil, err
@@ -80,8 +79,10 @@ func (c *Client) Fetch(ctx context.Context) (*Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	f.remember()
 	f.snapshot.APIVersion = c.can.version
 	f.snapshot.CloudFields = c.can.cloud && c.cloudSure
+	f.snapshot.Reading.Bytes = c.bytes
 	return f.snapshot, nil
 }
 
@@ -92,13 +93,16 @@ const notCounted = -1
 type fetch struct {
 	*Client
 	snapshot *Snapshot
-	// fleetIndex and typeSlugs find fleets and device types by ID.
-	fleetIndex map[int64]int32
-	typeSlugs  map[int64]string
-	// types are the IDs of the device types of the snapshot's devices, in the same order; uuids are hashes
-	// of their uuids, in any order.
-	types []int64
-	uuids []uint64
+	// fleets and typeSlugs find fleets and device types by ID.
+	fleets    map[int64]*Fleet
+	typeSlugs map[int64]string
+	// theirs and ours are what the server's clock and ours said when the fleets were there; theirs is zero
+	// when the server did not tell.
+	theirs, ours time.Time
+	// newest is the time up to which the server's changes are known, by the server's clock.
+	newest Instant
+	// came are the devices that the refresh before did not know, unless all are read.
+	came []int64
 }
 
 // readFleets reads all fleets in one request, and finds out which version of the API the server has.
@@ -135,7 +139,7 @@ func statusOf(err error) int {
 func (f *fetch) askForFleets(ctx context.Context) error {
 	s := f.snapshot
 	s.Fleets = nil
-	f.fleetIndex, f.typeSlugs = map[int64]int32{}, map[int64]string{}
+	f.typeSlugs = map[int64]string{}
 
 	filter := accessible + " and is_of__class eq 'fleet' and is_host eq false"
 	if !f.config.ArchivedFleets {
@@ -145,7 +149,7 @@ func (f *fetch) askForFleets(ctx context.Context) error {
 	r := request{resource: "application", options: fields.options() + "&$filter=" + filter + "&$orderby=id asc"}
 	last := int64(0)
 	slugs := map[string]bool{}
-	return f.get(ctx, r, func(d *decoder) error {
+	err := f.get(ctx, r, func(d *decoder) error {
 		return decodeAll(d, fields, fleetRow{Fleet: Fleet{counted: notCounted}}, func(row *fleetRow) error {
 			if err := ascending(&last, row.ID); err != nil {
 				return err
@@ -167,11 +171,16 @@ func (f *fetch) askForFleets(ctx context.Context) error {
 			if row.target.ID != 0 {
 				s.Releases[row.target.ID] = row.target
 			}
-			f.fleetIndex[row.ID] = int32(len(s.Fleets))
 			s.Fleets = append(s.Fleets, row.Fleet)
 			return nil
 		})
 	})
+	f.theirs, f.ours = f.date, f.config.Now()
+	f.fleets = make(map[int64]*Fleet, len(s.Fleets))
+	for i := range s.Fleets {
+		f.fleets[s.Fleets[i].ID] = &s.Fleets[i]
+	}
+	return err
 }
 
 // chosen tells whether the options choose the fleet.
@@ -194,106 +203,6 @@ func ascending(last *int64, id int64) error {
 	*last = id
 	return nil
 }
-
-// readDevices reads the devices of all chosen fleets.
-func (f *fetch) readDevices(ctx context.Context) error {
-	counted := 0
-	for i := range f.snapshot.Fleets {
-		counted += f.snapshot.Fleets[i].counted
-	}
-	if counted == 0 {
-		f.devices = nil
-		return nil
-	}
-	err := f.askForDevices(ctx, counted)
-	if f.can.cloud && len(f.snapshot.Devices) > 0 {
-		f.cloudSure = true // be it that a later page failed
-	}
-	if f.can.cloud && !f.cloudSure && errors.Is(err, errBlank) {
-		// The server may not know the fields that only balenaCloud has, or just be in trouble.
-		f.can.cloud = false
-		if err = f.askForDevices(ctx, counted); err != nil {
-			f.can.cloud = true
-		}
-	}
-	if err == nil {
-		f.devices = f.snapshot.Devices
-	}
-	return err
-}
-
-// fewDevices may disappear from any account while it is read.
-const fewDevices = 2
-
-func (f *fetch) askForDevices(ctx context.Context, counted int) error {
-	s := f.snapshot
-	f.types, f.uuids = f.types[:0], f.uuids[:0]
-	// The count is the server's word and may be anything; the last refresh says what to believe of it.
-	known := f.devices
-	s.Devices = make([]Device, 0, min(counted, len(known)+f.config.PageSize))
-	p := pages[deviceRow]{
-		resource: "device",
-		filter:   f.deviceFilter(),
-		fields:   wanted(deviceFields, &f.config.Options, f.can),
-		blank:    unknownDevice,
-		id:       func(row *deviceRow) int64 { return row.ID },
-		each: func(row *deviceRow) error {
-			if row.UUID == "" {
-				return fmt.Errorf("device %d has no uuid", row.ID)
-			}
-			fleet, ok := f.fleetIndex[row.fleetID]
-			if !ok {
-				return nil // of no fleet, or of one that was not chosen or not there a moment ago
-			}
-			// What both snapshots say in the same words is in memory once.
-			for len(known) > 0 && known[0].ID < row.ID {
-				known = known[1:]
-			}
-			if len(known) > 0 && known[0].UUID == row.UUID {
-				row.UUID = known[0].UUID
-				if known[0].Name == row.Name {
-					row.Name = known[0].Name
-				}
-			}
-			row.Fleet = fleet
-			if f.can.version == V6 {
-				row.speakV7(s.Fleets[fleet].TargetRelease)
-			}
-			s.Devices = append(s.Devices, row.Device)
-			f.types = append(f.types, row.typeID)
-			f.uuids = append(f.uuids, maphash.String(uuidSeed, row.UUID))
-			return nil
-		},
-		// As many as were counted are all there are, which saves asking for a page to find it empty. A
-		// short page is no end: a proxy or a server may have a limit of its own.
-		complete: func(int) bool { return len(s.Devices) >= counted },
-	}
-	if err := p.read(ctx, f.Client); err != nil {
-		return err
-	}
-	// Devices are deleted and moved while the pages are read. All of them, or more than a few and a tenth,
-	// is no coincidence but a list that is not whole.
-	if missing := counted - len(s.Devices); missing == counted || missing > fewDevices+counted/10 {
-		return &Error{
-			Problem: BadAnswer, Request: "GET /" + string(f.can.version) + "/device", Status: http.StatusOK,
-			Err: fmt.Errorf("the server counts %d devices and lists %d", counted, len(s.Devices)),
-		}
-	}
-	// A series for each of two devices of one uuid would be the same series twice.
-	slices.Sort(f.uuids)
-	for i := 1; i < len(f.uuids); i++ {
-		if f.uuids[i] == f.uuids[i-1] {
-			return &Error{
-				Problem: BadAnswer, Request: "GET /" + string(f.can.version) + "/device", Status: http.StatusOK,
-				Err: errors.New("two devices have the same uuid"),
-			}
-		}
-	}
-	return nil
-}
-
-// uuidSeed makes hashes of uuids which nobody can prepare to be alike.
-var uuidSeed = maphash.MakeSeed()
 
 // part reads an optional part of the refresh, unless what was read of it last is younger than every. When
 // reading fails, the last value stands in until it is too old.

@@ -71,54 +71,48 @@ var fleetFields = []field[fleetRow]{
 	},
 }
 
-// deviceRow is a device as it was read.
-type deviceRow struct {
-	Device
-	fleetID, typeID int64
-}
+var deviceFields = []field[Device]{
+	{name: "id", set: into((*decoder).integer, func(d *Device) *int64 { return &d.ID })},
+	{name: "uuid", set: into((*decoder).text, func(d *Device) *string { return &d.UUID })},
+	{name: "device_name", on: forDevices, set: into((*decoder).text, func(d *Device) *string { return &d.Name })},
+	{name: "belongs_to__application", set: into((*decoder).reference, func(d *Device) *int64 { return &d.FleetID })},
+	{name: "is_of__device_type", set: into((*decoder).reference, func(d *Device) *int64 { return &d.TypeID })},
+	{name: "overall_status", set: into((*decoder).word, func(d *Device) *string { return &d.Status })},
+	{name: "is_online", set: into((*decoder).boolean, func(d *Device) *bool { return &d.Online })},
+	{name: "api_heartbeat_state", set: into((*decoder).word, func(d *Device) *string { return &d.HeartbeatState })},
+	{name: "changed_api_heartbeat_state_on__date", on: onV7, set: into((*decoder).instant, func(d *Device) *Instant { return &d.HeartbeatChanged })},
+	{name: "last_connectivity_event", set: into((*decoder).instant, func(d *Device) *Instant { return &d.LastConnectivity })},
+	{name: "update_status", set: into((*decoder).word, func(d *Device) *string { return &d.UpdateStatus })},
+	{name: "os_version", set: into((*decoder).word, func(d *Device) *string { return &d.OSVersion })},
+	{name: "os_variant", set: into((*decoder).word, func(d *Device) *string { return &d.OSVariant })},
+	{name: "supervisor_version", set: into((*decoder).word, func(d *Device) *string { return &d.SupervisorVersion })},
+	{name: "is_undervolted", set: into((*decoder).boolean, func(d *Device) *bool { return &d.Undervolted })},
+	{name: "is_frozen", on: onCloud, set: into((*decoder).boolean, func(d *Device) *bool { return &d.Frozen })},
 
-var deviceFields = []field[deviceRow]{
-	{name: "id", set: into((*decoder).integer, func(d *deviceRow) *int64 { return &d.ID })},
-	{name: "uuid", set: into((*decoder).text, func(d *deviceRow) *string { return &d.UUID })},
-	{name: "device_name", on: forDevices, set: into((*decoder).text, func(d *deviceRow) *string { return &d.Name })},
-	{name: "belongs_to__application", set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.fleetID })},
-	{name: "is_of__device_type", set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.typeID })},
-	{name: "overall_status", set: into((*decoder).word, func(d *deviceRow) *string { return &d.Status })},
-	{name: "is_online", set: into((*decoder).boolean, func(d *deviceRow) *bool { return &d.Online })},
-	{name: "api_heartbeat_state", set: into((*decoder).word, func(d *deviceRow) *string { return &d.HeartbeatState })},
-	{name: "changed_api_heartbeat_state_on__date", on: onV7, set: into((*decoder).instant, func(d *deviceRow) *Instant { return &d.HeartbeatChanged })},
-	{name: "last_connectivity_event", set: into((*decoder).instant, func(d *deviceRow) *Instant { return &d.LastConnectivity })},
-	{name: "update_status", set: into((*decoder).word, func(d *deviceRow) *string { return &d.UpdateStatus })},
-	{name: "os_version", set: into((*decoder).word, func(d *deviceRow) *string { return &d.OSVersion })},
-	{name: "os_variant", set: into((*decoder).word, func(d *deviceRow) *string { return &d.OSVariant })},
-	{name: "supervisor_version", set: into((*decoder).word, func(d *deviceRow) *string { return &d.SupervisorVersion })},
-	{name: "is_undervolted", set: into((*decoder).boolean, func(d *deviceRow) *bool { return &d.Undervolted })},
-	{name: "is_frozen", on: onCloud, set: into((*decoder).boolean, func(d *deviceRow) *bool { return &d.Frozen })},
+	{name: "is_running__release", set: into((*decoder).reference, func(d *Device) *int64 { return &d.RunningRelease })},
+	{name: "is_pinned_on__release", on: onV7, set: into((*decoder).reference, func(d *Device) *int64 { return &d.PinnedRelease })},
+	{name: "should_be_running__release", set: into((*decoder).reference, func(d *Device) *int64 { return &d.TargetRelease })},
 
-	{name: "is_running__release", set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.RunningRelease })},
-	{name: "is_pinned_on__release", on: onV7, set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.PinnedRelease })},
-	{name: "should_be_running__release", set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.TargetRelease })},
-
-	{name: "overall_progress", on: forDevices, set: into((*decoder).number, func(d *deviceRow) *float64 { return &d.UpdateProgress })},
-	{name: "last_update_status_event", on: forDevices, set: into((*decoder).instant, func(d *deviceRow) *Instant { return &d.UpdateChanged })},
-	{name: "cpu_usage", on: forDevices, set: into((*decoder).number, func(d *deviceRow) *float64 { return &d.CPUUsage })},
-	{name: "cpu_temp", on: forDevices, set: into((*decoder).number, func(d *deviceRow) *float64 { return &d.CPUTemperature })},
-	{name: "memory_usage", on: forDevices, set: into((*decoder).number, func(d *deviceRow) *float64 { return &d.MemoryUsed })},
-	{name: "memory_total", on: forDevices, set: into((*decoder).number, func(d *deviceRow) *float64 { return &d.MemorySize })},
-	{name: "storage_usage", on: forDevices, set: into((*decoder).number, func(d *deviceRow) *float64 { return &d.StorageUsed })},
-	{name: "storage_total", on: forDevices, set: into((*decoder).number, func(d *deviceRow) *float64 { return &d.StorageSize })},
-	{name: "is_web_accessible", on: forDevices, set: into((*decoder).boolean, func(d *deviceRow) *bool { return &d.WebAccessible })},
-	{name: "should_be_operated_by__release", on: forDevices, set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.OSTarget })},
-	{name: "should_be_managed_by__release", on: both(forDevices, onV7), set: into((*decoder).reference, func(d *deviceRow) *int64 { return &d.SupervisorTarget })},
-	{name: "created_at", on: forDevices, set: into((*decoder).instant, func(d *deviceRow) *Instant { return &d.Created })},
-	{name: "modified_at", on: forDevices, set: into((*decoder).instant, func(d *deviceRow) *Instant { return &d.Modified })},
+	{name: "overall_progress", on: forDevices, set: into((*decoder).number, func(d *Device) *float64 { return &d.UpdateProgress })},
+	{name: "last_update_status_event", on: forDevices, set: into((*decoder).instant, func(d *Device) *Instant { return &d.UpdateChanged })},
+	{name: "cpu_usage", on: forDevices, set: into((*decoder).number, func(d *Device) *float64 { return &d.CPUUsage })},
+	{name: "cpu_temp", on: forDevices, set: into((*decoder).number, func(d *Device) *float64 { return &d.CPUTemperature })},
+	{name: "memory_usage", on: forDevices, set: into((*decoder).number, func(d *Device) *float64 { return &d.MemoryUsed })},
+	{name: "memory_total", on: forDevices, set: into((*decoder).number, func(d *Device) *float64 { return &d.MemorySize })},
+	{name: "storage_usage", on: forDevices, set: into((*decoder).number, func(d *Device) *float64 { return &d.StorageUsed })},
+	{name: "storage_total", on: forDevices, set: into((*decoder).number, func(d *Device) *float64 { return &d.StorageSize })},
+	{name: "is_web_accessible", on: forDevices, set: into((*decoder).boolean, func(d *Device) *bool { return &d.WebAccessible })},
+	{name: "should_be_operated_by__release", on: forDevices, set: into((*decoder).reference, func(d *Device) *int64 { return &d.OSTarget })},
+	{name: "should_be_managed_by__release", on: both(forDevices, onV7), set: into((*decoder).reference, func(d *Device) *int64 { return &d.SupervisorTarget })},
+	{name: "created_at", on: forDevices, set: into((*decoder).instant, func(d *Device) *Instant { return &d.Created })},
+	{name: "modified_at", set: into((*decoder).instant, func(d *Device) *Instant { return &d.Modified })},
 }
 
 // unknownDevice is a device of which nothing has been read.
-var unknownDevice = deviceRow{Device: Device{
+var unknownDevice = Device{
 	UpdateProgress: null, CPUUsage: null, CPUTemperature: null,
 	MemoryUsed: null, MemorySize: null, StorageUsed: null, StorageSize: null,
-}}
+}
 
 var releaseFields = []field[Release]{
 	{name: "id", set: into((*decoder).integer, func(r *Release) *int64 { return &r.ID })},
@@ -165,12 +159,12 @@ var keyFields = []field[Key]{
 // serviceRow is an image install as it was read.
 type serviceRow struct {
 	Service
-	id int64
+	device int64
 }
 
 var serviceFields = []field[serviceRow]{
-	{name: "id", set: into((*decoder).integer, func(s *serviceRow) *int64 { return &s.id })},
-	{name: "device", set: into((*decoder).reference, func(s *serviceRow) *int64 { return &s.DeviceID })},
+	{name: "id", set: into((*decoder).integer, func(s *serviceRow) *int64 { return &s.ID })},
+	{name: "device", set: into((*decoder).reference, func(s *serviceRow) *int64 { return &s.device })},
 	{name: "status", set: into((*decoder).word, func(s *serviceRow) *string { return &s.Status })},
 	{name: "download_progress", set: into((*decoder).number, func(s *serviceRow) *float64 { return &s.Progress })},
 	{name: "install_date", set: into((*decoder).instant, func(s *serviceRow) *Instant { return &s.Installed })},
@@ -182,16 +176,17 @@ var serviceFields = []field[serviceRow]{
 
 // tagRow is a tag of a device or of a fleet.
 type tagRow struct {
-	id, owner  int64
-	key, value string
+	Tag
+	owner int64
+	key   string
 }
 
 func tagFields(owner string) []field[tagRow] {
 	return []field[tagRow]{
-		{name: "id", set: into((*decoder).integer, func(t *tagRow) *int64 { return &t.id })},
+		{name: "id", set: into((*decoder).integer, func(t *tagRow) *int64 { return &t.ID })},
 		{name: owner, set: into((*decoder).reference, func(t *tagRow) *int64 { return &t.owner })},
 		{name: "tag_key", set: into((*decoder).word, func(t *tagRow) *string { return &t.key })},
-		{name: "value", set: into((*decoder).text, func(t *tagRow) *string { return &t.value })},
+		{name: "value", set: into((*decoder).text, func(t *tagRow) *string { return &t.Value })},
 	}
 }
 

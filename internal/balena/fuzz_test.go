@@ -62,9 +62,8 @@ func FuzzDecodeDevices(f *testing.F) {
 			return
 		}
 		last := int64(0)
-		for i := range s.Devices {
-			d := &s.Devices[i]
-			if d.ID <= last || d.UUID == "" || d.Fleet != 0 {
+		for d := range s.Devices.All() {
+			if d.ID <= last || d.UUID == "" || d.FleetID != s.Fleets[0].ID {
 				t.Errorf("read the device %+v after id %d", d, last)
 			}
 			last = d.ID

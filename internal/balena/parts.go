@@ -4,14 +4,13 @@ import (
 	"cmp"
 	"context"
 	"maps"
-	"math"
 	"slices"
 )
 
 // The optional parts of a refresh, each of which may fail without the rest.
 
-// readDeviceTypes reads the slugs of device types, and puts them to the devices. Those of the fleets are
-// known already; a device may be of another.
+// readDeviceTypes reads the slugs of device types, and puts them to the devices. Those of the fleets and those
+// that were read before are known already; a device may be of another.
 func (f *fetch) readDeviceTypes(ctx context.Context) {
 	slugs := part(f, PartDeviceTypes, &f.deviceTypes, f.config.SlowInterval, func() (map[int64]string, error) {
 		fields := wanted(deviceTypeFields, &f.config.Options, f.can)
@@ -25,9 +24,14 @@ func (f *fetch) readDeviceTypes(ctx context.Context) {
 		})
 	})
 	maps.Copy(f.typeSlugs, slugs)
-	for i := range f.snapshot.Devices {
-		f.snapshot.Devices[i].Type = f.typeSlugs[f.types[i]]
+	var put []Device
+	for d := range f.snapshot.Devices.All() {
+		if slug := f.typeSlugs[d.TypeID]; slug != d.Type {
+			put = append(put, *d)
+			put[len(put)-1].Type = slug
+		}
 	}
+	f.snapshot.Devices = f.snapshot.Devices.with(put, nil)
 }
 
 // readReleases reads the releases which devices refer to, by ID and only those that are not known yet, and
@@ -72,8 +76,7 @@ func (f *fetch) askForReleases(ctx context.Context) (map[int64]knownRelease, err
 		found[id] = knownRelease{missing: true, asked: now}
 		unknown = append(unknown, id)
 	}
-	for i := range f.snapshot.Devices {
-		d := &f.snapshot.Devices[i]
+	for d := range f.snapshot.Devices.All() {
 		need(d.RunningRelease)
 		need(d.PinnedRelease)
 		need(d.TargetRelease)
@@ -119,80 +122,78 @@ func (f *fetch) readServices(ctx context.Context) {
 	if !f.config.Services {
 		return
 	}
-	f.snapshot.Services = part(f, PartServices, &f.services, 0, func() ([]Service, error) {
-		if len(f.snapshot.Devices) == 0 {
-			return nil, nil
-		}
-		services := make([]Service, 0, len(f.services.value))
-		p := pages[serviceRow]{
-			resource: "image_install",
-			filter:   f.ofDevices("status ne 'deleted'"),
-			fields:   wanted(serviceFields, &f.config.Options, f.can),
-			blank:    serviceRow{Service: Service{Progress: null}},
-			id:       func(row *serviceRow) int64 { return row.id },
-			each: func(row *serviceRow) error {
-				services = append(services, row.Service)
-				return nil
-			},
-			complete: f.lastPage,
-		}
-		err := p.read(ctx, f.Client)
-		return merge(services), err
+	attach(ctx, f, PartServices, &f.services, attachment[serviceRow]{
+		// An image that is removed stays as a row of this status.
+		resource: "image_install", filter: f.ofDevices("status ne 'deleted'"), changed: f.ofDevices(""),
+		fields: wanted(serviceFields, &f.config.Options, f.can),
+		blank:  serviceRow{Service: Service{Progress: null}},
+		row:    func(r *serviceRow) (id, device int64) { return r.ID, r.device },
+		gone:   func(r *serviceRow) bool { return r.Status == "deleted" },
+		own:    func(d *Device) { d.Services = slices.Clone(d.Services) },
+		clear:  func(d *Device) { d.Services = nil },
+		put: func(d *Device, r *serviceRow) {
+			d.Services = slices.DeleteFunc(d.Services, func(s Service) bool { return s.ID == r.ID })
+			if r.Status == "deleted" {
+				return
+			}
+			i, _ := slices.BinarySearchFunc(d.Services, r.Service, Service.compare)
+			d.Services = slices.Insert(d.Services, i, r.Service)
+		},
+		count: func(d *Device) int { return len(d.Services) },
 	})
 }
 
-// lastPage tells that a page is the last from its having room left.
-func (f *fetch) lastPage(rows int) bool { return rows < f.config.PageSize }
-
-// merge sorts services and makes one of those that differ in nothing but the image: while a device
-// updates, the old and the new image of a service are both there, mostly in different states.
-func merge(services []Service) []Service {
-	slices.SortFunc(services, func(a, b Service) int {
-		return cmp.Or(cmp.Compare(a.DeviceID, b.DeviceID), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Status, b.Status))
-	})
-	merged := services[:0]
-	for _, s := range services {
-		if n := len(merged); n > 0 && merged[n-1].DeviceID == s.DeviceID && merged[n-1].Name == s.Name && merged[n-1].Status == s.Status {
-			last := &merged[n-1]
-			last.Installed = max(last.Installed, s.Installed)
-			if math.IsNaN(last.Progress) || s.Progress > last.Progress {
-				last.Progress = s.Progress
-			}
-			continue
-		}
-		merged = append(merged, s)
-	}
-	return merged
+// compare is the order of a device's services.
+func (s Service) compare(o Service) int {
+	return cmp.Or(cmp.Compare(s.Name, o.Name), cmp.Compare(s.Status, o.Status), cmp.Compare(s.ID, o.ID))
 }
 
 // readTags reads the tags that were asked for.
 func (f *fetch) readTags(ctx context.Context) {
 	if keys := f.config.FleetTags; len(keys) > 0 {
 		tags := part(f, PartFleetTags, &f.fleetTags, 0, func() (map[int64][]string, error) {
-			return f.askForTags(ctx, "application_tag", "application", inList("tag_key", keys), keys)
+			return f.askForFleetTags(ctx, keys)
 		})
 		for i := range f.snapshot.Fleets {
 			f.snapshot.Fleets[i].Tags = tags[f.snapshot.Fleets[i].ID]
 		}
 	}
 	if keys := f.config.DeviceTags; len(keys) > 0 {
-		f.snapshot.DeviceTags = part(f, PartDeviceTags, &f.deviceTags, 0, func() (map[int64][]string, error) {
-			if len(f.snapshot.Devices) == 0 {
-				return nil, nil
-			}
-			return f.askForTags(ctx, "device_tag", "device", f.ofDevices(inList("tag_key", keys)), keys)
+		filter := f.ofDevices(inList("tag_key", keys))
+		attach(ctx, f, PartDeviceTags, &f.deviceTags, attachment[tagRow]{
+			resource: "device_tag", filter: filter, changed: filter,
+			fields: wanted(tagFields("device"), &f.config.Options, f.can),
+			row:    func(r *tagRow) (id, device int64) { return r.ID, r.owner },
+			own:    func(d *Device) { d.Tags = slices.Clone(d.Tags) },
+			clear:  func(d *Device) { d.Tags = nil },
+			put: func(d *Device, r *tagRow) {
+				if i := slices.Index(keys, r.key); i >= 0 {
+					if d.Tags == nil {
+						d.Tags = make([]Tag, len(keys))
+					}
+					d.Tags[i] = r.Tag
+				}
+			},
+			count: func(d *Device) (n int) {
+				for _, t := range d.Tags {
+					if t.ID != 0 {
+						n++
+					}
+				}
+				return n
+			},
 		})
 	}
 }
 
-// askForTags returns the values of the tags of keys, in their order, by the ID of what they belong to.
-func (f *fetch) askForTags(ctx context.Context, resource, owner, filter string, keys []string) (map[int64][]string, error) {
+// askForFleetTags returns the values of the tags of keys, in their order, by the ID of the fleet.
+func (f *fetch) askForFleetTags(ctx context.Context, keys []string) (map[int64][]string, error) {
 	tags := map[int64][]string{}
 	p := pages[tagRow]{
-		resource: resource,
-		filter:   filter,
-		fields:   wanted(tagFields(owner), &f.config.Options, f.can),
-		id:       func(row *tagRow) int64 { return row.id },
+		resource: "application_tag",
+		filter:   inList("tag_key", keys),
+		fields:   wanted(tagFields("application"), &f.config.Options, f.can),
+		id:       func(row *tagRow) int64 { return row.ID },
 		each: func(row *tagRow) error {
 			i := slices.Index(keys, row.key)
 			if i < 0 {
@@ -201,7 +202,7 @@ func (f *fetch) askForTags(ctx context.Context, resource, owner, filter string, 
 			if tags[row.owner] == nil {
 				tags[row.owner] = make([]string, len(keys))
 			}
-			tags[row.owner][i] = row.value
+			tags[row.owner][i] = row.Value
 			return nil
 		},
 		complete: f.lastPage,

@@ -1,6 +1,7 @@
 package balena
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -17,12 +18,15 @@ func (f *fetch) deviceFilter() string {
 	return f.ofFleets("")
 }
 
-// ofDevices narrows a filter of something that belongs to devices to those that are read.
+// ofDevices narrows a filter of something that belongs to devices, which may be empty, to those that are read.
 func (f *fetch) ofDevices(filter string) string {
 	if !f.filtersFleets() {
 		return filter
 	}
-	return filter + " and device/any(d:" + f.ofFleets("d/") + ")"
+	if filter != "" {
+		filter += " and "
+	}
+	return filter + "device/any(d:" + f.ofFleets("d/") + ")"
 }
 
 // ofFleets is the condition that a device is of one of the fleets, with path before the name of the field.
@@ -31,6 +35,11 @@ func (f *fetch) ofFleets(path string) string {
 	for i := range f.snapshot.Fleets {
 		ids[i] = f.snapshot.Fleets[i].ID
 	}
+	return inFleets(path, ids)
+}
+
+// inFleets is the same for fleets of certain IDs.
+func inFleets(path string, ids []int64) string {
 	return path + "belongs_to__application in (" + list(ids) + ")"
 }
 
@@ -64,16 +73,18 @@ type pages[T any] struct {
 	each     func(*T) error
 	// complete tells after a page of so many rows whether that was all; an empty page always is the end.
 	complete func(rows int) bool
+	// size is how many rows to ask for at a time; 0 for the usual number.
+	size int
 }
 
 func (p *pages[T]) read(ctx context.Context, c *Client) error {
 	options := p.fields.options()
-	last := int64(0)
+	last, size, short := int64(0), cmp.Or(p.size, c.config.PageSize), false
 	for n := 1; ; n++ {
 		rows := 0
 		r := request{
 			resource: p.resource,
-			options:  fmt.Sprintf("%s&$filter=%s and id gt %d&$orderby=id asc&$top=%d", options, p.filter, last, c.config.PageSize),
+			options:  fmt.Sprintf("%s&$filter=%s and id gt %d&$orderby=id asc&$top=%d", options, p.filter, last, size),
 			note:     fmt.Sprintf("page %d", n),
 		}
 		err := c.get(ctx, r, func(d *decoder) error {
@@ -88,10 +99,29 @@ func (p *pages[T]) read(ctx context.Context, c *Client) error {
 		if err != nil {
 			return err
 		}
-		if rows == 0 || p.complete(rows) {
+		if rows == 0 {
+			return nil
+		}
+		// A page that had room left and yet was not the last: a proxy or the server has a limit of its own.
+		c.shortPages = c.shortPages || short
+		short = rows < size
+		if p.complete(rows) {
 			return nil
 		}
 	}
+}
+
+// lastPage tells that a page is the last from its having room left, as far as that says anything.
+func (f *fetch) lastPage(rows int) bool { return rows < f.config.PageSize && !f.shortPages }
+
+// count asks how many rows of a resource there are.
+func (f *fetch) count(ctx context.Context, resource, filter string) (n int, err error) {
+	r := request{resource: resource, path: "/$count", options: "$filter=" + filter}
+	err = f.get(ctx, r, func(d *decoder) error {
+		n, err = decodeCount(d)
+		return err
+	})
+	return n, err
 }
 
 // inList is the condition that a field has one of some values.

@@ -70,8 +70,8 @@ func TestRequestsOfASteadyRefresh(t *testing.T) {
 					sim.ResetRequests()
 					k.advance(time.Minute)
 					s := fetchWithParts(t, client)
-					if test.requests > 0 && len(s.Devices) != test.devices {
-						t.Errorf("read %d devices, want %d", len(s.Devices), test.devices)
+					if test.requests > 0 && s.Devices.Len() != test.devices {
+						t.Errorf("read %d devices, want %d", s.Devices.Len(), test.devices)
 					}
 					if diff := cmp.Diff(want, sim.Requests()); diff != "" {
 						t.Errorf("requests (-want +got):\n%s", diff)
@@ -201,8 +201,8 @@ func TestManyReleases(t *testing.T) {
 	if n := sim.Requests()["release"]; n != 3 {
 		t.Errorf("%d requests for some 460 releases, want 3", n)
 	}
-	for i := range s.Devices[:450] {
-		if d := &s.Devices[i]; s.Releases[d.RunningRelease].Version != fmt.Sprintf("3.0.%d", d.ID) {
+	for _, d := range devicesOf(s)[:450] {
+		if s.Releases[d.RunningRelease].Version != fmt.Sprintf("3.0.%d", d.ID) {
 			t.Errorf("device %d runs %+v", d.ID, s.Releases[d.RunningRelease])
 		}
 	}
@@ -222,8 +222,8 @@ func TestManyChosenFleets(t *testing.T) {
 				}
 			}
 		})
-		if len(s.Devices) != want {
-			t.Errorf("%q: read %d devices, want %d", pattern, len(s.Devices), want)
+		if s.Devices.Len() != want {
+			t.Errorf("%q: read %d devices, want %d", pattern, s.Devices.Len(), want)
 		}
 		for _, r := range wire.requests() {
 			if strings.HasPrefix(r.RequestURI, "/v7/device?") && strings.Contains(r.RequestURI, "belongs_to__application%20in%20(") != filtered {
@@ -337,14 +337,14 @@ func TestTagKeysOnTheWire(t *testing.T) {
 			s := fetchWithParts(t, newClient(t, serve(t, wire), fewer, func(c *balena.Config) {
 				c.DeviceTags, c.FleetTags = []string{"unused", key}, []string{key}
 			}))
-			if got, want := s.DeviceTags[s.Devices[6].ID], []string{"", "of a device"}; !slices.Equal(got, want) {
-				t.Errorf("tags of the device: %q, want %q", got, want)
+			if got := s.Devices.Find(7).Tags; len(got) != 2 || got[0] != (balena.Tag{}) || got[1].Value != "of a device" {
+				t.Errorf("tags of the device: %+v, want the second of two", got)
 			}
 			if got, want := s.Fleets[0].Tags, []string{"of a fleet"}; !slices.Equal(got, want) {
 				t.Errorf("tags of the fleet: %q, want %q", got, want)
 			}
-			if s.DeviceTags[s.Devices[7].ID] != nil && key != "site" {
-				t.Errorf("tags of a device that has none: %q", s.DeviceTags[s.Devices[7].ID])
+			if got := s.Devices.Find(8).Tags; got != nil && key != "site" {
+				t.Errorf("tags of a device that has none: %+v", got)
 			}
 			for _, r := range wire.requests() {
 				if strings.Contains(r.RequestURI, "_tag?") && !strings.Contains(r.RequestURI, literal+")%20and%20id%20gt%20") {

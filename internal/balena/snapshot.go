@@ -1,7 +1,9 @@
 package balena
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -16,40 +18,45 @@ type Snapshot struct {
 	CloudFields bool
 	// Fleets are in ascending order of ID; no two have the same slug.
 	Fleets []Fleet
-	// Devices are in ascending order of ID; each belongs to one of Fleets.
-	Devices []Device
-	// DeviceTags holds the tags of devices by the ID of the device, each as in [Fleet.Tags]. Here and not in
-	// [Device], since most exporters read none and all have many devices.
-	DeviceTags map[int64][]string
+	// Devices each belong to one of Fleets.
+	Devices Devices
 	// Releases holds the releases that fleets and devices refer to, by ID. One that the API does not tell
 	// of, because it was deleted or belongs to somebody else, is missing.
 	Releases map[int64]Release
-	// Services are the services on devices, in ascending order of device, name and status, no two alike.
-	Services []Service
 	// Keys are the caller's named API keys that expire, in ascending order of ID.
 	Keys []Key
 	// Parts tells how each optional part of the refresh fared.
 	Parts []Part
-	// Reading tells how fleets and devices were read.
+	// Reading tells how the devices were read.
 	Reading Reading
 }
 
-// Reading tells how a refresh came by its data.
+// Fleet returns the fleet of an ID, nil if there is none.
+func (s *Snapshot) Fleet(id int64) *Fleet {
+	i, ok := slices.BinarySearchFunc(s.Fleets, id, func(f Fleet, id int64) int { return cmp.Compare(f.ID, id) })
+	if !ok {
+		return nil
+	}
+	return &s.Fleets[i]
+}
+
+// A Reading tells how a refresh read the devices.
 type Reading struct {
 	Kind Kind
-	// Devices is how many rows of devices were read, and Changed how many devices came, went or differ from
-	// the snapshot before.
-	Devices, Changed int
+	// Devices is how many devices the API told of.
+	Devices int
+	// Changed is how many of the snapshot's devices came, went or differ from the snapshot before.
+	Changed int
 	// Bytes is the size of all answers of the refresh as they were transferred.
 	Bytes int64
-	// Distrust is why the server is not asked for changes although it should be; nil otherwise.
+	// Distrust is why the server is not asked for changes although it should be; nil when nothing is wrong.
 	Distrust error
 }
 
-// Kind tells whether a refresh read everything, as it appears in the log and in the label "kind".
+// Kind is what a refresh asked for.
 type Kind string
 
-// The kinds of refreshes: one that read everything, a full sweep, and one that asked for what changed.
+// The kinds of refreshes: all devices, or those that changed since the refresh before.
 const (
 	Full    Kind = "full"
 	Changes Kind = "changes"
@@ -106,6 +113,8 @@ type Fleet struct {
 // not asked for, because nothing needs it, is empty.
 type Device struct {
 	ID                int64
+	FleetID           int64 // belongs_to__application
+	TypeID            int64 // is_of__device_type
 	UUID              string
 	Name              string // device_name: any text, not unique
 	Status            string // overall_status, in the words of v7 on v6 too
@@ -136,11 +145,16 @@ type Device struct {
 	StorageUsed    float64 // storage_usage in MiB; NaN for null
 	StorageSize    float64 // storage_total in MiB; NaN for null
 
-	Fleet         int32 // belongs_to__application, as an index into [Snapshot.Fleets]
-	Online        bool  // is_online, which is is_connected_to_vpn
-	Undervolted   bool  // is_undervolted, which stays set until the device reboots
-	WebAccessible bool  // is_web_accessible
-	Frozen        bool  // is_frozen; known where [Snapshot.CloudFields] is set
+	// Services are in ascending order of name, status and ID; nil when services are not read.
+	Services []Service
+	// Tags are those of the allow-listed tags, in the order of the list, empty where the device has not got
+	// the tag; nil when it has none of them.
+	Tags []Tag
+
+	Online        bool // is_online, which is is_connected_to_vpn
+	Undervolted   bool // is_undervolted, which stays set until the device reboots
+	WebAccessible bool // is_web_accessible
+	Frozen        bool // is_frozen; known where [Snapshot.CloudFields] is set
 }
 
 // Connected tells whether the device can be reached: its VPN is up, or it polls the API. A device whose
@@ -171,13 +185,20 @@ type Release struct {
 	Created Instant // created_at
 }
 
-// Service is a service's image on a device. The comments name the fields of "image_install".
+// Service is a service's image on a device. While a device updates, the old and the new image of a service are
+// both there, mostly in different states. The comments name the fields of "image_install".
 type Service struct {
-	DeviceID  int64
+	ID        int64
 	Name      string
 	Status    string  // status: Running, Downloading, exited, restarting, Dead, …
 	Progress  float64 // download_progress in percent; NaN for null
 	Installed Instant // install_date
+}
+
+// Tag is a tag of a device.
+type Tag struct {
+	ID    int64 // 0 where the device has not got the tag
+	Value string
 }
 
 // Key is one of the caller's named API keys. Which of them is in use can't be told.

@@ -2,10 +2,12 @@ package balena_test
 
 import (
 	"encoding/json"
+	"iter"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -120,12 +122,12 @@ func truth(t *testing.T) *balena.Snapshot {
 	}
 
 	fleetTags := tags("application_tag", "application", "note", "team")
-	index := map[int64]int32{}
+	known := map[int64]bool{}
 	for _, r := range rows(t, "application") {
 		if r.text("is_of__class") != "fleet" || r.bool("is_host") {
 			continue
 		}
-		index[r.id()] = int32(len(want.Fleets))
+		known[r.id()] = true
 		target, _ := r.first("should_be_running__release")["id"].(float64)
 		want.Fleets = append(want.Fleets, balena.Fleet{
 			ID: r.id(), UUID: r.text("uuid"), Name: r.text("app_name"), Slug: r.text("slug"),
@@ -141,14 +143,36 @@ func truth(t *testing.T) *balena.Snapshot {
 	for _, r := range rows(t, "device_type") {
 		types[r.id()] = r.text("slug")
 	}
-	want.DeviceTags = tags("device_tag", "device", "site", "owner")
+	deviceTags := map[int64][]balena.Tag{}
+	for _, r := range rows(t, "device_tag") {
+		if i := slices.Index([]string{"site", "owner"}, r.text("tag_key")); i >= 0 {
+			id := r.ref("device")
+			if deviceTags[id] == nil {
+				deviceTags[id] = make([]balena.Tag, 2)
+			}
+			deviceTags[id][i] = balena.Tag{ID: r.id(), Value: r.text("value")}
+		}
+	}
+	services := map[int64][]balena.Service{}
+	for _, r := range rows(t, "image_install") {
+		if id := r.ref("device"); r.text("status") != "deleted" {
+			services[id] = append(services[id], balena.Service{
+				ID: r.id(), Name: r.first("installs__image").first("is_a_build_of__service").text("service_name"),
+				Status: r.text("status"), Progress: r.number("download_progress"), Installed: r.date("install_date"),
+			})
+		}
+	}
+	for _, of := range services {
+		slices.SortStableFunc(of, func(a, b balena.Service) int { return strings.Compare(a.Name+"\x00"+a.Status, b.Name+"\x00"+b.Status) })
+	}
+	var devices []balena.Device
 	for _, r := range rows(t, "device") {
-		fleet, ok := index[r.ref("belongs_to__application")]
-		if !ok {
+		fleet := r.ref("belongs_to__application")
+		if !known[fleet] {
 			continue
 		}
-		want.Devices = append(want.Devices, balena.Device{
-			ID: r.id(), UUID: r.text("uuid"), Name: r.text("device_name"), Fleet: fleet,
+		devices = append(devices, balena.Device{
+			ID: r.id(), UUID: r.text("uuid"), Name: r.text("device_name"), FleetID: fleet, TypeID: r.ref("is_of__device_type"),
 			Status: r.text("overall_status"), HeartbeatState: r.text("api_heartbeat_state"), UpdateStatus: r.text("update_status"),
 			Type: types[r.ref("is_of__device_type")], OSVersion: r.text("os_version"), OSVariant: r.text("os_variant"),
 			SupervisorVersion: r.text("supervisor_version"),
@@ -161,26 +185,10 @@ func truth(t *testing.T) *balena.Snapshot {
 			MemoryUsed: r.number("memory_usage"), MemorySize: r.number("memory_total"),
 			StorageUsed: r.number("storage_usage"), StorageSize: r.number("storage_total"),
 			Online: r.bool("is_online"), Undervolted: r.bool("is_undervolted"), WebAccessible: r.bool("is_web_accessible"),
+			Services: services[r.id()], Tags: deviceTags[r.id()],
 		})
 	}
-
-	for _, r := range rows(t, "image_install") {
-		if r.text("status") != "deleted" {
-			want.Services = append(want.Services, balena.Service{
-				DeviceID: r.ref("device"), Name: r.first("installs__image").first("is_a_build_of__service").text("service_name"),
-				Status: r.text("status"), Progress: r.number("download_progress"), Installed: r.date("install_date"),
-			})
-		}
-	}
-	slices.SortFunc(want.Services, func(a, b balena.Service) int {
-		switch {
-		case a.DeviceID != b.DeviceID:
-			return int(a.DeviceID - b.DeviceID)
-		case a.Name != b.Name:
-			return map[bool]int{true: -1, false: 1}[a.Name < b.Name]
-		}
-		return map[bool]int{true: -1, false: 1}[a.Status < b.Status]
-	})
+	want.Devices = balena.NewDevices(devices...)
 
 	for _, r := range rows(t, "api_key") {
 		if r.date("expiry_date") != 0 {
@@ -191,20 +199,34 @@ func truth(t *testing.T) *balena.Snapshot {
 }
 
 var sameSnapshot = cmp.Options{
-	cmpopts.EquateNaNs(), cmpopts.IgnoreUnexported(balena.Fleet{}), cmpopts.IgnoreFields(balena.Snapshot{}, "Parts"),
+	cmpopts.EquateNaNs(), cmpopts.IgnoreUnexported(balena.Fleet{}), cmpopts.IgnoreFields(balena.Snapshot{}, "Parts", "Reading"),
+	cmp.Transformer("devices", func(d balena.Devices) []balena.Device { return slices.Collect(values(d)) }),
 }
+
+// values yields devices to keep.
+func values(d balena.Devices) iter.Seq[balena.Device] {
+	return func(yield func(balena.Device) bool) {
+		for device := range d.All() {
+			if !yield(*device) {
+				return
+			}
+		}
+	}
+}
+
+func devicesOf(s *balena.Snapshot) []balena.Device { return slices.Collect(values(s.Devices)) }
 
 // A real server's whole content is read without loss, whatever the size of the pages.
 func TestRecordedAccountOnV7(t *testing.T) {
 	want := truth(t)
 	online := 0
-	for i := range want.Devices {
-		if want.Devices[i].Online {
+	for d := range want.Devices.All() {
+		if d.Online {
 			online++
 		}
 	}
-	if len(want.Fleets) != 13 || len(want.Devices) != 2004 || online != 1152 {
-		t.Fatalf("the dataset holds %d fleets and %d devices, %d online; that is not the recorded account", len(want.Fleets), len(want.Devices), online)
+	if len(want.Fleets) != 13 || want.Devices.Len() != 2004 || online != 1152 {
+		t.Fatalf("the dataset holds %d fleets and %d devices, %d online; that is not the recorded account", len(want.Fleets), want.Devices.Len(), online)
 	}
 	address := serve(t, newSimulator(t, simulator.Config{}))
 	for _, size := range []int{1000, 2004, 700, 5000} {
@@ -221,14 +243,16 @@ func TestRecordedAccountOnV6(t *testing.T) {
 	want := truth(t)
 	want.APIVersion = balena.V6
 	withoutVPN := 0
-	for i := range want.Devices {
-		d := &want.Devices[i]
+	devices := devicesOf(want)
+	for i := range devices {
+		d := &devices[i]
 		d.HeartbeatChanged, d.SupervisorTarget = 0, 0
 		if d.Status == "operational" && !d.Online {
 			d.Status = "reduced-functionality"
 			withoutVPN++
 		}
 	}
+	want.Devices = balena.NewDevices(devices...)
 	if withoutVPN != 10 {
 		t.Fatalf("%d devices of the dataset have their VPN switched off, want 10", withoutVPN)
 	}
@@ -268,9 +292,9 @@ func TestChoiceOfFleets(t *testing.T) {
 			all := truth(t)
 			var slugs []string
 			var uuids []string
-			for i := range all.Devices {
-				if d := &all.Devices[i]; choose.keeps(&all.Fleets[d.Fleet]) {
-					uuids = append(uuids, all.Fleets[d.Fleet].Slug+" "+d.UUID)
+			for d := range all.Devices.All() {
+				if fleet := all.Fleet(d.FleetID); choose.keeps(fleet) {
+					uuids = append(uuids, fleet.Slug+" "+d.UUID)
 				}
 			}
 			for i := range all.Fleets {
@@ -284,8 +308,8 @@ func TestChoiceOfFleets(t *testing.T) {
 			for i := range got.Fleets {
 				gotSlugs = append(gotSlugs, got.Fleets[i].Slug)
 			}
-			for i := range got.Devices {
-				gotUUIDs = append(gotUUIDs, got.Fleets[got.Devices[i].Fleet].Slug+" "+got.Devices[i].UUID)
+			for d := range got.Devices.All() {
+				gotUUIDs = append(gotUUIDs, got.Fleet(d.FleetID).Slug+" "+d.UUID)
 			}
 			if diff := cmp.Diff(slugs, gotSlugs); diff != "" {
 				t.Errorf("fleets (-want +got):\n%s", diff)
@@ -304,10 +328,11 @@ func TestFewOptions(t *testing.T) {
 	})
 	got := fetchWithParts(t, client)
 	want := truth(t)
-	for i := range want.Devices {
-		w, g := &want.Devices[i], &got.Devices[i]
+	devices := devicesOf(got)
+	for i, w := range devicesOf(want) {
+		g := &devices[i]
 		bare := balena.Device{
-			ID: w.ID, UUID: w.UUID, Fleet: w.Fleet, Status: w.Status, HeartbeatState: w.HeartbeatState, UpdateStatus: w.UpdateStatus,
+			ID: w.ID, UUID: w.UUID, FleetID: w.FleetID, TypeID: w.TypeID, Modified: w.Modified, Status: w.Status, HeartbeatState: w.HeartbeatState, UpdateStatus: w.UpdateStatus,
 			Type: w.Type, OSVersion: w.OSVersion, OSVariant: w.OSVariant, SupervisorVersion: w.SupervisorVersion,
 			LastConnectivity: w.LastConnectivity, HeartbeatChanged: w.HeartbeatChanged, Online: w.Online, Undervolted: w.Undervolted,
 			RunningRelease: w.RunningRelease, PinnedRelease: w.PinnedRelease, TargetRelease: w.TargetRelease,
@@ -318,8 +343,8 @@ func TestFewOptions(t *testing.T) {
 			t.Fatalf("device %d (-want +got):\n%s", w.ID, diff)
 		}
 	}
-	if got.Services != nil || got.Keys != nil {
-		t.Errorf("read services or keys that nobody wanted")
+	if got.Keys != nil {
+		t.Errorf("read keys that nobody wanted")
 	}
 }
 
@@ -337,15 +362,15 @@ func TestHostileNames(t *testing.T) {
 	})
 	names[7] = "broken \uFFFD byte"
 	s := fetchWithParts(t, newClient(t, serve(t, sim)))
-	for i := range s.Devices[:7] {
-		if d := &s.Devices[i]; d.Name != names[int(d.ID)] {
+	for _, d := range devicesOf(s)[:7] {
+		if d.Name != names[int(d.ID)] {
 			t.Errorf("device %d is called %q, want %q", d.ID, d.Name, names[int(d.ID)])
 		}
 	}
 }
 
 // While a device updates, the old and the new image of a service are both there.
-func TestServicesOfOneNameAndStatusAreOne(t *testing.T) {
+func TestServicesAreInOrder(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	day := func(n int) simulator.Time { return simulator.At(noon.AddDate(0, 0, n)) }
 	var device int
@@ -355,10 +380,9 @@ func TestServicesOfOneNameAndStatusAreOne(t *testing.T) {
 		device = first.DeviceID
 		st.Installs.DeleteFunc(func(*simulator.Install) bool { return true })
 		for i, install := range []simulator.Install{
-			{Status: "Downloading", DownloadProgress: simulator.N(20), InstallDate: day(1)},
+			{Status: "Running", InstallDate: day(0)},
 			{Status: "Downloading", DownloadProgress: simulator.N(70), InstallDate: day(3)},
 			{Status: "Downloading", InstallDate: day(2)},
-			{Status: "Running", InstallDate: day(0)},
 			{Status: "deleted", InstallDate: day(9)},
 		} {
 			install.ID, install.DeviceID, install.ImageID = i+1, device, image
@@ -366,12 +390,18 @@ func TestServicesOfOneNameAndStatusAreOne(t *testing.T) {
 		}
 	})
 	want := []balena.Service{
-		{DeviceID: int64(device), Name: "main", Status: "Downloading", Progress: 70, Installed: balena.Instant(day(3))},
-		{DeviceID: int64(device), Name: "main", Status: "Running", Progress: math.NaN(), Installed: balena.Instant(day(0))},
+		{ID: 2, Name: "main", Status: "Downloading", Progress: 70, Installed: balena.Instant(day(3))},
+		{ID: 3, Name: "main", Status: "Downloading", Progress: math.NaN(), Installed: balena.Instant(day(2))},
+		{ID: 1, Name: "main", Status: "Running", Progress: math.NaN(), Installed: balena.Instant(day(0))},
 	}
-	got := fetchWithParts(t, newClient(t, serve(t, sim))).Services
-	if diff := cmp.Diff(want, got, cmpopts.EquateNaNs()); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+	for d := range fetchWithParts(t, newClient(t, serve(t, sim))).Devices.All() {
+		if d.ID != int64(device) {
+			if d.Services != nil {
+				t.Errorf("device %d has services", d.ID)
+			}
+		} else if diff := cmp.Diff(want, d.Services, cmpopts.EquateNaNs()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
 }
 

@@ -47,8 +47,8 @@ func TestDevicesFewerThanCounted(t *testing.T) {
 			client := newClient(t, serve(t, account(test.counted, uuids(test.listed)...)))
 			if test.ok {
 				want := test.listed
-				if s := fetch(t, client); len(s.Devices) != want {
-					t.Errorf("read %d devices, want %d", len(s.Devices), want)
+				if s := fetch(t, client); s.Devices.Len() != want {
+					t.Errorf("read %d devices, want %d", s.Devices.Len(), want)
 				}
 				return
 			}

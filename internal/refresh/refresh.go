@@ -23,8 +23,9 @@ import (
 type Config struct {
 	// Fetch reads a snapshot.
 	Fetch func(context.Context) (*balena.Snapshot, error)
-	// Render makes a page of it. The page before, which may be nil, is there to be borrowed from.
-	Render func(s *balena.Snapshot, previous *exposition.Page) *exposition.Page
+	// Render makes a page of it. What was rendered before, and the page that it gave, are there to be borrowed
+	// from; both are nil the first time.
+	Render func(s, before *balena.Snapshot, previous *exposition.Page) *exposition.Page
 	// Observe is told how each refresh went; a refresh that was cancelled does not count.
 	Observe func(s *balena.Snapshot, err error, took time.Duration)
 	// Interval is the time from the beginning of one refresh to that of the next.
@@ -141,11 +142,11 @@ func (l *Loop) once(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err == nil {
-		var previous *exposition.Page
+		var before current
 		if c := l.current.Load(); c != nil {
-			previous = c.page
+			before = *c
 		}
-		l.current.Store(&current{s, l.config.Render(s, previous)})
+		l.current.Store(&current{s, l.config.Render(s, before.snapshot, before.page)})
 	}
 	l.note(s, err)
 	took := time.Since(began)
@@ -251,7 +252,7 @@ func (l *Loop) log(s *balena.Snapshot, err error, took time.Duration) {
 		return
 	}
 	l.expired = false
-	about := []any{"fleets", len(s.Fleets), "devices", len(s.Devices), "api", s.APIVersion, "duration", took.Round(time.Millisecond)}
+	about := []any{"fleets", len(s.Fleets), "devices", s.Devices.Len(), "api", s.APIVersion, "duration", took.Round(time.Millisecond)}
 	line, msg := level.Debug(l.config.Logger), "refreshed the data"
 	lasted, was := l.told.over(now)
 	if was {

@@ -49,7 +49,7 @@ func try(t *testing.T, fetch func(ctx context.Context, n int) (*balena.Snapshot,
 			tr.starts = append(tr.starts, time.Since(tr.began))
 			return fetch(ctx, len(tr.starts))
 		},
-		Render: func(*balena.Snapshot, *exposition.Page) *exposition.Page { return &exposition.Page{} },
+		Render: func(_, _ *balena.Snapshot, _ *exposition.Page) *exposition.Page { return &exposition.Page{} },
 		Observe: func(s *balena.Snapshot, err error, took time.Duration) {
 			if (s == nil) == (err == nil) {
 				t.Errorf("observed the snapshot %v and the error %v", s, err)
@@ -306,7 +306,7 @@ func TestServesTheNewestSnapshot(t *testing.T) {
 			snapshots = append(snapshots, now())
 			return snapshots[len(snapshots)-1], nil
 		}, func(c *Config) {
-			c.Render = func(s *balena.Snapshot, p *exposition.Page) *exposition.Page {
+			c.Render = func(s, _ *balena.Snapshot, p *exposition.Page) *exposition.Page {
 				if s != snapshots[len(snapshots)-1] {
 					t.Error("another snapshot is rendered than was fetched")
 				}
@@ -382,7 +382,7 @@ func TestDataReappear(t *testing.T) {
 			}
 			return nil, unavailable()
 		}, func(c *Config) {
-			c.Render = func(_ *balena.Snapshot, p *exposition.Page) *exposition.Page {
+			c.Render = func(_, _ *balena.Snapshot, p *exposition.Page) *exposition.Page {
 				if previous == nil {
 					previous = p
 				}

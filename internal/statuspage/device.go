@@ -53,9 +53,8 @@ type device struct {
 func (h *handler) newFleetPage(s *balena.Snapshot, index int, filter string, number int, now time.Time) *fleetPage {
 	p := &fleetPage{fleet: newFleet(s, index), Status: filter}
 	var matching []*balena.Device
-	for i := range s.Devices {
-		d := &s.Devices[i]
-		if int(d.Fleet) != index {
+	for d := range s.Devices.All() {
+		if d.FleetID != s.Fleets[index].ID {
 			continue
 		}
 		p.add(d)

@@ -78,11 +78,13 @@ func (s *sums) addAll(o *sums) {
 // where it was yesterday; archived ones come last.
 func newOverview(s *balena.Snapshot) *overview {
 	o := &overview{Fleets: make([]fleet, len(s.Fleets)), Total: sums{Statuses: map[string]int{}}}
+	byID := make(map[int64]*fleet, len(s.Fleets))
 	for i := range s.Fleets {
 		o.Fleets[i] = newFleet(s, i)
+		byID[s.Fleets[i].ID] = &o.Fleets[i]
 	}
-	for i := range s.Devices {
-		o.Fleets[s.Devices[i].Fleet].add(&s.Devices[i])
+	for d := range s.Devices.All() {
+		byID[d.FleetID].add(d)
 	}
 	for i := range o.Fleets {
 		o.Total.addAll(&o.Fleets[i].sums)

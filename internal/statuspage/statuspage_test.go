@@ -37,11 +37,11 @@ func twoFleets() *balena.Snapshot {
 			{ID: 1, Slug: "zeta/kiosk", Name: "kiosk", Organization: "zeta"},
 			{ID: 2, Slug: "acme/green", Name: "Greenhouse", Organization: "acme", TargetRelease: 11, TracksLatest: true},
 		},
-		Devices: []balena.Device{
-			{ID: 1, UUID: "aaaaaaaaaaaa", Name: "fine", Fleet: 1, Status: "operational", Online: true, HeartbeatState: "online", RunningRelease: 11, TargetRelease: 11, LastConnectivity: ago(72 * time.Hour), Type: "raspberrypi5", OSVersion: "balenaOS 6.5.10", OSVariant: "prod", SupervisorVersion: "17.0.3"},
-			{ID: 2, UUID: "bbbbbbbbbbbb", Name: "gone", Fleet: 1, Status: "disconnected", HeartbeatState: "offline", RunningRelease: 10, TargetRelease: 11, LastConnectivity: ago(5 * time.Hour), Undervolted: true},
-			{ID: 3, UUID: "cccccccccccc", Name: "held", Fleet: 1, Status: "operational", HeartbeatState: "online", RunningRelease: 10, PinnedRelease: 10, TargetRelease: 10, UpdateStatus: "rejected", OSVariant: "dev"},
-		},
+		Devices: balena.NewDevices(
+			balena.Device{ID: 1, UUID: "aaaaaaaaaaaa", Name: "fine", FleetID: 2, Status: "operational", Online: true, HeartbeatState: "online", RunningRelease: 11, TargetRelease: 11, LastConnectivity: ago(72 * time.Hour), Type: "raspberrypi5", OSVersion: "balenaOS 6.5.10", OSVariant: "prod", SupervisorVersion: "17.0.3"},
+			balena.Device{ID: 2, UUID: "bbbbbbbbbbbb", Name: "gone", FleetID: 2, Status: "disconnected", HeartbeatState: "offline", RunningRelease: 10, TargetRelease: 11, LastConnectivity: ago(5 * time.Hour), Undervolted: true},
+			balena.Device{ID: 3, UUID: "cccccccccccc", Name: "held", FleetID: 2, Status: "operational", HeartbeatState: "online", RunningRelease: 10, PinnedRelease: 10, TargetRelease: 10, UpdateStatus: "rejected", OSVariant: "dev"},
+		),
 		Releases: map[int64]balena.Release{
 			10: {ID: 10, Commit: "0123456789abcdef"},
 			11: {ID: 11, Commit: "fedcba9876543210", Version: "1.1.0"},
@@ -207,7 +207,7 @@ func TestNothingToList(t *testing.T) {
 	} {
 		s := twoFleets()
 		if path == "/fleets" {
-			s.Fleets, s.Devices = nil, nil
+			s.Fleets, s.Devices = nil, balena.Devices{}
 		}
 		root := getPage(t, options(s, good), path)
 		if tables := find(root, "table"); len(tables) > 0 || !strings.Contains(text(root), want) {
@@ -223,13 +223,14 @@ func TestReleasesByTheBestNameThereIs(t *testing.T) {
 		"release 1":         {}, // deleted, or somebody else's
 		"abc should be abc": {Commit: "abc"},
 	} {
+		d := balena.Device{ID: 1, UUID: "c0ffee", FleetID: 1, RunningRelease: 1, TargetRelease: 1}
+		if strings.Contains(want, "should be") {
+			d.TargetRelease = 2 // two builds of one commit
+		}
 		s := &balena.Snapshot{
 			Time: at, Fleets: []balena.Fleet{{ID: 1, Slug: "a/b", Name: "b"}},
-			Devices:  []balena.Device{{ID: 1, UUID: "c0ffee", RunningRelease: 1, TargetRelease: 1}},
+			Devices:  balena.NewDevices(d),
 			Releases: map[int64]balena.Release{1: r, 2: r},
-		}
-		if strings.Contains(want, "should be") {
-			s.Devices[0].TargetRelease = 2 // two builds of one commit
 		}
 		if got := rows(getPage(t, options(s, good), "/fleets/a/b"))[1][3]; got != want {
 			t.Errorf("release %+v appears as %q, want %q", r, got, want)
@@ -320,6 +321,7 @@ func TestWorstFirst(t *testing.T) {
 		{"connected for an hour, newer", connected},
 	}
 	s := &balena.Snapshot{Time: at, Fleets: []balena.Fleet{{ID: 1, Slug: "a/b", Name: "b"}}}
+	var devices []balena.Device
 	var want []string
 	for i, o := range ordered {
 		d := o.device
@@ -329,10 +331,12 @@ func TestWorstFirst(t *testing.T) {
 		if i >= len(ordered)-2 {
 			d.ID = int64(100 + i)
 		}
-		s.Devices = append(s.Devices, d)
+		d.FleetID = 1
+		devices = append(devices, d)
 		want = append(want, o.what)
 	}
-	slices.SortFunc(s.Devices, func(a, b balena.Device) int { return int(a.ID - b.ID) })
+	slices.SortFunc(devices, func(a, b balena.Device) int { return int(a.ID - b.ID) })
+	s.Devices = balena.NewDevices(devices...)
 	var got []string
 	for _, row := range rows(getPage(t, options(s, good), "/fleets/a/b"))[1:] {
 		got = append(got, row[0])
@@ -344,11 +348,13 @@ func TestWorstFirst(t *testing.T) {
 
 // manyDevices is one fleet of so many devices.
 func manyDevices(n int) *balena.Snapshot {
-	s := &balena.Snapshot{Time: at, Fleets: []balena.Fleet{{ID: 1, Slug: "a/b", Name: "b"}}}
-	for i := range n {
-		s.Devices = append(s.Devices, balena.Device{ID: int64(i + 1), UUID: fmt.Sprintf("%07d", i+1), Status: "operational", Online: true})
+	devices := make([]balena.Device, n)
+	for i := range devices {
+		devices[i] = balena.Device{ID: int64(i + 1), FleetID: 1, UUID: fmt.Sprintf("%07d", i+1), Status: "operational", Online: true}
 	}
-	return s
+	return &balena.Snapshot{
+		Time: at, Fleets: []balena.Fleet{{ID: 1, Slug: "a/b", Name: "b"}}, Devices: balena.NewDevices(devices...),
+	}
 }
 
 func TestPages(t *testing.T) {
@@ -396,8 +402,7 @@ func TestHostileNamesAreTextOnly(t *testing.T) {
 	const hostile = `"><script>alert(1)</script><img src=x onerror=alert(1)>{{.}}` + "\u202e\n"
 	s := twoFleets()
 	s.Fleets[1].Name, s.Fleets[1].Slug = hostile, "acme/"+hostile
-	for i := range s.Devices {
-		d := &s.Devices[i]
+	for d := range s.Devices.All() {
 		d.Name, d.UUID, d.Type, d.OSVersion, d.SupervisorVersion, d.Status = hostile, hostile, hostile, hostile, hostile, hostile
 		d.UpdateStatus, d.OSVariant = hostile, hostile
 	}
@@ -431,13 +436,13 @@ func TestHostileNamesAreTextOnly(t *testing.T) {
 
 func TestDeviceAddresses(t *testing.T) {
 	s := twoFleets()
-	s.Devices = s.Devices[:1]
+	first := s.Devices.Find(1)
 	for _, c := range []struct{ url, uuid, want string }{
 		{"", "aa", ""},
 		{DeviceURLCloud, "aa", "https://dashboard.balena-cloud.com/devices/aa/summary"},
 		{DeviceURLCloud, "a/../?#", "https://dashboard.balena-cloud.com/devices/a%2F..%2F%3F%23/summary"},
 	} {
-		s.Devices[0].UUID = c.uuid
+		first.UUID = c.uuid
 		o := options(s, good)
 		o.DeviceURL = c.url
 		if got := links(getPage(t, o, "/fleets/acme/green"))["fine"]; got != c.want {
@@ -680,16 +685,17 @@ func large(oneFleet bool) *balena.Snapshot {
 		name := fmt.Sprint("fleet-", i)
 		s.Fleets = append(s.Fleets, balena.Fleet{ID: int64(i + 1), Name: name, Slug: "acme/" + name, TargetRelease: 2})
 	}
-	for i := range 20000 {
-		d := balena.Device{
+	devices := make([]balena.Device, 20000)
+	for i := range devices {
+		devices[i] = balena.Device{
 			ID: int64(i + 1), UUID: fmt.Sprintf("%032d", i), Name: fmt.Sprint("device ", i), Status: statuses[i%len(statuses)], Online: i%3 == 0,
-			RunningRelease: int64(1 + i%2), TargetRelease: 2, LastConnectivity: 1e12 + balena.Instant(i*7919%20000), OSVersion: "balenaOS 6.5.10", Fleet: int32(i % 200),
+			RunningRelease: int64(1 + i%2), TargetRelease: 2, LastConnectivity: 1e12 + balena.Instant(i*7919%20000), OSVersion: "balenaOS 6.5.10", FleetID: int64(i%200 + 1),
 		}
 		if oneFleet {
-			d.Fleet = 0
+			devices[i].FleetID = 1
 		}
-		s.Devices = append(s.Devices, d)
 	}
+	s.Devices = balena.NewDevices(devices...)
 	return s
 }
 

@@ -228,15 +228,38 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 	r.fetch = least(runs, func() { s = fetch(client) })
 
 	fleets := collector.New(nil, collector.DefaultOptions())
-	render := func(previous *exposition.Page) *exposition.Page {
-		b := exposition.NewBuilder(exposition.Layout{Headers: make([][]byte, fleets.Families())}, previous)
-		fleets.Render(s, b.Append)
-		return b.Page()
-	}
-	r.whole = least(runs, func() { s = fetch(client); r.page = render(nil) })
-	r.again = least(runs, func() { s = fetch(client); r.page = render(r.page) })
-	fleets.Render(s, func(_ int, text []byte) { r.samples += strings.Count(string(text), "\n") })
+	r.whole = least(runs, func() { s = fetch(client); r.page = render(fleets, s, nil, nil) })
+	r.again = least(runs, func() {
+		before := s
+		s = fetch(client)
+		r.page = render(fleets, s, before, r.page)
+	})
+	r.samples = samples(r.page)
 	return floor, r
+}
+
+func render(fleets *collector.Collector, s, before *collector.Snapshot, previous *exposition.Page) *exposition.Page {
+	b := exposition.NewBuilder(exposition.Layout(fleets.Layout()), previous)
+	fleets.Render(s, before, b)
+	return b.Page()
+}
+
+// handler serves a page and what is live beside it.
+func handler(page *exposition.Page, live *prometheus.Registry) http.Handler {
+	return exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return page }, Live: live})
+}
+
+// samples counts the samples of a page.
+func samples(page *exposition.Page) int {
+	answer := httptest.NewRecorder()
+	handler(page, prometheus.NewRegistry()).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/", nil))
+	n := 0
+	for line := range strings.Lines(answer.Body.String()) {
+		if !strings.HasPrefix(line, "#") {
+			n++
+		}
+	}
+	return n
 }
 
 func newClient(api string) *balena.Client {
@@ -325,10 +348,7 @@ func serveScrapes(api string) {
 	registry.MustRegister(collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	fleets := collector.New(func() *collector.Snapshot { return s }, collector.DefaultOptions())
-	b := exposition.NewBuilder(exposition.Layout{Headers: make([][]byte, fleets.Families())}, nil)
-	fleets.Render(s, b.Append)
-	page := b.Page()
-	ours := exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return page }, Live: registry})
+	ours := handler(render(fleets, s, nil, nil), registry)
 
 	request := httptest.NewRequest(http.MethodGet, "/", nil)
 	request.Header.Set("Accept-Encoding", "gzip")

@@ -61,8 +61,8 @@ func sameEverywhere(t *testing.T, sim *simulator.Simulator) {
 	snapshot := fetch(t, sim)
 	fleets := collector.New(func() *collector.Snapshot { return snapshot }, collector.DefaultOptions())
 
-	builder := exposition.NewBuilder(exposition.Layout{Headers: make([][]byte, fleets.Families())}, nil)
-	fleets.Render(snapshot, builder.Append)
+	builder := exposition.NewBuilder(exposition.Layout(fleets.Layout()), nil)
+	fleets.Render(snapshot, nil, builder)
 	page := builder.Page()
 	ours := exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return page }, Live: prometheus.NewRegistry()})
 

@@ -1,0 +1,327 @@
+package balena
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+)
+
+// Between full sweeps a refresh asks only for devices that changed. The server tells them by modified_at,
+// which a trigger of its database sets on every row that is written, to the time at which the transaction
+// began. Devices that went it does not tell; they show in the counts of the fleets, and then in the list of
+// ids. What follows from the fleet, a device's target release, needs no asking.
+//
+// Wherever the answers don't fit together, the refresh becomes a full sweep.
+
+const (
+	// overlap, in milliseconds, is how long a transaction may take until its rows are seen: each refresh asks
+	// for so much of the time before the newest change as well. The server stops statements after 60 s.
+	overlap = Instant(60_000)
+	// steady is how far the server's clock may move otherwise than ours between two refreshes without being
+	// taken for one that was set. The server tells it in whole seconds, and answers may be late.
+	steady = 30 * time.Second
+	// idsPerPage is how many ids are asked for at a time: there is little to a row of them.
+	idsPerPage = 100_000
+)
+
+// baseline is what a refresh that reads changes builds on: what the last refresh knew.
+type baseline struct {
+	devices Devices
+	// counts are the numbers of devices by the ID of the fleet, targets the fleets' target releases.
+	counts  map[int64]int
+	targets map[int64]int64
+	// newest is the time up to which changes are known, by the server's clock: 0 when nothing is.
+	newest Instant
+	// theirs and ours are what the server's clock and ours said.
+	theirs, ours time.Time
+	// swept is when the last full sweep began.
+	swept time.Time
+	token string
+	can   capabilities
+}
+
+// distrust is why the server is not asked for changes, and until when, by our clock.
+type distrust struct {
+	err   error
+	until time.Time
+}
+
+// readDevices reads the devices of all chosen fleets.
+func (f *fetch) readDevices(ctx context.Context) error {
+	reading := &f.snapshot.Reading
+	reading.Kind = Full
+	counted := 0
+	for i := range f.snapshot.Fleets {
+		counted += f.snapshot.Fleets[i].counted
+	}
+	if counted == 0 {
+		return nil
+	}
+	if f.mayAskForChanges() {
+		err := f.readChanges(ctx)
+		if problem := problemOf(err); ctx.Err() != nil || problem == RateLimited || problem == Unauthorized {
+			return err
+		}
+		if err != nil {
+			if err := f.sweep(ctx, counted); err != nil {
+				return err
+			}
+			// It can't be asked, and yet is up. Changes that don't add up once say nothing against it.
+			if _, once := errors.AsType[odd](err); !once {
+				f.distrust = distrust{err, f.snapshot.Time.Add(f.config.FullSweepInterval)}
+			}
+		}
+	} else if err := f.sweep(ctx, counted); err != nil {
+		return err
+	}
+	if f.config.FullSweepInterval > 0 && f.snapshot.Time.Before(f.distrust.until) {
+		reading.Distrust = f.distrust.err
+	}
+	// A time later than the server's own is none that it counts from.
+	if !f.theirs.IsZero() {
+		f.newest = min(f.newest, Instant(f.theirs.UnixMilli()))
+	}
+	return nil
+}
+
+func problemOf(err error) Problem {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Problem
+	}
+	return 0
+}
+
+// odd is why changes don't add up.
+type odd string
+
+func (o odd) Error() string { return string(o) }
+
+// mayAskForChanges tells whether a full sweep can be done without.
+func (f *fetch) mayAskForChanges() bool {
+	b, now := &f.baseline, f.snapshot.Time
+	switch {
+	case now.Sub(b.swept) >= f.config.FullSweepInterval, now.Before(f.distrust.until):
+		return false
+	case b.newest == 0, b.token != f.token, b.can != f.can:
+		return false
+	case !f.clockIsSteady():
+		return false // a clock that was set hides what changed since
+	}
+	for i := range f.snapshot.Fleets {
+		// The devices of a fleet that comes within reach have not changed for that.
+		fleet := &f.snapshot.Fleets[i]
+		if _, known := b.targets[fleet.ID]; !known && fleet.counted > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// clockIsSteady tells whether the server's clock went on since the last refresh as ours did.
+func (f *fetch) clockIsSteady() bool {
+	b := &f.baseline
+	if b.theirs.IsZero() || f.theirs.IsZero() {
+		return b.theirs.IsZero() == f.theirs.IsZero()
+	}
+	drift := f.theirs.Sub(b.theirs) - f.ours.Sub(b.ours)
+	return drift.Abs() <= steady
+}
+
+// readChanges reads the devices that changed since the last refresh. An error of type odd says that they don't
+// add up.
+func (f *fetch) readChanges(ctx context.Context) error {
+	b := &f.baseline
+	c := changes{fleets: f.fleets, retargeted: map[int64]bool{}, since: b.newest - overlap}
+	newest := b.newest
+	counts := maps.Clone(b.counts)
+	known := cursor{runs: b.devices.runs}
+	came := map[string]bool{}
+	rows := 0
+	p := pages[Device]{
+		resource: "device",
+		filter: fmt.Sprintf("%s and (modified_at gt %s or image_install/any(i:i/modified_at gt %s))",
+			f.deviceFilter(), c.since.literal(), c.since.literal()),
+		fields: wanted(deviceFields, &f.config.Options, f.can),
+		blank:  unknownDevice,
+		id:     func(row *Device) int64 { return row.ID },
+		each: func(row *Device) error {
+			rows++
+			was := known.seek(row.ID)
+			chosen, err := f.settle(row, was)
+			if err != nil {
+				return err
+			}
+			if was != nil {
+				counts[was.FleetID]--
+			}
+			if !chosen {
+				c.left = append(c.left, row.ID)
+				return nil
+			}
+			counts[row.FleetID]++
+			newest = max(newest, row.Modified)
+			if was == nil {
+				f.came = append(f.came, row.ID)
+				came[row.UUID] = true
+			} else if was.UUID != row.UUID {
+				return odd(fmt.Sprintf("device %d has another uuid than before", row.ID))
+			}
+			c.read = append(c.read, *row)
+			return nil
+		},
+		complete: f.lastPage,
+	}
+	if err := p.read(ctx, f.Client); err != nil {
+		return err
+	}
+	if len(came) < len(f.came) {
+		return odd("two devices that came have the same uuid")
+	}
+	c.came = came
+	if err := f.listUncertain(ctx, &c, counts); err != nil {
+		return err
+	}
+	for _, fleet := range f.fleets {
+		if b.targets[fleet.ID] != fleet.TargetRelease {
+			c.retargeted[fleet.ID] = true
+		}
+	}
+	devices, err := c.merge(b.devices)
+	if err != nil {
+		return err
+	}
+	f.snapshot.Devices = devices
+	f.snapshot.Reading.Kind, f.snapshot.Reading.Devices = Changes, rows
+	f.newest = newest
+	return nil
+}
+
+// listUncertain asks for the ids of the devices of those fleets whose number of devices is not as counted.
+func (f *fetch) listUncertain(ctx context.Context, c *changes, counts map[int64]int) error {
+	var uncertain []int64
+	counted := 0
+	for i := range f.snapshot.Fleets {
+		if fleet := &f.snapshot.Fleets[i]; counts[fleet.ID] != fleet.counted {
+			uncertain = append(uncertain, fleet.ID)
+			counted += fleet.counted
+		}
+	}
+	if len(uncertain) == 0 {
+		return nil
+	}
+	if len(uncertain) > maxFleetsInFilter {
+		return odd("devices went or came in very many fleets")
+	}
+	c.uncertain, c.listed = map[int64]bool{}, map[int64]bool{}
+	for _, fleet := range uncertain {
+		c.uncertain[fleet] = true
+	}
+	p := pages[int64]{
+		resource: "device",
+		filter:   inFleets("", uncertain),
+		fields:   record[int64]{{name: "id", set: into((*decoder).integer, func(id *int64) *int64 { return id })}},
+		id:       func(id *int64) int64 { return *id },
+		each: func(id *int64) error {
+			c.listed[*id] = true
+			return nil
+		},
+		complete: func(int) bool { return len(c.listed) >= counted },
+		size:     idsPerPage,
+	}
+	return p.read(ctx, f.Client)
+}
+
+// remember keeps what the next refresh builds on, and counts what this one changed.
+func (f *fetch) remember() {
+	s, b := f.snapshot, &f.baseline
+	for range s.Devices.Differences(b.devices) {
+		s.Reading.Changed++
+	}
+	swept := s.Time
+	if s.Reading.Kind == Changes {
+		swept = b.swept
+	}
+	*b = baseline{
+		devices: s.Devices, newest: f.newest, theirs: f.theirs, ours: f.ours, swept: swept,
+		counts: map[int64]int{}, targets: map[int64]int64{}, token: f.token, can: f.can,
+	}
+	for i := range s.Fleets {
+		b.targets[s.Fleets[i].ID] = s.Fleets[i].TargetRelease
+	}
+	for d := range s.Devices.All() {
+		b.counts[d.FleetID]++
+	}
+}
+
+// changes is what is known to have changed since the devices were read last.
+type changes struct {
+	// read are the devices that were read, in ascending order of ID; came are the uuids of those among them
+	// that were not known.
+	read []Device
+	came map[string]bool
+	// left are the IDs of devices that were read and are of no chosen fleet any more.
+	left []int64
+	// fleets are the chosen fleets by ID, retargeted those of them that have another target release.
+	fleets     map[int64]*Fleet
+	retargeted map[int64]bool
+	// uncertain are the fleets of which devices went or came unnoticed; listed has the IDs of all devices
+	// that they have.
+	uncertain, listed map[int64]bool
+	// since is the time of which the server told every change.
+	since Instant
+}
+
+// merge applies the changes to the devices that were known. An error of type odd says that they don't add up.
+func (c *changes) merge(known Devices) (Devices, error) {
+	gone := map[int64]bool{}
+	for _, id := range c.left {
+		gone[id] = true
+	}
+	var put []Device
+	read := c.read
+	for d := range known.All() {
+		for len(read) > 0 && read[0].ID < d.ID {
+			put, read = append(put, read[0]), read[1:]
+		}
+		var told *Device
+		now := d
+		if len(read) > 0 && read[0].ID == d.ID {
+			told, read = &read[0], read[1:]
+			now = told
+		}
+		fleet := c.fleets[now.FleetID]
+		switch {
+		case gone[d.ID]:
+		case fleet == nil, c.uncertain[now.FleetID] && !c.listed[d.ID]:
+			gone[d.ID] = true
+		case c.came[d.UUID]:
+			return Devices{}, odd(fmt.Sprintf("device %d has the uuid of one that came", d.ID))
+		case told != nil:
+			put = append(put, *told)
+		case d.Modified > c.since:
+			return Devices{}, odd(fmt.Sprintf("device %d changed, and the server does not tell so any more", d.ID))
+		case c.retargeted[d.FleetID] && d.PinnedRelease == 0 && d.TargetRelease != fleet.TargetRelease:
+			put = append(put, *d)
+			put[len(put)-1].TargetRelease = fleet.TargetRelease
+		}
+	}
+	put = append(put, read...)
+	var isGone func(*Device) bool
+	if len(gone) > 0 {
+		isGone = func(d *Device) bool { return gone[d.ID] }
+	}
+	devices := known.with(put, isGone)
+	for id := range c.listed {
+		if devices.Find(id) == nil {
+			return Devices{}, odd(fmt.Sprintf("device %d came, and the server does not tell so", id))
+		}
+	}
+	return devices, nil
+}
+
+// literal writes a time into a query.
+func (i Instant) literal() string {
+	return "datetime'" + time.UnixMilli(int64(i)).UTC().Format("2006-01-02T15:04:05.000Z") + "'"
+}

@@ -1,0 +1,171 @@
+package balena
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net/http"
+	"slices"
+)
+
+// A full sweep reads every device. It is what a refresh that reads changes builds on, and is held against.
+
+// sweep reads the devices of all chosen fleets, of which the server counts so many.
+func (f *fetch) sweep(ctx context.Context, counted int) error {
+	err := f.askForDevices(ctx, counted)
+	if f.can.cloud && f.snapshot.Reading.Devices > 0 {
+		f.cloudSure = true // be it that a later page failed
+	}
+	if f.can.cloud && !f.cloudSure && errors.Is(err, errBlank) {
+		// The server may not know the fields that only balenaCloud has, or just be in trouble.
+		f.can.cloud = false
+		if err = f.askForDevices(ctx, counted); err != nil {
+			f.can.cloud = true
+		}
+	}
+	return err
+}
+
+// fewDevices may disappear from any account while it is read.
+const fewDevices = 2
+
+func (f *fetch) askForDevices(ctx context.Context, counted int) error {
+	s := f.snapshot
+	s.Reading.Kind, s.Reading.Devices = Full, 0
+	m := merger{old: f.baseline.devices.runs}
+	known := cursor{runs: m.old}
+	proof := f.newProof()
+	devices := 0
+	var uuids []uint64 // hashes
+	p := pages[Device]{
+		resource: "device",
+		filter:   f.deviceFilter(),
+		fields:   wanted(deviceFields, &f.config.Options, f.can),
+		blank:    unknownDevice,
+		id:       func(row *Device) int64 { return row.ID },
+		each: func(row *Device) error {
+			s.Reading.Devices++
+			was := known.seek(row.ID)
+			chosen, err := f.settle(row, was)
+			if err != nil || !chosen {
+				return err
+			}
+			proof.see(was, row)
+			devices++
+			uuids = append(uuids, maphash.String(uuidSeed, row.UUID))
+			m.add(row)
+			return nil
+		},
+		// As many as were counted are all there are, which saves asking for a page to find it empty. A
+		// short page is no end: a proxy or a server may have a limit of its own.
+		complete: func(int) bool { return devices >= counted },
+	}
+	if err := p.read(ctx, f.Client); err != nil {
+		return err
+	}
+	// Devices are deleted and moved while the pages are read. All of them, or more than a few and a tenth,
+	// is no coincidence but a list that is not whole.
+	if missing := counted - devices; missing == counted || missing > fewDevices+counted/10 {
+		return f.untrue("the server counts %d devices and lists %d", counted, devices)
+	}
+	// A series for each of two devices of one uuid would be the same series twice.
+	slices.Sort(uuids)
+	for i := 1; i < len(uuids); i++ {
+		if uuids[i] == uuids[i-1] {
+			return f.untrue("two devices have the same uuid")
+		}
+	}
+	s.Devices = m.devices()
+	f.newest = proof.newest
+	if err := proof.verdict(); err != nil {
+		f.distrust = distrust{err, s.Time.Add(relearn)}
+	}
+	return nil
+}
+
+// uuidSeed makes hashes of uuids which nobody can prepare to be alike.
+var uuidSeed = maphash.MakeSeed()
+
+// untrue is the error of a list of devices that can't be true.
+func (f *fetch) untrue(format string, args ...any) error {
+	return &Error{
+		Problem: BadAnswer, Request: "GET /" + string(f.can.version) + "/device", Status: http.StatusOK,
+		Err: fmt.Errorf(format, args...),
+	}
+}
+
+// settle makes a device of the snapshot out of a row, given what was known of it, which may be nil. It returns
+// false for a device of no fleet, or of one that was not chosen or not there a moment ago.
+func (f *fetch) settle(row, was *Device) (chosen bool, err error) {
+	if row.UUID == "" {
+		return false, fmt.Errorf("device %d has no uuid", row.ID)
+	}
+	fleet, ok := f.fleets[row.FleetID]
+	if !ok {
+		return false, nil
+	}
+	if was != nil && was.UUID == row.UUID {
+		// What both snapshots say in the same words is in memory once.
+		row.UUID = was.UUID
+		if was.Name == row.Name {
+			row.Name = was.Name
+		}
+		// What belongs to the device is read later, or stands in for what can't be.
+		row.Services, row.Tags = was.Services, was.Tags
+	}
+	if slug, known := f.deviceTypes.value[row.TypeID]; known {
+		row.Type = slug
+	} else {
+		row.Type = f.typeSlugs[row.TypeID]
+	}
+	if f.can.version == V6 {
+		row.speakV7(fleet.TargetRelease)
+	}
+	return true, nil
+}
+
+// proof is what a sweep shows of whether changes can be asked for: whether modified_at tells of them.
+type proof struct {
+	// since is the time from which on the server would have told of changes, and fleets has those that were
+	// known then; since is 0 if there was none, or if it can't be compared.
+	since  Instant
+	fleets map[int64]int64
+	// newest is the newest modified_at, and event the newest time of anything that writes a device's row.
+	newest, event Instant
+	wrong         error
+}
+
+func (f *fetch) newProof() proof {
+	b := &f.baseline
+	p := proof{fleets: b.targets}
+	if b.newest != 0 && b.can == f.can && f.clockIsSteady() {
+		p.since = b.newest - overlap
+	}
+	return p
+}
+
+// see takes a device into account, as it was known, if it was, and as it is.
+func (p *proof) see(was, is *Device) {
+	p.newest = max(p.newest, is.Modified)
+	p.event = max(p.event, is.LastConnectivity, is.HeartbeatChanged, is.UpdateChanged)
+	_, inReach := p.fleets[is.FleetID]
+	switch {
+	case p.wrong != nil:
+	case is.Modified == 0:
+		p.wrong = fmt.Errorf("device %d has no modified_at", is.ID)
+	case is.Modified > p.since: // it would have been told
+	case was == nil && inReach:
+		p.wrong = fmt.Errorf("device %d came, and its modified_at is older than that", is.ID)
+	case was != nil && was.Modified == is.Modified && !was.sameRow(is):
+		p.wrong = fmt.Errorf("device %d changed, and its modified_at did not", is.ID)
+	}
+}
+
+// verdict returns why changes can't be asked for, nil if they can.
+func (p *proof) verdict() error {
+	if p.wrong == nil && p.event > p.newest+overlap {
+		return errors.New("the modified_at of all devices is older than what happened to them last")
+	}
+	return p.wrong
+}
