@@ -197,11 +197,18 @@ func TestPredecessorsMetric(t *testing.T) {
 
 func TestRequestsOfARefresh(t *testing.T) {
 	t.Parallel()
-	for devices, pages := range map[int]int{0: 0, 1: 1, 1000: 1, 1001: 2, 2004: 3} {
-		t.Run(fmt.Sprint(devices), func(t *testing.T) {
+	for _, test := range []struct {
+		devices, pages int
+		sweeps         string
+	}{
+		{0, 0, "0"}, {1, 1, "0"}, {1000, 1, "0"}, {1001, 2, "0"}, {2004, 3, "0"}, // full sweeps only
+		{0, 0, "1h"}, {1, 1, "1h"}, {2004, 1, "1h"}, // nothing changes
+	} {
+		t.Run(fmt.Sprint(test.devices, " devices, full sweeps ", test.sweeps), func(t *testing.T) {
 			t.Parallel()
-			sim := serveAPI(t, simulator.Config{Devices: devices, Fleets: 3, Seed: 1, CloudFields: true})
-			e := start(t, sim.url, "--no-collector.device", "--no-collector.release", "--no-collector.api-keys", "--balena.crawl-interval=1")
+			sim := serveAPI(t, simulator.Config{Devices: test.devices, Fleets: 3, Seed: 1, CloudFields: true})
+			e := start(t, sim.url, "--no-collector.device", "--no-collector.release", "--no-collector.api-keys", "--balena.crawl-interval=1",
+				"--balena.full-sweep-interval="+test.sweeps)
 			e.refreshes(3, success)
 			asked := sim.requests()
 			// The first one asks for device types as well, and the last one may be under way.
@@ -214,7 +221,7 @@ func TestRequestsOfARefresh(t *testing.T) {
 			if len(began) < 3 {
 				t.Fatalf("%d refreshes", len(began))
 			}
-			want := append([]string{"application"}, slices.Repeat([]string{"device"}, pages)...)
+			want := append([]string{"application"}, slices.Repeat([]string{"device"}, test.pages)...)
 			for i := 1; i < len(began)-1; i++ {
 				var got []string
 				for _, request := range asked[began[i]:began[i+1]] {
