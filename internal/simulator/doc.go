@@ -9,7 +9,8 @@
 // what was asked for.
 //
 // A simulator in another process is controlled by its own paths: GET and PUT /simulator/faults (a JSON array of
-// [Fault]), GET and DELETE /simulator/requests, PUT /simulator/tokens (a JSON array), POST /simulator/tick.
+// [Fault]), GET and DELETE /simulator/requests, PUT /simulator/tokens (a JSON array), POST /simulator/tick,
+// POST /simulator/change (a number of devices), POST /simulator/clock (how far to put it forward, "1m").
 //
 // # What is simulated
 //

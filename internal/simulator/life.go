@@ -64,6 +64,37 @@ func (l *life) tick(w *world, now Time) {
 	}
 }
 
+// change lets so many devices change at once, as a minute does it: of those online nine in ten report new hardware
+// figures, and one goes offline; where more are to change, others come online.
+func (l *life) change(w *world, devices int, now Time) {
+	l.ticks++
+	s := &step{generator: generator{world: w, Rand: rand.New(rand.NewPCG(l.seed, l.ticks)), now: now}}
+	var offline []*Device
+	changed := func(d *Device) {
+		d.ModifiedAt = now
+		devices--
+	}
+	for _, i := range s.Perm(w.Devices.Len()) {
+		d := w.Devices.rows[i]
+		switch {
+		case devices == 0:
+			return
+		case d.HeartbeatState != "online" || !d.CPUUsage.valid:
+			offline = append(offline, d)
+			continue
+		case s.chance(0.1):
+			d.Disconnect(now)
+		default:
+			s.report(d)
+		}
+		changed(d)
+	}
+	for _, d := range offline[:min(devices, len(offline))] {
+		d.Connect(now)
+		changed(d)
+	}
+}
+
 // push gives a fleet that tracks its latest release a new one.
 func (s *step) push() {
 	if s.Fleets.Len() == 0 {
@@ -121,9 +152,13 @@ func (s *step) measure(d *Device) {
 	if s.chance(chanceVoltage) {
 		d.IsUndervolted = !d.IsUndervolted
 	}
-	if !d.CPUUsage.valid || !s.chance(chanceMeasures) {
-		return
+	if d.CPUUsage.valid && s.chance(chanceMeasures) {
+		s.report(d)
 	}
+}
+
+// report gives a device new hardware figures.
+func (s *step) report(d *Device) {
 	walk := func(n Number, by, low, high int) Number {
 		return N(max(low, min(high, int(n.n)+s.IntN(2*by+1)-by)))
 	}

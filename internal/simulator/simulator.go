@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -64,8 +65,9 @@ type Config struct {
 
 // A Simulator is a balena API. It is an [http.Handler] and safe for concurrent use.
 type Simulator struct {
-	cfg Config
-	now func() Time
+	cfg   Config
+	now   func() Time
+	ahead atomic.Int64 // how far the clock was put forward, in nanoseconds
 
 	mu     sync.RWMutex // guards the data and what is made from them
 	world  *world
@@ -97,7 +99,10 @@ func New(cfg Config) (*Simulator, error) {
 	if cfg.Devices < 0 || cfg.Fleets < 0 {
 		return nil, fmt.Errorf("%d devices in %d fleets: there can't be fewer than none", cfg.Devices, cfg.Fleets)
 	}
-	s := &Simulator{cfg: cfg, now: clock(cfg.Now)}
+	s := &Simulator{}
+	clock := cfg.Now
+	cfg.Now = func() time.Time { return clock().Add(time.Duration(s.ahead.Load())) }
+	s.cfg, s.now = cfg, func() Time { return At(cfg.Now()) }
 	if cfg.Dataset != nil {
 		s.world = cfg.Dataset.world.clone()
 	} else {
@@ -138,6 +143,14 @@ func (s *Simulator) Tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.life.tick(s.world, s.now())
+	s.cached.forget()
+}
+
+// Change lets so many devices, chosen by the seed, change at once: for measuring what changes cost.
+func (s *Simulator) Change(devices int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.life.change(s.world, devices, s.now())
 	s.cached.forget()
 }
 
@@ -469,8 +482,22 @@ func (s *Simulator) serveControl(w http.ResponseWriter, r *http.Request, path st
 		s.SetTokens(tokens...)
 	case "POST tick":
 		s.Tick()
+	case "POST clock":
+		var d Duration
+		if err := decode(r.Body, &d); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		s.ahead.Add(int64(d.Duration))
+	case "POST change":
+		var devices int
+		if err := decode(r.Body, &devices); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		s.Change(devices)
 	default:
-		http.Error(w, "want GET or PUT /simulator/faults, GET or DELETE /simulator/requests, PUT /simulator/tokens or POST /simulator/tick", http.StatusNotFound)
+		http.Error(w, "want GET or PUT /simulator/faults, GET or DELETE /simulator/requests, PUT /simulator/tokens, POST /simulator/tick, /simulator/change or /simulator/clock", http.StatusNotFound)
 		return
 	}
 	if got == nil {

@@ -2,7 +2,6 @@ package simulator
 
 import (
 	"fmt"
-	"time"
 )
 
 // A world is everything the API has to tell, a table for each resource.
@@ -234,8 +233,4 @@ func (d *Device) setUpdate(status string, at Time) {
 	if d.UpdateStatus != status {
 		d.UpdateStatus, d.LastUpdateStatusEvent = status, at
 	}
-}
-
-func clock(now func() time.Time) func() Time {
-	return func() Time { return At(now()) }
 }

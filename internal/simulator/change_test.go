@@ -1,0 +1,48 @@
+package simulator
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// As many devices change as are asked for, all at the time of the change.
+func TestChange(t *testing.T) {
+	for _, n := range []string{"0", "1", "30", "300"} {
+		clock := newClock()
+		_, srv := newSimulator(t, Config{Devices: 300, Fleets: 3, Now: clock.now}, nil)
+		clock.advance(time.Hour)
+		resp, err := http.Post(srv.URL+"/simulator/change", "application/json", strings.NewReader(n))
+		if err != nil || resp.StatusCode != http.StatusNoContent {
+			t.Fatalf("%v %v", resp, err)
+		}
+		if _, body := get(t, srv, "/v7/device/$count?$filter=modified_at%20gt%20"+instant(clock.now().Add(-time.Minute))); body != `{"d":`+n+`}` {
+			t.Errorf("%s were to change: %s", n, body)
+		}
+	}
+}
+
+// A clock that is put forward goes on from there, in what the server tells and in what it writes.
+func TestClockOfAnotherProcess(t *testing.T) {
+	clock := newClock()
+	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
+	before := clock.now()
+	resp, err := http.Post(srv.URL+"/simulator/clock", "application/json", strings.NewReader(`"90m"`))
+	if err != nil || resp.StatusCode != http.StatusNoContent {
+		t.Fatalf("%v %v", resp, err)
+	}
+	sim.Update(func(st *State) { st.Device(2).Name = "x" })
+	resp, err = http.Get(srv.URL + "/ping")
+	if err != nil || resp.Header.Get("Date") != before.Add(90*time.Minute).UTC().Format(http.TimeFormat) {
+		t.Errorf("the server says %v, %v", resp, err)
+	}
+	if _, body := get(t, srv, "/v7/device?$select=id&$filter=modified_at%20gt%20"+instant(before.Add(80*time.Minute))); body != `{"d":[{"id":2}]}` {
+		t.Errorf("changed: %s", body)
+	}
+}
+
+func instant(t time.Time) string {
+	return "datetime'" + url.PathEscape(t.UTC().Format("2006-01-02T15:04:05.000Z")) + "'"
+}
