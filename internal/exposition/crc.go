@@ -17,13 +17,13 @@ import "hash/crc32"
 
 // combine returns the CRC-32 (IEEE) of a text ab, given the CRC-32 of a and b and
 // the length of b in bytes.
-func combine(a, b uint32, length int) uint32 {
+func combine(a, b uint32, length int64) uint32 {
 	return multiply(a, shift(length)) ^ b
 }
 
 // shift returns x^(8·length) mod P, by which a CRC is multiplied when so many bytes
 // are put behind the text.
-func shift(length int) uint32 {
+func shift(length int64) uint32 {
 	const byteBits = 3 // a byte is 2^3 bits
 	var product uint32 = 1 << 31
 	for k := byteBits; length > 0; k, length = k+1, length>>1 {

@@ -14,7 +14,7 @@ func TestCombineEqualsTheChecksumOfTheJoinedText(t *testing.T) {
 		{0, 0}, {0, 1}, {1, 0}, {1, 1}, {7, 9}, {31, 32}, {1000, 3}, {3, 1000}, {65535, 65537}, {1 << 19, 1 << 19},
 	} {
 		a, b := text[:lengths[0]], text[lengths[0]:lengths[0]+lengths[1]]
-		got := combine(crc32.ChecksumIEEE(a), crc32.ChecksumIEEE(b), len(b))
+		got := combine(crc32.ChecksumIEEE(a), crc32.ChecksumIEEE(b), int64(len(b)))
 		if want := crc32.ChecksumIEEE(text[:lengths[0]+lengths[1]]); got != want {
 			t.Errorf("combine of %d and %d bytes: %08x, want %08x", lengths[0], lengths[1], got, want)
 		}
@@ -47,7 +47,7 @@ func FuzzCombine(f *testing.F) {
 		if cut < 0 || cut > len(text) {
 			t.Skip()
 		}
-		got := combine(crc32.ChecksumIEEE(text[:cut]), crc32.ChecksumIEEE(text[cut:]), len(text)-cut)
+		got := combine(crc32.ChecksumIEEE(text[:cut]), crc32.ChecksumIEEE(text[cut:]), int64(len(text)-cut))
 		if want := crc32.ChecksumIEEE(text); got != want {
 			t.Errorf("cut at %d: %08x, want %08x", cut, got, want)
 		}

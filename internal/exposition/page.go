@@ -142,7 +142,7 @@ func (t *totals) add(f fragment) {
 // join adds the totals of what follows.
 func (t *totals) join(next totals) {
 	t.fragments += next.fragments
-	t.crc = combine(t.crc, next.crc, int(next.text))
+	t.crc = combine(t.crc, next.crc, next.text)
 	t.text += next.text
 	t.compressed += next.compressed
 }
@@ -244,7 +244,7 @@ func (b *Builder) Append(family int, lines []byte) {
 // Layout.RunsFrom to RunsTo. Runs stand in the order in which they are added.
 //
 // A page made later may refer to the run by its key, a comparable value that the
-// page keeps. before is the key under which the previous page has the run, as it was
+// page keeps as long as a scraper keeps the page. before is the key under which the previous page has the run, as it was
 // then; nil if it has not. Of a run that the previous page has, whatever changed
 // denies is taken over from there; of others changed is not asked. lines returns the
 // run's lines of a family, possibly none, valid until the next call.
@@ -347,7 +347,7 @@ func (b *Builder) compress(crc uint32, parts ...[]byte) fragment {
 		length += len(text)
 	}
 	mustWrite(0, b.compressor.Flush())
-	return fragment{b.buffer.String(), crc, uint32(length), shift(length)} // without the buffer's spare room
+	return fragment{b.buffer.String(), crc, uint32(length), shift(int64(length))} // without the buffer's spare room
 }
 
 // mustWrite is for writes into a bytes.Buffer, which do not fail.
