@@ -243,11 +243,12 @@ func (b *Builder) Append(family int, lines []byte) {
 // Run adds a run: things that follow each other, in all families from
 // Layout.RunsFrom to RunsTo. Runs stand in the order in which they are added.
 //
-// A page made later may refer to the run by its key, a comparable value that the
-// page keeps as long as a scraper keeps the page. before is the key under which the previous page has the run, as it was
-// then; nil if it has not. Of a run that the previous page has, whatever changed
-// denies is taken over from there; of others changed is not asked. lines returns the
-// run's lines of a family, possibly none, valid until the next call.
+// A page made later may refer to the run by its key, a comparable value. The page
+// holds it for as long as the slowest scraper holds the page. before is the key under
+// which the previous page has the run, as it was then; nil if it has not. Of a run
+// that the previous page has, whatever changed denies is taken over from there; of
+// others changed is not asked. lines returns the run's lines of a family, possibly
+// none, valid until the next call.
 func (b *Builder) Run(key, before any, changed func(family int) bool, lines func(family int) []byte) {
 	from, to := b.page.layout.RunsFrom, b.page.layout.RunsTo
 	if from == to {
