@@ -43,6 +43,7 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
 	bin := flag.String("bin", "bin", "directory with the binaries of exporter and simulator")
+	only := flag.Bool("only-changes", false, "measure only refreshes that read what changed")
 	sizes := flag.String("devices", "1000,10000,100000", "numbers of devices to measure with, separated by commas")
 	serve := flag.String("serve", "", "for the program's own use: the address of an API whose devices to serve")
 	flag.Parse()
@@ -61,9 +62,14 @@ func main() {
 		if err != nil {
 			log.Fatalf("-devices: %v", err)
 		}
-		b.measure(n)
+		if !*only {
+			b.measure(n)
+		}
+		b.changes(n)
 	}
-	b.start()
+	if !*only {
+		b.start()
+	}
 }
 
 type bench struct {
@@ -83,7 +89,7 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/1e6) 
 
 // measure measures with so many devices.
 func (b *bench) measure(n int) {
-	api := b.simulator(n)
+	api := b.simulator(n, cached)
 	defer api.stop()
 
 	pages, refresh := refreshes(api.url, n)
@@ -262,16 +268,20 @@ func samples(page *exposition.Page) int {
 	return n
 }
 
-func newClient(api string) *balena.Client {
+func newClient(api string, with ...func(*balena.Config)) *balena.Client {
 	address, err := url.Parse(api)
 	if err != nil {
 		log.Fatal(err)
 	}
 	o := collector.DefaultOptions()
-	c, err := balena.NewClient(balena.Config{
+	config := balena.Config{
 		URL: address, Token: balena.StaticToken("bench"), Timeout: time.Minute, PageSize: 1000, UserAgent: "bench",
 		Options: balena.Options{Devices: o.Devices, Releases: o.Releases, Keys: o.Keys, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour},
-	})
+	}
+	for _, w := range with {
+		w(&config)
+	}
+	c, err := balena.NewClient(config)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -323,11 +333,14 @@ func freeAddress() string {
 	return s.Listener.Addr().String()
 }
 
-// simulator starts an API of so many devices, in fleets of 500, whose answers cost nothing the second time.
-func (b *bench) simulator(n int) *process {
+// cached makes answers of the simulator cost nothing the second time.
+const cached = "--cache-answers"
+
+// simulator starts an API of so many devices, in fleets of 500.
+func (b *bench) simulator(n int, more ...string) *process {
 	address := freeAddress()
-	return launch("/ping", "http://"+address, exec.Command(filepath.Join(b.bin, "balena-simulator"),
-		"--listen-address="+address, fmt.Sprint("--devices=", n), fmt.Sprint("--fleets=", max(1, n/500)), "--tick-interval=0s", "--cache-answers"))
+	args := append([]string{"--listen-address=" + address, fmt.Sprint("--devices=", n), fmt.Sprint("--fleets=", max(1, n/500)), "--tick-interval=0s"}, more...)
+	return launch("/ping", "http://"+address, exec.Command(filepath.Join(b.bin, "balena-simulator"), args...))
 }
 
 type scrape struct {
@@ -489,7 +502,7 @@ func (b *bench) start() {
 	}
 	row(0, "size of the stripped binary", fmt.Sprintf("%.1f MB", float64(info.Size())/1e6), "", "", "≤ 15 MB")
 
-	api := b.simulator(0)
+	api := b.simulator(0, cached)
 	defer api.stop()
 	first := time.Duration(0)
 	var resident int64

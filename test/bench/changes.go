@@ -1,0 +1,173 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/exposition"
+)
+
+// minute is the interval between two refreshes that the measurements stand for.
+const minute = time.Minute
+
+// exporter is a client and what it makes of each refresh, as the exporter does.
+type exporter struct {
+	client   *balena.Client
+	fleets   *collector.Collector
+	snapshot *collector.Snapshot
+	page     *exposition.Page
+	requests int
+}
+
+func newExporter(api string, now func() time.Time, sweeps time.Duration) *exporter {
+	e := &exporter{fleets: collector.New(nil, collector.DefaultOptions())}
+	e.client = newClient(api, func(c *balena.Config) {
+		c.Now, c.FullSweepInterval = now, sweeps
+		c.Observe = func(balena.Exchange) { e.requests++ }
+	})
+	return e
+}
+
+// cost is what a refresh cost.
+type cost struct {
+	cpu, server time.Duration
+	bytes       int64
+	requests    int
+	allocated   uint64
+}
+
+// refresh refreshes once. The CPU time is this process's, server that of the API's process.
+func (e *exporter) refresh(api *process) cost {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	e.requests = 0
+	server, began := api.cpu(), cpu()
+	s := fetch(e.client)
+	e.page = render(e.fleets, s, e.snapshot, e.page)
+	c := cost{cpu: cpu() - began, server: api.cpu() - server, bytes: s.Reading.Bytes, requests: e.requests}
+	runtime.ReadMemStats(&after)
+	c.allocated = after.TotalAlloc - before.TotalAlloc
+	e.snapshot = s
+	return c
+}
+
+// text is the checksum of what the exporter exports, but for what it tells of itself.
+func (e *exporter) text() uint32 {
+	request := httptest.NewRequest(http.MethodGet, "/", nil)
+	w := &checksum{}
+	handler(e.page, prometheus.NewRegistry()).ServeHTTP(w, request)
+	return w.crc
+}
+
+type checksum struct{ crc uint32 }
+
+func (c *checksum) Header() http.Header { return http.Header{} }
+func (c *checksum) WriteHeader(int)     {}
+func (c *checksum) Write(p []byte) (int, error) {
+	c.crc = crc32.Update(c.crc, crc32.IEEETable, p)
+	return len(p), nil
+}
+
+// changes measures refreshes that read what changed within a minute against those that read everything.
+func (b *bench) changes(n int) {
+	api := b.simulator(n)
+	defer api.stop()
+	ahead := time.Duration(0)
+	now := func() time.Time { return time.Now().Add(ahead) }
+	changes, full := newExporter(api.url, now, 24*time.Hour), newExporter(api.url, now, 0)
+	defer changes.client.Close()
+	defer full.client.Close()
+	changes.refresh(api)
+	full.refresh(api)
+	for _, percent := range []int{0, 1, 10, 100} {
+		var least, leastFull cost
+		for round := range max(3, min(8, 400_000/n)) {
+			ahead += minute
+			api.post("clock", minute.String())
+			api.post("change", n*percent/100)
+			c, f := changes.refresh(api), full.refresh(api)
+			if changes.snapshot.Reading.Kind != balena.Changes {
+				log.Fatalf("%d %% changed: a refresh of kind %s", percent, changes.snapshot.Reading.Kind)
+			}
+			// The first of them follows on another share of changes, some of which the overlap reads again.
+			if round == 1 {
+				least, leastFull = c, f
+			} else if round > 1 {
+				least.atMost(c)
+				leastFull.atMost(f)
+			}
+		}
+		if changes.text() != full.text() {
+			log.Fatalf("%d %% changed: the expositions differ", percent)
+		}
+		what := fmt.Sprintf("%d %% changed, ", percent)
+		bar := func(s string) string {
+			if percent > 1 {
+				return ""
+			}
+			return s
+		}
+		row(n, what+"bytes", fmt.Sprintf("%.1f kB", float64(least.bytes)/1e3), fmt.Sprintf("%.1f kB (full refresh)", float64(leastFull.bytes)/1e3),
+			times(float64(least.bytes), float64(leastFull.bytes)), bar("≤ 0.03"))
+		row(n, what+"API requests", fmt.Sprint(least.requests), fmt.Sprint(leastFull.requests), "", "")
+		row(n, what+"CPU of the API", ms(least.server), ms(leastFull.server), times(float64(least.server), float64(leastFull.server)), bar("≤ 0.1"))
+		row(n, what+"CPU", ms(least.cpu), ms(leastFull.cpu), times(float64(least.cpu), float64(leastFull.cpu)), bar("≤ 0.15"))
+		row(n, what+"allocated", fmt.Sprintf("%.1f MB", float64(least.allocated)/1e6), fmt.Sprintf("%.1f MB", float64(leastFull.allocated)/1e6),
+			times(float64(least.allocated), float64(leastFull.allocated)), "")
+	}
+}
+
+// atMost keeps the lesser of each.
+func (c *cost) atMost(o cost) {
+	c.cpu, c.server, c.bytes = min(c.cpu, o.cpu), min(c.server, o.server), min(c.bytes, o.bytes)
+	c.requests, c.allocated = min(c.requests, o.requests), min(c.allocated, o.allocated)
+}
+
+// post controls the simulator.
+func (p *process) post(path string, body any) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	resp, err := http.Post(p.url+"/simulator/"+path, "application/json", bytes.NewReader(b))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusNoContent {
+		said, _ := io.ReadAll(resp.Body)
+		log.Fatalf("POST %s: %s", path, said)
+	}
+}
+
+// cpu is the CPU time that the process has used, in the kernel's ticks of 10 ms.
+func (p *process) cpu() time.Duration {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+	if err != nil {
+		log.Fatal(err)
+	}
+	// After the name, which may hold anything, in brackets: user and system time are the 12th and 13th.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	var user, system int64
+	_, _ = fmt.Sscan(fields[11], &user)
+	_, _ = fmt.Sscan(fields[12], &system)
+	const tick = 10 * time.Millisecond
+	return time.Duration(user+system) * tick
+}
