@@ -30,8 +30,9 @@ const (
 type baseline struct {
 	devices Devices
 	// counts are the numbers of devices by the ID of the fleet, targets the fleets' target releases.
-	counts  map[int64]int
-	targets map[int64]int64
+	counts    map[int64]int
+	targets   map[int64]int64
+	typeSlugs map[int64]string
 	// newest is the time up to which changes are known, by the server's clock: 0 when nothing is.
 	newest Instant
 	// theirs and ours are what the server's clock and ours said.
@@ -183,9 +184,12 @@ func (f *fetch) readChanges(ctx context.Context) error {
 	if err := f.listUncertain(ctx, &c, counts); err != nil {
 		return err
 	}
-	for _, fleet := range f.fleets {
-		if b.targets[fleet.ID] != fleet.TargetRelease {
-			c.retargeted[fleet.ID] = true
+	for id, target := range b.targets {
+		fleet := f.fleets[id]
+		if fleet == nil {
+			c.vanished = true
+		} else if fleet.TargetRelease != target {
+			c.retargeted[id] = true
 		}
 	}
 	devices, err := c.merge(b.devices)
@@ -236,8 +240,18 @@ func (f *fetch) listUncertain(ctx context.Context, c *changes, counts map[int64]
 // remember keeps what the next refresh builds on, and counts what this one changed.
 func (f *fetch) remember() {
 	s, b := f.snapshot, &f.baseline
-	for range s.Devices.Differences(b.devices) {
+	counts := maps.Clone(b.counts)
+	if counts == nil {
+		counts = map[int64]int{}
+	}
+	for was, is := range s.Devices.Differences(b.devices) {
 		s.Reading.Changed++
+		if was != nil {
+			counts[was.FleetID]--
+		}
+		if is != nil {
+			counts[is.FleetID]++
+		}
 	}
 	swept := s.Time
 	if s.Reading.Kind == Changes {
@@ -245,13 +259,10 @@ func (f *fetch) remember() {
 	}
 	*b = baseline{
 		devices: s.Devices, newest: f.newest, theirs: f.theirs, ours: f.ours, swept: swept,
-		counts: map[int64]int{}, targets: map[int64]int64{}, token: f.token, can: f.can,
+		counts: counts, targets: map[int64]int64{}, typeSlugs: f.typeSlugs, token: f.token, can: f.can,
 	}
 	for i := range s.Fleets {
 		b.targets[s.Fleets[i].ID] = s.Fleets[i].TargetRelease
-	}
-	for d := range s.Devices.All() {
-		b.counts[d.FleetID]++
 	}
 }
 
@@ -266,6 +277,8 @@ type changes struct {
 	// fleets are the chosen fleets by ID, retargeted those of them that have another target release.
 	fleets     map[int64]*Fleet
 	retargeted map[int64]bool
+	// vanished is set if a fleet is not among them any more.
+	vanished bool
 	// uncertain are the fleets of which devices went or came unnoticed; listed has the IDs of all devices
 	// that they have.
 	uncertain, listed map[int64]bool
@@ -279,35 +292,44 @@ func (c *changes) merge(known Devices) (Devices, error) {
 	for _, id := range c.left {
 		gone[id] = true
 	}
+	// What concerns devices that were not read.
+	others := len(c.came)+len(c.left)+len(c.retargeted)+len(c.uncertain) > 0 || c.vanished
 	var put []Device
-	read := c.read
-	for d := range known.All() {
-		for len(read) > 0 && read[0].ID < d.ID {
-			put, read = append(put, read[0]), read[1:]
+	rest := c.read
+	for i, run := range known.runs {
+		var read []Device
+		read, rest = known.split(i, rest)
+		if len(read) == 0 && !others && run.newest <= c.since {
+			continue
 		}
-		var told *Device
-		now := d
-		if len(read) > 0 && read[0].ID == d.ID {
-			told, read = &read[0], read[1:]
-			now = told
+		for j := range run.Devices {
+			d := &run.Devices[j]
+			for len(read) > 0 && read[0].ID < d.ID {
+				put, read = append(put, read[0]), read[1:]
+			}
+			now, told := d, len(read) > 0 && read[0].ID == d.ID
+			if told {
+				now, read = &read[0], read[1:]
+			}
+			fleet := c.fleets[now.FleetID]
+			switch {
+			case gone[d.ID]:
+			case fleet == nil, c.uncertain[now.FleetID] && !c.listed[d.ID]:
+				gone[d.ID] = true
+			case c.came[d.UUID]:
+				return Devices{}, odd(fmt.Sprintf("device %d has the uuid of one that came", d.ID))
+			case told:
+				put = append(put, *now)
+			case d.Modified > c.since:
+				return Devices{}, odd(fmt.Sprintf("device %d changed, and the server does not tell so any more", d.ID))
+			case c.retargeted[d.FleetID] && d.PinnedRelease == 0 && d.TargetRelease != fleet.TargetRelease:
+				put = append(put, *d)
+				put[len(put)-1].TargetRelease = fleet.TargetRelease
+			}
 		}
-		fleet := c.fleets[now.FleetID]
-		switch {
-		case gone[d.ID]:
-		case fleet == nil, c.uncertain[now.FleetID] && !c.listed[d.ID]:
-			gone[d.ID] = true
-		case c.came[d.UUID]:
-			return Devices{}, odd(fmt.Sprintf("device %d has the uuid of one that came", d.ID))
-		case told != nil:
-			put = append(put, *told)
-		case d.Modified > c.since:
-			return Devices{}, odd(fmt.Sprintf("device %d changed, and the server does not tell so any more", d.ID))
-		case c.retargeted[d.FleetID] && d.PinnedRelease == 0 && d.TargetRelease != fleet.TargetRelease:
-			put = append(put, *d)
-			put[len(put)-1].TargetRelease = fleet.TargetRelease
-		}
+		put = append(put, read...)
 	}
-	put = append(put, read...)
+	put = append(put, rest...)
 	var isGone func(*Device) bool
 	if len(gone) > 0 {
 		isGone = func(d *Device) bool { return gone[d.ID] }

@@ -16,6 +16,15 @@ type Devices struct {
 // A Run is some devices that follow each other. Nothing changes it: the same pointer is the same devices.
 type Run struct {
 	Devices []Device
+	newest  Instant // the newest Modified of the devices
+}
+
+func newRun(devices []Device) *Run {
+	r := &Run{Devices: devices}
+	for i := range devices {
+		r.newest = max(r.newest, devices[i].Modified)
+	}
+	return r
 }
 
 // runLength is how many devices a run has, about: few enough for little to be made anew when one of them
@@ -110,12 +119,8 @@ func (d Devices) with(put []Device, gone func(*Device) bool) Devices {
 	}
 	m := merger{old: d.runs}
 	for i, run := range d.runs {
-		concerned := put
-		if i+1 < len(d.runs) {
-			next := d.runs[i+1].first()
-			concerned = put[:sort.Search(len(put), func(j int) bool { return put[j].ID >= next })]
-		}
-		put = put[len(concerned):]
+		var concerned []Device
+		concerned, put = d.split(i, put)
 		if len(concerned) == 0 && !run.any(gone) {
 			m.keep(run)
 			continue
@@ -141,6 +146,17 @@ func (d Devices) with(put []Device, gone func(*Device) bool) Devices {
 		m.add(&put[i])
 	}
 	return m.devices()
+}
+
+// split divides devices, in ascending order of ID, into those that belong before the run behind that of an
+// index, and those that don't.
+func (d Devices) split(run int, devices []Device) (before, rest []Device) {
+	if run+1 == len(d.runs) {
+		return devices, nil
+	}
+	next := d.runs[run+1].first()
+	n := sort.Search(len(devices), func(i int) bool { return devices[i].ID >= next })
+	return devices[:n], devices[n:]
 }
 
 func (r *Run) first() int64 { return r.Devices[0].ID }
@@ -205,7 +221,7 @@ func (m *merger) close() {
 			runs = (len(m.open) + runLength - 1) / runLength
 		}
 		for i := range runs {
-			m.emit(&Run{slices.Clone(m.open[i*len(m.open)/runs : (i+1)*len(m.open)/runs])})
+			m.emit(newRun(slices.Clone(m.open[i*len(m.open)/runs : (i+1)*len(m.open)/runs])))
 		}
 	}
 	clear(m.open)
@@ -215,7 +231,7 @@ func (m *merger) close() {
 func (m *merger) emit(run *Run) {
 	m.n += len(run.Devices)
 	if n := len(m.runs); n > 0 && len(m.runs[n-1].Devices)+len(run.Devices) <= runLength/2 {
-		m.runs[n-1] = &Run{slices.Concat(m.runs[n-1].Devices, run.Devices)}
+		m.runs[n-1] = newRun(slices.Concat(m.runs[n-1].Devices, run.Devices))
 		return
 	}
 	m.runs = append(m.runs, run)

@@ -24,6 +24,9 @@ func (f *fetch) readDeviceTypes(ctx context.Context) {
 		})
 	})
 	maps.Copy(f.typeSlugs, slugs)
+	if f.snapshot.Reading.Kind == Changes && maps.Equal(f.typeSlugs, f.baseline.typeSlugs) {
+		return
+	}
 	var put []Device
 	for d := range f.snapshot.Devices.All() {
 		if slug := f.typeSlugs[d.TypeID]; slug != d.Type {
@@ -64,7 +67,13 @@ func (f *fetch) askForReleases(ctx context.Context) (map[int64]knownRelease, err
 	now := f.snapshot.Time
 	found := map[int64]knownRelease{}
 	var unknown []int64
+	var seen [1024]int64 // those needed last: many devices need few releases
 	need := func(id int64) {
+		last := &seen[uint64(id)%uint64(len(seen))]
+		if *last == id {
+			return
+		}
+		*last = id
 		if _, ok := found[id]; ok || id == 0 || f.snapshot.Releases[id].ID != 0 {
 			return
 		}

@@ -152,9 +152,9 @@ func (l *Loop) once(ctx context.Context) error {
 	took := time.Since(began)
 	l.config.Observe(s, err, took)
 	l.log(s, err, took)
-	if err == nil {
-		// What the refresh needed beside, and what it replaced, is not needed again for a minute. Last, since
-		// it takes its time, and a scrape meanwhile should find the new data and the new balena_up.
+	if err == nil && s.Reading.Kind == balena.Full {
+		// What a full sweep needed beside, and what it replaced, is not needed again for long. Last, since it
+		// takes its time, and a scrape meanwhile should find the new data and the new balena_up.
 		debug.FreeOSMemory()
 	}
 	return err
