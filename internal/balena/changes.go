@@ -319,7 +319,9 @@ func (c *changes) merge(known Devices) (Devices, error) {
 			case c.came[d.UUID]:
 				return Devices{}, odd(fmt.Sprintf("device %d has the uuid of one that came", d.ID))
 			case told:
-				put = append(put, *now)
+				if !now.Equal(d) {
+					put = append(put, *now)
+				}
 			case d.Modified > c.since:
 				return Devices{}, odd(fmt.Sprintf("device %d changed, and the server does not tell so any more", d.ID))
 			case c.retargeted[d.FleetID] && d.PinnedRelease == 0 && d.TargetRelease != fleet.TargetRelease:

@@ -1,7 +1,6 @@
 package balena
 
 import (
-	"errors"
 	"net/http"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -11,6 +10,8 @@ import (
 var (
 	Literal    = literal
 	RetryAfter = retryAfter
+	// ProblemOf returns the kind of trouble that an error tells of, and 0 when it is no [*Error].
+	ProblemOf = problemOf
 )
 
 // IdleTimeout is how long the client keeps an idle connection.
@@ -26,11 +27,3 @@ func (c *Client) SetTransport(rt http.RoundTripper) {
 
 // SetLimit bounds answers by so many bytes.
 func (c *Client) SetLimit(n int64) { c.limit = n }
-
-// ProblemOf returns the kind of trouble that err tells of, and 0 when err is no [*Error].
-func ProblemOf(err error) Problem {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Problem
-	}
-	return 0
-}

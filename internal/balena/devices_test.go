@@ -1,0 +1,315 @@
+package balena
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+// listed returns devices as a slice.
+func listed(d Devices) []Device {
+	var all []Device
+	for device := range d.All() {
+		all = append(all, *device)
+	}
+	return all
+}
+
+// check holds what is always true of devices.
+func check(t *testing.T, d Devices, want []Device) {
+	t.Helper()
+	if got := listed(d); !slices.EqualFunc(got, want, func(a, b Device) bool { return a.Equal(&b) }) {
+		t.Fatalf("these are the devices %v, want %v", ids(got), ids(want))
+	}
+	if d.Len() != len(want) {
+		t.Errorf("there are %d devices, and Len says %d", len(want), d.Len())
+	}
+	for i, run := range d.Runs() {
+		if n := len(run.Devices); n == 0 || n > 2*runLength {
+			t.Errorf("run %d has %d devices", i, n)
+		}
+		if i > 0 && len(run.Devices)+len(d.Runs()[i-1].Devices) <= runLength/2 {
+			t.Errorf("runs %d and %d are short enough to be one", i-1, i)
+		}
+		newest := Instant(0)
+		for _, device := range run.Devices {
+			newest = max(newest, device.Modified)
+		}
+		if run.newest != newest {
+			t.Errorf("run %d: newest is %d, want %d", i, run.newest, newest)
+		}
+	}
+	for i := range want {
+		if found := d.Find(want[i].ID); found == nil || !found.Equal(&want[i]) {
+			t.Errorf("device %d is not found", want[i].ID)
+		}
+		if found := d.Find(want[i].ID + 1); found != nil && found.ID != want[i].ID+1 {
+			t.Errorf("found device %d in place of %d", found.ID, want[i].ID+1)
+		}
+	}
+}
+
+func ids(devices []Device) []int64 {
+	var all []int64
+	for i := range devices {
+		all = append(all, devices[i].ID)
+	}
+	return all
+}
+
+// some makes devices of every third ID.
+func some(n int) []Device {
+	devices := make([]Device, n)
+	for i := range devices {
+		devices[i] = Device{ID: int64(3 * (i + 1)), UUID: fmt.Sprint(i), Modified: Instant(i % 100), CPUUsage: math.NaN()}
+	}
+	return devices
+}
+
+func TestDevices(t *testing.T) {
+	for _, n := range []int{0, 1, runLength - 1, runLength, runLength + 1, 2 * runLength, 1000} {
+		check(t, NewDevices(some(n)...), some(n))
+	}
+}
+
+// Whatever is changed at random, the devices are what a map of them would hold, and runs that nothing changed in
+// are shared, both by what is told of changes and by what is read whole.
+func TestDevicesChange(t *testing.T) {
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		devices := NewDevices(some(random.IntN(500))...)
+		model := map[int64]Device{}
+		for d := range devices.All() {
+			model[d.ID] = *d
+		}
+		for range 20 {
+			put, gone := map[int64]Device{}, map[int64]bool{}
+			for range random.IntN(6) {
+				d := Device{ID: 1 + random.Int64N(1600), Modified: Instant(random.IntN(300)), CPUUsage: math.NaN()}
+				switch known, ok := model[d.ID]; random.IntN(4) {
+				case 0: // one that may be there or not
+					put[d.ID] = d
+				case 1: // one that is there, as it is
+					if ok {
+						put[d.ID] = known
+					}
+				case 2:
+					gone[d.ID] = true
+				case 3: // many go
+					for id := d.ID; id < d.ID+100; id++ {
+						gone[id] = true
+					}
+				}
+			}
+			before := devices
+			for id := range gone {
+				delete(model, id)
+			}
+			for id, d := range put {
+				model[id] = d
+			}
+			var isGone func(*Device) bool
+			if len(gone) > 0 {
+				isGone = func(d *Device) bool { return gone[d.ID] }
+			}
+			want := sorted(model)
+			devices = before.with(sorted(put), isGone)
+			check(t, devices, want)
+
+			// A sweep that finds the same makes the same of it, and so does one that found all that was before.
+			swept := merger{old: before.runs}
+			for i := range want {
+				swept.add(&want[i])
+			}
+			check(t, swept.devices(), want)
+			differences(t, before, devices)
+
+			changed := 0
+			for was, is := range devices.Differences(before) {
+				if is == nil || was == nil || !was.Equal(is) {
+					changed++
+				}
+			}
+			shared := 0
+			for _, run := range devices.Runs() {
+				if slices.Contains(before.Runs(), run) {
+					shared++
+				}
+			}
+			if spoilt := len(before.Runs()) - shared; spoilt > 3*changed {
+				t.Errorf("seed %d: %d devices changed, and %d runs of %d are not shared", seed, changed, spoilt, len(before.Runs()))
+			}
+		}
+	}
+}
+
+func sorted(devices map[int64]Device) []Device {
+	var all []Device
+	for _, d := range devices {
+		all = append(all, d)
+	}
+	slices.SortFunc(all, func(a, b Device) int { return int(a.ID - b.ID) })
+	return all
+}
+
+// differences holds what Differences tells against what maps of the devices tell.
+func differences(t *testing.T, before, after Devices) {
+	t.Helper()
+	old, now := map[int64]Device{}, map[int64]Device{}
+	for d := range before.All() {
+		old[d.ID] = *d
+	}
+	for d := range after.All() {
+		now[d.ID] = *d
+	}
+	told := map[int64]bool{}
+	for was, is := range after.Differences(before) {
+		id := int64(0)
+		if was != nil {
+			id = was.ID
+		}
+		if is != nil {
+			id = is.ID
+		}
+		told[id] = true
+		a, inOld := old[id]
+		b, inNow := now[id]
+		if (was != nil) != inOld || (is != nil) != inNow || inOld && inNow && a.Equal(&b) {
+			t.Errorf("device %d is no difference: %v %v", id, was, is)
+		}
+	}
+	for id, a := range old {
+		if b, ok := now[id]; (!ok || !a.Equal(&b)) && !told[id] {
+			t.Errorf("the difference of device %d is not told", id)
+		}
+	}
+	for id := range now {
+		if _, ok := old[id]; !ok && !told[id] {
+			t.Errorf("device %d came, and is not told", id)
+		}
+	}
+}
+
+// Devices appended one by one lie as those that were read at once.
+func TestDevicesThatComeFillRuns(t *testing.T) {
+	var devices Devices
+	for _, d := range some(1000) {
+		devices = devices.with([]Device{d}, nil)
+	}
+	check(t, devices, some(1000))
+	if n, want := len(devices.Runs()), len(NewDevices(some(1000)...).Runs()); n > 2*want {
+		t.Errorf("they lie in %d runs, want about %d", n, want)
+	}
+}
+
+// Equal tells of every field.
+func TestEqualKnowsAllFields(t *testing.T) {
+	a := Device{Services: []Service{{}}, Tags: []Tag{{}}}
+	touchEach(t, "Device", reflect.ValueOf(&a).Elem(), func(name string) {
+		var blank Device
+		blank.Services, blank.Tags = []Service{{}}, []Tag{{}}
+		if a.Equal(&blank) || blank.Equal(&a) {
+			t.Errorf("devices that differ in %s are equal", name)
+		}
+	})
+	null := Device{CPUUsage: math.NaN(), Services: []Service{{Progress: math.NaN()}}}
+	if same := null; !null.Equal(&same) {
+		t.Error("a device with nulls is not equal to itself")
+	}
+}
+
+// touchEach sets one field after the other to something that is not zero, and back.
+func touchEach(t *testing.T, name string, v reflect.Value, f func(name string)) {
+	for i := range v.NumField() {
+		field, name := v.Field(i), name+"."+v.Type().Field(i).Name
+		if field.Kind() == reflect.Slice {
+			touchEach(t, name, field.Index(0), f)
+			continue
+		}
+		was := reflect.ValueOf(field.Interface())
+		switch field.Kind() {
+		case reflect.Int64:
+			field.SetInt(1)
+		case reflect.Float64:
+			field.SetFloat(1)
+		case reflect.String:
+			field.SetString("x")
+		case reflect.Bool:
+			field.SetBool(true)
+		default:
+			t.Fatalf("%s is of a kind that this test does not know", name)
+		}
+		f(name)
+		field.Set(was)
+	}
+}
+
+// TestMerge: what is known, what was learnt, and what follows.
+func TestMerge(t *testing.T) {
+	fleets := func(ids ...int64) map[int64]*Fleet {
+		m := map[int64]*Fleet{}
+		for _, id := range ids {
+			m[id] = &Fleet{ID: id, TargetRelease: 100 * id}
+		}
+		return m
+	}
+	device := func(id, fleet int64, modified Instant) Device {
+		return Device{ID: id, UUID: fmt.Sprint("u", id), FleetID: fleet, Modified: modified, TargetRelease: 100 * fleet}
+	}
+	known := []Device{device(1, 1, 10), device(2, 1, 60), device(3, 2, 10), device(4, 2, 10)}
+	known[3].PinnedRelease, known[3].TargetRelease = 7, 7
+	set := func(ids ...int64) map[int64]bool {
+		m := map[int64]bool{}
+		for _, id := range ids {
+			m[id] = true
+		}
+		return m
+	}
+	with := func(d Device, change func(*Device)) Device {
+		change(&d)
+		return d
+	}
+	moved := device(1, 2, 70)
+	for name, test := range map[string]struct {
+		changes
+		want []Device
+		err  string
+	}{
+		"nothing":                     {changes{fleets: fleets(1, 2), since: 60}, known, ""},
+		"told again":                  {changes{fleets: fleets(1, 2), since: 50, read: []Device{known[1]}}, known, ""},
+		"a change":                    {changes{fleets: fleets(1, 2), since: 60, read: []Device{device(3, 2, 99)}}, []Device{known[0], known[1], device(3, 2, 99), known[3]}, ""},
+		"one came":                    {changes{fleets: fleets(1, 2), since: 60, read: []Device{device(9, 1, 99)}, came: map[string]bool{"u9": true}}, append(slices.Clone(known), device(9, 1, 99)), ""},
+		"a move":                      {changes{fleets: fleets(1, 2), since: 60, read: []Device{moved}}, []Device{moved, known[1], known[2], known[3]}, ""},
+		"a move out":                  {changes{fleets: fleets(1, 2), since: 60, left: []int64{3}}, []Device{known[0], known[1], known[3]}, ""},
+		"one went":                    {changes{fleets: fleets(1, 2), since: 60, uncertain: set(1), listed: set(2)}, known[1:], ""},
+		"one went that was told":      {changes{fleets: fleets(1, 2), since: 50, read: []Device{known[1]}, uncertain: set(1), listed: set(1)}, []Device{known[0], known[2], known[3]}, ""},
+		"a fleet went":                {changes{fleets: fleets(2), since: 50, vanished: true}, known[2:], ""},
+		"a fleet has another target":  {changes{fleets: map[int64]*Fleet{1: {ID: 1, TargetRelease: 100}, 2: {ID: 2, TargetRelease: 5}}, since: 60, retargeted: set(2)}, []Device{known[0], known[1], with(known[2], func(d *Device) { d.TargetRelease = 5 }), known[3]}, ""},
+		"one is told with its target": {changes{fleets: map[int64]*Fleet{1: {ID: 1, TargetRelease: 100}, 2: {ID: 2, TargetRelease: 5}}, since: 60, retargeted: set(2), read: []Device{with(device(3, 2, 99), func(d *Device) { d.TargetRelease = 6 })}}, []Device{known[0], known[1], with(device(3, 2, 99), func(d *Device) { d.TargetRelease = 6 }), known[3]}, ""},
+		"a uuid went to another": {
+			changes{fleets: fleets(1, 2), since: 60, read: []Device{with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })}, came: map[string]bool{"u1": true}, uncertain: set(1), listed: set(2, 9)},
+			[]Device{known[1], known[2], known[3], with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })}, "",
+		},
+
+		"one is not told any more": {changes{fleets: fleets(1, 2), since: 50}, nil, "device 2 changed, and the server does not tell so any more"},
+		"one came untold":          {changes{fleets: fleets(1, 2), since: 60, uncertain: set(1), listed: set(1, 2, 8)}, nil, "device 8 came, and the server does not tell so"},
+		"two of one uuid":          {changes{fleets: fleets(1, 2), since: 60, came: map[string]bool{"u3": true}}, nil, "device 3 has the uuid of one that came"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := test.merge(NewDevices(known...))
+			if test.err != "" {
+				if err == nil || err.Error() != test.err {
+					t.Errorf("error %v, want %s", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, got, test.want)
+		})
+	}
+}
