@@ -1,0 +1,273 @@
+package balena_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// follower is a client that follows an account from refresh to refresh.
+type follower struct {
+	*simulator.Simulator
+	wire   *sniffer
+	client *balena.Client
+	// ours and theirs are the clocks of client and server.
+	ours, theirs *clock
+	token        string
+	changes      []func(*balena.Config)
+}
+
+// follow follows an account that has been read twice: once whole, and once for what changed.
+func follow(t *testing.T, config simulator.Config, changes ...func(*balena.Config)) *follower {
+	f := &follower{ours: newClock(), theirs: newClock(), token: token, changes: changes}
+	config.Now = f.theirs.Now
+	config.Tokens = []string{token, token + "2"}
+	f.Simulator = newSimulator(t, config)
+	f.wire = &sniffer{next: f.Simulator}
+	f.client = f.newClient(t, serve(t, f.wire))
+	for _, kind := range []balena.Kind{balena.Full, balena.Changes} {
+		if s := f.refresh(t); s.Reading.Kind != kind {
+			t.Fatalf("a refresh of kind %s, want %s: %v", s.Reading.Kind, kind, s.Reading.Distrust)
+		}
+	}
+	f.wire.requests()
+	return f
+}
+
+func (f *follower) newClient(t *testing.T, address string) *balena.Client {
+	return newClient(t, address, append([]func(*balena.Config){withClock(f.ours), func(c *balena.Config) {
+		c.Token = func() (string, error) { return f.token, nil }
+		c.FullSweepInterval = 15 * time.Minute
+		c.SlowInterval = 24 * time.Hour
+	}}, f.changes...)...)
+}
+
+// refresh refreshes a minute later, and holds the snapshot against that of a client that knows nothing.
+func (f *follower) refresh(t *testing.T) *balena.Snapshot {
+	t.Helper()
+	f.ours.advance(time.Minute)
+	f.theirs.advance(time.Minute)
+	got := fetchWithParts(t, f.client)
+	server := httptest.NewServer(f.Simulator)
+	defer server.Close()
+	faults := f.Faults()
+	f.SetFaults(nil)
+	want := fetchWithParts(t, f.newClient(t, server.URL))
+	f.SetFaults(faults)
+	if diff := cmp.Diff(want, got, sameSnapshot); diff != "" {
+		t.Errorf("a client that knows nothing (-) and one that follows (+) read:\n%.2000s", diff)
+	}
+	return got
+}
+
+// asked are the requests since it was called last, by what they were about.
+func (f *follower) asked() []string {
+	var asked []string
+	for _, r := range f.wire.requests() {
+		what := strings.TrimPrefix(r.URL.Path, "/v7/")
+		switch query := r.URL.RawQuery; {
+		case strings.HasSuffix(what, "/$count"):
+		case strings.Contains(query, "modified_at%20gt"):
+			what += " changes"
+		case strings.HasPrefix(query, "$select=id&$filter"):
+			what += " ids"
+		}
+		asked = append(asked, what)
+	}
+	return asked
+}
+
+func TestWhatIsAskedForChanges(t *testing.T) {
+	services := func(c *balena.Config) { c.DeviceTags, c.FleetTags = nil, nil }
+	tags := func(c *balena.Config) { c.Services, c.FleetTags = false, nil }
+	sweep := []string{"application", "device"}
+	changes := []string{"application", "device changes"}
+	for name, test := range map[string]struct {
+		with   func(*balena.Config)
+		change func(*follower, *simulator.State)
+		kind   balena.Kind
+		asked  []string
+		// changed is how many devices changed.
+		changed int
+	}{
+		"nothing": {fewer, func(*follower, *simulator.State) {}, balena.Changes, changes, 0},
+		"a device is renamed": {fewer, func(_ *follower, st *simulator.State) {
+			st.Device(7).Name = "renamed"
+		}, balena.Changes, changes, 1},
+		"a device comes": {fewer, func(_ *follower, st *simulator.State) {
+			st.AddDevice(simulator.Device{FleetID: 1})
+		}, balena.Changes, changes, 1},
+		"a device goes": {fewer, func(_ *follower, st *simulator.State) {
+			st.DeleteDevice(7)
+		}, balena.Changes, []string{"application", "device changes", "device ids"}, 1},
+		"a device comes and one goes": {fewer, func(_ *follower, st *simulator.State) {
+			st.AddDevice(simulator.Device{FleetID: st.Device(7).FleetID})
+			st.DeleteDevice(7)
+		}, balena.Changes, []string{"application", "device changes", "device ids"}, 2},
+		"a device moves": {fewer, func(_ *follower, st *simulator.State) {
+			st.Device(7).FleetID = 1 + st.Device(7).FleetID%2
+		}, balena.Changes, changes, 1},
+		"an update is seen on an image only": {fewer, func(_ *follower, st *simulator.State) {
+			for _, d := range st.Devices.All() {
+				if installs := st.InstallsOf(d.ID); d.IsConnectedToVPN && d.HeartbeatState == "online" && len(installs) > 0 {
+					installs[0].Status, installs[0].DownloadProgress = "Downloading", simulator.N(3)
+					return
+				}
+			}
+			t.Fatal("no device is online")
+		}, balena.Changes, changes, 1},
+		"a fleet is given another target": {fewer, func(_ *follower, st *simulator.State) {
+			st.Fleet(1).TargetReleaseID = 1
+		}, balena.Changes, []string{"application", "device changes", "release"}, -1},
+		"a fleet is renamed": {fewer, func(_ *follower, st *simulator.State) {
+			st.RenameFleet(1, "renamed")
+		}, balena.Changes, changes, 0},
+		"an empty fleet comes": {fewer, func(_ *follower, st *simulator.State) {
+			st.AddFleet(simulator.Fleet{AppName: "new"})
+		}, balena.Changes, changes, 0},
+		"a fleet goes": {fewer, func(_ *follower, st *simulator.State) {
+			st.DeleteFleet(2)
+		}, balena.Changes, changes, -1},
+		"a commit comes late": {fewer, func(f *follower, st *simulator.State) {
+			d := st.Device(7)
+			d.Name, d.ModifiedAt = "renamed", simulator.At(f.theirs.Now().Add(-59*time.Second))
+		}, balena.Changes, changes, 1},
+
+		"a service changes": {services, func(_ *follower, st *simulator.State) {
+			st.Installs.Get(5).Status = "exited"
+		}, balena.Changes, append(changes, "image_install changes", "image_install/$count"), 1},
+		"an image is removed": {services, func(_ *follower, st *simulator.State) {
+			st.Installs.Get(5).Status = "deleted"
+		}, balena.Changes, append(changes, "image_install changes", "image_install/$count"), 1},
+		"an image's row is deleted": {services, func(_ *follower, st *simulator.State) {
+			st.Installs.Delete(5)
+		}, balena.Changes, append(changes, "image_install changes", "image_install/$count", "image_install"), 1},
+		"a tag changes": {tags, func(_ *follower, st *simulator.State) {
+			st.DeviceTags.Get(3).Value = "changed"
+		}, balena.Changes, append(changes, "device_tag changes", "device_tag/$count"), 1},
+		"a tag is taken away": {tags, func(_ *follower, st *simulator.State) {
+			st.DeviceTags.Delete(3)
+		}, balena.Changes, append(changes, "device_tag changes", "device_tag/$count", "device_tag"), 1},
+
+		"the token is another": {fewer, func(f *follower, _ *simulator.State) {
+			f.token += "2"
+		}, balena.Full, sweep, 0},
+		"the server's clock is put back": {fewer, func(f *follower, _ *simulator.State) {
+			f.theirs.advance(-time.Hour)
+		}, balena.Full, sweep, 0},
+		"the server's clock is put forward": {fewer, func(f *follower, _ *simulator.State) {
+			f.theirs.advance(31 * time.Second)
+		}, balena.Full, sweep, 0},
+		"the server's clock wavers": {fewer, func(f *follower, st *simulator.State) {
+			f.theirs.advance(-29 * time.Second)
+			st.Device(7).Name = "renamed"
+		}, balena.Changes, changes, 1},
+		"a fleet comes within reach with its devices": {fewer, func(_ *follower, st *simulator.State) {
+			st.Fleet(1).Class = "fleet"
+		}, balena.Full, append(sweep, "release"), -1},
+		"rows are not told of any more": {fewer, func(f *follower, st *simulator.State) {
+			// As it is with a database that is put back to an hour ago.
+			back := func(t *simulator.Time) { *t = min(*t, simulator.At(noon.Add(-time.Hour))) }
+			for _, d := range st.Devices.All() {
+				back(&d.ModifiedAt)
+				back(&d.LastConnectivityEvent)
+				back(&d.HeartbeatChangedOn)
+				back(&d.LastUpdateStatusEvent)
+			}
+			for _, i := range st.Installs.All() {
+				back(&i.ModifiedAt)
+			}
+		}, balena.Full, append(changes, "device"), -1},
+		"a uuid is another": {fewer, func(_ *follower, st *simulator.State) {
+			st.Device(7).UUID = "another"
+		}, balena.Full, append(changes, "device"), 1},
+		"it is time": {fewer, func(f *follower, _ *simulator.State) {
+			f.ours.advance(14 * time.Minute)
+			f.theirs.advance(14 * time.Minute)
+		}, balena.Full, sweep, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := follow(t, small, test.with, func(c *balena.Config) { c.Keys, c.SlowInterval = false, 24*time.Hour })
+			if strings.Contains(name, "within reach") {
+				f.Update(func(st *simulator.State) { st.Fleet(1).Class = "app" })
+				f.refresh(t)
+				f.asked()
+			}
+			f.Update(func(st *simulator.State) { test.change(f, st) })
+			s := f.refresh(t)
+			if s.Reading.Kind != test.kind || s.Reading.Distrust != nil {
+				t.Errorf("a refresh of kind %s, want %s; distrust: %v", s.Reading.Kind, test.kind, s.Reading.Distrust)
+			}
+			if diff := cmp.Diff(test.asked, f.asked()); diff != "" {
+				t.Errorf("requests (-want +got):\n%s", diff)
+			}
+			if n := s.Reading.Changed; n != test.changed && (test.changed >= 0 || n == 0) {
+				t.Errorf("%d devices changed, want %d (-1: some)", n, test.changed)
+			}
+			// The next refresh follows on it.
+			f.Update(func(st *simulator.State) { st.Device(8).Name = "renamed" })
+			if s := f.refresh(t); s.Reading.Kind != balena.Changes || s.Reading.Changed != 1 {
+				t.Errorf("the next one is of kind %s, and %d devices changed; want changes, 1", s.Reading.Kind, s.Reading.Changed)
+			}
+		})
+	}
+}
+
+// Ids are asked for only of the fleets whose devices do not add up.
+func TestIDsOfFleetsInDoubt(t *testing.T) {
+	f := follow(t, small, fewer)
+	fleet := 0
+	f.Update(func(st *simulator.State) {
+		fleet = st.Device(7).FleetID
+		st.DeleteDevice(7)
+	})
+	f.refresh(t)
+	requests := f.wire.requests()
+	i := slices.IndexFunc(requests, func(r *http.Request) bool { return strings.HasPrefix(r.URL.RawQuery, "$select=id&") })
+	if want := "$select=id&$filter=belongs_to__application%20in%20(" + strconv.Itoa(fleet) + ")%20and%20id%20gt%200&$orderby=id%20asc&$top=100000"; i < 0 || requests[i].URL.RawQuery != want {
+		t.Errorf("requests %v, want one of them %s", requests, want)
+	}
+}
+
+// With zero, every refresh reads everything.
+func TestNoChangesWanted(t *testing.T) {
+	sim := newSimulator(t, small)
+	client := newClient(t, serve(t, sim), fewer)
+	for range 3 {
+		if s := fetch(t, client); s.Reading.Kind != balena.Full || s.Reading.Devices != small.Devices || s.Reading.Distrust != nil {
+			t.Errorf("%+v", s.Reading)
+		}
+	}
+}
+
+// A server, or a proxy before it, that cuts pages short is read to the end.
+func TestShortPagesOfChanges(t *testing.T) {
+	var f *follower
+	limited := func(c *balena.Config) { c.PageSize = 50 }
+	f = follow(t, small, fewer, limited)
+	next := f.wire.next
+	f.wire.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.RequestURI = strings.Replace(r.RequestURI, "$top=50", "$top=20", 1)
+		next.ServeHTTP(w, r)
+	})
+	f.ours.advance(15 * time.Minute) // a full sweep finds it out
+	f.theirs.advance(15 * time.Minute)
+	f.refresh(t)
+	f.Update(func(st *simulator.State) {
+		for _, d := range st.Devices.All() {
+			d.Name = "renamed"
+		}
+	})
+	if s := f.refresh(t); s.Reading.Kind != balena.Changes || s.Reading.Changed != small.Devices {
+		t.Errorf("%+v", s.Reading)
+	}
+}
