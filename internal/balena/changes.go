@@ -60,21 +60,15 @@ func (f *fetch) readDevices(ctx context.Context) error {
 	if counted == 0 {
 		return nil
 	}
-	if f.mayAskForChanges() {
-		err := f.readChanges(ctx)
-		if problem := problemOf(err); ctx.Err() != nil || problem == RateLimited || problem == Unauthorized {
-			return err
-		}
-		if err != nil {
-			if err := f.sweep(ctx, counted); err != nil {
-				return err
-			}
-			// It can't be asked, and yet is up. Changes that don't add up once say nothing against it.
-			if _, once := errors.AsType[odd](err); !once {
-				f.distrust = distrust{err, f.snapshot.Time.Add(f.config.FullSweepInterval)}
-			}
-		}
-	} else if err := f.sweep(ctx, counted); err != nil {
+	var err error
+	if reading.Why = f.whySweep(); reading.Why != "" {
+		err = f.sweep(ctx, counted)
+	} else if err = f.readChanges(ctx); err == nil {
+		f.doubtful = false
+	} else {
+		err = f.sweepInstead(ctx, counted, err)
+	}
+	if err != nil {
 		return err
 	}
 	if f.config.FullSweepInterval > 0 && f.snapshot.Time.Before(f.distrust.until) {
@@ -84,6 +78,25 @@ func (f *fetch) readDevices(ctx context.Context) error {
 	if !f.theirs.IsZero() {
 		f.newest = min(f.newest, Instant(f.theirs.UnixMilli()))
 	}
+	return nil
+}
+
+// sweepInstead reads all devices after those that changed could not be read, unless the reason for that forbids
+// it too.
+func (f *fetch) sweepInstead(ctx context.Context, counted int, reason error) error {
+	if problem := problemOf(reason); ctx.Err() != nil || problem == RateLimited || problem == Unauthorized {
+		return reason
+	}
+	f.snapshot.Reading.Why = reason.Error()
+	if err := f.sweep(ctx, counted); err != nil {
+		return err
+	}
+	// The server can't be asked, and yet is up. That changes don't add up says nothing against it once.
+	_, doubtful := errors.AsType[odd](reason)
+	if !doubtful || f.doubtful {
+		f.distrust = distrust{reason, f.snapshot.Time.Add(f.config.FullSweepInterval)}
+	}
+	f.doubtful = doubtful
 	return nil
 }
 
@@ -99,25 +112,35 @@ type odd string
 
 func (o odd) Error() string { return string(o) }
 
-// mayAskForChanges tells whether a full sweep can be done without.
-func (f *fetch) mayAskForChanges() bool {
+// whySweep returns why all devices are to be read, empty when it is enough to read those that changed.
+func (f *fetch) whySweep() string {
 	b, now := &f.baseline, f.snapshot.Time
 	switch {
-	case now.Sub(b.swept) >= f.config.FullSweepInterval, now.Before(f.distrust.until):
-		return false
-	case b.newest == 0, b.token != f.token, b.can != f.can:
-		return false
+	case f.config.FullSweepInterval == 0:
+		return "changes are not asked for"
+	case b.swept.IsZero():
+		return "nothing is known yet"
+	case now.Before(f.distrust.until):
+		return f.distrust.err.Error()
+	case now.Sub(b.swept) >= f.config.FullSweepInterval:
+		return "it is time"
+	case b.newest == 0:
+		return "no device was known"
+	case b.token != f.token:
+		return "the token is another"
+	case b.can != f.can:
+		return "the server is asked for other fields"
 	case !f.clockIsSteady():
-		return false // a clock that was set hides what changed since
+		return "the server's clock was set" // which hides what changed since
 	}
 	for i := range f.snapshot.Fleets {
 		// The devices of a fleet that comes within reach have not changed for that.
 		fleet := &f.snapshot.Fleets[i]
 		if _, known := b.targets[fleet.ID]; !known && fleet.counted > 0 {
-			return false
+			return "a fleet with devices came: " + fleet.Slug
 		}
 	}
-	return true
+	return ""
 }
 
 // clockIsSteady tells whether the server's clock went on since the last refresh as ours did.

@@ -27,6 +27,7 @@ var null = math.NaN()
 type memory struct {
 	baseline    baseline
 	distrust    distrust
+	doubtful    bool // the last changes that were asked for did not add up
 	deviceTypes kept[map[int64]string]
 	latest      kept[map[int64]Release]
 	keys        kept[[]Key]

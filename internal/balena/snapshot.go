@@ -43,6 +43,8 @@ func (s *Snapshot) Fleet(id int64) *Fleet {
 // A Reading tells how a refresh read the devices.
 type Reading struct {
 	Kind Kind
+	// Why is why everything was read, where it was.
+	Why string
 	// Devices is how many devices the API told of.
 	Devices int
 	// Changed is how many of the snapshot's devices came, went or differ from the snapshot before.

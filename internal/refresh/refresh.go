@@ -265,6 +265,9 @@ func (l *Loop) log(s *balena.Snapshot, err error, took time.Duration) {
 		l.started = true
 	}
 	about = append(about, "kind", s.Reading.Kind, "read", s.Reading.Devices, "changed", s.Reading.Changed)
+	if s.Reading.Why != "" && !first {
+		about = append(about, "why", s.Reading.Why)
+	}
 	_ = line.Log(append([]any{"msg", msg}, about...)...)
 	if first && len(s.Fleets) == 0 {
 		_ = level.Warn(l.config.Logger).Log("msg", "the token may see no fleet, or none is chosen")
