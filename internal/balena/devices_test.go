@@ -2,6 +2,7 @@ package balena
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"reflect"
@@ -108,9 +109,7 @@ func TestDevicesChange(t *testing.T) {
 			for id := range gone {
 				delete(model, id)
 			}
-			for id, d := range put {
-				model[id] = d
-			}
+			maps.Copy(model, put)
 			var isGone func(*Device) bool
 			if len(gone) > 0 {
 				isGone = func(d *Device) bool { return gone[d.ID] }
@@ -291,7 +290,8 @@ func TestMerge(t *testing.T) {
 		"one is told with its target": {changes{fleets: map[int64]*Fleet{1: {ID: 1, TargetRelease: 100}, 2: {ID: 2, TargetRelease: 5}}, since: 60, retargeted: set(2), read: []Device{with(device(3, 2, 99), func(d *Device) { d.TargetRelease = 6 })}}, []Device{known[0], known[1], with(device(3, 2, 99), func(d *Device) { d.TargetRelease = 6 }), known[3]}, ""},
 		"a uuid went to another": {
 			changes{fleets: fleets(1, 2), since: 60, read: []Device{with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })}, came: map[string]bool{"u1": true}, uncertain: set(1), listed: set(2, 9)},
-			[]Device{known[1], known[2], known[3], with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })}, "",
+			[]Device{known[1], known[2], known[3], with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })},
+			"",
 		},
 
 		"one is not told any more": {changes{fleets: fleets(1, 2), since: 50}, nil, "device 2 changed, and the server does not tell so any more"},

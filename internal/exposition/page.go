@@ -370,7 +370,7 @@ type deflateReader struct {
 const finalBlock = "\x03\x00"
 
 func (r *deflateReader) Read(p []byte) (int, error) {
-	for len(r.deflate) == 0 {
+	for r.deflate == "" {
 		switch {
 		case len(r.fragments) > 0:
 			r.deflate, r.fragments = r.fragments[0].deflate, r.fragments[1:]

@@ -88,12 +88,9 @@ func (c *checksum) Write(p []byte) (int, error) {
 // changes measures refreshes that read what changed within a minute against those that read everything.
 func (b *bench) changes(n int) {
 	api := b.simulator(n)
-	defer api.stop()
 	ahead := time.Duration(0)
 	now := func() time.Time { return time.Now().Add(ahead) }
 	changes, full := newExporter(api.url, now, 24*time.Hour), newExporter(api.url, now, 0)
-	defer changes.client.Close()
-	defer full.client.Close()
 	changes.refresh(api)
 	full.refresh(api)
 	for _, percent := range []int{0, 1, 10, 100} {
@@ -132,6 +129,9 @@ func (b *bench) changes(n int) {
 		row(n, what+"allocated", fmt.Sprintf("%.1f MB", float64(least.allocated)/1e6), fmt.Sprintf("%.1f MB", float64(leastFull.allocated)/1e6),
 			times(float64(least.allocated), float64(leastFull.allocated)), "")
 	}
+	changes.client.Close()
+	full.client.Close()
+	api.stop()
 }
 
 // atMost keeps the lesser of each.
@@ -150,9 +150,9 @@ func (p *process) post(path string, body any) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusNoContent {
-		said, _ := io.ReadAll(resp.Body)
+	said, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil || resp.StatusCode != http.StatusNoContent {
 		log.Fatalf("POST %s: %s", path, said)
 	}
 }
