@@ -1,0 +1,484 @@
+package collector_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// What can happen to an account, for histories of it. Left out is what leaves no trace that an exporter could ask
+// for, and what only reading everything brings to light: a device's VPN that is switched off by its configuration,
+// a device that is frozen or inactive because of the plan, and an install that is deleted, not just marked as such,
+// while the device downloads.
+
+// An editor changes an account in one transaction.
+type editor struct {
+	*simulator.State
+	*rand.Rand
+	// at is when the transaction began, which may be a while before it is seen: its rows say so.
+	at simulator.Time
+}
+
+// row is what a new row has.
+func (e *editor) row() simulator.Row { return simulator.Row{CreatedAt: e.at, ModifiedAt: e.at} }
+
+// wrote lets a row say when it was changed.
+func (e *editor) wrote(r *simulator.Row) { r.ModifiedAt = e.at }
+
+func (e *editor) chance(p float64) bool { return e.Float64() < p }
+
+// anyOf picks one of those that are fit; false where there is none.
+func anyOf[T any](e *editor, all []*T, fit func(*T) bool) (*T, bool) {
+	var found []*T
+	for _, r := range all {
+		if fit == nil || fit(r) {
+			found = append(found, r)
+		}
+	}
+	if len(found) == 0 {
+		return nil, false
+	}
+	return found[e.IntN(len(found))], true
+}
+
+func (e *editor) device() (*simulator.Device, bool) { return anyOf(e, e.Devices.All(), nil) }
+
+func (e *editor) fleet() (*simulator.Fleet, bool) { return anyOf(e, e.Fleets.All(), nil) }
+
+// release picks a release of a fleet.
+func (e *editor) release(fleet int) (*simulator.Release, bool) {
+	return anyOf(e, e.Releases.All(), func(r *simulator.Release) bool { return r.FleetID == fleet })
+}
+
+func (e *editor) install(fit func(*simulator.Install) bool) (*simulator.Install, bool) {
+	return anyOf(e, e.Installs.All(), fit)
+}
+
+// downloads tells whether anything is downloaded to a device.
+func (e *editor) downloads(device int) bool {
+	for _, i := range e.InstallsOf(device) {
+		if i.Status == "Downloading" {
+			return true
+		}
+	}
+	return false
+}
+
+// name makes a name that nothing had yet. Those of fleets may be ones that an exporter chooses.
+func (e *editor) name() string {
+	return fmt.Sprintf("%s-%08x", []string{"alpha", "beta"}[e.IntN(2)], e.Uint32())
+}
+
+func (e *editor) word(of ...string) string { return of[e.IntN(len(of))] }
+
+// A happening changes an account, and tells what happened: nothing, where there is nothing that it could happen to.
+type happening struct {
+	weight int
+	happen func(*editor) string
+}
+
+// onDevice makes a happening of something that happens to a device and is written into its row.
+func onDevice(weight int, what string, happen func(*editor, *simulator.Device)) happening {
+	return happening{weight, func(e *editor) string {
+		d, ok := e.device()
+		if !ok {
+			return ""
+		}
+		happen(e, d)
+		e.wrote(&d.Row)
+		return fmt.Sprintf("device %d %s", d.ID, what)
+	}}
+}
+
+// onInstall makes a happening of something that happens to an install, and leaves the device's row as it is.
+func onInstall(weight int, what string, fit func(*simulator.Install) bool, happen func(*editor, *simulator.Install)) happening {
+	return happening{weight, func(e *editor) string {
+		i, ok := e.install(fit)
+		if !ok {
+			return ""
+		}
+		happen(e, i)
+		e.wrote(&i.Row)
+		return fmt.Sprintf("install %d on device %d %s", i.ID, i.DeviceID, what)
+	}}
+}
+
+// onFleet makes a happening of something that happens to a fleet.
+func onFleet(weight int, what string, happen func(*editor, *simulator.Fleet)) happening {
+	return happening{weight, func(e *editor) string {
+		f, ok := e.fleet()
+		if !ok {
+			return ""
+		}
+		happen(e, f)
+		e.wrote(&f.Row)
+		return fmt.Sprintf("fleet %d, %s, %s", f.ID, f.Slug, what)
+	}}
+}
+
+func downloading(i *simulator.Install) bool { return i.Status == "Downloading" }
+func there(i *simulator.Install) bool       { return i.Status != "deleted" }
+func deleted(i *simulator.Install) bool     { return i.Status == "deleted" }
+
+var happenings = []happening{
+	{6, createDevice},
+	{5, deleteDevice},
+	{2, registerAgain},
+	{8, moveDevice},
+	onDevice(5, "is renamed", func(e *editor, d *simulator.Device) { d.Name = e.name() }),
+	onDevice(6, "connects", func(e *editor, d *simulator.Device) { d.Connect(e.at) }),
+	onDevice(6, "disconnects", func(e *editor, d *simulator.Device) { d.Disconnect(e.at) }),
+	onDevice(4, "misses a heartbeat", func(e *editor, d *simulator.Device) { d.HeartbeatState, d.HeartbeatChangedOn = "timeout", e.at }),
+	onDevice(6, "measures", func(e *editor, d *simulator.Device) {
+		d.CPUUsage, d.CPUTemp = simulator.N(e.IntN(101)), simulator.N(e.IntN(90))
+		d.MemoryUsage, d.MemoryTotal, d.IsUndervolted = simulator.N(e.IntN(4000)), simulator.N(4000), e.chance(0.5)
+	}),
+	onDevice(3, "reports an update's progress", func(e *editor, d *simulator.Device) {
+		d.UpdateStatus, d.LastUpdateStatusEvent = e.word("downloading", "downloaded", "applying changes", "aborted", "rejected"), e.at
+		d.Status, d.DownloadProgress = "Downloading", simulator.N(e.IntN(100))
+	}),
+	onDevice(3, "runs another release", func(e *editor, d *simulator.Device) {
+		d.UpdateStatus, d.LastUpdateStatusEvent, d.Status, d.DownloadProgress, d.RunningReleaseID = "done", e.at, "Idle", simulator.Number{}, 0
+		if r, ok := e.release(d.FleetID); ok {
+			d.RunningReleaseID = r.ID
+		}
+	}),
+	onDevice(3, "is pinned", func(e *editor, d *simulator.Device) {
+		if r, ok := e.release(d.FleetID); ok {
+			d.PinnedReleaseID = r.ID
+		}
+	}),
+	onDevice(2, "is unpinned", func(_ *editor, d *simulator.Device) { d.PinnedReleaseID = 0 }),
+	onDevice(2, "is set up", func(e *editor, d *simulator.Device) {
+		d.ProvisioningState, d.ProvisioningProgress = e.word("", "Provisioning", "Post-Provisioning"), simulator.N(e.IntN(100))
+	}),
+	onDevice(2, "is configured", func(e *editor, d *simulator.Device) {
+		d.IsWebAccessible, d.OSVersion, d.OSVariant, d.SupervisorVersion = e.chance(0.5), e.name(), e.word("", "prod", "dev"), e.name()
+	}),
+	onDevice(2, "should have another host OS and supervisor", func(e *editor, d *simulator.Device) {
+		if r, ok := anyOf(e, e.Releases.All(), nil); ok {
+			d.OSReleaseID, d.SupervisorReleaseID = r.ID, r.ID*e.IntN(2)
+		}
+	}),
+	onDevice(1, "is of another type", func(e *editor, d *simulator.Device) {
+		if t, ok := anyOf(e, e.DeviceTypes.All(), nil); ok {
+			d.DeviceTypeID = t.ID
+		}
+	}),
+
+	{6, startDownload},
+	onInstall(6, "is downloaded further", downloading, func(e *editor, i *simulator.Install) { i.DownloadProgress = simulator.N(e.IntN(100)) }),
+	onInstall(5, "is downloaded", downloading, func(_ *editor, i *simulator.Install) { i.Status, i.DownloadProgress = "Downloaded", simulator.Number{} }),
+	onInstall(2, "is given up", downloading, func(_ *editor, i *simulator.Install) { i.Status, i.DownloadProgress = "deleted", simulator.Number{} }),
+	onInstall(5, "changes its state", there, func(e *editor, i *simulator.Install) {
+		i.Status, i.DownloadProgress = e.word("Running", "exited", "restarting", "Stopping", "Downloaded"), simulator.Number{}
+	}),
+	onInstall(4, "is marked as deleted", there, func(_ *editor, i *simulator.Install) { i.Status, i.DownloadProgress = "deleted", simulator.Number{} }),
+	onInstall(2, "is there again", deleted, func(e *editor, i *simulator.Install) { i.Status, i.InstallDate = "Running", e.at }),
+	{4, deleteInstall},
+
+	{6, setDeviceTag},
+	{3, removeDeviceTag},
+	{2, replaceDeviceTag},
+	{3, setFleetTag},
+
+	onFleet(3, "has another target", func(e *editor, f *simulator.Fleet) {
+		f.TargetReleaseID = 0
+		if r, ok := e.release(f.ID); ok && e.chance(0.8) {
+			f.TargetReleaseID = r.ID
+		}
+	}),
+	onFleet(3, "has a new name", func(e *editor, f *simulator.Fleet) { e.RenameFleet(f.ID, e.name()) }),
+	onFleet(2, "is archived, or not any more", func(_ *editor, f *simulator.Fleet) { f.IsArchived = !f.IsArchived }),
+	onFleet(1, "is for another type", func(e *editor, f *simulator.Fleet) {
+		if t, ok := anyOf(e, e.DeviceTypes.All(), nil); ok {
+			f.DeviceTypeID = t.ID
+		}
+	}),
+	onFleet(1, "is of another class", func(e *editor, f *simulator.Fleet) { f.Class = e.word("fleet", "fleet", "block") }),
+	{1, swapNames},
+	{2, createFleet},
+	{1, deleteFleet},
+
+	{3, newRelease},
+	{2, finalizeRelease},
+	{2, renameType},
+	{1, renameOrganization},
+	{2, changeKeys},
+}
+
+func createDevice(e *editor) string {
+	f, ok := e.fleet()
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("device %d is created in fleet %d", e.newDevice(f, "").ID, f.ID)
+}
+
+func (e *editor) newDevice(f *simulator.Fleet, uuid string) *simulator.Device {
+	d := e.AddDevice(simulator.Device{Row: e.row(), UUID: uuid, FleetID: f.ID, Name: e.name(), IsFrozen: e.chance(0.1), IsVPNDisabled: e.chance(0.1)})
+	if e.chance(0.5) {
+		d.Connect(e.at)
+	}
+	if r, ok := e.release(f.ID); ok && e.chance(0.5) {
+		d.RunningReleaseID = r.ID
+	}
+	if e.chance(0.3) {
+		e.DeviceTags.Add(simulator.DeviceTag{Row: e.row(), DeviceID: d.ID, Key: "site", Value: e.name()})
+	}
+	return d
+}
+
+func deleteDevice(e *editor) string {
+	d, ok := e.device()
+	if !ok {
+		return ""
+	}
+	e.DeleteDevice(d.ID)
+	return fmt.Sprintf("device %d is deleted", d.ID)
+}
+
+// registerAgain gives a uuid to another device.
+func registerAgain(e *editor) string {
+	d, ok := e.device()
+	f, some := e.fleet()
+	if !ok || !some {
+		return ""
+	}
+	e.DeleteDevice(d.ID)
+	return fmt.Sprintf("device %d is registered again as %d in fleet %d", d.ID, e.newDevice(f, d.UUID).ID, f.ID)
+}
+
+// moveDevice moves a device to another fleet, or out of all of them.
+func moveDevice(e *editor) string {
+	d, ok := e.device()
+	f, some := e.fleet()
+	if !ok || !some {
+		return ""
+	}
+	from := d.FleetID
+	d.FleetID = f.ID
+	if e.chance(0.05) {
+		d.FleetID = 0
+	}
+	if e.chance(0.5) {
+		d.PinnedReleaseID = 0
+	}
+	e.wrote(&d.Row)
+	return fmt.Sprintf("device %d moves from fleet %d to fleet %d", d.ID, from, d.FleetID)
+}
+
+// startDownload starts an update of a device by its installs alone.
+func startDownload(e *editor) string {
+	d, ok := e.device()
+	if !ok {
+		return ""
+	}
+	r, ok := e.release(d.FleetID)
+	if !ok {
+		return ""
+	}
+	known := map[int]*simulator.Install{}
+	for _, i := range e.InstallsOf(d.ID) {
+		known[i.ImageID] = i
+	}
+	for _, image := range e.images(r) {
+		i := known[image]
+		if i == nil {
+			i = e.Installs.Add(simulator.Install{Row: e.row(), DeviceID: d.ID, ImageID: image})
+		}
+		i.ReleaseID, i.Status, i.DownloadProgress, i.InstallDate = r.ID, "Downloading", simulator.N(e.IntN(100)), e.at
+		e.wrote(&i.Row)
+	}
+	return fmt.Sprintf("device %d starts to download release %d", d.ID, r.ID)
+}
+
+// images returns the ids of the images of a release, made for one or two services where there are none yet.
+func (e *editor) images(r *simulator.Release) []int {
+	var images []int
+	for _, i := range e.Images.All() {
+		if i.ReleaseID == r.ID {
+			images = append(images, i.ID)
+		}
+	}
+	if len(images) > 0 {
+		return images
+	}
+	for _, name := range []string{"main", "telemetry"}[:1+e.IntN(2)] {
+		s, ok := anyOf(e, e.Services.All(), func(s *simulator.Service) bool { return s.FleetID == r.FleetID && s.Name == name })
+		if !ok {
+			s = e.Services.Add(simulator.Service{Row: e.row(), FleetID: r.FleetID, Name: name})
+		}
+		images = append(images, e.Images.Add(simulator.Image{Row: e.row(), ServiceID: s.ID, ReleaseID: r.ID}).ID)
+	}
+	return images
+}
+
+// deleteInstall deletes the row of an install. What a device downloads is told by all of its installs: that they are
+// fewer leaves no trace.
+func deleteInstall(e *editor) string {
+	i, ok := e.install(func(i *simulator.Install) bool { return !e.downloads(i.DeviceID) })
+	if !ok {
+		return ""
+	}
+	e.Installs.Delete(i.ID)
+	return fmt.Sprintf("install %d on device %d (%s) is deleted for good", i.ID, i.DeviceID, i.Status)
+}
+
+func setDeviceTag(e *editor) string {
+	d, ok := e.device()
+	if !ok {
+		return ""
+	}
+	key := e.word("site", "owner", "nobody's business")
+	t, ok := anyOf(e, e.DeviceTags.All(), func(t *simulator.DeviceTag) bool { return t.DeviceID == d.ID && t.Key == key })
+	if !ok {
+		t = e.DeviceTags.Add(simulator.DeviceTag{Row: e.row(), DeviceID: d.ID, Key: key})
+	}
+	t.Value = e.word("", "a", e.name())
+	e.wrote(&t.Row)
+	return fmt.Sprintf("device %d is tagged %s=%s", d.ID, key, t.Value)
+}
+
+func removeDeviceTag(e *editor) string {
+	t, ok := anyOf(e, e.DeviceTags.All(), nil)
+	if !ok {
+		return ""
+	}
+	e.DeviceTags.Delete(t.ID)
+	return fmt.Sprintf("device %d loses its tag %s", t.DeviceID, t.Key)
+}
+
+// replaceDeviceTag gives a tag to another device, in the place of the one it has got already, so that there are as
+// many tags as before, or one less.
+func replaceDeviceTag(e *editor) string {
+	t, ok := anyOf(e, e.DeviceTags.All(), nil)
+	d, some := e.device()
+	if !ok || !some {
+		return ""
+	}
+	e.DeviceTags.DeleteFunc(func(o *simulator.DeviceTag) bool { return o.ID == t.ID || o.DeviceID == d.ID && o.Key == t.Key })
+	e.DeviceTags.Add(simulator.DeviceTag{Row: e.row(), DeviceID: d.ID, Key: t.Key, Value: t.Value})
+	return fmt.Sprintf("the tag %s of device %d is now one of device %d", t.Key, t.DeviceID, d.ID)
+}
+
+func setFleetTag(e *editor) string {
+	f, ok := e.fleet()
+	if !ok {
+		return ""
+	}
+	key, value := e.word("env", "note", "nobody's business"), e.word("", "a", e.name())
+	e.FleetTags.DeleteFunc(func(t *simulator.FleetTag) bool { return t.FleetID == f.ID && t.Key == key })
+	if e.chance(0.7) {
+		e.FleetTags.Add(simulator.FleetTag{Row: e.row(), FleetID: f.ID, Key: key, Value: value})
+	}
+	return fmt.Sprintf("fleet %d has another tag %s, or none", f.ID, key)
+}
+
+// swapNames gives two fleets each other's name.
+func swapNames(e *editor) string {
+	a, ok := e.fleet()
+	if !ok {
+		return ""
+	}
+	b, ok := anyOf(e, e.Fleets.All(), func(f *simulator.Fleet) bool { return f.ID != a.ID && f.OrganizationID == a.OrganizationID })
+	if !ok {
+		return ""
+	}
+	a.AppName, a.Slug, b.AppName, b.Slug = b.AppName, b.Slug, a.AppName, a.Slug
+	e.wrote(&a.Row)
+	e.wrote(&b.Row)
+	return fmt.Sprintf("fleets %d and %d swap names", a.ID, b.ID)
+}
+
+func createFleet(e *editor) string {
+	f := e.AddFleet(simulator.Fleet{Row: e.row(), AppName: e.name(), Class: e.word("fleet", "fleet", "fleet", "block"), IsArchived: e.chance(0.1)})
+	n := e.IntN(3)
+	for range n {
+		e.newDevice(f, "")
+	}
+	return fmt.Sprintf("fleet %d, %s, is created with %d devices", f.ID, f.Slug, n)
+}
+
+// deleteFleet deletes a fleet; devices that were moved away forget its releases.
+func deleteFleet(e *editor) string {
+	f, ok := e.fleet()
+	if !ok {
+		return ""
+	}
+	e.DeleteFleet(f.ID)
+	for _, d := range e.Devices.All() {
+		for _, id := range []*int{&d.RunningReleaseID, &d.PinnedReleaseID, &d.OSReleaseID, &d.SupervisorReleaseID} {
+			if *id != 0 && e.Release(*id) == nil {
+				*id = 0
+				e.wrote(&d.Row)
+			}
+		}
+	}
+	return fmt.Sprintf("fleet %d is deleted", f.ID)
+}
+
+func newRelease(e *editor) string {
+	f, ok := e.fleet()
+	if !ok {
+		return ""
+	}
+	version := fmt.Sprintf("3.%d.0", e.IntN(1000))
+	r := e.NewRelease(f.ID, version)
+	if e.chance(0.5) {
+		r.IsFinal, r.FinalizedAt, r.RawVersion = false, 0, fmt.Sprintf("%s-%d", version, e.at)
+	}
+	r.Status = e.word("success", "running", "failed")
+	if e.chance(0.3) {
+		f.TargetReleaseID = r.ID
+		e.wrote(&f.Row)
+	}
+	return fmt.Sprintf("release %d of fleet %d is built: %s", r.ID, f.ID, r.RawVersion)
+}
+
+func finalizeRelease(e *editor) string {
+	r, ok := anyOf(e, e.Releases.All(), func(r *simulator.Release) bool { return !r.IsFinal })
+	if !ok {
+		return ""
+	}
+	r.IsFinal, r.FinalizedAt, r.RawVersion, r.Status = true, e.at, r.Semver, "success"
+	e.wrote(&r.Row)
+	return fmt.Sprintf("release %d is finalized", r.ID)
+}
+
+func renameType(e *editor) string {
+	t, ok := anyOf(e, e.DeviceTypes.All(), nil)
+	if !ok {
+		return ""
+	}
+	t.Slug = e.name()
+	e.wrote(&t.Row)
+	return fmt.Sprintf("device type %d is now %s", t.ID, t.Slug)
+}
+
+func renameOrganization(e *editor) string {
+	o, ok := anyOf(e, e.Organizations.All(), nil)
+	if !ok {
+		return ""
+	}
+	o.Handle = e.name()
+	e.wrote(&o.Row)
+	return fmt.Sprintf("organization %d is now %s", o.ID, o.Handle)
+}
+
+func changeKeys(e *editor) string {
+	k, ok := anyOf(e, e.APIKeys.All(), nil)
+	switch {
+	case ok && e.chance(0.3):
+		e.APIKeys.Delete(k.ID)
+		return fmt.Sprintf("API key %d is deleted", k.ID)
+	case ok && e.chance(0.5):
+		k.ExpiryDate = e.at.Add(time.Hour)
+		e.wrote(&k.Row)
+		return fmt.Sprintf("API key %d will expire", k.ID)
+	}
+	k = e.APIKeys.Add(simulator.APIKey{Row: e.row(), Name: e.name(), ExpiryDate: e.at.Add(time.Hour)})
+	return fmt.Sprintf("API key %d is made", k.ID)
+}

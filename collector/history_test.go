@@ -1,0 +1,520 @@
+package collector_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// An exporter that reads nothing but what changed must export what one exports that reads everything. These tests
+// let accounts live: whatever happens to one, after each refresh a client that has followed it since its beginning
+// and a new client say the same, byte for byte.
+
+var (
+	historySeed  = flag.Uint64("history.seed", 0, "tell one history, at length")
+	historyCount = flag.Int("history.count", 3000, "how many histories to try; a tenth with -short or the race detector")
+)
+
+// A history is an account, somebody who follows it, and what happens to both.
+type history struct {
+	seed   uint64
+	events []event
+}
+
+// An event depends on its own seed and on what there is, so that the rest of a history makes sense without it.
+type event struct {
+	kind eventKind
+	seed uint64
+}
+
+type eventKind int
+
+const (
+	changed   eventKind = iota // something happens to the account
+	lived                      // a tick of the simulator's own life
+	passed                     // time passes
+	clockSet                   // the server's clock is set
+	rotated                    // the token is another
+	upgraded                   // the server learns the API's version 7, or forgets it
+	refreshed                  // the client refreshes, undisturbed
+	disturbed                  // something happens while it does
+	failed                     // a request fails
+)
+
+// newHistory makes up a history.
+func newHistory(seed uint64) history {
+	r := rand.New(rand.NewPCG(seed, 1))
+	h := history{seed: seed}
+	add := func(k eventKind) { h.events = append(h.events, event{k, r.Uint64()}) }
+	add(refreshed)
+	for range 8 + r.IntN(12) {
+		for range r.IntN(6) {
+			switch x := r.IntN(100); {
+			case x < 60:
+				add(changed)
+			case x < 88:
+				add(passed)
+			case x < 93:
+				add(lived)
+			case x < 96:
+				add(clockSet)
+			case x < 98:
+				add(rotated)
+			default:
+				add(upgraded)
+			}
+		}
+		switch x := r.IntN(100); {
+		case x < 8:
+			add(disturbed)
+		case x < 18:
+			add(failed)
+		}
+		add(refreshed)
+	}
+	return h
+}
+
+// tally counts the refreshes of histories.
+type tally struct{ full, changes, distrusted, disturbed, errors int }
+
+// A telling is a history under way.
+type telling struct {
+	*rand.Rand // of the event under way
+	sim        *simulator.Simulator
+	client     *balena.Client
+	config     balena.Config // of the client, and of those that it is compared with
+	options    collector.Options
+	longest    time.Duration // that a transaction may take
+	clocks     struct {
+		ours    atomic.Int64 // in nanoseconds since 1970
+		servers atomic.Int64 // how far it is ahead of ours
+		set     bool         // it was set since the last refresh
+	}
+	token     atomic.Pointer[string]
+	withoutV7 atomic.Bool
+	meanwhile struct { // what happens while a request is answered
+		sync.Mutex
+		in     int // so many requests
+		happen func()
+	}
+	last     *collector.Snapshot
+	lastText string
+	quiet    time.Time // until when the server wants to be left alone
+	log      []string
+	tally    tally
+}
+
+func (h *telling) now() time.Time { return time.Unix(0, h.clocks.ours.Load()) }
+
+func (h *telling) serversNow() time.Time {
+	return time.Unix(0, h.clocks.ours.Load()+h.clocks.servers.Load())
+}
+
+func (h *telling) tell(format string, args ...any) {
+	h.log = append(h.log, fmt.Sprintf(format, args...))
+}
+
+// tell lets a history happen. The error says where what was exported is not what is true.
+func (h history) tell(ctx context.Context) (*telling, error) {
+	t := &telling{Rand: rand.New(rand.NewPCG(h.seed, 2))}
+	t.clocks.ours.Store(now.UnixNano())
+	t.clocks.servers.Store(int64(oneOf(t, 0, 0, 1700*time.Millisecond, -5*time.Hour, 40*time.Minute)))
+	t.token.Store(new("t0ken"))
+	devices, fleets := t.IntN(25), 1+t.IntN(6)
+	cloud := t.IntN(3) == 0
+	var err error
+	if t.sim, err = simulator.New(simulator.Config{Devices: devices, Fleets: fleets, Seed: h.seed, CloudFields: cloud, Now: t.serversNow}); err != nil {
+		return t, err
+	}
+	server := httptest.NewServer(t)
+	defer server.Close()
+	address, err := url.Parse(server.URL)
+	if err != nil {
+		return t, err
+	}
+
+	o := everything()
+	o.Devices, o.Services = t.IntN(8) > 0, t.IntN(3) > 0
+	if t.IntN(4) == 0 {
+		o.DeviceTags = nil
+	}
+	t.options = o
+	t.longest = 55 * time.Second
+	if slices.ContainsFunc(h.events, func(e event) bool { return e.kind == clockSet }) {
+		t.longest = 25 * time.Second
+	}
+	t.config = balena.Config{
+		URL: address, Version: oneOf(t, "", "", balena.V7, balena.V6), Timeout: time.Minute, PageSize: oneOf(t, 1, 2, 3, 7, 50, 1000), UserAgent: "test",
+		Token: func() (string, error) { return *t.token.Load(), nil }, Now: t.now,
+		Options: balena.Options{
+			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys, DeviceTags: o.DeviceTags, FleetTags: o.FleetTags,
+			ArchivedFleets: t.IntN(2) == 0, Keep: time.Minute, FullSweepInterval: oneOf(t, time.Hour, 3*time.Hour, 24*time.Hour),
+		},
+	}
+	switch t.IntN(6) {
+	case 0:
+		t.config.Include = regexp.MustCompile("/(alpha|greenhouse|kiosk)")
+	case 1:
+		t.config.Exclude = regexp.MustCompile("/(beta|greenhouse|kiosk)")
+	case 2:
+		t.config.Shard = balena.Shard{Index: t.IntN(2), Count: 2}
+	case 3:
+		t.config.ArchivedFleets = true // everything, then
+	}
+	if t.client, err = balena.NewClient(t.config); err != nil {
+		return t, err
+	}
+	defer t.client.Close()
+	t.tell("%d devices in %d fleets, balenaCloud: %t, version %q, pages of %d, a full sweep every %s, archived fleets: %t, include %v, exclude %v, shard %v",
+		devices, fleets, cloud, t.config.Version, t.config.PageSize, t.config.FullSweepInterval, t.config.ArchivedFleets, t.config.Include, t.config.Exclude, t.config.Shard)
+
+	for _, e := range h.events {
+		t.Rand = rand.New(rand.NewPCG(e.seed, 3))
+		if err := t.event(ctx, e.kind); err != nil {
+			return t, err
+		}
+	}
+	return t, nil
+}
+
+func oneOf[T any](t *telling, of ...T) T { return of[t.IntN(len(of))] }
+
+func (t *telling) event(ctx context.Context, kind eventKind) error {
+	switch kind {
+	case changed:
+		t.change()
+	case lived:
+		t.sim.Tick()
+		t.tell("a tick")
+	case passed:
+		t.pass(oneOf(t, time.Millisecond, 400*time.Millisecond, 3*time.Second, 20*time.Second, time.Minute, 5*time.Minute, 61*time.Minute))
+	case clockSet:
+		// Once between two refreshes: of a clock that is set back and forth nobody learns.
+		if !t.clocks.set {
+			d := oneOf(t, 300*time.Millisecond, time.Second, 4*time.Second, 20*time.Second, 31*time.Second, 2*time.Minute, time.Hour, 7*time.Hour) * oneOf[time.Duration](t, 1, -1)
+			t.clocks.servers.Add(int64(d))
+			t.clocks.set = true
+			t.tell("the server's clock is set by %s", d)
+		}
+	case rotated:
+		token := fmt.Sprintf("t0ken%d", t.Uint32())
+		t.token.Store(&token)
+		t.tell("the token is another")
+	case upgraded:
+		if t.config.Version == "" {
+			t.withoutV7.Store(!t.withoutV7.Load())
+			t.tell("the server forgets version 7: %t", t.withoutV7.Load())
+		}
+	case refreshed:
+		return t.refresh(ctx, "")
+	case disturbed:
+		t.meanwhile.Lock()
+		t.meanwhile.in = 1 + t.IntN(12)
+		t.meanwhile.happen = func() {
+			t.pass(oneOf(t, 0, time.Millisecond, 3*time.Second))
+			t.change()
+		}
+		t.meanwhile.Unlock()
+		return t.refresh(ctx, "disturbed")
+	case failed:
+		t.fail()
+		return t.refresh(ctx, "failing")
+	}
+	return nil
+}
+
+func (t *telling) pass(d time.Duration) {
+	t.clocks.ours.Add(int64(d))
+	t.tell("%s pass", d)
+}
+
+// change lets something happen to the account: a few things at once, in a transaction that takes its time.
+func (t *telling) change() {
+	t.sim.Update(func(st *simulator.State) {
+		e := &editor{State: st, Rand: t.Rand, at: st.Now()}
+		if t.IntN(4) == 0 {
+			e.at = e.at.Add(-time.Duration(t.Int64N(int64(t.longest))))
+		}
+		var told []string
+		for range 1 + t.IntN(3) {
+			if what := e.happening()(e); what != "" {
+				told = append(told, what)
+			}
+		}
+		t.tell("%s by the server's clock, in a transaction that began %s before: %s", st.Now().Time().Format(time.TimeOnly+".000"),
+			st.Now().Time().Sub(e.at.Time()), strings.Join(told, "; "))
+	})
+}
+
+// happening picks what happens.
+func (e *editor) happening() func(*editor) string {
+	sum := 0
+	for _, h := range happenings {
+		sum += h.weight
+	}
+	x := e.IntN(sum)
+	for _, h := range happenings {
+		if x -= h.weight; x < 0 {
+			return h.happen
+		}
+	}
+	panic("unreachable")
+}
+
+// fail lets one of the next requests fail.
+func (t *telling) fail() {
+	f := simulator.Fault{Times: 1, From: 1 + t.IntN(12), Resource: oneOf(t, "", "", "", "application", "device", "image_install", "device_tag", "release")}
+	if f.Resource != "" {
+		f.From = 1 + t.IntN(3)
+	}
+	switch t.IntN(8) {
+	case 0, 1:
+		f.Status, f.RetryAfter = http.StatusTooManyRequests, simulator.Duration{Duration: oneOf(t, time.Second, 30*time.Second)}
+	case 2:
+		f.Status, f.Body = http.StatusInternalServerError, "boom"
+	case 3:
+		f.Status = oneOf(t, http.StatusInternalServerError, http.StatusBadGateway)
+		if t.last != nil && !t.last.CloudFields && f.Status == http.StatusInternalServerError {
+			// What a server says that does not know the fields of balenaCloud is believed for an hour.
+			f.Status = http.StatusServiceUnavailable
+		}
+	case 4:
+		f.CutAfter = 1 + t.IntN(400)
+	case 5:
+		f.Spoil = oneOf(t, simulator.SpoilJSON, simulator.SpoilHTML)
+	case 6:
+		f.Guest = true
+	case 7:
+		f.Resource, f.From, f.Page, f.Status = oneOf(t, "device", "image_install"), 0, 2, http.StatusGatewayTimeout
+	}
+	t.sim.SetFaults(simulator.Faults{f})
+	t.tell("this is going to fail: %+v", f)
+}
+
+// ServeHTTP answers for the simulator, and lets happen what happens meanwhile.
+func (t *telling) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if t.withoutV7.Load() && strings.HasPrefix(r.RequestURI, "/v7/") {
+		r.RequestURI = "/v0/" // which no server has
+	}
+	t.meanwhile.Lock()
+	happen := t.meanwhile.happen
+	if t.meanwhile.in--; t.meanwhile.in != 0 {
+		happen = nil
+	}
+	t.meanwhile.Unlock()
+	if happen != nil {
+		happen()
+	}
+	t.sim.ServeHTTP(w, r)
+}
+
+// refresh lets the client refresh, and compares what it exports with what a new client does. how says what goes wrong.
+func (t *telling) refresh(ctx context.Context, how string) error {
+	s, err := t.client.Fetch(ctx)
+	t.sim.SetFaults(nil)
+	t.meanwhile.Lock()
+	happened := t.meanwhile.happen != nil && t.meanwhile.in <= 0
+	t.meanwhile.happen = nil
+	t.meanwhile.Unlock()
+	if t.last != nil && text(t.last, t.options) != t.lastText {
+		return errors.New("a refresh changed the last snapshot")
+	}
+	if err == nil {
+		err = failure(s)
+	}
+	if err != nil {
+		t.tally.errors++
+		t.tell("refresh %s fails: %v", how, err)
+		if e, ok := errors.AsType[*balena.Error](err); ok && e.Wait > 0 {
+			t.quiet = t.now().Add(e.Wait)
+		}
+		wait := t.quiet.Sub(t.now())
+		if how == "" && wait <= 0 {
+			return errors.New("there was no reason to fail")
+		}
+		if wait > 0 && t.IntN(4) > 0 {
+			t.pass(wait + time.Millisecond)
+		}
+		return nil
+	}
+	t.clocks.set = false
+	t.last, t.lastText = s, text(s, t.options)
+	switch s.Reading.Kind {
+	case balena.Changes:
+		t.tally.changes++
+	case balena.Full:
+		t.tally.full++
+	default:
+		return fmt.Errorf("a refresh of kind %q", s.Reading.Kind)
+	}
+	if s.Reading.Distrust != nil {
+		t.tally.distrusted++
+	}
+	t.tell("refresh %s: %+v", how, s.Reading)
+	if happened {
+		t.tally.disturbed++
+		return nil // what of it was seen, nobody can tell
+	}
+
+	config := t.config
+	config.Version, config.PageSize, config.FullSweepInterval = s.APIVersion, 1000, 0
+	fresh, err := balena.NewClient(config)
+	if err != nil {
+		return err
+	}
+	defer fresh.Close()
+	want, err := fresh.Fetch(ctx)
+	if err == nil {
+		err = failure(want)
+	}
+	if err != nil {
+		return fmt.Errorf("a new client fails: %w", err)
+	}
+	if len(want.Devices) == 0 {
+		want.CloudFields = s.CloudFields // which nobody can tell who has seen no device
+	}
+	if wantText := text(want, t.options); t.lastText != wantText {
+		return fmt.Errorf("after a refresh of kind %s (- the truth, + what is exported):\n%s", s.Reading.Kind, lineDiff(wantText, t.lastText))
+	}
+	return nil
+}
+
+// failure is the first error of the parts of a refresh.
+func failure(s *collector.Snapshot) error {
+	for _, p := range s.Parts {
+		if p.Err != nil {
+			return p.Err
+		}
+	}
+	return nil
+}
+
+// lineDiff lists the first lines in which two expositions differ.
+func lineDiff(want, got string) string {
+	const most = 12
+	var lines []string
+	add := func(sign string, text, other string) {
+		known := map[string]bool{}
+		for line := range strings.Lines(other) {
+			known[line] = true
+		}
+		n := 0
+		for line := range strings.Lines(text) {
+			if known[line] {
+				continue
+			}
+			if n++; n > most {
+				lines = append(lines, sign+" …\n")
+				return
+			}
+			lines = append(lines, sign+" "+line)
+		}
+	}
+	add("-", want, got)
+	add("+", got, want)
+	if lines == nil {
+		return "the same lines in another order"
+	}
+	return strings.Join(lines, "")
+}
+
+// shorten leaves out events while the history still goes wrong.
+func (h history) shorten(ctx context.Context) history {
+	for n := len(h.events) / 2; n > 0; n /= 2 {
+		for i := 0; i+n <= len(h.events); {
+			shorter := history{h.seed, slices.Concat(h.events[:i], h.events[i+n:])}
+			if _, err := shorter.tell(ctx); err != nil {
+				h = shorter
+			} else {
+				i += n
+			}
+		}
+	}
+	return h
+}
+
+// complain tells of a history that went wrong, shortened to what it takes.
+func (h history) complain(t *testing.T, err error) {
+	t.Helper()
+	shortest := h.shorten(t.Context())
+	told, again := shortest.tell(t.Context())
+	if again == nil {
+		told, again = h.tell(t.Context()) // it depends on chance
+	}
+	t.Errorf("history %d: %v\n\nin short:\n%s\n%v\n\ngo test ./collector -run History -history.seed=%d tells it at length", h.seed, err,
+		strings.Join(told.log, "\n"), again, h.seed)
+}
+
+func TestHistory(t *testing.T) {
+	if *historySeed != 0 {
+		h := newHistory(*historySeed)
+		told, err := h.tell(t.Context())
+		t.Log(strings.Join(told.log, "\n"))
+		if err != nil {
+			h.complain(t, err)
+		}
+		return
+	}
+	n := *historyCount
+	if testing.Short() || raceEnabled {
+		n /= 10
+	}
+	var (
+		workers sync.WaitGroup
+		next    atomic.Uint64
+		mu      sync.Mutex
+		all     tally
+		wrong   bool
+	)
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for seed := next.Add(1); seed <= uint64(n); seed = next.Add(1) {
+				h := newHistory(seed)
+				told, err := h.tell(t.Context())
+				mu.Lock()
+				all.add(told.tally)
+				stop := wrong
+				wrong = wrong || err != nil
+				mu.Unlock()
+				if stop {
+					return
+				}
+				if err != nil {
+					h.complain(t, err)
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	t.Logf("%d histories: %+v", n, all)
+	if refreshes := all.full + all.changes; !wrong && all.changes < refreshes*6/10 {
+		t.Errorf("only %d of %d refreshes read nothing but changes", all.changes, refreshes)
+	}
+}
+
+func (t *tally) add(o tally) {
+	t.full += o.full
+	t.changes += o.changes
+	t.distrusted += o.distrusted
+	t.disturbed += o.disturbed
+	t.errors += o.errors
+}
