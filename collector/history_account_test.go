@@ -11,7 +11,7 @@ import (
 // What can happen to an account, for histories of it. Left out is what leaves no trace that an exporter could ask
 // for, and what only reading everything brings to light: a device's VPN that is switched off by its configuration,
 // a device that is frozen or inactive because of the plan, and an install that is deleted, not just marked as such,
-// while the device downloads.
+// of a device that was seen at a download.
 
 // An editor changes an account in one transaction.
 type editor struct {
@@ -19,6 +19,8 @@ type editor struct {
 	*rand.Rand
 	// at is when the transaction began, which may be a while before it is seen: its rows say so.
 	at simulator.Time
+	// downloads are the devices that an exporter may have seen at a download.
+	downloads map[int]bool
 }
 
 // row is what a new row has.
@@ -54,16 +56,6 @@ func (e *editor) release(fleet int) (*simulator.Release, bool) {
 
 func (e *editor) install(fit func(*simulator.Install) bool) (*simulator.Install, bool) {
 	return anyOf(e, e.Installs.All(), fit)
-}
-
-// downloads tells whether anything is downloaded to a device.
-func (e *editor) downloads(device int) bool {
-	for _, i := range e.InstallsOf(device) {
-		if i.Status == "Downloading" {
-			return true
-		}
-	}
-	return false
 }
 
 // name makes a name that nothing had yet. Those of fleets may be ones that an exporter chooses.
@@ -209,6 +201,21 @@ var happenings = []happening{
 	{2, changeKeys},
 }
 
+// happen lets one of the happenings happen.
+func (e *editor) happen() string {
+	sum := 0
+	for _, h := range happenings {
+		sum += h.weight
+	}
+	x := e.IntN(sum)
+	for _, h := range happenings {
+		if x -= h.weight; x < 0 {
+			return h.happen(e)
+		}
+	}
+	panic("unreachable")
+}
+
 func createDevice(e *editor) string {
 	f, ok := e.fleet()
 	if !ok {
@@ -316,10 +323,10 @@ func (e *editor) images(r *simulator.Release) []int {
 	return images
 }
 
-// deleteInstall deletes the row of an install. What a device downloads is told by all of its installs: that they are
-// fewer leaves no trace.
+// deleteInstall deletes the row of an install, unless an exporter has seen the device at a download: how far that is
+// follows from all of the device's installs, and that they are fewer leaves no trace.
 func deleteInstall(e *editor) string {
-	i, ok := e.install(func(i *simulator.Install) bool { return !e.downloads(i.DeviceID) })
+	i, ok := e.install(func(i *simulator.Install) bool { return !e.downloads[i.DeviceID] })
 	if !ok {
 		return ""
 	}

@@ -42,6 +42,8 @@ type history struct {
 type event struct {
 	kind eventKind
 	seed uint64
+	// happenings are the seeds of what happens to the account, if anything does.
+	happenings []uint64
 }
 
 type eventKind int
@@ -62,7 +64,15 @@ const (
 func newHistory(seed uint64) history {
 	r := rand.New(rand.NewPCG(seed, 1))
 	h := history{seed: seed}
-	add := func(k eventKind) { h.events = append(h.events, event{k, r.Uint64()}) }
+	add := func(k eventKind) {
+		e := event{kind: k, seed: r.Uint64()}
+		if k == changed || k == disturbed {
+			for range 1 + r.IntN(3) {
+				e.happenings = append(e.happenings, r.Uint64())
+			}
+		}
+		h.events = append(h.events, e)
+	}
 	add(refreshed)
 	for range 8 + r.IntN(12) {
 		for range r.IntN(6) {
@@ -115,8 +125,11 @@ type telling struct {
 		in     int // so many requests
 		happen func()
 	}
+	// downloads are the devices that the client may have seen at a download.
+	downloads map[int]bool
+
 	last     *collector.Snapshot
-	lastText string
+	lastPage *page
 	quiet    time.Time // until when the server wants to be left alone
 	log      []string
 	tally    tally
@@ -134,7 +147,7 @@ func (h *telling) tell(format string, args ...any) {
 
 // tell lets a history happen. The error says where what was exported is not what is true.
 func (h history) tell(ctx context.Context) (*telling, error) {
-	t := &telling{Rand: rand.New(rand.NewPCG(h.seed, 2))}
+	t := &telling{Rand: rand.New(rand.NewPCG(h.seed, 2)), downloads: map[int]bool{}}
 	t.clocks.ours.Store(now.UnixNano())
 	t.clocks.servers.Store(int64(oneOf(t, 0, 0, 1700*time.Millisecond, -5*time.Hour, 40*time.Minute)))
 	t.token.Store(new("t0ken"))
@@ -188,7 +201,7 @@ func (h history) tell(ctx context.Context) (*telling, error) {
 
 	for _, e := range h.events {
 		t.Rand = rand.New(rand.NewPCG(e.seed, 3))
-		if err := t.event(ctx, e.kind); err != nil {
+		if err := t.event(ctx, e); err != nil {
 			return t, err
 		}
 	}
@@ -197,10 +210,10 @@ func (h history) tell(ctx context.Context) (*telling, error) {
 
 func oneOf[T any](t *telling, of ...T) T { return of[t.IntN(len(of))] }
 
-func (t *telling) event(ctx context.Context, kind eventKind) error {
-	switch kind {
+func (t *telling) event(ctx context.Context, e event) error {
+	switch e.kind {
 	case changed:
-		t.change()
+		t.change(e.happenings)
 	case lived:
 		t.sim.Tick()
 		t.tell("a tick")
@@ -230,7 +243,8 @@ func (t *telling) event(ctx context.Context, kind eventKind) error {
 		t.meanwhile.in = 1 + t.IntN(12)
 		t.meanwhile.happen = func() {
 			t.pass(oneOf(t, 0, time.Millisecond, 3*time.Second))
-			t.change()
+			t.noteDownloads()
+			t.change(e.happenings)
 		}
 		t.meanwhile.Unlock()
 		return t.refresh(ctx, "disturbed")
@@ -247,36 +261,22 @@ func (t *telling) pass(d time.Duration) {
 }
 
 // change lets something happen to the account: a few things at once, in a transaction that takes its time.
-func (t *telling) change() {
+func (t *telling) change(happenings []uint64) {
 	t.sim.Update(func(st *simulator.State) {
-		e := &editor{State: st, Rand: t.Rand, at: st.Now()}
+		at := st.Now()
 		if t.IntN(4) == 0 {
-			e.at = e.at.Add(-time.Duration(t.Int64N(int64(t.longest))))
+			at = at.Add(-time.Duration(t.Int64N(int64(t.longest))))
 		}
 		var told []string
-		for range 1 + t.IntN(3) {
-			if what := e.happening()(e); what != "" {
+		for _, seed := range happenings {
+			e := &editor{State: st, Rand: rand.New(rand.NewPCG(seed, 4)), at: at, downloads: t.downloads}
+			if what := e.happen(); what != "" {
 				told = append(told, what)
 			}
 		}
 		t.tell("%s by the server's clock, in a transaction that began %s before: %s", st.Now().Time().Format(time.TimeOnly+".000"),
-			st.Now().Time().Sub(e.at.Time()), strings.Join(told, "; "))
+			st.Now().Time().Sub(at.Time()), strings.Join(told, "; "))
 	})
-}
-
-// happening picks what happens.
-func (e *editor) happening() func(*editor) string {
-	sum := 0
-	for _, h := range happenings {
-		sum += h.weight
-	}
-	x := e.IntN(sum)
-	for _, h := range happenings {
-		if x -= h.weight; x < 0 {
-			return h.happen
-		}
-	}
-	panic("unreachable")
 }
 
 // fail lets one of the next requests fail.
@@ -334,10 +334,16 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 	happened := t.meanwhile.happen != nil && t.meanwhile.in <= 0
 	t.meanwhile.happen = nil
 	t.meanwhile.Unlock()
-	if t.last != nil && text(t.last, t.options) != t.lastText {
-		return errors.New("a refresh changed the last snapshot")
+	defer t.noteDownloads()
+	if t.last != nil && text(t.last, t.options) != t.lastPage.String() {
+		return errors.New("a refresh changed the last snapshot, or it was not rendered as one is that is rendered from nothing")
 	}
 	if err == nil {
+		c := of(s, t.options)
+		p := newPage(c, t.lastPage)
+		c.Render(s, t.last, p)
+		p.before = nil // a history keeps no more than it needs
+		t.last, t.lastPage = s, p
 		err = failure(s)
 	}
 	if err != nil {
@@ -356,7 +362,6 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 		return nil
 	}
 	t.clocks.set = false
-	t.last, t.lastText = s, text(s, t.options)
 	switch s.Reading.Kind {
 	case balena.Changes:
 		t.tally.changes++
@@ -373,6 +378,7 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 		t.tally.disturbed++
 		return nil // what of it was seen, nobody can tell
 	}
+	clear(t.downloads)
 
 	config := t.config
 	config.Version, config.PageSize, config.FullSweepInterval = s.APIVersion, 1000, 0
@@ -388,13 +394,24 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 	if err != nil {
 		return fmt.Errorf("a new client fails: %w", err)
 	}
-	if len(want.Devices) == 0 {
+	if want.Devices.Len() == 0 {
 		want.CloudFields = s.CloudFields // which nobody can tell who has seen no device
 	}
-	if wantText := text(want, t.options); t.lastText != wantText {
-		return fmt.Errorf("after a refresh of kind %s (- the truth, + what is exported):\n%s", s.Reading.Kind, lineDiff(wantText, t.lastText))
+	if exported, truth := t.lastPage.String(), text(want, t.options); exported != truth {
+		return fmt.Errorf("after a refresh of kind %s (- the truth, + what is exported):\n%s", s.Reading.Kind, lineDiff(truth, exported))
 	}
 	return nil
+}
+
+// noteDownloads remembers which devices are at a download.
+func (t *telling) noteDownloads() {
+	t.sim.Update(func(st *simulator.State) {
+		for _, i := range st.Installs.All() {
+			if i.Status == "Downloading" {
+				t.downloads[i.DeviceID] = true
+			}
+		}
+	})
 }
 
 // failure is the first error of the parts of a refresh.
@@ -441,14 +458,31 @@ func (h history) shorten(ctx context.Context) history {
 	for n := len(h.events) / 2; n > 0; n /= 2 {
 		for i := 0; i+n <= len(h.events); {
 			shorter := history{h.seed, slices.Concat(h.events[:i], h.events[i+n:])}
-			if _, err := shorter.tell(ctx); err != nil {
+			if shorter.wrong(ctx) {
 				h = shorter
 			} else {
 				i += n
 			}
 		}
 	}
+	for i := range h.events {
+		for j := 0; j < len(h.events[i].happenings); {
+			shorter := history{h.seed, slices.Clone(h.events)}
+			all := h.events[i].happenings
+			shorter.events[i].happenings = slices.Concat(all[:j], all[j+1:])
+			if shorter.wrong(ctx) {
+				h = shorter
+			} else {
+				j++
+			}
+		}
+	}
 	return h
+}
+
+func (h history) wrong(ctx context.Context) bool {
+	_, err := h.tell(ctx)
+	return err != nil
 }
 
 // complain tells of a history that went wrong, shortened to what it takes.
