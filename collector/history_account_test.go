@@ -116,6 +116,8 @@ func deleted(i *simulator.Install) bool     { return i.Status == "deleted" }
 
 var happenings = []happening{
 	{6, createDevice},
+	{1, createDevices},
+	{1, deleteDevices},
 	{5, deleteDevice},
 	{2, registerAgain},
 	{8, moveDevice},
@@ -245,6 +247,32 @@ func deleteDevice(e *editor) string {
 	}
 	e.DeleteDevice(d.ID)
 	return fmt.Sprintf("device %d is deleted", d.ID)
+}
+
+// createDevices and deleteDevices are for many at once.
+
+func createDevices(e *editor) string {
+	f, ok := e.fleet()
+	if !ok {
+		return ""
+	}
+	n := e.IntN(80)
+	for range n {
+		e.newDevice(f, "")
+	}
+	return fmt.Sprintf("%d devices are created in fleet %d", n, f.ID)
+}
+
+func deleteDevices(e *editor) string {
+	gone := e.Float64()
+	n := 0
+	for _, d := range e.Devices.All() {
+		if e.chance(gone) {
+			e.DeleteDevice(d.ID)
+			n++
+		}
+	}
+	return fmt.Sprintf("%d devices are deleted", n)
 }
 
 // registerAgain gives a uuid to another device.

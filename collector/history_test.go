@@ -29,7 +29,7 @@ import (
 
 var (
 	historySeed  = flag.Uint64("history.seed", 0, "tell one history, at length")
-	historyCount = flag.Int("history.count", 3000, "how many histories to try; a tenth with -short or the race detector")
+	historyCount = flag.Int("history.count", 1500, "how many histories to try; a tenth with -short or the race detector")
 )
 
 // A history is an account, somebody who follows it, and what happens to both.
@@ -74,7 +74,7 @@ func newHistory(seed uint64) history {
 		h.events = append(h.events, e)
 	}
 	add(refreshed)
-	for range 8 + r.IntN(12) {
+	for range 5 + r.IntN(10) {
 		for range r.IntN(6) {
 			switch x := r.IntN(100); {
 			case x < 60:
@@ -125,43 +125,50 @@ type telling struct {
 		in     int // so many requests
 		happen func()
 	}
+	// always are the faults that the server has by nature.
+	always simulator.Faults
 	// downloads are the devices that the client may have seen at a download.
 	downloads map[int]bool
 
 	last     *collector.Snapshot
 	lastPage *page
+	lastText string
 	quiet    time.Time // until when the server wants to be left alone
 	log      []string
 	tally    tally
 }
 
-func (h *telling) now() time.Time { return time.Unix(0, h.clocks.ours.Load()) }
+func (t *telling) now() time.Time { return time.Unix(0, t.clocks.ours.Load()) }
 
-func (h *telling) serversNow() time.Time {
-	return time.Unix(0, h.clocks.ours.Load()+h.clocks.servers.Load())
+func (t *telling) serversNow() time.Time {
+	return time.Unix(0, t.clocks.ours.Load()+t.clocks.servers.Load())
 }
 
-func (h *telling) tell(format string, args ...any) {
-	h.log = append(h.log, fmt.Sprintf(format, args...))
+func (t *telling) tell(format string, args ...any) {
+	t.log = append(t.log, fmt.Sprintf(format, args...))
 }
 
-// tell lets a history happen. The error says where what was exported is not what is true.
-func (h history) tell(ctx context.Context) (*telling, error) {
-	t := &telling{Rand: rand.New(rand.NewPCG(h.seed, 2)), downloads: map[int]bool{}}
+// begin starts a history at a server that is otherwise as config says, and a client that is as change wants it.
+func (h history) begin(config simulator.Config, change ...func(*balena.Config)) (t *telling, end func(), err error) {
+	t = &telling{Rand: rand.New(rand.NewPCG(h.seed, 2)), downloads: map[int]bool{}}
 	t.clocks.ours.Store(now.UnixNano())
 	t.clocks.servers.Store(int64(oneOf(t, 0, 0, 1700*time.Millisecond, -5*time.Hour, 40*time.Minute)))
 	t.token.Store(new("t0ken"))
-	devices, fleets := t.IntN(25), 1+t.IntN(6)
-	cloud := t.IntN(3) == 0
-	var err error
-	if t.sim, err = simulator.New(simulator.Config{Devices: devices, Fleets: fleets, Seed: h.seed, CloudFields: cloud, Now: t.serversNow}); err != nil {
-		return t, err
+	config.Now, config.Seed, config.CloudFields = t.serversNow, h.seed, t.IntN(3) == 0
+	pageSize := oneOf(t, 1, 2, 3, 7, 50, 1000)
+	if config.Fleets == 0 {
+		config.Devices, config.Fleets = t.IntN(25), 1+t.IntN(6)
+		if t.IntN(16) == 0 {
+			config.Devices, pageSize = 50+t.IntN(250), max(pageSize, 50)
+		}
+	}
+	if t.sim, err = simulator.New(config); err != nil {
+		return nil, nil, err
 	}
 	server := httptest.NewServer(t)
-	defer server.Close()
 	address, err := url.Parse(server.URL)
 	if err != nil {
-		return t, err
+		return nil, nil, err
 	}
 
 	o := everything()
@@ -175,7 +182,7 @@ func (h history) tell(ctx context.Context) (*telling, error) {
 		t.longest = 25 * time.Second
 	}
 	t.config = balena.Config{
-		URL: address, Version: oneOf(t, "", "", balena.V7, balena.V6), Timeout: time.Minute, PageSize: oneOf(t, 1, 2, 3, 7, 50, 1000), UserAgent: "test",
+		URL: address, Version: oneOf(t, "", "", balena.V7, balena.V6), Timeout: time.Minute, PageSize: pageSize, UserAgent: "test",
 		Token: func() (string, error) { return *t.token.Load(), nil }, Now: t.now,
 		Options: balena.Options{
 			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys, DeviceTags: o.DeviceTags, FleetTags: o.FleetTags,
@@ -192,13 +199,25 @@ func (h history) tell(ctx context.Context) (*telling, error) {
 	case 3:
 		t.config.ArchivedFleets = true // everything, then
 	}
-	if t.client, err = balena.NewClient(t.config); err != nil {
-		return t, err
+	for _, f := range change {
+		f(&t.config)
 	}
-	defer t.client.Close()
+	if t.client, err = balena.NewClient(t.config); err != nil {
+		return nil, nil, err
+	}
 	t.tell("%d devices in %d fleets, balenaCloud: %t, version %q, pages of %d, a full sweep every %s, archived fleets: %t, include %v, exclude %v, shard %v",
-		devices, fleets, cloud, t.config.Version, t.config.PageSize, t.config.FullSweepInterval, t.config.ArchivedFleets, t.config.Include, t.config.Exclude, t.config.Shard)
+		config.Devices, config.Fleets, config.CloudFields, t.config.Version, pageSize, t.config.FullSweepInterval, t.config.ArchivedFleets,
+		t.config.Include, t.config.Exclude, t.config.Shard)
+	return t, func() { t.client.Close(); server.Close() }, nil
+}
 
+// tell lets a history happen. The error says where what was exported is not what is true.
+func (h history) tell(ctx context.Context) (*telling, error) {
+	t, end, err := h.begin(simulator.Config{})
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	for _, e := range h.events {
 		t.Rand = rand.New(rand.NewPCG(e.seed, 3))
 		if err := t.event(ctx, e); err != nil {
@@ -329,13 +348,13 @@ func (t *telling) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // refresh lets the client refresh, and compares what it exports with what a new client does. how says what goes wrong.
 func (t *telling) refresh(ctx context.Context, how string) error {
 	s, err := t.client.Fetch(ctx)
-	t.sim.SetFaults(nil)
+	t.sim.SetFaults(t.always)
 	t.meanwhile.Lock()
 	happened := t.meanwhile.happen != nil && t.meanwhile.in <= 0
 	t.meanwhile.happen = nil
 	t.meanwhile.Unlock()
 	defer t.noteDownloads()
-	if t.last != nil && text(t.last, t.options) != t.lastPage.String() {
+	if t.last != nil && text(t.last, t.options) != t.lastText {
 		return errors.New("a refresh changed the last snapshot, or it was not rendered as one is that is rendered from nothing")
 	}
 	if err == nil {
@@ -343,7 +362,7 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 		p := newPage(c, t.lastPage)
 		c.Render(s, t.last, p)
 		p.before = nil // a history keeps no more than it needs
-		t.last, t.lastPage = s, p
+		t.last, t.lastPage, t.lastText = s, p, p.String()
 		err = failure(s)
 	}
 	if err != nil {
@@ -397,8 +416,8 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 	if want.Devices.Len() == 0 {
 		want.CloudFields = s.CloudFields // which nobody can tell who has seen no device
 	}
-	if exported, truth := t.lastPage.String(), text(want, t.options); exported != truth {
-		return fmt.Errorf("after a refresh of kind %s (- the truth, + what is exported):\n%s", s.Reading.Kind, lineDiff(truth, exported))
+	if truth := text(want, t.options); t.lastText != truth {
+		return fmt.Errorf("after a refresh of kind %s (- the truth, + what is exported):\n%s", s.Reading.Kind, lineDiff(truth, t.lastText))
 	}
 	return nil
 }
@@ -542,6 +561,55 @@ func TestHistory(t *testing.T) {
 	t.Logf("%d histories: %+v", n, all)
 	if refreshes := all.full + all.changes; !wrong && all.changes < refreshes*6/10 {
 		t.Errorf("only %d of %d refreshes read nothing but changes", all.changes, refreshes)
+	}
+}
+
+// TestServersThatDoNotTellWhatChanged: at a server that does not take the question, or does not answer it right, every
+// refresh reads everything and says why.
+func TestServersThatDoNotTellWhatChanged(t *testing.T) {
+	const question = "modified_at gt"
+	for _, test := range []struct {
+		name   string
+		config simulator.Config
+		fault  simulator.Fault
+		before int // so many refreshes before it is known
+		why    string
+	}{
+		{"400", simulator.Config{}, simulator.Fault{Query: question, Status: 400, Body: `"Malformed url"`}, 1, "answered 400"},
+		{"a blank 500", simulator.Config{}, simulator.Fault{Query: question, Status: 500}, 1, "answered 500"},
+		{"null", simulator.Config{ModifiedAtIsNull: true}, simulator.Fault{}, 0, "has no modified_at"},
+		{"standing still", simulator.Config{ModifiedAtStandsStill: true}, simulator.Fault{}, 0, "modified_at"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			for seed := range uint64(10) {
+				test.config.Devices, test.config.Fleets = 40, 4
+				told, end, err := history{seed: seed}.begin(test.config, func(c *balena.Config) {
+					c.FullSweepInterval = 24 * time.Hour
+					c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer end()
+				if test.fault.Query != "" {
+					told.always = simulator.Faults{test.fault}
+					told.sim.SetFaults(told.always)
+				}
+				for refresh := range 12 {
+					if err := told.refresh(t.Context(), ""); err != nil {
+						t.Fatalf("%s\n%v", strings.Join(told.log, "\n"), err)
+					}
+					r := told.last.Reading
+					why := fmt.Sprint(r.Distrust)
+					if known := refresh >= test.before; r.Kind != balena.Full || known != strings.Contains(why, test.why) {
+						t.Errorf("%s\nrefresh %d: %+v", strings.Join(told.log, "\n"), refresh, r)
+					}
+					told.pass(oneOf(told, 0, 15*time.Second, 50*time.Minute))
+					told.change([]uint64{told.Uint64(), told.Uint64(), told.Uint64()})
+				}
+			}
+		})
 	}
 }
 

@@ -244,6 +244,9 @@ type faultCounters struct {
 
 // next returns the fault that happens to a request for the resource with the raw query.
 func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool) {
+	if len(faults) == 0 {
+		return Fault{}, false // nothing to count for
+	}
 	if n.page == nil {
 		n.page, n.met, n.times = make(map[string]int), make(map[int]int), make(map[int]int)
 	}
