@@ -47,8 +47,8 @@ func attach[R any](ctx context.Context, f *fetch, name PartName, last *kept[*att
 		if s.Devices.Len() == 0 {
 			return &attached{}, nil
 		}
-		if known := last.value; known != nil && known.newest != 0 && s.Reading.Kind == Changes && len(f.came) <= maxCame {
-			now, devices, err := a.readChanges(ctx, f, known)
+		if last.part.Err == nil && last.value != nil && f.mayAttachChanges(last.value) {
+			now, devices, err := a.readChanges(ctx, f, last.value)
 			if err != nil {
 				return nil, err
 			}
@@ -75,6 +75,13 @@ func attach[R any](ctx context.Context, f *fetch, name PartName, last *kept[*att
 		}
 	}
 	f.snapshot.Devices = f.snapshot.Devices.with(put, nil)
+}
+
+// mayAttachChanges tells whether changes are enough to know rows that were known completely.
+func (f *fetch) mayAttachChanges(known *attached) bool {
+	// Rows of a device that went out of reach are still counted, unless they are asked for by fleet.
+	counted := !f.went || f.filtersFleets()
+	return f.snapshot.Reading.Kind == Changes && known.newest != 0 && len(f.came) <= maxCame && counted
 }
 
 // readAll reads all rows, and returns the devices with them.

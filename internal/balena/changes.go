@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"time"
 )
 
@@ -43,10 +44,16 @@ type baseline struct {
 	can   capabilities
 }
 
-// distrust is why the server is not asked for changes, and until when, by our clock.
+// distrust is why the server is not asked for changes, and until when, by our clock. A server whose modified_at
+// has been seen to stand still is not asked again until then, and until it has been seen to move.
 type distrust struct {
-	err   error
-	until time.Time
+	err         error
+	until       time.Time
+	standsStill bool
+}
+
+func (d *distrust) holds(now time.Time) bool {
+	return d.err != nil && (d.standsStill || now.Before(d.until))
 }
 
 // readDevices reads the devices of all chosen fleets.
@@ -71,7 +78,7 @@ func (f *fetch) readDevices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if f.config.FullSweepInterval > 0 && f.snapshot.Time.Before(f.distrust.until) {
+	if f.config.FullSweepInterval > 0 && f.distrust.holds(f.snapshot.Time) {
 		reading.Distrust = f.distrust.err
 	}
 	// A time later than the server's own is none that it counts from.
@@ -91,12 +98,13 @@ func (f *fetch) sweepInstead(ctx context.Context, counted int, reason error) err
 	if err := f.sweep(ctx, counted); err != nil {
 		return err
 	}
-	// The server can't be asked, and yet is up. That changes don't add up says nothing against it once.
-	_, doubtful := errors.AsType[odd](reason)
-	if !doubtful || f.doubtful {
-		f.distrust = distrust{reason, f.snapshot.Time.Add(f.config.FullSweepInterval)}
+	// A server that does not understand the question won't the next time. Whatever else it was says nothing
+	// against it unless it happens again.
+	refused := statusOf(reason) == http.StatusBadRequest || errors.Is(reason, errBlank)
+	if refused || f.doubtful {
+		f.distrust = distrust{err: reason, until: f.snapshot.Time.Add(f.config.FullSweepInterval)}
 	}
-	f.doubtful = doubtful
+	f.doubtful = !refused
 	return nil
 }
 
@@ -120,7 +128,7 @@ func (f *fetch) whySweep() string {
 		return "changes are not asked for"
 	case b.swept.IsZero():
 		return "nothing is known yet"
-	case now.Before(f.distrust.until):
+	case f.distrust.holds(now):
 		return f.distrust.err.Error()
 	case now.Sub(b.swept) >= f.config.FullSweepInterval:
 		return "it is time"
@@ -219,6 +227,7 @@ func (f *fetch) readChanges(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.went = b.devices.Len()+len(f.came) > devices.Len()
 	f.snapshot.Devices = devices
 	f.snapshot.Reading.Kind, f.snapshot.Reading.Devices = Changes, rows
 	f.newest = newest

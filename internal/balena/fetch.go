@@ -27,7 +27,7 @@ var null = math.NaN()
 type memory struct {
 	baseline    baseline
 	distrust    distrust
-	doubtful    bool // the last changes that were asked for did not add up
+	doubtful    bool // the last changes that were asked for could not be read, or did not add up
 	deviceTypes kept[map[int64]string]
 	latest      kept[map[int64]Release]
 	keys        kept[[]Key]
@@ -102,8 +102,10 @@ type fetch struct {
 	theirs, ours time.Time
 	// newest is the time up to which the server's changes are known, by the server's clock.
 	newest Instant
-	// came are the devices that the refresh before did not know, unless all are read.
+	// came are the devices that the refresh before did not know, and went is set if it knew some that are no
+	// more, unless all are read.
 	came []int64
+	went bool
 }
 
 // readFleets reads all fleets in one request, and finds out which version of the API the server has.

@@ -79,7 +79,9 @@ func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 	s.Devices = m.devices()
 	f.newest = proof.newest
 	if err := proof.verdict(); err != nil {
-		f.distrust = distrust{err, s.Time.Add(relearn)}
+		f.distrust = distrust{err: err, until: s.Time.Add(relearn), standsStill: true}
+	} else if proof.moved && !s.Time.Before(f.distrust.until) {
+		f.distrust = distrust{}
 	}
 	return nil
 }
@@ -133,7 +135,10 @@ type proof struct {
 	fleets map[int64]int64
 	// newest is the newest modified_at, and event the newest time of anything that writes a device's row.
 	newest, event Instant
-	wrong         error
+	// moved is set once a device was seen to have changed along with its modified_at, wrong if it was seen that
+	// one did so without.
+	moved bool
+	wrong error
 }
 
 func (f *fetch) newProof() proof {
@@ -150,6 +155,9 @@ func (p *proof) see(was, is *Device) {
 	p.newest = max(p.newest, is.Modified)
 	p.event = max(p.event, is.LastConnectivity, is.HeartbeatChanged, is.UpdateChanged)
 	_, inReach := p.fleets[is.FleetID]
+	if was != nil && !was.sameRow(is) && was.Modified < is.Modified {
+		p.moved = true
+	}
 	switch {
 	case p.wrong != nil:
 	case is.Modified == 0:
