@@ -43,8 +43,8 @@
 //     is a sequence of bits: without the flush a fragment would end somewhere
 //     within a byte, and the next could not be put behind it by copying bytes. And
 //     no fragment has the mark of a final block; that comes with the live part.
-//     Since every fragment is made by a compressor that has seen nothing before,
-//     it refers to no earlier text, and so can stand anywhere.
+//     Since every fragment is made by a compressor that takes no notice of what it
+//     has seen before, it refers to no earlier text, and so can stand anywhere.
 //   - The trailer holds the CRC-32 of all the text. The CRC of a joined text
 //     follows from the CRCs and lengths of its parts (see combine in crc.go),
 //     without touching the text, which nobody has any more. A page knows its own;
@@ -57,9 +57,10 @@
 //
 //   - Of a run it is told which families changed, and takes over the fragments of the
 //     others without having seen their text. So runs are short: what changes is seldom
-//     a whole run, but costs one. The price is that every fragment has Huffman codes of
-//     its own, and that there are tens of thousands of them. That is why a fragment
-//     keeps the factor by which the CRC of all text before it is multiplied.
+//     a whole run, but costs one. The price is that there are tens of thousands of
+//     fragments, of a few kilobytes of text each. That is why they are compressed by a
+//     compressor made for such texts (see deflate.go), and why a fragment keeps the
+//     factor by which the CRC of all text before it is multiplied.
 //   - What is appended rather than part of a run has been rendered, and is looked up by
 //     its length, CRC and a 64-bit hash with a seed that is random in every process, so
 //     that nobody can prepare label values that collide.

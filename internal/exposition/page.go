@@ -121,6 +121,11 @@ type fragment struct {
 	shift   uint32 // of that length, see there
 }
 
+// newFragment copies what is deflated, and so keeps nothing of a buffer's spare room.
+func newFragment(deflated []byte, crc uint32, length int) fragment {
+	return fragment{string(deflated), crc, uint32(length), shift(int64(length))}
+}
+
 // totals are of the text that fragments make, one behind the other.
 type totals struct {
 	fragments  int
@@ -179,7 +184,8 @@ type Builder struct {
 	previous   *Page
 	families   []family
 	hash       maphash.Hash
-	compressor *flate.Writer // nil until there is something to compress
+	deflater   deflater      // for what runs have to say
+	compressor *flate.Writer // for the rest; nil until there is something to compress
 	buffer     bytes.Buffer
 }
 
@@ -262,7 +268,7 @@ func (b *Builder) Run(key, before any, changed func(family int) bool, lines func
 		if known && !changed(i) {
 			f = b.previous.columns[i-from][old]
 		} else if text := lines(i); len(text) > 0 {
-			f = b.compress(crc32.ChecksumIEEE(text), text)
+			f = b.compressRun(text)
 		}
 		b.families[i].runs = append(b.families[i].runs, f)
 		b.families[i].ofRuns.add(f)
@@ -348,7 +354,16 @@ func (b *Builder) compress(crc uint32, parts ...[]byte) fragment {
 		length += len(text)
 	}
 	mustWrite(0, b.compressor.Flush())
-	return fragment{b.buffer.String(), crc, uint32(length), shift(int64(length))} // without the buffer's spare room
+	return newFragment(b.buffer.Bytes(), crc, length)
+}
+
+// compressRun returns the fragment of what a run has to say of a family.
+func (b *Builder) compressRun(text []byte) fragment {
+	crc := crc32.ChecksumIEEE(text)
+	if deflated := b.deflater.deflate(text); deflated != nil {
+		return newFragment(deflated, crc, len(text))
+	}
+	return b.compress(crc, text)
 }
 
 // mustWrite is for writes into a bytes.Buffer, which do not fail.
