@@ -152,8 +152,10 @@ var happenings = []happening{
 		d.IsWebAccessible, d.OSVersion, d.OSVariant, d.SupervisorVersion = e.chance(0.5), e.name(), e.word("", "prod", "dev"), e.name()
 	}),
 	onDevice(2, "should have another host OS and supervisor", func(e *editor, d *simulator.Device) {
-		if r, ok := anyOf(e, e.Releases.All(), nil); ok {
-			d.OSReleaseID, d.SupervisorReleaseID = r.ID, r.ID*e.IntN(2)
+		for _, id := range []*int{&d.OSReleaseID, &d.SupervisorReleaseID} {
+			if r, ok := anyOf(e, e.Releases.All(), nil); ok && e.chance(0.8) {
+				*id = r.ID
+			}
 		}
 	}),
 	onDevice(1, "is of another type", func(e *editor, d *simulator.Device) {

@@ -58,6 +58,7 @@ const (
 	refreshed                  // the client refreshes, undisturbed
 	disturbed                  // something happens while it does
 	failed                     // a request fails
+	cancelled                  // the refresh is called off
 )
 
 // newHistory makes up a history.
@@ -94,8 +95,10 @@ func newHistory(seed uint64) history {
 		switch x := r.IntN(100); {
 		case x < 8:
 			add(disturbed)
-		case x < 18:
+		case x < 16:
 			add(failed)
+		case x < 20:
+			add(cancelled)
 		}
 		add(refreshed)
 	}
@@ -270,6 +273,13 @@ func (t *telling) event(ctx context.Context, e event) error {
 	case failed:
 		t.fail()
 		return t.refresh(ctx, "failing")
+	case cancelled:
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		t.meanwhile.Lock()
+		t.meanwhile.in, t.meanwhile.happen = 1+t.IntN(12), cancel
+		t.meanwhile.Unlock()
+		return t.refresh(ctx, "called off")
 	}
 	return nil
 }
@@ -610,6 +620,40 @@ func TestServersThatDoNotTellWhatChanged(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRefreshThatIsCalledOff leaves nothing behind, at whichever request it is: the next one sees what it had seen.
+func TestRefreshThatIsCalledOff(t *testing.T) {
+	for request := range 12 {
+		told, end, err := history{seed: 3}.begin(simulator.Config{Devices: 10, Fleets: 2}, func(c *balena.Config) {
+			c.FullSweepInterval, c.PageSize, c.ArchivedFleets = 24*time.Hour, 1000, true
+			c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
+			c.Devices, c.Services, c.DeviceTags = true, true, everything().DeviceTags
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer end()
+		told.options = everything()
+		if err := told.refresh(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		told.sim.Update(func(st *simulator.State) {
+			st.Installs.All()[0].Status = "exited"
+			st.DeviceTags.All()[0].Value = "moved"
+			st.Device(2).DeviceTypeID++
+		})
+		told.pass(5 * time.Minute)
+		told.sim.Update(func(st *simulator.State) { st.Device(5).Name = "renamed" })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		told.meanwhile.in, told.meanwhile.happen = 1+request, cancel
+		for _, err := range []error{told.refresh(ctx, "called off"), told.refresh(t.Context(), "")} {
+			if err != nil {
+				t.Errorf("called off at request %d: %v", 1+request, err)
+			}
+		}
 	}
 }
 
