@@ -623,36 +623,55 @@ func TestServersThatDoNotTellWhatChanged(t *testing.T) {
 	}
 }
 
-// TestRefreshThatIsCalledOff leaves nothing behind, at whichever request it is: the next one sees what it had seen.
-func TestRefreshThatIsCalledOff(t *testing.T) {
-	for request := range 12 {
-		told, end, err := history{seed: 3}.begin(simulator.Config{Devices: 10, Fleets: 2}, func(c *balena.Config) {
-			c.FullSweepInterval, c.PageSize, c.ArchivedFleets = 24*time.Hour, 1000, true
-			c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
-			c.Devices, c.Services, c.DeviceTags = true, true, everything().DeviceTags
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer end()
-		told.options = everything()
-		if err := told.refresh(t.Context(), ""); err != nil {
-			t.Fatal(err)
-		}
-		told.sim.Update(func(st *simulator.State) {
+// TestRefreshThatEndsEarly is called off, or a request of it fails, whichever it is: the next one sees what it had seen.
+func TestRefreshThatEndsEarly(t *testing.T) {
+	for what, change := range map[string]func(*simulator.State){
+		"rows change": func(st *simulator.State) {
 			st.Installs.All()[0].Status = "exited"
-			st.DeviceTags.All()[0].Value = "moved"
+			st.DeviceTags.All()[0].Value = "changed"
 			st.Device(2).DeviceTypeID++
-		})
-		told.pass(5 * time.Minute)
-		told.sim.Update(func(st *simulator.State) { st.Device(5).Name = "renamed" })
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		told.meanwhile.in, told.meanwhile.happen = 1+request, cancel
-		for _, err := range []error{told.refresh(ctx, "called off"), told.refresh(t.Context(), "")} {
-			if err != nil {
-				t.Errorf("called off at request %d: %v", 1+request, err)
-			}
+		},
+		"as many rows come into reach as go": func(st *simulator.State) {
+			st.Device(4).FleetID = 1
+			st.Installs.Delete(st.InstallsOf(7)[0].ID)
+		},
+	} {
+		for _, how := range []string{"called off", "failing"} {
+			t.Run(what+", "+how, func(t *testing.T) {
+				for request := 1; request <= 12; request++ {
+					told, end, err := history{seed: 3}.begin(simulator.Config{Devices: 10, Fleets: 2}, func(c *balena.Config) {
+						c.FullSweepInterval, c.PageSize, c.ArchivedFleets = 24*time.Hour, 1000, true
+						c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
+						c.Devices, c.Services, c.DeviceTags = true, true, everything().DeviceTags
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer end()
+					told.options = everything()
+					told.sim.Update(func(st *simulator.State) {
+						st.Device(4).FleetID = st.AddFleet(simulator.Fleet{Class: "block"}).ID // out of reach
+					})
+					if err := told.refresh(t.Context(), ""); err != nil {
+						t.Fatal(err)
+					}
+					told.sim.Update(change)
+					told.pass(5 * time.Minute)
+					told.sim.Update(func(st *simulator.State) { st.Device(5).Name = "renamed" })
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					if how == "called off" {
+						told.meanwhile.in, told.meanwhile.happen = request, cancel
+					} else {
+						told.sim.SetFaults(simulator.Faults{{From: request, Times: 1, Status: http.StatusBadGateway}})
+					}
+					for _, err := range []error{told.refresh(ctx, how), told.refresh(t.Context(), "")} {
+						if err != nil {
+							t.Errorf("at request %d: %v", request, err)
+						}
+					}
+				}
+			})
 		}
 	}
 }
