@@ -58,7 +58,7 @@ type runs struct {
 
 	// changed are the families that changed in the run under way.
 	changed []bool
-	text    []byte
+	out     samples // without the device's labels
 }
 
 // renderRuns renders the devices. before may be nil.
@@ -78,8 +78,8 @@ func renderRuns(tables []*table[device], first int, now *view, before *Snapshot,
 	var devices []device
 	for _, run := range now.Devices.Runs() {
 		devices = devices[:0]
-		for i := range run.Devices {
-			devices = append(devices, device{&run.Devices[i], now})
+		for _, d := range run.Devices {
+			devices = append(devices, device{d, now})
 		}
 		r.stretch.begin(devices)
 		if was := r.diff(run); was != nil {
@@ -125,8 +125,8 @@ func (r *runs) diff(run *balena.Run) *balena.Run {
 	} else if was = r.oldByFirst[run.Devices[0].ID]; was == nil || len(was.Devices) != len(run.Devices) {
 		return nil
 	}
-	for i := range run.Devices {
-		is, was := &run.Devices[i], &was.Devices[i]
+	for i, is := range run.Devices {
+		was := was.Devices[i]
 		if is.ID != was.ID {
 			return nil
 		}
@@ -147,12 +147,11 @@ func (r *runs) compare(was, is *Device) {
 		if r.changed[i] {
 			continue
 		}
-		out := samples{extra: f.labels, text: r.text[:0]}
-		f.samples(&before, &out)
-		n := len(out.text)
-		f.samples(&now, &out)
-		r.changed[i] = !bytes.Equal(out.text[:n], out.text[n:])
-		r.text = out.text
+		r.out.extra, r.out.text = f.labels, r.out.text[:0]
+		f.samples(&before, &r.out)
+		n := len(r.out.text)
+		f.samples(&now, &r.out)
+		r.changed[i] = !bytes.Equal(r.out.text[:n], r.out.text[n:])
 	}
 }
 

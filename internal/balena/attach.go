@@ -3,6 +3,7 @@ package balena
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 )
 
@@ -67,11 +68,12 @@ func attach[R any](ctx context.Context, f *fetch, name PartName, last *kept[*att
 	if value != nil {
 		return
 	}
-	var put []Device
+	var put []*Device
 	for d := range f.snapshot.Devices.All() {
 		if a.count(d) > 0 {
-			put = append(put, *d)
-			a.clear(&put[len(put)-1])
+			bare := new(*d)
+			a.clear(bare)
+			put = append(put, bare)
 		}
 	}
 	f.snapshot.Devices = f.snapshot.Devices.with(put, nil)
@@ -95,12 +97,12 @@ func (a *attachment[R]) readAll(ctx context.Context, f *fetch) (*attached, Devic
 	if err != nil {
 		return nil, Devices{}, err
 	}
-	var put []Device
+	var put []*Device
 	for d := range f.snapshot.Devices.All() {
-		is := *d
-		a.clear(&is)
+		is := new(*d)
+		a.clear(is)
 		for i := range rows[d.ID] {
-			a.put(&is, &rows[d.ID][i])
+			a.put(is, &rows[d.ID][i])
 		}
 		delete(rows, d.ID)
 		if !is.Equal(d) {
@@ -144,8 +146,7 @@ func (a *attachment[R]) readChanges(ctx context.Context, f *fetch, known *attach
 				}
 				return
 			}
-			is := *was
-			d = &is
+			d = new(*was)
 			a.own(d)
 			changed[device] = d
 		}
@@ -154,11 +155,7 @@ func (a *attachment[R]) readChanges(ctx context.Context, f *fetch, known *attach
 	if err != nil {
 		return nil, Devices{}, err
 	}
-	put := make([]Device, 0, len(changed))
-	for _, d := range changed {
-		put = append(put, *d)
-	}
-	slices.SortFunc(put, func(a, b Device) int { return cmp.Compare(a.ID, b.ID) })
+	put := slices.SortedFunc(maps.Values(changed), func(a, b *Device) int { return cmp.Compare(a.ID, b.ID) })
 	devices := f.snapshot.Devices.with(put, nil)
 
 	// Rows that were deleted outright are not told of.

@@ -200,7 +200,10 @@ func (f *fetch) readChanges(ctx context.Context) error {
 			} else if was.UUID != row.UUID {
 				return odd(fmt.Sprintf("device %d has another uuid than before", row.ID))
 			}
-			c.read = append(c.read, *row)
+			if was == nil || !was.Equal(row) {
+				was = new(*row) // the row is read over
+			}
+			c.read = append(c.read, was)
 			return nil
 		},
 		complete: f.lastPage,
@@ -302,7 +305,7 @@ func (f *fetch) remember() {
 type changes struct {
 	// read are the devices that were read, in ascending order of ID; came are the uuids of those among them
 	// that were not known.
-	read []Device
+	read []*Device
 	came map[string]bool
 	// left are the IDs of devices that were read and are of no chosen fleet any more.
 	left []int64
@@ -326,22 +329,21 @@ func (c *changes) merge(known Devices) (Devices, error) {
 	}
 	// What concerns devices that were not read.
 	others := len(c.came)+len(c.left)+len(c.retargeted)+len(c.uncertain) > 0 || c.vanished
-	var put []Device
+	var put []*Device
 	rest := c.read
 	for i, run := range known.runs {
-		var read []Device
+		var read []*Device
 		read, rest = known.split(i, rest)
 		if len(read) == 0 && !others && run.newest <= c.since {
 			continue
 		}
-		for j := range run.Devices {
-			d := &run.Devices[j]
+		for _, d := range run.Devices {
 			for len(read) > 0 && read[0].ID < d.ID {
 				put, read = append(put, read[0]), read[1:]
 			}
 			now, told := d, len(read) > 0 && read[0].ID == d.ID
 			if told {
-				now, read = &read[0], read[1:]
+				now, read = read[0], read[1:]
 			}
 			fleet := c.fleets[now.FleetID]
 			switch {
@@ -351,14 +353,15 @@ func (c *changes) merge(known Devices) (Devices, error) {
 			case c.came[d.UUID]:
 				return Devices{}, odd(fmt.Sprintf("device %d has the uuid of one that came", d.ID))
 			case told:
-				if !now.Equal(d) {
-					put = append(put, *now)
+				if now != d {
+					put = append(put, now)
 				}
 			case d.Modified > c.since:
 				return Devices{}, odd(fmt.Sprintf("device %d changed, and the server does not tell so any more", d.ID))
 			case c.retargeted[d.FleetID] && d.PinnedRelease == 0 && d.TargetRelease != fleet.TargetRelease:
-				put = append(put, *d)
-				put[len(put)-1].TargetRelease = fleet.TargetRelease
+				now = new(*d)
+				now.TargetRelease = fleet.TargetRelease
+				put = append(put, now)
 			}
 		}
 		put = append(put, read...)

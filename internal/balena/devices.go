@@ -7,7 +7,8 @@ import (
 )
 
 // Devices are the devices of a snapshot, in ascending order of ID. They lie in runs, and snapshots share the
-// runs in which nothing changed: a refresh costs what changed, in time and in memory.
+// runs in which nothing changed, and of others the devices that did not: a refresh costs what changed, in time
+// and in memory.
 type Devices struct {
 	runs []*Run
 	n    int
@@ -15,14 +16,14 @@ type Devices struct {
 
 // A Run is some devices that follow each other. Nothing changes it: the same pointer is the same devices.
 type Run struct {
-	Devices []Device
+	Devices []*Device
 	newest  Instant // the newest Modified of the devices
 }
 
-func newRun(devices []Device) *Run {
+func newRun(devices []*Device) *Run {
 	r := &Run{Devices: devices}
-	for i := range devices {
-		r.newest = max(r.newest, devices[i].Modified)
+	for _, d := range devices {
+		r.newest = max(r.newest, d.Modified)
 	}
 	return r
 }
@@ -50,8 +51,8 @@ func (d Devices) Runs() []*Run { return d.runs }
 func (d Devices) All() iter.Seq[*Device] {
 	return func(yield func(*Device) bool) {
 		for _, run := range d.runs {
-			for i := range run.Devices {
-				if !yield(&run.Devices[i]) {
+			for _, device := range run.Devices {
+				if !yield(device) {
 					return
 				}
 			}
@@ -67,7 +68,7 @@ func (d Devices) Find(id int64) *Device {
 	}
 	devices := d.runs[run].Devices
 	if i := sort.Search(len(devices), func(i int) bool { return devices[i].ID >= id }); i < len(devices) && devices[i].ID == id {
-		return &devices[i]
+		return devices[i]
 	}
 	return nil
 }
@@ -77,7 +78,7 @@ func (d Devices) Find(id int64) *Device {
 func (d Devices) Differences(before Devices) iter.Seq2[*Device, *Device] {
 	return func(yield func(was, is *Device) bool) {
 		old, now := before.runs, d.runs
-		var was, is []Device
+		var was, is []*Device
 		for {
 			if len(was) == 0 && len(is) == 0 {
 				for len(old) > 0 && len(now) > 0 && old[0] == now[0] {
@@ -95,12 +96,12 @@ func (d Devices) Differences(before Devices) iter.Seq2[*Device, *Device] {
 			case len(was) == 0 && len(is) == 0:
 				return
 			case len(is) == 0 || len(was) > 0 && was[0].ID < is[0].ID:
-				more, was = yield(&was[0], nil), was[1:]
+				more, was = yield(was[0], nil), was[1:]
 			case len(was) == 0 || is[0].ID < was[0].ID:
-				more, is = yield(nil, &is[0]), is[1:]
+				more, is = yield(nil, is[0]), is[1:]
 			default:
-				if !was[0].Equal(&is[0]) {
-					more = yield(&was[0], &is[0])
+				if !was[0].Equal(is[0]) {
+					more = yield(was[0], is[0])
 				}
 				was, is = was[1:], is[1:]
 			}
@@ -113,44 +114,44 @@ func (d Devices) Differences(before Devices) iter.Seq2[*Device, *Device] {
 
 // with returns the devices with some put in, in place of those of the same ID if there are, and those that
 // gone names, if it is not nil, left out. put is in ascending order of ID. What neither concerns is shared.
-func (d Devices) with(put []Device, gone func(*Device) bool) Devices {
+func (d Devices) with(put []*Device, gone func(*Device) bool) Devices {
 	if len(put) == 0 && gone == nil {
 		return d
 	}
 	m := merger{old: d.runs}
 	for i, run := range d.runs {
-		var concerned []Device
+		var concerned []*Device
 		concerned, put = d.split(i, put)
 		if len(concerned) == 0 && !run.any(gone) {
 			m.keep(run)
 			continue
 		}
-		for j := range run.Devices {
-			old := &run.Devices[j]
+		for _, old := range run.Devices {
 			for len(concerned) > 0 && concerned[0].ID < old.ID {
-				m.add(&concerned[0])
+				m.add(concerned[0])
 				concerned = concerned[1:]
 			}
-			if len(concerned) > 0 && concerned[0].ID == old.ID {
-				continue // it comes in the next turn
-			}
-			if gone == nil || !gone(old) {
+			switch {
+			case len(concerned) > 0 && concerned[0].ID == old.ID:
+				m.add(old.orEqual(concerned[0]))
+				concerned = concerned[1:]
+			case gone == nil || !gone(old):
 				m.add(old)
 			}
 		}
-		for j := range concerned {
-			m.add(&concerned[j])
+		for _, d := range concerned {
+			m.add(d)
 		}
 	}
-	for i := range put {
-		m.add(&put[i])
+	for _, d := range put {
+		m.add(d)
 	}
 	return m.devices()
 }
 
 // split divides devices, in ascending order of ID, into those that belong before the run behind that of an
 // index, and those that don't.
-func (d Devices) split(run int, devices []Device) (before, rest []Device) {
+func (d Devices) split(run int, devices []*Device) (before, rest []*Device) {
 	if run+1 == len(d.runs) {
 		return devices, nil
 	}
@@ -167,12 +168,7 @@ func (r *Run) any(condition func(*Device) bool) bool {
 	if condition == nil {
 		return false
 	}
-	for i := range r.Devices {
-		if condition(&r.Devices[i]) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.Devices, condition)
 }
 
 // merger makes runs of devices that come in ascending order of ID, and shares the old run wherever it makes
@@ -180,7 +176,7 @@ func (r *Run) any(condition func(*Device) bool) bool {
 // it is cut again, and runs that have become short are joined.
 type merger struct {
 	old  []*Run // those not reached yet, but for the first, from which open may be made anew
-	open []Device
+	open []*Device
 	runs []*Run
 	n    int
 }
@@ -196,7 +192,7 @@ func (m *merger) add(d *Device) {
 		m.close()
 		m.old = nil
 	}
-	m.open = append(m.open, *d)
+	m.open = append(m.open, d)
 }
 
 // keep adds an old run as it is.
@@ -213,7 +209,7 @@ func (m *merger) close() {
 	if len(m.open) == 0 {
 		return
 	}
-	if len(m.old) > 0 && slices.EqualFunc(m.open, m.old[0].Devices, func(a, b Device) bool { return a.Equal(&b) }) {
+	if len(m.old) > 0 && slices.Equal(m.open, m.old[0].Devices) {
 		m.emit(m.old[0])
 	} else {
 		runs := 1
@@ -243,9 +239,17 @@ func (m *merger) devices() Devices {
 	return Devices{runs: m.runs, n: m.n}
 }
 
+// orEqual returns the device, if another one is equal to it, and that one otherwise.
+func (d *Device) orEqual(o *Device) *Device {
+	if d.Equal(o) {
+		return d
+	}
+	return o
+}
+
 // Equal tells whether two devices are the same in every field.
 func (d *Device) Equal(o *Device) bool {
-	return d.sameRow(o) && d.Modified == o.Modified &&
+	return d == o || d.sameRow(o) && d.Modified == o.Modified &&
 		d.Status == o.Status && d.Type == o.Type && d.Frozen == o.Frozen &&
 		d.TargetRelease == o.TargetRelease && d.OSTarget == o.OSTarget && d.SupervisorTarget == o.SupervisorTarget &&
 		sameNumber(d.UpdateProgress, o.UpdateProgress) &&
@@ -277,7 +281,7 @@ func sameNumber(a, b float64) bool { return a == b || a != a && b != b }
 // cursor finds devices by ascending ID.
 type cursor struct {
 	runs []*Run
-	rest []Device
+	rest []*Device
 }
 
 // seek returns the device of an ID, nil if there is none. IDs must not descend from call to call.
@@ -292,7 +296,7 @@ func (c *cursor) seek(id int64) *Device {
 		c.rest, c.runs = c.runs[0].Devices, c.runs[1:]
 	}
 	if len(c.rest) > 0 && c.rest[0].ID == id {
-		return &c.rest[0]
+		return c.rest[0]
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func TestDevicesChange(t *testing.T) {
 				isGone = func(d *Device) bool { return gone[d.ID] }
 			}
 			want := sorted(model)
-			devices = before.with(sorted(put), isGone)
+			devices = before.with(pointers(sorted(put)), isGone)
 			check(t, devices, want)
 
 			// A sweep that finds the same makes the same of it, and so does one that found all that was before.
@@ -143,6 +143,14 @@ func TestDevicesChange(t *testing.T) {
 			}
 		}
 	}
+}
+
+func pointers(devices []Device) []*Device {
+	all := make([]*Device, len(devices))
+	for i := range devices {
+		all[i] = &devices[i]
+	}
+	return all
 }
 
 func sorted(devices map[int64]Device) []Device {
@@ -196,7 +204,7 @@ func differences(t *testing.T, before, after Devices) {
 func TestDevicesThatComeFillRuns(t *testing.T) {
 	var devices Devices
 	for _, d := range some(1000) {
-		devices = devices.with([]Device{d}, nil)
+		devices = devices.with([]*Device{&d}, nil)
 	}
 	check(t, devices, some(1000))
 	if n, want := len(devices.Runs()), len(NewDevices(some(1000)...).Runs()); n > 2*want {
@@ -272,24 +280,26 @@ func TestMerge(t *testing.T) {
 		return d
 	}
 	moved := device(1, 2, 70)
+	retargeted := with(device(3, 2, 99), func(d *Device) { d.TargetRelease = 6 })
+	these := func(devices ...Device) []*Device { return pointers(devices) }
 	for name, test := range map[string]struct {
 		changes
 		want []Device
 		err  string
 	}{
 		"nothing":                     {changes{fleets: fleets(1, 2), since: 60}, known, ""},
-		"told again":                  {changes{fleets: fleets(1, 2), since: 50, read: []Device{known[1]}}, known, ""},
-		"a change":                    {changes{fleets: fleets(1, 2), since: 60, read: []Device{device(3, 2, 99)}}, []Device{known[0], known[1], device(3, 2, 99), known[3]}, ""},
-		"one came":                    {changes{fleets: fleets(1, 2), since: 60, read: []Device{device(9, 1, 99)}, came: map[string]bool{"u9": true}}, append(slices.Clone(known), device(9, 1, 99)), ""},
-		"a move":                      {changes{fleets: fleets(1, 2), since: 60, read: []Device{moved}}, []Device{moved, known[1], known[2], known[3]}, ""},
+		"told again":                  {changes{fleets: fleets(1, 2), since: 50, read: these(known[1])}, known, ""},
+		"a change":                    {changes{fleets: fleets(1, 2), since: 60, read: these(device(3, 2, 99))}, []Device{known[0], known[1], device(3, 2, 99), known[3]}, ""},
+		"one came":                    {changes{fleets: fleets(1, 2), since: 60, read: these(device(9, 1, 99)), came: map[string]bool{"u9": true}}, append(slices.Clone(known), device(9, 1, 99)), ""},
+		"a move":                      {changes{fleets: fleets(1, 2), since: 60, read: these(moved)}, []Device{moved, known[1], known[2], known[3]}, ""},
 		"a move out":                  {changes{fleets: fleets(1, 2), since: 60, left: []int64{3}}, []Device{known[0], known[1], known[3]}, ""},
 		"one went":                    {changes{fleets: fleets(1, 2), since: 60, uncertain: set(1), listed: set(2)}, known[1:], ""},
-		"one went that was told":      {changes{fleets: fleets(1, 2), since: 50, read: []Device{known[1]}, uncertain: set(1), listed: set(1)}, []Device{known[0], known[2], known[3]}, ""},
+		"one went that was told":      {changes{fleets: fleets(1, 2), since: 50, read: these(known[1]), uncertain: set(1), listed: set(1)}, []Device{known[0], known[2], known[3]}, ""},
 		"a fleet went":                {changes{fleets: fleets(2), since: 50, vanished: true}, known[2:], ""},
 		"a fleet has another target":  {changes{fleets: map[int64]*Fleet{1: {ID: 1, TargetRelease: 100}, 2: {ID: 2, TargetRelease: 5}}, since: 60, retargeted: set(2)}, []Device{known[0], known[1], with(known[2], func(d *Device) { d.TargetRelease = 5 }), known[3]}, ""},
-		"one is told with its target": {changes{fleets: map[int64]*Fleet{1: {ID: 1, TargetRelease: 100}, 2: {ID: 2, TargetRelease: 5}}, since: 60, retargeted: set(2), read: []Device{with(device(3, 2, 99), func(d *Device) { d.TargetRelease = 6 })}}, []Device{known[0], known[1], with(device(3, 2, 99), func(d *Device) { d.TargetRelease = 6 }), known[3]}, ""},
+		"one is told with its target": {changes{fleets: map[int64]*Fleet{1: {ID: 1, TargetRelease: 100}, 2: {ID: 2, TargetRelease: 5}}, since: 60, retargeted: set(2), read: these(retargeted)}, []Device{known[0], known[1], retargeted, known[3]}, ""},
 		"a uuid went to another": {
-			changes{fleets: fleets(1, 2), since: 60, read: []Device{with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })}, came: map[string]bool{"u1": true}, uncertain: set(1), listed: set(2, 9)},
+			changes{fleets: fleets(1, 2), since: 60, read: these(with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })), came: map[string]bool{"u1": true}, uncertain: set(1), listed: set(2, 9)},
 			[]Device{known[1], known[2], known[3], with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })},
 			"",
 		},

@@ -27,11 +27,12 @@ func (f *fetch) readDeviceTypes(ctx context.Context) {
 	if f.snapshot.Reading.Kind == Changes && maps.Equal(f.typeSlugs, f.baseline.typeSlugs) {
 		return
 	}
-	var put []Device
+	var put []*Device
 	for d := range f.snapshot.Devices.All() {
 		if slug := f.typeSlugs[d.TypeID]; slug != d.Type {
-			put = append(put, *d)
-			put[len(put)-1].Type = slug
+			typed := new(*d)
+			typed.Type = slug
+			put = append(put, typed)
 		}
 	}
 	f.snapshot.Devices = f.snapshot.Devices.with(put, nil)

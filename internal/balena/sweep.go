@@ -54,7 +54,10 @@ func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 			proof.see(was, row)
 			devices++
 			uuids = append(uuids, maphash.String(uuidSeed, row.UUID))
-			m.add(row)
+			if was == nil || !was.Equal(row) {
+				was = new(*row) // the row is read over
+			}
+			m.add(was)
 			return nil
 		},
 		// As many as were counted are all there are, which saves asking for a page to find it empty. A
