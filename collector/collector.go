@@ -81,6 +81,9 @@ func DefaultOptions() Options {
 type Collector struct {
 	source func() *Snapshot
 	groups []group
+	// rendered is what was rendered last: the sums of the next snapshot are those of the last one, but for the
+	// devices in which they differ.
+	rendered *view
 }
 
 // New returns a collector of the snapshot that source returns at each collection; nil means that there is
@@ -131,7 +134,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	if s == nil {
 		return
 	}
-	v := newView(s)
+	v := newView(s, nil)
 	for _, g := range c.groups {
 		g.collect(v, ch)
 	}
@@ -147,9 +150,18 @@ func (c *Collector) Gather() ([]*dto.MetricFamily, error) {
 }
 
 // Render writes a snapshot in the text format 0.0.4. Of what is about devices it writes only what reads
-// otherwise than in the snapshot that was written before, which may be nil.
+// otherwise than in the snapshot that was written before, which may be nil. One goroutine at a time may call it.
 func (c *Collector) Render(s, before *Snapshot, w Writer) {
-	v := newView(s)
+	var known *view
+	switch {
+	case before == nil:
+	case c.rendered != nil && c.rendered.Snapshot == before:
+		known = c.rendered
+	default:
+		known = newView(before, nil)
+	}
+	v := newView(s, known)
+	c.rendered = v
 	var devices []*table[device]
 	first, firstOfDevices := 0, 0
 	for _, g := range c.groups {
@@ -163,7 +175,7 @@ func (c *Collector) Render(s, before *Snapshot, w Writer) {
 		}
 		first += len(g.descriptions())
 	}
-	renderRuns(devices, firstOfDevices, v, before, w)
+	renderRuns(devices, firstOfDevices, v, known, w)
 }
 
 // Descriptions describes all families that the collector has.
@@ -186,15 +198,6 @@ type view struct {
 	fleets []fleet
 	names  []fleetName
 	keys   []Key
-}
-
-// newWords returns a view that has no sums, but all that the samples of single devices need.
-func newWords(s *Snapshot) *view {
-	v := &view{Snapshot: s, slugs: make(map[int64]string, len(s.Fleets))}
-	for i := range s.Fleets {
-		v.slugs[s.Fleets[i].ID] = s.Fleets[i].Slug
-	}
-	return v
 }
 
 // tellsSupervisorTarget tells whether the API has a field for the supervisor that a device should run.

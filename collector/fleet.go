@@ -15,7 +15,11 @@ import (
 type fleet struct {
 	*Fleet
 	view *view
+	sums
+}
 
+// sums are what is counted of a fleet's devices.
+type sums struct {
 	devices, online, connected       int
 	neverConnected, undervolted      int
 	frozen                           int
@@ -25,9 +29,8 @@ type fleet struct {
 	byOS                             counts[osVersion]
 	byRelease                        counts[int64]
 	byService                        counts[serviceState]
-	// disconnected are the times, in seconds before the snapshot, for which devices that were connected
-	// once have not been.
-	disconnected []float64
+	// disconnected are the devices that were connected once and are not, by the time since when.
+	disconnected counts[Instant]
 }
 
 type osVersion struct{ version, variant string }
@@ -35,70 +38,96 @@ type osVersion struct{ version, variant string }
 // counts counts devices by something.
 type counts[K comparable] map[K]int
 
-func (c *counts[K]) count(key K) {
+// add counts a device, or so many of them, less than none as well.
+func (c *counts[K]) add(key K, n int) {
 	if *c == nil {
 		*c = counts[K]{}
 	}
-	(*c)[key]++
+	if (*c)[key] += n; (*c)[key] == 0 {
+		delete(*c, key)
+	}
 }
 
-// newView sums up the devices of a snapshot.
-func newView(s *Snapshot) *view {
-	v := newWords(s)
-	v.fleets = make([]fleet, len(s.Fleets))
+// newView sums up the devices of a snapshot: those in which it differs from another one that was summed up
+// before, on top of what that came to. before may be nil.
+func newView(s *Snapshot, before *view) *view {
+	v := &view{Snapshot: s, slugs: make(map[int64]string, len(s.Fleets)), fleets: make([]fleet, len(s.Fleets))}
 	byID := make(map[int64]*fleet, len(s.Fleets))
 	for i := range v.fleets {
 		f := &v.fleets[i]
 		f.Fleet, f.view = &s.Fleets[i], v
-		byID[f.ID] = f
+		byID[f.ID], v.slugs[f.ID] = f, f.Slug
 	}
-	now := Instant(s.Time.UnixMilli()).Seconds()
-	for d := range s.Devices.All() {
-		byID[d.FleetID].sum(d, now)
+	var known Devices
+	if before != nil {
+		known = before.Devices
+		for i := range before.fleets {
+			if f := byID[before.fleets[i].ID]; f != nil {
+				f.sums = before.fleets[i].clone()
+			}
+		}
+	}
+	for was, is := range s.Devices.Differences(known) {
+		if was != nil && byID[was.FleetID] != nil {
+			byID[was.FleetID].sum(was, -1)
+		}
+		if is != nil {
+			byID[is.FleetID].sum(is, 1)
+		}
 	}
 	v.names = namesOf(v.fleets)
 	v.keys = keysOf(s.Keys)
 	return v
 }
 
-func (f *fleet) sum(d *Device, now float64) {
-	f.devices++
-	f.byStatus.count(cmp.Or(d.Status, unknown))
-	f.byHeartbeat.count(cmp.Or(d.HeartbeatState, unknown))
-	f.byUpdate.count(cmp.Or(d.UpdateStatus, noUpdate))
-	f.byType.count(cmp.Or(d.Type, unknown))
-	f.byOS.count(osVersion{cmp.Or(d.OSVersion, unknown), cmp.Or(d.OSVariant, unknown)})
-	f.bySupervisor.count(cmp.Or(d.SupervisorVersion, unknown))
+func (s *sums) clone() sums {
+	c := *s
+	c.byStatus, c.byHeartbeat, c.byUpdate = maps.Clone(s.byStatus), maps.Clone(s.byHeartbeat), maps.Clone(s.byUpdate)
+	c.byType, c.bySupervisor, c.byOS = maps.Clone(s.byType), maps.Clone(s.bySupervisor), maps.Clone(s.byOS)
+	c.byRelease, c.byService = maps.Clone(s.byRelease), maps.Clone(s.byService)
+	c.disconnected = maps.Clone(s.disconnected)
+	return c
+}
+
+// sum adds a device, or takes it away again: n is 1 or -1.
+func (s *sums) sum(d *Device, n int) {
+	s.devices += n
+	s.byStatus.add(cmp.Or(d.Status, unknown), n)
+	s.byHeartbeat.add(cmp.Or(d.HeartbeatState, unknown), n)
+	s.byUpdate.add(cmp.Or(d.UpdateStatus, noUpdate), n)
+	s.byType.add(cmp.Or(d.Type, unknown), n)
+	s.byOS.add(osVersion{cmp.Or(d.OSVersion, unknown), cmp.Or(d.OSVariant, unknown)}, n)
+	s.bySupervisor.add(cmp.Or(d.SupervisorVersion, unknown), n)
 	if d.Online {
-		f.online++
+		s.online += n
 	}
 	if d.Frozen {
-		f.frozen++
+		s.frozen += n
 	}
-	switch {
+	switch since := d.ConnectivityChanged(); {
 	case d.Connected():
-		f.connected++
+		s.connected += n
 		if d.Undervolted {
-			f.undervolted++
+			s.undervolted += n
 		}
 	case d.NeverConnected():
-		f.neverConnected++
-	case d.ConnectivityChanged() != 0:
-		f.disconnected = append(f.disconnected, now-d.ConnectivityChanged().Seconds())
+		s.neverConnected += n
+	case since != 0:
+		s.disconnected.add(since, n)
 	}
 	if d.RunningRelease == 0 {
-		f.withoutRelease++
+		s.withoutRelease += n
 	} else {
-		f.byRelease.count(d.RunningRelease)
+		s.byRelease.add(d.RunningRelease, n)
 		if d.RunningRelease == d.TargetRelease {
-			f.onTarget++
+			s.onTarget += n
 		}
 	}
 	if d.PinnedRelease != 0 {
-		f.pinned++
+		s.pinned += n
 	}
-	for s := range states(d.Services) {
-		f.byService.count(serviceState{cmp.Or(s.Name, unknown), cmp.Or(s.Status, unknown)})
+	for service := range states(d.Services) {
+		s.byService.add(serviceState{cmp.Or(service.Name, unknown), cmp.Or(service.Status, unknown)}, n)
 	}
 }
 
@@ -176,11 +205,12 @@ func fleetTable(o Options) group {
 				labels: []string{"seconds"},
 				series: strconv.Itoa(len(o.DisconnectedThresholds)) + " a fleet",
 				samples: func(f *fleet, out *samples) {
+					now := Instant(f.view.Time.UnixMilli()).Seconds()
 					for _, threshold := range o.DisconnectedThresholds {
 						n := 0
-						for _, seconds := range f.disconnected {
-							if seconds >= float64(threshold) {
-								n++
+						for since, devices := range f.disconnected {
+							if now-since.Seconds() >= float64(threshold) {
+								n += devices
 							}
 						}
 						out.add(float64(n), strconv.Itoa(threshold))

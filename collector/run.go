@@ -62,7 +62,7 @@ type runs struct {
 }
 
 // renderRuns renders the devices. before may be nil.
-func renderRuns(tables []*table[device], first int, now *view, before *Snapshot, w Writer) {
+func renderRuns(tables []*table[device], first int, now, before *view, w Writer) {
 	if len(tables) == 0 {
 		return
 	}
@@ -91,8 +91,8 @@ func renderRuns(tables []*table[device], first int, now *view, before *Snapshot,
 }
 
 // compareWith notes in what the snapshot before differs beside its devices.
-func (r *runs) compareWith(before *Snapshot) {
-	r.before = newWords(before)
+func (r *runs) compareWith(before *view) {
+	r.before = before
 	r.old, r.oldByFirst = map[*balena.Run]bool{}, map[int64]*balena.Run{}
 	for _, run := range before.Devices.Runs() {
 		r.old[run], r.oldByFirst[run.Devices[0].ID] = true, run

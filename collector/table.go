@@ -254,6 +254,9 @@ func appendEscaped(b []byte, s string) []byte {
 	if !utf8.ValidString(s) {
 		s = strings.ToValidUTF8(s, "\uFFFD")
 	}
+	if strings.IndexByte(s, '\\') < 0 && strings.IndexByte(s, '"') < 0 && strings.IndexByte(s, '\n') < 0 {
+		return append(b, s...) // nearly always, and several times faster
+	}
 	start := 0
 	for i := range len(s) {
 		var escape string

@@ -30,7 +30,7 @@ func newRun(devices []*Device) *Run {
 
 // runLength is how many devices a run has, about: few enough for little to be made anew when one of them
 // changes, and enough for what is made of them, text above all, to be worth a piece of its own.
-const runLength = 64
+const runLength = 40
 
 // NewDevices returns devices that are in ascending order of ID.
 func NewDevices(devices ...Device) Devices {
