@@ -64,6 +64,7 @@ func (c *Client) Fetch(ctx context.Context) (*Snapshot, error) {
 		return nil, err
 	}
 
+	before := c.memory
 	c.bytes = 0
 	f := &fetch{Client: c, snapshot: &Snapshot{Time: now, Releases: map[int64]Release{}}}
 	if err := f.readFleets(ctx); err != nil {
@@ -78,6 +79,7 @@ func (c *Client) Fetch(ctx context.Context) (*Snapshot, error) {
 	f.readTags(ctx)
 	f.readKeys(ctx)
 	if err := ctx.Err(); err != nil {
+		c.memory = before // of parts that belong to no snapshot
 		return nil, err
 	}
 	f.remember()
