@@ -6,6 +6,7 @@ SHELL := bash
 
 GO ?= go
 FUZZTIME ?= 10s
+HISTORIES ?= 3000
 BENCH ?= .
 BENCHCOUNT ?= 6
 BENCH_DEVICES ?= 1000,10000,100000,1000000
@@ -57,7 +58,7 @@ tarball: promu ## Pack the release binaries into .tarballs/
 ## Check
 
 .PHONY: test
-test: check-format vet test-go test-prometheus test-dashboards test-chart ## Run everything that tells whether a change can be trusted
+test: check-format vet test-go test-histories test-prometheus test-dashboards test-chart ## Run everything that tells whether a change can be trusted
 
 .PHONY: check-format
 check-format: ## Fail on Go files that gofmt would change
@@ -72,6 +73,10 @@ vet: ## Run go vet
 .PHONY: test-go
 test-go: ## Run the Go tests with the race detector
 	$(GO) test -race ./...
+
+.PHONY: test-histories
+test-histories: ## Let HISTORIES (3000) accounts live, and hold what is exported against a full sweep after each refresh
+	$(GO) test -count=1 -timeout 30m -run '^TestHistory$$' ./collector -history.count=$(HISTORIES)
 
 .PHONY: test-prometheus
 test-prometheus: $(TOOLS)/promtool ## Test what Prometheus itself makes of the exporter's output
