@@ -266,7 +266,7 @@ func createDevices(e *editor) string {
 }
 
 func deleteDevices(e *editor) string {
-	gone := e.Float64()
+	gone := e.Float64() / 2
 	n := 0
 	for _, d := range e.Devices.All() {
 		if e.chance(gone) {
