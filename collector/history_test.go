@@ -115,7 +115,8 @@ type telling struct {
 	client     *balena.Client
 	config     balena.Config // of the client, and of those that it is compared with
 	options    collector.Options
-	longest    time.Duration // that a transaction may take
+	collector  *collector.Collector // for all of the history, as an exporter has one
+	longest    time.Duration        // that a transaction may take
 	clocks     struct {
 		ours    atomic.Int64 // in nanoseconds since 1970
 		servers atomic.Int64 // how far it is ahead of ours
@@ -179,7 +180,6 @@ func (h history) begin(config simulator.Config, change ...func(*balena.Config)) 
 	if t.IntN(4) == 0 {
 		o.DeviceTags = nil
 	}
-	t.options = o
 	t.longest = 55 * time.Second
 	if slices.ContainsFunc(h.events, func(e event) bool { return e.kind == clockSet }) {
 		t.longest = 25 * time.Second
@@ -208,6 +208,8 @@ func (h history) begin(config simulator.Config, change ...func(*balena.Config)) 
 	if t.client, err = balena.NewClient(t.config); err != nil {
 		return nil, nil, err
 	}
+	o.Devices, o.Services, o.DeviceTags = t.config.Devices, t.config.Services, t.config.DeviceTags
+	t.options, t.collector = o, of(nil, o)
 	t.tell("%d devices in %d fleets, balenaCloud: %t, version %q, pages of %d, a full sweep every %s, archived fleets: %t, include %v, exclude %v, shard %v",
 		config.Devices, config.Fleets, config.CloudFields, t.config.Version, pageSize, t.config.FullSweepInterval, t.config.ArchivedFleets,
 		t.config.Include, t.config.Exclude, t.config.Shard)
@@ -368,9 +370,8 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 		return errors.New("a refresh changed the last snapshot, or it was not rendered as one is that is rendered from nothing")
 	}
 	if err == nil {
-		c := of(s, t.options)
-		p := newPage(c, t.lastPage)
-		c.Render(s, t.last, p)
+		p := newPage(t.collector, t.lastPage)
+		t.collector.Render(s, t.last, p)
 		p.before = nil // a history keeps no more than it needs
 		t.last, t.lastPage, t.lastText = s, p, p.String()
 		err = failure(s)
@@ -652,7 +653,6 @@ func TestRefreshThatEndsEarly(t *testing.T) {
 						t.Fatal(err)
 					}
 					defer end()
-					told.options = everything()
 					told.sim.Update(func(st *simulator.State) {
 						st.Device(4).FleetID = st.AddFleet(simulator.Fleet{Class: "block"}).ID // out of reach
 					})
