@@ -4,6 +4,11 @@
 // A [Client] makes one [Snapshot] per call of [Client.Fetch]: one request for all fleets, one for every
 // thousand devices, and few more for what the options switch on. It issues GET requests only.
 //
+// That is a full sweep (sweep.go). Between two of them the client asks only for devices that changed, by the
+// time the server gives to every row that is written, and puts them into the snapshot before (changes.go;
+// attach.go for services and tags). The snapshots share what did not change (devices.go). Whatever does not
+// add up is answered by a full sweep, so that after every call the snapshot is what a full sweep would give.
+//
 // # What the API is like
 //
 // The API is OData behind an envelope {"d": …}, spoken in two versions that matter: v7, and v6 for

@@ -27,7 +27,7 @@ func excluding(pattern string) func(*balena.Config) {
 	return func(c *balena.Config) { c.Exclude = regexp.MustCompile(pattern) }
 }
 
-// A refresh costs one request for all fleets and one for every thousand devices.
+// A full sweep costs one request for all fleets and one for every thousand devices.
 func TestRequestsOfASteadyRefresh(t *testing.T) {
 	for _, test := range []struct {
 		devices, requests int
