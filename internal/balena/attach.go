@@ -3,7 +3,9 @@ package balena
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
+	"net/http"
 	"slices"
 )
 
@@ -35,6 +37,8 @@ type attached struct {
 	newest Instant
 	// strays are the IDs of rows of devices that are not in the snapshot.
 	strays map[int64]bool
+	// refused is set if the server does not take the question for changes.
+	refused bool
 }
 
 // maxCame is how many devices that came have their rows asked for by the devices' IDs. Of more, all are read.
@@ -48,9 +52,12 @@ func attach[R any](ctx context.Context, f *fetch, name PartName, last *kept[*att
 		if s.Devices.Len() == 0 {
 			return &attached{}, nil
 		}
-		if last.part.Err == nil && last.value != nil && f.mayAttachChanges(last.value) {
+		// What was refused is asked for again only after the next full sweep.
+		refused := last.value != nil && last.value.refused && s.Reading.Kind == Changes
+		if last.part.Err == nil && last.value != nil && !refused && f.mayAttachChanges(last.value) {
 			now, devices, err := a.readChanges(ctx, f, last.value)
-			if err != nil {
+			refused = statusOf(err) == http.StatusBadRequest || errors.Is(err, errBlank)
+			if err != nil && !refused {
 				return nil, err
 			}
 			if now != nil {
@@ -62,6 +69,7 @@ func attach[R any](ctx context.Context, f *fetch, name PartName, last *kept[*att
 		if err != nil {
 			return nil, err
 		}
+		now.refused = refused
 		s.Devices = devices
 		return now, nil
 	})
@@ -150,6 +158,7 @@ func (a *attachment[R]) readChanges(ctx context.Context, f *fetch, known *attach
 			a.own(d)
 			changed[device] = d
 		}
+		delete(now.strays, id) // its device may have come just now
 		a.put(d, row)
 	})
 	if err != nil {

@@ -71,15 +71,19 @@ func (f *fetch) readDevices(ctx context.Context) error {
 	if reading.Why = f.whySweep(); reading.Why != "" {
 		err = f.sweep(ctx, counted)
 	} else if err = f.readChanges(ctx); err == nil {
-		f.doubtful = false
+		f.doubtful, f.distrust = false, distrust{}
 	} else {
 		err = f.sweepInstead(ctx, counted, err)
 	}
 	if err != nil {
 		return err
 	}
-	if f.config.FullSweepInterval > 0 && f.distrust.holds(f.snapshot.Time) {
+	switch {
+	case f.config.FullSweepInterval == 0:
+	case f.distrust.err != nil: // until the server has proved otherwise
 		reading.Distrust = f.distrust.err
+	case f.theirs.IsZero():
+		reading.Distrust = errNoDate
 	}
 	// A time later than the server's own is none that it counts from.
 	if !f.theirs.IsZero() {
@@ -94,19 +98,30 @@ func (f *fetch) sweepInstead(ctx context.Context, counted int, reason error) err
 	if problem := problemOf(reason); ctx.Err() != nil || problem == RateLimited || problem == Unauthorized {
 		return reason
 	}
+	// A server in trouble is not asked for more, but once more. One that goes on failing may be able to list
+	// devices and not to find those that changed.
+	blank := errors.Is(reason, errBlank)
+	if problemOf(reason) == Unavailable && !blank && !f.doubtful {
+		f.doubtful = true
+		return reason
+	}
 	f.snapshot.Reading.Why = reason.Error()
 	if err := f.sweep(ctx, counted); err != nil {
 		return err
 	}
 	// A server that does not understand the question won't the next time. Whatever else it was says nothing
 	// against it unless it happens again.
-	refused := statusOf(reason) == http.StatusBadRequest || errors.Is(reason, errBlank)
-	if refused || f.doubtful {
-		f.distrust = distrust{err: reason, until: f.snapshot.Time.Add(f.config.FullSweepInterval)}
+	refused := blank || statusOf(reason) == http.StatusBadRequest
+	if (refused || f.doubtful) && !f.distrust.standsStill {
+		f.distrust = distrust{err: reason, until: f.snapshot.Time.Add(min(f.config.FullSweepInterval, relearn))}
 	}
 	f.doubtful = !refused
 	return nil
 }
+
+// errNoDate is why a server is not asked for changes that does not tell its time: nobody could say up to when
+// its changes are known.
+var errNoDate = errors.New("the server's answers have no header Date")
 
 func problemOf(err error) Problem {
 	if e, ok := errors.AsType[*Error](err); ok {
@@ -138,6 +153,8 @@ func (f *fetch) whySweep() string {
 		return "the token is another"
 	case b.can != f.can:
 		return "the server is asked for other fields"
+	case f.theirs.IsZero():
+		return errNoDate.Error()
 	case !f.clockIsSteady():
 		return "the server's clock was set" // which hides what changed since
 	}
@@ -155,7 +172,7 @@ func (f *fetch) whySweep() string {
 func (f *fetch) clockIsSteady() bool {
 	b := &f.baseline
 	if b.theirs.IsZero() || f.theirs.IsZero() {
-		return b.theirs.IsZero() == f.theirs.IsZero()
+		return false // nobody knows
 	}
 	drift := f.theirs.Sub(b.theirs) - f.ours.Sub(b.ours)
 	return drift.Abs() <= steady
@@ -189,7 +206,9 @@ func (f *fetch) readChanges(ctx context.Context) error {
 				counts[was.FleetID]--
 			}
 			if !chosen {
-				c.left = append(c.left, row.ID)
+				if was != nil {
+					c.left = append(c.left, row.ID)
+				}
 				return nil
 			}
 			counts[row.FleetID]++
@@ -240,11 +259,9 @@ func (f *fetch) readChanges(ctx context.Context) error {
 // listUncertain asks for the ids of the devices of those fleets whose number of devices is not as counted.
 func (f *fetch) listUncertain(ctx context.Context, c *changes, counts map[int64]int) error {
 	var uncertain []int64
-	counted := 0
 	for i := range f.snapshot.Fleets {
 		if fleet := &f.snapshot.Fleets[i]; counts[fleet.ID] != fleet.counted {
 			uncertain = append(uncertain, fleet.ID)
-			counted += fleet.counted
 		}
 	}
 	if len(uncertain) == 0 {
@@ -266,7 +283,7 @@ func (f *fetch) listUncertain(ctx context.Context, c *changes, counts map[int64]
 			c.listed[*id] = true
 			return nil
 		},
-		complete: func(int) bool { return len(c.listed) >= counted },
+		complete: f.lastPage,
 		size:     idsPerPage,
 	}
 	return p.read(ctx, f.Client)
@@ -288,6 +305,7 @@ func (f *fetch) remember() {
 			counts[is.FleetID]++
 		}
 	}
+	maps.DeleteFunc(counts, func(_ int64, n int) bool { return n == 0 })
 	swept := s.Time
 	if s.Reading.Kind == Changes {
 		swept = b.swept

@@ -103,7 +103,7 @@ func (p *pages[T]) read(ctx context.Context, c *Client) error {
 			return nil
 		}
 		// A page that had room left and yet was not the last: a proxy or the server has a limit of its own.
-		c.shortPages = c.shortPages || short
+		c.shortPages = c.shortPages || short && p.size == 0
 		short = rows < size
 		if p.complete(rows) {
 			return nil

@@ -83,7 +83,7 @@ func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 	f.newest = proof.newest
 	if err := proof.verdict(); err != nil {
 		f.distrust = distrust{err: err, until: s.Time.Add(relearn), standsStill: true}
-	} else if proof.moved && !s.Time.Before(f.distrust.until) {
+	} else if f.distrust.standsStill && proof.moved && !s.Time.Before(f.distrust.until) {
 		f.distrust = distrust{}
 	}
 	return nil
@@ -136,6 +136,8 @@ type proof struct {
 	// known then; since is 0 if there was none, or if it can't be compared.
 	since  Instant
 	fleets map[int64]int64
+	// now is the server's time when the sweep began.
+	now Instant
 	// newest is the newest modified_at, and event the newest time of anything that writes a device's row.
 	newest, event Instant
 	// moved is set once a device was seen to have changed along with its modified_at, wrong if it was seen that
@@ -146,7 +148,7 @@ type proof struct {
 
 func (f *fetch) newProof() proof {
 	b := &f.baseline
-	p := proof{fleets: b.targets}
+	p := proof{fleets: b.targets, now: Instant(f.theirs.UnixMilli())}
 	if b.newest != 0 && b.can == f.can && f.clockIsSteady() {
 		p.since = b.newest - overlap
 	}
@@ -156,7 +158,11 @@ func (f *fetch) newProof() proof {
 // see takes a device into account, as it was known, if it was, and as it is.
 func (p *proof) see(was, is *Device) {
 	p.newest = max(p.newest, is.Modified)
-	p.event = max(p.event, is.LastConnectivity, is.HeartbeatChanged, is.UpdateChanged)
+	for _, event := range [...]Instant{is.LastConnectivity, is.HeartbeatChanged, is.UpdateChanged} {
+		if event <= p.now { // a device's clock may have been ahead
+			p.event = max(p.event, event)
+		}
+	}
 	_, inReach := p.fleets[is.FleetID]
 	if was != nil && !was.sameRow(is) && was.Modified < is.Modified {
 		p.moved = true
@@ -175,7 +181,7 @@ func (p *proof) see(was, is *Device) {
 
 // verdict returns why changes can't be asked for, nil if they can.
 func (p *proof) verdict() error {
-	if p.wrong == nil && p.event > p.newest+overlap {
+	if p.wrong == nil && !p.moved && p.event > p.newest+overlap {
 		return errors.New("the modified_at of all devices is older than what happened to them last")
 	}
 	return p.wrong
