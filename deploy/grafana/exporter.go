@@ -47,7 +47,7 @@ func exporterDashboard() *Dashboard {
 				over("60 * sum by (kind) ("+rate("balena_exporter_refreshes_by_kind_total")+")", "{{kind}}")).fromZero(),
 			lines("Devices read", "Devices read per minute, and how many devices came, went or had changed.", "short",
 				over("60 * sum("+rate("balena_exporter_refresh_devices_read_total")+")", "read"), over("60 * sum("+rate("balena_exporter_refresh_devices_changed_total")+")", "changed")).fromZero(),
-			lines("Age of the last full sweep", "Time since everything was read. It should stay below --balena.full-sweep-interval, 15 minutes by default.", "s",
+			lines("Age of the last full sweep", "Time since everything was read. It should grow little beyond --balena.full-sweep-interval, 15 minutes by default.", "s",
 				over("time() - max by (instance) (balena_exporter_last_full_sweep_timestamp_seconds"+running+")", "{{instance}}")).fromZero(),
 			stat("Asking for changes", "Whether the API can be trusted with what changed. If not, everything is read each time; the log says why.",
 				"max(balena_exporter_changes_distrusted"+running+")", "none").words("trusted", "green", "distrusted", "orange"),

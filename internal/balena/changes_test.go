@@ -271,3 +271,71 @@ func TestShortPagesOfChanges(t *testing.T) {
 		t.Errorf("%+v", s.Reading)
 	}
 }
+
+// When a server is not asked for changes, and what that looks like.
+func TestDistrust(t *testing.T) {
+	t.Run("no Date", func(t *testing.T) {
+		sim := newSimulator(t, small)
+		client := newClient(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			sim.ServeHTTP(dateless{w}, r)
+		})), fewer, func(c *balena.Config) { c.FullSweepInterval = time.Hour })
+		for range 3 {
+			if s := fetch(t, client); s.Reading.Kind != balena.Full || s.Reading.Distrust == nil {
+				t.Errorf("%+v", s.Reading)
+			}
+		}
+	})
+	t.Run("a device's clock is ahead", func(t *testing.T) {
+		f := follow(t, small, fewer)
+		f.Update(func(st *simulator.State) { st.Device(7).LastConnectivityEvent = simulator.At(noon.AddDate(20, 0, 0)) })
+		f.ours.advance(15 * time.Minute)
+		f.theirs.advance(15 * time.Minute)
+		f.refresh(t) // a full sweep
+		if s := f.refresh(t); s.Reading.Kind != balena.Changes {
+			t.Errorf("%+v", s.Reading)
+		}
+	})
+	t.Run("services are refused", func(t *testing.T) {
+		f := follow(t, small, func(c *balena.Config) { c.DeviceTags, c.FleetTags = nil, nil })
+		f.SetFaults(simulator.Faults{{Resource: "image_install", Query: "modified_at gt", Status: 400}})
+		refused := 0
+		for range 5 {
+			f.Update(func(st *simulator.State) { st.Installs.Get(5).InstallDate++ })
+			f.refresh(t) // wants no part to have failed
+			for _, what := range f.asked() {
+				if what == "image_install changes" {
+					refused++
+				}
+			}
+		}
+		if refused != 1 {
+			t.Errorf("asked %d times for what is refused, want once until the next full sweep", refused)
+		}
+	})
+	t.Run("trouble once and twice", func(t *testing.T) {
+		f := follow(t, small, fewer)
+		trouble := simulator.Faults{{Resource: "device", Query: "modified_at gt", Status: 502}}
+		f.SetFaults(trouble)
+		if err := fetchError(t, f.client); balena.ProblemOf(err) != balena.Unavailable {
+			t.Errorf("%v", err)
+		}
+		if s := f.refresh(t); s.Reading.Kind != balena.Full || s.Reading.Distrust == nil {
+			t.Errorf("%+v", s.Reading)
+		}
+		f.SetFaults(nil)
+		f.ours.advance(15 * time.Minute)
+		f.theirs.advance(15 * time.Minute)
+		f.refresh(t) // a full sweep, for it is time
+		if s := f.refresh(t); s.Reading.Kind != balena.Changes || s.Reading.Distrust != nil {
+			t.Errorf("%+v", s.Reading)
+		}
+	})
+}
+
+// dateless is an answer without the header Date.
+type dateless struct{ http.ResponseWriter }
+
+func (d dateless) WriteHeader(status int) {
+	d.Header()["Date"] = nil
+	d.ResponseWriter.WriteHeader(status)
+}
