@@ -37,7 +37,8 @@ type attached struct {
 	newest Instant
 	// strays are the IDs of rows of devices that are not in the snapshot.
 	strays map[int64]bool
-	// refused is set if the server does not take the question for changes.
+	// refused is set if the server does not take the question for changes: it is asked again only after the next
+	// full sweep.
 	refused bool
 }
 
@@ -52,10 +53,10 @@ func attach[R any](ctx context.Context, f *fetch, name PartName, last *kept[*att
 		if s.Devices.Len() == 0 {
 			return &attached{}, nil
 		}
-		// What was refused is asked for again only after the next full sweep.
-		refused := last.value != nil && last.value.refused && s.Reading.Kind == Changes
-		if last.part.Err == nil && last.value != nil && !refused && f.mayAttachChanges(last.value) {
-			now, devices, err := a.readChanges(ctx, f, last.value)
+		known := last.value
+		refused := known != nil && known.refused && s.Reading.Kind == Changes
+		if last.part.Err == nil && f.mayAttachChanges(known) {
+			now, devices, err := a.readChanges(ctx, f, known)
 			refused = statusOf(err) == http.StatusBadRequest || errors.Is(err, errBlank)
 			if err != nil && !refused {
 				return nil, err
@@ -87,11 +88,14 @@ func attach[R any](ctx context.Context, f *fetch, name PartName, last *kept[*att
 	f.snapshot.Devices = f.snapshot.Devices.with(put, nil)
 }
 
-// mayAttachChanges tells whether changes are enough to know rows that were known completely.
+// mayAttachChanges tells whether changes are enough to know rows of which so much was known, nil for nothing.
 func (f *fetch) mayAttachChanges(known *attached) bool {
+	if known == nil || known.newest == 0 || known.refused || f.snapshot.Reading.Kind == Full {
+		return false
+	}
 	// Rows of a device that went out of reach are still counted, unless they are asked for by fleet.
 	counted := !f.went || f.filtersFleets()
-	return f.snapshot.Reading.Kind == Changes && known.newest != 0 && len(f.came) <= maxCame && counted
+	return len(f.came) <= maxCame && counted
 }
 
 // readAll reads all rows, and returns the devices with them.
