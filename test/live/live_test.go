@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,7 +140,8 @@ func TestFleets(t *testing.T) {
 		addFleets(st)
 		healthy = remember(st)
 	})
-	api := httptest.NewServer(sim)
+	var refreshes boundary
+	api := httptest.NewServer(refreshes.before(sim))
 	t.Cleanup(api.Close)
 	tokenFile := filepath.Join(t.TempDir(), "token")
 	writeToken(t, tokenFile, 90*day)
@@ -180,7 +182,9 @@ func TestFleets(t *testing.T) {
 		}
 	}
 	for _, fault := range []simulator.Fault{{Status: http.StatusInternalServerError}, {Latency: simulator.Duration{Duration: time.Hour}}} {
-		sim.SetFaults(simulator.Faults{fault})
+		// Between two refreshes: in the midst of one, parts of a refresh that succeeds would fail, which is what the exporter
+		// tells until the next success.
+		refreshes.atNext(func() { sim.SetFaults(simulator.Faults{fault}) })
 		await(t, p.shipped, "balena_fleet_devices", 0)
 		await(t, p.shipped, "balena:fleet_paused", watched)
 		await(t, p.shipped, "balena:fleet_unread", watched)
@@ -217,6 +221,24 @@ func TestFleets(t *testing.T) {
 			t.Errorf("%s later BalenaExporterDown finds (-want +got, %v):\n%s", later, err, diff)
 		}
 	}
+}
+
+// boundary lets something happen between two refreshes.
+type boundary struct{ due atomic.Pointer[func()] }
+
+// atNext does something just before the next refresh asks for anything.
+func (b *boundary) atNext(do func()) { b.due.Store(&do) }
+
+// before passes requests on. Each refresh begins with the one that counts the fleets' devices.
+func (b *boundary) before(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.RawQuery, "owns__device/$count") {
+			if do := b.due.Swap(nil); do != nil {
+				(*do)()
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // await waits until a query is answered with so many series.
