@@ -16,14 +16,20 @@ type Devices struct {
 
 // A Run is some devices that follow each other. Nothing changes it: the same pointer is the same devices.
 type Run struct {
-	Devices []*Device
-	newest  Instant // the newest Modified of the devices
+	Devices  []*Device
+	newest   Instant // the newest Modified of the devices
+	releases []int64 // those that the devices refer to
 }
 
 func newRun(devices []*Device) *Run {
 	r := &Run{Devices: devices}
 	for _, d := range devices {
 		r.newest = max(r.newest, d.Modified)
+		for _, id := range [...]int64{d.RunningRelease, d.PinnedRelease, d.TargetRelease, d.OSTarget, d.SupervisorTarget} {
+			if id != 0 && !slices.Contains(r.releases, id) { // there are few
+				r.releases = append(r.releases, id)
+			}
+		}
 	}
 	return r
 }
@@ -286,14 +292,11 @@ type cursor struct {
 
 // seek returns the device of an ID, nil if there is none. IDs must not descend from call to call.
 func (c *cursor) seek(id int64) *Device {
-	for {
-		for len(c.rest) > 0 && c.rest[0].ID < id {
-			c.rest = c.rest[1:]
-		}
-		if len(c.rest) > 0 || len(c.runs) == 0 {
-			break
-		}
+	for len(c.runs) > 0 && c.runs[0].first() <= id {
 		c.rest, c.runs = c.runs[0].Devices, c.runs[1:]
+	}
+	for len(c.rest) > 0 && c.rest[0].ID < id {
+		c.rest = c.rest[1:]
 	}
 	if len(c.rest) > 0 && c.rest[0].ID == id {
 		return c.rest[0]

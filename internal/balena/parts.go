@@ -68,30 +68,21 @@ func (f *fetch) askForReleases(ctx context.Context) (map[int64]knownRelease, err
 	now := f.snapshot.Time
 	found := map[int64]knownRelease{}
 	var unknown []int64
-	var seen [1024]int64 // those needed last: many devices need few releases
-	need := func(id int64) {
-		last := &seen[uint64(id)%uint64(len(seen))]
-		if *last == id {
-			return
-		}
-		*last = id
-		if _, ok := found[id]; ok || id == 0 || f.snapshot.Releases[id].ID != 0 {
-			return
-		}
-		r, ok := f.releases.value[id]
-		if ok && (r.Final || now.Sub(r.asked) < f.config.SlowInterval) {
+	for _, run := range f.snapshot.Devices.Runs() {
+		for _, id := range run.releases {
+			if _, ok := found[id]; ok {
+				continue
+			}
+			if _, ok := f.snapshot.Releases[id]; ok { // it came with its fleet
+				continue
+			}
+			r, ok := f.releases.value[id]
+			if !ok || !r.Final && now.Sub(r.asked) >= f.config.SlowInterval {
+				r = knownRelease{missing: true, asked: now}
+				unknown = append(unknown, id)
+			}
 			found[id] = r
-			return
 		}
-		found[id] = knownRelease{missing: true, asked: now}
-		unknown = append(unknown, id)
-	}
-	for d := range f.snapshot.Devices.All() {
-		need(d.RunningRelease)
-		need(d.PinnedRelease)
-		need(d.TargetRelease)
-		need(d.OSTarget)
-		need(d.SupervisorTarget)
 	}
 	slices.Sort(unknown)
 
