@@ -389,33 +389,27 @@ func (w *world) targetRelease(d *Device) int {
 
 // overallStatus computes the status as the real server does; the first rule that applies wins.
 func (c *view) overallStatus(d *Device) string {
-	heard := d.HeartbeatState == "online" || d.HeartbeatState == "timeout"
 	switch {
 	case d.IsInactive:
 		return "inactive"
 	case d.ProvisioningState == "Post-Provisioning":
 		return "post-provisioning"
-	case !d.IsConnectedToVPN && d.LastConnectivityEvent == 0 && (d.HeartbeatState == "unknown" || d.HeartbeatState == ""):
+	case d.neverConnected():
 		return "configuring"
-	case !d.IsConnectedToVPN && !heard:
+	case !d.IsConnectedToVPN && !d.heard():
 		if c.v6 {
 			return "offline"
 		}
 		return "disconnected"
-	case d.Status == "Downloading" && d.DownloadProgress.valid:
+	case d.isDownloading():
 		return "updating"
 	case d.ProvisioningProgress.valid:
 		return "configuring"
-	}
-	for _, r := range c.w.installsOf(d.ID) {
-		if i := r.(*Install); i.Status == "Downloading" && i.DownloadProgress.valid {
-			return "updating"
-		}
-	}
-	if c.v6 {
+	case d.heard() && c.w.downloadsImage(d):
+		return "updating"
+	case c.v6:
 		return "idle"
-	}
-	if d.HeartbeatState == "timeout" || !d.IsVPNDisabled && d.IsConnectedToVPN != heard {
+	case d.HeartbeatState == "timeout", !d.IsVPNDisabled && d.IsConnectedToVPN != d.heard():
 		return "reduced-functionality"
 	}
 	return "operational"
@@ -425,27 +419,53 @@ func (w *world) installsOf(device int) []row {
 	return w.Installs.referrers("device", func(r row) int { return r.(*Install).DeviceID }, device)
 }
 
+// overallProgress computes in percent how far a device is, as the real server does; the first rule that applies wins.
 func (c *view) overallProgress(d *Device) Number {
 	switch {
+	case d.IsInactive:
+		return Number{}
+	case d.ProvisioningState == "Post-Provisioning", d.neverConnected():
+		return d.ProvisioningProgress
+	case !d.IsConnectedToVPN && !d.heard():
+		return Number{}
+	case d.isDownloading():
+		return d.DownloadProgress
 	case d.ProvisioningProgress.valid:
 		return d.ProvisioningProgress
-	case d.Status == "Downloading" && d.DownloadProgress.valid:
-		return d.DownloadProgress
+	case !c.w.downloadsImage(d):
+		return Number{}
 	}
-	sum, n, downloading := 0, 0, false
+	// The mean of what is being downloaded and of what belongs to the release that should run.
+	sum, n := 0, 0
 	for _, r := range c.w.installsOf(d.ID) {
 		i := r.(*Install)
-		if i.Status == "deleted" {
+		if i.Status != "Downloading" && (i.Status == "deleted" || i.ReleaseID != c.w.targetRelease(d)) {
 			continue
 		}
 		progress := 100 // an image that is there
-		if i.Status == "Downloading" && i.DownloadProgress.valid {
-			progress, downloading = int(i.DownloadProgress.n), true
+		if i.DownloadProgress.valid {
+			progress = int(i.DownloadProgress.n)
 		}
 		sum, n = sum+progress, n+1
 	}
-	if !downloading {
-		return Number{}
-	}
 	return N(int(math.Round(float64(sum) / float64(n))))
+}
+
+// What overall_status and overall_progress are made of.
+
+func (d *Device) heard() bool { return d.HeartbeatState == "online" || d.HeartbeatState == "timeout" }
+
+func (d *Device) neverConnected() bool {
+	return !d.IsConnectedToVPN && d.LastConnectivityEvent == 0 && (d.HeartbeatState == "unknown" || d.HeartbeatState == "")
+}
+
+func (d *Device) isDownloading() bool { return d.Status == "Downloading" && d.DownloadProgress.valid }
+
+func (w *world) downloadsImage(d *Device) bool {
+	for _, r := range w.installsOf(d.ID) {
+		if i := r.(*Install); i.Status == "Downloading" && i.DownloadProgress.valid {
+			return true
+		}
+	}
+	return false
 }
