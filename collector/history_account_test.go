@@ -10,8 +10,8 @@ import (
 
 // What can happen to an account, for histories of it. Left out is what leaves no trace that an exporter could ask
 // for, and what only reading everything brings to light: a device's VPN that is switched off by its configuration,
-// a device that is frozen or inactive because of the plan, and an install that is deleted, not just marked as such,
-// of a device that was seen at a download.
+// a device that is frozen or inactive because of the plan, an install that is deleted, not just marked as such, of a
+// device that was seen at a download, a service that is renamed, and a final release that changes or is deleted.
 
 // An editor changes an account in one transaction.
 type editor struct {

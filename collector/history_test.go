@@ -18,8 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/exposition"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -134,12 +137,13 @@ type telling struct {
 	// downloads are the devices that the client may have seen at a download.
 	downloads map[int]bool
 
-	last     *collector.Snapshot
-	lastPage *page
-	lastText string
-	quiet    time.Time // until when the server wants to be left alone
-	log      []string
-	tally    tally
+	last      *collector.Snapshot
+	lastPage  *page
+	lastBuilt *exposition.Page
+	lastText  string
+	quiet     time.Time // until when the server wants to be left alone
+	log       []string
+	tally     tally
 }
 
 func (t *telling) now() time.Time { return time.Unix(0, t.clocks.ours.Load()) }
@@ -370,10 +374,13 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 		return errors.New("a refresh changed the last snapshot, or it was not rendered as one is that is rendered from nothing")
 	}
 	if err == nil {
-		p := newPage(t.collector, t.lastPage)
-		t.collector.Render(s, t.last, p)
+		p, b := newPage(t.collector, t.lastPage), exposition.NewBuilder(exposition.Layout(t.collector.Layout()), t.lastBuilt)
+		t.collector.Render(s, t.last, twice{p, b})
 		p.before = nil // a history keeps no more than it needs
-		t.last, t.lastPage, t.lastText = s, p, p.String()
+		t.last, t.lastPage, t.lastBuilt, t.lastText = s, p, b.Page(), p.String()
+		if served := serve(t.lastBuilt); served != t.lastText {
+			return fmt.Errorf("what is served (+) is not what was written (-):\n%s", lineDiff(t.lastText, served))
+		}
 		err = failure(s)
 	}
 	if err != nil {
@@ -385,6 +392,12 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 		wait := t.quiet.Sub(t.now())
 		if how == "" && wait <= 0 {
 			return errors.New("there was no reason to fail")
+		}
+		if s != nil && !happened && onlyApart(s) {
+			err := t.compare(ctx, s, func(exposition string) string { return apart.ReplaceAllString(exposition, "") })
+			if err != nil {
+				return err
+			}
 		}
 		if wait > 0 && t.IntN(4) > 0 {
 			t.pass(wait + time.Millisecond)
@@ -409,7 +422,11 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 		return nil // what of it was seen, nobody can tell
 	}
 	clear(t.downloads)
+	return t.compare(ctx, s, func(exposition string) string { return exposition })
+}
 
+// compare compares some of what is exported with what a new client's exporter exports.
+func (t *telling) compare(ctx context.Context, s *collector.Snapshot, some func(exposition string) string) error {
 	config := t.config
 	config.Version, config.PageSize, config.FullSweepInterval = s.APIVersion, 1000, 0
 	fresh, err := balena.NewClient(config)
@@ -427,10 +444,43 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 	if want.Devices.Len() == 0 {
 		want.CloudFields = s.CloudFields // which nobody can tell who has seen no device
 	}
-	if truth := text(want, t.options); t.lastText != truth {
-		return fmt.Errorf("after a refresh of kind %s (- the truth, + what is exported):\n%s", s.Reading.Kind, lineDiff(truth, t.lastText))
+	if truth, got := some(text(want, t.options)), some(t.lastText); got != truth {
+		return fmt.Errorf("after a refresh of kind %s (- the truth, + what is exported):\n%s", s.Reading.Kind, lineDiff(truth, got))
 	}
 	return nil
+}
+
+// apart are the families of parts that no other family has anything to do with.
+var apart = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_service|device_service|fleet_tags|device_tags|api_key).*\n`)
+
+// onlyApart tells whether no other parts failed.
+func onlyApart(s *collector.Snapshot) bool {
+	return !slices.ContainsFunc(s.Parts, func(p balena.Part) bool {
+		return p.Err != nil && !slices.Contains([]balena.PartName{balena.PartServices, balena.PartFleetTags, balena.PartDeviceTags, balena.PartKeys}, p.Name)
+	})
+}
+
+// twice writes to two writers: to a simple one, and to that of an exporter.
+type twice [2]collector.Writer
+
+func (w twice) Append(family int, lines []byte) {
+	for _, to := range w {
+		to.Append(family, lines)
+	}
+}
+
+func (w twice) Run(key, before any, changed func(int) bool, lines func(int) []byte) {
+	for _, to := range w {
+		to.Run(key, before, changed, lines)
+	}
+}
+
+// serve is the text of a page as a scraper gets it that does not take compressed ones.
+func serve(p *exposition.Page) string {
+	w := httptest.NewRecorder()
+	exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return p }, Live: prometheus.NewRegistry()}).
+		ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
 }
 
 // noteDownloads remembers which devices are at a download.
