@@ -81,8 +81,8 @@ func DefaultOptions() Options {
 type Collector struct {
 	source func() *Snapshot
 	groups []group
-	// rendered is what was rendered last: the sums of the next snapshot are those of the last one, but for the
-	// devices in which they differ.
+	// rendered is what was rendered last. It only saves work: the sums of the next snapshot are those of the last one,
+	// but for the devices in which they differ.
 	rendered *view
 }
 

@@ -127,7 +127,7 @@ func deviceTable(o Options) group {
 				func(d *device) float64 { return boolean(d.Connected()) }),
 			gauge("balena_device_undervolted", "Whether the device has seen too low a voltage since it booted; only while connected.", "device.is_undervolted",
 				func(d *device) float64 { return d.whileConnected(boolean(d.Undervolted)) }),
-			gauge("balena_device_on_target_release", "Whether the device runs the release it should run; only where it should run one.", "device.is_running__release, should_be_running__release",
+			gauge("balena_device_on_target_release", "Whether the device runs the release it should run; only where it should run one.", "device.is_running__release, is_pinned_on__release, application.should_be_running__release",
 				(*device).onTargetRelease),
 			gauge("balena_device_release_pinned", "Whether the device is pinned to a release.", "device.is_pinned_on__release",
 				func(d *device) float64 { return boolean(d.PinnedRelease != 0) }),

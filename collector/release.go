@@ -42,7 +42,7 @@ func releaseTable(o Options) group {
 				"application.should_track_latest_release",
 				func(f *fleet) float64 { return boolean(f.TracksLatest) }),
 			number("balena_fleet_devices_on_target_release", "Devices that run the release they should run: their pin, else the fleet's target.",
-				"device.is_running__release, should_be_running__release",
+				"device.is_running__release, is_pinned_on__release, application.should_be_running__release",
 				func(f *fleet) int { return f.onTarget }),
 			number("balena_fleet_devices_pinned", "Devices that are pinned to a release.", "device.is_pinned_on__release",
 				func(f *fleet) int { return f.pinned }),

@@ -51,8 +51,7 @@ type runs struct {
 	stretch  stretch[device]
 
 	now, before *view
-	old         map[*balena.Run]bool
-	oldByFirst  map[int64]*balena.Run
+	old         map[int64]*balena.Run // by the ID of the first device
 	// renamed are the fleets, and reworded the releases, that have other names than before.
 	renamed, reworded map[int64]bool
 
@@ -93,9 +92,9 @@ func renderRuns(tables []*table[device], first int, now, before *view, w Writer)
 // compareWith notes in what the snapshot before differs beside its devices.
 func (r *runs) compareWith(before *view) {
 	r.before = before
-	r.old, r.oldByFirst = map[*balena.Run]bool{}, map[int64]*balena.Run{}
+	r.old = make(map[int64]*balena.Run, len(before.Devices.Runs()))
 	for _, run := range before.Devices.Runs() {
-		r.old[run], r.oldByFirst[run.Devices[0].ID] = true, run
+		r.old[run.Devices[0].ID] = run
 	}
 	r.renamed, r.reworded = map[int64]bool{}, map[int64]bool{}
 	for id, slug := range r.before.slugs {
@@ -117,13 +116,12 @@ func (r *runs) compareWith(before *view) {
 // was none.
 func (r *runs) diff(run *balena.Run) *balena.Run {
 	clear(r.changed)
-	was := run
-	if r.old[was] {
-		if len(r.renamed)+len(r.reworded) == 0 {
-			return was
-		}
-	} else if was = r.oldByFirst[run.Devices[0].ID]; was == nil || len(was.Devices) != len(run.Devices) {
+	was := r.old[run.Devices[0].ID]
+	switch {
+	case was == nil || len(was.Devices) != len(run.Devices):
 		return nil
+	case was == run && len(r.renamed)+len(r.reworded) == 0:
+		return was
 	}
 	for i, is := range run.Devices {
 		was := was.Devices[i]

@@ -37,13 +37,10 @@ type attached struct {
 	newest Instant
 	// strays are the IDs of rows of devices that are not in the snapshot.
 	strays map[int64]bool
-	// refused is set if the server does not take the question for changes: it is asked again only after the next
-	// full sweep.
-	refused bool
+	// failed is set if the last question for changes failed, and refused if the server does not take it: it is asked
+	// again only after the next full sweep.
+	failed, refused bool
 }
-
-// maxCame is how many devices that came have their rows asked for by the devices' IDs. Of more, all are read.
-const maxCame = 200
 
 // attach reads the rows as a part of the refresh. When that fails, the devices keep those they have until they
 // are too old.
@@ -54,23 +51,24 @@ func attach[R any](ctx context.Context, f *fetch, name PartName, last *kept[*att
 			return &attached{}, nil
 		}
 		known := last.value
-		refused := known != nil && known.refused && s.Reading.Kind == Changes
+		failed, refused := false, known != nil && known.refused && s.Reading.Kind == Changes
 		if last.part.Err == nil && f.mayAttachChanges(known) {
 			now, devices, err := a.readChanges(ctx, f, known)
-			refused = statusOf(err) == http.StatusBadRequest || errors.Is(err, errBlank)
-			if err != nil && !refused {
+			if ctx.Err() != nil || problemOf(err) == RateLimited {
 				return nil, err
 			}
 			if now != nil {
 				s.Devices = devices
 				return now, nil
 			}
+			failed = err != nil
+			refused = failed && (known.failed || errors.Is(err, errBlank) || statusOf(err) == http.StatusBadRequest)
 		}
 		now, devices, err := a.readAll(ctx, f)
 		if err != nil {
 			return nil, err
 		}
-		now.refused = refused
+		now.failed, now.refused = failed, refused
 		s.Devices = devices
 		return now, nil
 	})
@@ -95,7 +93,7 @@ func (f *fetch) mayAttachChanges(known *attached) bool {
 	}
 	// Rows of a device that went out of reach are still counted, unless they are asked for by fleet.
 	counted := !f.went || f.filtersFleets()
-	return len(f.came) <= maxCame && counted
+	return len(f.came) <= maxByID && counted // of more that came, the rows of all are read
 }
 
 // readAll reads all rows, and returns the devices with them.
@@ -201,7 +199,6 @@ func (a *attachment[R]) read(ctx context.Context, f *fetch, filter string, each 
 			each(row)
 			return nil
 		},
-		complete: f.lastPage,
 	}
 	return p.read(ctx, f.Client)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"time"
 )
@@ -25,6 +26,9 @@ const (
 	steady = 30 * time.Second
 	// idsPerPage is how many ids are asked for at a time: there is little to a row of them.
 	idsPerPage = 100_000
+	// maxByID is how many devices are asked for by their ids at most, which keeps URLs far below the 16 KB that
+	// the server takes.
+	maxByID = 200
 )
 
 // baseline is what a refresh that reads changes builds on: what the last refresh knew.
@@ -95,13 +99,13 @@ func (f *fetch) readDevices(ctx context.Context) error {
 // sweepInstead reads all devices after those that changed could not be read, unless the reason for that forbids
 // it too.
 func (f *fetch) sweepInstead(ctx context.Context, counted int, reason error) error {
-	if problem := problemOf(reason); ctx.Err() != nil || problem == RateLimited || problem == Unauthorized {
+	problem, blank := problemOf(reason), errors.Is(reason, errBlank)
+	if ctx.Err() != nil || problem == RateLimited {
 		return reason
 	}
 	// A server in trouble is not asked for more, but once more. One that goes on failing may be able to list
-	// devices and not to find those that changed.
-	blank := errors.Is(reason, errBlank)
-	if problemOf(reason) == Unavailable && !blank && !f.doubtful {
+	// devices and not to find those that changed, or not want the token to look at image installs.
+	if (problem == Unavailable && !blank || problem == Unauthorized) && !f.doubtful {
 		f.doubtful = true
 		return reason
 	}
@@ -113,10 +117,15 @@ func (f *fetch) sweepInstead(ctx context.Context, counted int, reason error) err
 	// against it unless it happens again.
 	refused := blank || statusOf(reason) == http.StatusBadRequest
 	if (refused || f.doubtful) && !f.distrust.standsStill {
-		f.distrust = distrust{err: reason, until: f.snapshot.Time.Add(min(f.config.FullSweepInterval, relearn))}
+		f.distrust = distrust{err: reason, until: f.untilNextSweep()}
 	}
 	f.doubtful = !refused
 	return nil
+}
+
+// untilNextSweep is when a server is trusted again of which nothing worse is known.
+func (f *fetch) untilNextSweep() time.Time {
+	return f.snapshot.Time.Add(min(f.config.FullSweepInterval, relearn))
 }
 
 // errNoDate is why a server is not asked for changes that does not tell its time: nobody could say up to when
@@ -183,6 +192,18 @@ func (f *fetch) clockIsSteady() bool {
 func (f *fetch) readChanges(ctx context.Context) error {
 	b := &f.baseline
 	c := changes{fleets: f.fleets, retargeted: map[int64]bool{}, since: b.newest - overlap}
+	for id, target := range b.targets {
+		fleet := f.fleets[id]
+		if fleet == nil {
+			c.vanished = true
+		} else if fleet.TargetRelease != target {
+			c.retargeted[id] = true
+		}
+	}
+	question, err := f.changesQuestion(&c)
+	if err != nil {
+		return err
+	}
 	newest := b.newest
 	counts := maps.Clone(b.counts)
 	known := cursor{runs: b.devices.runs}
@@ -190,11 +211,10 @@ func (f *fetch) readChanges(ctx context.Context) error {
 	rows := 0
 	p := pages[Device]{
 		resource: "device",
-		filter: fmt.Sprintf("%s and (modified_at gt %s or image_install/any(i:i/modified_at gt %s))",
-			f.deviceFilter(), c.since.literal(), c.since.literal()),
-		fields: wanted(deviceFields, &f.config.Options, f.can),
-		blank:  unknownDevice,
-		id:     func(row *Device) int64 { return row.ID },
+		filter:   question,
+		fields:   wanted(deviceFields, &f.config.Options, f.can),
+		blank:    unknownDevice,
+		id:       func(row *Device) int64 { return row.ID },
 		each: func(row *Device) error {
 			rows++
 			was := known.seek(row.ID)
@@ -225,7 +245,6 @@ func (f *fetch) readChanges(ctx context.Context) error {
 			c.read = append(c.read, was)
 			return nil
 		},
-		complete: f.lastPage,
 	}
 	if err := p.read(ctx, f.Client); err != nil {
 		return err
@@ -236,14 +255,6 @@ func (f *fetch) readChanges(ctx context.Context) error {
 	c.came = came
 	if err := f.listUncertain(ctx, &c, counts); err != nil {
 		return err
-	}
-	for id, target := range b.targets {
-		fleet := f.fleets[id]
-		if fleet == nil {
-			c.vanished = true
-		} else if fleet.TargetRelease != target {
-			c.retargeted[id] = true
-		}
 	}
 	devices, err := c.merge(b.devices)
 	if err != nil {
@@ -256,12 +267,37 @@ func (f *fetch) readChanges(ctx context.Context) error {
 	return nil
 }
 
+// changesQuestion is the condition for the devices that changed.
+func (f *fetch) changesQuestion(c *changes) (string, error) {
+	since := c.since.literal()
+	changed := "modified_at gt " + since + " or image_install/any(i:i/modified_at gt " + since + ")"
+	// How far a device is with an update counts the images of its target release, and is told while it downloads.
+	var downloading []int64
+	if len(c.retargeted) > 0 {
+		for d := range f.baseline.devices.All() {
+			if c.retargeted[d.FleetID] && d.PinnedRelease == 0 && !math.IsNaN(d.UpdateProgress) {
+				downloading = append(downloading, d.ID)
+			}
+		}
+	}
+	switch {
+	case len(downloading) > maxByID:
+		return "", odd("very many devices were downloading when their fleets were given other targets")
+	case len(downloading) > 0:
+		changed += " or id in (" + list(downloading) + ")"
+	}
+	return f.deviceFilter() + " and (" + changed + ")", nil
+}
+
 // listUncertain asks for the ids of the devices of those fleets whose number of devices is not as counted.
 func (f *fetch) listUncertain(ctx context.Context, c *changes, counts map[int64]int) error {
 	var uncertain []int64
+	counted := 0
 	for i := range f.snapshot.Fleets {
 		if fleet := &f.snapshot.Fleets[i]; counts[fleet.ID] != fleet.counted {
 			uncertain = append(uncertain, fleet.ID)
+			counted += fleet.counted
+			c.went += max(counts[fleet.ID]-fleet.counted, 0)
 		}
 	}
 	if len(uncertain) == 0 {
@@ -283,7 +319,7 @@ func (f *fetch) listUncertain(ctx context.Context, c *changes, counts map[int64]
 			c.listed[*id] = true
 			return nil
 		},
-		complete: f.lastPage,
+		complete: func(roomLeft bool) bool { return roomLeft && len(c.listed) >= counted },
 		size:     idsPerPage,
 	}
 	return p.read(ctx, f.Client)
@@ -333,8 +369,9 @@ type changes struct {
 	// vanished is set if a fleet is not among them any more.
 	vanished bool
 	// uncertain are the fleets of which devices went or came unnoticed; listed has the IDs of all devices
-	// that they have.
+	// that they have. went is how many devices went, by the fleets' counts.
 	uncertain, listed map[int64]bool
+	went              int
 	// since is the time of which the server told every change.
 	since Instant
 }
@@ -348,6 +385,7 @@ func (c *changes) merge(known Devices) (Devices, error) {
 	// What concerns devices that were not read.
 	others := len(c.came)+len(c.left)+len(c.retargeted)+len(c.uncertain) > 0 || c.vanished
 	var put []*Device
+	missing := 0
 	rest := c.read
 	for i, run := range known.runs {
 		var read []*Device
@@ -366,8 +404,11 @@ func (c *changes) merge(known Devices) (Devices, error) {
 			fleet := c.fleets[now.FleetID]
 			switch {
 			case gone[d.ID]:
-			case fleet == nil, c.uncertain[now.FleetID] && !c.listed[d.ID]:
+			case fleet == nil:
 				gone[d.ID] = true
+			case c.uncertain[now.FleetID] && !c.listed[d.ID]:
+				gone[d.ID] = true
+				missing++
 			case c.came[d.UUID]:
 				return Devices{}, odd(fmt.Sprintf("device %d has the uuid of one that came", d.ID))
 			case told:
@@ -385,6 +426,9 @@ func (c *changes) merge(known Devices) (Devices, error) {
 		put = append(put, read...)
 	}
 	put = append(put, rest...)
+	if missing > c.went { // one of them may have moved to another fleet just now
+		return Devices{}, odd(fmt.Sprintf("%d devices are missing, of which %d went by the count", missing, c.went))
+	}
 	var isGone func(*Device) bool
 	if len(gone) > 0 {
 		isGone = func(d *Device) bool { return gone[d.ID] }

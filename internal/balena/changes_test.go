@@ -249,29 +249,6 @@ func TestNoChangesWanted(t *testing.T) {
 	}
 }
 
-// A server, or a proxy before it, that cuts pages short is read to the end.
-func TestShortPagesOfChanges(t *testing.T) {
-	var f *follower
-	limited := func(c *balena.Config) { c.PageSize = 50 }
-	f = follow(t, small, fewer, limited)
-	next := f.wire.next
-	f.wire.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.RequestURI = strings.Replace(r.RequestURI, "$top=50", "$top=20", 1)
-		next.ServeHTTP(w, r)
-	})
-	f.ours.advance(15 * time.Minute) // a full sweep finds it out
-	f.theirs.advance(15 * time.Minute)
-	f.refresh(t)
-	f.Update(func(st *simulator.State) {
-		for _, d := range st.Devices.All() {
-			d.Name = "renamed"
-		}
-	})
-	if s := f.refresh(t); s.Reading.Kind != balena.Changes || s.Reading.Changed != small.Devices {
-		t.Errorf("%+v", s.Reading)
-	}
-}
-
 // When a server is not asked for changes, and what that looks like.
 func TestDistrust(t *testing.T) {
 	t.Run("no Date", func(t *testing.T) {

@@ -115,7 +115,8 @@ type Client struct {
 	cloudSure bool
 	learnt    time.Time
 
-	// shortPages is set once the server has answered with fewer rows than were asked for and had more.
+	// shortPages is set once the server has answered with fewer rows than were asked for and had more. It stays: of a
+	// server that doesn't do so any more, each list costs one request more.
 	shortPages bool
 	// date is what the server's clock said with the last answer, zero when it did not tell; bytes is the size
 	// of the answers of the refresh under way.

@@ -293,19 +293,20 @@ func TestMerge(t *testing.T) {
 		"one came":                    {changes{fleets: fleets(1, 2), since: 60, read: these(device(9, 1, 99)), came: map[string]bool{"u9": true}}, append(slices.Clone(known), device(9, 1, 99)), ""},
 		"a move":                      {changes{fleets: fleets(1, 2), since: 60, read: these(moved)}, []Device{moved, known[1], known[2], known[3]}, ""},
 		"a move out":                  {changes{fleets: fleets(1, 2), since: 60, left: []int64{3}}, []Device{known[0], known[1], known[3]}, ""},
-		"one went":                    {changes{fleets: fleets(1, 2), since: 60, uncertain: set(1), listed: set(2)}, known[1:], ""},
-		"one went that was told":      {changes{fleets: fleets(1, 2), since: 50, read: these(known[1]), uncertain: set(1), listed: set(1)}, []Device{known[0], known[2], known[3]}, ""},
+		"one went":                    {changes{fleets: fleets(1, 2), since: 60, uncertain: set(1), listed: set(2), went: 1}, known[1:], ""},
+		"one went that was told":      {changes{fleets: fleets(1, 2), since: 50, read: these(known[1]), uncertain: set(1), listed: set(1), went: 1}, []Device{known[0], known[2], known[3]}, ""},
 		"a fleet went":                {changes{fleets: fleets(2), since: 50, vanished: true}, known[2:], ""},
 		"a fleet has another target":  {changes{fleets: map[int64]*Fleet{1: {ID: 1, TargetRelease: 100}, 2: {ID: 2, TargetRelease: 5}}, since: 60, retargeted: set(2)}, []Device{known[0], known[1], with(known[2], func(d *Device) { d.TargetRelease = 5 }), known[3]}, ""},
 		"one is told with its target": {changes{fleets: map[int64]*Fleet{1: {ID: 1, TargetRelease: 100}, 2: {ID: 2, TargetRelease: 5}}, since: 60, retargeted: set(2), read: these(retargeted)}, []Device{known[0], known[1], retargeted, known[3]}, ""},
 		"a uuid went to another": {
-			changes{fleets: fleets(1, 2), since: 60, read: these(with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })), came: map[string]bool{"u1": true}, uncertain: set(1), listed: set(2, 9)},
+			changes{fleets: fleets(1, 2), since: 60, read: these(with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })), came: map[string]bool{"u1": true}, uncertain: set(1), listed: set(2, 9), went: 1},
 			[]Device{known[1], known[2], known[3], with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })},
 			"",
 		},
 
 		"one is not told any more": {changes{fleets: fleets(1, 2), since: 50}, nil, "device 2 changed, and the server does not tell so any more"},
 		"one came untold":          {changes{fleets: fleets(1, 2), since: 60, uncertain: set(1), listed: set(1, 2, 8)}, nil, "device 8 came, and the server does not tell so"},
+		"more are missing":         {changes{fleets: fleets(1, 2), since: 60, uncertain: set(1), listed: set(), went: 1}, nil, "2 devices are missing, of which 1 went by the count"},
 		"two of one uuid":          {changes{fleets: fleets(1, 2), since: 60, came: map[string]bool{"u3": true}}, nil, "device 3 has the uuid of one that came"},
 	} {
 		t.Run(name, func(t *testing.T) {

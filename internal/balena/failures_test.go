@@ -967,7 +967,7 @@ func TestManyWords(t *testing.T) {
 	for i := 1; i <= n; i++ {
 		fmt.Fprintf(&devices, `,{"id":%d,"uuid":"u%d","belongs_to__application":{"__id":7},"os_version":"balenaOS %d"}`, i, i, i)
 	}
-	client := newClient(t, "http://balena.test", fewer, pagesOf(n))
+	client := newClient(t, "http://balena.test", fewer, pagesOf(n+1))
 	client.SetTransport(roundTrip(func(r *http.Request) string {
 		switch {
 		case r.URL.Path == "/v7/application" && strings.Contains(r.URL.RawQuery, "owns__device"):

@@ -59,7 +59,6 @@ func (c *Client) Fetch(ctx context.Context) (*Snapshot, error) {
 		c.learnt = now
 		c.can.version = cmp.Or(c.config.Version, V7)
 		c.can.cloud = true
-		c.shortPages = false
 	}
 	if err := c.readToken(); err != nil {
 		return nil, err

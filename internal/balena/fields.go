@@ -21,6 +21,7 @@ type capabilities struct {
 // Conditions for asking for a field.
 func forDevices(o *Options, _ capabilities) bool { return o.Devices }
 func onV7(_ *Options, c capabilities) bool       { return c.version == V7 }
+func onV6(_ *Options, c capabilities) bool       { return c.version == V6 }
 func onCloud(_ *Options, c capabilities) bool    { return c.cloud }
 
 func both(a, b func(*Options, capabilities) bool) func(*Options, capabilities) bool {
@@ -91,7 +92,7 @@ var deviceFields = []field[Device]{
 
 	{name: "is_running__release", set: into((*decoder).reference, func(d *Device) *int64 { return &d.RunningRelease })},
 	{name: "is_pinned_on__release", on: onV7, set: into((*decoder).reference, func(d *Device) *int64 { return &d.PinnedRelease })},
-	{name: "should_be_running__release", set: into((*decoder).reference, func(d *Device) *int64 { return &d.TargetRelease })},
+	{name: "should_be_running__release", on: onV6, set: into((*decoder).reference, func(d *Device) *int64 { return &d.PinnedRelease })}, // the pin alone
 
 	{name: "overall_progress", on: forDevices, set: into((*decoder).number, func(d *Device) *float64 { return &d.UpdateProgress })},
 	{name: "last_update_status_event", on: forDevices, set: into((*decoder).instant, func(d *Device) *Instant { return &d.UpdateChanged })},

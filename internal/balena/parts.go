@@ -62,8 +62,9 @@ func (f *fetch) readReleases(ctx context.Context) {
 }
 
 // askForReleases returns every release that is referred to and that the fleets did not bring along. Those
-// already known are not asked for, unless they may have changed: a draft is given another version when it
-// is finalized, and one that was missing may have come within the token's reach.
+// already known are asked for again with the slow interval if they may have changed: a draft is given another
+// version when it is finalized, and one that was missing may have come within the token's reach. Those that are
+// final are asked for again in full sweeps only.
 func (f *fetch) askForReleases(ctx context.Context) (map[int64]knownRelease, error) {
 	now := f.snapshot.Time
 	found := map[int64]knownRelease{}
@@ -77,7 +78,9 @@ func (f *fetch) askForReleases(ctx context.Context) (map[int64]knownRelease, err
 				continue
 			}
 			r, ok := f.releases.value[id]
-			if !ok || !r.Final && now.Sub(r.asked) >= f.config.SlowInterval {
+			// What is final hardly ever changes, and yet can be given another version, or be deleted.
+			believed := r.Final && f.snapshot.Reading.Kind == Changes
+			if !ok || !believed && now.Sub(r.asked) >= f.config.SlowInterval {
 				r = knownRelease{missing: true, asked: now}
 				unknown = append(unknown, id)
 			}
@@ -206,7 +209,6 @@ func (f *fetch) askForFleetTags(ctx context.Context, keys []string) (map[int64][
 			tags[row.owner][i] = row.Value
 			return nil
 		},
-		complete: f.lastPage,
 	}
 	return tags, p.read(ctx, f.Client)
 }

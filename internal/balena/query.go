@@ -71,8 +71,9 @@ type pages[T any] struct {
 	blank    T
 	id       func(*T) int64
 	each     func(*T) error
-	// complete tells after a page of so many rows whether that was all; an empty page always is the end.
-	complete func(rows int) bool
+	// complete tells after a page whether that was all, given whether the page had room for more rows and so ought
+	// to be the last; nil to take its word for it. An empty page always is the end.
+	complete func(roomLeft bool) bool
 	// size is how many rows to ask for at a time; 0 for the usual number.
 	size int
 }
@@ -103,16 +104,17 @@ func (p *pages[T]) read(ctx context.Context, c *Client) error {
 			return nil
 		}
 		// A page that had room left and yet was not the last: a proxy or the server has a limit of its own.
-		c.shortPages = c.shortPages || short && p.size == 0
+		c.shortPages = c.shortPages || short
 		short = rows < size
-		if p.complete(rows) {
+		complete := short && !c.shortPages
+		if p.complete != nil {
+			complete = p.complete(complete)
+		}
+		if complete {
 			return nil
 		}
 	}
 }
-
-// lastPage tells that a page is the last from its having room left, as far as that says anything.
-func (f *fetch) lastPage(rows int) bool { return rows < f.config.PageSize && !f.shortPages }
 
 // count asks how many rows of a resource there are.
 func (f *fetch) count(ctx context.Context, resource, filter string) (n int, err error) {

@@ -50,7 +50,8 @@ func TestRequestsOfASteadyRefresh(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s/%d", version, test.devices), func(t *testing.T) {
-				sim := newSimulator(t, simulator.Config{Devices: test.devices, Fleets: 7, Seed: 1})
+				k := newClock()
+				sim := newSimulator(t, simulator.Config{Devices: test.devices, Fleets: 7, Seed: 1, Now: k.Now})
 				sim.Update(func(st *simulator.State) { // a quiet account: no drafts, no archived fleets
 					for _, r := range st.Releases.All() {
 						r.IsFinal = true
@@ -59,7 +60,6 @@ func TestRequestsOfASteadyRefresh(t *testing.T) {
 						f.IsArchived = false
 					}
 				})
-				k := newClock()
 				client := newClient(t, serve(t, sim), withClock(k), test.config, func(c *balena.Config) { c.Version = version })
 				fetchWithParts(t, client)
 				want := map[string]int{"application": 1}
@@ -125,18 +125,19 @@ func TestSlowParts(t *testing.T) {
 	if v := fetchWithParts(t, client).Fleets[0].LatestRelease.Version; v != "9.9.9" {
 		t.Errorf("the newest release is %q after the slow interval, want 9.9.9", v)
 	}
-	want := map[string]int{"application": 2 + 1, "device": 2 * 3, "device_type": 1, "api_key": 1}
+	want := map[string]int{"application": 2 + 1, "device": 2 * 3, "device_type": 1, "api_key": 1, "release": 1}
 	if diff := cmp.Diff(want, sim.Requests()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
 
-// Releases are asked for when they are new, unless they may still change.
-func TestReleasesAreReadOnce(t *testing.T) {
-	sim := newSimulator(t, simulator.Config{})
-	wire := &sniffer{next: sim}
+// Releases are asked for when they are new; with the slow interval again while they may still change; and the final ones,
+// too, in a full sweep.
+func TestWhenReleasesAreRead(t *testing.T) {
 	k := newClock()
-	client := newClient(t, serve(t, wire), withClock(k), fewer)
+	sim := newSimulator(t, simulator.Config{Now: k.Now})
+	wire := &sniffer{next: sim}
+	client := newClient(t, serve(t, wire), withClock(k), fewer, func(c *balena.Config) { c.FullSweepInterval = time.Hour })
 	asked := func() (releases []string) {
 		t.Helper()
 		fetchWithParts(t, client)
@@ -186,6 +187,15 @@ func TestReleasesAreReadOnce(t *testing.T) {
 	}
 	if r, ok := s.Releases[4711]; ok {
 		t.Errorf("made up the release %+v", r)
+	}
+
+	sim.Update(func(st *simulator.State) { st.Release(final.ID).RawVersion = "8.0.1" })
+	k.advance(time.Hour - 15*time.Minute)
+	if all := asked(); len(all) != 1 || strings.Count(all[0], ",") != 11+3-1 {
+		t.Errorf("a full sweep asked for the releases %q, want 14 in one request", all)
+	}
+	if s := fetchWithParts(t, client); s.Releases[int64(final.ID)].Version != "8.0.1" {
+		t.Errorf("the release that was given another version is %+v", s.Releases[int64(final.ID)])
 	}
 }
 
@@ -243,7 +253,7 @@ func TestQueriesOnTheWire(t *testing.T) {
 		figures = "overall_progress,last_update_status_event,cpu_usage,cpu_temp,memory_usage,memory_total,storage_usage,storage_total,is_web_accessible,should_be_operated_by__release"
 		device7 = "id,uuid,device_name,belongs_to__application,is_of__device_type,overall_status,is_online,api_heartbeat_state,changed_api_heartbeat_state_on__date," +
 			"last_connectivity_event,update_status,os_version,os_variant,supervisor_version,is_undervolted,is_frozen," +
-			"is_running__release,is_pinned_on__release,should_be_running__release," + figures + ",should_be_managed_by__release,created_at,modified_at"
+			"is_running__release,is_pinned_on__release," + figures + ",should_be_managed_by__release,created_at,modified_at"
 		device6 = "id,uuid,device_name,belongs_to__application,is_of__device_type,overall_status,is_online,api_heartbeat_state," +
 			"last_connectivity_event,update_status,os_version,os_variant,supervisor_version,is_undervolted,is_frozen," +
 			"is_running__release,should_be_running__release," + figures + ",created_at,modified_at"

@@ -10,7 +10,8 @@ import (
 // Snapshot is everything one refresh read, complete and consistent in itself. Nothing changes it after
 // [Client.Fetch] returned it, so any number of readers may share it.
 type Snapshot struct {
-	// Time is when the refresh began, by the local clock: no figure of fleets and devices is older.
+	// Time is when the refresh began, by the local clock: no figure of fleets and devices is older, but for what
+	// only a full sweep finds (docs/data-freshness.md).
 	Time time.Time
 	// APIVersion is the version of the API that answered.
 	APIVersion Version
@@ -135,7 +136,7 @@ type Device struct {
 
 	RunningRelease   int64 // is_running__release, 0 for none
 	PinnedRelease    int64 // is_pinned_on__release, 0 for none; should_be_running__release on v6
-	TargetRelease    int64 // should_be_running__release: the pin, else the fleet's target; 0 for none
+	TargetRelease    int64 // the pin, else the fleet's target, as should_be_running__release is on v7; 0 for none
 	OSTarget         int64 // should_be_operated_by__release, 0 for none
 	SupervisorTarget int64 // should_be_managed_by__release, 0 for none; v6 has not got it
 

@@ -1,6 +1,7 @@
 package balena
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ const fewDevices = 2
 
 func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 	s := f.snapshot
-	s.Reading.Kind, s.Reading.Devices = Full, 0
+	s.Reading.Devices = 0
 	m := merger{old: f.baseline.devices.runs}
 	known := cursor{runs: m.old}
 	proof := f.newProof()
@@ -60,9 +61,10 @@ func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 			m.add(was)
 			return nil
 		},
-		// As many as were counted are all there are, which saves asking for a page to find it empty. A
-		// short page is no end: a proxy or a server may have a limit of its own.
-		complete: func(int) bool { return devices >= counted },
+		// A page with room left is no end as long as devices are missing: a proxy or a server may have a limit of its
+		// own. And as many as were counted are all there are, which saves asking for a page to find it empty; unless
+		// something was written since they were counted, for a device may have come then.
+		complete: func(roomLeft bool) bool { return devices >= counted && (roomLeft || proof.newest < proof.now) },
 	}
 	if err := p.read(ctx, f.Client); err != nil {
 		return err
@@ -81,10 +83,15 @@ func (f *fetch) askForDevices(ctx context.Context, counted int) error {
 	}
 	s.Devices = m.devices()
 	f.newest = proof.newest
-	if err := proof.verdict(); err != nil {
+	switch err := proof.verdict(); {
+	case err != nil:
 		f.distrust = distrust{err: err, until: s.Time.Add(relearn), standsStill: true}
-	} else if f.distrust.standsStill && proof.moved && !s.Time.Before(f.distrust.until) {
-		f.distrust = distrust{}
+	case f.distrust.standsStill:
+		if proof.moved && proof.late == nil && !s.Time.Before(f.distrust.until) {
+			f.distrust = distrust{}
+		}
+	case proof.late != nil:
+		f.distrust = distrust{err: proof.late, until: f.untilNextSweep()}
 	}
 	return nil
 }
@@ -125,8 +132,9 @@ func (f *fetch) settle(row, was *Device) (chosen bool, err error) {
 		row.Type = f.typeSlugs[row.TypeID]
 	}
 	if f.can.version == V6 {
-		row.speakV7(fleet.TargetRelease)
+		row.speakV7()
 	}
+	row.TargetRelease = cmp.Or(row.PinnedRelease, fleet.TargetRelease)
 	return true, nil
 }
 
@@ -141,9 +149,9 @@ type proof struct {
 	// newest is the newest modified_at, and event the newest time of anything that writes a device's row.
 	newest, event Instant
 	// moved is set once a device was seen to have changed along with its modified_at, wrong if it was seen that
-	// one did so without.
-	moved bool
-	wrong error
+	// one did so without. late is set if one came so: a single one may have taken very long to be registered.
+	moved       bool
+	wrong, late error
 }
 
 func (f *fetch) newProof() proof {
@@ -173,7 +181,7 @@ func (p *proof) see(was, is *Device) {
 		p.wrong = fmt.Errorf("device %d has no modified_at", is.ID)
 	case is.Modified > p.since: // it would have been told
 	case was == nil && inReach:
-		p.wrong = fmt.Errorf("device %d came, and its modified_at is older than that", is.ID)
+		p.late = fmt.Errorf("device %d came, and its modified_at is older than that", is.ID)
 	case was != nil && was.Modified == is.Modified && !was.sameRow(is):
 		p.wrong = fmt.Errorf("device %d changed, and its modified_at did not", is.ID)
 	}

@@ -23,7 +23,7 @@ const (
 // v6 calls idle what v7 calls operational or reduced-functionality; v7's rule decides which: reduced when
 // the heartbeat timed out, or when VPN and heartbeat disagree. One thing can't be told from v6: a device
 // whose VPN is switched off by configuration is operational in v7 and reduced here.
-func (d *Device) speakV7(fleetTarget int64) {
+func (d *Device) speakV7() {
 	switch d.Status {
 	case statusOffline:
 		d.Status = statusDisconnected
@@ -33,10 +33,5 @@ func (d *Device) speakV7(fleetTarget int64) {
 		} else {
 			d.Status = statusOperational
 		}
-	}
-	// v6's should_be_running__release is the pin alone.
-	d.PinnedRelease = d.TargetRelease
-	if d.TargetRelease == 0 {
-		d.TargetRelease = fleetTarget
 	}
 }

@@ -1,0 +1,272 @@
+package balena_test
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// Servers that say no to some questions, and accounts that change while they are read. follower.refresh holds each
+// snapshot against that of a client that knows nothing.
+
+// rename makes a change for the next refresh to see.
+func (f *follower) rename(id int) {
+	f.Update(func(st *simulator.State) { st.Device(id).Name += "x" })
+}
+
+// after lets something happen once, right after a request was answered whose path and query contain some text.
+func (f *follower) after(request string, change func(*simulator.State)) {
+	next, done := f.wire.next, false
+	f.wire.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r)
+		if !done && strings.Contains(r.URL.String(), request) {
+			done = true
+			f.Update(change)
+		}
+	})
+}
+
+// A server that goes on saying no to the question for changes, and to no other, is read whole. One refresh may fail
+// before, when that looks like trouble, and after each full sweep, when it is asked again.
+func TestServersThatSayNoToTheQuestion(t *testing.T) {
+	for _, status := range []int{400, 401, 403, 404, 500, 502, 504} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			f := follow(t, small, fewer)
+			f.SetFaults(simulator.Faults{{Resource: "device", Query: "modified_at gt", Status: status, Body: `"no"`}})
+			failed, last := 0, false
+			for range 20 {
+				f.rename(7)
+				if _, err := f.client.Fetch(t.Context()); err == nil {
+					f.refresh(t)
+					last = false
+					continue
+				}
+				if last {
+					t.Fatal("two refreshes in a row failed")
+				}
+				failed, last = failed+1, true
+				f.ours.advance(time.Minute)
+				f.theirs.advance(time.Minute)
+			}
+			if failed > 3 {
+				t.Errorf("%d refreshes failed", failed)
+			}
+		})
+	}
+}
+
+// The same of services: no part of a refresh fails for it.
+func TestServersThatSayNoToChangesOfServices(t *testing.T) {
+	for _, status := range []int{400, 401, 500, 502} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			f := follow(t, small, func(c *balena.Config) { c.DeviceTags, c.FleetTags = nil, nil })
+			f.SetFaults(simulator.Faults{{Resource: "image_install", Query: "modified_at gt", Status: status, Body: `"no"`}})
+			asked := 0
+			for range 16 {
+				f.Update(func(st *simulator.State) { st.Installs.Get(5).InstallDate++ })
+				f.refresh(t)
+				for _, what := range f.asked() {
+					if what == "image_install changes" {
+						asked++
+					}
+				}
+			}
+			if asked > 4 {
+				t.Errorf("asked %d times within one interval of full sweeps", asked)
+			}
+		})
+	}
+}
+
+// A server, or a proxy before it, that cuts pages short is read to the end: whether that is known from a full sweep, or
+// an account grows beyond the limit only now; and however long it has been known.
+func TestShortPagesOfChanges(t *testing.T) {
+	const limit = 20
+	account := func(devices int) *follower {
+		config := simulator.Config{Devices: devices, Fleets: 1, Seed: 1, CloudFields: true}
+		var f *follower
+		f = follow(t, config, fewer, func(c *balena.Config) {
+			c.PageSize = 50
+			if f == nil {
+				c.FullSweepInterval = 24 * time.Hour
+			}
+		})
+		next := f.wire.next
+		top := regexp.MustCompile(`\$top=\d+`)
+		f.wire.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.RequestURI = top.ReplaceAllString(r.RequestURI, fmt.Sprint("$$top=", limit))
+			next.ServeHTTP(w, r)
+		})
+		return f
+	}
+	renameAll := func(st *simulator.State) {
+		for _, d := range st.Devices.All() {
+			d.Name += "x"
+		}
+	}
+	t.Run("it grows", func(t *testing.T) {
+		f := account(limit - 5)
+		f.Update(func(st *simulator.State) {
+			for range 2 * limit {
+				st.AddDevice(simulator.Device{FleetID: 1})
+			}
+		})
+		for range 3 {
+			f.refresh(t)
+			f.rename(1)
+		}
+	})
+	t.Run("for more than an hour", func(t *testing.T) {
+		f := account(10*limit - 1)
+		f.Update(func(st *simulator.State) { st.AddDevice(simulator.Device{FleetID: 1}) })
+		f.token += "2" // which is a full sweep
+		f.refresh(t)
+		for range 65 {
+			f.rename(7)
+			f.refresh(t)
+		}
+		f.Update(renameAll)
+		f.refresh(t)
+		f.Update(func(st *simulator.State) { st.DeleteDevice(7) })
+		if s := f.refresh(t); s.Reading.Kind != balena.Changes {
+			t.Errorf("%+v", s.Reading)
+		}
+	})
+}
+
+// How far an update is counts the images of the target release: it is another when the fleet is given another target,
+// and nothing of the device is written for that.
+func TestProgressFollowsTheTarget(t *testing.T) {
+	f := follow(t, small, fewer)
+	id := 0
+	f.Update(func(st *simulator.State) {
+		for _, d := range st.Devices.All() {
+			installs := st.InstallsOf(d.ID)
+			if d.IsConnectedToVPN && d.HeartbeatState == "online" && d.PinnedReleaseID == 0 &&
+				len(installs) > 1 && installs[1].ReleaseID == st.Fleet(d.FleetID).TargetReleaseID {
+				installs[0].Status, installs[0].DownloadProgress = "Downloading", simulator.N(10)
+				id = d.ID
+				return
+			}
+		}
+		t.Fatal("no device fits")
+	})
+	before := f.refresh(t).Devices.Find(int64(id)).UpdateProgress
+	for range 3 { // longer than the overlap
+		f.rename(200)
+		f.refresh(t)
+	}
+	f.Update(func(st *simulator.State) {
+		fleet := st.Fleet(st.Device(id).FleetID)
+		for _, r := range st.Releases.All() {
+			if r.FleetID == fleet.ID && r.ID != fleet.TargetReleaseID {
+				fleet.TargetReleaseID = r.ID
+				return
+			}
+		}
+	})
+	s := f.refresh(t)
+	if after := s.Devices.Find(int64(id)).UpdateProgress; s.Reading.Kind != balena.Changes || !(before > 10) || after != 10 {
+		t.Errorf("a refresh of kind %s; the progress was %v and is %v, want more than 10 and 10", s.Reading.Kind, before, after)
+	}
+}
+
+// A target that is set and set back while a device is read is that of the fleet for the device, too: what the fleets
+// were asked for first says what is true of all.
+func TestTargetSetAndSetBack(t *testing.T) {
+	f := follow(t, small, fewer)
+	id, target := 0, 0
+	f.Update(func(st *simulator.State) {
+		target = st.Fleet(1).TargetReleaseID
+		for _, d := range st.Devices.All() {
+			if d.FleetID == 1 && d.PinnedReleaseID == 0 {
+				d.Name += "x"
+				id = d.ID
+				return
+			}
+		}
+	})
+	f.after("owns__device", func(st *simulator.State) { st.Fleet(1).TargetReleaseID = target%4 + 1 })
+	f.after("/device?", func(st *simulator.State) { st.Fleet(1).TargetReleaseID = target })
+	f.ours.advance(time.Minute)
+	f.theirs.advance(time.Minute)
+	if got := fetch(t, f.client).Devices.Find(int64(id)).TargetRelease; got != int64(target) {
+		t.Errorf("the device's target is %d, want the fleet's, %d", got, target)
+	}
+	f.rename(200)
+	f.refresh(t)
+}
+
+// A device that moves to another fleet before the ids of the one it was in are listed does not disappear.
+func TestMoveWhileIDsAreListed(t *testing.T) {
+	f := follow(t, small, fewer)
+	f.Update(func(st *simulator.State) {
+		for _, d := range st.Devices.All() {
+			if d.FleetID == st.Device(7).FleetID && d.ID != 7 {
+				st.DeleteDevice(d.ID)
+				return
+			}
+		}
+	})
+	f.after("modified_at%20gt", func(st *simulator.State) { st.Device(7).FleetID = 1 + st.Device(7).FleetID%2 })
+	f.ours.advance(time.Minute)
+	f.theirs.advance(time.Minute)
+	if s := fetch(t, f.client); s.Devices.Find(7) == nil {
+		t.Errorf("device 7 is gone: %+v", s.Reading)
+	}
+	f.rename(200)
+	if s := f.refresh(t); s.Reading.Kind != balena.Changes {
+		t.Errorf("%+v", s.Reading)
+	}
+}
+
+// A device that comes into reach between the counting and the listing, at the beginning of the list, does not push the
+// last one out of a page that is full.
+func TestMoveInWhileDevicesAreListed(t *testing.T) {
+	f := follow(t, small, fewer, func(c *balena.Config) { c.PageSize = small.Devices / 7 })
+	f.Update(func(st *simulator.State) {
+		block := st.AddFleet(simulator.Fleet{Class: "block"})
+		st.Device(3).FleetID = block.ID
+		st.AddDevice(simulator.Device{FleetID: 1})
+	})
+	f.refresh(t)
+	f.ours.advance(15 * time.Minute)
+	f.theirs.advance(15 * time.Minute)
+	f.after("owns__device", func(st *simulator.State) { st.Device(3).FleetID = 1 })
+	s := fetch(t, f.client)
+	if s.Reading.Kind != balena.Full || s.Devices.Len() != small.Devices+1 {
+		t.Errorf("%d devices, want %d; %+v", s.Devices.Len(), small.Devices+1, s.Reading)
+	}
+	f.rename(200)
+	if s := f.refresh(t); s.Reading.Kind != balena.Changes {
+		t.Errorf("%+v", s.Reading)
+	}
+}
+
+// One device that took longer to be registered than the overlap is found by its fleet's count, and no more than an
+// interval's refreshes read everything for it.
+func TestDeviceThatTakesLongToBeRegistered(t *testing.T) {
+	f := follow(t, small, fewer)
+	f.rename(200) // so that what is newest is of now
+	f.refresh(t)
+	f.Update(func(st *simulator.State) {
+		at := simulator.At(f.theirs.Now().Add(-150 * time.Second))
+		st.AddDevice(simulator.Device{FleetID: 1, Row: simulator.Row{CreatedAt: at, ModifiedAt: at}})
+	})
+	whole := 0
+	for range 25 {
+		f.rename(200)
+		if f.refresh(t).Reading.Kind == balena.Full {
+			whole++
+		}
+	}
+	if whole > 17 { // of which one or two are due anyway
+		t.Errorf("%d of 25 refreshes read everything", whole)
+	}
+}
