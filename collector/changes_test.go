@@ -166,7 +166,7 @@ func TestUnknownWordsAreStatesOfTheirOwn(t *testing.T) {
 		Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet", Name: "fleet", LatestRelease: collector.Release{ID: 1, Status: "exploded"}}},
 		Devices: collector.NewDevices(collector.Device{
 			ID: 1, FleetID: 1, UUID: "u", Status: "dreaming", HeartbeatState: "irregular", UpdateStatus: "pondering",
-			Services: []collector.Service{{Name: "main", Status: "Levitating"}},
+			Belongings: &collector.Belongings{Services: []collector.Service{{Name: "main", Status: "Levitating"}}},
 		}),
 	}
 	got := samples(gather(t, s, o))
@@ -372,7 +372,7 @@ func TestTags(t *testing.T) {
 	s := &collector.Snapshot{
 		Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}},
 		Devices: collector.NewDevices(
-			collector.Device{ID: 1, FleetID: 1, UUID: "tagged", Tags: []collector.Tag{{Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}},
+			collector.Device{ID: 1, FleetID: 1, UUID: "tagged", Belongings: &collector.Belongings{Tags: []collector.Tag{{Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}}},
 			collector.Device{ID: 2, FleetID: 1, UUID: "untagged"},
 		),
 	}

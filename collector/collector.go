@@ -28,6 +28,8 @@ type (
 	Devices = balena.Devices
 	// Device is a device of a fleet.
 	Device = balena.Device
+	// Belongings are the services and tags of a device.
+	Belongings = balena.Belongings
 	// Release is what fleets and devices run.
 	Release = balena.Release
 	// Service is a service on a device.

@@ -230,7 +230,9 @@ func hostileSnapshot() *collector.Snapshot {
 			ID: id, UUID: fmt.Sprint("uuid", i, h), Name: h, FleetID: id, Status: h, HeartbeatState: h, UpdateStatus: h, Type: h,
 			OSVersion: h, OSVariant: h, SupervisorVersion: h, RunningRelease: id, TargetRelease: id, OSTarget: id, SupervisorTarget: id,
 			CPUUsage: math.Inf(1), CPUTemperature: -12.5, MemoryUsed: 1e300,
-			Tags: []collector.Tag{{ID: 1, Value: h}, {ID: 2, Value: h}}, Services: []collector.Service{{Name: h, Status: h, Progress: 33}},
+			Belongings: &collector.Belongings{
+				Tags: []collector.Tag{{ID: 1, Value: h}, {ID: 2, Value: h}}, Services: []collector.Service{{Name: h, Status: h, Progress: 33}},
+			},
 		})
 		s.Keys = append(s.Keys, collector.Key{ID: id, Name: h, Expiry: 5})
 	}

@@ -126,7 +126,7 @@ func (s *sums) sum(d *Device, n int) {
 	if d.PinnedRelease != 0 {
 		s.pinned += n
 	}
-	for service := range states(d.Services) {
+	for service := range states(d.Services()) {
 		s.byService.add(serviceState{cmp.Or(service.Name, unknown), cmp.Or(service.Status, unknown)}, n)
 	}
 }

@@ -76,7 +76,7 @@ func fleetServiceTable() group {
 
 // eachService calls a function with each service of a device once, with all its states.
 func (d *device) eachService(f func(name string, states []Service)) {
-	all := slices.Collect(states(d.Services))
+	all := slices.Collect(states(d.Services()))
 	for len(all) > 0 {
 		n := 1
 		for n < len(all) && all[n].Name == all[0].Name {
@@ -100,7 +100,7 @@ func deviceServiceTable() group {
 				source: "image_install.status",
 				labels: []string{"service_name", "status"},
 				samples: func(d *device, out *samples) {
-					for s := range states(d.Services) {
+					for s := range states(d.Services()) {
 						out.add(1, cmp.Or(s.Name, unknown), cmp.Or(s.Status, unknown))
 					}
 				},

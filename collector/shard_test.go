@@ -25,7 +25,7 @@ func TestShardsAddUp(t *testing.T) {
 		s := a.fetch(t)
 		services := 0
 		for d := range s.Devices.All() {
-			services += len(d.Services)
+			services += len(d.Services())
 		}
 		if len(s.Fleets) == 0 || s.Devices.Len() == 0 || services == 0 {
 			t.Errorf("shard %d is empty", i)

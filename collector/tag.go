@@ -87,7 +87,7 @@ func deviceTagTable(o Options) group {
 		families: []family[device]{{
 			name: "balena_device_tags", help: "Tags of the device, those of --collector.device-tags.",
 			source: "device_tag.tag_key, value", labels: tagLabels(o.DeviceTags),
-			samples: func(d *device, out *samples) { addTags(out, values(d.Tags)) },
+			samples: func(d *device, out *samples) { addTags(out, values(d.Tags())) },
 		}},
 	}
 }

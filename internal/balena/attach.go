@@ -24,9 +24,10 @@ type attachment[R any] struct {
 	row func(*R) (id, device int64)
 	// gone tells of a row that changed whether it is none that there is any more; nil for never.
 	gone func(*R) bool
-	// own gives a device rows of its own to change, clear takes all away, and put puts one in or out.
-	own, clear func(*Device)
-	put        func(*Device, *R)
+	// own gives rows of their own, to change, to a device's belongings; clear takes all away, and put puts one in or
+	// out.
+	own, clear func(*Belongings)
+	put        func(*Belongings, *R)
 	// count is how many rows a device has.
 	count func(*Device) int
 }
@@ -78,12 +79,30 @@ func attach[R any](ctx context.Context, f *fetch, name PartName, last *kept[*att
 	var put []*Device
 	for d := range f.snapshot.Devices.All() {
 		if a.count(d) > 0 {
-			bare := new(*d)
-			a.clear(bare)
-			put = append(put, bare)
+			bare := d.withOwnBelongings()
+			a.clear(bare.Belongings)
+			put = append(put, bare.tidy())
 		}
 	}
 	f.snapshot.Devices = f.snapshot.Devices.with(put, nil)
+}
+
+// withOwnBelongings returns a device like this one, with belongings to change.
+func (d *Device) withOwnBelongings() *Device {
+	d, b := new(*d), new(Belongings)
+	if d.Belongings != nil {
+		*b = *d.Belongings
+	}
+	d.Belongings = b
+	return d
+}
+
+// tidy makes nothing of belongings that are none, and returns the device.
+func (d *Device) tidy() *Device {
+	if len(d.Services()) == 0 && len(d.Tags()) == 0 {
+		d.Belongings = nil
+	}
+	return d
 }
 
 // mayAttachChanges tells whether changes are enough to know rows of which so much was known, nil for nothing.
@@ -109,14 +128,14 @@ func (a *attachment[R]) readAll(ctx context.Context, f *fetch) (*attached, Devic
 	}
 	var put []*Device
 	for d := range f.snapshot.Devices.All() {
-		is := new(*d)
-		a.clear(is)
+		is := d.withOwnBelongings()
+		a.clear(is.Belongings)
 		for i := range rows[d.ID] {
-			a.put(is, &rows[d.ID][i])
+			a.put(is.Belongings, &rows[d.ID][i])
 		}
 		delete(rows, d.ID)
 		if !is.Equal(d) {
-			put = append(put, is)
+			put = append(put, is.tidy())
 		}
 	}
 	for _, left := range rows {
@@ -156,17 +175,20 @@ func (a *attachment[R]) readChanges(ctx context.Context, f *fetch, known *attach
 				}
 				return
 			}
-			d = new(*was)
-			a.own(d)
+			d = was.withOwnBelongings()
+			a.own(d.Belongings)
 			changed[device] = d
 		}
 		delete(now.strays, id) // its device may have come just now
-		a.put(d, row)
+		a.put(d.Belongings, row)
 	})
 	if err != nil {
 		return nil, Devices{}, err
 	}
 	put := slices.SortedFunc(maps.Values(changed), func(a, b *Device) int { return cmp.Compare(a.ID, b.ID) })
+	for _, d := range put {
+		d.tidy()
+	}
 	devices := f.snapshot.Devices.with(put, nil)
 
 	// Rows that were deleted outright are not told of.

@@ -259,7 +259,7 @@ func (d *Device) Equal(o *Device) bool {
 		d.Status == o.Status && d.Type == o.Type && d.Frozen == o.Frozen &&
 		d.TargetRelease == o.TargetRelease && d.OSTarget == o.OSTarget && d.SupervisorTarget == o.SupervisorTarget &&
 		sameNumber(d.UpdateProgress, o.UpdateProgress) &&
-		slices.EqualFunc(d.Services, o.Services, Service.equal) && slices.Equal(d.Tags, o.Tags)
+		slices.EqualFunc(d.Services(), o.Services(), Service.equal) && slices.Equal(d.Tags(), o.Tags())
 }
 
 // sameRow tells whether two devices are the same in all that the database holds in the device's own row: a

@@ -214,16 +214,16 @@ func TestDevicesThatComeFillRuns(t *testing.T) {
 
 // Equal tells of every field.
 func TestEqualKnowsAllFields(t *testing.T) {
-	a := Device{Services: []Service{{}}, Tags: []Tag{{}}}
+	a := Device{Belongings: &Belongings{Services: []Service{{}}, Tags: []Tag{{}}}}
 	touchEach(t, "Device", reflect.ValueOf(&a).Elem(), func(name string) {
 		var blank Device
-		blank.Services, blank.Tags = []Service{{}}, []Tag{{}}
+		blank.Belongings = &Belongings{Services: []Service{{}}, Tags: []Tag{{}}}
 		if a.Equal(&blank) || blank.Equal(&a) {
 			t.Errorf("devices that differ in %s are equal", name)
 		}
 	})
-	null := Device{CPUUsage: math.NaN(), Services: []Service{{Progress: math.NaN()}}}
-	if same := null; !null.Equal(&same) {
+	null := Device{CPUUsage: math.NaN(), Belongings: &Belongings{Services: []Service{{Progress: math.NaN()}}}}
+	if same := *null.withOwnBelongings(); !null.Equal(&same) {
 		t.Error("a device with nulls is not equal to itself")
 	}
 }
@@ -232,8 +232,12 @@ func TestEqualKnowsAllFields(t *testing.T) {
 func touchEach(t *testing.T, name string, v reflect.Value, f func(name string)) {
 	for i := range v.NumField() {
 		field, name := v.Field(i), name+"."+v.Type().Field(i).Name
-		if field.Kind() == reflect.Slice {
+		switch field.Kind() {
+		case reflect.Slice:
 			touchEach(t, name, field.Index(0), f)
+			continue
+		case reflect.Pointer:
+			touchEach(t, name, field.Elem(), f)
 			continue
 		}
 		was := reflect.ValueOf(field.Interface())

@@ -585,8 +585,8 @@ func TestPartsFailAlone(t *testing.T) {
 		slow bool
 		of   func(*balena.Snapshot) bool // tells whether the snapshot has the part's data
 	}{
-		balena.PartServices:       {"image_install", false, func(s *balena.Snapshot) bool { return devicesOf(s)[1].Services != nil }},
-		balena.PartDeviceTags:     {"device_tag", false, func(s *balena.Snapshot) bool { return devicesOf(s)[1].Tags != nil }},
+		balena.PartServices:       {"image_install", false, func(s *balena.Snapshot) bool { return devicesOf(s)[1].Services() != nil }},
+		balena.PartDeviceTags:     {"device_tag", false, func(s *balena.Snapshot) bool { return devicesOf(s)[1].Tags() != nil }},
 		balena.PartFleetTags:      {"application_tag", false, func(s *balena.Snapshot) bool { return s.Fleets[0].Tags != nil }},
 		balena.PartKeys:           {"api_key", true, func(s *balena.Snapshot) bool { return len(s.Keys) == 1 }},
 		balena.PartLatestReleases: {"application", true, func(s *balena.Snapshot) bool { return s.Fleets[0].LatestRelease.ID == 8 }},

@@ -133,17 +133,17 @@ func (f *fetch) readServices(ctx context.Context) {
 		blank:  serviceRow{Service: Service{Progress: null}},
 		row:    func(r *serviceRow) (id, device int64) { return r.ID, r.device },
 		gone:   func(r *serviceRow) bool { return r.Status == "deleted" },
-		own:    func(d *Device) { d.Services = slices.Clone(d.Services) },
-		clear:  func(d *Device) { d.Services = nil },
-		put: func(d *Device, r *serviceRow) {
-			d.Services = slices.DeleteFunc(d.Services, func(s Service) bool { return s.ID == r.ID })
+		own:    func(b *Belongings) { b.Services = slices.Clone(b.Services) },
+		clear:  func(b *Belongings) { b.Services = nil },
+		put: func(b *Belongings, r *serviceRow) {
+			b.Services = slices.DeleteFunc(b.Services, func(s Service) bool { return s.ID == r.ID })
 			if r.Status == "deleted" {
 				return
 			}
-			i, _ := slices.BinarySearchFunc(d.Services, r.Service, Service.compare)
-			d.Services = slices.Insert(d.Services, i, r.Service)
+			i, _ := slices.BinarySearchFunc(b.Services, r.Service, Service.compare)
+			b.Services = slices.Insert(b.Services, i, r.Service)
 		},
-		count: func(d *Device) int { return len(d.Services) },
+		count: func(d *Device) int { return len(d.Services()) },
 	})
 }
 
@@ -168,18 +168,18 @@ func (f *fetch) readTags(ctx context.Context) {
 			resource: "device_tag", filter: filter, changed: filter,
 			fields: wanted(tagFields("device"), &f.config.Options, f.can),
 			row:    func(r *tagRow) (id, device int64) { return r.ID, r.owner },
-			own:    func(d *Device) { d.Tags = slices.Clone(d.Tags) },
-			clear:  func(d *Device) { d.Tags = nil },
-			put: func(d *Device, r *tagRow) {
+			own:    func(b *Belongings) { b.Tags = slices.Clone(b.Tags) },
+			clear:  func(b *Belongings) { b.Tags = nil },
+			put: func(b *Belongings, r *tagRow) {
 				if i := slices.Index(keys, r.key); i >= 0 {
-					if d.Tags == nil {
-						d.Tags = make([]Tag, len(keys))
+					if b.Tags == nil {
+						b.Tags = make([]Tag, len(keys))
 					}
-					d.Tags[i] = r.Tag
+					b.Tags[i] = r.Tag
 				}
 			},
 			count: func(d *Device) (n int) {
-				for _, t := range d.Tags {
+				for _, t := range d.Tags() {
 					if t.ID != 0 {
 						n++
 					}

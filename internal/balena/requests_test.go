@@ -347,13 +347,13 @@ func TestTagKeysOnTheWire(t *testing.T) {
 			s := fetchWithParts(t, newClient(t, serve(t, wire), fewer, func(c *balena.Config) {
 				c.DeviceTags, c.FleetTags = []string{"unused", key}, []string{key}
 			}))
-			if got := s.Devices.Find(7).Tags; len(got) != 2 || got[0] != (balena.Tag{}) || got[1].Value != "of a device" {
+			if got := s.Devices.Find(7).Tags(); len(got) != 2 || got[0] != (balena.Tag{}) || got[1].Value != "of a device" {
 				t.Errorf("tags of the device: %+v, want the second of two", got)
 			}
 			if got, want := s.Fleets[0].Tags, []string{"of a fleet"}; !slices.Equal(got, want) {
 				t.Errorf("tags of the fleet: %q, want %q", got, want)
 			}
-			if got := s.Devices.Find(8).Tags; got != nil && key != "site" {
+			if got := s.Devices.Find(8).Tags(); got != nil && key != "site" {
 				t.Errorf("tags of a device that has none: %+v", got)
 			}
 			for _, r := range wire.requests() {

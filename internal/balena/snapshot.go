@@ -148,16 +148,39 @@ type Device struct {
 	StorageUsed    float64 // storage_usage in MiB; NaN for null
 	StorageSize    float64 // storage_total in MiB; NaN for null
 
-	// Services are in ascending order of name, status and ID; nil when services are not read.
-	Services []Service
-	// Tags are those of the allow-listed tags, in the order of the list, empty where the device has not got
-	// the tag; nil when it has none of them.
-	Tags []Tag
+	// Belongings are nil when neither services nor tags are read, which is what most exporters do: of 100,000
+	// devices it counts.
+	Belongings *Belongings
 
 	Online        bool // is_online, which is is_connected_to_vpn
 	Undervolted   bool // is_undervolted, which stays set until the device reboots
 	WebAccessible bool // is_web_accessible
 	Frozen        bool // is_frozen; known where [Snapshot.CloudFields] is set
+}
+
+// Belongings are what has rows of its own that belong to a device.
+type Belongings struct {
+	// Services are in ascending order of name, status and ID; nil when services are not read.
+	Services []Service
+	// Tags are those of the allow-listed tags, in the order of the list, empty where the device has not got
+	// the tag; nil when it has none of them.
+	Tags []Tag
+}
+
+// Services returns those of the device's belongings.
+func (d *Device) Services() []Service {
+	if d.Belongings == nil {
+		return nil
+	}
+	return d.Belongings.Services
+}
+
+// Tags returns those of the device's belongings.
+func (d *Device) Tags() []Tag {
+	if d.Belongings == nil {
+		return nil
+	}
+	return d.Belongings.Tags
 }
 
 // Connected tells whether the device can be reached: its VPN is up, or it polls the API. A device whose

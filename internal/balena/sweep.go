@@ -124,7 +124,7 @@ func (f *fetch) settle(row, was *Device) (chosen bool, err error) {
 			row.Name = was.Name
 		}
 		// What belongs to the device is read later, or stands in for what can't be.
-		row.Services, row.Tags = was.Services, was.Tags
+		row.Belongings = was.Belongings
 	}
 	if slug, known := f.deviceTypes.value[row.TypeID]; known {
 		row.Type = slug
