@@ -2,11 +2,9 @@ package balena
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
-	"net/http"
 	"time"
 )
 
@@ -21,9 +19,6 @@ const (
 	// overlap, in milliseconds, is how long a transaction may take until its rows are seen: each refresh asks
 	// for so much of the time before the newest change as well. The server stops statements after 60 s.
 	overlap = Instant(60_000)
-	// steady is how far the server's clock may move otherwise than ours between two refreshes without being
-	// taken for one that was set. The server tells it in whole seconds, and answers may be late.
-	steady = 30 * time.Second
 	// idsPerPage is how many ids are asked for at a time: there is little to a row of them.
 	idsPerPage = 100_000
 	// maxByID is how many devices are asked for by their ids at most, which keeps URLs far below the 16 KB that
@@ -46,145 +41,6 @@ type baseline struct {
 	swept time.Time
 	token string
 	can   capabilities
-}
-
-// distrust is why the server is not asked for changes, and until when, by our clock. A server whose modified_at
-// has been seen to stand still is not asked again until then, and until it has been seen to move.
-type distrust struct {
-	err         error
-	until       time.Time
-	standsStill bool
-}
-
-func (d *distrust) holds(now time.Time) bool {
-	return d.err != nil && (d.standsStill || now.Before(d.until))
-}
-
-// readDevices reads the devices of all chosen fleets.
-func (f *fetch) readDevices(ctx context.Context) error {
-	reading := &f.snapshot.Reading
-	reading.Kind = Full
-	counted := 0
-	for i := range f.snapshot.Fleets {
-		counted += f.snapshot.Fleets[i].counted
-	}
-	if counted == 0 {
-		return nil
-	}
-	var err error
-	if reading.Why = f.whySweep(); reading.Why != "" {
-		err = f.sweep(ctx, counted)
-	} else if err = f.readChanges(ctx); err == nil {
-		f.doubtful, f.distrust = false, distrust{}
-	} else {
-		err = f.sweepInstead(ctx, counted, err)
-	}
-	if err != nil {
-		return err
-	}
-	switch {
-	case f.config.FullSweepInterval == 0:
-	case f.distrust.err != nil: // until the server has proved otherwise
-		reading.Distrust = f.distrust.err
-	case f.theirs.IsZero():
-		reading.Distrust = errNoDate
-	}
-	// A time later than the server's own is none that it counts from.
-	if !f.theirs.IsZero() {
-		f.newest = min(f.newest, Instant(f.theirs.UnixMilli()))
-	}
-	return nil
-}
-
-// sweepInstead reads all devices after those that changed could not be read, unless the reason for that forbids
-// it too.
-func (f *fetch) sweepInstead(ctx context.Context, counted int, reason error) error {
-	problem, blank := problemOf(reason), errors.Is(reason, errBlank)
-	if ctx.Err() != nil || problem == RateLimited {
-		return reason
-	}
-	// A server in trouble is not asked for more, but once more. One that goes on failing may be able to list
-	// devices and not to find those that changed, or not want the token to look at image installs.
-	if (problem == Unavailable && !blank || problem == Unauthorized) && !f.doubtful {
-		f.doubtful = true
-		return reason
-	}
-	f.snapshot.Reading.Why = reason.Error()
-	if err := f.sweep(ctx, counted); err != nil {
-		return err
-	}
-	// A server that does not understand the question won't the next time. Whatever else it was says nothing
-	// against it unless it happens again.
-	refused := blank || statusOf(reason) == http.StatusBadRequest
-	if (refused || f.doubtful) && !f.distrust.standsStill {
-		f.distrust = distrust{err: reason, until: f.untilNextSweep()}
-	}
-	f.doubtful = !refused
-	return nil
-}
-
-// untilNextSweep is when a server is trusted again of which nothing worse is known.
-func (f *fetch) untilNextSweep() time.Time {
-	return f.snapshot.Time.Add(min(f.config.FullSweepInterval, relearn))
-}
-
-// errNoDate is why a server is not asked for changes that does not tell its time: nobody could say up to when
-// its changes are known.
-var errNoDate = errors.New("the server's answers have no header Date")
-
-func problemOf(err error) Problem {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Problem
-	}
-	return 0
-}
-
-// odd is why changes don't add up.
-type odd string
-
-func (o odd) Error() string { return string(o) }
-
-// whySweep returns why all devices are to be read, empty when it is enough to read those that changed.
-func (f *fetch) whySweep() string {
-	b, now := &f.baseline, f.snapshot.Time
-	switch {
-	case f.config.FullSweepInterval == 0:
-		return "changes are not asked for"
-	case b.swept.IsZero():
-		return "nothing is known yet"
-	case f.distrust.holds(now):
-		return f.distrust.err.Error()
-	case now.Sub(b.swept) >= f.config.FullSweepInterval:
-		return "it is time"
-	case b.newest == 0:
-		return "no device was known"
-	case b.token != f.token:
-		return "the token is another"
-	case b.can != f.can:
-		return "the server is asked for other fields"
-	case f.theirs.IsZero():
-		return errNoDate.Error()
-	case !f.clockIsSteady():
-		return "the server's clock was set" // which hides what changed since
-	}
-	for i := range f.snapshot.Fleets {
-		// The devices of a fleet that comes within reach have not changed for that.
-		fleet := &f.snapshot.Fleets[i]
-		if _, known := b.targets[fleet.ID]; !known && fleet.counted > 0 {
-			return "a fleet with devices came: " + fleet.Slug
-		}
-	}
-	return ""
-}
-
-// clockIsSteady tells whether the server's clock went on since the last refresh as ours did.
-func (f *fetch) clockIsSteady() bool {
-	b := &f.baseline
-	if b.theirs.IsZero() || f.theirs.IsZero() {
-		return false // nobody knows
-	}
-	drift := f.theirs.Sub(b.theirs) - f.ours.Sub(b.ours)
-	return drift.Abs() <= steady
 }
 
 // readChanges reads the devices that changed since the last refresh. An error of type odd says that they don't
@@ -354,6 +210,11 @@ func (f *fetch) remember() {
 		b.targets[s.Fleets[i].ID] = s.Fleets[i].TargetRelease
 	}
 }
+
+// odd is why changes don't add up.
+type odd string
+
+func (o odd) Error() string { return string(o) }
 
 // changes is what is known to have changed since the devices were read last.
 type changes struct {

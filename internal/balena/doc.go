@@ -7,8 +7,8 @@
 // That is a full sweep (sweep.go). Between two of them the client asks only for devices that changed, by the
 // time the server gives to every row that is written, and puts them into the snapshot before (changes.go;
 // attach.go for services and tags). The snapshots share what did not change (devices.go). Whatever does not
-// add up is answered by a full sweep, so that after every call the snapshot is what a full sweep would give, but for
-// the little that docs/data-freshness.md lists.
+// add up is answered by a full sweep (trust.go), so that after every call the snapshot is what a full sweep
+// would give, but for the little that docs/data-freshness.md lists.
 //
 // # What the API is like
 //

@@ -141,6 +141,13 @@ func statusOf(err error) int {
 	return 0
 }
 
+func problemOf(err error) Problem {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Problem
+	}
+	return 0
+}
+
 func (f *fetch) askForFleets(ctx context.Context) error {
 	s := f.snapshot
 	s.Fleets = nil
