@@ -43,7 +43,9 @@ func TestServersThatSayNoToTheQuestion(t *testing.T) {
 			for range 20 {
 				f.rename(7)
 				if _, err := f.client.Fetch(t.Context()); err == nil {
-					f.refresh(t)
+					if s := f.refresh(t); s.Reading.Kind != balena.Full {
+						t.Errorf("%+v", s.Reading)
+					}
 					last = false
 					continue
 				}
@@ -90,13 +92,7 @@ func TestShortPagesOfChanges(t *testing.T) {
 	const limit = 20
 	account := func(devices int) *follower {
 		config := simulator.Config{Devices: devices, Fleets: 1, Seed: 1, CloudFields: true}
-		var f *follower
-		f = follow(t, config, fewer, func(c *balena.Config) {
-			c.PageSize = 50
-			if f == nil {
-				c.FullSweepInterval = 24 * time.Hour
-			}
-		})
+		f := follow(t, config, fewer, func(c *balena.Config) { c.PageSize, c.FullSweepInterval = 50, 24*time.Hour })
 		next := f.wire.next
 		top := regexp.MustCompile(`\$top=\d+`)
 		f.wire.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
