@@ -16,8 +16,8 @@ import (
 // What is exported of a device is what its row says now: these tests change a device, refresh, and look at
 // which series came and went.
 
-// account is a small account of known devices: two fleets, of two releases each, and three devices in the first.
-func account(t *testing.T, o collector.Options) *api {
+// livingAccount is a small account of known devices: two fleets, of two releases each, and three devices in the first.
+func livingAccount(t *testing.T, o collector.Options) *api {
 	a := newAPI(t, simulator.Config{}, o)
 	a.Update(func(st *simulator.State) {
 		st.Organizations.Add(simulator.Organization{Name: "Org", Handle: "org"})
@@ -77,7 +77,7 @@ func change(t *testing.T, a *api, o collector.Options, f func(*simulator.State))
 
 func TestDeviceThatGoesOfflineLosesItsHardwareFigures(t *testing.T) {
 	o := collector.DefaultOptions()
-	a := account(t, o)
+	a := livingAccount(t, o)
 	gone, came := change(t, a, o, func(st *simulator.State) {
 		d := st.Device(2)
 		d.IsConnectedToVPN, d.HeartbeatState = false, "offline" // the API keeps cpu_usage and the others
@@ -103,7 +103,7 @@ func TestDeviceThatGoesOfflineLosesItsHardwareFigures(t *testing.T) {
 
 func TestDeletedDeviceDisappears(t *testing.T) {
 	o := collector.DefaultOptions()
-	a := account(t, o)
+	a := livingAccount(t, o)
 	var uuid string
 	gone, came := change(t, a, o, func(st *simulator.State) {
 		uuid = st.Device(2).UUID
@@ -124,7 +124,7 @@ func TestDeletedDeviceDisappears(t *testing.T) {
 
 func TestRenamedDeviceChangesOnlyItsInfo(t *testing.T) {
 	o := collector.DefaultOptions()
-	a := account(t, o)
+	a := livingAccount(t, o)
 	gone, came := change(t, a, o, func(st *simulator.State) { st.Device(2).Name = "renamed" })
 	if want := []string{"balena_device_info"}; !slices.Equal(names(gone), want) || !slices.Equal(names(came), want) {
 		t.Errorf("these went: %v\nthese came: %v", names(gone), names(came))
@@ -139,7 +139,7 @@ func TestRenamedDeviceChangesOnlyItsInfo(t *testing.T) {
 
 func TestMovedDeviceLeavesNoGhost(t *testing.T) {
 	o := collector.DefaultOptions()
-	a := account(t, o)
+	a := livingAccount(t, o)
 	var uuid string
 	gone, came := change(t, a, o, func(st *simulator.State) {
 		st.Device(2).FleetID = 2
@@ -147,7 +147,7 @@ func TestMovedDeviceLeavesNoGhost(t *testing.T) {
 	})
 	after := samples(gather(t, a.fetch(t), o))
 	for s := range after {
-		if strings.Contains(s, uuid) && strings.Contains(s, "org/fleet1") {
+		if strings.Contains(s, `uuid="`+uuid) && strings.Contains(s, "org/fleet1") {
 			t.Errorf("%s is a ghost", s)
 		}
 	}
@@ -166,7 +166,7 @@ func TestUnknownWordsAreStatesOfTheirOwn(t *testing.T) {
 		Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet", Name: "fleet", LatestRelease: collector.Release{ID: 1, Status: "exploded"}}},
 		Devices: collector.NewDevices(collector.Device{
 			ID: 1, FleetID: 1, UUID: "u", Status: "dreaming", HeartbeatState: "irregular", UpdateStatus: "pondering",
-			Belongings: &collector.Belongings{Services: []collector.Service{{Name: "main", Status: "Levitating"}}},
+			Attachments: &collector.Attachments{Services: []collector.Service{{Name: "main", Status: "Levitating"}}},
 		}),
 	}
 	got := samples(gather(t, s, o))
@@ -194,7 +194,7 @@ func TestUnknownWordsAreStatesOfTheirOwn(t *testing.T) {
 // the queries that the README gives for it.
 func TestRollout(t *testing.T) {
 	o := everything()
-	a := account(t, o)
+	a := livingAccount(t, o)
 
 	type progress struct {
 		target            string // release_version
@@ -372,7 +372,7 @@ func TestTags(t *testing.T) {
 	s := &collector.Snapshot{
 		Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}},
 		Devices: collector.NewDevices(
-			collector.Device{ID: 1, FleetID: 1, UUID: "tagged", Belongings: &collector.Belongings{Tags: []collector.Tag{{Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}}},
+			collector.Device{ID: 1, FleetID: 1, UUID: "tagged", Attachments: &collector.Attachments{Tags: []collector.Tag{{Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}}},
 			collector.Device{ID: 2, FleetID: 1, UUID: "untagged"},
 		),
 	}

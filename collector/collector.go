@@ -16,6 +16,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
 // What a collector exports, named here for modules that make snapshots of their own.
@@ -28,8 +29,8 @@ type (
 	Devices = balena.Devices
 	// Device is a device of a fleet.
 	Device = balena.Device
-	// Belongings are the services and tags of a device.
-	Belongings = balena.Belongings
+	// Attachments are the services and tags of a device.
+	Attachments = balena.Attachments
 	// Release is what fleets and devices run.
 	Release = balena.Release
 	// Service is a service on a device.
@@ -43,7 +44,7 @@ type (
 	// Reading tells how a snapshot was read.
 	Reading = balena.Reading
 	// Exchange is a request to the API, for [Metrics].
-	Exchange = balena.Exchange
+	Exchange = api.Exchange
 	// Instant is a time in milliseconds since 1970; 0 stands for null.
 	Instant = balena.Instant
 )

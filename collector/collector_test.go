@@ -22,6 +22,8 @@ import (
 
 	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -42,11 +44,11 @@ func everything() collector.Options {
 // api is a simulated server and a client of it.
 type api struct {
 	*simulator.Simulator
-	client *balena.Client
+	client *account.Reader
 }
 
 // newAPI starts a server and asks it for what the options need.
-func newAPI(t testing.TB, config simulator.Config, o collector.Options, change ...func(*balena.Config)) *api {
+func newAPI(t testing.TB, config simulator.Config, o collector.Options, change ...func(*account.Config)) *api {
 	t.Helper()
 	config.Now = func() time.Time { return now }
 	sim, err := simulator.New(config)
@@ -59,10 +61,12 @@ func newAPI(t testing.TB, config simulator.Config, o collector.Options, change .
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := balena.Config{
-		URL: address, Token: balena.StaticToken("t0ken"), Timeout: time.Minute, PageSize: 1000, UserAgent: "test",
-		Now: func() time.Time { return now },
-		Options: balena.Options{
+	c := account.Config{
+		Config: balenaapi.Config{
+			URL: address, Token: balenaapi.StaticToken("t0ken"), Timeout: time.Minute, UserAgent: "test", Now: func() time.Time { return now },
+		},
+		PageSize: 1000,
+		Options: account.Options{
 			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys,
 			DeviceTags: o.DeviceTags, FleetTags: o.FleetTags, ArchivedFleets: true,
 			SlowInterval: time.Nanosecond, Keep: time.Minute,
@@ -71,7 +75,7 @@ func newAPI(t testing.TB, config simulator.Config, o collector.Options, change .
 	for _, f := range change {
 		f(&c)
 	}
-	client, err := balena.NewClient(c)
+	client, err := account.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,8 +106,8 @@ func dataset(t testing.TB) *simulator.Dataset {
 	return d
 }
 
-func pin(v balena.Version) func(*balena.Config) {
-	return func(c *balena.Config) { c.Version = v }
+func pin(v balena.Version) func(*account.Config) {
+	return func(c *account.Config) { c.Version = v }
 }
 
 func of(s *collector.Snapshot, o collector.Options) *collector.Collector {
@@ -229,8 +233,8 @@ func hostileSnapshot() *collector.Snapshot {
 		devices = append(devices, collector.Device{
 			ID: id, UUID: fmt.Sprint("uuid", i, h), Name: h, FleetID: id, Status: h, HeartbeatState: h, UpdateStatus: h, Type: h,
 			OSVersion: h, OSVariant: h, SupervisorVersion: h, RunningRelease: id, TargetRelease: id, OSTarget: id, SupervisorTarget: id,
-			CPUUsage: math.Inf(1), CPUTemperature: -12.5, MemoryUsed: 1e300,
-			Belongings: &collector.Belongings{
+			CPUUsage: balena.Number(math.Inf(1)), CPUTemperature: -12.5, MemoryUsed: 1e300,
+			Attachments: &collector.Attachments{
 				Tags: []collector.Tag{{ID: 1, Value: h}, {ID: 2, Value: h}}, Services: []collector.Service{{Name: h, Status: h, Progress: 33}},
 			},
 		})
@@ -295,7 +299,7 @@ func TestMetricsAreNamedByTheRules(t *testing.T) {
 // TestGolden holds the exposition of a few small fleets against files, one for each group and version.
 func TestGolden(t *testing.T) {
 	for _, version := range []balena.Version{balena.V7, balena.V6} {
-		some := func(c *balena.Config) { c.Include = slugs("zeta/one-dev", "admin/empty-fleet", "zeta/legacy-name") }
+		some := func(c *account.Config) { c.Include = slugs("zeta/one-dev", "admin/empty-fleet", "zeta/legacy-name") }
 		s := newAPI(t, simulator.Config{Dataset: dataset(t)}, everything(), pin(version), some).fetch(t)
 		var devices []collector.Device
 		for d := range s.Devices.All() {

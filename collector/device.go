@@ -34,7 +34,7 @@ func (d *device) temperature() float64 {
 	if d.CPUTemperature == 0 {
 		return none
 	}
-	return d.CPUTemperature
+	return d.CPUTemperature.Float()
 }
 
 // onTargetRelease is none for a device that should run no release at all.
@@ -155,19 +155,19 @@ func deviceTable(o Options) group {
 			gauge("balena_device_modified_timestamp_seconds", "When anything about the device last changed.", "device.modified_at",
 				func(d *device) float64 { return d.Modified.Seconds() }),
 			gauge("balena_device_update_progress_ratio", "How far the update under way is; only during one.", "device.overall_progress",
-				func(d *device) float64 { return percent(d.UpdateProgress) }),
+				func(d *device) float64 { return percent(d.UpdateProgress.Float()) }),
 			gauge("balena_device_cpu_usage_ratio", "CPU usage over all cores; only while connected.", "device.cpu_usage",
-				func(d *device) float64 { return d.whileConnected(percent(d.CPUUsage)) }),
+				func(d *device) float64 { return d.whileConnected(percent(d.CPUUsage.Float())) }),
 			gauge("balena_device_cpu_temperature_celsius", "CPU temperature; only while connected, and not at 0, which is what a device without a sensor reports.", "device.cpu_temp",
 				func(d *device) float64 { return d.whileConnected(d.temperature()) }),
 			gauge("balena_device_memory_used_bytes", "Memory in use; only while connected.", "device.memory_usage",
-				func(d *device) float64 { return d.whileConnected(d.MemoryUsed * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(d.MemoryUsed.Float() * mebibyte) }),
 			gauge("balena_device_memory_size_bytes", "Memory that there is; only while connected.", "device.memory_total",
-				func(d *device) float64 { return d.whileConnected(d.MemorySize * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(d.MemorySize.Float() * mebibyte) }),
 			gauge("balena_device_storage_used_bytes", "Storage in use on the data partition; only while connected.", "device.storage_usage",
-				func(d *device) float64 { return d.whileConnected(d.StorageUsed * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(d.StorageUsed.Float() * mebibyte) }),
 			gauge("balena_device_storage_size_bytes", "Size of the data partition; only while connected.", "device.storage_total",
-				func(d *device) float64 { return d.whileConnected(d.StorageSize * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(d.StorageSize.Float() * mebibyte) }),
 			gauge("balena_device_os_update_pending", "Whether the device should run another host OS than it does.", "device.should_be_operated_by__release, os_version",
 				func(d *device) float64 { return d.updatePending(d.OSTarget, bareVersion(d.OSVersion)) }),
 			gauge("balena_device_supervisor_update_pending", "Whether the device should run another supervisor than it does.", "device.should_be_managed_by__release, supervisor_version",

@@ -13,6 +13,7 @@ import (
 
 	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
 func TestExporterTellsHowTheLastRefreshWent(t *testing.T) {
@@ -137,10 +138,10 @@ balena_exporter_last_full_sweep_timestamp_seconds `
 func TestExporterCountsRequests(t *testing.T) {
 	expiry := time.Unix(1900000000, 0)
 	m := collector.NewMetrics(func() time.Time { return expiry }, time.Hour)
-	m.ObserveExchange(balena.Exchange{Resource: "device", Status: 200, Duration: 30 * time.Millisecond, Bytes: 1000})
-	m.ObserveExchange(balena.Exchange{Resource: "device", Status: 200, Duration: 3 * time.Second, Bytes: 500})
-	m.ObserveExchange(balena.Exchange{Resource: "device", Status: 429})
-	m.ObserveExchange(balena.Exchange{Resource: "application"})
+	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 200, Duration: 30 * time.Millisecond, Bytes: 1000})
+	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 200, Duration: 3 * time.Second, Bytes: 500})
+	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 429})
+	m.ObserveExchange(balenaapi.Exchange{Resource: "application"})
 	if err := testutil.CollectAndCompare(m, strings.NewReader(`
 # HELP balena_api_rate_limited_total Answers of the balena API that said 429, too many requests.
 # TYPE balena_api_rate_limited_total counter

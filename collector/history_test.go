@@ -22,6 +22,8 @@ import (
 
 	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
@@ -115,8 +117,8 @@ type tally struct{ full, changes, distrusted, disturbed, errors int }
 type telling struct {
 	*rand.Rand // of the event under way
 	sim        *simulator.Simulator
-	client     *balena.Client
-	config     balena.Config // of the client, and of those that it is compared with
+	client     *account.Reader
+	config     account.Config // of the client, and of those that it is compared with
 	options    collector.Options
 	collector  *collector.Collector // for all of the history, as an exporter has one
 	longest    time.Duration        // that a transaction may take
@@ -157,7 +159,7 @@ func (t *telling) tell(format string, args ...any) {
 }
 
 // begin starts a history at a server that is otherwise as config says, and a client that is as change wants it.
-func (h history) begin(config simulator.Config, change ...func(*balena.Config)) (t *telling, end func(), err error) {
+func (h history) begin(config simulator.Config, change ...func(*account.Config)) (t *telling, end func(), err error) {
 	t = &telling{Rand: rand.New(rand.NewPCG(h.seed, 2)), downloads: map[int]bool{}}
 	t.clocks.ours.Store(now.UnixNano())
 	t.clocks.servers.Store(int64(oneOf(t, 0, 0, 1700*time.Millisecond, -5*time.Hour, 40*time.Minute)))
@@ -188,10 +190,13 @@ func (h history) begin(config simulator.Config, change ...func(*balena.Config)) 
 	if slices.ContainsFunc(h.events, func(e event) bool { return e.kind == clockSet }) {
 		t.longest = 25 * time.Second
 	}
-	t.config = balena.Config{
-		URL: address, Version: oneOf(t, "", "", balena.V7, balena.V6), Timeout: time.Minute, PageSize: pageSize, UserAgent: "test",
-		Token: func() (string, error) { return *t.token.Load(), nil }, Now: t.now,
-		Options: balena.Options{
+	t.config = account.Config{
+		Version: oneOf(t, "", "", balena.V7, balena.V6), PageSize: pageSize,
+		Config: balenaapi.Config{
+			URL: address, Timeout: time.Minute, UserAgent: "test", Now: t.now,
+			Token: func(context.Context) (string, error) { return *t.token.Load(), nil },
+		},
+		Options: account.Options{
 			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys, DeviceTags: o.DeviceTags, FleetTags: o.FleetTags,
 			ArchivedFleets: t.IntN(2) == 0, Keep: time.Minute, FullSweepInterval: oneOf(t, time.Hour, 3*time.Hour, 24*time.Hour),
 		},
@@ -209,7 +214,7 @@ func (h history) begin(config simulator.Config, change ...func(*balena.Config)) 
 	for _, f := range change {
 		f(&t.config)
 	}
-	if t.client, err = balena.NewClient(t.config); err != nil {
+	if t.client, err = account.New(t.config); err != nil {
 		return nil, nil, err
 	}
 	o.Devices, o.Services, o.DeviceTags = t.config.Devices, t.config.Services, t.config.DeviceTags
@@ -386,7 +391,7 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 	if err != nil {
 		t.tally.errors++
 		t.tell("refresh %s fails: %v", how, err)
-		if e, ok := errors.AsType[*balena.Error](err); ok && e.Wait > 0 {
+		if e, ok := errors.AsType[*balenaapi.Error](err); ok && e.Wait > 0 {
 			t.quiet = t.now().Add(e.Wait)
 		}
 		wait := t.quiet.Sub(t.now())
@@ -429,7 +434,7 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 func (t *telling) compare(ctx context.Context, s *collector.Snapshot, some func(exposition string) string) error {
 	config := t.config
 	config.Version, config.PageSize, config.FullSweepInterval = s.APIVersion, 1000, 0
-	fresh, err := balena.NewClient(config)
+	fresh, err := account.New(config)
 	if err != nil {
 		return err
 	}
@@ -649,7 +654,7 @@ func TestServersThatDoNotTellWhatChanged(t *testing.T) {
 			}
 			for seed := range seeds {
 				test.config.Devices, test.config.Fleets = 40, 4
-				told, end, err := history{seed: seed}.begin(test.config, func(c *balena.Config) {
+				told, end, err := history{seed: seed}.begin(test.config, func(c *account.Config) {
 					c.FullSweepInterval = 24 * time.Hour
 					c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
 				})
@@ -694,7 +699,7 @@ func TestRefreshThatEndsEarly(t *testing.T) {
 		for _, how := range []string{"called off", "failing"} {
 			t.Run(what+", "+how, func(t *testing.T) {
 				for request := 1; request <= 12; request++ {
-					told, end, err := history{seed: 3}.begin(simulator.Config{Devices: 10, Fleets: 2}, func(c *balena.Config) {
+					told, end, err := history{seed: 3}.begin(simulator.Config{Devices: 10, Fleets: 2}, func(c *account.Config) {
 						c.FullSweepInterval, c.PageSize, c.ArchivedFleets = 24*time.Hour, 1000, true
 						c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
 						c.Devices, c.Services, c.DeviceTags = true, true, everything().DeviceTags

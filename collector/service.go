@@ -4,8 +4,9 @@ import (
 	"cmp"
 	"iter"
 	"maps"
-	"math"
 	"slices"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
 // Metrics of services: what runs on the devices, image by image.
@@ -26,7 +27,7 @@ func states(services []Service) iter.Seq[Service] {
 			s := services[0]
 			for services = services[1:]; len(services) > 0 && services[0].Name == s.Name && services[0].Status == s.Status; services = services[1:] {
 				s.Installed = max(s.Installed, services[0].Installed)
-				if p := services[0].Progress; math.IsNaN(s.Progress) || p > s.Progress {
+				if p := services[0].Progress; p > s.Progress {
 					s.Progress = p
 				}
 			}
@@ -114,8 +115,8 @@ func deviceServiceTable() group {
 					d.eachService(func(name string, states []Service) {
 						progress := none
 						for _, s := range states {
-							if s.Progress == s.Progress { // not NaN
-								progress = s.Progress
+							if s.Progress != balena.Null {
+								progress = s.Progress.Float()
 							}
 						}
 						out.add(percent(progress), name)

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -15,13 +16,13 @@ import (
 func TestShardsAddUp(t *testing.T) {
 	o := everything()
 	config := simulator.Config{Dataset: dataset(t)}
-	some := func(c *balena.Config) { c.Exclude = slugs("admin/kiosk_prod", "admin/greenhouse-sensors") }
+	some := func(c *account.Config) { c.Exclude = slugs("admin/kiosk_prod", "admin/greenhouse-sensors") }
 	whole := samples(gather(t, newAPI(t, config, o, some).fetch(t), o))
 
 	const shards = 3
 	added := map[string]float64{}
 	for i := range shards {
-		a := newAPI(t, config, o, some, func(c *balena.Config) { c.Shard = balena.Shard{Index: i, Count: shards} })
+		a := newAPI(t, config, o, some, func(c *account.Config) { c.Shard = balena.Shard{Index: i, Count: shards} })
 		s := a.fetch(t)
 		services := 0
 		for d := range s.Devices.All() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,11 +22,13 @@ import (
 
 	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
 // config is the configuration. It exists only validated.
 type config struct {
-	client       balena.Config
+	client       account.Config
 	collector    collector.Options
 	interval     time.Duration
 	maxStaleness time.Duration
@@ -122,14 +125,16 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 
 	// The rest is checking, flag by flag; the first mistake is told.
 	check := checker{}
-	c.client = balena.Config{
-		URL:       check.apiURL(*apiURL, *allowHTTP),
-		Token:     check.token(os.Getenv(tokenVariable), *tokenFile),
-		CAFile:    *caFile,
-		Timeout:   check.positive("--balena.timeout", *timeout),
-		PageSize:  check.within("--balena.page-size", *pageSize, 1, maxPageSize),
-		UserAgent: name + "/" + version.Version,
-		Options: balena.Options{
+	c.client = account.Config{
+		Config: api.Config{
+			URL:       check.apiURL(*apiURL, *allowHTTP),
+			Token:     check.token(os.Getenv(tokenVariable), *tokenFile),
+			CAFile:    *caFile,
+			Timeout:   check.positive("--balena.timeout", *timeout),
+			UserAgent: name + "/" + version.Version,
+		},
+		PageSize: check.within("--balena.page-size", *pageSize, 1, maxPageSize),
+		Options: account.Options{
 			Devices:           c.collector.Devices,
 			Releases:          c.collector.Releases,
 			Services:          c.collector.Services,
@@ -265,22 +270,22 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-func (c *checker) token(value, file string) balena.TokenSource {
+func (c *checker) token(value, file string) api.TokenSource {
 	value = strings.TrimSpace(value)
-	var source balena.TokenSource
+	var source api.TokenSource
 	switch {
 	case value != "" && file != "":
 		c.fail("there are two tokens, one in %s and one in --balena.token-file (BALENA_TOKEN_FILE); keep one", tokenVariable)
 		return nil
 	case file != "":
-		source = balena.FileToken(file)
+		source = api.FileToken(file)
 	case value != "":
-		source = balena.StaticToken(value)
+		source = api.StaticToken(value)
 	default:
 		c.fail("there is no token; put it into %s, or into a file and name that with --balena.token-file (BALENA_TOKEN_FILE)", tokenVariable)
 		return nil
 	}
-	if _, err := source(); err != nil {
+	if _, err := source(context.Background()); err != nil {
 		where := tokenVariable
 		if file != "" {
 			where = "--balena.token-file (BALENA_TOKEN_FILE)"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"bytes"
 	"errors"
 	"net"
@@ -237,7 +238,7 @@ func TestGoodConfiguration(t *testing.T) {
 		{"a full sweep by its variable", "", []string{"BALENA_EXPORTER_BALENA_FULL_SWEEP_INTERVAL", "30m"}, fullSweep, 30 * time.Minute},
 		{"everything each time", "--balena.full-sweep-interval=0", nil, fullSweep, time.Duration(0)},
 		{"refreshes that are all full sweeps are worth no warning", "--balena.crawl-interval=20m", nil, warnings, 0},
-		{"the token without blanks around", "", nil, func(c *config) any { token, _ := c.client.Token(); return token }, token},
+		{"the token without blanks around", "", nil, func(c *config) any { token, _ := c.client.Token(context.Background()); return token }, token},
 
 		{"any API", "", nil, func(c *config) any { return c.client.Version }, balena.Version("")},
 		{"version 6", "--balena.api-version=v6", nil, func(c *config) any { return c.client.Version }, balena.V6},

@@ -33,7 +33,7 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback"
 
 	"github.com/balena-exporter/balena-exporter/collector"
-	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 	"github.com/balena-exporter/balena-exporter/internal/refresh"
 	"github.com/balena-exporter/balena-exporter/internal/statuspage"
@@ -73,13 +73,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	// The API's side: what is known of it, and how it went.
-	var client *balena.Client
-	metrics := collector.NewMetrics(func() time.Time { return client.TokenExpiry() }, c.maxStaleness)
+	var reader *account.Reader
+	metrics := collector.NewMetrics(func() time.Time { return reader.TokenExpiry() }, c.maxStaleness)
 	c.client.Observe = metrics.ObserveExchange
-	if client, err = balena.NewClient(c.client); err != nil {
+	if reader, err = account.New(c.client); err != nil {
 		return fmt.Errorf("--balena.ca-file: %w", err)
 	}
-	defer client.Close()
+	defer reader.Close()
 
 	// The configuration is good; from here on the log speaks.
 	logger, slogger := newLoggers(stderr, c.logLevel, c.logFormat)
@@ -96,7 +96,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var loop *refresh.Loop
 	fleets := collector.New(func() *collector.Snapshot { return loop.Snapshot() }, c.collector)
 	loop = refresh.New(refresh.Config{
-		Fetch: client.Fetch,
+		Fetch: reader.Fetch,
 		Render: func(s, before *collector.Snapshot, previous *exposition.Page) *exposition.Page {
 			b := exposition.NewBuilder(exposition.Layout(fleets.Layout()), previous)
 			fleets.Render(s, before, b)

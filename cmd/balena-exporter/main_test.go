@@ -109,8 +109,8 @@ next:
 	return found
 }
 
-// An api is a simulated balena API that can be taken from the network, and that notes when it was asked.
-type api struct {
+// A simulatedAPI is a simulated balena API that can be taken from the network, and that notes when it was asked.
+type simulatedAPI struct {
 	*simulator.Simulator
 	url   string
 	close func()
@@ -127,20 +127,20 @@ type request struct {
 }
 
 // serveAPI serves the API of the configuration, which accepts the token.
-func serveAPI(t *testing.T, config simulator.Config) *api {
+func serveAPI(t *testing.T, config simulator.Config) *simulatedAPI {
 	t.Helper()
 	config.Tokens = []string{token}
 	sim, err := simulator.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &api{Simulator: sim}
+	a := &simulatedAPI{Simulator: sim}
 	a.url, a.close = serveHandler(t, a)
 	return a
 }
 
 // serveRecorded serves an API with the recorded content.
-func serveRecorded(t *testing.T, versions ...string) *api {
+func serveRecorded(t *testing.T, versions ...string) *simulatedAPI {
 	t.Helper()
 	return serveAPI(t, simulator.Config{Dataset: recorded(t), Versions: versions})
 }
@@ -160,7 +160,7 @@ func recorded(t *testing.T) *simulator.Dataset {
 	return dataset
 }
 
-func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (a *simulatedAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mutex.Lock()
 	a.asked = append(a.asked, request{time.Now(), path.Base(r.URL.Path)})
 	a.mutex.Unlock()
@@ -171,7 +171,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // requests returns what the API was asked so far.
-func (a *api) requests() []request {
+func (a *simulatedAPI) requests() []request {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	return slices.Clone(a.asked)

@@ -348,7 +348,7 @@ type stuckScrape struct {
 // serveLarge serves an account whose scrape is larger than what all buffers between an exporter and a scraper hold:
 // those of Linux grow to 4 MB for the one and 6 MB for the other, unless that asks for less, as it does here. Few
 // devices with long names do it at the least expense.
-func serveLarge(t *testing.T) *api {
+func serveLarge(t *testing.T) *simulatedAPI {
 	t.Helper()
 	sim := serveAPI(t, simulator.Config{Devices: longNames, Fleets: 1, Seed: 1})
 	sim.Update(func(st *simulator.State) {

@@ -16,18 +16,20 @@ type Devices struct {
 
 // A Run is some devices that follow each other. Nothing changes it: the same pointer is the same devices.
 type Run struct {
-	Devices  []*Device
-	newest   Instant // the newest Modified of the devices
-	releases []int64 // those that the devices refer to
+	Devices []*Device
+	// Newest is the newest Modified of the devices.
+	Newest Instant
+	// Releases are the IDs of the releases that the devices refer to, in no order.
+	Releases []int64
 }
 
 func newRun(devices []*Device) *Run {
 	r := &Run{Devices: devices}
 	for _, d := range devices {
-		r.newest = max(r.newest, d.Modified)
+		r.Newest = max(r.Newest, d.Modified)
 		for _, id := range [...]int64{d.RunningRelease, d.PinnedRelease, d.TargetRelease, d.OSTarget, d.SupervisorTarget} {
-			if id != 0 && !slices.Contains(r.releases, id) { // there are few
-				r.releases = append(r.releases, id)
+			if id != 0 && !slices.Contains(r.Releases, id) { // there are few
+				r.Releases = append(r.Releases, id)
 			}
 		}
 	}
@@ -40,11 +42,11 @@ const runLength = 40
 
 // NewDevices returns devices that are in ascending order of ID.
 func NewDevices(devices ...Device) Devices {
-	var m merger
+	var b Builder
 	for i := range devices {
-		m.add(&devices[i])
+		b.Add(&devices[i])
 	}
-	return m.devices()
+	return b.Devices()
 }
 
 // Len is how many devices there are.
@@ -118,41 +120,41 @@ func (d Devices) Differences(before Devices) iter.Seq2[*Device, *Device] {
 	}
 }
 
-// with returns the devices with some put in, in place of those of the same ID if there are, and those that
+// With returns the devices with some put in, in place of those of the same ID if there are, and those that
 // gone names, if it is not nil, left out. put is in ascending order of ID. What neither concerns is shared.
-func (d Devices) with(put []*Device, gone func(*Device) bool) Devices {
+func (d Devices) With(put []*Device, gone func(*Device) bool) Devices {
 	if len(put) == 0 && gone == nil {
 		return d
 	}
-	m := merger{old: d.runs}
+	b := NewBuilder(d)
 	for i, run := range d.runs {
 		var concerned []*Device
 		concerned, put = d.split(i, put)
 		if len(concerned) == 0 && !run.any(gone) {
-			m.keep(run)
+			b.keep(run)
 			continue
 		}
 		for _, old := range run.Devices {
 			for len(concerned) > 0 && concerned[0].ID < old.ID {
-				m.add(concerned[0])
+				b.Add(concerned[0])
 				concerned = concerned[1:]
 			}
 			switch {
 			case len(concerned) > 0 && concerned[0].ID == old.ID:
-				m.add(old.orEqual(concerned[0]))
+				b.Add(old.orEqual(concerned[0]))
 				concerned = concerned[1:]
 			case gone == nil || !gone(old):
-				m.add(old)
+				b.Add(old)
 			}
 		}
 		for _, d := range concerned {
-			m.add(d)
+			b.Add(d)
 		}
 	}
 	for _, d := range put {
-		m.add(d)
+		b.Add(d)
 	}
-	return m.devices()
+	return b.Devices()
 }
 
 // split divides devices, in ascending order of ID, into those that belong before the run behind that of an
@@ -177,72 +179,75 @@ func (r *Run) any(condition func(*Device) bool) bool {
 	return slices.ContainsFunc(r.Devices, condition)
 }
 
-// merger makes runs of devices that come in ascending order of ID, and shares the old run wherever it makes
+// Builder makes runs of devices that come in ascending order of ID, and shares the old run wherever it makes
 // the same. To that end it cuts where the old runs are cut. An old run may grow to twice its length before
 // it is cut again, and runs that have become short are joined.
-type merger struct {
+type Builder struct {
 	old  []*Run // those not reached yet, but for the first, from which open may be made anew
 	open []*Device
 	runs []*Run
 	n    int
 }
 
-// add adds a device.
-func (m *merger) add(d *Device) {
-	for len(m.old) > 1 && d.ID >= m.old[1].first() {
-		m.close()
-		m.old = m.old[1:]
+// NewBuilder returns a builder that shares the runs of devices that were known.
+func NewBuilder(known Devices) *Builder { return &Builder{old: known.runs} }
+
+// Add adds a device.
+func (b *Builder) Add(d *Device) {
+	for len(b.old) > 1 && d.ID >= b.old[1].first() {
+		b.close()
+		b.old = b.old[1:]
 	}
 	// Beyond the last old run there is no cut to keep to.
-	if len(m.open) >= runLength && (len(m.old) == 0 || len(m.old) == 1 && d.ID > m.old[0].last()) {
-		m.close()
-		m.old = nil
+	if len(b.open) >= runLength && (len(b.old) == 0 || len(b.old) == 1 && d.ID > b.old[0].last()) {
+		b.close()
+		b.old = nil
 	}
-	m.open = append(m.open, d)
+	b.open = append(b.open, d)
 }
 
 // keep adds an old run as it is.
-func (m *merger) keep(run *Run) {
-	m.close()
-	for len(m.old) > 0 && m.old[0].first() <= run.first() {
-		m.old = m.old[1:]
+func (b *Builder) keep(run *Run) {
+	b.close()
+	for len(b.old) > 0 && b.old[0].first() <= run.first() {
+		b.old = b.old[1:]
 	}
-	m.emit(run)
+	b.emit(run)
 }
 
 // close makes runs of the devices that are open.
-func (m *merger) close() {
-	if len(m.open) == 0 {
+func (b *Builder) close() {
+	if len(b.open) == 0 {
 		return
 	}
-	if len(m.old) > 0 && slices.Equal(m.open, m.old[0].Devices) {
-		m.emit(m.old[0])
+	if len(b.old) > 0 && slices.Equal(b.open, b.old[0].Devices) {
+		b.emit(b.old[0])
 	} else {
 		runs := 1
-		if len(m.open) > 2*runLength {
-			runs = (len(m.open) + runLength - 1) / runLength
+		if len(b.open) > 2*runLength {
+			runs = (len(b.open) + runLength - 1) / runLength
 		}
 		for i := range runs {
-			m.emit(newRun(slices.Clone(m.open[i*len(m.open)/runs : (i+1)*len(m.open)/runs])))
+			b.emit(newRun(slices.Clone(b.open[i*len(b.open)/runs : (i+1)*len(b.open)/runs])))
 		}
 	}
-	clear(m.open)
-	m.open = m.open[:0]
+	clear(b.open)
+	b.open = b.open[:0]
 }
 
-func (m *merger) emit(run *Run) {
-	m.n += len(run.Devices)
-	if n := len(m.runs); n > 0 && len(m.runs[n-1].Devices)+len(run.Devices) <= runLength/2 {
-		m.runs[n-1] = newRun(slices.Concat(m.runs[n-1].Devices, run.Devices))
+func (b *Builder) emit(run *Run) {
+	b.n += len(run.Devices)
+	if n := len(b.runs); n > 0 && len(b.runs[n-1].Devices)+len(run.Devices) <= runLength/2 {
+		b.runs[n-1] = newRun(slices.Concat(b.runs[n-1].Devices, run.Devices))
 		return
 	}
-	m.runs = append(m.runs, run)
+	b.runs = append(b.runs, run)
 }
 
-// devices returns what was made. The merger must not be used after that.
-func (m *merger) devices() Devices {
-	m.close()
-	return Devices{runs: m.runs, n: m.n}
+// Devices returns what was made. The builder must not be used after that.
+func (b *Builder) Devices() Devices {
+	b.close()
+	return Devices{runs: b.runs, n: b.n}
 }
 
 // orEqual returns the device, if another one is equal to it, and that one otherwise.
@@ -253,45 +258,30 @@ func (d *Device) orEqual(o *Device) *Device {
 	return o
 }
 
-// Equal tells whether two devices are the same in every field.
+// Equal reports whether two devices are the same in every field.
 func (d *Device) Equal(o *Device) bool {
-	return d == o || d.sameRow(o) && d.Modified == o.Modified &&
-		d.Status == o.Status && d.Type == o.Type && d.Frozen == o.Frozen &&
-		d.TargetRelease == o.TargetRelease && d.OSTarget == o.OSTarget && d.SupervisorTarget == o.SupervisorTarget &&
-		sameNumber(d.UpdateProgress, o.UpdateProgress) &&
-		slices.EqualFunc(d.Services(), o.Services(), Service.equal) && slices.Equal(d.Tags(), o.Tags())
+	if d == o {
+		return true
+	}
+	if !slices.Equal(d.Services(), o.Services()) || !slices.Equal(d.Tags(), o.Tags()) {
+		return false
+	}
+	one, other := *d, *o
+	one.Attachments, other.Attachments = nil, nil
+	return one == other
 }
 
-// sameRow tells whether two devices are the same in all that the database holds in the device's own row: a
-// change of any of it moves modified_at. What the API computes of other rows as well is left out.
-func (d *Device) sameRow(o *Device) bool {
-	return d.ID == o.ID && d.UUID == o.UUID && d.Name == o.Name && d.FleetID == o.FleetID && d.TypeID == o.TypeID &&
-		d.Online == o.Online && d.HeartbeatState == o.HeartbeatState && d.UpdateStatus == o.UpdateStatus &&
-		d.OSVersion == o.OSVersion && d.OSVariant == o.OSVariant && d.SupervisorVersion == o.SupervisorVersion &&
-		d.Created == o.Created && d.LastConnectivity == o.LastConnectivity &&
-		d.HeartbeatChanged == o.HeartbeatChanged && d.UpdateChanged == o.UpdateChanged &&
-		d.RunningRelease == o.RunningRelease && d.PinnedRelease == o.PinnedRelease &&
-		sameNumber(d.CPUUsage, o.CPUUsage) && sameNumber(d.CPUTemperature, o.CPUTemperature) &&
-		sameNumber(d.MemoryUsed, o.MemoryUsed) && sameNumber(d.MemorySize, o.MemorySize) &&
-		sameNumber(d.StorageUsed, o.StorageUsed) && sameNumber(d.StorageSize, o.StorageSize) &&
-		d.Undervolted == o.Undervolted && d.WebAccessible == o.WebAccessible
-}
-
-func (s Service) equal(o Service) bool {
-	return s.ID == o.ID && s.Name == o.Name && s.Status == o.Status && sameNumber(s.Progress, o.Progress) && s.Installed == o.Installed
-}
-
-// sameNumber compares numbers of which NaN, null, is one like any other.
-func sameNumber(a, b float64) bool { return a == b || a != a && b != b }
-
-// cursor finds devices by ascending ID.
-type cursor struct {
+// Cursor finds devices by ascending ID.
+type Cursor struct {
 	runs []*Run
 	rest []*Device
 }
 
-// seek returns the device of an ID, nil if there is none. IDs must not descend from call to call.
-func (c *cursor) seek(id int64) *Device {
+// Cursor returns a cursor that stands before the first device.
+func (d Devices) Cursor() *Cursor { return &Cursor{runs: d.runs} }
+
+// At returns the device of an ID, nil if there is none. IDs must not descend from call to call.
+func (c *Cursor) At(id int64) *Device {
 	for len(c.runs) > 0 && c.runs[0].first() <= id {
 		c.rest, c.runs = c.runs[0].Devices, c.runs[1:]
 	}

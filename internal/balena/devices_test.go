@@ -3,7 +3,6 @@ package balena
 import (
 	"fmt"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -39,8 +38,8 @@ func check(t *testing.T, d Devices, want []Device) {
 		for _, device := range run.Devices {
 			newest = max(newest, device.Modified)
 		}
-		if run.newest != newest {
-			t.Errorf("run %d: newest is %d, want %d", i, run.newest, newest)
+		if run.Newest != newest {
+			t.Errorf("run %d: newest is %d, want %d", i, run.Newest, newest)
 		}
 	}
 	for i := range want {
@@ -65,7 +64,7 @@ func ids(devices []Device) []int64 {
 func some(n int) []Device {
 	devices := make([]Device, n)
 	for i := range devices {
-		devices[i] = Device{ID: int64(3 * (i + 1)), UUID: fmt.Sprint(i), Modified: Instant(i % 100), CPUUsage: math.NaN()}
+		devices[i] = Device{ID: int64(3 * (i + 1)), UUID: fmt.Sprint(i), Modified: Instant(i % 100), CPUUsage: Null}
 	}
 	return devices
 }
@@ -89,7 +88,7 @@ func TestDevicesChange(t *testing.T) {
 		for range 20 {
 			put, gone := map[int64]Device{}, map[int64]bool{}
 			for range random.IntN(6) {
-				d := Device{ID: 1 + random.Int64N(1600), Modified: Instant(random.IntN(300)), CPUUsage: math.NaN()}
+				d := Device{ID: 1 + random.Int64N(1600), Modified: Instant(random.IntN(300)), CPUUsage: Null}
 				switch known, ok := model[d.ID]; random.IntN(4) {
 				case 0: // one that may be there or not
 					put[d.ID] = d
@@ -115,15 +114,15 @@ func TestDevicesChange(t *testing.T) {
 				isGone = func(d *Device) bool { return gone[d.ID] }
 			}
 			want := sorted(model)
-			devices = before.with(pointers(sorted(put)), isGone)
+			devices = before.With(pointers(sorted(put)), isGone)
 			check(t, devices, want)
 
-			// A sweep that finds the same makes the same of it, and so does one that found all that was before.
-			swept := merger{old: before.runs}
+			// A full refresh that finds the same makes the same of it, and so does one that found all that was before.
+			swept := Builder{old: before.runs}
 			for i := range want {
-				swept.add(&want[i])
+				swept.Add(&want[i])
 			}
-			check(t, swept.devices(), want)
+			check(t, swept.Devices(), want)
 			differences(t, before, devices)
 
 			changed := 0
@@ -204,7 +203,7 @@ func differences(t *testing.T, before, after Devices) {
 func TestDevicesThatComeFillRuns(t *testing.T) {
 	var devices Devices
 	for _, d := range some(1000) {
-		devices = devices.with([]*Device{&d}, nil)
+		devices = devices.With([]*Device{&d}, nil)
 	}
 	check(t, devices, some(1000))
 	if n, want := len(devices.Runs()), len(NewDevices(some(1000)...).Runs()); n > 2*want {
@@ -214,16 +213,16 @@ func TestDevicesThatComeFillRuns(t *testing.T) {
 
 // Equal tells of every field.
 func TestEqualKnowsAllFields(t *testing.T) {
-	a := Device{Belongings: &Belongings{Services: []Service{{}}, Tags: []Tag{{}}}}
+	a := Device{Attachments: &Attachments{Services: []Service{{}}, Tags: []Tag{{}}}}
 	touchEach(t, "Device", reflect.ValueOf(&a).Elem(), func(name string) {
 		var blank Device
-		blank.Belongings = &Belongings{Services: []Service{{}}, Tags: []Tag{{}}}
+		blank.Attachments = &Attachments{Services: []Service{{}}, Tags: []Tag{{}}}
 		if a.Equal(&blank) || blank.Equal(&a) {
 			t.Errorf("devices that differ in %s are equal", name)
 		}
 	})
-	null := Device{CPUUsage: math.NaN(), Belongings: &Belongings{Services: []Service{{Progress: math.NaN()}}}}
-	if same := *null.withOwnBelongings(); !null.Equal(&same) {
+	null := Device{CPUUsage: Null, Attachments: &Attachments{Services: []Service{{Progress: Null}}}}
+	if same := *null.Detached(); !null.Equal(&same) {
 		t.Error("a device with nulls is not equal to itself")
 	}
 }
@@ -255,76 +254,5 @@ func touchEach(t *testing.T, name string, v reflect.Value, f func(name string)) 
 		}
 		f(name)
 		field.Set(was)
-	}
-}
-
-// TestMerge: what is known, what was learnt, and what follows.
-func TestMerge(t *testing.T) {
-	fleets := func(ids ...int64) map[int64]*Fleet {
-		m := map[int64]*Fleet{}
-		for _, id := range ids {
-			m[id] = &Fleet{ID: id, TargetRelease: 100 * id}
-		}
-		return m
-	}
-	device := func(id, fleet int64, modified Instant) Device {
-		return Device{ID: id, UUID: fmt.Sprint("u", id), FleetID: fleet, Modified: modified, TargetRelease: 100 * fleet}
-	}
-	known := []Device{device(1, 1, 10), device(2, 1, 60), device(3, 2, 10), device(4, 2, 10)}
-	known[3].PinnedRelease, known[3].TargetRelease = 7, 7
-	set := func(ids ...int64) map[int64]bool {
-		m := map[int64]bool{}
-		for _, id := range ids {
-			m[id] = true
-		}
-		return m
-	}
-	with := func(d Device, change func(*Device)) Device {
-		change(&d)
-		return d
-	}
-	moved := device(1, 2, 70)
-	retargeted := with(device(3, 2, 99), func(d *Device) { d.TargetRelease = 6 })
-	these := func(devices ...Device) []*Device { return pointers(devices) }
-	for name, test := range map[string]struct {
-		changes
-		want []Device
-		err  string
-	}{
-		"nothing":                     {changes{fleets: fleets(1, 2), since: 60}, known, ""},
-		"told again":                  {changes{fleets: fleets(1, 2), since: 50, read: these(known[1])}, known, ""},
-		"a change":                    {changes{fleets: fleets(1, 2), since: 60, read: these(device(3, 2, 99))}, []Device{known[0], known[1], device(3, 2, 99), known[3]}, ""},
-		"one came":                    {changes{fleets: fleets(1, 2), since: 60, read: these(device(9, 1, 99)), came: map[string]bool{"u9": true}}, append(slices.Clone(known), device(9, 1, 99)), ""},
-		"a move":                      {changes{fleets: fleets(1, 2), since: 60, read: these(moved)}, []Device{moved, known[1], known[2], known[3]}, ""},
-		"a move out":                  {changes{fleets: fleets(1, 2), since: 60, left: []int64{3}}, []Device{known[0], known[1], known[3]}, ""},
-		"one went":                    {changes{fleets: fleets(1, 2), since: 60, uncertain: set(1), listed: set(2), went: 1}, known[1:], ""},
-		"one went that was told":      {changes{fleets: fleets(1, 2), since: 50, read: these(known[1]), uncertain: set(1), listed: set(1), went: 1}, []Device{known[0], known[2], known[3]}, ""},
-		"a fleet went":                {changes{fleets: fleets(2), since: 50, vanished: true}, known[2:], ""},
-		"a fleet has another target":  {changes{fleets: map[int64]*Fleet{1: {ID: 1, TargetRelease: 100}, 2: {ID: 2, TargetRelease: 5}}, since: 60, retargeted: set(2)}, []Device{known[0], known[1], with(known[2], func(d *Device) { d.TargetRelease = 5 }), known[3]}, ""},
-		"one is told with its target": {changes{fleets: map[int64]*Fleet{1: {ID: 1, TargetRelease: 100}, 2: {ID: 2, TargetRelease: 5}}, since: 60, retargeted: set(2), read: these(retargeted)}, []Device{known[0], known[1], retargeted, known[3]}, ""},
-		"a uuid went to another": {
-			changes{fleets: fleets(1, 2), since: 60, read: these(with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })), came: map[string]bool{"u1": true}, uncertain: set(1), listed: set(2, 9), went: 1},
-			[]Device{known[1], known[2], known[3], with(device(9, 1, 99), func(d *Device) { d.UUID = "u1" })},
-			"",
-		},
-
-		"one is not told any more": {changes{fleets: fleets(1, 2), since: 50}, nil, "device 2 changed, and the server does not tell so any more"},
-		"one came untold":          {changes{fleets: fleets(1, 2), since: 60, uncertain: set(1), listed: set(1, 2, 8)}, nil, "device 8 came, and the server does not tell so"},
-		"more are missing":         {changes{fleets: fleets(1, 2), since: 60, uncertain: set(1), listed: set(), went: 1}, nil, "2 devices are missing, of which 1 went by the count"},
-		"two of one uuid":          {changes{fleets: fleets(1, 2), since: 60, came: map[string]bool{"u3": true}}, nil, "device 3 has the uuid of one that came"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := test.merge(NewDevices(known...))
-			if test.err != "" {
-				if err == nil || err.Error() != test.err {
-					t.Errorf("error %v, want %s", err, test.err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			check(t, got, test.want)
-		})
 	}
 }

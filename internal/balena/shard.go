@@ -12,9 +12,10 @@ type Shard struct {
 // to be noticed.
 const MaxShards = 256
 
-func (s Shard) divided() bool { return s.Count > 1 }
+// Divided reports whether there is more than one shard.
+func (s Shard) Divided() bool { return s.Count > 1 }
 
-// has tells whether the shard has a fleet. It always will: the ID of a fleet does not change.
-func (s Shard) has(fleet int64) bool {
-	return !s.divided() || fleet%int64(s.Count) == int64(s.Index)
+// Has reports whether a fleet, by its ID, belongs to the shard. It always will: the ID of a fleet does not change.
+func (s Shard) Has(fleet int64) bool {
+	return !s.Divided() || fleet%int64(s.Count) == int64(s.Index)
 }

@@ -7,7 +7,7 @@ func TestEveryFleetIsInExactlyOneShard(t *testing.T) {
 		for fleet := int64(1); fleet <= 1000; fleet++ {
 			in := 0
 			for index := range max(count, 1) {
-				if (Shard{index, count}).has(fleet) {
+				if (Shard{index, count}).Has(fleet) {
 					in++
 				}
 			}

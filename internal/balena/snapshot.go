@@ -1,3 +1,7 @@
+// Package balena is the model of an account on balenaCloud or on an openBalena server: a [Snapshot] of its fleets,
+// devices and releases. It does no I/O.
+//
+// Package account reads snapshots, package api asks the server. Collector and status page need this package alone.
 package balena
 
 import (
@@ -7,8 +11,17 @@ import (
 	"time"
 )
 
-// Snapshot is everything one refresh read, complete and consistent in itself. Nothing changes it after
-// [Client.Fetch] returned it, so any number of readers may share it.
+// Version is a version of the balena API.
+type Version string
+
+// The versions that every server of today speaks one of. openBalena has v7 since August 2024.
+const (
+	V7 Version = "v7"
+	V6 Version = "v6"
+)
+
+// Snapshot is everything one refresh read, complete and consistent in itself. Nothing changes it once it is
+// made, so any number of readers may share it.
 type Snapshot struct {
 	// Time is when the refresh began, by the local clock: no figure of fleets and devices is older, but for what
 	// only a full sweep finds (docs/data-freshness.md).
@@ -108,12 +121,10 @@ type Fleet struct {
 	// Tags are the values of the allow-listed tags, in the order of the list, empty where the fleet has
 	// not got the tag; nil when it has none of them.
 	Tags []string
-	// counted is how many devices the server counted in the fleet when the refresh began.
-	counted int
 }
 
 // Device is a device of a fleet. The comments name the fields of the resource "device"; a field that was
-// not asked for, because nothing needs it, is empty.
+// not asked for, because nothing needs it, is empty. All fields but Attachments are compared with ==; see [Device.Equal].
 type Device struct {
 	ID                int64
 	FleetID           int64 // belongs_to__application
@@ -140,17 +151,17 @@ type Device struct {
 	OSTarget         int64 // should_be_operated_by__release, 0 for none
 	SupervisorTarget int64 // should_be_managed_by__release, 0 for none; v6 has not got it
 
-	UpdateProgress float64 // overall_progress in percent; NaN for null
-	CPUUsage       float64 // cpu_usage in percent; NaN for null
-	CPUTemperature float64 // cpu_temp in °C; NaN for null
-	MemoryUsed     float64 // memory_usage in MiB; NaN for null
-	MemorySize     float64 // memory_total in MiB; NaN for null
-	StorageUsed    float64 // storage_usage in MiB; NaN for null
-	StorageSize    float64 // storage_total in MiB; NaN for null
+	UpdateProgress Number // overall_progress in percent
+	CPUUsage       Number // cpu_usage in percent
+	CPUTemperature Number // cpu_temp in °C
+	MemoryUsed     Number // memory_usage in MiB
+	MemorySize     Number // memory_total in MiB
+	StorageUsed    Number // storage_usage in MiB
+	StorageSize    Number // storage_total in MiB
 
-	// Belongings are nil when neither services nor tags are read, which is what most exporters do: of 100,000
-	// devices it counts.
-	Belongings *Belongings
+	// Attachments are nil when the device has none, or when neither services nor tags are read, which is what most
+	// exporters do: of 100,000 devices it counts.
+	Attachments *Attachments
 
 	Online        bool // is_online, which is is_connected_to_vpn
 	Undervolted   bool // is_undervolted, which stays set until the device reboots
@@ -158,8 +169,8 @@ type Device struct {
 	Frozen        bool // is_frozen; known where [Snapshot.CloudFields] is set
 }
 
-// Belongings are what has rows of its own that belong to a device.
-type Belongings struct {
+// Attachments are the device's services and tags, which have rows of their own.
+type Attachments struct {
 	// Services are in ascending order of name, status and ID; nil when services are not read.
 	Services []Service
 	// Tags are those of the allow-listed tags, in the order of the list, empty where the device has not got
@@ -167,32 +178,47 @@ type Belongings struct {
 	Tags []Tag
 }
 
-// Services returns those of the device's belongings.
+// Services returns those of the device's attachments.
 func (d *Device) Services() []Service {
-	if d.Belongings == nil {
+	if d.Attachments == nil {
 		return nil
 	}
-	return d.Belongings.Services
+	return d.Attachments.Services
 }
 
-// Tags returns those of the device's belongings.
+// Tags returns those of the device's attachments.
 func (d *Device) Tags() []Tag {
-	if d.Belongings == nil {
+	if d.Attachments == nil {
 		return nil
 	}
-	return d.Belongings.Tags
+	return d.Attachments.Tags
+}
+
+// Detached returns a copy of the device whose attachments, which it always has, are its own and may be changed.
+func (d *Device) Detached() *Device {
+	copied := new(*d)
+	copied.Attachments = &Attachments{slices.Clone(d.Services()), slices.Clone(d.Tags())}
+	return copied
+}
+
+// Compact sets the device's attachments to nil when there are none, and returns the device.
+func (d *Device) Compact() *Device {
+	if len(d.Services()) == 0 && len(d.Tags()) == 0 {
+		d.Attachments = nil
+	}
+	return d
 }
 
 // Connected tells whether the device can be reached: its VPN is up, or it polls the API. A device whose
 // VPN is switched off is never Online and yet may be fully operational.
 func (d *Device) Connected() bool {
-	return d.Online || d.HeartbeatState == heartbeatOnline || d.HeartbeatState == heartbeatTimeout
+	return d.Online || d.HeartbeatState == HeartbeatOnline || d.HeartbeatState == HeartbeatTimeout
 }
 
 // NeverConnected tells whether the device was registered and never seen since.
 func (d *Device) NeverConnected() bool {
 	return !d.Connected() && d.LastConnectivity == 0 && d.HeartbeatChanged == 0 &&
-		(d.HeartbeatState == heartbeatUnknown || d.HeartbeatState == "")
+		(d.HeartbeatState == HeartbeatUnknown || d.HeartbeatState == "")
 }
 
 // ConnectivityChanged is when the device last connected or disconnected, by VPN or by heartbeat: the
@@ -217,8 +243,13 @@ type Service struct {
 	ID        int64
 	Name      string
 	Status    string  // status: Running, Downloading, exited, restarting, Dead, …
-	Progress  float64 // download_progress in percent; NaN for null
+	Progress  Number  // download_progress in percent
 	Installed Instant // install_date
+}
+
+// Compare returns the order of a device's services.
+func (s Service) Compare(o Service) int {
+	return cmp.Or(cmp.Compare(s.Name, o.Name), cmp.Compare(s.Status, o.Status), cmp.Compare(s.ID, o.ID))
 }
 
 // Tag is a tag of a device.
@@ -245,9 +276,23 @@ func (i Instant) Seconds() float64 {
 	return float64(i) / 1000
 }
 
+// Number is a number of the API, or [Null]. Unlike NaN, Null equals itself, so that devices can be compared with ==.
+type Number float64
+
+// Null is a number that the API does not tell.
+const Null Number = -math.MaxFloat64
+
+// Float returns the number, NaN for Null.
+func (n Number) Float() float64 {
+	if n == Null {
+		return math.NaN()
+	}
+	return float64(n)
+}
+
 // The heartbeat states that decide whether a device is connected (api_heartbeat_state).
 const (
-	heartbeatOnline  = "online"
-	heartbeatTimeout = "timeout"
-	heartbeatUnknown = "unknown"
+	HeartbeatOnline  = "online"
+	HeartbeatTimeout = "timeout"
+	HeartbeatUnknown = "unknown"
 )

@@ -16,6 +16,7 @@ import (
 	"github.com/go-kit/log/level"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
@@ -176,12 +177,12 @@ func (l *Loop) note(s *balena.Snapshot, err error) {
 // wait is how long to wait after a refresh that ended in err and took so long.
 func (l *Loop) wait(err error, took time.Duration) time.Duration {
 	backoff := spread(min(firstRetry<<min(max(l.failures-1, 0), 20), l.config.Interval))
-	e, _ := errors.AsType[*balena.Error](err)
+	e, _ := errors.AsType[*api.Error](err)
 	switch {
-	case e != nil && e.Problem == balena.RateLimited:
+	case e != nil && e.Problem == api.RateLimited:
 		// Never sooner than the server wants, and no storm when it says a second each time.
 		return max(backoff, e.Wait+rand.N(time.Duration(float64(e.Wait)*jitter)+time.Second))
-	case e != nil && e.Problem == balena.Unavailable:
+	case e != nil && e.Problem == api.Unavailable:
 		return backoff
 	}
 	return max(spread(l.config.Interval)-took, 0)
@@ -203,11 +204,11 @@ type told struct {
 func (t *told) trouble(err error, now time.Time) bool {
 	// What differs from time to time, such as a count, makes no trouble another.
 	kind := strings.Map(withoutDigits, err.Error())
-	if e, ok := errors.AsType[*balena.Error](err); ok {
+	if e, ok := errors.AsType[*api.Error](err); ok {
 		// On which page of a list it happened is chance, and the text may differ in nothing but a time.
 		request, _, _ := strings.Cut(e.Request, " page ")
 		kind = fmt.Sprint(request, e.Problem, e.Status)
-		if e.Status == 0 && e.Problem != balena.RateLimited {
+		if e.Status == 0 && e.Problem != api.RateLimited {
 			// There was no answer, for one reason or another: a name, a port, a certificate, a file.
 			kind += strings.Map(withoutDigits, e.Err.Error())
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
@@ -116,19 +117,19 @@ func now() *balena.Snapshot {
 func good(context.Context, int) (*balena.Snapshot, error) { return now(), nil }
 
 func unavailable() error {
-	return &balena.Error{Problem: balena.Unavailable, Request: "GET /v7/application", Status: 502, Err: errors.New("answered 502")}
+	return &api.Error{Problem: api.Unavailable, Request: "GET /v7/application", Status: 502, Err: errors.New("answered 502")}
 }
 
 func limited(wait time.Duration) error {
-	return &balena.Error{Problem: balena.RateLimited, Request: "GET /v7/application", Status: 429, Wait: wait, Err: errors.New("answered 429")}
+	return &api.Error{Problem: api.RateLimited, Request: "GET /v7/application", Status: 429, Wait: wait, Err: errors.New("answered 429")}
 }
 
 func unauthorized() error {
-	return &balena.Error{Problem: balena.Unauthorized, Request: "GET /v7/application", Status: 401, Err: errors.New("answered 401")}
+	return &api.Error{Problem: api.Unauthorized, Request: "GET /v7/application", Status: 401, Err: errors.New("answered 401")}
 }
 
 func badAnswer() error {
-	return &balena.Error{Problem: balena.BadAnswer, Request: "GET /v7/application", Status: 200, Err: errors.New("not JSON")}
+	return &api.Error{Problem: api.BadAnswer, Request: "GET /v7/application", Status: 200, Err: errors.New("not JSON")}
 }
 
 // about tells whether a wait is what it should be but for the jitter.
@@ -510,7 +511,7 @@ func TestLogTellsEachTroubleOnceAndWhenItIsOver(t *testing.T) {
 		notKnown = `level=error msg="cannot refresh the data" err=odd`
 	)
 	at := func(page int) error {
-		return &balena.Error{Problem: balena.Unavailable, Request: fmt.Sprintf("GET /v7/device page %d", page), Err: fmt.Errorf("gone after %d s", page)}
+		return &api.Error{Problem: api.Unavailable, Request: fmt.Sprintf("GET /v7/device page %d", page), Err: fmt.Errorf("gone after %d s", page)}
 	}
 	for _, test := range []struct {
 		name string
@@ -648,7 +649,7 @@ func TestLogOfOptionalParts(t *testing.T) {
 // Without an answer the reason is all there is to tell apart: whoever mends one thing after the other sees the next.
 func TestLogTellsReasonsApartWhereThereIsNoAnswer(t *testing.T) {
 	gone := func(why string) error {
-		return &balena.Error{Problem: balena.Unavailable, Request: "GET /v7/application", Err: errors.New(why)}
+		return &api.Error{Problem: api.Unavailable, Request: "GET /v7/application", Err: errors.New(why)}
 	}
 	logged := script(t, nil, gone("dial tcp 127.0.0.1:4000: connection refused"), gone("dial tcp 127.0.0.1:4001: connection refused"), gone("no such host"), nil)
 	for text, want := range map[string]int{"connection refused": 1, "no such host": 1, "works again": 1} {

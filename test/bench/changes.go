@@ -20,6 +20,8 @@ import (
 
 	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
@@ -28,7 +30,7 @@ const minute = time.Minute
 
 // exporter is a client and what it makes of each refresh, as the exporter does.
 type exporter struct {
-	client   *balena.Client
+	client   *account.Reader
 	fleets   *collector.Collector
 	snapshot *collector.Snapshot
 	page     *exposition.Page
@@ -37,9 +39,9 @@ type exporter struct {
 
 func newExporter(api string, now func() time.Time, sweeps time.Duration) *exporter {
 	e := &exporter{fleets: collector.New(nil, collector.DefaultOptions())}
-	e.client = newClient(api, func(c *balena.Config) {
+	e.client = newClient(api, func(c *account.Config) {
 		c.Now, c.FullSweepInterval = now, sweeps
-		c.Observe = func(balena.Exchange) { e.requests++ }
+		c.Observe = func(balenaapi.Exchange) { e.requests++ }
 	})
 	return e
 }

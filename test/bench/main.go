@@ -35,7 +35,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/balena-exporter/balena-exporter/collector"
-	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
@@ -268,27 +269,27 @@ func samples(page *exposition.Page) int {
 	return n
 }
 
-func newClient(api string, with ...func(*balena.Config)) *balena.Client {
+func newClient(api string, with ...func(*account.Config)) *account.Reader {
 	address, err := url.Parse(api)
 	if err != nil {
 		log.Fatal(err)
 	}
 	o := collector.DefaultOptions()
-	config := balena.Config{
-		URL: address, Token: balena.StaticToken("bench"), Timeout: time.Minute, PageSize: 1000, UserAgent: "bench",
-		Options: balena.Options{Devices: o.Devices, Releases: o.Releases, Keys: o.Keys, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour},
+	config := account.Config{
+		Config: balenaapi.Config{URL: address, Token: balenaapi.StaticToken("bench"), Timeout: time.Minute, UserAgent: "bench"}, PageSize: 1000,
+		Options: account.Options{Devices: o.Devices, Releases: o.Releases, Keys: o.Keys, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour},
 	}
 	for _, w := range with {
 		w(&config)
 	}
-	c, err := balena.NewClient(config)
+	c, err := account.New(config)
 	if err != nil {
 		log.Fatal(err)
 	}
 	return c
 }
 
-func fetch(c *balena.Client) *collector.Snapshot {
+func fetch(c *account.Reader) *collector.Snapshot {
 	s, err := c.Fetch(context.Background())
 	if err != nil {
 		log.Fatal(err)

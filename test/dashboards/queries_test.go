@@ -24,7 +24,8 @@ import (
 	"github.com/prometheus/prometheus/util/teststorage"
 
 	"github.com/balena-exporter/balena-exporter/collector"
-	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -67,9 +68,10 @@ func simulate(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	metrics := collector.NewMetrics(func() time.Time { return w.begin.Add(7 * 24 * time.Hour) }, math.MaxInt64)
-	client, err := balena.NewClient(balena.Config{
-		URL: address, Token: balena.StaticToken("token"), Timeout: time.Minute, PageSize: 1000, Now: now, Observe: metrics.ObserveExchange,
-		Options: balena.Options{Devices: true, Releases: true, Services: true, Keys: true, ArchivedFleets: true, SlowInterval: interval, Keep: time.Hour},
+	client, err := account.New(account.Config{
+		Config:   balenaapi.Config{URL: address, Token: balenaapi.StaticToken("token"), Timeout: time.Minute, Now: now, Observe: metrics.ObserveExchange},
+		PageSize: 1000,
+		Options:  account.Options{Devices: true, Releases: true, Services: true, Keys: true, ArchivedFleets: true, SlowInterval: interval, Keep: time.Hour},
 	})
 	if err != nil {
 		t.Fatal(err)

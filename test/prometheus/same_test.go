@@ -20,7 +20,8 @@ import (
 	"github.com/prometheus/prometheus/model/textparse"
 
 	"github.com/balena-exporter/balena-exporter/collector"
-	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
@@ -90,9 +91,9 @@ func fetch(t *testing.T, sim *simulator.Simulator) *collector.Snapshot {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := balena.NewClient(balena.Config{
-		URL: address, Token: balena.StaticToken(token), Timeout: time.Minute, PageSize: 1000, UserAgent: "test",
-		Options: balena.Options{Devices: true, Releases: true, Keys: true, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour},
+	client, err := account.New(account.Config{
+		Config: balenaapi.Config{URL: address, Token: balenaapi.StaticToken(token), Timeout: time.Minute, UserAgent: "test"}, PageSize: 1000,
+		Options: account.Options{Devices: true, Releases: true, Keys: true, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour},
 	})
 	if err != nil {
 		t.Fatal(err)

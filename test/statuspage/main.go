@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 	"github.com/balena-exporter/balena-exporter/internal/statuspage"
 )
@@ -106,9 +108,9 @@ func fetch(ctx context.Context, api http.Handler) (*balena.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := balena.NewClient(balena.Config{
-		URL: address, Token: balena.StaticToken("token"), Timeout: time.Minute, PageSize: 1000,
-		Options: balena.Options{Devices: true, Releases: true, ArchivedFleets: true},
+	client, err := account.New(account.Config{
+		Config: balenaapi.Config{URL: address, Token: balenaapi.StaticToken("token"), Timeout: time.Minute}, PageSize: 1000,
+		Options: account.Options{Devices: true, Releases: true, ArchivedFleets: true},
 	})
 	if err != nil {
 		return nil, err

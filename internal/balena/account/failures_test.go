@@ -1,4 +1,4 @@
-package balena_test
+package account_test
 
 import (
 	"bytes"
@@ -29,17 +29,19 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
 // wantError checks all that an error says: what kind of trouble, which status, and in which words.
-func wantError(t testing.TB, err error, problem balena.Problem, status int, text string) *balena.Error {
+func wantError(t testing.TB, err error, problem api.Problem, status int, text string) *api.Error {
 	t.Helper()
-	e, ok := errors.AsType[*balena.Error](err)
+	e, ok := errors.AsType[*api.Error](err)
 	if !ok {
-		t.Fatalf("the error %v is a %T, want a *balena.Error", err, err)
+		t.Fatalf("the error %v is a %T, want a *api.Error", err, err)
 	}
-	if e.Problem != problem || balena.ProblemOf(err) != problem {
+	if e.Problem != problem || api.ProblemOf(err) != problem {
 		t.Errorf("the problem is %q, want %q", e.Problem, problem)
 	}
 	if e.Status != status {
@@ -59,116 +61,115 @@ func TestFailures(t *testing.T) {
 	const perPage = 30 // of small accounts: seven pages
 	for name, test := range map[string]struct {
 		faults  simulator.Faults
-		problem balena.Problem
+		problem api.Problem
 		status  int
 		text    string
 	}{
 		"401": {
-			fleets(simulator.Fault{Status: 401}), balena.Unauthorized, 401,
-			"GET /v7/application: answered 401: the token was not accepted, or the server's database is down",
+			fleets(simulator.Fault{Status: 401}), api.Unauthorized, 401,
+			"GET /v7/application page 1: answered 401: the token was not accepted, or the server's database is down",
 		},
 		"a guest": {
 			simulator.Faults{{Guest: true}},
-			balena.Unauthorized, 401,
-			"GET /v7/application: answered 401: the token was not accepted, or the server's database is down",
+			api.Unauthorized, 401,
+			"GET /v7/application page 1: answered 401: the token was not accepted, or the server's database is down",
 		},
 		"403": {
-			fleets(simulator.Fault{Status: 403, Body: "your address\nis   blocked"}), balena.BadAnswer, 403,
-			"GET /v7/application: answered 403: your address is blocked",
+			fleets(simulator.Fault{Status: 403, Body: "your address\nis   blocked"}), api.BadAnswer, 403,
+			"GET /v7/application page 1: answered 403: your address is blocked",
 		},
 		"404 for devices": {
-			devices(simulator.Fault{Status: 404}), balena.BadAnswer, 404, "GET /v7/device page 1: answered 404",
+			devices(simulator.Fault{Status: 404}), api.BadAnswer, 404, "GET /v7/device page 1: answered 404",
 		},
 		"a long error": {
-			fleets(simulator.Fault{Status: 400, Body: strings.Repeat("é", 500)}), balena.BadAnswer, 400,
-			"GET /v7/application: answered 400: " + strings.Repeat("é", 100) + "…",
+			fleets(simulator.Fault{Status: 400, Body: strings.Repeat("é", 500)}), api.BadAnswer, 400,
+			"GET /v7/application page 1: answered 400: " + strings.Repeat("é", 150) + "…",
 		},
 		"an error that shows the token": {
-			fleets(simulator.Fault{Status: 400, Body: "no such token: " + token}), balena.BadAnswer, 400,
-			"GET /v7/application: answered 400: a text that repeats the token",
+			fleets(simulator.Fault{Status: 400, Body: "no such token: " + token}), api.BadAnswer, 400,
+			"GET /v7/application page 1: answered 400: a text that repeats the token",
 		},
 		"an error that shows the token where it is cut": {
-			fleets(simulator.Fault{Status: 400, Body: strings.Repeat("x", 180) + token}), balena.BadAnswer, 400,
-			"GET /v7/application: answered 400: a text that repeats the token",
+			fleets(simulator.Fault{Status: 400, Body: strings.Repeat("x", 180) + token}), api.BadAnswer, 400,
+			"GET /v7/application page 1: answered 400: a text that repeats the token",
 		},
 		"500 with an empty body": {
-			fleets(simulator.Fault{Status: 500}), balena.Unavailable, 500, "GET /v7/application: answered 500: an empty body",
+			fleets(simulator.Fault{Status: 500}), api.Unavailable, 500, "GET /v7/application page 1: answered 500: an empty body",
 		},
 		"502 with HTML": {
-			fleets(simulator.Fault{Status: 502}), balena.Unavailable, 502, "GET /v7/application: answered 502: a page of HTML",
+			fleets(simulator.Fault{Status: 502}), api.Unavailable, 502, "GET /v7/application page 1: answered 502: a page of HTML",
 		},
 		"a page that fails after six good ones": {
-			devices(simulator.Fault{Page: 7, Status: 503}), balena.Unavailable, 503, "GET /v7/device page 7: answered 503: a page of HTML",
+			devices(simulator.Fault{Page: 7, Status: 503}), api.Unavailable, 503, "GET /v7/device page 7: answered 503: a page of HTML",
 		},
 		"a body cut in the middle": {
-			devices(simulator.Fault{CutAfter: 500}), balena.Unavailable, 0,
+			devices(simulator.Fault{CutAfter: 500}), api.Unavailable, 0,
 			"GET /v7/device page 1: the connection was closed in the middle of the answer",
 		},
 		"a body cut at once": {
-			devices(simulator.Fault{CutAfter: 3}), balena.Unavailable, 0,
+			devices(simulator.Fault{CutAfter: 3}), api.Unavailable, 0,
 			"GET /v7/device page 1: the connection was closed in the middle of the answer",
 		},
 		"a body that never ends": {
-			devices(simulator.Fault{Page: 2, Endless: true}), balena.BadAnswer, 200, "GET /v7/device page 2: the answer is larger than 1 MiB",
+			devices(simulator.Fault{Page: 2, Endless: true}), api.BadAnswer, 200, "GET /v7/device page 2: the answer is larger than 1 MiB",
 		},
 		"half the JSON": {
-			devices(simulator.Fault{Spoil: simulator.SpoilJSON}), balena.BadAnswer, 200,
+			devices(simulator.Fault{Spoil: simulator.SpoilJSON}), api.BadAnswer, 200,
 			"GET /v7/device page 1: element 16: the answer is cut off: unexpected EOF",
 		},
 		"HTML with status 200": {
-			fleets(simulator.Fault{Spoil: simulator.SpoilHTML}), balena.BadAnswer, 200,
-			"GET /v7/application: the answer is not JSON: invalid character '<' at start of value",
+			fleets(simulator.Fault{Spoil: simulator.SpoilHTML}), api.BadAnswer, 200,
+			"GET /v7/application page 1: the answer is not JSON: invalid character '<' at start of value",
 		},
 		"wrong types of fleets": {
-			fleets(simulator.Fault{Spoil: simulator.SpoilTypes}), balena.BadAnswer, 200,
-			`GET /v7/application: element 1: app_name: found a number where a string was expected`,
+			fleets(simulator.Fault{Spoil: simulator.SpoilTypes}), api.BadAnswer, 200,
+			`GET /v7/application page 1: element 1: app_name: found a number where a string was expected`,
 		},
 		"wrong types of devices": {
-			devices(simulator.Fault{Spoil: simulator.SpoilTypes}), balena.BadAnswer, 200,
+			devices(simulator.Fault{Spoil: simulator.SpoilTypes}), api.BadAnswer, 200,
 			`GET /v7/device page 1: element 1: api_heartbeat_state: found a number where a string was expected`,
 		},
 		"nulls everywhere in fleets": {
-			fleets(simulator.Fault{Spoil: simulator.SpoilNulls}), balena.BadAnswer, 200,
-			`GET /v7/application: element 1: fleet 1 has no slug of its own: ""`,
+			fleets(simulator.Fault{Spoil: simulator.SpoilNulls}), api.BadAnswer, 200,
+			`GET /v7/application page 1: element 1: fleet 1: missing or duplicate slug ""`,
 		},
 		"nulls everywhere in devices": {
-			devices(simulator.Fault{Spoil: simulator.SpoilNulls}), balena.BadAnswer, 200,
+			devices(simulator.Fault{Spoil: simulator.SpoilNulls}), api.BadAnswer, 200,
 			"GET /v7/device page 1: element 1: device 1 has no uuid",
 		},
 		"a fleet without id": {
-			fleets(simulator.Fault{Spoil: simulator.SpoilNoIDs}), balena.BadAnswer, 200,
-			"GET /v7/application: element 7: it has no id (the last was 6)",
+			fleets(simulator.Fault{Spoil: simulator.SpoilNoIDs}), api.BadAnswer, 200,
+			"GET /v7/application page 1: element 7: it has no id (the last was 6)",
 		},
 		"a device without id": {
-			devices(simulator.Fault{Page: 3, Spoil: simulator.SpoilNoIDs}), balena.BadAnswer, 200,
+			devices(simulator.Fault{Page: 3, Spoil: simulator.SpoilNoIDs}), api.BadAnswer, 200,
 			"GET /v7/device page 3: element 30: it has no id (the last was 89)",
 		},
 		"a repeated fleet": {
-			fleets(simulator.Fault{Spoil: simulator.SpoilTwice}), balena.BadAnswer, 200,
-			"GET /v7/application: element 8: id 1 follows id 7",
+			fleets(simulator.Fault{Spoil: simulator.SpoilTwice}), api.BadAnswer, 200,
+			"GET /v7/application page 1: element 8: id 1 follows id 7",
 		},
 		"a repeated device": {
-			devices(simulator.Fault{Page: 2, Spoil: simulator.SpoilTwice}), balena.BadAnswer, 200,
+			devices(simulator.Fault{Page: 2, Spoil: simulator.SpoilTwice}), api.BadAnswer, 200,
 			"GET /v7/device page 2: element 31: id 31 follows id 60",
 		},
 		"repeated pages": {
-			devices(simulator.Fault{Spoil: simulator.SpoilPages}), balena.BadAnswer, 200,
+			devices(simulator.Fault{Spoil: simulator.SpoilPages}), api.BadAnswer, 200,
 			"GET /v7/device page 2: element 1: id 1 follows id 30",
 		},
 		"far fewer devices than counted": {
-			devices(simulator.Fault{Page: 7, Spoil: simulator.SpoilEmpty}), balena.BadAnswer, 200,
-			"GET /v7/device: the server counts 210 devices and lists 180",
+			devices(simulator.Fault{Page: 7, Spoil: simulator.SpoilEmpty}), api.BadAnswer, 200,
+			"GET /v7/device: the server counts 210 devices and lists 180, twice in a row",
 		},
 		"no devices at all": {
-			devices(simulator.Fault{Spoil: simulator.SpoilEmpty}), balena.BadAnswer, 200,
-			"GET /v7/device: the server counts 210 devices and lists 0",
+			devices(simulator.Fault{Spoil: simulator.SpoilEmpty}), api.BadAnswer, 200,
+			"GET /v7/device: the server counts 210 devices and lists 0, twice in a row",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sim := newSimulator(t, small)
-			client := newClient(t, serve(t, sim), fewer, pagesOf(perPage))
-			client.SetLimit(1 << 20)
+			client := newClient(t, serve(t, sim), fewer, pagesOf(perPage), func(c *account.Config) { c.MaxAnswer = 1 << 20 })
 			fetchWithParts(t, client)
 			sim.SetFaults(test.faults)
 			if test.text != "" {
@@ -203,76 +204,75 @@ func TestStrangeAnswers(t *testing.T) {
 	corrupt := bytes.Clone(whole)
 	corrupt[len(corrupt)-8] ^= 1 // the checksum
 	huge := gzipped(t, bytes.Repeat([]byte(" "), 2<<20))
-	const fleet = "GET /v7/application: "
+	const fleet = "GET /v7/application page 1: "
 	for name, test := range map[string]struct {
 		handler http.HandlerFunc
-		problem balena.Problem
+		problem api.Problem
 		status  int
 		text    string
 	}{
-		"nothing":           {body(200, ""), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
-		"blanks":            {body(200, " \n"), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
-		"null":              {body(200, "null"), balena.BadAnswer, 200, fleet + "found null where { was expected"},
-		"no envelope":       {body(200, "[]"), balena.BadAnswer, 200, fleet + "found [ where { was expected"},
-		"an empty object":   {body(200, "{}"), balena.BadAnswer, 200, fleet + `the answer is not of the form {"d": …}`},
-		"another object":    {body(200, `{"error":"no"}`), balena.BadAnswer, 200, fleet + `the answer is not of the form {"d": …}`},
-		"a count":           {body(200, `{"d":5}`), balena.BadAnswer, 200, fleet + "found number where [ was expected"},
-		"an object":         {body(200, `{"d":{}}`), balena.BadAnswer, 200, fleet + "found { where [ was expected"},
-		"a list of numbers": {body(200, `{"d":[1]}`), balena.BadAnswer, 200, fleet + "element 1: found number where { was expected"},
-		"a list of nulls":   {body(200, `{"d":[null]}`), balena.BadAnswer, 200, fleet + "element 1: found null where { was expected"},
+		"nothing":           {body(200, ""), api.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
+		"blanks":            {body(200, " \n"), api.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
+		"null":              {body(200, "null"), api.BadAnswer, 200, fleet + "found null where { was expected"},
+		"no envelope":       {body(200, "[]"), api.BadAnswer, 200, fleet + "found [ where { was expected"},
+		"an empty object":   {body(200, "{}"), api.BadAnswer, 200, fleet + `the answer is not of the form {"d": …}`},
+		"another object":    {body(200, `{"error":"no"}`), api.BadAnswer, 200, fleet + `the answer is not of the form {"d": …}`},
+		"a count":           {body(200, `{"d":5}`), api.BadAnswer, 200, fleet + "found number where [ was expected"},
+		"an object":         {body(200, `{"d":{}}`), api.BadAnswer, 200, fleet + "found { where [ was expected"},
+		"a list of numbers": {body(200, `{"d":[1]}`), api.BadAnswer, 200, fleet + "element 1: found number where { was expected"},
+		"a list of nulls":   {body(200, `{"d":[null]}`), api.BadAnswer, 200, fleet + "element 1: found null where { was expected"},
 		"an id too large": {
-			body(200, `{"d":[{"id":9223372036854775808}]}`), balena.BadAnswer, 200,
+			body(200, `{"d":[{"id":9223372036854775808}]}`), api.BadAnswer, 200,
 			fleet + `element 1: id: found a number where an integer was expected`,
 		},
-		"a negative id":    {body(200, `{"d":[{"id":-1}]}`), balena.BadAnswer, 200, fleet + "element 1: it has no id (the last was 0)"},
-		"a negative count": {body(200, `{"d":[{"id":1,"owns__device":-1}]}`), balena.BadAnswer, 200, fleet + "element 1: owns__device: -1 is no number of devices"},
-		"an absurd count":  {body(200, `{"d":[{"id":1,"owns__device":9223372036854775807}]}`), balena.BadAnswer, 200, fleet + "element 1: owns__device: 9223372036854775807 is no number of devices"},
+		"a negative id":    {body(200, `{"d":[{"id":-1}]}`), api.BadAnswer, 200, fleet + "element 1: it has no id (the last was 0)"},
+		"a negative count": {body(200, `{"d":[{"id":1,"owns__device":-1}]}`), api.BadAnswer, 200, fleet + "element 1: owns__device: invalid count -1"},
+		"an absurd count":  {body(200, `{"d":[{"id":1,"owns__device":9223372036854775807}]}`), api.BadAnswer, 200, fleet + "element 1: owns__device: invalid count 9223372036854775807"},
 		"a bad date": {
-			body(200, `{"d":[{"id":1,"created_at":"2026-02-30T00:00:00.000Z"}]}`), balena.BadAnswer, 200,
+			body(200, `{"d":[{"id":1,"created_at":"2026-02-30T00:00:00.000Z"}]}`), api.BadAnswer, 200,
 			fleet + `element 1: created_at: found a string where a date was expected`,
 		},
 		"two fleets of one slug": {
-			body(200, `{"d":[{"id":1,"slug":"a/b","is_of__class":"fleet","owns__device":0},{"id":2,"slug":"a/b"}]}`), balena.BadAnswer, 200,
-			fleet + `element 2: fleet 2 has no slug of its own: "a/b"`,
+			body(200, `{"d":[{"id":1,"slug":"a/b","is_of__class":"fleet","owns__device":0},{"id":2,"slug":"a/b"}]}`), api.BadAnswer, 200,
+			fleet + `element 2: fleet 2: missing or duplicate slug "a/b"`,
 		},
-		"what is no fleet":    {body(200, `{"d":[{"id":1,"slug":"a/b","is_of__class":"block","owns__device":0}]}`), balena.BadAnswer, 200, fleet + "element 1: a/b is no fleet, and the filter asks for fleets"},
-		"a fleet not counted": {body(200, `{"d":[{"id":1,"slug":"a/b","is_of__class":"fleet"}]}`), balena.BadAnswer, 200, fleet + "element 1: the devices of fleet a/b are not counted"},
-		"more after the end":  {body(200, `{"d":[]}{"d":[]}`), balena.BadAnswer, 200, fleet + "something follows the end of the answer"},
-		"more in the answer":  {body(200, `{"d":[],"e":1}`), balena.BadAnswer, 200, fleet + "found string where } was expected"},
+		"what is no fleet":    {body(200, `{"d":[{"id":1,"slug":"a/b","is_of__class":"block","owns__device":0}]}`), api.BadAnswer, 200, fleet + "element 1: a/b is no fleet, and the filter asks for fleets"},
+		"a fleet not counted": {body(200, `{"d":[{"id":1,"slug":"a/b","is_of__class":"fleet"}]}`), api.BadAnswer, 200, fleet + "element 1: the devices of fleet a/b are not counted"},
+		"more after the end":  {body(200, `{"d":[]}{"d":[]}`), api.BadAnswer, 200, fleet + "something follows the end of the answer"},
+		"more in the answer":  {body(200, `{"d":[],"e":1}`), api.BadAnswer, 200, fleet + "found string where } was expected"},
 		"the token where an id should be": {
-			body(200, `{"d":[{"id":"`+token+`"}]}`), balena.BadAnswer, 200, fleet + "element 1: id: found a string where an integer was expected",
+			body(200, `{"d":[{"id":"`+token+`"}]}`), api.BadAnswer, 200, fleet + "element 1: id: found a string where an integer was expected",
 		},
 		"the token in a slug": {
-			body(200, `{"d":[{"id":1,"slug":"`+token+`","is_of__class":"block"}]}`), balena.BadAnswer, 200,
+			body(200, `{"d":[{"id":1,"slug":"`+token+`","is_of__class":"block"}]}`), api.BadAnswer, 200,
 			fleet + "the server's answer repeats the token, so that it cannot be shown",
 		},
-		"204":        {body(204, ""), balena.BadAnswer, 204, fleet + "answered 204"},
-		"not gzip":   {zipped(200, []byte(`{"d":[]}`+strings.Repeat(" ", 100))), balena.BadAnswer, 200, fleet + "the answer claims to be gzip, and is not"},
-		"empty gzip": {zipped(200, nil), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
+		"204":        {body(204, ""), api.BadAnswer, 204, fleet + "answered 204"},
+		"not gzip":   {zipped(200, []byte(`{"d":[]}`+strings.Repeat(" ", 100))), api.BadAnswer, 200, fleet + "the answer claims to be gzip, and is not"},
+		"empty gzip": {zipped(200, nil), api.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
 		"a gzip body cut off although the transfer is complete": {
-			zipped(200, whole[:len(whole)-20]), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF",
+			zipped(200, whole[:len(whole)-20]), api.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF",
 		},
-		"a gzip header cut off":     {zipped(200, whole[:5]), balena.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
-		"a wrong checksum":          {zipped(200, corrupt), balena.BadAnswer, 200, fleet + "gzip: invalid checksum"},
-		"a small body that grows":   {zipped(200, huge), balena.BadAnswer, 200, fleet + "the answer is larger than 1 MiB"},
-		"an error compressed":       {zipped(503, gzipped(t, []byte(`"Not now"`))), balena.Unavailable, 503, fleet + `answered 503: "Not now"`},
-		"an empty error compressed": {zipped(500, nil), balena.Unavailable, 500, fleet + "answered 500: an empty body"},
+		"a gzip header cut off":     {zipped(200, whole[:5]), api.BadAnswer, 200, fleet + "the answer is cut off: unexpected EOF"},
+		"a wrong checksum":          {zipped(200, corrupt), api.BadAnswer, 200, fleet + "gzip: invalid checksum"},
+		"a small body that grows":   {zipped(200, huge), api.BadAnswer, 200, fleet + "the answer is larger than 1 MiB"},
+		"an error compressed":       {zipped(503, gzipped(t, []byte(`"Not now"`))), api.Unavailable, 503, fleet + `answered 503: "Not now"`},
+		"an empty error compressed": {zipped(500, nil), api.Unavailable, 500, fleet + "answered 500: an empty body"},
 		"an empty error that was to be longer": {
 			func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Length", "10")
 				w.WriteHeader(http.StatusInternalServerError)
 				http.NewResponseController(w).Flush()
 				panic(http.ErrAbortHandler)
-			}, balena.Unavailable, 500, fleet + "answered 500",
+			}, api.Unavailable, 500, fleet + "answered 500",
 		},
-		"an error that is not gzip":   {zipped(500, []byte("oh no, not again")), balena.Unavailable, 500, fleet + "answered 500"},
-		"a redirect to nowhere":       {body(302, ""), balena.BadAnswer, 302, fleet + "answered 302"},
-		"a connection that is closed": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, balena.Unavailable, 0, fleet + "the connection was closed in the middle of the answer"},
+		"an error that is not gzip":   {zipped(500, []byte("oh no, not again")), api.Unavailable, 500, fleet + "answered 500"},
+		"a redirect to nowhere":       {body(302, ""), api.BadAnswer, 302, fleet + "answered 302"},
+		"a connection that is closed": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, api.Unavailable, 0, fleet + "the connection was closed in the middle of the answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			client := newClient(t, serve(t, test.handler), fewer)
-			client.SetLimit(1 << 20)
+			client := newClient(t, serve(t, test.handler), fewer, func(c *account.Config) { c.MaxAnswer = 1 << 20 })
 			wantError(t, fetchError(t, client), test.problem, test.status, test.text)
 		})
 	}
@@ -300,13 +300,17 @@ func TestUncompressedAnswers(t *testing.T) {
 	}
 	for _, bytes := range []int{1, 10, 100_000} {
 		sim.SetFaults(simulator.Faults{{Resource: "device", CutAfter: bytes}})
-		wantError(t, fetchError(t, client), balena.Unavailable, 0, "GET /v7/device page 1: the connection was closed in the middle of the answer")
+		wantError(t, fetchError(t, client), api.Unavailable, 0, "GET /v7/device page 1: the connection was closed in the middle of the answer")
 	}
 }
 
 // Fields in any order, blanks between them, fields nobody asked for and numbers for references are all right.
 func TestOtherWaysToWriteAnAnswer(t *testing.T) {
 	client := newClient(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isFirstPage(r) {
+			fmt.Fprint(w, `{"d":[]}`)
+			return
+		}
 		switch r.URL.Path {
 		case "/v7/application":
 			fmt.Fprint(w, "\n{ \"d\" : [ { \"slug\" : \"a/b\", \"is_of__class\":\"fleet\", \"extra\": {\"d\":[1,{}]}, \"owns__device\" : 2, \"id\" : 7, \"organization\":[], \"should_be_running__release\": [ ] } ] }\n")
@@ -335,7 +339,7 @@ func TestConnectionRefused(t *testing.T) {
 	address := server.Listener.Addr().String()
 	server.Close()
 	client := newClient(t, "http://"+address)
-	wantError(t, fetchError(t, client), balena.Unavailable, 0, "GET /v7/application: dial tcp "+address+": connect: connection refused")
+	wantError(t, fetchError(t, client), api.Unavailable, 0, "GET /v7/application page 1: dial tcp "+address+": connect: connection refused")
 }
 
 // An answer that is slow is not waited for longer than the timeout, be it that bytes keep coming.
@@ -347,9 +351,9 @@ func TestTimeout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sim := newSimulator(t, small)
-			client := newClient(t, serve(t, sim), fewer, func(c *balena.Config) { c.Timeout = 100 * time.Millisecond })
+			client := newClient(t, serve(t, sim), fewer, func(c *account.Config) { c.Timeout = 100 * time.Millisecond })
 			sim.SetFaults(simulator.Faults{fault})
-			wantError(t, fetchError(t, client), balena.Unavailable, 0, "GET /v7/application: no complete answer within 100ms")
+			wantError(t, fetchError(t, client), api.Unavailable, 0, "GET /v7/application page 1: no complete answer within 100ms")
 		})
 	}
 }
@@ -371,8 +375,8 @@ func TestRateLimit(t *testing.T) {
 			sim := newSimulator(t, simulator.Config{Devices: 210, Fleets: 7, Seed: 1, Now: k.Now})
 			sim.SetFaults(simulator.Faults{test.fault})
 			client := newClient(t, serve(t, sim), withClock(k), fewer)
-			e := wantError(t, fetchError(t, client), balena.RateLimited, 429,
-				fmt.Sprintf(`GET /v7/application: answered 429: "Too Many Requests", not asking again for %s`, test.wait))
+			e := wantError(t, fetchError(t, client), api.RateLimited, 429,
+				fmt.Sprintf(`GET /v7/application page 1: answered 429: "Too Many Requests", not asking again for %s`, test.wait))
 			if e.Wait != test.wait {
 				t.Errorf("the wait is %s, want %s", e.Wait, test.wait)
 			}
@@ -380,8 +384,8 @@ func TestRateLimit(t *testing.T) {
 			sim.ResetRequests()
 
 			k.advance(test.wait - time.Second)
-			e = wantError(t, fetchError(t, client), balena.RateLimited, 0,
-				"GET /v7/application: not asked, the server wants to be left alone for another 1s")
+			e = wantError(t, fetchError(t, client), api.RateLimited, 0,
+				"GET /v7/application page 1: not asked, the server wants to be left alone for another 1s")
 			if e.Wait != time.Second {
 				t.Errorf("the rest of the wait is %s, want 1s", e.Wait)
 			}
@@ -416,21 +420,21 @@ func TestRateLimitOfAPart(t *testing.T) {
 	client := newClient(t, serve(t, sim), withClock(k))
 	s := fetch(t, client)
 	for _, name := range []balena.PartName{balena.PartServices, balena.PartDeviceTags, balena.PartFleetTags, balena.PartKeys} {
-		if p := balena.ProblemOf(part(t, s, name).Err); p != balena.RateLimited {
-			t.Errorf("part %s met %q, want %q", name, p, balena.RateLimited)
+		if p := api.ProblemOf(part(t, s, name).Err); p != api.RateLimited {
+			t.Errorf("part %s met %q, want %q", name, p, api.RateLimited)
 		}
 	}
 	if n := sim.Requests(); n["device_tag"]+n["application_tag"]+n["api_key"] > 0 {
 		t.Errorf("asked on after the 429: %v", n)
 	}
-	if p := balena.ProblemOf(fetchError(t, client)); p != balena.RateLimited {
-		t.Errorf("the next refresh met %q, want %q", p, balena.RateLimited)
+	if p := api.ProblemOf(fetchError(t, client)); p != api.RateLimited {
+		t.Errorf("the next refresh met %q, want %q", p, api.RateLimited)
 	}
 }
 
 func TestVersions(t *testing.T) {
 	// versions is what the server speaks, as changeable as a server that is upgraded.
-	serving := func(t *testing.T, versions *atomic.Value) (*balena.Client, *clock, *sniffer) {
+	serving := func(t *testing.T, versions *atomic.Value) (*account.Reader, *sniffer) {
 		sim := newSimulator(t, small)
 		wire := &sniffer{next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !strings.Contains(versions.Load().(string), r.URL.Path[1:3]) {
@@ -439,8 +443,7 @@ func TestVersions(t *testing.T) {
 			}
 			sim.ServeHTTP(w, r)
 		})}
-		k := newClock()
-		return newClient(t, serve(t, wire), withClock(k), fewer), k, wire
+		return newClient(t, serve(t, wire), fewer), wire
 	}
 	asked := func(wire *sniffer) string {
 		var versions []string
@@ -451,7 +454,7 @@ func TestVersions(t *testing.T) {
 		}
 		return strings.Join(versions, " ")
 	}
-	check := func(t *testing.T, client *balena.Client, wire *sniffer, want balena.Version, requests string) {
+	check := func(t *testing.T, client *account.Reader, wire *sniffer, want balena.Version, requests string) {
 		t.Helper()
 		if got := fetch(t, client).APIVersion; got != want {
 			t.Errorf("read %s, want %s", got, want)
@@ -461,32 +464,64 @@ func TestVersions(t *testing.T) {
 		}
 	}
 
-	t.Run("v7 first, v6 where there is no v7, v7 again after the upgrade", func(t *testing.T) {
+	const onlyV6 = "GET /v7/application: answered 404, while v6 answers: v6 is used once 3 refreshes in a row have seen that"
+	t.Run("v7 first, v6 where v7 is missing three times, v7 again once it was there three times", func(t *testing.T) {
 		var versions atomic.Value
 		versions.Store("v6")
-		client, k, wire := serving(t, &versions)
+		client, wire := serving(t, &versions)
 		check(t, client, wire, balena.V6, "v7 v6")
-		check(t, client, wire, balena.V6, "v6")
+		check(t, client, wire, balena.V6, "v7 v6")
 		versions.Store("v6 v7")
-		k.advance(time.Hour)
-		check(t, client, wire, balena.V6, "v6")
-		k.advance(time.Millisecond)
+		check(t, client, wire, balena.V6, "v7 v6")
+		check(t, client, wire, balena.V6, "v7 v6")
+		check(t, client, wire, balena.V7, "v7")
 		check(t, client, wire, balena.V7, "v7")
 	})
-	t.Run("v7 at once when v6 goes away", func(t *testing.T) {
+	t.Run("a passing 404 at the start", func(t *testing.T) {
+		sim := newSimulator(t, small)
+		client := newClient(t, serve(t, sim), fewer)
+		sim.SetFaults(simulator.Faults{{Status: 404, Times: 2}})
+		if got := fetch(t, client).APIVersion; got != balena.V7 {
+			t.Errorf("read %s, want v7", got)
+		}
+	})
+	t.Run("passing 404s later", func(t *testing.T) {
+		sim := newSimulator(t, small)
+		client := newClient(t, serve(t, sim), fewer)
+		fetch(t, client)
+		for range 3 {
+			for range 2 {
+				sim.SetFaults(simulator.Faults{{Resource: "application", Status: 404, Times: 1}})
+				wantError(t, fetchError(t, client), api.BadAnswer, 404, onlyV6)
+			}
+			if got := fetch(t, client).APIVersion; got != balena.V7 {
+				t.Errorf("read %s, want v7", got)
+			}
+		}
+	})
+	t.Run("v7 goes away, and v6 after it came back", func(t *testing.T) {
 		var versions atomic.Value
+		versions.Store("v7 v6")
+		client, wire := serving(t, &versions)
+		check(t, client, wire, balena.V7, "v7")
 		versions.Store("v6")
-		client, _, wire := serving(t, &versions)
+		for range 2 {
+			wantError(t, fetchError(t, client), api.BadAnswer, 404, onlyV6)
+		}
+		wire.requests()
 		check(t, client, wire, balena.V6, "v7 v6")
 		versions.Store("v7")
-		check(t, client, wire, balena.V7, "v6 v7")
+		for range 2 {
+			wantError(t, fetchError(t, client), api.BadAnswer, 404, "GET /v6/application page 1: answered 404")
+		}
+		wire.requests()
 		check(t, client, wire, balena.V7, "v7")
 	})
 	t.Run("neither", func(t *testing.T) {
 		var versions atomic.Value
 		versions.Store("v5")
-		client, _, wire := serving(t, &versions)
-		wantError(t, fetchError(t, client), balena.BadAnswer, 404,
+		client, wire := serving(t, &versions)
+		wantError(t, fetchError(t, client), api.BadAnswer, 404,
 			"GET /v7/application and /v6/application: answered 404: there is no balena API at this address, check --balena.api-url")
 		if got := asked(wire); got != "v7 v6" {
 			t.Errorf("asked %s, want v7 v6", got)
@@ -494,20 +529,20 @@ func TestVersions(t *testing.T) {
 		versions.Store("v7")
 		check(t, client, wire, balena.V7, "v7")
 	})
-	t.Run("a passing 404 does not keep v7 from being asked when v6 fails", func(t *testing.T) {
-		sim := newSimulator(t, small)
+	t.Run("v7 in trouble while v6 is used", func(t *testing.T) {
+		sim := newSimulator(t, simulator.Config{Devices: 10, Fleets: 1, Versions: []string{"v6"}})
 		client := newClient(t, serve(t, sim), fewer)
-		sim.SetFaults(simulator.Faults{{Status: 404, Times: 1}, {Status: 503, Times: 1}})
-		wantError(t, fetchError(t, client), balena.Unavailable, 503, "GET /v6/application: answered 503: a page of HTML")
-		if got := fetch(t, client).APIVersion; got != balena.V7 {
-			t.Errorf("read %s, want v7", got)
+		fetch(t, client)
+		sim.SetFaults(simulator.Faults{{Status: 503, Times: 1}})
+		if got := fetch(t, client).APIVersion; got != balena.V6 {
+			t.Errorf("read %s, want v6", got)
 		}
 	})
 	t.Run("pinned", func(t *testing.T) {
 		for _, pinned := range []balena.Version{balena.V6, balena.V7} {
 			other := map[balena.Version]string{balena.V6: "v7", balena.V7: "v6"}[pinned]
-			client := newClient(t, serve(t, newSimulator(t, simulator.Config{Versions: []string{other}})), func(c *balena.Config) { c.Version = pinned })
-			wantError(t, fetchError(t, client), balena.BadAnswer, 404, fmt.Sprintf("GET /%s/application: answered 404", pinned))
+			client := newClient(t, serve(t, newSimulator(t, simulator.Config{Versions: []string{other}})), func(c *account.Config) { c.Version = pinned })
+			wantError(t, fetchError(t, client), api.BadAnswer, 404, fmt.Sprintf("GET /%s/application page 1: answered 404", pinned))
 		}
 	})
 }
@@ -521,7 +556,7 @@ func TestCloudFieldsOnOpenBalena(t *testing.T) {
 	for _, step := range []struct {
 		after    time.Duration
 		requests int
-	}{{0, 1 + 3}, {time.Minute, 3}, {time.Hour - time.Minute, 3}, {time.Millisecond, 1 + 3}, {time.Minute, 3}} {
+	}{{0, 3 + 4}, {time.Minute, 4}, {time.Hour - time.Minute - time.Millisecond, 4}, {time.Millisecond, 2 + 4}, {time.Minute, 4}} {
 		k.advance(step.after)
 		sim.ResetRequests()
 		if s := fetch(t, client); s.CloudFields || s.Devices.Len() != 2004 {
@@ -540,7 +575,7 @@ func TestCloudFieldsOnBalenaCloud(t *testing.T) {
 			t.Errorf("fields of balenaCloud: %t, frozen: %t and %t; want true, true, false", s.CloudFields, devicesOf(s)[4].Frozen, devicesOf(s)[5].Frozen)
 		}
 	}
-	begin := func(t *testing.T) (*simulator.Simulator, *balena.Client) {
+	begin := func(t *testing.T) (*simulator.Simulator, *account.Reader) {
 		sim := newSimulator(t, simulator.Config{Devices: 210, Fleets: 7, Seed: 1, CloudFields: true})
 		sim.Update(func(st *simulator.State) { st.Device(5).IsFrozen = true })
 		return sim, newClient(t, serve(t, sim), fewer, pagesOf(100))
@@ -553,26 +588,26 @@ func TestCloudFieldsOnBalenaCloud(t *testing.T) {
 		sim, client := begin(t)
 		frozen(t, fetch(t, client))
 		sim.SetFaults(simulator.Faults{{Resource: "device", Status: 500, Times: 1}})
-		wantError(t, fetchError(t, client), balena.Unavailable, 500, "GET /v7/device page 1: answered 500: an empty body")
+		wantError(t, fetchError(t, client), api.Unavailable, 500, "GET /v7/device page 1: answered 500: an empty body")
 		frozen(t, fetch(t, client))
 	})
 	t.Run("nor when it fails in the first refresh, once a page has come", func(t *testing.T) {
 		sim, client := begin(t)
 		sim.SetFaults(simulator.Faults{{Resource: "device", Page: 2, Status: 500, Times: 1}})
-		wantError(t, fetchError(t, client), balena.Unavailable, 500, "GET /v7/device page 2: answered 500: an empty body")
+		wantError(t, fetchError(t, client), api.Unavailable, 500, "GET /v7/device page 2: answered 500: an empty body")
 		frozen(t, fetch(t, client))
 	})
 	t.Run("nor when it fails altogether", func(t *testing.T) {
 		sim, client := begin(t)
 		sim.SetFaults(simulator.Faults{{Resource: "device", Status: 500}})
-		wantError(t, fetchError(t, client), balena.Unavailable, 500, "GET /v7/device page 1: answered 500: an empty body")
+		wantError(t, fetchError(t, client), api.Unavailable, 500, "GET /v7/device page 1: answered 500: an empty body")
 		sim.SetFaults(nil)
 		frozen(t, fetch(t, client))
 	})
 	t.Run("nor for an error that is no unknown field", func(t *testing.T) {
 		sim, client := begin(t)
 		sim.SetFaults(simulator.Faults{{Resource: "device", Status: 502, Times: 1}})
-		wantError(t, fetchError(t, client), balena.Unavailable, 502, "GET /v7/device page 1: answered 502: a page of HTML")
+		wantError(t, fetchError(t, client), api.Unavailable, 502, "GET /v7/device page 1: answered 502: a page of HTML")
 		frozen(t, fetch(t, client))
 	})
 }
@@ -607,7 +642,7 @@ func TestPartsFailAlone(t *testing.T) {
 			})
 			fault := simulator.Fault{Resource: c.resource, Status: 503}
 			if name == balena.PartLatestReleases {
-				fault.From, fault.Every = 2, 2 // the first request is for the fleets themselves
+				fault.From, fault.Every = 3, 3 // the first two requests are for the fleets themselves
 			}
 			k := newClock()
 			client := newClient(t, serve(t, sim), withClock(k))
@@ -673,8 +708,8 @@ func TestPartsFailFromTheStart(t *testing.T) {
 	if diff := cmp.Diff(want, failed); diff != "" {
 		t.Errorf("failed parts (-want +got):\n%s", diff)
 	}
-	wantError(t, part(t, s, balena.PartKeys).Err, balena.Unauthorized, 401,
-		"GET /v7/api_key: answered 401: the token was not accepted, or the server's database is down")
+	wantError(t, part(t, s, balena.PartKeys).Err, api.Unauthorized, 401,
+		"GET /v7/api_key page 1: answered 401: the token was not accepted, or the server's database is down")
 }
 
 // A fleet that is deleted between two pages takes its devices along, and no others. It is small enough here
@@ -727,8 +762,8 @@ func TestDevicesComeAndGoBetweenPages(t *testing.T) {
 		sim.ServeHTTP(w, r)
 	})), fewer, pagesOf(500))
 	s := fetchWithParts(t, client)
-	if n := s.Devices.Len(); n != 2004 {
-		t.Errorf("read %d devices, want 2004: one was deleted, one is new, one was deleted too late", n)
+	if n := s.Devices.Len(); n != 2003 {
+		t.Errorf("read %d devices, want 2003: two were deleted, one is new", n)
 	}
 	last := int64(0)
 	for d := range s.Devices.All() {
@@ -772,17 +807,17 @@ func TestRedirects(t *testing.T) {
 		t.Run("to "+name, func(t *testing.T) {
 			sim := newSimulator(t, small)
 			sim.SetFaults(simulator.Faults{{Redirect: target}})
-			wantError(t, fetchError(t, newClient(t, serve(t, sim))), balena.BadAnswer, 0,
-				"GET /v7/application: refused to follow a redirect to "+target+": check --balena.api-url")
+			wantError(t, fetchError(t, newClient(t, serve(t, sim))), api.BadAnswer, 0,
+				"GET /v7/application page 1: refused to follow a redirect to "+target+": check --balena.api-url")
 		})
 	}
 	t.Run("from https to http", func(t *testing.T) {
 		sim := newSimulator(t, small)
 		sim.SetFaults(simulator.Faults{{Redirect: other}})
 		server := start(t, sim, (*httptest.Server).StartTLS)
-		client := newClient(t, server.URL, func(c *balena.Config) { c.CAFile = caFile(t, server.Certificate().Raw) })
-		wantError(t, fetchError(t, client), balena.BadAnswer, 0,
-			"GET /v7/application: refused to follow a redirect to "+other+": check --balena.api-url")
+		client := newClient(t, server.URL, func(c *account.Config) { c.CAFile = caFile(t, server.Certificate().Raw) })
+		wantError(t, fetchError(t, client), api.BadAnswer, 0,
+			"GET /v7/application page 1: refused to follow a redirect to "+other+": check --balena.api-url")
 	})
 	if n := strangers.Load(); n > 0 {
 		t.Errorf("%d requests reached the other host", n)
@@ -807,7 +842,7 @@ func TestRedirects(t *testing.T) {
 		secure := start(t, newSimulator(t, small), (*httptest.Server).StartTLS)
 		plain := newSimulator(t, small)
 		plain.SetFaults(simulator.Faults{{Redirect: secure.URL}})
-		client := newClient(t, serve(t, plain), func(c *balena.Config) { c.CAFile = caFile(t, secure.Certificate().Raw) })
+		client := newClient(t, serve(t, plain), func(c *account.Config) { c.CAFile = caFile(t, secure.Certificate().Raw) })
 		if n := fetchWithParts(t, client).Devices.Len(); n != small.Devices {
 			t.Errorf("read %d devices, want %d", n, small.Devices)
 		}
@@ -816,8 +851,8 @@ func TestRedirects(t *testing.T) {
 		sim := newSimulator(t, small)
 		address := serve(t, sim)
 		sim.SetFaults(simulator.Faults{{Redirect: address}})
-		wantError(t, fetchError(t, newClient(t, address)), balena.BadAnswer, 0,
-			"GET /v7/application: refused to follow a redirect more than 3 times: check --balena.api-url")
+		wantError(t, fetchError(t, newClient(t, address)), api.BadAnswer, 0,
+			"GET /v7/application page 1: refused to follow a redirect more than 3 times: check --balena.api-url")
 		if n := sim.Requests()["application"]; n != 4 {
 			t.Errorf("%d requests, want 4", n)
 		}
@@ -863,7 +898,7 @@ func newCertificate(t testing.TB, serial int64) *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-const unknownCA = "GET /v7/application: tls: failed to verify certificate: x509: certificate signed by unknown authority: " +
+const unknownCA = "GET /v7/application page 1: tls: failed to verify certificate: x509: certificate signed by unknown authority: " +
 	"if the server has a private CA, name its certificate with --balena.ca-file"
 
 // The certificate of a private CA is trusted when the CA file has it. A file that is replaced along with the
@@ -879,20 +914,20 @@ func TestPrivateCA(t *testing.T) {
 		s.TLS.Certificates = nil // httptest adds one of its own
 	})
 
-	wantError(t, fetchError(t, newClient(t, server.URL)), balena.Unavailable, 0, unknownCA)
+	wantError(t, fetchError(t, newClient(t, server.URL)), api.Unavailable, 0, unknownCA)
 
 	file := caFile(t, old.Certificate[0])
-	client := newClient(t, server.URL, fewer, func(c *balena.Config) { c.CAFile = file })
+	client := newClient(t, server.URL, fewer, func(c *account.Config) { c.CAFile = file })
 	fetchWithParts(t, client)
 
 	current.Store(next)
 	server.CloseClientConnections()
-	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA)
-	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA) // the file has not been replaced yet
-	writeCA(t, file)                                                      // nor is it replaced all at once
-	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA)
+	wantError(t, fetchError(t, client), api.Unavailable, 0, unknownCA)
+	wantError(t, fetchError(t, client), api.Unavailable, 0, unknownCA) // the file has not been replaced yet
+	writeCA(t, file)                                                   // nor is it replaced all at once
+	wantError(t, fetchError(t, client), api.Unavailable, 0, unknownCA)
 	writeCA(t, file, next.Certificate[0])
-	wantError(t, fetchError(t, client), balena.Unavailable, 0, unknownCA)
+	wantError(t, fetchError(t, client), api.Unavailable, 0, unknownCA)
 	fetchWithParts(t, client)
 }
 
@@ -903,7 +938,7 @@ func TestBadCAFile(t *testing.T) {
 		missing: "cannot read the CA file: open " + missing + ": no such file or directory",
 		empty:   "the CA file " + empty + " holds no PEM certificate",
 	} {
-		c, err := balena.NewClient(balena.Config{URL: mustParse(t, "https://127.0.0.1"), Token: balena.StaticToken(token), CAFile: file})
+		c, err := account.New(account.Config{Config: api.Config{URL: mustParse(t, "https://127.0.0.1"), Token: api.StaticToken(token), CAFile: file}})
 		if err == nil || err.Error() != text || c != nil {
 			t.Errorf("NewClient returned %v, %v; want the error %q", c, err, text)
 		}
@@ -916,14 +951,14 @@ func TestParentDeadline(t *testing.T) {
 	sim.SetFaults(simulator.Faults{{Latency: seconds(3600)}})
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := newClient(t, serve(t, sim)).Fetch(ctx); !errors.Is(err, context.DeadlineExceeded) || balena.ProblemOf(err) != 0 {
+	if _, err := newClient(t, serve(t, sim)).Fetch(ctx); !errors.Is(err, context.DeadlineExceeded) || api.ProblemOf(err) != 0 {
 		t.Errorf("Fetch returned %v, want context.DeadlineExceeded", err)
 	}
 }
 
 func TestProblemsHaveNames(t *testing.T) {
-	for problem, name := range map[balena.Problem]string{
-		balena.Unavailable: "unavailable", balena.RateLimited: "rate limited", balena.Unauthorized: "unauthorized", balena.BadAnswer: "bad answer",
+	for problem, name := range map[api.Problem]string{
+		api.Unavailable: "unavailable", api.RateLimited: "rate limited", api.Unauthorized: "unauthorized", api.BadAnswer: "bad answer",
 		0: "unknown problem",
 	} {
 		if problem.String() != name {
@@ -942,15 +977,14 @@ func TestRedirectsToTheSameHostInOtherWords(t *testing.T) {
 		for to, followed := range targets {
 			t.Run(from+" to "+to, func(t *testing.T) {
 				sent := 0
-				client := newClient(t, from)
-				client.SetTransport(transport(func(r *http.Request) (*http.Response, error) {
+				client := newClient(t, from, through(transport(func(r *http.Request) (*http.Response, error) {
 					sent++
 					answer := &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(`{"d":[]}`)), Request: r}
 					if sent == 1 {
 						answer.StatusCode, answer.Header = http.StatusMovedPermanently, http.Header{"Location": {to + r.URL.RequestURI()}}
 					}
 					return answer, nil
-				}))
+				})))
 				_, err := client.Fetch(context.Background())
 				if (err == nil) != followed || (sent > 1) != followed {
 					t.Errorf("%d requests, error %v; want the redirect to be followed: %t", sent, err, followed)
@@ -967,16 +1001,16 @@ func TestManyWords(t *testing.T) {
 	for i := 1; i <= n; i++ {
 		fmt.Fprintf(&devices, `,{"id":%d,"uuid":"u%d","belongs_to__application":{"__id":7},"os_version":"balenaOS %d"}`, i, i, i)
 	}
-	client := newClient(t, "http://balena.test", fewer, pagesOf(n+1))
-	client.SetTransport(roundTrip(func(r *http.Request) string {
+	client := newClient(t, "http://balena.test", fewer, pagesOf(n+1), through(roundTrip(func(r *http.Request) string {
 		switch {
+		case !isFirstPage(r):
 		case r.URL.Path == "/v7/application" && strings.Contains(r.URL.RawQuery, "owns__device"):
 			return fmt.Sprintf(`{"d":[{"id":7,"slug":"a/b","is_of__class":"fleet","owns__device":%d}]}`, n)
 		case r.URL.Path == "/v7/device":
 			return `{"d":[` + devices.String()[1:] + `]}`
 		}
 		return `{"d":[]}`
-	}))
+	})))
 	s := fetchWithParts(t, client)
 	if s.Devices.Len() != n {
 		t.Fatalf("read %d devices, want %d", s.Devices.Len(), n)

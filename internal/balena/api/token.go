@@ -1,6 +1,7 @@
-package balena
+package api
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -11,16 +12,16 @@ import (
 
 // TokenSource returns the token to send. It is asked at the beginning of each refresh, so that a token
 // that was rotated is picked up.
-type TokenSource func() (string, error)
+type TokenSource func(context.Context) (string, error)
 
 // StaticToken is a token that never changes.
 func StaticToken(token string) TokenSource {
-	return func() (string, error) { return cleanToken(token) }
+	return func(context.Context) (string, error) { return cleanToken(token) }
 }
 
 // FileToken reads the token from a file anew each time.
 func FileToken(path string) TokenSource {
-	return func() (string, error) {
+	return func(context.Context) (string, error) {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			return "", fmt.Errorf("cannot read the token file: %w", err)

@@ -1,8 +1,6 @@
-package balena_test
+package api
 
 import (
-	"context"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -11,65 +9,10 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
-
-	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// transport makes a transport of a function.
-type transport func(*http.Request) (*http.Response, error)
-
-func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-// roundTrip answers every request with status 200 and the body that body returns.
-func roundTrip(body func(*http.Request) string) http.RoundTripper {
-	return transport(func(r *http.Request) (*http.Response, error) {
-		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader(body(r))), Request: r}, nil
-	})
-}
-
-// Whatever a server answers, a refresh is an error that says what was asked, or a snapshot that keeps its
-// promises.
-func FuzzDecodeDevices(f *testing.F) {
-	for _, body := range []string{
-		"", "null", "[]", "{}", `{"d":null}`, `{"d":[]}`, `{"d":[{}]}`, `{"d":[null]}`, `{"d":[{"id":1}]}`, `{"d":[{"id":1,"uuid":null}]}`,
-		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7}}]}`,
-		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7}},{"id":1,"uuid":"aa","belongs_to__application":{"__id":7}}]}`,
-		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":7,"overall_status":"idle","is_online":true,"cpu_usage":1e999}]}`,
-		`{"d":[{"id":9223372036854775807,"uuid":"\ud800","device_name":"\u0000","belongs_to__application":{ "__id" : 7 },"os_version":"` + "\xff" + `"}]}`,
-		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7},"created_at":"2026-11-22T14:09:34.280Z","modified_at":"0000-00-00T00:00:00.000Z"}]}`,
-		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7},"is_running__release":{"__id":[]},"extra":{"d":[[[]]]}}]} `,
-		`{"d":[{"id":1,"id":2,"uuid":"aa","uuid":"","belongs_to__application":{"__id":7}}]}x`,
-		`<html>`,
-	} {
-		f.Add(body)
-	}
-	f.Fuzz(func(t *testing.T, body string) {
-		client := newClient(t, "http://balena.test", fewer)
-		client.SetTransport(roundTrip(func(r *http.Request) string {
-			switch {
-			case r.URL.Path == "/v7/application" && strings.Contains(r.URL.RawQuery, "owns__device"):
-				return `{"d":[{"id":7,"slug":"a/b","is_of__class":"fleet","owns__device":1}]}`
-			case r.URL.Path == "/v7/device" && strings.Contains(r.URL.RawQuery, "id%20gt%200&"):
-				return body
-			}
-			return `{"d":[]}`
-		}))
-		s, err := client.Fetch(context.Background())
-		if err != nil {
-			if s != nil || balena.ProblemOf(err) != balena.BadAnswer || !strings.HasPrefix(err.Error(), "GET /v7/device") {
-				t.Errorf("snapshot %v, error %v; want none and a bad answer to GET /v7/device", s, err)
-			}
-			return
-		}
-		last := int64(0)
-		for d := range s.Devices.All() {
-			if d.ID <= last || d.UUID == "" || d.FleetID != s.Fleets[0].ID {
-				t.Errorf("read the device %+v after id %d", d, last)
-			}
-			last = d.ID
-		}
-	})
-}
+// noon is the time of the tests.
+var noon = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
 // The fast way to read dates agrees with the standard library's on what is a date, and which.
 func FuzzInstant(f *testing.F) {
@@ -82,7 +25,7 @@ func FuzzInstant(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got, err := balena.ParseInstant(jsontext.Value(`"` + s + `"`))
+		got, err := new(Decoder).Instant(jsontext.Value(`"` + s + `"`))
 		want, wrong := time.Parse(time.RFC3339Nano, s)
 		if (err == nil) != (wrong == nil) {
 			t.Fatalf("%q: error %v, want %v", s, err, wrong)
@@ -100,7 +43,7 @@ func FuzzLiteral(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		written := balena.Literal(s)
+		written := literal(s)
 		inner, opened := strings.CutPrefix(written, "'")
 		inner, closed := strings.CutSuffix(inner, "'")
 		if !opened || !closed {
@@ -141,7 +84,7 @@ func FuzzRetryAfter(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		wait := balena.RetryAfter(header, noon)
+		wait := retryAfter(header, noon)
 		if wait < time.Second || wait > time.Hour {
 			t.Fatalf("%q: wait %s, want between a second and an hour", header, wait)
 		}

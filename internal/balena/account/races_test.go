@@ -1,4 +1,4 @@
-package balena_test
+package account_test
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -67,7 +68,7 @@ func TestServersThatSayNoToTheQuestion(t *testing.T) {
 func TestServersThatSayNoToChangesOfServices(t *testing.T) {
 	for _, status := range []int{400, 401, 500, 502} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
-			f := follow(t, small, func(c *balena.Config) { c.DeviceTags, c.FleetTags = nil, nil })
+			f := follow(t, small, func(c *account.Config) { c.DeviceTags, c.FleetTags = nil, nil })
 			f.SetFaults(simulator.Faults{{Resource: "image_install", Query: "modified_at gt", Status: status, Body: `"no"`}})
 			asked := 0
 			for range 16 {
@@ -92,7 +93,7 @@ func TestShortPagesOfChanges(t *testing.T) {
 	const limit = 20
 	account := func(devices int) *follower {
 		config := simulator.Config{Devices: devices, Fleets: 1, Seed: 1, CloudFields: true}
-		f := follow(t, config, fewer, func(c *balena.Config) { c.PageSize, c.FullSweepInterval = 50, 24*time.Hour })
+		f := follow(t, config, fewer, func(c *account.Config) { c.PageSize, c.FullSweepInterval = 50, 24*time.Hour })
 		next := f.wire.next
 		top := regexp.MustCompile(`\$top=\d+`)
 		f.wire.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -225,7 +226,7 @@ func TestMoveWhileIDsAreListed(t *testing.T) {
 // A device that comes into reach between the counting and the listing, at the beginning of the list, does not push the
 // last one out of a page that is full.
 func TestMoveInWhileDevicesAreListed(t *testing.T) {
-	f := follow(t, small, fewer, func(c *balena.Config) { c.PageSize = small.Devices / 7 })
+	f := follow(t, small, fewer, func(c *account.Config) { c.PageSize = small.Devices / 7 })
 	f.Update(func(st *simulator.State) {
 		block := st.AddFleet(simulator.Fleet{Class: "block"})
 		st.Device(3).FleetID = block.ID

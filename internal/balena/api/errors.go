@@ -1,7 +1,9 @@
-package balena
+package api
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -34,14 +36,16 @@ func (p Problem) String() string {
 	return "unknown problem"
 }
 
-// Error is a request that failed. It never holds the token.
+// Error is a request that failed. It never holds a piece of the token, and never more of what the server said
+// than some 300 bytes.
 type Error struct {
 	Problem Problem
 	// Request is what was asked, such as "GET /v7/device page 7".
 	Request string
 	// Status is the answer's status, 0 when there was none.
 	Status int
-	// Wait is how long the server wants to be left alone, for RateLimited.
+	// Wait is how long the server wants to be left alone: always set for RateLimited, and for Unavailable where the
+	// server says so.
 	Wait time.Duration
 	// Err says what was wrong.
 	Err error
@@ -50,3 +54,28 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Request, e.Err) }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// ErrBlank marks a 500 whose body is empty, which is how the server says that it does not know a field. A server
+// in trouble may say the same.
+var ErrBlank = errors.New("an empty body")
+
+// StatusOf returns the status of the answer that an error tells of; 0 when it tells of none.
+func StatusOf(err error) int {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Status
+	}
+	return 0
+}
+
+// ProblemOf returns the kind of trouble that an error tells of; 0 when it is no [*Error].
+func ProblemOf(err error) Problem {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Problem
+	}
+	return 0
+}
+
+// NotUnderstood reports whether an answer says that the server does not understand the question.
+func NotUnderstood(err error) bool {
+	return errors.Is(err, ErrBlank) || StatusOf(err) == http.StatusBadRequest
+}

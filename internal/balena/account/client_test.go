@@ -1,4 +1,4 @@
-package balena_test
+package account_test
 
 import (
 	"context"
@@ -17,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -50,7 +52,7 @@ func (c *clock) advance(d time.Duration) {
 
 // recorded is the dataset of a real server.
 var recorded = sync.OnceValues(func() (*simulator.Dataset, error) {
-	return simulator.LoadDataset(os.DirFS("../simulator/testdata/dataset"))
+	return simulator.LoadDataset(os.DirFS("../../simulator/testdata/dataset"))
 })
 
 // newSimulator simulates a server that holds what a real one held, unless the configuration says otherwise.
@@ -92,15 +94,16 @@ func start(t testing.TB, h http.Handler, begin func(*httptest.Server)) *httptest
 }
 
 // newClient returns a client that reads everything there is.
-func newClient(t testing.TB, address string, changes ...func(*balena.Config)) *balena.Client {
+func newClient(t testing.TB, address string, changes ...func(*account.Config)) *account.Reader {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := balena.Config{
-		URL: u, Token: balena.StaticToken(token), Timeout: time.Minute, PageSize: 1000, UserAgent: "balena-exporter/test",
-		Options: balena.Options{
+	config := account.Config{
+		Config:   api.Config{URL: u, Token: api.StaticToken(token), Timeout: time.Minute, UserAgent: "balena-exporter/test"},
+		PageSize: 1000,
+		Options: account.Options{
 			Devices: true, Releases: true, Services: true, Keys: true, ArchivedFleets: true,
 			DeviceTags: []string{"site", "owner"}, FleetTags: []string{"note", "team"},
 			SlowInterval: 15 * time.Minute, Keep: 5 * time.Minute,
@@ -109,7 +112,7 @@ func newClient(t testing.TB, address string, changes ...func(*balena.Config)) *b
 	for _, change := range changes {
 		change(&config)
 	}
-	c, err := balena.NewClient(config)
+	c, err := account.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,20 +121,30 @@ func newClient(t testing.TB, address string, changes ...func(*balena.Config)) *b
 }
 
 // fewer reads what a plain installation reads: neither services nor tags.
-func fewer(c *balena.Config) {
+func fewer(c *account.Config) {
 	c.Services, c.DeviceTags, c.FleetTags = false, nil, nil
 }
 
-func withClock(k *clock) func(*balena.Config) {
-	return func(c *balena.Config) { c.Now = k.Now }
+func withClock(k *clock) func(*account.Config) {
+	return func(c *account.Config) { c.Now = k.Now }
 }
 
-func pagesOf(n int) func(*balena.Config) {
-	return func(c *balena.Config) { c.PageSize = n }
+// through has the client send its requests through rt instead of over a network.
+func through(rt http.RoundTripper) func(*account.Config) {
+	return func(c *account.Config) { c.Transport = rt }
+}
+
+// isFirstPage reports whether a request asks for a list from its beginning.
+func isFirstPage(r *http.Request) bool {
+	return !strings.Contains(r.URL.RawQuery, "id%20gt%20") || strings.Contains(r.URL.RawQuery, "id%20gt%200&")
+}
+
+func pagesOf(n int) func(*account.Config) {
+	return func(c *account.Config) { c.PageSize = n }
 }
 
 // fetch fetches what must not fail.
-func fetch(t testing.TB, c *balena.Client) *balena.Snapshot {
+func fetch(t testing.TB, c *account.Reader) *balena.Snapshot {
 	t.Helper()
 	s, err := c.Fetch(context.Background())
 	if err != nil {
@@ -141,7 +154,7 @@ func fetch(t testing.TB, c *balena.Client) *balena.Snapshot {
 }
 
 // fetchError fetches what must fail.
-func fetchError(t testing.TB, c *balena.Client) error {
+func fetchError(t testing.TB, c *account.Reader) error {
 	t.Helper()
 	s, err := c.Fetch(context.Background())
 	if err == nil {
@@ -157,7 +170,7 @@ func fetchError(t testing.TB, c *balena.Client) error {
 }
 
 // fetchWithParts fetches and wants no part to have failed.
-func fetchWithParts(t testing.TB, c *balena.Client) *balena.Snapshot {
+func fetchWithParts(t testing.TB, c *account.Reader) *balena.Snapshot {
 	t.Helper()
 	s := fetch(t, c)
 	for _, p := range s.Parts {

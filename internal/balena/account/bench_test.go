@@ -1,6 +1,6 @@
 //go:build unix
 
-package balena_test
+package account_test
 
 import (
 	"bytes"
@@ -16,7 +16,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
-	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -61,14 +62,14 @@ func BenchmarkFetch(b *testing.B) {
 		b.Fatal(err)
 	}
 	recorded := &tape{server: sim, answers: map[string]*httptest.ResponseRecorder{}}
-	client, err := balena.NewClient(balena.Config{
-		URL: &url.URL{Scheme: "http", Host: "balena.test"}, Token: balena.StaticToken("token"), Timeout: time.Minute, PageSize: 1000,
-		Options: balena.Options{Devices: true, Releases: true, ArchivedFleets: true, SlowInterval: time.Hour},
+	client, err := account.New(account.Config{
+		Config:   api.Config{URL: &url.URL{Scheme: "http", Host: "balena.test"}, Token: api.StaticToken("token"), Timeout: time.Minute, Transport: recorded},
+		PageSize: 1000,
+		Options:  account.Options{Devices: true, Releases: true, ArchivedFleets: true, SlowInterval: time.Hour},
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
-	client.SetTransport(recorded)
 	fetch := func() {
 		if s, err := client.Fetch(context.Background()); err != nil || s.Devices.Len() != devices {
 			b.Fatal(err)

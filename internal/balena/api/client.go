@@ -1,6 +1,7 @@
-package balena
+package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,64 +12,36 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Config says which server to ask, how, and for what.
+// Config says which server to ask, and how.
 type Config struct {
 	// URL is the server's address, such as https://api.balena-cloud.com.
 	URL *url.URL
-	// Version pins the version of the API; empty means v7, and v6 where there is no v7.
-	Version Version
-	// Token is asked for the token at the beginning of each Fetch.
+	// Token is asked for the token to send.
 	Token TokenSource
 	// CAFile names a file of PEM certificates to trust beside the system's; empty for none.
 	CAFile string
 	// Timeout bounds each request, the reading of its answer included.
 	Timeout time.Duration
-	// PageSize is how many devices, services or tags are asked for at a time.
-	PageSize int
 	// UserAgent is what the client calls itself.
 	UserAgent string
 	// Observe is told of each request that was sent; nil for nobody.
 	Observe func(Exchange)
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time
-
-	Options
-}
-
-// Options says what to read beside the fleets.
-type Options struct {
-	// Devices asks for the fields that only metrics of single devices need.
-	Devices bool
-	// Releases asks for the newest release of each fleet. Those that run or should run are always read.
-	Releases bool
-	// Services asks for the services on each device.
-	Services bool
-	// Keys asks for the caller's API keys that expire.
-	Keys bool
-	// DeviceTags and FleetTags are the keys of the tags to ask for.
-	DeviceTags, FleetTags []string
-	// Include and Exclude choose fleets by slug; nil for no choice.
-	Include, Exclude *regexp.Regexp
-	// ArchivedFleets reads archived fleets, too.
-	ArchivedFleets bool
-	// Shard is the part of the devices to read.
-	Shard Shard
-	// SlowInterval is how often to ask for what rarely changes: newest releases, device types, keys.
-	SlowInterval time.Duration
-	// FullSweepInterval is how often everything is read at least; a refresh between asks for what changed. 0 means
-	// that every refresh reads everything.
-	FullSweepInterval time.Duration
-	// Keep is how long the last data of a part that fails stand in for it.
-	Keep time.Duration
+	// MaxAnswer bounds an answer after decompression, in bytes; 0 for 64 MiB. A page of 1,000 devices is about 1 MB.
+	MaxAnswer int64
+	// Transport sends the requests; nil for one of the client's own.
+	Transport http.RoundTripper
 }
 
 // An Exchange is a request that was sent and what came back.
@@ -82,73 +55,63 @@ type Exchange struct {
 }
 
 const (
-	// idleTimeout is how long an idle connection is kept. The server closes its end after 5 seconds; a
+	// IdleTimeout is how long an idle connection is kept. The server closes its end after 5 seconds; a
 	// client that keeps it longer meets a reset.
-	idleTimeout = 4 * time.Second
-	// maxAnswer bounds an answer after decompression. A page of 1,000 devices is about 1 MB.
-	maxAnswer = 64 << 20
+	IdleTimeout = 4 * time.Second
+	maxAnswer   = 64 << 20
+	// maxErrorBody is how much is read of the body of an error.
+	maxErrorBody = 4 << 10
 	// maxRedirects is how many redirects within the host are followed.
 	maxRedirects = 3
 	// defaultWait is how long to leave the server alone when a 429 does not say, and maxWait bounds what
 	// it may say, so that a mistake in a header does not silence the exporter for days.
 	defaultWait = time.Minute
 	maxWait     = time.Hour
-	// relearn is how long to believe what was found out about the server: it may be upgraded meanwhile, or
-	// have been in trouble when it was asked.
-	relearn = time.Hour
 )
 
-// Client reads snapshots from one server. Fetch may be called by one goroutine at a time; the other
-// methods by any.
+// Client asks one server. Requests are sent by one goroutine at a time; the methods TokenExpiry and Close may be
+// called by any.
 type Client struct {
 	config Config
 	base   string
 	http   atomic.Pointer[http.Client]
 
-	token       string
+	secret      secret
 	tokenExpiry atomic.Int64 // Unix seconds, 0 when it is not known
-	// quietUntil is when the server may be asked again after it answered 429.
+	// quietUntil is when the server may be asked again after it wanted to be left alone.
 	quietUntil time.Time
-
-	can capabilities
-	// cloudSure is set once the server has answered with the fields that only balenaCloud has.
-	cloudSure bool
-	learnt    time.Time
-
-	// shortPages is set once the server has answered with fewer rows than were asked for and had more. It stays: of a
-	// server that doesn't do so any more, each list costs one request more.
-	shortPages bool
-	// date is what the server's clock said with the last answer, zero when it did not tell; bytes is the size
-	// of the answers of the refresh under way.
-	date  time.Time
-	bytes int64
+	// received is the size of all answers as they were transferred.
+	received int64
 
 	words words
 	unzip gzip.Reader
-	limit int64 // maxAnswer, but for tests
-	memory
 }
 
-// NewClient returns a client for the server of config. It fails on a CA file that can't be read or holds
-// no certificate.
-func NewClient(config Config) (*Client, error) {
+// New returns a client for the server of config. It fails on a CA file that can't be read or holds no certificate.
+func New(config Config) (*Client, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
 	if config.Observe == nil {
 		config.Observe = func(Exchange) {}
 	}
+	config.MaxAnswer = cmp.Or(config.MaxAnswer, maxAnswer)
 	c := &Client{
 		config: config,
 		base:   strings.TrimSuffix(config.URL.String(), "/"),
 		words:  newWords(),
-		limit:  maxAnswer,
 	}
 	if err := c.connect(); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
+
+// Now is the time by the client's clock.
+func (c *Client) Now() time.Time { return c.config.Now() }
+
+// Received is the size of all answers so far, as they were transferred.
+func (c *Client) Received() int64 { return c.received }
 
 // connect makes the HTTP client, reading the CA file.
 func (c *Client) connect() error {
@@ -167,33 +130,36 @@ func (c *Client) connect() error {
 		}
 		tlsConfig.RootCAs = pool
 	}
-	old := c.http.Swap(&http.Client{
-		Transport: &http.Transport{
+	transport := c.config.Transport
+	if transport == nil {
+		transport = &http.Transport{
 			Proxy:               http.ProxyFromEnvironment,
 			DialContext:         (&net.Dialer{Timeout: c.config.Timeout}).DialContext,
 			TLSClientConfig:     tlsConfig,
 			TLSHandshakeTimeout: c.config.Timeout,
-			IdleConnTimeout:     idleTimeout,
+			IdleConnTimeout:     IdleTimeout,
 			ForceAttemptHTTP2:   true,
 			DisableCompression:  true, // gzip is asked for and undone in get, which counts what was transferred
-		},
-		CheckRedirect: withinHost,
-	})
+		}
+	}
+	old := c.http.Swap(&http.Client{Transport: transport, CheckRedirect: withinHost})
 	if old != nil {
 		old.CloseIdleConnections()
 	}
 	return nil
 }
 
-// readToken takes the token that is valid now.
-func (c *Client) readToken() error {
-	token, err := c.config.Token()
+// ReadToken takes the token that is valid now, and returns a fingerprint by which it can be told from others.
+func (c *Client) ReadToken(ctx context.Context) (fingerprint uint64, err error) {
+	token, err := c.config.Token(ctx)
 	if err != nil {
-		return &Error{Problem: Unavailable, Request: "token", Err: err}
+		return 0, &Error{Problem: Unavailable, Request: "token", Err: err}
 	}
-	c.token = token
+	if c.secret.token != token {
+		c.secret = newSecret(token)
+	}
 	c.tokenExpiry.Store(tokenExpiry(token))
-	return nil
+	return c.secret.fingerprint, nil
 }
 
 // Close closes idle connections.
@@ -240,8 +206,17 @@ var (
 	errNoGzip   = errors.New("the answer claims to be gzip, and is not")
 )
 
+// Clock is what two clocks said when an answer began.
+type Clock struct {
+	// Server is the server's clock, by the header Date, in whole seconds; zero when the server does not tell it.
+	Server time.Time
+	// Local is the client's clock.
+	Local time.Time
+}
+
 // request is one question to the server.
 type request struct {
+	version  balena.Version
 	resource string
 	path     string // below the resource, if anything
 	// options is the query, written as OData has it but for blanks, which become %20.
@@ -250,31 +225,37 @@ type request struct {
 	note string
 }
 
+func (r *request) String() string {
+	s := "GET /" + string(r.version) + "/" + r.resource + r.path
+	if r.note != "" {
+		s += " " + r.note
+	}
+	return s
+}
+
+// failed makes the error of a request.
+func (r *request) failed(problem Problem, status int, err error) *Error {
+	return &Error{Problem: problem, Request: r.String(), Status: status, Err: err}
+}
+
 // get asks, and hands the answer to decode as it arrives. All its errors are of type *Error, but for that
 // of a context that was cancelled.
-func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error) error {
-	path := "/" + string(c.can.version) + "/" + r.resource + r.path
-	failed := func(problem Problem, status int, err error) *Error {
-		what := "GET " + path
-		if r.note != "" {
-			what += " " + r.note
-		}
-		return &Error{Problem: problem, Request: what, Status: status, Err: err}
-	}
-
+func (c *Client) get(ctx context.Context, r *request, decode func(*Decoder) error) (Clock, error) {
+	var clock Clock
 	if wait := c.quietUntil.Sub(c.config.Now()); wait > 0 {
-		e := failed(RateLimited, 0, fmt.Errorf("not asked, the server wants to be left alone for another %s", wait.Round(time.Second)))
+		e := r.failed(RateLimited, 0, fmt.Errorf("not asked, the server wants to be left alone for another %s", wait.Round(time.Second)))
 		e.Wait = wait
-		return e
+		return clock, e
 	}
 
 	bounded, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(bounded, http.MethodGet, c.base+path+"?"+strings.ReplaceAll(r.options, " ", "%20"), nil)
+	address := c.base + "/" + string(r.version) + "/" + r.resource + r.path + "?" + strings.ReplaceAll(r.options, " ", "%20")
+	req, err := http.NewRequestWithContext(bounded, http.MethodGet, address, nil)
 	if err != nil {
-		return failed(BadAnswer, 0, err)
+		return clock, r.failed(BadAnswer, 0, err)
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("Authorization", "Bearer "+c.secret.token)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("Accept-Encoding", "gzip")
 	req.Header.Set("User-Agent", c.config.UserAgent)
@@ -289,91 +270,79 @@ func (c *Client) get(ctx context.Context, r request, decode func(*decoder) error
 	resp, err := c.http.Load().Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return clock, ctx.Err()
 		}
-		return c.noAnswer(failed, err)
+		return clock, c.noAnswer(r, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	exchange.Status = resp.StatusCode
-	c.date, _ = http.ParseTime(resp.Header.Get("Date"))
+	// Both now: a body that takes long would make the server's clock look as if it had been set.
+	clock.Server, _ = http.ParseTime(resp.Header.Get("Date"))
+	clock.Local = c.config.Now()
 
 	body := c.newBody(resp)
 	defer func() {
 		exchange.Bytes = body.wire.n
-		c.bytes += body.wire.n
+		c.received += body.wire.n
 	}()
 	if resp.StatusCode != http.StatusOK {
-		return c.refused(failed, resp, body)
+		return clock, c.refused(r, resp, body)
 	}
-	if err := decode(newDecoder(body, c.words)); err != nil {
+	if err := decode(newDecoder(body, &c.words)); err != nil {
 		exchange.Status = 0
 		switch {
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return clock, ctx.Err()
 		case body.wire.err != nil:
-			return c.noAnswer(failed, body.wire.err)
+			return clock, c.noAnswer(r, body.wire.err)
 		case body.err != nil:
 			err = unreadable(body.err)
 		}
-		return failed(BadAnswer, resp.StatusCode, c.showable(err))
+		return clock, r.failed(BadAnswer, resp.StatusCode, c.secret.showable(err))
 	}
-	return nil
-}
-
-// holdsToken tells whether a text of the server must not be shown to anybody.
-func (c *Client) holdsToken(s string) bool { return strings.Contains(s, c.token) }
-
-// showable returns an error that holds words of the server, unless the token is among them. Sentences of our
-// own need no such care, and a token as short as a word would hide them.
-func (c *Client) showable(err error) error {
-	if c.holdsToken(err.Error()) {
-		return errors.New("the server's answer repeats the token, so that it cannot be shown")
-	}
-	return err
+	return clock, nil
 }
 
 // noAnswer makes an error of a connection that failed or timed out.
-func (c *Client) noAnswer(failed func(Problem, int, error) *Error, err error) error {
+func (c *Client) noAnswer(r *request, err error) error {
 	// The URL, a long query in it, says nothing that the request does not say shorter.
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
 	if errors.Is(err, errRedirect) {
-		return failed(BadAnswer, 0, c.showable(fmt.Errorf("%w: check --balena.api-url", err)))
+		return r.failed(BadAnswer, 0, fmt.Errorf("%w: check --balena.api-url", c.secret.showable(err)))
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return failed(Unavailable, 0, fmt.Errorf("no complete answer within %s", c.config.Timeout))
+		return r.failed(Unavailable, 0, fmt.Errorf("no complete answer within %s", c.config.Timeout))
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		// The CA file may have been replaced, along with the server's certificate: the next request tries it.
 		if c.config.CAFile != "" {
 			_ = c.connect()
 		}
-		return failed(Unavailable, 0, fmt.Errorf("%w: if the server has a private CA, name its certificate with --balena.ca-file", err))
+		return r.failed(Unavailable, 0, fmt.Errorf("%w: if the server has a private CA, name its certificate with --balena.ca-file", c.secret.showable(err)))
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return failed(Unavailable, 0, errors.New("the connection was closed in the middle of the answer"))
+		return r.failed(Unavailable, 0, errors.New("the connection was closed in the middle of the answer"))
 	}
 	if _, ok := errors.AsType[*net.OpError](err); !ok { // the system's own words
-		err = c.showable(err)
+		err = c.secret.showable(err)
 	}
-	return failed(Unavailable, 0, err)
+	return r.failed(Unavailable, 0, err)
 }
 
 // refused makes an error of an answer whose status is not 200.
-func (c *Client) refused(failed func(Problem, int, error) *Error, resp *http.Response, body io.Reader) error {
-	// An error's body is empty, a JSON string or a page of HTML. Its beginning is enough, read as far as a
-	// token that begins there would go.
-	const enough = 200
-	start, cut := io.ReadAll(io.LimitReader(body, int64(enough+len(c.token))))
+func (c *Client) refused(r *request, resp *http.Response, body io.Reader) error {
+	// An error's body is empty, a JSON string or a page of HTML. Its beginning is enough.
+	start, cut := io.ReadAll(io.LimitReader(body, maxErrorBody))
 	said := strings.Join(strings.Fields(strings.ToValidUTF8(string(start), "")), " ")
 	switch {
 	case strings.HasPrefix(said, "<"):
 		said = "a page of HTML"
-	case c.holdsToken(said):
+	case c.secret.isIn(string(start)):
 		said = "a text that repeats the token"
-	case len(said) > enough:
-		said = strings.ToValidUTF8(said[:enough], "") + "…"
+	default:
+		said = shortened(said)
 	}
 	status := fmt.Sprintf("answered %d", resp.StatusCode)
 	if said != "" {
@@ -381,31 +350,42 @@ func (c *Client) refused(failed func(Problem, int, error) *Error, resp *http.Res
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusTooManyRequests:
-		wait := retryAfter(resp.Header.Get("Retry-After"), c.config.Now())
-		c.quietUntil = c.config.Now().Add(wait)
-		e := failed(RateLimited, code, fmt.Errorf("%s, not asking again for %s", status, wait))
-		e.Wait = wait
+		e := r.failed(RateLimited, code, nil)
+		e.Wait = c.leaveAlone(resp.Header.Get("Retry-After"))
+		e.Err = fmt.Errorf("%s, not asking again for %s", status, e.Wait)
+		return e
+	case code == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "":
+		e := r.failed(Unavailable, code, nil)
+		e.Wait = c.leaveAlone(resp.Header.Get("Retry-After"))
+		e.Err = fmt.Errorf("%s, not asking again for %s", status, e.Wait)
 		return e
 	case code == http.StatusUnauthorized:
-		return failed(Unauthorized, code, errors.New(status+": the token was not accepted, or the server's database is down"))
+		return r.failed(Unauthorized, code, errors.New(status+": the token was not accepted, or the server's database is down"))
 	case code >= http.StatusInternalServerError:
 		if code == http.StatusInternalServerError && said == "" && cut == nil {
-			return failed(Unavailable, code, fmt.Errorf("%s: %w", status, errBlank))
+			return r.failed(Unavailable, code, fmt.Errorf("%s: %w", status, ErrBlank))
 		}
-		return failed(Unavailable, code, errors.New(status))
+		return r.failed(Unavailable, code, errors.New(status))
 	default:
-		return failed(BadAnswer, code, errors.New(status))
+		return r.failed(BadAnswer, code, errors.New(status))
 	}
 }
 
-// errBlank marks a 500 whose body is empty, which is how the server says that it does not know a field.
-var errBlank = errors.New("an empty body")
+// leaveAlone asks nothing for as long as the header Retry-After says, and returns how long that is.
+func (c *Client) leaveAlone(header string) time.Duration {
+	wait := retryAfter(header, c.config.Now())
+	c.quietUntil = c.config.Now().Add(wait)
+	return wait
+}
 
 // retryAfter reads the header Retry-After: seconds, or a date.
 func retryAfter(header string, now time.Time) time.Duration {
+	header = strings.TrimSpace(header)
 	wait := defaultWait
-	if seconds, err := strconv.ParseInt(strings.TrimSpace(header), 10, 32); err == nil {
-		wait = time.Duration(seconds) * time.Second
+	if seconds, err := strconv.ParseInt(header, 10, 64); err == nil {
+		wait = time.Duration(min(max(seconds, 0), int64(maxWait/time.Second))) * time.Second
+	} else if errors.Is(err, strconv.ErrRange) { // more than anybody waits
+		wait = maxWait
 	} else if date, err := http.ParseTime(header); err == nil {
 		wait = date.Sub(now)
 	}
@@ -425,7 +405,7 @@ type body struct {
 
 // newBody makes a body of an answer, valid until the next is made: they share the decompressor.
 func (c *Client) newBody(resp *http.Response) *body {
-	b := &body{wire: wire{Reader: resp.Body}, limit: c.limit}
+	b := &body{wire: wire{Reader: resp.Body}, limit: c.config.MaxAnswer}
 	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
 		b.unzip = &c.unzip
 	} else {

@@ -1,48 +1,65 @@
-package balena
+package api
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// decoder reads one answer, the array in {"d": […]}, element by element as it arrives. Nothing but the
+// Decoder reads one answer, the array in {"d": […]}, element by element as it arrives. Nothing but the
 // element under way is held beside what has been made of it.
-type decoder struct {
+type Decoder struct {
 	json *jsontext.Decoder
-	words
+	*words
 }
 
 // words keeps every string that repeats from device to device (versions, states, types) once.
 type words struct {
 	known map[string]string
-	// services holds the name of the service by the raw JSON of an expanded image.
-	services map[string]string
+	bytes int // the size of what is known
+	// derived holds what was made of the raw JSON of a value that repeats.
+	derived map[string]string
 }
 
-// maxWords bounds the memory of a long life among ever new versions; then the collection starts anew.
-const maxWords = 10_000
+// What bounds the memory of a long life among ever new words: how many are kept, their size in bytes together, and
+// that of one. When one of the first two is reached, the collection starts anew; a longer word is not kept.
+const (
+	maxWords     = 10_000
+	maxWordBytes = 1 << 20
+	maxWord      = 1 << 10
+)
 
-func newWords() words { return words{map[string]string{}, map[string]string{}} }
+func newWords() words { return words{known: map[string]string{}, derived: map[string]string{}} }
 
-func (w words) keep(b []byte) string {
+func (w *words) keep(b []byte) string {
 	if s, ok := w.known[string(b)]; ok { // does not allocate
 		return s
 	}
-	if len(w.known) >= maxWords {
-		clear(w.known)
-	}
 	s := string(b)
+	if len(s) > maxWord {
+		return s
+	}
+	w.grow(len(s))
 	w.known[s] = s
 	return s
+}
+
+// grow makes room for another word of a size.
+func (w *words) grow(size int) {
+	if len(w.known)+len(w.derived) >= maxWords || w.bytes+size > maxWordBytes {
+		clear(w.known)
+		clear(w.derived)
+		w.bytes = 0
+	}
+	w.bytes += size
 }
 
 // tolerant is how answers are read: letters that are no Unicode (a lone surrogate in a device's name,
@@ -50,56 +67,14 @@ func (w words) keep(b []byte) string {
 // take a quarter of the time.
 var tolerant = []jsontext.Options{jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)}
 
-func newDecoder(r io.Reader, w words) *decoder {
-	return &decoder{json: jsontext.NewDecoder(r, tolerant...), words: w}
-}
-
-// field is a field of a resource: how it is asked for and where its value goes. The tables of fields are
-// the only place that knows either.
-type field[T any] struct {
-	// name is the field's name, which is its $select as well unless expand is set.
-	name string
-	// expand is the field's $expand option, for a navigation property that has to be read along.
-	expand string
-	// on tells whether a request asks for the field; nil for always.
-	on  func(*Options, capabilities) bool
-	set func(d *decoder, v jsontext.Value, to *T) error
-}
-
-// record is the fields that a request asks for, ready to be selected and decoded.
-type record[T any] []field[T]
-
-func (r record[T]) options() string {
-	var selects, expands []string
-	for _, f := range r {
-		if f.expand != "" {
-			expands = append(expands, f.expand)
-		} else {
-			selects = append(selects, f.name)
-		}
-	}
-	s := "$select=" + strings.Join(selects, ",")
-	if len(expands) > 0 {
-		s += "&$expand=" + strings.Join(expands, ",")
-	}
-	return s
-}
-
-// wanted picks the fields of a table that are wanted.
-func wanted[T any](table []field[T], o *Options, c capabilities) record[T] {
-	var r record[T]
-	for _, f := range table {
-		if f.on == nil || f.on(o, c) {
-			r = append(r, f)
-		}
-	}
-	return r
+func newDecoder(r io.Reader, w *words) *Decoder {
+	return &Decoder{json: jsontext.NewDecoder(r, tolerant...), words: w}
 }
 
 // decodeAll reads a whole answer and calls each for every element in turn. The element is the same
 // variable every time, set to blank before. An answer that is not the envelope around an array of
 // objects, or does not end where it should, is an error.
-func decodeAll[T any](d *decoder, fields record[T], blank T, each func(*T) error) error {
+func decodeAll[T any](d *Decoder, fields Record[T], blank T, each func(*T) error) error {
 	if err := d.open(); err != nil {
 		return err
 	}
@@ -123,7 +98,7 @@ func decodeAll[T any](d *decoder, fields record[T], blank T, each func(*T) error
 }
 
 // decodeCount reads a whole answer that is a number, {"d": n}.
-func decodeCount(d *decoder) (int, error) {
+func decodeCount(d *Decoder) (int, error) {
 	if err := d.open(); err != nil {
 		return 0, err
 	}
@@ -131,7 +106,7 @@ func decodeCount(d *decoder) (int, error) {
 	if err != nil {
 		return 0, unreadable(err)
 	}
-	n, err := d.count(v)
+	n, err := d.Count(v)
 	if err != nil {
 		return 0, err
 	}
@@ -139,7 +114,7 @@ func decodeCount(d *decoder) (int, error) {
 }
 
 // open reads the beginning of an answer, up to what it is about.
-func (d *decoder) open() error {
+func (d *Decoder) open() error {
 	if err := d.expect('{'); err != nil {
 		return err
 	}
@@ -154,7 +129,7 @@ func (d *decoder) open() error {
 }
 
 // end reads the end of an answer.
-func (d *decoder) end() error {
+func (d *Decoder) end() error {
 	if err := d.expect('}'); err != nil {
 		return err
 	}
@@ -168,7 +143,7 @@ func (d *decoder) end() error {
 
 // decodeObject reads one object into to. Fields come in the same order in every object of an answer, so
 // the next field is nearly always the one after the last.
-func decodeObject[T any](d *decoder, fields record[T], to *T) error {
+func decodeObject[T any](d *Decoder, fields Record[T], to *T) error {
 	if err := d.expect('{'); err != nil {
 		return err
 	}
@@ -186,8 +161,8 @@ func decodeObject[T any](d *decoder, fields record[T], to *T) error {
 		if i < 0 {
 			continue // a field nobody asked for
 		}
-		if err := fields[i].set(d, value, to); err != nil {
-			return fmt.Errorf("%s: %w", fields[i].name, err)
+		if err := fields[i].Set(d, value, to); err != nil {
+			return fmt.Errorf("%s: %w", fields[i].Name, err)
 		}
 		next = i + 1
 	}
@@ -195,13 +170,13 @@ func decodeObject[T any](d *decoder, fields record[T], to *T) error {
 }
 
 // find returns the index of the field of a name, trying at first; -1 if there is none.
-func (r record[T]) find(name []byte, first int) int {
+func (r Record[T]) find(name []byte, first int) int {
 	for i := range r {
 		j := first + i
 		if j >= len(r) {
 			j -= len(r)
 		}
-		if string(name) == r[j].name {
+		if string(name) == r[j].Name {
 			return j
 		}
 	}
@@ -209,7 +184,7 @@ func (r record[T]) find(name []byte, first int) int {
 }
 
 // expect reads a bracket.
-func (d *decoder) expect(kind jsontext.Kind) error {
+func (d *Decoder) expect(kind jsontext.Kind) error {
 	token, err := d.json.ReadToken()
 	if err != nil {
 		return unreadable(err)
@@ -232,12 +207,12 @@ func unreadable(err error) error {
 	return err
 }
 
-// What follows makes values of JSON. null is the zero value of everything but numbers, where it is NaN.
+// What follows makes values of JSON. null is the zero value of everything but numbers, where it is balena.Null.
 
 func isNull(v jsontext.Value) bool { return v.Kind() == 'n' }
 
 // bytes returns the contents of a JSON string, valid until the next read.
-func (d *decoder) bytes(v jsontext.Value) ([]byte, error) {
+func (d *Decoder) bytes(v jsontext.Value) ([]byte, error) {
 	if isNull(v) {
 		return nil, nil
 	}
@@ -252,19 +227,20 @@ func (d *decoder) bytes(v jsontext.Value) ([]byte, error) {
 	return b, nil
 }
 
-// text is a string that is its element's own.
-func (d *decoder) text(v jsontext.Value) (string, error) {
+// Text is a string that is its element's own.
+func (d *Decoder) Text(v jsontext.Value) (string, error) {
 	b, err := d.bytes(v)
 	return string(b), err
 }
 
-// word is a string that many elements have in common.
-func (d *decoder) word(v jsontext.Value) (string, error) {
+// Word is a string that many elements have in common.
+func (d *Decoder) Word(v jsontext.Value) (string, error) {
 	b, err := d.bytes(v)
 	return d.keep(b), err
 }
 
-func (d *decoder) boolean(v jsontext.Value) (bool, error) {
+// Boolean reads true or false; null is false.
+func (d *Decoder) Boolean(v jsontext.Value) (bool, error) {
 	switch v.Kind() {
 	case 't':
 		return true, nil
@@ -274,7 +250,8 @@ func (d *decoder) boolean(v jsontext.Value) (bool, error) {
 	return false, wrongType("true or false", v)
 }
 
-func (d *decoder) integer(v jsontext.Value) (int64, error) {
+// Integer reads an integer; null is 0.
+func (d *Decoder) Integer(v jsontext.Value) (int64, error) {
 	if isNull(v) {
 		return 0, nil
 	}
@@ -285,19 +262,20 @@ func (d *decoder) integer(v jsontext.Value) (int64, error) {
 	return n, nil
 }
 
-func (d *decoder) number(v jsontext.Value) (float64, error) {
+// Number reads a number. One that no float64 can hold is none.
+func (d *Decoder) Number(v jsontext.Value) (balena.Number, error) {
 	if isNull(v) {
-		return math.NaN(), nil
+		return balena.Null, nil
 	}
 	f, err := strconv.ParseFloat(string(v), 64)
 	if err != nil {
 		return 0, wrongType("a number", v)
 	}
-	return f, nil
+	return balena.Number(f), nil
 }
 
-// instant reads a date such as "2026-11-22T14:09:34.280Z".
-func (d *decoder) instant(v jsontext.Value) (Instant, error) {
+// Instant reads a date such as "2026-11-22T14:09:34.280Z".
+func (d *Decoder) Instant(v jsontext.Value) (balena.Instant, error) {
 	if isNull(v) {
 		return 0, nil
 	}
@@ -311,12 +289,12 @@ func (d *decoder) instant(v jsontext.Value) (Instant, error) {
 	if err != nil {
 		return 0, wrongType("a date", v)
 	}
-	return Instant(t.UnixMilli()), nil
+	return balena.Instant(t.UnixMilli()), nil
 }
 
 // parseMilliseconds reads the one form in which the API writes dates, YYYY-MM-DDThh:mm:ss.sssZ, several
 // times faster than [time.Parse]: there are five dates a device.
-func parseMilliseconds(b []byte) (Instant, bool) {
+func parseMilliseconds(b []byte) (balena.Instant, bool) {
 	const form = "0000-00-00T00:00:00.000Z"
 	if len(b) != len(form) {
 		return 0, false
@@ -341,14 +319,14 @@ func parseMilliseconds(b []byte) (Instant, bool) {
 		return 0, false
 	}
 	t := time.Date(year, time.Month(month), day, hour, minute, second, numbers[6]*int(time.Millisecond), time.UTC)
-	return Instant(t.UnixMilli()), t.Day() == day // 31 April would be 1 May
+	return balena.Instant(t.UnixMilli()), t.Day() == day // 31 April would be 1 May
 }
 
-// reference reads a navigation property that was not expanded: {"__id": n} or null. (v6 writes some of
+// Reference reads a navigation property that was not expanded: {"__id": n} or null. (v6 writes some of
 // them as plain numbers.)
-func (d *decoder) reference(v jsontext.Value) (int64, error) {
+func (d *Decoder) Reference(v jsontext.Value) (int64, error) {
 	if v.Kind() != '{' {
-		return d.integer(v)
+		return d.Integer(v)
 	}
 	const key = `{"__id":`
 	if rest, ok := bytes.CutPrefix(v, []byte(key)); ok && len(rest) > 1 {
@@ -359,7 +337,7 @@ func (d *decoder) reference(v jsontext.Value) (int64, error) {
 	// With blanks in it, or not a reference.
 	compact := v.Clone()
 	if err := compact.Compact(); err == nil && len(compact) < len(v) {
-		return d.reference(compact)
+		return d.Reference(compact)
 	}
 	return 0, wrongType(`{"__id": n}`, v)
 }
@@ -371,15 +349,4 @@ func wrongType(want string, got jsontext.Value) error {
 		'"': "a string", '0': "a number", 't': "true", 'f': "false", 'n': "null", '{': "an object", '[': "an array",
 	}[got.Kind()]
 	return fmt.Errorf("found %s where %s was expected", found, want)
-}
-
-// into makes a field's setter of a reader of values and the place that the value goes to.
-func into[T, V any](read func(*decoder, jsontext.Value) (V, error), place func(*T) *V) func(*decoder, jsontext.Value, *T) error {
-	return func(d *decoder, v jsontext.Value, to *T) error {
-		value, err := read(d, v)
-		if err == nil {
-			*place(to) = value
-		}
-		return err
-	}
 }

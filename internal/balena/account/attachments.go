@@ -1,0 +1,219 @@
+package account
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
+)
+
+// Services and tags are rows of their own that belong to devices. They are read as the devices are: all of them
+// in a full refresh, and in an incremental one those that changed. They are asked for with the devices' own condition,
+// so that they can be held against the server's count.
+
+// maxRowsPerDevice is more services, or tags, than any device has.
+const maxRowsPerDevice = 1000
+
+// attachment is a kind of such rows.
+type attachment[R any] struct {
+	resource string
+	fields   []field[R]
+	// condition is the condition for the rows that are asked for, and existing that for the rows among them that are
+	// not marked as deleted; both may be empty.
+	condition, existing string
+	// row returns the ID of a row and that of the device it belongs to.
+	row func(*R) (id, device int64)
+	// reset takes all such rows away from a device, and apply adds, replaces or deletes one. The slices are the
+	// device's own.
+	reset func(*balena.Attachments)
+	apply func(*balena.Attachments, *R)
+	// count is how many such rows a device has.
+	count func(*balena.Device) int
+}
+
+// readServices reads what is installed on the devices.
+func (f *refresh) readServices(ctx context.Context) {
+	if !f.config.Services {
+		return
+	}
+	attach(ctx, f, balena.PartServices, &f.parts.services, &f.trust.services, attachment[serviceRow]{
+		// An image that is removed stays as a row of this status.
+		resource: "image_install", existing: "status ne 'deleted'", fields: serviceFields,
+		row:   func(r *serviceRow) (id, device int64) { return r.ID, r.device },
+		reset: func(a *balena.Attachments) { a.Services = nil },
+		apply: func(a *balena.Attachments, r *serviceRow) {
+			a.Services = slices.DeleteFunc(a.Services, func(s balena.Service) bool { return s.ID == r.ID })
+			if r.Status == "deleted" {
+				return
+			}
+			i, _ := slices.BinarySearchFunc(a.Services, r.Service, balena.Service.Compare)
+			a.Services = slices.Insert(a.Services, i, r.Service)
+		},
+		count: func(d *balena.Device) int { return len(d.Services()) },
+	})
+}
+
+// readDeviceTags reads the tags of devices that were asked for.
+func (f *refresh) readDeviceTags(ctx context.Context) {
+	keys := f.config.DeviceTags
+	if len(keys) == 0 {
+		return
+	}
+	attach(ctx, f, balena.PartDeviceTags, &f.parts.deviceTags, &f.trust.tags, attachment[tagRow]{
+		resource: "device_tag", condition: api.In("tag_key", keys), fields: tagFields("device"),
+		row:   func(r *tagRow) (id, device int64) { return r.ID, r.owner },
+		reset: func(a *balena.Attachments) { a.Tags = nil },
+		apply: func(a *balena.Attachments, r *tagRow) {
+			if i := slices.Index(keys, r.key); i >= 0 {
+				if a.Tags == nil {
+					a.Tags = make([]balena.Tag, len(keys))
+				}
+				a.Tags[i] = r.Tag
+			}
+		},
+		count: func(d *balena.Device) (n int) {
+			for _, t := range d.Tags() {
+				if t.ID != 0 {
+					n++
+				}
+			}
+			return n
+		},
+	})
+}
+
+// attach reads the rows as a part of the refresh, which leaves up to when their changes are known. When it fails, the
+// devices keep the rows they have until these are too old.
+func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *kept[*horizon], trust *changesTrust, a attachment[R]) {
+	value := part(f, name, last, 0, func() (*horizon, error) {
+		if f.snapshot.Devices.Len() == 0 {
+			return &horizon{}, nil
+		}
+		known := last.value
+		if last.part.Err == nil && known != nil && f.mayReadChangesOfRows() && trust.asks(f.snapshot.Time) {
+			whole, err := a.readChanges(ctx, f, known.since)
+			switch {
+			case ctx.Err() != nil || api.ProblemOf(err) == api.RateLimited:
+				return nil, err
+			case err != nil:
+				trust.failed(err, f.retry())
+			case whole:
+				trust.answered()
+				return new(f.after.horizon), nil
+			}
+		}
+		if err := a.readAll(ctx, f); err != nil {
+			return nil, err
+		}
+		return new(f.after.horizon), nil
+	})
+	if value != nil {
+		return
+	}
+	var put []*balena.Device
+	for d := range f.snapshot.Devices.All() {
+		if a.count(d) > 0 {
+			bare := d.Detached()
+			a.reset(bare.Attachments)
+			put = append(put, bare.Compact())
+		}
+	}
+	f.snapshot.Devices = f.snapshot.Devices.With(put, nil)
+}
+
+// mayReadChangesOfRows reports whether changes are enough to know the rows of all devices.
+func (f *refresh) mayReadChangesOfRows() bool {
+	// Rows of devices that are within reach and not in the snapshot would make every count differ.
+	return f.snapshot.Reading.Kind == balena.Changes && f.before.horizon.newest != 0 && !f.after.outside && len(f.added) <= idsPerRequest
+}
+
+// query asks for the rows of the devices within reach for which a condition holds.
+func (a *attachment[R]) query(f *refresh, condition string) api.Query[R] {
+	return api.Query[R]{
+		Version: f.after.asked.version, Resource: a.resource,
+		Fields: wanted(f, a.fields), Filter: api.And(a.condition, condition, f.ofDevices()), Blank: blank(a.fields),
+		ID: func(row *R) int64 {
+			id, _ := a.row(row)
+			return id
+		},
+		PageSize: f.config.PageSize, Limit: maxRowsPerDevice*f.reachable + f.config.PageSize,
+	}
+}
+
+// ofDevices is the condition that a row belongs to a device within reach.
+func (f *refresh) ofDevices() string { return "device/any(d:" + f.deviceFilter("d/") + ")" }
+
+// readAll reads all rows.
+func (a *attachment[R]) readAll(ctx context.Context, f *refresh) error {
+	rows := map[int64][]R{}
+	_, err := api.List(ctx, f.client, a.query(f, a.existing), func(row *R) error {
+		_, device := a.row(row)
+		rows[device] = append(rows[device], *row)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var put []*balena.Device
+	for d := range f.snapshot.Devices.All() {
+		if a.count(d) == 0 && len(rows[d.ID]) == 0 {
+			continue
+		}
+		is := d.Detached()
+		a.reset(is.Attachments)
+		for i := range rows[d.ID] {
+			a.apply(is.Attachments, &rows[d.ID][i])
+		}
+		if !is.Equal(d) {
+			put = append(put, is.Compact())
+		}
+	}
+	f.snapshot.Devices = f.snapshot.Devices.With(put, nil)
+	return nil
+}
+
+// readChanges reads the rows that changed since a time, and reports whether that makes as many rows as there are: rows
+// that were deleted outright are not told of.
+func (a *attachment[R]) readChanges(ctx context.Context, f *refresh, since balena.Instant) (whole bool, err error) {
+	condition := "modified_at gt " + literal(since)
+	if len(f.added) > 0 {
+		condition = "(" + condition + " or " + api.InIDs("device", f.added) + ")"
+	}
+	changed := map[int64]*balena.Device{}
+	_, err = api.List(ctx, f.client, a.query(f, condition), func(row *R) error {
+		_, id := a.row(row)
+		if changed[id] == nil {
+			d := f.snapshot.Devices.Find(id)
+			if d == nil {
+				return nil // it came within reach a moment ago
+			}
+			changed[id] = d.Detached()
+		}
+		a.apply(changed[id].Attachments, row)
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	put := slices.SortedFunc(maps.Values(changed), func(a, b *balena.Device) int { return cmp.Compare(a.ID, b.ID) })
+	for _, d := range put {
+		d.Compact()
+	}
+	devices := f.snapshot.Devices.With(put, nil)
+	counted, err := api.Count(ctx, f.client, f.after.asked.version, a.resource, api.And(a.condition, a.existing, f.ofDevices()))
+	if err != nil {
+		return false, err
+	}
+	n := 0
+	for d := range devices.All() {
+		n += a.count(d)
+	}
+	if n != counted {
+		return false, nil
+	}
+	f.snapshot.Devices = devices
+	return true, nil
+}

@@ -1,0 +1,291 @@
+package account
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
+)
+
+// An incremental refresh asks only for devices that changed. The server tells them by modified_at, which a trigger of
+// its database sets on every row that is written, to the time at which the transaction began. Devices that are deleted
+// it does not tell; they show in the counts of the fleets. Then the ids of their devices are listed, and every device
+// of which list and knowledge differ is asked for by its id: who answers is there, wherever it has moved to, and who
+// does not is gone. What follows from the fleet, a device's target release, needs no asking.
+//
+// Wherever the answers don't fit together, everything is read.
+
+const (
+	// idsPerPage is how many ids are asked for at a time: there is little to a row of them.
+	idsPerPage = 100_000
+	// idsPerRequest is how many rows are asked for by their ids in one request, which keeps URLs far below the 16 KB
+	// that the server takes; maxByID is beyond how many a full refresh costs less.
+	idsPerRequest = 200
+	maxByID       = 5 * idsPerRequest
+)
+
+// inconsistencyError reports that changes do not add up.
+type inconsistencyError string
+
+func (e inconsistencyError) Error() string { return string(e) }
+
+// changes is what an incremental refresh has read.
+type changes struct {
+	known balena.Devices
+	// devices are those that were read, by ID; nil for one that is out of reach.
+	devices map[int64]*balena.Device
+	// newest is the newest modified_at.
+	newest balena.Instant
+	rows   int
+}
+
+// readChanges reads the devices that changed since the last refresh. An inconsistencyError says that they don't add up.
+func (f *refresh) readChanges(ctx context.Context) error {
+	b := &f.before
+	f.after.outside = b.outside
+	c := &changes{known: b.devices, devices: map[int64]*balena.Device{}, newest: b.horizon.newest}
+	retargeted := map[int64]bool{} // the fleets that were given another target
+	vanished := false              // a fleet is not among the chosen ones any more
+	for id, target := range b.targets {
+		switch fleet := f.fleets[id]; {
+		case fleet == nil:
+			vanished = true
+		case fleet.TargetRelease != target:
+			retargeted[id] = true
+		}
+	}
+	question, err := f.changesQuestion(retargeted)
+	if err != nil {
+		return err
+	}
+	if err := f.take(ctx, c, question); err != nil {
+		return err
+	}
+	doubtful, err := f.doubtfulDevices(ctx, c)
+	if err != nil {
+		return err
+	}
+	if len(doubtful) > maxByID {
+		return inconsistencyError("very many devices were added or removed without being told among the changes")
+	}
+	for ids := range slices.Chunk(doubtful, idsPerRequest) {
+		for _, id := range ids {
+			c.devices[id] = nil // unless it answers
+		}
+		if err := f.take(ctx, c, api.InIDs("id", ids)); err != nil {
+			return err
+		}
+	}
+	if err := f.apply(c, retargeted, vanished); err != nil {
+		return err
+	}
+	f.snapshot.Reading.Kind, f.snapshot.Reading.Devices = balena.Changes, c.rows
+	f.after.horizon = f.horizonAfter(c.newest)
+	return nil
+}
+
+// changesQuestion is the condition for the devices that changed.
+func (f *refresh) changesQuestion(retargeted map[int64]bool) (string, error) {
+	since := literal(f.before.horizon.since)
+	changed := "modified_at gt " + since + " or image_install/any(i:i/modified_at gt " + since + ")"
+	// How far a device is with an update counts the images of its target release, and is told while it downloads.
+	var downloading []int64
+	if len(retargeted) > 0 {
+		for d := range f.before.devices.All() {
+			if retargeted[d.FleetID] && d.PinnedRelease == 0 && d.UpdateProgress != balena.Null {
+				downloading = append(downloading, d.ID)
+			}
+		}
+	}
+	switch {
+	case len(downloading) > idsPerRequest:
+		return "", inconsistencyError("very many devices were downloading when their fleets were given other targets")
+	case len(downloading) > 0:
+		changed += " or " + api.InIDs("id", downloading)
+	}
+	return "(" + changed + ")", nil
+}
+
+// literal writes a time into a query.
+func literal(i balena.Instant) string {
+	return "datetime'" + time.UnixMilli(int64(i)).UTC().Format("2006-01-02T15:04:05.000Z") + "'"
+}
+
+// take reads the devices for which a condition holds.
+func (f *refresh) take(ctx context.Context, c *changes, condition string) error {
+	known := c.known.Cursor()
+	_, err := api.List(ctx, f.client, f.devicesWith(condition), func(row *balena.Device) error {
+		c.rows++
+		was := known.At(row.ID)
+		chosen, err := f.settle(row, was)
+		if err != nil {
+			return err
+		}
+		switch {
+		case !chosen:
+			c.devices[row.ID] = nil
+			if was == nil {
+				f.after.outside = true
+			}
+			return nil
+		case was != nil && was.UUID != row.UUID:
+			return inconsistencyError(fmt.Sprintf("device %d has another uuid than before", row.ID))
+		}
+		c.newest = max(c.newest, row.Modified)
+		if was == nil || !was.Equal(row) {
+			was = new(*row) // the row is read over
+		}
+		c.devices[row.ID] = was
+		return nil
+	})
+	return err
+}
+
+// added are the devices that were not known, by uuid.
+func (c *changes) added() (map[string]int64, error) {
+	added := map[string]int64{}
+	for id, is := range c.devices {
+		if is == nil || c.known.Find(id) != nil {
+			continue
+		}
+		if _, twice := added[is.UUID]; twice {
+			return nil, inconsistencyError("two devices that were added have the same uuid")
+		}
+		added[is.UUID] = id
+	}
+	return added, nil
+}
+
+// doubtfulDevices returns the IDs, in ascending order, of the devices that have to be asked for: those of which it can't
+// be told whether they are there.
+func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, error) {
+	counts := maps.Clone(f.before.devicesOf)
+	for id, is := range c.devices {
+		if was := c.known.Find(id); was != nil {
+			counts[was.FleetID]--
+		}
+		if is != nil {
+			counts[is.FleetID]++
+		}
+	}
+	var fleets []int64
+	for i := range f.snapshot.Fleets {
+		if id := f.snapshot.Fleets[i].ID; counts[id] != f.counted[id] {
+			fleets = append(fleets, id)
+		}
+	}
+	if len(fleets) > maxFleetsInFilter {
+		return nil, inconsistencyError("devices were added or removed in very many fleets")
+	}
+	listed, err := f.listIDs(ctx, fleets)
+	if err != nil {
+		return nil, err
+	}
+	added, err := c.added()
+	if err != nil {
+		return nil, err
+	}
+	doubtful := map[int64]bool{}
+	for id := range listed {
+		if c.known.Find(id) == nil && c.devices[id] == nil {
+			doubtful[id] = true
+		}
+	}
+	uncertain := map[int64]bool{}
+	for _, id := range fleets {
+		uncertain[id] = true
+	}
+	for id, is := range c.devices {
+		if is != nil && uncertain[is.FleetID] && !listed[id] {
+			doubtful[id] = true
+		}
+	}
+	if len(uncertain) > 0 || len(added) > 0 {
+		for d := range c.known.All() {
+			if _, read := c.devices[d.ID]; read {
+				continue
+			}
+			_, twice := added[d.UUID] // it was registered anew
+			if twice || uncertain[d.FleetID] && !listed[d.ID] {
+				doubtful[d.ID] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(doubtful)), nil
+}
+
+// listIDs returns the IDs of all devices of some fleets.
+func (f *refresh) listIDs(ctx context.Context, fleets []int64) (map[int64]bool, error) {
+	listed := map[int64]bool{}
+	if len(fleets) == 0 {
+		return listed, nil
+	}
+	q := f.devicesWith("")
+	q.Note = "ids"
+	q.Fields, q.Filter, q.PageSize = api.Record[balena.Device]{deviceFields[0].Field}, api.InIDs("belongs_to__application", fleets), idsPerPage
+	_, err := api.List(ctx, f.client, q, func(row *balena.Device) error {
+		listed[row.ID] = true
+		return nil
+	})
+	return listed, err
+}
+
+// apply makes the devices of the snapshot of those that were known and those that were read.
+// vanished is set if some of them are of a fleet that is not chosen any more.
+func (f *refresh) apply(c *changes, retargeted map[int64]bool, vanished bool) error {
+	since := f.before.horizon.since
+	added, err := c.added()
+	if err != nil {
+		return err
+	}
+	f.added = slices.Sorted(maps.Values(added))
+	var put []*balena.Device
+	for id, is := range c.devices {
+		if is == nil {
+			vanished = true
+		} else if is != c.known.Find(id) {
+			put = append(put, is)
+		}
+	}
+	for _, run := range c.known.Runs() {
+		if run.Newest <= since && len(retargeted) == 0 && len(added) == 0 {
+			continue
+		}
+		for _, d := range run.Devices {
+			is, read := c.devices[d.ID]
+			if !read {
+				is = d
+			}
+			if is == nil || f.fleets[is.FleetID] == nil {
+				continue
+			}
+			if _, twice := added[is.UUID]; twice {
+				return inconsistencyError(fmt.Sprintf("device %d has the uuid of one that was added", d.ID))
+			}
+			switch fleet := f.fleets[d.FleetID]; {
+			case read:
+			case d.Modified > since:
+				return inconsistencyError(fmt.Sprintf("device %d changed, and the server does not tell so any more", d.ID))
+			case retargeted[d.FleetID] && d.PinnedRelease == 0 && d.TargetRelease != fleet.TargetRelease:
+				is = new(*d)
+				is.TargetRelease = fleet.TargetRelease
+				put = append(put, is)
+			}
+		}
+	}
+	slices.SortFunc(put, func(a, b *balena.Device) int { return cmp.Compare(a.ID, b.ID) })
+	var gone func(*balena.Device) bool
+	if vanished {
+		gone = func(d *balena.Device) bool {
+			is, read := c.devices[d.ID]
+			return read && is == nil || !read && f.fleets[d.FleetID] == nil
+		}
+	}
+	f.snapshot.Devices = c.known.With(put, gone)
+	return nil
+}

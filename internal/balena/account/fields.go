@@ -1,0 +1,286 @@
+package account
+
+import (
+	"encoding/json"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
+)
+
+// This file says what is asked of each resource, and nothing else is: no address, coordinate, serial
+// number, note or variable is ever read.
+
+// field is a field of a resource: what it is called and where its value goes, when it is asked for, and who writes it.
+type field[T any] struct {
+	api.Field[T]
+	// on tells whether a request asks for the field; nil for always.
+	on condition
+	// computed is set if the API computes the value from other rows than the device's own: then it changes
+	// without the device's modified_at.
+	computed bool
+}
+
+// dialect is how the server is spoken to.
+type dialect struct {
+	version balena.Version
+	// cloud is set unless the server is known not to have the fields that only balenaCloud has.
+	cloud bool
+}
+
+// condition decides whether a field is asked for.
+type condition func(*Options, dialect) bool
+
+func forDevices(o *Options, _ dialect) bool { return o.Devices }
+func onV7(_ *Options, d dialect) bool       { return d.version == balena.V7 }
+func onV6(_ *Options, d dialect) bool       { return d.version == balena.V6 }
+func onCloud(_ *Options, d dialect) bool    { return d.cloud }
+
+func both(a, b condition) condition {
+	return func(o *Options, d dialect) bool { return a(o, d) && b(o, d) }
+}
+
+// wanted are the fields of a table that this refresh asks for.
+func wanted[T any](f *refresh, table []field[T]) api.Record[T] {
+	var r api.Record[T]
+	for _, field := range table {
+		if field.on == nil || field.on(&f.config.Options, f.after.asked) {
+			r = append(r, field.Field)
+		}
+	}
+	return r
+}
+
+// blank is a row of which nothing has been read: every field is null.
+func blank[T any](table []field[T]) T {
+	var all api.Record[T]
+	for _, field := range table {
+		all = append(all, field.Field)
+	}
+	return all.Blank()
+}
+
+// What values are read as; see [api.Decoder].
+var (
+	text      = (*api.Decoder).Text
+	word      = (*api.Decoder).Word
+	boolean   = (*api.Decoder).Boolean
+	integer   = (*api.Decoder).Integer
+	count     = (*api.Decoder).Count
+	number    = (*api.Decoder).Number
+	instant   = (*api.Decoder).Instant
+	reference = (*api.Decoder).Reference
+)
+
+// fleetRow is an application as it was read.
+type fleetRow struct {
+	balena.Fleet
+	class        string
+	host         bool
+	deviceTypeID int64
+	target       balena.Release
+	counted      int
+}
+
+var fleetFields = []field[fleetRow]{
+	{Field: api.To("id", integer, func(f *fleetRow) *int64 { return &f.ID })},
+	{Field: api.To("uuid", text, func(f *fleetRow) *string { return &f.UUID })},
+	{Field: api.To("app_name", text, func(f *fleetRow) *string { return &f.Name })},
+	{Field: api.To("slug", text, func(f *fleetRow) *string { return &f.Slug })},
+	{Field: api.To("is_of__class", word, func(f *fleetRow) *string { return &f.class })},
+	{Field: api.To("is_host", boolean, func(f *fleetRow) *bool { return &f.host })},
+	{Field: api.To("is_archived", boolean, func(f *fleetRow) *bool { return &f.Archived })},
+	{Field: api.To("should_track_latest_release", boolean, func(f *fleetRow) *bool { return &f.TracksLatest })},
+	{Field: api.To("created_at", instant, func(f *fleetRow) *balena.Instant { return &f.Created })},
+	{Field: devicesCount},
+	{Field: api.Expanded("organization", "organization($select=handle)", func(d *api.Decoder, o expandedSlug, f *fleetRow) error {
+		f.Organization = d.Keep(o.Handle)
+		return nil
+	})},
+	{Field: api.Expanded("is_for__device_type", "is_for__device_type($select=id,slug;$expand=is_of__cpu_architecture($select=slug))",
+		func(d *api.Decoder, t expandedSlug, f *fleetRow) error {
+			f.deviceTypeID, f.DeviceType = t.ID, d.Keep(t.Slug)
+			if len(t.CPUArchitecture) > 0 {
+				f.CPUArchitecture = d.Keep(t.CPUArchitecture[0].Slug)
+			}
+			return nil
+		})},
+	{Field: api.Expanded("should_be_running__release", "should_be_running__release("+selectRelease+")",
+		func(d *api.Decoder, r expandedRelease, f *fleetRow) (err error) {
+			f.TargetRelease = r.ID
+			f.target, err = r.release(d)
+			return err
+		})},
+}
+
+// devicesCount is how many devices a fleet has.
+var devicesCount = api.Field[fleetRow]{
+	Name: "owns__device", Expand: "owns__device/$count",
+	Set: api.To("", count, func(f *fleetRow) *int { return &f.counted }).Set,
+}
+
+// countFields are those of the fleets' counts alone.
+var countFields = api.Record[fleetRow]{fleetFields[0].Field, devicesCount}
+
+// notCounted is the number of devices of a fleet of which the server did not tell it.
+const notCounted = -1
+
+// selectRelease are the fields of a release that is expanded.
+const selectRelease = "$select=id,commit,raw_version,is_final,status,created_at"
+
+var deviceFields = []field[balena.Device]{
+	{Field: api.To("id", integer, func(d *balena.Device) *int64 { return &d.ID })},
+	{Field: api.To("uuid", text, func(d *balena.Device) *string { return &d.UUID })},
+	{Field: api.To("device_name", text, func(d *balena.Device) *string { return &d.Name }), on: forDevices},
+	{Field: api.To("belongs_to__application", reference, func(d *balena.Device) *int64 { return &d.FleetID })},
+	{Field: api.To("is_of__device_type", reference, func(d *balena.Device) *int64 { return &d.TypeID })},
+	{Field: api.To("overall_status", word, func(d *balena.Device) *string { return &d.Status }), computed: true},
+	{Field: api.To("is_online", boolean, func(d *balena.Device) *bool { return &d.Online })},
+	{Field: api.To("api_heartbeat_state", word, func(d *balena.Device) *string { return &d.HeartbeatState })},
+	{Field: api.To("changed_api_heartbeat_state_on__date", instant, func(d *balena.Device) *balena.Instant { return &d.HeartbeatChanged }), on: onV7},
+	{Field: api.To("last_connectivity_event", instant, func(d *balena.Device) *balena.Instant { return &d.LastConnectivity })},
+	{Field: api.To("update_status", word, func(d *balena.Device) *string { return &d.UpdateStatus })},
+	{Field: api.To("os_version", word, func(d *balena.Device) *string { return &d.OSVersion })},
+	{Field: api.To("os_variant", word, func(d *balena.Device) *string { return &d.OSVariant })},
+	{Field: api.To("supervisor_version", word, func(d *balena.Device) *string { return &d.SupervisorVersion })},
+	{Field: api.To("is_undervolted", boolean, func(d *balena.Device) *bool { return &d.Undervolted })},
+	{Field: api.To("is_frozen", boolean, func(d *balena.Device) *bool { return &d.Frozen }), on: onCloud, computed: true},
+
+	{Field: api.To("is_running__release", reference, func(d *balena.Device) *int64 { return &d.RunningRelease })},
+	{Field: api.To("is_pinned_on__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV7},
+	{Field: api.To("should_be_running__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV6}, // the pin alone
+
+	{Field: api.To("overall_progress", number, func(d *balena.Device) *balena.Number { return &d.UpdateProgress }), on: forDevices, computed: true},
+	{Field: api.To("last_update_status_event", instant, func(d *balena.Device) *balena.Instant { return &d.UpdateChanged }), on: forDevices},
+	{Field: api.To("cpu_usage", number, func(d *balena.Device) *balena.Number { return &d.CPUUsage }), on: forDevices},
+	{Field: api.To("cpu_temp", number, func(d *balena.Device) *balena.Number { return &d.CPUTemperature }), on: forDevices},
+	{Field: api.To("memory_usage", number, func(d *balena.Device) *balena.Number { return &d.MemoryUsed }), on: forDevices},
+	{Field: api.To("memory_total", number, func(d *balena.Device) *balena.Number { return &d.MemorySize }), on: forDevices},
+	{Field: api.To("storage_usage", number, func(d *balena.Device) *balena.Number { return &d.StorageUsed }), on: forDevices},
+	{Field: api.To("storage_total", number, func(d *balena.Device) *balena.Number { return &d.StorageSize }), on: forDevices},
+	{Field: api.To("is_web_accessible", boolean, func(d *balena.Device) *bool { return &d.WebAccessible }), on: forDevices},
+	{Field: api.To("should_be_operated_by__release", reference, func(d *balena.Device) *int64 { return &d.OSTarget }), on: forDevices, computed: true},
+	{Field: api.To("should_be_managed_by__release", reference, func(d *balena.Device) *int64 { return &d.SupervisorTarget }), on: both(forDevices, onV7), computed: true},
+	{Field: api.To("created_at", instant, func(d *balena.Device) *balena.Instant { return &d.Created }), on: forDevices},
+	{Field: api.To("modified_at", instant, func(d *balena.Device) *balena.Instant { return &d.Modified }), computed: true},
+}
+
+// unknownDevice is a device of which nothing has been read.
+var unknownDevice = blank(deviceFields)
+
+var releaseFields = []field[balena.Release]{
+	{Field: api.To("id", integer, func(r *balena.Release) *int64 { return &r.ID })},
+	{Field: api.To("commit", text, func(r *balena.Release) *string { return &r.Commit })},
+	{Field: api.To("raw_version", text, func(r *balena.Release) *string { return &r.Version })},
+	{Field: api.To("status", word, func(r *balena.Release) *string { return &r.Status })},
+	{Field: api.To("is_final", boolean, func(r *balena.Release) *bool { return &r.Final })},
+	{Field: api.To("created_at", instant, func(r *balena.Release) *balena.Instant { return &r.Created })},
+}
+
+// latestRow is an application with its newest release.
+type latestRow struct {
+	id     int64
+	latest balena.Release
+}
+
+var latestReleaseFields = []field[latestRow]{
+	{Field: api.To("id", integer, func(l *latestRow) *int64 { return &l.id })},
+	{Field: api.Expanded("owns__release", "owns__release("+selectRelease+";$top=1;$orderby=created_at desc,id desc)",
+		func(d *api.Decoder, r expandedRelease, l *latestRow) (err error) {
+			l.latest, err = r.release(d)
+			return err
+		})},
+}
+
+type deviceTypeRow struct {
+	id   int64
+	slug string
+}
+
+var deviceTypeFields = []field[deviceTypeRow]{
+	{Field: api.To("id", integer, func(t *deviceTypeRow) *int64 { return &t.id })},
+	{Field: api.To("slug", word, func(t *deviceTypeRow) *string { return &t.slug })},
+}
+
+var keyFields = []field[balena.Key]{
+	{Field: api.To("id", integer, func(k *balena.Key) *int64 { return &k.ID })},
+	{Field: api.To("name", text, func(k *balena.Key) *string { return &k.Name })},
+	{Field: api.To("expiry_date", instant, func(k *balena.Key) *balena.Instant { return &k.Expiry })},
+}
+
+// serviceRow is an image install as it was read.
+type serviceRow struct {
+	balena.Service
+	device int64
+}
+
+var serviceFields = []field[serviceRow]{
+	{Field: api.To("id", integer, func(s *serviceRow) *int64 { return &s.ID })},
+	{Field: api.To("device", reference, func(s *serviceRow) *int64 { return &s.device })},
+	{Field: api.To("status", word, func(s *serviceRow) *string { return &s.Status })},
+	{Field: api.To("download_progress", number, func(s *serviceRow) *balena.Number { return &s.Progress })},
+	{Field: api.To("install_date", instant, func(s *serviceRow) *balena.Instant { return &s.Installed })},
+	// There are as many different values as images, and as many values as installs.
+	{Field: api.Derived("installs__image", "installs__image($select=id;$expand=is_a_build_of__service($select=service_name))",
+		func(i expandedImage) string {
+			if len(i.Service) == 0 {
+				return ""
+			}
+			return i.Service[0].Name
+		}, func(s *serviceRow) *string { return &s.Name })},
+}
+
+// tagRow is a tag of a device or of a fleet.
+type tagRow struct {
+	balena.Tag
+	owner int64
+	key   string
+}
+
+// tagFields are those of the tags of an owner, "device" or "application".
+func tagFields(owner string) []field[tagRow] {
+	return []field[tagRow]{
+		{Field: api.To("id", integer, func(t *tagRow) *int64 { return &t.ID })},
+		{Field: api.To(owner, reference, func(t *tagRow) *int64 { return &t.owner })},
+		{Field: api.To("tag_key", word, func(t *tagRow) *string { return &t.key })},
+		{Field: api.To("value", text, func(t *tagRow) *string { return &t.Value })},
+	}
+}
+
+// What the expanded navigation properties hold.
+
+type expandedSlug struct {
+	ID              int64  `json:"id"`
+	Handle          string `json:"handle"`
+	Slug            string `json:"slug"`
+	CPUArchitecture []struct {
+		Slug string `json:"slug"`
+	} `json:"is_of__cpu_architecture"`
+}
+
+type expandedRelease struct {
+	ID      int64  `json:"id"`
+	Commit  string `json:"commit"`
+	Version string `json:"raw_version"`
+	Final   bool   `json:"is_final"`
+	Status  string `json:"status"`
+	Created string `json:"created_at"`
+}
+
+func (e *expandedRelease) release(d *api.Decoder) (balena.Release, error) {
+	r := balena.Release{ID: e.ID, Commit: e.Commit, Version: e.Version, Final: e.Final, Status: d.Keep(e.Status)}
+	if e.Created == "" {
+		return r, nil
+	}
+	quoted, err := json.Marshal(e.Created)
+	if err != nil {
+		return r, err
+	}
+	r.Created, err = d.Instant(quoted)
+	return r, err
+}
+
+type expandedImage struct {
+	Service []struct {
+		Name string `json:"service_name"`
+	} `json:"is_a_build_of__service"`
+}

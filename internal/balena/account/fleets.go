@@ -1,0 +1,160 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
+)
+
+const (
+	// accessible keeps the applications which the token may directly access. Without it a bad token is
+	// answered with the public fleets instead of a 401.
+	accessible = "is_directly_accessible_by__user/any(dau:1 eq 1)"
+	// allFleets is the condition for the fleets that there are.
+	allFleets = accessible + " and is_of__class eq 'fleet' and is_host eq false"
+	// maxFleets is more fleets than any account has.
+	maxFleets = 1_000_000
+)
+
+// readFleets reads all fleets, and finds out which version of the API the server has.
+func (f *refresh) readFleets(ctx context.Context) error {
+	if f.config.Version != "" {
+		return f.listFleets(ctx, f.config.Version)
+	}
+	version := &f.trust.version
+	err := f.listFleets(ctx, balena.V7)
+	for try := 1; !version.known && missing(err) && try < convincing; try++ {
+		err = f.listFleets(ctx, balena.V7)
+	}
+	switch {
+	case err == nil:
+		if version.saw(balena.V7); version.is(balena.V7) {
+			return nil
+		}
+	case !missing(err) && !version.is(balena.V6):
+		return err
+	}
+	v7Missing := missing(err)
+	err = f.listFleets(ctx, balena.V6)
+	switch {
+	case missing(err) && v7Missing:
+		return &api.Error{
+			Problem: api.BadAnswer, Request: "GET /v7/application and /v6/application", Status: http.StatusNotFound,
+			Err: errors.New("answered 404: there is no balena API at this address, check --balena.api-url"),
+		}
+	case err != nil:
+		return err
+	}
+	if v7Missing {
+		version.saw(balena.V6)
+	}
+	if version.is(balena.V7) {
+		return &api.Error{
+			Problem: api.BadAnswer, Request: "GET /v7/application", Status: http.StatusNotFound,
+			Err: fmt.Errorf("answered 404, while v6 answers: v6 is used once %d refreshes in a row have seen that", convincing),
+		}
+	}
+	return nil
+}
+
+// missing reports whether an error says that the server does not know a version of the API.
+func missing(err error) bool { return api.StatusOf(err) == http.StatusNotFound }
+
+func (f *refresh) listFleets(ctx context.Context, version balena.Version) error {
+	f.after.asked = dialect{version: version, cloud: !f.trust.cloud.is(false)}
+	s := f.snapshot
+	s.Fleets, s.Releases = nil, map[int64]balena.Release{}
+	f.fleets, f.typeSlugs, f.counted, f.reachable = map[int64]*balena.Fleet{}, map[int64]string{}, map[int64]int{}, 0
+
+	var listed []int64
+	known := 0 // how many of them were known before
+	slugs := map[string]bool{}
+	q := api.Query[fleetRow]{
+		Version: version, Resource: "application",
+		Fields: wanted(f, fleetFields), Filter: allFleets, Blank: fleetRow{counted: notCounted},
+		ID:       func(row *fleetRow) int64 { return row.ID },
+		PageSize: f.config.PageSize, Limit: maxFleets,
+	}
+	if n := len(f.before.fleets); n > 0 && !f.fullIsDue() {
+		// A list with all fleets that were known was not cut short, be it that a fleet was added behind a limit that the
+		// others just fill: the next full refresh finds it.
+		q.Done = func() bool { return known == n }
+	}
+	clock, err := api.List(ctx, f.client, q, func(row *fleetRow) error {
+		switch {
+		case row.Slug == "" || slugs[row.Slug]:
+			return fmt.Errorf("fleet %d: missing or duplicate slug %q", row.ID, row.Slug)
+		case row.class != "fleet" || row.host:
+			return fmt.Errorf("%s is no fleet, and the filter asks for fleets", row.Slug)
+		case row.counted == notCounted:
+			return fmt.Errorf("the devices of fleet %s are not counted", row.Slug)
+		}
+		slugs[row.Slug] = true
+		listed = append(listed, row.ID)
+		if _, ok := slices.BinarySearch(f.before.fleets, row.ID); ok {
+			known++
+		}
+		f.typeSlugs[row.deviceTypeID] = row.DeviceType
+		f.reachable += row.counted
+		if !f.chosen(&row.Fleet) {
+			return nil
+		}
+		if row.target.ID != 0 {
+			s.Releases[row.target.ID] = row.target
+		}
+		f.counted[row.ID] = row.counted
+		s.Fleets = append(s.Fleets, row.Fleet)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(listed) == 0 && len(f.before.fleets) > 0 && !f.trust.empty {
+		f.trust.empty = true
+		return f.untrue("application", "the server lists no fleet, and listed %d before: the next refresh believes it", len(f.before.fleets))
+	}
+	f.trust.empty = len(listed) == 0
+	f.after.fleets, f.after.clock = listed, clock
+	for i := range s.Fleets {
+		f.fleets[s.Fleets[i].ID] = &s.Fleets[i]
+	}
+	return nil
+}
+
+// chosen reports whether the options choose a fleet.
+func (f *refresh) chosen(fleet *balena.Fleet) bool {
+	o := &f.config.Options
+	return o.Shard.Has(fleet.ID) && (o.ArchivedFleets || !fleet.Archived) &&
+		(o.Include == nil || o.Include.MatchString(fleet.Slug)) &&
+		(o.Exclude == nil || !o.Exclude.MatchString(fleet.Slug))
+}
+
+// countAgain counts the devices of the chosen fleets once more, by the ID of the fleet.
+func (f *refresh) countAgain(ctx context.Context) (map[int64]int, error) {
+	counted := map[int64]int{}
+	q := api.Query[fleetRow]{
+		Version: f.after.asked.version, Resource: "application", Note: "counts",
+		Fields: countFields, Filter: allFleets, ID: func(row *fleetRow) int64 { return row.ID },
+		PageSize: f.config.PageSize, Limit: maxFleets,
+	}
+	_, err := api.List(ctx, f.client, q, func(row *fleetRow) error {
+		if _, chosen := f.fleets[row.ID]; chosen {
+			counted[row.ID] = row.counted
+		}
+		return nil
+	})
+	return counted, err
+}
+
+// untrue is the error of a list that can't be true.
+func (f *refresh) untrue(resource, format string, args ...any) error {
+	return &api.Error{
+		Problem: api.BadAnswer, Request: "GET /" + string(f.after.asked.version) + "/" + resource, Status: http.StatusOK,
+		Err: fmt.Errorf(format, args...),
+	}
+}

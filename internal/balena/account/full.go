@@ -1,0 +1,182 @@
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
+)
+
+// A full refresh reads every device. It is what incremental refreshes build on.
+
+// readAll reads the devices of all chosen fleets. A list that does not have the devices that the server counts is read
+// once more: devices are deleted and moved while they are read, and lists are cut off, too. What stays after that is
+// no coincidence.
+func (f *refresh) readAll(ctx context.Context) error {
+	f.askCloudAgain(ctx)
+	err := f.listDevices(ctx)
+	if errors.Is(err, errNotWhole) {
+		err = f.listDevices(ctx)
+	}
+	if errors.Is(err, errNotWhole) {
+		return f.untrue("device", "%w", err)
+	}
+	return err
+}
+
+// errNotWhole marks a list of devices that is not whole, or holds a device twice.
+var errNotWhole = errors.New("twice in a row")
+
+// listDevices reads all devices once.
+func (f *refresh) listDevices(ctx context.Context) error {
+	s := f.snapshot
+	s.Reading.Devices = 0
+	q := f.devicesWith("")
+	devices := balena.NewBuilder(f.before.devices)
+	known := f.before.devices.Cursor()
+	proof := f.newProof()
+	listed := map[int64]int{}
+	var uuids []uint64 // hashes
+	f.after.outside = false
+	_, err := api.List(ctx, f.client, q, func(row *balena.Device) error {
+		s.Reading.Devices++
+		was := known.At(row.ID)
+		chosen, err := f.settle(row, was)
+		if err != nil {
+			return err
+		}
+		if !chosen {
+			f.after.outside = true
+			return nil
+		}
+		proof.see(was, row)
+		listed[row.FleetID]++
+		uuids = append(uuids, maphash.String(uuidSeed, row.UUID))
+		if was == nil || !was.Equal(row) {
+			was = new(*row) // the row is read over
+		}
+		devices.Add(was)
+		return nil
+	})
+	if f.after.asked.cloud && s.Reading.Devices > 0 {
+		f.trust.cloud.saw(true) // be it that a later page failed
+	}
+	if errors.Is(err, api.ErrBlank) && f.after.asked.cloud && s.Reading.Devices == 0 {
+		return f.doubtCloud(ctx, err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.isWhole(ctx, listed); err != nil {
+		return err
+	}
+	// A series for each of two devices of one uuid would be the same series twice.
+	slices.Sort(uuids)
+	for i := 1; i < len(uuids); i++ {
+		if uuids[i] == uuids[i-1] {
+			return fmt.Errorf("two devices have the same uuid, %w", errNotWhole)
+		}
+	}
+	s.Devices = devices.Devices()
+	f.after.horizon = f.horizonAfter(proof.newest)
+	f.trust.changes.proved(proof, s.Time)
+	return nil
+}
+
+// uuidSeed makes hashes of uuids which nobody can prepare to be alike.
+var uuidSeed = maphash.MakeSeed()
+
+// isWhole holds how many devices were listed, by the ID of the fleet, against how many the server counts. The counts
+// were asked for before the list; where they differ from it, they are asked for again, and a fleet had all its devices
+// if it had as many before, or after, or a number in between.
+func (f *refresh) isWhole(ctx context.Context, listed map[int64]int) error {
+	differs := func(lists ...map[int64]int) bool {
+		for id := range f.fleets {
+			least, most := lists[0][id], lists[0][id]
+			for _, l := range lists {
+				least, most = min(least, l[id]), max(most, l[id])
+			}
+			if n := listed[id]; n < least || n > most {
+				return true
+			}
+		}
+		return false
+	}
+	if !differs(f.counted) {
+		return nil
+	}
+	before := f.counted
+	after, err := f.countAgain(ctx)
+	if err != nil {
+		return err
+	}
+	f.counted = after
+	if !differs(before, after) {
+		return nil
+	}
+	return fmt.Errorf("the server counts %d devices and lists %d, %w", total(after), total(listed), errNotWhole)
+}
+
+func total(counts map[int64]int) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
+// doubtCloud finds out why a list was answered with err, a blank 500: since the server does not know the fields
+// that only balenaCloud has, or since it is in trouble. It goes on without the fields once they are known to be missing.
+func (f *refresh) doubtCloud(ctx context.Context, err error) error {
+	lacks, asked := f.lacksCloud(ctx)
+	if asked != nil || !lacks {
+		return err
+	}
+	f.trust.cloud.saw(false)
+	f.trust.cloudAsked = f.snapshot.Time
+	if !f.trust.cloud.is(false) {
+		return err
+	}
+	f.after.asked.cloud = false
+	return f.listDevices(ctx)
+}
+
+// askCloudAgain asks a server that lacked the fields of balenaCloud whether it has them now.
+func (f *refresh) askCloudAgain(ctx context.Context) {
+	now := f.snapshot.Time
+	if !f.trust.cloud.is(false) || now.Sub(f.trust.cloudAsked) < relearn {
+		return
+	}
+	if lacks, err := f.lacksCloud(ctx); err == nil {
+		f.trust.cloud.saw(!lacks)
+		if f.trust.cloud.against == 0 { // else it is asked again by the next full refresh
+			f.trust.cloudAsked = now
+		}
+		f.after.asked.cloud = !f.trust.cloud.is(false)
+	}
+}
+
+// lacksCloud asks for one device without the fields of balenaCloud, and with them: a server that answers only the
+// former lacks them. An error says that nobody knows.
+func (f *refresh) lacksCloud(ctx context.Context) (lacks bool, err error) {
+	ask := func(cloud bool) error {
+		before := f.after.asked
+		defer func() { f.after.asked = before }()
+		f.after.asked.cloud = cloud
+		q := f.devicesWith("")
+		q.Note, q.PageSize, q.Done = "probe", 1, func() bool { return true }
+		_, err := api.List(ctx, f.client, q, func(*balena.Device) error { return nil })
+		return err
+	}
+	if err := ask(false); err != nil {
+		return false, err
+	}
+	err = ask(true)
+	if errors.Is(err, api.ErrBlank) {
+		return true, nil
+	}
+	return false, err
+}

@@ -1,0 +1,206 @@
+package account
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
+)
+
+// The optional parts of a refresh, each of which may fail without the rest.
+
+// parts is what was read of each last.
+type parts struct {
+	deviceTypes kept[map[int64]string]
+	latest      kept[map[int64]balena.Release]
+	keys        kept[[]balena.Key]
+	services    kept[*horizon]
+	deviceTags  kept[*horizon]
+	fleetTags   kept[map[int64][]string]
+	releases    kept[map[int64]knownRelease]
+}
+
+// knownRelease is a release, or the knowledge that the API does not tell of it.
+type knownRelease struct {
+	balena.Release
+	missing bool
+	asked   time.Time
+}
+
+const (
+	// maxDeviceTypes and maxKeys are more than any server has.
+	maxDeviceTypes = 100_000
+	maxKeys        = 100_000
+)
+
+// readDeviceTypes reads the slugs of device types, and puts them to the devices. Those of the fleets and those
+// that were read before are known already; a device may be of another.
+func (f *refresh) readDeviceTypes(ctx context.Context) {
+	slugs := part(f, balena.PartDeviceTypes, &f.parts.deviceTypes, f.config.SlowInterval, func() (map[int64]string, error) {
+		slugs := map[int64]string{}
+		q := api.Query[deviceTypeRow]{
+			Version: f.after.asked.version, Resource: "device_type", Fields: wanted(f, deviceTypeFields),
+			ID: func(row *deviceTypeRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxDeviceTypes,
+		}
+		_, err := api.List(ctx, f.client, q, func(row *deviceTypeRow) error {
+			slugs[row.id] = row.slug
+			return nil
+		})
+		return slugs, err
+	})
+	maps.Copy(f.typeSlugs, slugs)
+	if f.snapshot.Reading.Kind == balena.Changes && maps.Equal(f.typeSlugs, f.before.typeSlugs) {
+		return
+	}
+	var put []*balena.Device
+	for d := range f.snapshot.Devices.All() {
+		if slug := f.typeSlugs[d.TypeID]; slug != d.Type {
+			typed := new(*d)
+			typed.Type = slug
+			put = append(put, typed)
+		}
+	}
+	f.snapshot.Devices = f.snapshot.Devices.With(put, nil)
+}
+
+// readReleases reads the releases which devices refer to, by ID and only those that are not known yet, and
+// the newest release of each fleet.
+func (f *refresh) readReleases(ctx context.Context) {
+	known := part(f, balena.PartReleases, &f.parts.releases, 0, func() (map[int64]knownRelease, error) {
+		return f.askForReleases(ctx)
+	})
+	for id, r := range known {
+		if !r.missing {
+			f.snapshot.Releases[id] = r.Release
+		}
+	}
+	if !f.config.Releases {
+		return
+	}
+	latest := part(f, balena.PartLatestReleases, &f.parts.latest, f.config.SlowInterval, func() (map[int64]balena.Release, error) {
+		return f.askForLatestReleases(ctx)
+	})
+	for i := range f.snapshot.Fleets {
+		fleet := &f.snapshot.Fleets[i]
+		fleet.LatestRelease = latest[fleet.ID]
+	}
+}
+
+// askForReleases returns every release that is referred to and that the fleets did not bring along. Those
+// already known are asked for again with the slow interval if they may have changed: a draft is given another
+// version when it is finalized, and one that was missing may have come within the token's reach. Those that are
+// final are asked for again in full sweeps only.
+func (f *refresh) askForReleases(ctx context.Context) (map[int64]knownRelease, error) {
+	now := f.snapshot.Time
+	found := map[int64]knownRelease{}
+	var unknown []int64
+	for _, run := range f.snapshot.Devices.Runs() {
+		for _, id := range run.Releases {
+			if _, ok := found[id]; ok {
+				continue
+			}
+			if _, ok := f.snapshot.Releases[id]; ok { // it came with its fleet
+				continue
+			}
+			r, ok := f.parts.releases.value[id]
+			// What is final hardly ever changes, and yet can be given another version, or be deleted.
+			believed := r.Final && f.snapshot.Reading.Kind == balena.Changes
+			if !ok || !believed && now.Sub(r.asked) >= f.config.SlowInterval {
+				r = knownRelease{missing: true, asked: now}
+				unknown = append(unknown, id)
+			}
+			found[id] = r
+		}
+	}
+	slices.Sort(unknown)
+
+	for ids := range slices.Chunk(unknown, idsPerRequest) {
+		answered := 0
+		q := api.Query[balena.Release]{
+			Version: f.after.asked.version, Resource: "release", Fields: wanted(f, releaseFields), Filter: api.InIDs("id", ids),
+			ID: func(row *balena.Release) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(ids),
+			Done: func() bool { return answered == len(ids) },
+		}
+		_, err := api.List(ctx, f.client, q, func(row *balena.Release) error {
+			answered++
+			found[row.ID] = knownRelease{Release: *row, asked: now}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// askForLatestReleases returns the newest release of every fleet, by the fleet's ID.
+func (f *refresh) askForLatestReleases(ctx context.Context) (map[int64]balena.Release, error) {
+	latest := map[int64]balena.Release{}
+	q := api.Query[latestRow]{
+		Version: f.after.asked.version, Resource: "application", Note: "newest releases", Fields: wanted(f, latestReleaseFields), Filter: allFleets,
+		ID: func(row *latestRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxFleets,
+	}
+	_, err := api.List(ctx, f.client, q, func(row *latestRow) error {
+		latest[row.id] = row.latest
+		return nil
+	})
+	return latest, err
+}
+
+// readFleetTags reads the tags of fleets that were asked for.
+func (f *refresh) readFleetTags(ctx context.Context) {
+	keys := f.config.FleetTags
+	if len(keys) == 0 {
+		return
+	}
+	tags := part(f, balena.PartFleetTags, &f.parts.fleetTags, 0, func() (map[int64][]string, error) {
+		return f.askForFleetTags(ctx, keys)
+	})
+	for i := range f.snapshot.Fleets {
+		f.snapshot.Fleets[i].Tags = tags[f.snapshot.Fleets[i].ID]
+	}
+}
+
+// askForFleetTags returns the values of the tags of keys, in their order, by the ID of the fleet.
+func (f *refresh) askForFleetTags(ctx context.Context, keys []string) (map[int64][]string, error) {
+	tags := map[int64][]string{}
+	q := api.Query[tagRow]{
+		Version: f.after.asked.version, Resource: "application_tag", Fields: wanted(f, tagFields("application")), Filter: api.In("tag_key", keys),
+		ID: func(row *tagRow) int64 { return row.ID }, PageSize: f.config.PageSize,
+		Limit: maxFleets * len(keys), // of public fleets, too
+	}
+	_, err := api.List(ctx, f.client, q, func(row *tagRow) error {
+		i := slices.Index(keys, row.key)
+		if i < 0 {
+			return nil
+		}
+		if tags[row.owner] == nil {
+			tags[row.owner] = make([]string, len(keys))
+		}
+		tags[row.owner][i] = row.Value
+		return nil
+	})
+	return tags, err
+}
+
+// readKeys reads which of the caller's named API keys expire when.
+func (f *refresh) readKeys(ctx context.Context) {
+	if !f.config.Keys {
+		return
+	}
+	f.snapshot.Keys = part(f, balena.PartKeys, &f.parts.keys, f.config.SlowInterval, func() ([]balena.Key, error) {
+		var keys []balena.Key
+		q := api.Query[balena.Key]{
+			Version: f.after.asked.version, Resource: "api_key", Fields: wanted(f, keyFields), Filter: "name ne null and expiry_date ne null",
+			ID: func(row *balena.Key) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: maxKeys,
+		}
+		_, err := api.List(ctx, f.client, q, func(row *balena.Key) error {
+			keys = append(keys, *row)
+			return nil
+		})
+		return keys, err
+	})
+}

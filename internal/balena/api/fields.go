@@ -1,0 +1,120 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Field is a field of a resource: how it is asked for and where its value goes. Tables of fields are the only place
+// that knows either.
+type Field[T any] struct {
+	// Name is the field's name, which is its $select as well unless Expand is set.
+	Name string
+	// Expand is the field's $expand option, for a navigation property that has to be read along.
+	Expand string
+	// Set reads a value into a row.
+	Set func(d *Decoder, v jsontext.Value, to *T) error
+	// Same reports whether two rows have the same value; nil where rows are not compared by the field.
+	Same func(a, b *T) bool
+}
+
+// To is the field of a name whose values read makes, and which go to a place in the row.
+func To[T any, V comparable](name string, read func(*Decoder, jsontext.Value) (V, error), place func(*T) *V) Field[T] {
+	return Field[T]{
+		Name: name,
+		Set: func(d *Decoder, v jsontext.Value, to *T) error {
+			value, err := read(d, v)
+			if err == nil {
+				*place(to) = value
+			}
+			return err
+		},
+		Same: func(a, b *T) bool { return *place(a) == *place(b) },
+	}
+}
+
+// Expanded is the field of a navigation property that is read along. Its value is an array, of no or one element for
+// a foreign key; set gets the first, and is not called where there is none. There are few of them, one or three a
+// fleet, so the plain decoder reads them.
+func Expanded[E, T any](name, expand string, set func(*Decoder, E, *T) error) Field[T] {
+	return Field[T]{
+		Name: name, Expand: expand,
+		Set: func(d *Decoder, v jsontext.Value, to *T) error {
+			var elements []E
+			if err := json.Unmarshal(v, &elements); err != nil {
+				return wrongType("an array of objects", v)
+			}
+			if len(elements) == 0 {
+				return nil
+			}
+			return set(d, elements[0], to)
+		},
+	}
+}
+
+// Derived is a field like that of [Expanded] whose values repeat: a text is made of each of them once only.
+func Derived[E, T any](name, expand string, text func(E) string, place func(*T) *string) Field[T] {
+	f := Expanded(name, expand, func(d *Decoder, e E, to *T) error {
+		*place(to) = d.Keep(text(e))
+		return nil
+	})
+	set := f.Set
+	f.Set = func(d *Decoder, v jsontext.Value, to *T) error {
+		if known, ok := d.derived[string(v)]; ok {
+			*place(to) = known
+			return nil
+		}
+		if err := set(d, v, to); err != nil || len(v) > maxWord {
+			return err
+		}
+		d.grow(len(v))
+		d.derived[string(v)] = *place(to)
+		return nil
+	}
+	return f
+}
+
+// Keep returns a text that many rows have in common, which is then in memory once.
+func (d *Decoder) Keep(s string) string { return d.keep([]byte(s)) }
+
+// Count reads the number that $expand=…/$count leaves under the name of the navigation property.
+func (d *Decoder) Count(v jsontext.Value) (int, error) {
+	n, err := d.Integer(v)
+	if err == nil && (n < 0 || n > math.MaxInt32) {
+		return 0, fmt.Errorf("invalid count %d", n)
+	}
+	return int(n), err
+}
+
+// Record is the fields that a request asks for.
+type Record[T any] []Field[T]
+
+func (r Record[T]) options() string {
+	var selects, expands []string
+	for _, f := range r {
+		if f.Expand != "" {
+			expands = append(expands, f.Expand)
+		} else {
+			selects = append(selects, f.Name)
+		}
+	}
+	s := "$select=" + strings.Join(selects, ",")
+	if len(expands) > 0 {
+		s += "&$expand=" + strings.Join(expands, ",")
+	}
+	return s
+}
+
+// Blank is a row of which nothing has been read: every field is null.
+func (r Record[T]) Blank() (row T) {
+	w := newWords()
+	d := &Decoder{words: &w}
+	for _, f := range r {
+		_ = f.Set(d, jsontext.Value("null"), &row) // null is a value of every field
+	}
+	return row
+}
