@@ -122,8 +122,9 @@ type simulatedAPI struct {
 
 // A request is one that an API was asked.
 type request struct {
-	at       time.Time
-	resource string
+	at        time.Time
+	resource  string
+	firstPage bool
 }
 
 // serveAPI serves the API of the configuration, which accepts the token.
@@ -162,7 +163,7 @@ func recorded(t *testing.T) *simulator.Dataset {
 
 func (a *simulatedAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mutex.Lock()
-	a.asked = append(a.asked, request{time.Now(), path.Base(r.URL.Path)})
+	a.asked = append(a.asked, request{time.Now(), path.Base(r.URL.Path), strings.Contains(r.URL.RawQuery, "id%20gt%200&")})
 	a.mutex.Unlock()
 	if a.down.Load() {
 		panic(http.ErrAbortHandler) // closes the connection

@@ -214,7 +214,7 @@ func TestRequestsOfARefresh(t *testing.T) {
 			// The first one asks for device types as well, and the last one may be under way.
 			var began []int
 			for i, request := range asked {
-				if request.resource == "application" && (i == 0 || asked[i-1].resource != "application") {
+				if request.resource == "application" && request.firstPage {
 					began = append(began, i)
 				}
 			}

@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
@@ -265,5 +268,159 @@ func TestDeviceThatTakesLongToBeRegistered(t *testing.T) {
 	}
 	if whole > 17 { // of which one or two are due anyway
 		t.Errorf("%d of 25 refreshes read everything", whole)
+	}
+}
+
+// A device that moves to another fleet stays, whatever else is registered in the fleet that it leaves: a device that is
+// missing from a list of ids is asked for by its own.
+func TestMoveWhileAnotherIsRegistered(t *testing.T) {
+	f := follow(t, small, fewer)
+	fleet := 0
+	f.Update(func(st *simulator.State) { fleet = st.Device(7).FleetID })
+	f.after("owns__device", func(st *simulator.State) { st.AddDevice(simulator.Device{FleetID: fleet}) })
+	f.after("modified_at%20gt", func(st *simulator.State) { st.Device(7).FleetID = 1 + fleet%2 })
+	f.ours.advance(time.Minute)
+	f.theirs.advance(time.Minute)
+	s := fetch(t, f.client)
+	if d := s.Devices.Find(7); d == nil || d.FleetID != int64(1+fleet%2) || s.Reading.Kind != balena.Changes {
+		t.Errorf("device 7 is %+v, want it in fleet %d; %+v", d, 1+fleet%2, s.Reading)
+	}
+	f.rename(200)
+	f.refresh(t)
+}
+
+// A device that comes into reach in a transaction that began before the devices were counted does not push the last one
+// off a full page.
+func TestMoveInByASlowTransaction(t *testing.T) {
+	f := follow(t, small, fewer, func(c *account.Config) { c.PageSize = small.Devices / 7 })
+	last := 0
+	f.Update(func(st *simulator.State) {
+		block := st.AddFleet(simulator.Fleet{Class: "block"})
+		st.Device(3).FleetID = block.ID
+		last = st.AddDevice(simulator.Device{FleetID: 1}).ID
+	})
+	f.refresh(t)
+	f.ours.advance(15 * time.Minute)
+	f.theirs.advance(15 * time.Minute)
+	f.after("owns__device", func(st *simulator.State) {
+		d := st.Device(3)
+		d.FleetID, d.ModifiedAt = 1, simulator.At(f.theirs.Now().Add(-20*time.Second))
+	})
+	if s := fetch(t, f.client); s.Devices.Find(int64(last)) == nil || s.Reading.Kind != balena.Full {
+		t.Errorf("device %d, which nobody touched, is not in the full refresh: %d devices of %d; %+v", last, s.Devices.Len(), small.Devices+1, s.Reading)
+	}
+}
+
+// Whatever limit a server or a proxy has for its pages, nothing is cut off.
+func TestPagesWithALimit(t *testing.T) {
+	config := simulator.Config{Devices: 60, Fleets: 5, Seed: 1}
+	sim := newSimulator(t, config)
+	sim.Update(func(st *simulator.State) {
+		for _, d := range st.Devices.All() {
+			st.DeviceTags.Add(simulator.DeviceTag{DeviceID: d.ID, Key: "site", Value: "x"})
+		}
+		for _, fleet := range st.Fleets.All() {
+			st.FleetTags.Add(simulator.FleetTag{FleetID: fleet.ID, Key: "team", Value: "x"})
+		}
+	})
+	want := fetchWithParts(t, newClient(t, serve(t, sim), withClock(newClock())))
+	top := regexp.MustCompile(`\$top=1000\b`)
+	for _, limit := range []int{1, 2, 7, 59, 60, 61, 100} {
+		limited := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.RequestURI = top.ReplaceAllString(r.RequestURI, fmt.Sprint("$$top=", limit))
+			sim.ServeHTTP(w, r)
+		})
+		got := fetchWithParts(t, newClient(t, serve(t, limited), withClock(newClock())))
+		if diff := cmp.Diff(want, got, sameSnapshot); diff != "" {
+			t.Errorf("pages of %d at most (-want +got):\n%.2000s", limit, diff)
+		}
+	}
+}
+
+// An answer whose body takes long is no clock that was set.
+func TestSlowBody(t *testing.T) {
+	f := follow(t, small, fewer)
+	next, slow := f.wire.next, true
+	f.wire.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r)
+		if slow && strings.Contains(r.URL.String(), "owns__device") {
+			slow = false
+			http.NewResponseController(w).Flush() // the header is there now, and the body's end comes later
+			f.ours.advance(31 * time.Second)
+			f.theirs.advance(31 * time.Second)
+		}
+	})
+	for range 2 {
+		f.ours.advance(time.Minute)
+		f.theirs.advance(time.Minute)
+		if s := fetch(t, f.client); s.Reading.Kind != balena.Changes {
+			t.Errorf("a refresh of kind %s: %s", s.Reading.Kind, s.Reading.Why)
+		}
+	}
+}
+
+// An account in which nothing is written is not read over and over.
+func TestQuietAccount(t *testing.T) {
+	f := follow(t, small, fewer)
+	for written, newest := range map[int]int{10: 10, 50: 0} { // by one transaction
+		f.Update(func(st *simulator.State) {
+			for i := range written {
+				st.Device(i + 1).Name += "x"
+			}
+		})
+		var read []int
+		for range 5 {
+			read = append(read, f.refresh(t).Reading.Devices)
+		}
+		// Read when they change, once more since transactions may take a minute, and then only what is newest if it is little.
+		if want := []int{read[0], written, newest, newest, newest}; read[0] < written || !slices.Equal(read, want) {
+			t.Errorf("%v devices were read by one refresh after the other, want %v", read, want)
+		}
+	}
+}
+
+// More devices than a URL can name are downloading when their fleet is given another target: everything is read.
+func TestManyDownloadingDevices(t *testing.T) {
+	for n, kind := range map[int]balena.Kind{200: balena.Changes, 201: balena.Full} {
+		f := follow(t, simulator.Config{Devices: 300, Fleets: 1, Seed: 1}, fewer)
+		f.Update(func(st *simulator.State) {
+			for i, d := range st.Devices.All() {
+				if i < n {
+					d.IsConnectedToVPN, d.HeartbeatState, d.Status, d.DownloadProgress, d.PinnedReleaseID = true, "online", "Downloading", simulator.N(10), 0
+				} else {
+					d.Status, d.DownloadProgress, d.ProvisioningProgress = "Idle", simulator.Number{}, simulator.Number{}
+					for _, install := range st.InstallsOf(d.ID) {
+						install.Status, install.DownloadProgress = "Running", simulator.Number{}
+					}
+				}
+			}
+		})
+		f.refresh(t)
+		f.Update(func(st *simulator.State) { st.Fleet(1).TargetReleaseID = 1 + st.Fleet(1).TargetReleaseID%2 })
+		if s := f.refresh(t); s.Reading.Kind != kind {
+			t.Errorf("%d devices download: %+v, want a refresh of kind %s", n, s.Reading, kind)
+		}
+	}
+}
+
+// More fleets than a URL can name lose a device at once: everything is read.
+func TestManyUncertainFleets(t *testing.T) {
+	const fleets = 1203
+	for n, kind := range map[int]balena.Kind{1000: balena.Changes, 1201: balena.Full} {
+		f := follow(t, simulator.Config{Devices: fleets, Fleets: fleets, Seed: 1}, fewer)
+		f.Update(func(st *simulator.State) {
+			for i := range fleets {
+				st.Device(i + 1).FleetID = i + 1
+			}
+		})
+		f.refresh(t)
+		f.Update(func(st *simulator.State) {
+			for i := range n {
+				st.DeleteDevice(i + 1)
+			}
+		})
+		if s := f.refresh(t); s.Reading.Kind != kind {
+			t.Errorf("%d fleets lost a device: %+v, want a refresh of kind %s", n, s.Reading, kind)
+		}
 	}
 }

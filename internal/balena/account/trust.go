@@ -30,6 +30,8 @@ const (
 	// overlap, in milliseconds, is how long a transaction may take until its rows are seen: a row's modified_at is the
 	// time at which the transaction began. The server stops statements after 60 s.
 	overlap = balena.Instant(60_000)
+	// fewNewest are so few devices that reading them at each refresh costs nothing.
+	fewNewest = 10
 	// maxClockDrift is the drift between the server's clock and ours from one refresh to the next beyond which the
 	// server's clock is considered to have been set. The server tells it in whole seconds, and answers may be late.
 	maxClockDrift = 30 * time.Second
@@ -135,7 +137,7 @@ func (f *refresh) horizonAfter(newest balena.Instant) horizon {
 	}
 	// Everything that was written until then has been asked for, and nothing was written since: it need not be read
 	// over and over. The newest devices stay in the question, since a server that does not tell of them any more was
-	// put back to an older state; unless very many were written at once.
+	// put back to an older state; unless many were written at once.
 	h.since = newest - 1
 	crowd := 0
 	for _, run := range f.snapshot.Devices.Runs() {
@@ -148,7 +150,7 @@ func (f *refresh) horizonAfter(newest balena.Instant) horizon {
 			}
 		}
 	}
-	if crowd > f.config.PageSize {
+	if crowd > fewNewest {
 		h.since = newest
 	}
 	return h

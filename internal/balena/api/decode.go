@@ -67,6 +67,9 @@ func (w *words) grow(size int) {
 // take a quarter of the time.
 var tolerant = []jsontext.Options{jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)}
 
+// ValueDecoder returns a decoder for values that are there already.
+func ValueDecoder() *Decoder { return &Decoder{words: new(newWords())} }
+
 func newDecoder(r io.Reader, w *words) *Decoder {
 	return &Decoder{json: jsontext.NewDecoder(r, tolerant...), words: w}
 }

@@ -111,8 +111,7 @@ func (r Record[T]) options() string {
 
 // Blank is a row of which nothing has been read: every field is null.
 func (r Record[T]) Blank() (row T) {
-	w := newWords()
-	d := &Decoder{words: &w}
+	d := ValueDecoder()
 	for _, f := range r {
 		_ = f.Set(d, jsontext.Value("null"), &row) // null is a value of every field
 	}
