@@ -34,6 +34,16 @@ func LoadDataset(dir fs.FS) (*Dataset, error) {
 		func() error { return eachRow(dir, "device_type", w.loadDeviceType) },
 		func() error { return eachRow(dir, "application", w.loadFleet) },
 		func() error { return eachRow(dir, "release", w.loadRelease) },
+		func() error {
+			return eachRow(dir, "release_tag", func(r struct {
+				stamps
+				tag
+				Release ref
+			},
+			) {
+				w.ReleaseTags.insert(&ReleaseTag{Row: r.row(), ReleaseID: r.Release.ID, Key: r.Key, Value: r.Value})
+			})
+		},
 		func() error { return eachRow(dir, "device", w.loadDevice) },
 		func() error { return eachRow(dir, "image_install", w.loadInstall) },
 		func() error {
@@ -170,7 +180,7 @@ type deviceTypeRow struct {
 }
 
 func (w *world) loadDeviceType(r deviceTypeRow) {
-	t := DeviceType{Row: r.row(), Slug: r.Slug, Name: r.Name}
+	t := DeviceType{Row: r.row(), Slug: r.Slug, Name: r.Name, FamilyID: w.family(r.Slug)}
 	if len(r.Architecture) > 0 {
 		t.ArchitectureID = w.architecture(r.Architecture[0].Slug)
 	}
@@ -224,13 +234,16 @@ type releaseRow struct {
 	IsInvalidated  bool   `json:"is_invalidated"`
 	IsPassingTests bool   `json:"is_passing_tests"`
 	FinalizedAt    moment `json:"is_finalized_at__date"`
+	Source         string
+	Variant        string
+	KnownIssues    string `json:"known_issue_list"`
 }
 
 func (w *world) loadRelease(r releaseRow) {
 	w.Releases.insert(&Release{
 		Row: r.row(), FleetID: r.Fleet.ID, Commit: r.Commit, RawVersion: r.RawVersion, Semver: r.Semver, Status: r.Status,
 		Phase: r.Phase, IsFinal: r.IsFinal, IsInvalidated: r.IsInvalidated, IsPassingTests: r.IsPassingTests,
-		FinalizedAt: r.FinalizedAt.Time,
+		FinalizedAt: r.FinalizedAt.Time, Source: r.Source, Variant: r.Variant, KnownIssues: r.KnownIssues,
 	})
 }
 
@@ -322,12 +335,15 @@ func (w *world) loadInstall(r installRow) {
 		return
 	}
 	service := image.Service[0]
-	w.Images.insert(&Image{Row: Row{ID: image.ID}, ServiceID: service.ID, ReleaseID: i.ReleaseID})
+	stamps, fleet := Row{}, 0
+	if release, ok := w.Releases.find(i.ReleaseID).(*Release); ok {
+		stamps, fleet = Row{CreatedAt: release.CreatedAt, ModifiedAt: release.CreatedAt}, release.FleetID
+	}
+	stamps.ID = image.ID
+	w.Images.insert(&Image{Row: stamps, ServiceID: service.ID, ReleaseID: i.ReleaseID})
 	if w.Services.find(service.ID) == nil {
-		s := &Service{Row: Row{ID: service.ID}, Name: service.Name}
-		if release, ok := w.Releases.find(i.ReleaseID).(*Release); ok {
-			s.FleetID = release.FleetID
-		}
+		stamps.ID = service.ID
+		s := &Service{Row: stamps, Name: service.Name, FleetID: fleet}
 		w.Services.insert(s)
 	}
 }

@@ -23,6 +23,7 @@ const (
 // life is what happens to devices of its own accord.
 type life struct {
 	seed, ticks uint64
+	cloud       bool // balenaCloud's own, too
 }
 
 func newLife(seed uint64) *life { return &life{seed: seed} }
@@ -39,8 +40,14 @@ func (l *life) tick(w *world, now Time) {
 	if s.chance(chanceRelease) {
 		s.push()
 	}
+	if l.cloud {
+		s.account()
+	}
 	moved := false
 	for _, d := range w.Devices.rows {
+		if d.IsInactive || d.IsFrozen {
+			continue // switched off, or refused by the API
+		}
 		before := *d
 		s.connectivity(d)
 		if d.HeartbeatState == "online" {
