@@ -9,7 +9,8 @@
 //	balena-simulator --fault=resource=device,status=429,retry_after=7s,every=3
 //	curl -X PUT -d '[{"resource":"device","cut_after":1000}]' http://127.0.0.1:8085/simulator/faults
 //
-// Package internal/simulator documents what is simulated, and all faults.
+// Its README tells what the editions are and how programs use it. Package internal/simulator documents what is
+// simulated, and all faults.
 package main
 
 import (

@@ -168,6 +168,10 @@ func (g *generator) release(f *Fleet, n, last int) {
 		r.FinalizedAt = r.CreatedAt
 	}
 	g.Releases.insert(r)
+	for _, t := range []ReleaseTag{{Key: "branch", Value: "main"}, {Key: "built by", Value: `CI of "Zoë"`}} {
+		t.Row, t.ReleaseID = Row{ID: g.ReleaseTags.nextID(), CreatedAt: r.CreatedAt, ModifiedAt: r.ModifiedAt}, r.ID
+		g.ReleaseTags.insert(&t)
+	}
 	if r.Status != "success" || !r.IsFinal {
 		return
 	}
