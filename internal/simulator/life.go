@@ -86,6 +86,8 @@ func (l *life) change(w *world, devices int, now Time) {
 		switch {
 		case devices == 0:
 			return
+		case d.IsInactive || d.IsFrozen:
+			continue
 		case d.HeartbeatState != "online" || !d.CPUUsage.valid:
 			offline = append(offline, d)
 			continue
@@ -104,10 +106,16 @@ func (l *life) change(w *world, devices int, now Time) {
 
 // push gives a fleet that tracks its latest release a new one.
 func (s *step) push() {
-	if s.Fleets.Len() == 0 {
+	var own []*Fleet
+	for _, f := range s.Fleets.rows {
+		if !f.IsForeign {
+			own = append(own, f)
+		}
+	}
+	if len(own) == 0 {
 		return
 	}
-	f := s.Fleets.rows[s.IntN(s.Fleets.Len())]
+	f := own[s.IntN(len(own))]
 	if f.Class != "fleet" || f.IsArchived || !f.TracksLatest {
 		return
 	}
