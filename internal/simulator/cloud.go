@@ -165,15 +165,20 @@ var (
 // values of the fields that are only there.
 func addCloud(w *world, cfg *Config, now Time) {
 	g := &generator{world: w, Rand: rand.New(rand.NewPCG(cfg.Seed, cloudStream)), now: now}
+	known := make(map[string]bool) // slugs of what a dataset holds already
+	for _, f := range w.Fleets.rows {
+		known[f.Slug] = true
+		f.IsForeign = f.IsPublic && w.Organizations.find(f.OrganizationID) == nil
+	}
 	hosts := make(map[int]map[string]int) // releases by device type and version
 	for _, t := range slices.Clone(w.DeviceTypes.rows) {
-		hosts[t.ID] = g.publish(Fleet{AppName: t.Slug, DeviceTypeID: t.ID, IsHost: true}, defaultLine, FleetTag{Key: "release-policy", Value: "default"})
-		g.publish(Fleet{AppName: t.Slug + "-esr", DeviceTypeID: t.ID, IsHost: true}, esrLine, esrTags...)
+		hosts[t.ID] = g.publish(known, Fleet{AppName: t.Slug, DeviceTypeID: t.ID, IsHost: true}, defaultLine, FleetTag{Key: "release-policy", Value: "default"})
+		g.publish(known, Fleet{AppName: t.Slug + "-esr", DeviceTypeID: t.ID, IsHost: true}, esrLine, esrTags...)
 	}
 	managed := make(map[int]map[string]int) // releases by architecture and version
 	for _, t := range w.DeviceTypes.rows {
 		if a, ok := w.Architectures.find(t.ArchitectureID).(*Architecture); ok && managed[a.ID] == nil {
-			managed[a.ID] = g.publish(Fleet{AppName: a.Slug + "-supervisor", DeviceTypeID: t.ID}, supervisors)
+			managed[a.ID] = g.publish(known, Fleet{AppName: a.Slug + "-supervisor", DeviceTypeID: t.ID}, supervisors)
 		}
 	}
 	if cfg.Dataset != nil {
@@ -201,11 +206,15 @@ func addCloud(w *world, cfg *Config, now Time) {
 // cloudStream keeps what only balenaCloud has from changing what else follows from a seed.
 const cloudStream = 1 << 63
 
-// publish adds a public application with its releases and returns their ids by version.
-func (g *generator) publish(f Fleet, releases []published, tags ...FleetTag) map[string]int {
+// publish adds a public application with its releases, unless its slug is known, and returns their ids by version.
+func (g *generator) publish(known map[string]bool, f Fleet, releases []published, tags ...FleetTag) map[string]int {
+	f.Slug = "balena_os/" + f.AppName
+	if known[f.Slug] {
+		return nil
+	}
 	f.Row = g.row(g.Fleets.nextID(), 1900*day)
 	f.UUID, f.Class, f.OrganizationID = g.uuid(), "app", osOrganization
-	f.Slug, f.TracksLatest, f.IsPublic, f.IsForeign = "balena_os/"+f.AppName, true, true, true
+	f.TracksLatest, f.IsPublic, f.IsForeign = true, true, true
 	g.Fleets.insert(&f)
 	for _, t := range tags {
 		t.Row, t.FleetID = g.row(g.FleetTags.nextID(), 300*day), f.ID

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 )
 
@@ -237,6 +238,49 @@ func TestCloudOfDataset(t *testing.T) {
 	}
 	if status, _ := get(t, open, "/config"); status != 404 {
 		t.Errorf("/config of openBalena: %d, want 404", status)
+	}
+}
+
+// A dataset is the API's own answers: what the cloud edition answers can be loaded again.
+func TestCloudDatasetAgain(t *testing.T) {
+	_, srv := newCloud(t)
+	files := make(fstest.MapFS)
+	for _, resource := range []string{"organization", "device", "application", "release", "release_tag", "device_type"} {
+		_, body := get(t, srv, "/v7/"+resource+map[string]string{"device_type": "?$select=id,slug,name&$expand=is_of__cpu_architecture($select=slug)"}[resource])
+		files[resource+".json"] = &fstest.MapFile{Data: []byte(body)}
+	}
+	ds, err := LoadDataset(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, again := newSimulator(t, Config{Edition: Cloud, Dataset: ds}, nil)
+	for _, target := range []string{
+		"organization?$select=handle,is_frozen,has_past_due_invoice_since__date", "application?$select=slug,is_accessible_by_support_until__date",
+		"application?$select=slug&$filter=is_directly_accessible_by__user/any(dau:1%20eq%201)",
+		"device?$select=uuid,is_frozen,is_active,latitude,longitude,custom_latitude,custom_longitude,location,is_accessible_by_support_until__date",
+		"release?$select=raw_version,variant,source,known_issue_list,phase", "release_tag?$select=tag_key,value",
+	} {
+		target += "&$orderby=id%20asc"
+		_, want := get(t, srv, "/v7/"+target)
+		if _, got := get(t, again, "/v7/"+target); got != want {
+			t.Errorf("%s differs", target)
+		}
+	}
+}
+
+// The fields of an edition can be asked for.
+func TestModel(t *testing.T) {
+	for edition, want := range map[Edition]string{
+		OpenBalena: "[Date Time] []", Cloud: "[] [Boolean]",
+	} {
+		_, srv := newSimulator(t, Config{Edition: edition}, nil)
+		var model map[string]map[string]declaration
+		if _, body := get(t, srv, "/simulator/model"); json.Unmarshal([]byte(body), &model) != nil {
+			t.Fatal(body)
+		}
+		if got := fmt.Sprintf("[%s] [%s]", model["image_install"]["modified_at"].Type, model["device"]["is_frozen"].Type); got != want {
+			t.Errorf("%s has %s, want %s", edition, got, want)
+		}
 	}
 }
 

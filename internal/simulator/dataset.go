@@ -26,9 +26,13 @@ func LoadDataset(dir fs.FS) (*Dataset, error) {
 			return eachRow(dir, "organization", func(r struct {
 				stamps
 				Name, Handle string
+				IsFrozen     bool   `json:"is_frozen"`
+				PastDueSince moment `json:"has_past_due_invoice_since__date"`
 			},
 			) {
-				w.Organizations.insert(&Organization{Row: r.row(), Name: r.Name, Handle: r.Handle})
+				w.Organizations.insert(&Organization{
+					Row: r.row(), Name: r.Name, Handle: r.Handle, IsFrozen: r.IsFrozen, PastDueInvoiceSince: r.PastDueSince.Time,
+				})
 			})
 		},
 		func() error { return eachRow(dir, "device_type", w.loadDeviceType) },
@@ -206,19 +210,20 @@ type fleetRow struct {
 	Slug         string
 	Class        string `json:"is_of__class"`
 	Organization ref
-	DeviceType   ref  `json:"is_for__device_type"`
-	Target       ref  `json:"should_be_running__release"`
-	TracksLatest bool `json:"should_track_latest_release"`
-	IsHost       bool `json:"is_host"`
-	IsArchived   bool `json:"is_archived"`
-	IsPublic     bool `json:"is_public"`
+	DeviceType   ref    `json:"is_for__device_type"`
+	Target       ref    `json:"should_be_running__release"`
+	TracksLatest bool   `json:"should_track_latest_release"`
+	IsHost       bool   `json:"is_host"`
+	IsArchived   bool   `json:"is_archived"`
+	IsPublic     bool   `json:"is_public"`
+	SupportUntil moment `json:"is_accessible_by_support_until__date"`
 }
 
 func (w *world) loadFleet(r fleetRow) {
 	w.Fleets.insert(&Fleet{
 		Row: r.row(), UUID: r.UUID, AppName: r.AppName, Slug: r.Slug, Class: r.Class,
 		OrganizationID: r.Organization.ID, DeviceTypeID: r.DeviceType.ID, TargetReleaseID: r.Target.ID,
-		TracksLatest: r.TracksLatest, IsHost: r.IsHost, IsArchived: r.IsArchived, IsPublic: r.IsPublic,
+		TracksLatest: r.TracksLatest, IsHost: r.IsHost, IsArchived: r.IsArchived, IsPublic: r.IsPublic, SupportUntil: r.SupportUntil.Time,
 	})
 }
 
@@ -281,6 +286,11 @@ type deviceRow struct {
 	IsUndervolted         bool     `json:"is_undervolted"`
 	IsWebAccessible       bool     `json:"is_web_accessible"`
 	IsFrozen              bool     `json:"is_frozen"`
+	Latitude, Longitude   string
+	Location              string
+	CustomLatitude        string `json:"custom_latitude"`
+	CustomLongitude       string `json:"custom_longitude"`
+	SupportUntil          moment `json:"is_accessible_by_support_until__date"`
 }
 
 func (w *world) loadDevice(r deviceRow) {
@@ -298,6 +308,8 @@ func (w *world) loadDevice(r deviceRow) {
 		StorageUsage: r.StorageUsage.Number, StorageTotal: r.StorageTotal.Number,
 		IsUndervolted: r.IsUndervolted, IsWebAccessible: r.IsWebAccessible,
 		IsInactive: r.OverallStatus == "inactive", IsFrozen: r.IsFrozen,
+		Latitude: r.Latitude, Longitude: r.Longitude, CustomLatitude: r.CustomLatitude, CustomLongitude: r.CustomLongitude,
+		Location: r.Location, SupportUntil: r.SupportUntil.Time,
 	})
 }
 
