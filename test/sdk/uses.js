@@ -1,5 +1,6 @@
-// Holds a list of questions to the declarations: node uses.js FILE, where the file is a JSON array of
-// {"resource", "field", "use"}. It prints a sentence for each that balenaCloud may refuse, and fails if there is any.
+// Holds a list of questions to the declarations: node uses.js FILE, where the file, or standard input, is a JSON array of
+// {"resource", "field", "use"}, or {"uses", "exceptions"}. It prints a sentence for each question that balenaCloud may
+// refuse, and fails if there is any.
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { declarations, version } from './declarations.js';
@@ -39,7 +40,8 @@ export function undeclared(wanted, exceptions = [], declared = declarations()) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const found = undeclared(JSON.parse(readFileSync(process.argv[2] ?? 0, 'utf8')));
+  const list = JSON.parse(readFileSync(process.argv[2] ?? 0, 'utf8'));
+  const found = undeclared(list.uses ?? list, list.exceptions);
   for (const sentence of found) console.error(sentence);
   process.exit(found.length > 0 ? 1 : 0);
 }
