@@ -59,7 +59,7 @@ var cloudSchema = sync.OnceValue(func() schema {
 				f := *r.byName[r.synonyms[name]]
 				f.name, f.key = name, append(appendString(nil, name), ':')
 				r.byName[name] = &f
-			default: // known, and nothing is known of it
+			default: // declared, and not simulated: always null
 				f := null(name)
 				r.fields, r.byName[name] = append(r.fields, f), f
 				if d.Type == "reference" {
@@ -108,7 +108,7 @@ const cloudConfig = `{"deployment":null,"deviceUrlsBase":"` + DeviceURLsBase + `
 	`"gitServerUrl":"git.balena-cloud.com","DEVICE_ONLINE_ICON":"","DEVICE_OFFLINE_ICON":"","signupCodeRequired":false,` +
 	`"supportedSocialProviders":["google","github"],"deviceTypes":[]}`
 
-// osOrganization owns what balena itself publishes. Who is no member of an organization does not see its row.
+// osOrganization owns what balena itself publishes. It has no row: only members can read an organization.
 const osOrganization = 9999
 
 // A published is a release of a host OS or supervisor.
@@ -121,7 +121,7 @@ type published struct {
 	phase       string
 	knownIssues string
 	base        string // of an ESR release: the default release that it is made from
-	old         bool   // from the time when the version stood in tags
+	old         bool   // its version is in its tags, as in early releases
 }
 
 // The releases of each device type's host OS, by line, and those of the supervisor; the oldest first.
@@ -161,8 +161,8 @@ var (
 	}
 )
 
-// addCloud adds to an account what only balenaCloud has: what balena publishes and, to an account that is generated,
-// values of the fields that are only there.
+// addCloud adds what only balenaCloud has: published applications and, to a generated account, values of the fields that
+// openBalena lacks.
 func addCloud(w *world, cfg *Config, now Time) {
 	g := &generator{world: w, Rand: rand.New(rand.NewPCG(cfg.Seed, cloudStream)), now: now}
 	known := make(map[string]bool) // slugs of what a dataset holds already
@@ -203,7 +203,8 @@ func addCloud(w *world, cfg *Config, now Time) {
 	w.Devices.forget()
 }
 
-// cloudStream keeps what only balenaCloud has from changing what else follows from a seed.
+// cloudStream is a random stream for the values that only balenaCloud has. The rest of an account follows from the seed
+// alone, whatever the edition.
 const cloudStream = 1 << 63
 
 // publish adds a public application with its releases, unless its slug is known, and returns their ids by version.
@@ -302,15 +303,15 @@ func (g *generator) silence(d *Device, at Time) {
 
 // Chances, for each tick, of what happens to accounts on balenaCloud.
 const (
-	chanceInvoiceDue  = 0.0005 // that an organization does not pay in time
-	chanceFreeze      = 0.002  // of one that has not
-	chancePaid        = 0.01   // of one that has not, frozen or not
-	chanceActivation  = 0.05   // that somebody switches a device off or on
-	chanceSupport     = 0.05   // that somebody lets support onto a device, or ends it
+	chanceInvoiceDue  = 0.0005 // that an invoice of an organization becomes overdue
+	chanceFreeze      = 0.002  // that an organization with an overdue invoice is frozen
+	chancePaid        = 0.01   // that an overdue invoice is paid
+	chanceActivation  = 0.05   // that a device is deactivated or activated
+	chanceSupport     = 0.05   // that support gets access to a device, or loses it
 	supportAccessTime = day
 )
 
-// account lets invoices be overdue, and somebody work on the account.
+// account changes invoices, activates and deactivates devices, and grants and ends access of support.
 func (s *step) account() {
 	for _, o := range s.Organizations.rows {
 		before := *o

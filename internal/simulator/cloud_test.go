@@ -108,7 +108,7 @@ func TestCloudValuesAreAsDeclared(t *testing.T) {
 			}
 		}
 	}
-	// Links from the time before organizations, which nobody has any more.
+	// These links date from before organizations existed. No simulated account has them.
 	legacy := []string{"includes_legacy_link_to__user", "has_legacy_link_to__organization"}
 	for resource, declared := range cloudModel {
 		for name, d := range declared {
@@ -219,7 +219,7 @@ func TestCloudOfGuests(t *testing.T) {
 	}
 }
 
-// What balena publishes is nobody's own; the recorded account keeps all it had.
+// Published applications do not belong to the account, and a recorded account is the same in both editions.
 func TestCloudOfDataset(t *testing.T) {
 	_, open := newSimulator(t, Config{Dataset: loadDataset(t)}, nil)
 	_, cloud := newSimulator(t, Config{Dataset: loadDataset(t), Edition: Cloud}, nil)
@@ -241,7 +241,7 @@ func TestCloudOfDataset(t *testing.T) {
 	}
 }
 
-// A dataset is the API's own answers: what the cloud edition answers can be loaded again.
+// The answers of the cloud edition can be loaded as a dataset.
 func TestCloudDatasetAgain(t *testing.T) {
 	_, srv := newCloud(t)
 	files := make(fstest.MapFS)

@@ -43,7 +43,7 @@ func (t *DeviceType) logo() string {
 	return "data:image/svg+xml;base64," + base64.StdEncoding.EncodeToString([]byte(svg))
 }
 
-// contract says what the device type has, and how an operating system gets onto it.
+// contract describes the hardware and how it is flashed.
 func (c *view) contract(t *DeviceType) string {
 	type object = map[string]any
 	arch := ""

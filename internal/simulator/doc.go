@@ -23,7 +23,7 @@
 // request target is parsed raw, as the real server does it: percent-encoded punctuation is a 400, but for the quotes
 // of strings.
 //
-// There are two editions. [OpenBalena] is what was recorded. [Cloud] has exactly the fields that balena-sdk declares
+// There are two editions. [OpenBalena] answers as the recorded server does. [Cloud] has exactly the fields that balena-sdk declares
 // of balenaCloud, which cloudmodel.go lists, and what only balenaCloud has beside the account: the releases of host OS
 // and supervisor, and GET /config. Where no public source tells what balenaCloud does, it does what openBalena does.
 //

@@ -465,8 +465,8 @@ func (p *parser) literal() *expr {
 	return lit(intValue(p.integer()))
 }
 
-// peekQuote returns the length of the quote that comes next, or 0: the real server takes %27 for one as well, even
-// for one half of a doubled quote, or where the other end of the string is written as '.
+// peekQuote returns the length of the quote that comes next, or 0. The real server reads %27 as a quote wherever it
+// reads ' as one.
 func (p *parser) peekQuote() int {
 	switch rest := p.s[p.pos:]; {
 	case strings.HasPrefix(rest, "'"):

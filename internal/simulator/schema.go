@@ -43,7 +43,7 @@ type navigation struct {
 	target string
 	to     *field // own foreign key, or nil
 	back   string // their foreign key
-	scan   bool   // their foreign key is computed, so that no index over it lasts
+	scan   bool   // their foreign key is computed: there can be no index over it
 }
 
 type resource struct {
@@ -270,7 +270,7 @@ func newSchema() schema {
 			table: func(w *world) relation { return &w.DeviceTypes },
 		},
 		{
-			// The one alias of each device type is its own slug: a row of it is a device type, seen otherwise.
+			// Each device type has one alias, its slug. The rows are those of device_type.
 			name:   "device_type_alias",
 			public: public,
 			fields: []*field{
@@ -366,7 +366,7 @@ func newSchema() schema {
 			table: func(w *world) relation { return &w.ReleaseTags },
 		},
 		{
-			// An image belongs to the one release that it was built for: a row of this is an image, seen otherwise.
+			// An image belongs to one release, the one that it was built for. The rows are those of image.
 			name:   "release_image",
 			public: publicOnCloud,
 			fields: []*field{
