@@ -146,8 +146,10 @@ var (
 		{version: "2026.10.1", age: 2 * day, base: "6.6.2", draft: true},
 	}
 	esrTags = []FleetTag{
-		{Key: "release-policy", Value: "esr"}, {Key: "esr-next", Value: "2026.10"},
-		{Key: "esr-current", Value: "2026.7"}, {Key: "esr-sunset", Value: "2026.4"},
+		{Key: "release-policy", Value: "esr"},
+		{Key: "esr-next", Value: "2026.10"},
+		{Key: "esr-current", Value: "2026.7"},
+		{Key: "esr-sunset", Value: "2026.4"},
 	}
 	supervisors = []published{
 		{version: "12.11.0", age: 1700 * day},
@@ -265,8 +267,12 @@ var cities = []struct {
 	name                string
 	latitude, longitude float64
 }{
-	{"Berlin, Germany", 52.52, 13.40}, {"London, United Kingdom", 51.51, -0.13}, {"Oslo, Norway", 59.91, 10.75},
-	{"Porto, Portugal", 41.15, -8.61}, {"Seattle, United States", 47.61, -122.33}, {"Osaka, Japan", 34.69, 135.50},
+	{"Berlin, Germany", 52.52, 13.40},
+	{"London, United Kingdom", 51.51, -0.13},
+	{"Oslo, Norway", 59.91, 10.75},
+	{"Porto, Portugal", 41.15, -8.61},
+	{"Seattle, United States", 47.61, -122.33},
+	{"Osaka, Japan", 34.69, 135.50},
 }
 
 // equip gives a device that has been provisioned values of the fields that only balenaCloud has, and the releases of

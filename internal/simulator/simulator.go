@@ -213,12 +213,12 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		write(w, http.StatusMovedPermanently, "text/plain; charset=utf-8", "Moved Permanently. Redirecting to "+location)
 	case path == "/ping":
 		s.serve(w, r, "ping", func(*http.Request, caller) response {
-			return textResponse(http.StatusOK, "text/plain; charset=utf-8", "OK")
+			return textResponse("text/plain; charset=utf-8", "OK")
 		})
 	case path == "/user/v1/whoami" || path == "/actor/v1/whoami":
 		s.serve(w, r, "whoami", func(_ *http.Request, c caller) response { return s.whoami(c, path) })
 	case path == "/config" && s.cfg.Edition == Cloud:
-		s.serve(w, r, "config", func(*http.Request, caller) response { return textResponse(http.StatusOK, contentTypeJSON, cloudConfig) })
+		s.serve(w, r, "config", func(*http.Request, caller) response { return textResponse(contentTypeJSON, cloudConfig) })
 	case ok && slices.Contains(s.cfg.Versions, version):
 		s.serve(w, r, s.resourceOf(target), s.query)
 	default:
@@ -256,8 +256,8 @@ type response struct {
 	buffer      *[]byte // to use again once the body is sent
 }
 
-func textResponse(status int, contentType, body string) response {
-	return response{status: status, contentType: contentType, body: []byte(body)}
+func textResponse(contentType, body string) response {
+	return response{status: http.StatusOK, contentType: contentType, body: []byte(body)}
 }
 
 const (
@@ -363,7 +363,7 @@ func (s *Simulator) whoami(c caller, path string) response {
 		s.mu.RLock()
 		defer s.mu.RUnlock()
 		if d, ok := s.world.Devices.find(c.device).(*Device); ok {
-			return textResponse(http.StatusOK, contentTypeJSON, fmt.Sprintf(`{"id":%d,"actorType":"device","actorTypeId":%d,"uuid":%q}`,
+			return textResponse(contentTypeJSON, fmt.Sprintf(`{"id":%d,"actorType":"device","actorTypeId":%d,"uuid":%q}`,
 				firstDeviceActor+d.ID, d.ID, d.UUID))
 		}
 	}
@@ -374,7 +374,7 @@ func (s *Simulator) whoami(c caller, path string) response {
 	if path == "/actor/v1/whoami" {
 		who = fmt.Sprintf(`{"id":%d,"actorType":"user","actorTypeId":%d,"username":%q,"email":%q}`, userID, userID, userName, userEmail)
 	}
-	return textResponse(http.StatusOK, contentTypeJSON, who)
+	return textResponse(contentTypeJSON, who)
 }
 
 // query answers a request for a resource.
