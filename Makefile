@@ -37,7 +37,7 @@ build: ## Build exporter and simulator into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 .PHONY: demo
-demo: build ## Run the exporter on simulated fleets until ctrl-C
+demo: build ## Run the exporter on a simulated balenaCloud, or EDITION=openbalena, until ctrl-C
 	@test/demo/run.sh bin
 
 .PHONY: docker
@@ -101,6 +101,10 @@ e2e: ## Install the chart into a Kubernetes on this machine and use it (Linux an
 .PHONY: test-statuspage
 test-statuspage: ## Walk the status page with Debian's Chromium: accessibility, keyboard, hostile names
 	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && npm test
+
+.PHONY: test-sdk
+test-sdk: build ## Read from the simulator with balena-sdk, and hold its cloud edition to the SDK's declarations
+	cd test/sdk && npm ci --ignore-scripts --no-audit --no-fund && npm test
 
 .PHONY: pictures
 pictures: ## Take the pictures in docs/images anew

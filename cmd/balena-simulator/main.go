@@ -9,7 +9,8 @@
 //	balena-simulator --fault=resource=device,status=429,retry_after=7s,every=3
 //	curl -X PUT -d '[{"resource":"device","cut_after":1000}]' http://127.0.0.1:8085/simulator/faults
 //
-// Package internal/simulator documents what is simulated, and all faults.
+// Its README tells what the editions are and how programs use it. Package internal/simulator documents what is
+// simulated, and all faults.
 package main
 
 import (
@@ -88,7 +89,8 @@ func parseFlags(args []string, out io.Writer) (*options, error) {
 		"latency, status, body, retry_after, retry_after_date, redirect, guest, spoil, cut_after, endless, pace (what). "+
 		"For example: resource=device,status=429,retry_after=30,times=3").
 		PlaceHolder("FAULT").StringsVar(&o.faults)
-	app.Flag("cloud-fields", "Have the fields that only balenaCloud has.").BoolVar(&o.config.CloudFields)
+	app.Flag("edition", "Server to simulate: openbalena, or cloud for what balenaCloud declares of its model.").
+		Default(string(simulator.OpenBalena)).EnumVar((*string)(&o.config.Edition), simulator.Editions()...)
 	app.Flag("cache-answers", "Keep answers until the data change, to measure a client and not the simulator.").BoolVar(&o.config.CacheAnswers)
 	app.Flag("api-versions", "Version of the API to serve, v6 or v7; may be repeated.").Default("v6", "v7").EnumsVar(&o.config.Versions, "v6", "v7")
 	if _, err := app.Parse(args); err != nil {

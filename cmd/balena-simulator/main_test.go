@@ -82,7 +82,8 @@ func TestServes(t *testing.T) {
 		{"a bad token", []string{"--token=a"}, "/v7/device/$count", "x", 401, ""},
 		{"a fault", []string{"--fault=status=500", "--fault=status=404"}, "/v7/device/$count", "x", 500, ""},
 		{"an old version only", []string{"--api-versions=v6"}, "/v7/device", "x", 404, ""},
-		{"cloud fields", []string{"--cloud-fields", "--devices=1", "--fleets=1"}, "/v7/device?$select=is_frozen", "x", 200, `{"d":[{"is_frozen":false}]}`},
+		{"balenaCloud", []string{"--edition=cloud", "--devices=1", "--fleets=1"}, "/v7/device?$select=is_frozen", "x", 200, `{"d":[{"is_frozen":false}]}`},
+		{"openBalena", []string{"--devices=1", "--fleets=1"}, "/v7/device?$select=is_frozen", "x", 500, ""},
 		{"living devices", []string{"--tick-interval=1ns", "--cache-answers"}, "/ping", "x", 200, "OK"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -166,6 +167,7 @@ func TestMistakes(t *testing.T) {
 		{"--devices=many", "many"},
 		{"--devices=-1", "-1 devices"},
 		{"--api-versions=v5", "v5"},
+		{"--edition=azure", "azure"},
 		{"--tls-cert-file=cert.pem", "--tls-key-file"},
 		{"--tls-cert-file=nowhere.pem --tls-key-file=nowhere.pem --listen-address=127.0.0.1:0", "--tls-cert-file: open nowhere.pem"},
 		{"--tick-interval=-1s", "--tick-interval"},

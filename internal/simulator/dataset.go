@@ -26,14 +26,28 @@ func LoadDataset(dir fs.FS) (*Dataset, error) {
 			return eachRow(dir, "organization", func(r struct {
 				stamps
 				Name, Handle string
+				IsFrozen     bool   `json:"is_frozen"`
+				PastDueSince moment `json:"has_past_due_invoice_since__date"`
 			},
 			) {
-				w.Organizations.insert(&Organization{Row: r.row(), Name: r.Name, Handle: r.Handle})
+				w.Organizations.insert(&Organization{
+					Row: r.row(), Name: r.Name, Handle: r.Handle, IsFrozen: r.IsFrozen, PastDueInvoiceSince: r.PastDueSince.Time,
+				})
 			})
 		},
 		func() error { return eachRow(dir, "device_type", w.loadDeviceType) },
 		func() error { return eachRow(dir, "application", w.loadFleet) },
 		func() error { return eachRow(dir, "release", w.loadRelease) },
+		func() error {
+			return eachRow(dir, "release_tag", func(r struct {
+				stamps
+				tag
+				Release ref
+			},
+			) {
+				w.ReleaseTags.insert(&ReleaseTag{Row: r.row(), ReleaseID: r.Release.ID, Key: r.Key, Value: r.Value})
+			})
+		},
 		func() error { return eachRow(dir, "device", w.loadDevice) },
 		func() error { return eachRow(dir, "image_install", w.loadInstall) },
 		func() error {
@@ -170,7 +184,7 @@ type deviceTypeRow struct {
 }
 
 func (w *world) loadDeviceType(r deviceTypeRow) {
-	t := DeviceType{Row: r.row(), Slug: r.Slug, Name: r.Name}
+	t := DeviceType{Row: r.row(), Slug: r.Slug, Name: r.Name, FamilyID: w.family(r.Slug)}
 	if len(r.Architecture) > 0 {
 		t.ArchitectureID = w.architecture(r.Architecture[0].Slug)
 	}
@@ -196,19 +210,20 @@ type fleetRow struct {
 	Slug         string
 	Class        string `json:"is_of__class"`
 	Organization ref
-	DeviceType   ref  `json:"is_for__device_type"`
-	Target       ref  `json:"should_be_running__release"`
-	TracksLatest bool `json:"should_track_latest_release"`
-	IsHost       bool `json:"is_host"`
-	IsArchived   bool `json:"is_archived"`
-	IsPublic     bool `json:"is_public"`
+	DeviceType   ref    `json:"is_for__device_type"`
+	Target       ref    `json:"should_be_running__release"`
+	TracksLatest bool   `json:"should_track_latest_release"`
+	IsHost       bool   `json:"is_host"`
+	IsArchived   bool   `json:"is_archived"`
+	IsPublic     bool   `json:"is_public"`
+	SupportUntil moment `json:"is_accessible_by_support_until__date"`
 }
 
 func (w *world) loadFleet(r fleetRow) {
 	w.Fleets.insert(&Fleet{
 		Row: r.row(), UUID: r.UUID, AppName: r.AppName, Slug: r.Slug, Class: r.Class,
 		OrganizationID: r.Organization.ID, DeviceTypeID: r.DeviceType.ID, TargetReleaseID: r.Target.ID,
-		TracksLatest: r.TracksLatest, IsHost: r.IsHost, IsArchived: r.IsArchived, IsPublic: r.IsPublic,
+		TracksLatest: r.TracksLatest, IsHost: r.IsHost, IsArchived: r.IsArchived, IsPublic: r.IsPublic, SupportUntil: r.SupportUntil.Time,
 	})
 }
 
@@ -224,13 +239,16 @@ type releaseRow struct {
 	IsInvalidated  bool   `json:"is_invalidated"`
 	IsPassingTests bool   `json:"is_passing_tests"`
 	FinalizedAt    moment `json:"is_finalized_at__date"`
+	Source         string
+	Variant        string
+	KnownIssues    string `json:"known_issue_list"`
 }
 
 func (w *world) loadRelease(r releaseRow) {
 	w.Releases.insert(&Release{
 		Row: r.row(), FleetID: r.Fleet.ID, Commit: r.Commit, RawVersion: r.RawVersion, Semver: r.Semver, Status: r.Status,
 		Phase: r.Phase, IsFinal: r.IsFinal, IsInvalidated: r.IsInvalidated, IsPassingTests: r.IsPassingTests,
-		FinalizedAt: r.FinalizedAt.Time,
+		FinalizedAt: r.FinalizedAt.Time, Source: r.Source, Variant: r.Variant, KnownIssues: r.KnownIssues,
 	})
 }
 
@@ -268,6 +286,11 @@ type deviceRow struct {
 	IsUndervolted         bool     `json:"is_undervolted"`
 	IsWebAccessible       bool     `json:"is_web_accessible"`
 	IsFrozen              bool     `json:"is_frozen"`
+	Latitude, Longitude   string
+	Location              string
+	CustomLatitude        string `json:"custom_latitude"`
+	CustomLongitude       string `json:"custom_longitude"`
+	SupportUntil          moment `json:"is_accessible_by_support_until__date"`
 }
 
 func (w *world) loadDevice(r deviceRow) {
@@ -285,6 +308,8 @@ func (w *world) loadDevice(r deviceRow) {
 		StorageUsage: r.StorageUsage.Number, StorageTotal: r.StorageTotal.Number,
 		IsUndervolted: r.IsUndervolted, IsWebAccessible: r.IsWebAccessible,
 		IsInactive: r.OverallStatus == "inactive", IsFrozen: r.IsFrozen,
+		Latitude: r.Latitude, Longitude: r.Longitude, CustomLatitude: r.CustomLatitude, CustomLongitude: r.CustomLongitude,
+		Location: r.Location, SupportUntil: r.SupportUntil.Time,
 	})
 }
 
@@ -322,12 +347,15 @@ func (w *world) loadInstall(r installRow) {
 		return
 	}
 	service := image.Service[0]
-	w.Images.insert(&Image{Row: Row{ID: image.ID}, ServiceID: service.ID, ReleaseID: i.ReleaseID})
+	stamps, fleet := Row{}, 0
+	if release, ok := w.Releases.find(i.ReleaseID).(*Release); ok {
+		stamps, fleet = Row{CreatedAt: release.CreatedAt, ModifiedAt: release.CreatedAt}, release.FleetID
+	}
+	stamps.ID = image.ID
+	w.Images.insert(&Image{Row: stamps, ServiceID: service.ID, ReleaseID: i.ReleaseID})
 	if w.Services.find(service.ID) == nil {
-		s := &Service{Row: Row{ID: service.ID}, Name: service.Name}
-		if release, ok := w.Releases.find(i.ReleaseID).(*Release); ok {
-			s.FleetID = release.FleetID
-		}
+		stamps.ID = service.ID
+		s := &Service{Row: stamps, Name: service.Name, FleetID: fleet}
 		w.Services.insert(s)
 	}
 }

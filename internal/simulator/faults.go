@@ -174,7 +174,7 @@ func (f Fault) Validate() error {
 	if _, ok := spoils[f.Spoil]; !ok && f.Spoil != "" {
 		return fmt.Errorf("unknown spoil %q", f.Spoil)
 	}
-	if _, ok := schema[f.Resource]; !ok && !slices.Contains([]string{"", "whoami", "ping", "other"}, f.Resource) {
+	if _, ok := openSchema[f.Resource]; !ok && !slices.Contains([]string{"", "whoami", "ping", "config", "other"}, f.Resource) {
 		return fmt.Errorf("unknown resource %q", f.Resource)
 	}
 	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {

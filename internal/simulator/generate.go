@@ -81,7 +81,7 @@ func generate(devices, fleets int, seed uint64, now Time) *world {
 		g.Architectures.insert(&Architecture{Row: g.row(i+1, 900*day), Slug: slug})
 	}
 	for i, t := range deviceTypes {
-		g.DeviceTypes.insert(&DeviceType{Row: g.row(i+1, 900*day), Slug: t.slug, Name: t.name, ArchitectureID: t.architecture + 1})
+		g.DeviceTypes.insert(&DeviceType{Row: g.row(i+1, 900*day), Slug: t.slug, Name: t.name, ArchitectureID: t.architecture + 1, FamilyID: g.family(t.slug)})
 	}
 	for i, o := range organizations {
 		g.Organizations.insert(&Organization{Row: g.row(i+1, 800*day), Name: o.name, Handle: o.handle})
@@ -168,6 +168,10 @@ func (g *generator) release(f *Fleet, n, last int) {
 		r.FinalizedAt = r.CreatedAt
 	}
 	g.Releases.insert(r)
+	for _, t := range []ReleaseTag{{Key: "branch", Value: "main"}, {Key: "built by", Value: `CI of "Zoë"`}} {
+		t.Row, t.ReleaseID = Row{ID: g.ReleaseTags.nextID(), CreatedAt: r.CreatedAt, ModifiedAt: r.ModifiedAt}, r.ID
+		g.ReleaseTags.insert(&t)
+	}
 	if r.Status != "success" || !r.IsFinal {
 		return
 	}

@@ -23,6 +23,7 @@ const (
 // life is what happens to devices of its own accord.
 type life struct {
 	seed, ticks uint64
+	cloud       bool // balenaCloud's own, too
 }
 
 func newLife(seed uint64) *life { return &life{seed: seed} }
@@ -39,8 +40,14 @@ func (l *life) tick(w *world, now Time) {
 	if s.chance(chanceRelease) {
 		s.push()
 	}
+	if l.cloud {
+		s.account()
+	}
 	moved := false
 	for _, d := range w.Devices.rows {
+		if d.IsInactive || d.IsFrozen {
+			continue // switched off, or refused by the API
+		}
 		before := *d
 		s.connectivity(d)
 		if d.HeartbeatState == "online" {
@@ -79,6 +86,8 @@ func (l *life) change(w *world, devices int, now Time) {
 		switch {
 		case devices == 0:
 			return
+		case d.IsInactive || d.IsFrozen:
+			continue
 		case d.HeartbeatState != "online" || !d.CPUUsage.valid:
 			offline = append(offline, d)
 			continue
@@ -97,10 +106,16 @@ func (l *life) change(w *world, devices int, now Time) {
 
 // push gives a fleet that tracks its latest release a new one.
 func (s *step) push() {
-	if s.Fleets.Len() == 0 {
+	var own []*Fleet
+	for _, f := range s.Fleets.rows {
+		if !f.IsForeign {
+			own = append(own, f)
+		}
+	}
+	if len(own) == 0 {
 		return
 	}
-	f := s.Fleets.rows[s.IntN(s.Fleets.Len())]
+	f := own[s.IntN(len(own))]
 	if f.Class != "fleet" || f.IsArchived || !f.TracksLatest {
 		return
 	}

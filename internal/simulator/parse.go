@@ -16,7 +16,7 @@ type request struct {
 	resource string
 	id       int    // of resource(id), when hasID
 	hasID    bool   //
-	key      *expr  // of resource(field='value'), or nil
+	key      *expr  // of resource(field='value',…), or nil
 	via      string // of resource(id)/via/$count, or empty
 	count    bool   // ends in /$count
 	options  options
@@ -67,6 +67,7 @@ const (
 	opDiv
 	opMod
 	opStartsWith
+	opEndsWith
 	opContains
 )
 
@@ -187,9 +188,11 @@ func (p *parser) request() *request {
 	r.resource = p.name()
 	if p.accept("(") {
 		if p.peekName() != "" {
-			field := p.name()
-			p.expect("=")
-			r.key = &expr{op: opEq, args: []*expr{{op: opPath, path: []string{field}}, p.literal()}}
+			for first := true; first || p.accept(","); first = false {
+				field := p.name()
+				p.expect("=")
+				r.key = both(&expr{op: opEq, args: []*expr{{op: opPath, path: []string{field}}, p.literal()}}, r.key)
+			}
 		} else {
 			r.id, r.hasID = int(p.integer()), true
 		}
@@ -408,7 +411,7 @@ func (p *parser) primary() *expr {
 		p.pos += len(name)
 		p.spaces()
 		return &expr{op: opNot, args: []*expr{p.primary()}}
-	case "startswith", "contains":
+	case "startswith", "endswith", "contains":
 		p.pos += len(name)
 		p.expect("(")
 		a := p.arithmetic()
@@ -417,10 +420,7 @@ func (p *parser) primary() *expr {
 		}
 		b := p.arithmetic()
 		p.expect(")")
-		op := opStartsWith
-		if name == "contains" {
-			op = opContains
-		}
+		op := map[string]operator{"startswith": opStartsWith, "endswith": opEndsWith, "contains": opContains}[name]
 		return &expr{op: op, args: []*expr{a, b}}
 	case "now":
 		p.pos += len(name)
@@ -454,37 +454,59 @@ func (p *parser) literal() *expr {
 		return lit(value{})
 	case "datetime", "date":
 		p.pos += len(name)
-		return lit(dateValue(p.datetime(p.quoted())))
+		return lit(dateValue(parseDate(p.quoted())))
 	case "duration":
 		p.pos += len(name)
 		return lit(value{kind: kindDuration, n: int64(p.duration(p.quoted()))})
 	}
-	if strings.HasPrefix(p.s[p.pos:], "'") {
+	if p.peekQuote() > 0 {
 		return lit(stringValue(p.quoted()))
 	}
 	return lit(intValue(p.integer()))
 }
 
-// quoted parses a string: a quote inside is doubled, and anything may be percent-encoded.
+// peekQuote returns the length of the quote that comes next, or 0. The real server reads %27 as a quote wherever it
+// reads ' as one.
+func (p *parser) peekQuote() int {
+	switch rest := p.s[p.pos:]; {
+	case strings.HasPrefix(rest, "'"):
+		return 1
+	case strings.HasPrefix(rest, "%27"):
+		return 3
+	}
+	return 0
+}
+
+// quoted parses a string: a quote inside is doubled, and anything else may be percent-encoded.
 func (p *parser) quoted() string {
-	p.expect("'")
-	start := p.pos
+	quote := func() bool {
+		n := p.peekQuote()
+		p.pos += n
+		return n > 0
+	}
+	if !quote() {
+		p.fail()
+	}
+	var text strings.Builder
 	for {
-		end := strings.IndexByte(p.s[p.pos:], '\'')
-		if end < 0 {
+		start := p.pos
+		for !p.end() && p.peekQuote() == 0 {
+			p.pos++
+		}
+		text.WriteString(p.s[start:p.pos])
+		if !quote() {
 			panic(brokenQuery("unterminated string"))
 		}
-		p.pos += end + 1
-		if !strings.HasPrefix(p.s[p.pos:], "'") {
+		if !quote() {
 			break
 		}
-		p.pos++
+		text.WriteByte('\'')
 	}
-	text, err := url.PathUnescape(strings.ReplaceAll(p.s[start:p.pos-1], "''", "'"))
+	s, err := url.PathUnescape(text.String())
 	if err != nil {
 		p.fail()
 	}
-	return text
+	return s
 }
 
 func (p *parser) integer() int64 {
@@ -507,7 +529,8 @@ func (p *parser) natural() int64 {
 	return n
 }
 
-func (p *parser) datetime(s string) Time {
+// parseDate panics with a brokenQuery where the text is no date.
+func parseDate(s string) Time {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02"} {
 		if t, err := time.Parse(layout, s); err == nil {
 			return At(t)

@@ -128,14 +128,26 @@ func both(a, b *expr) *expr {
 }
 
 func (c *compiler) resource(name string) *resource {
-	res, ok := schema[name]
+	res, ok := c.schema[name]
 	if !ok {
 		panic(forbidden{})
 	}
-	if !c.caller.user && !res.public && !(c.caller.device != 0 && name == "device") {
+	if !c.caller.user && !c.public(res) && !(c.caller.device != 0 && name == "device") {
 		panic(forbidden{})
 	}
 	return res
+}
+
+func (c *compiler) public(res *resource) bool {
+	return res.public == public || res.public == publicOnCloud && c.cfg.Edition == Cloud
+}
+
+// other returns the resource at the end of a navigation. One that is not simulated has no fields to ask for.
+func (c *compiler) other(nav navigation) *resource {
+	if nav.to == nil && nav.back == "" || c.schema[nav.target] == nil {
+		return &resource{name: nav.target}
+	}
+	return c.resource(nav.target)
 }
 
 // access returns whether the caller may see a row.
@@ -147,10 +159,28 @@ func (c *compiler) access() func(row) bool {
 	if d, ok := c.w.Devices.find(c.caller.device).(*Device); ok {
 		own = d.FleetID
 	}
+	fleet := func(id int) bool {
+		f, ok := c.w.Fleets.find(id).(*Fleet)
+		return ok && f.IsPublic || id == own && own != 0
+	}
+	release := func(id int) bool {
+		r, ok := c.w.Releases.find(id).(*Release)
+		return ok && fleet(r.FleetID)
+	}
 	return func(r row) bool {
 		switch r := r.(type) {
 		case *Fleet:
-			return r.IsPublic || r.ID == own && own != 0
+			return fleet(r.ID)
+		case *Release:
+			return fleet(r.FleetID)
+		case *Service:
+			return fleet(r.FleetID)
+		case *FleetTag:
+			return fleet(r.FleetID)
+		case *ReleaseTag:
+			return release(r.ReleaseID)
+		case *Image:
+			return release(r.ReleaseID)
 		case *Device:
 			return r.ID == c.caller.device
 		}
@@ -173,7 +203,7 @@ func (c *compiler) has(f *field) bool {
 	case onlyV7:
 		return !c.v6
 	case onlyCloud:
-		return c.cfg.CloudFields
+		return c.cfg.CloudFields || c.cfg.Edition == Cloud
 	}
 	return true
 }
@@ -188,11 +218,24 @@ func (c *compiler) navigation(res *resource, name string) navigation {
 
 // follow compiles a navigation: the rows at the other end, valid until the next call.
 func (c *compiler) follow(nav navigation) func(row) []row {
-	target := schema[nav.target]
+	target, ok := c.schema[nav.target]
+	if !ok || nav.to == nil && nav.back == "" {
+		return func(row) []row { return nil }
+	}
 	table := target.table(c.w)
 	if nav.to == nil {
 		back := target.byName[nav.back]
 		key := func(r row) int { return int(back.get(c.view, r).n) }
+		if nav.scan {
+			return func(r row) (found []row) {
+				for i := range table.Len() {
+					if other := table.at(i); key(other) == r.meta().ID {
+						found = append(found, other)
+					}
+				}
+				return found
+			}
+		}
 		return func(r row) []row { return table.referrers(nav.back, key, r.meta().ID) }
 	}
 	one := make([]row, 1)
@@ -240,7 +283,7 @@ func (c *compiler) list(res *resource, o *options) *list {
 	expanded := make(map[string]bool)
 	for _, e := range o.expands {
 		nav := c.navigation(res, e.property)
-		target := c.resource(nav.target)
+		target := c.other(nav)
 		s := shown{key: append(appendString(nil, e.property), ':'), follow: c.follow(nav), count: e.count, nested: c.list(target, &e.options)}
 		expanded[e.property] = true
 		// The same navigation twice: the last one wins.
@@ -500,12 +543,9 @@ func (c *compiler) predicate(st *static, e *expr) predicate {
 		return c.comparison(st, e)
 	case opIn:
 		return c.membership(st, e)
-	case opStartsWith, opContains:
+	case opStartsWith, opEndsWith, opContains:
 		a, b := c.operand(st, e.args[0]), c.operand(st, e.args[1])
-		test := strings.HasPrefix
-		if e.op == opContains {
-			test = strings.Contains
-		}
+		test := map[operator]func(s, part string) bool{opStartsWith: strings.HasPrefix, opEndsWith: strings.HasSuffix, opContains: strings.Contains}[e.op]
 		return func(s *scope) truth {
 			x, y := a(s), b(s)
 			if x.kind != kindString || y.kind != kindString {
@@ -533,35 +573,36 @@ func (c *compiler) predicate(st *static, e *expr) predicate {
 
 // operands compiles both sides and sees to it that a literal fits the field, as the database insists.
 func (c *compiler) operands(st *static, e *expr) (a, b operand) {
+	args := slices.Clone(e.args)
 	for i, x := range e.args {
-		if x.op != opLiteral {
-			continue
-		}
-		for j, y := range e.args {
-			if j != i {
-				c.fit(st, y, x.literal)
-			}
+		if x.op == opLiteral {
+			args[i] = &expr{op: opLiteral, literal: c.fit(st, e.args[1-i], x.literal)}
 		}
 	}
-	return c.operand(st, e.args[0]), c.operand(st, e.args[1])
+	return c.operand(st, args[0]), c.operand(st, args[1])
 }
 
-// fit refuses a literal of another type than the field e, and integers that don't fit into the column.
-func (c *compiler) fit(st *static, e *expr, lit value) {
+// fit returns a literal as the type of the field e wants it: a date may be a mere string. It refuses a literal of
+// another type, and integers that don't fit into the column.
+func (c *compiler) fit(st *static, e *expr, lit value) value {
 	if lit.kind == kindInt && (lit.n > math.MaxInt32 || lit.n < math.MinInt32) {
 		panic(brokenQuery("integer out of range"))
 	}
 	if e.op != opPath || lit.kind == kindNull {
-		return
+		return lit
 	}
 	from, path := resolve(st, e.path)
 	want := c.field(from.resource, path[0]).kind
 	if want == kindRef {
 		want = kindInt
 	}
+	if want == kindDate && lit.kind == kindString {
+		return dateValue(parseDate(lit.s))
+	}
 	if want != lit.kind && want != kindNull {
 		panic(brokenQuery("type mismatch: " + path[0]))
 	}
+	return lit
 }
 
 // equality treats null as a value: null eq null.
@@ -619,8 +660,8 @@ func (c *compiler) membership(st *static, e *expr) predicate {
 		if lit.op != opLiteral {
 			panic(brokenQuery("in wants literals"))
 		}
-		c.fit(st, e.args[0], lit.literal)
-		set[key{lit.literal.n, lit.literal.s}] = true
+		v := c.fit(st, e.args[0], lit.literal)
+		set[key{v.n, v.s}] = true
 	}
 	return func(s *scope) truth {
 		v := a(s)
@@ -637,18 +678,21 @@ func (c *compiler) any(st *static, e *expr) predicate {
 		if !c.caller.user {
 			panic(forbidden{})
 		}
-		// Every fleet there is belongs to the one user there is; the condition is about nothing.
-		return func(*scope) truth { return yes }
+		// All fleets belong to the one user there is, but for public ones of others.
+		hops := st.depth - from.depth
+		return func(s *scope) truth {
+			f, ok := s.out(hops).(*Fleet)
+			return truthOf(ok && !f.IsForeign)
+		}
 	}
 	if len(path) != 1 {
 		panic(brokenQuery("any wants a navigation"))
 	}
 	nav := c.navigation(from.resource, path[0])
-	c.resource(nav.target)
-	inner := c.predicate(&static{name: e.variable, resource: schema[nav.target], up: st, depth: st.depth + 1}, e.args[0])
+	inner := c.predicate(&static{name: e.variable, resource: c.other(nav), up: st, depth: st.depth + 1}, e.args[0])
 	hops, follow, in := st.depth-from.depth, c.follow(nav), &scope{}
 	var referring map[int]bool // the ids that match, once it pays to know them all
-	asked, self := 0, nav.to == nil && closed(e.args[0], e.variable)
+	asked, self := 0, nav.back != "" && closed(e.args[0], e.variable)
 	return func(s *scope) truth {
 		r := s.out(hops)
 		if asked++; self && asked > manyRows {
@@ -673,7 +717,7 @@ const manyRows = 100
 
 // referring returns the ids that are referred to by any row that matches.
 func (c *compiler) referring(nav navigation, matches predicate) map[int]bool {
-	target := schema[nav.target]
+	target := c.schema[nav.target]
 	table, back := target.table(c.w), target.byName[nav.back]
 	ids := make(map[int]bool)
 	s := &scope{}

@@ -53,7 +53,14 @@ func (n Number) String() string {
 // Organization is a row of organization.
 type Organization struct {
 	Row
-	Name, Handle string
+	Name, Handle        string
+	IsFrozen            bool // balenaCloud only, like the next
+	PastDueInvoiceSince Time // has_past_due_invoice_since__date
+}
+
+// User is a row of user. There is one: who all tokens belong to.
+type User struct {
+	Row
 }
 
 // Architecture is a row of cpu_architecture.
@@ -67,6 +74,20 @@ type DeviceType struct {
 	Row
 	Slug, Name     string
 	ArchitectureID int // is_of__cpu_architecture
+	FamilyID       int // belongs_to__device_family
+}
+
+// Family is a row of device_family.
+type Family struct {
+	Row
+	Slug, Name     string
+	ManufacturerID int // is_manufactured_by__device_manufacturer
+}
+
+// Manufacturer is a row of device_manufacturer.
+type Manufacturer struct {
+	Row
+	Slug, Name string
 }
 
 // Fleet is a row of application. Blocks, apps and host OS applications are rows of it too.
@@ -83,6 +104,8 @@ type Fleet struct {
 	IsHost          bool
 	IsArchived      bool
 	IsPublic        bool
+	IsForeign       bool // the caller sees it because it is public, and has no direct access
+	SupportUntil    Time // is_accessible_by_support_until__date; balenaCloud only
 }
 
 // Release is a row of release.
@@ -97,7 +120,17 @@ type Release struct {
 	IsFinal        bool
 	IsInvalidated  bool
 	IsPassingTests bool
-	FinalizedAt    Time // is_finalized_at__date
+	FinalizedAt    Time   // is_finalized_at__date
+	Source         string // cloud or local; empty is cloud
+	Variant        string // of a host OS
+	KnownIssues    string // known_issue_list
+}
+
+// ReleaseTag is a row of release_tag.
+type ReleaseTag struct {
+	Row
+	ReleaseID  int
+	Key, Value string
 }
 
 // Service is a row of service: a name in a fleet's composition.
@@ -154,8 +187,13 @@ type Device struct {
 	IsUndervolted bool
 
 	IsWebAccessible bool
-	IsInactive      bool // not is_active; balenaCloud only
-	IsFrozen        bool // balenaCloud only
+	IsInactive      bool // not is_active; balenaCloud only, like all that follow
+	IsFrozen        bool
+
+	Latitude, Longitude             string // where its public address is, as text
+	CustomLatitude, CustomLongitude string // where somebody said it is
+	Location                        string
+	SupportUntil                    Time // is_accessible_by_support_until__date
 }
 
 // Install is a row of image_install: an image on a device.

@@ -1,11 +1,16 @@
 package simulator
 
-import "math"
+import (
+	"cmp"
+	"maps"
+	"math"
+)
 
 // A view is what the fields of a row depend on beside the row.
 type view struct {
 	w   *world
 	cfg *Config
+	schema
 	v6  bool // the words and meanings of version 6
 	now Time
 }
@@ -17,36 +22,69 @@ type field struct {
 	key    []byte // `"name":`
 	get    func(*view, row) value
 	target string // of a foreign key: the resource it points to
-	only   edition
+	only   presence
 }
 
-// An edition says where a field exists.
-type edition uint8
+// A presence says where a field exists.
+type presence uint8
 
 const (
-	everywhere edition = iota
+	everywhere presence = iota
 	onlyV6
 	onlyV7
-	onlyCloud // balenaCloud; the open server answers 500 to who asks for it
+	onlyCloud // balenaCloud; the open server answers a request for it with 500
 )
 
-func (f *field) in(e edition) *field { f.only = e; return f }
+func (f *field) in(p presence) *field { f.only = p; return f }
 
 // A navigation leads from a row to rows of another resource: along one of its own foreign keys, or back along
-// one of theirs.
+// one of theirs. With neither it leads to a resource that is not simulated, and finds nothing.
 type navigation struct {
 	target string
 	to     *field // own foreign key, or nil
 	back   string // their foreign key
+	scan   bool   // their foreign key is computed: there can be no index over it
 }
 
 type resource struct {
-	name   string
-	public bool // readable without a token, public fleets only where it is about fleets
-	fields []*field
-	byName map[string]*field
-	navs   map[string]navigation
-	table  func(*world) relation
+	name     string
+	public   publicity
+	fields   []*field // what an answer without $select has
+	byName   map[string]*field
+	navs     map[string]navigation
+	synonyms map[string]string // other names of foreign keys
+	table    func(*world) relation
+}
+
+// A publicity says who may read a resource without a token: rows of public fleets only where it is about fleets.
+type publicity uint8
+
+const (
+	private publicity = iota
+	public
+	publicOnCloud
+)
+
+// A schema is the resources of an edition, by all their names.
+type schema map[string]*resource
+
+func (s schema) add(r *resource) { s[r.name] = r }
+
+// back is a map of navigations that lead to the target back along one of its foreign keys.
+func back(target, key string, names ...string) map[string]navigation {
+	navs := make(map[string]navigation, len(names))
+	for _, name := range names {
+		navs[name] = navigation{target: target, back: key}
+	}
+	return navs
+}
+
+func merge(all ...map[string]navigation) map[string]navigation {
+	navs := make(map[string]navigation)
+	for _, m := range all {
+		maps.Copy(navs, m)
+	}
+	return navs
 }
 
 func newField(name string, k kind, get func(*view, row) value) *field {
@@ -91,9 +129,21 @@ func null(name string) *field {
 	return newField(name, kindNull, func(*view, row) value { return value{} })
 }
 
-// constant makes a reference to something that is not simulated.
-func constant(name string, id int) *field {
-	return newField(name, kindRef, func(*view, row) value { return refValue(id) })
+// constant makes a reference that is the same in all rows, null for 0.
+func constant(name, target string, id int) *field {
+	f := newField(name, kindRef, func(*view, row) value { return refValue(id) })
+	f.target = target
+	return f
+}
+
+// never makes a flag that is never set.
+func never(name string) *field {
+	return newField(name, kindBool, func(*view, row) value { return boolValue(false) })
+}
+
+// object makes a field whose value is JSON, or null when get returns the empty string.
+func object[R any](name string, get func(*view, *R) string) *field {
+	return newField(name, kindJSON, func(c *view, r row) value { return jsonValue(get(c, any(r).(*R))) })
 }
 
 func id() *field {
@@ -118,13 +168,15 @@ func modifiedAt() *field {
 
 // actor is made up from the id; version 6 shows it as a bare number.
 func actor(first int) *field {
-	return newField("actor", kindRef, func(c *view, r row) value {
+	f := newField("actor", kindRef, func(c *view, r row) value {
 		n := first + r.meta().ID
 		if c.v6 {
 			return intValue(int64(n))
 		}
 		return refValue(n)
 	})
+	f.target = "actor"
+	return f
 }
 
 // The first actors after those of users belong to fleets and then to devices.
@@ -133,11 +185,11 @@ const (
 	firstDeviceActor = 18
 )
 
-// schema is the part of the API's model that an exporter can want, one line a field, in the order in which the
-// real server answers a request without $select.
-var schema = newSchema()
+// openSchema is the part of openBalena's model that is simulated, with what only balenaCloud has beside it, one line a
+// field, in the order in which the real server answers a request without $select.
+var openSchema = newSchema()
 
-func newSchema() map[string]*resource {
+func newSchema() schema {
 	resources := []*resource{
 		{
 			name: "organization",
@@ -145,34 +197,93 @@ func newSchema() map[string]*resource {
 				createdAt(), modifiedAt(), id(),
 				text("name", func(o *Organization) string { return o.Name }),
 				text("handle", func(o *Organization) string { return o.Handle }),
+				flag("is_frozen", func(o *Organization) bool { return o.IsFrozen }).in(onlyCloud),
+				date("has_past_due_invoice_since__date", func(o *Organization) Time { return o.PastDueInvoiceSince }).in(onlyCloud),
+				never("is_enforcing_saml_login").in(onlyCloud),
 			},
-			navs:  map[string]navigation{"application": {target: "application", back: "organization"}},
+			navs:  back("application", "organization", "application", "is_of__application"),
 			table: func(w *world) relation { return &w.Organizations },
 		},
 		{
+			name: "user",
+			fields: []*field{
+				createdAt(), modifiedAt(), id(), constant("actor", "actor", userID),
+				text("username", func(*User) string { return userName }), null("password"), null("jwt_secret"),
+				text("email", func(*User) string { return userEmail }),
+			},
+			navs: merge(
+				back("release", "is_created_by__user", "creates__release"),
+				back("device", "belongs_to__user", "owns__device"),
+			),
+			table: func(w *world) relation { return &w.Users },
+		},
+		{
 			name:   "cpu_architecture",
-			public: true,
+			public: public,
 			fields: []*field{
 				createdAt(), modifiedAt(), id(),
 				text("slug", func(a *Architecture) string { return a.Slug }),
 			},
+			navs:  back("device_type", "is_of__cpu_architecture", "device_type", "is_supported_by__device_type"),
 			table: func(w *world) relation { return &w.Architectures },
 		},
 		{
+			name:   "device_manufacturer",
+			public: public,
+			fields: []*field{
+				createdAt(), modifiedAt(), id(),
+				text("slug", func(m *Manufacturer) string { return m.Slug }),
+				text("name", func(m *Manufacturer) string { return m.Name }),
+			},
+			table: func(w *world) relation { return &w.Manufacturers },
+		},
+		{
+			name:   "device_family",
+			public: public,
+			fields: []*field{
+				createdAt(), modifiedAt(), id(),
+				text("slug", func(f *Family) string { return f.Slug }),
+				text("name", func(f *Family) string { return f.Name }),
+				reference("is_manufactured_by__device_manufacturer", "device_manufacturer", func(f *Family) int { return f.ManufacturerID }),
+			},
+			navs:  back("device_type", "belongs_to__device_family", "device_type"),
+			table: func(w *world) relation { return &w.Families },
+		},
+		{
 			name:   "device_type",
-			public: true,
+			public: public,
 			fields: []*field{
 				createdAt(), modifiedAt(), id(),
 				text("slug", func(t *DeviceType) string { return t.Slug }),
 				text("name", func(t *DeviceType) string { return t.Name }),
 				reference("is_of__cpu_architecture", "cpu_architecture", func(t *DeviceType) int { return t.ArchitectureID }),
+				text("logo", (*DeviceType).logo), object("contract", (*view).contract),
+				reference("belongs_to__device_family", "device_family", func(t *DeviceType) int { return t.FamilyID }),
+				never("is_private").in(onlyCloud),
 			},
-			navs:  map[string]navigation{"describes__device": {target: "device", back: "is_of__device_type"}},
+			synonyms: map[string]string{"supports__cpu_architecture": "is_of__cpu_architecture"},
+			navs: merge(
+				back("device", "is_of__device_type", "describes__device", "device"),
+				back("application", "is_for__device_type", "is_default_for__application"),
+				back("device_type_alias", "device_type", "device_type_alias", "device_type__is_referenced_by__alias", "is_referenced_by__alias"),
+			),
+			table: func(w *world) relation { return &w.DeviceTypes },
+		},
+		{
+			// Each device type has one alias, its slug. The rows are those of device_type.
+			name:   "device_type_alias",
+			public: public,
+			fields: []*field{
+				createdAt(), modifiedAt(),
+				reference("device_type", "device_type", func(t *DeviceType) int { return t.ID }),
+				text("is_referenced_by__alias", func(t *DeviceType) string { return t.Slug }),
+				id(),
+			},
 			table: func(w *world) relation { return &w.DeviceTypes },
 		},
 		{
 			name:   "application",
-			public: true,
+			public: public,
 			fields: []*field{
 				createdAt(), modifiedAt(), id(), actor(firstFleetActor),
 				flag("should_track_latest_release", func(f *Fleet) bool { return f.TracksLatest }),
@@ -183,62 +294,122 @@ func newSchema() map[string]*resource {
 				reference("is_for__device_type", "device_type", func(f *Fleet) int { return f.DeviceTypeID }),
 				reference("should_be_running__release", "release", func(f *Fleet) int { return f.TargetReleaseID }),
 				null("depends_on__application").in(onlyV6),
-				constant("application_type", 1),
+				constant("application_type", "application_type", 1),
 				flag("is_host", func(f *Fleet) bool { return f.IsHost }),
 				flag("is_archived", func(f *Fleet) bool { return f.IsArchived }),
 				word("uuid", func(f *Fleet) string { return f.UUID }),
 				flag("is_public", func(f *Fleet) bool { return f.IsPublic }),
+				flag("is_discoverable", func(f *Fleet) bool { return f.IsPublic }).in(onlyCloud),
+				date("is_accessible_by_support_until__date", func(f *Fleet) Time { return f.SupportUntil }).in(onlyCloud),
 			},
-			navs: map[string]navigation{
-				"owns__device":    {target: "device", back: "belongs_to__application"},
-				"owns__release":   {target: "release", back: "belongs_to__application"},
-				"application_tag": {target: "application_tag", back: "application"},
-			},
+			navs: merge(
+				back("device", "belongs_to__application", "owns__device"),
+				back("release", "belongs_to__application", "owns__release"),
+				back("application_tag", "application", "application_tag", "application__has__tag_key"),
+				back("service", "application", "service", "application__has__service_name"),
+			),
 			table: func(w *world) relation { return &w.Fleets },
 		},
 		{
-			name: "release",
+			name:   "release",
+			public: publicOnCloud,
 			fields: []*field{
 				createdAt(), modifiedAt(), id(),
 				reference("belongs_to__application", "application", func(r *Release) int { return r.FleetID }),
 				text("commit", func(r *Release) string { return r.Commit }),
-				null("composition"),
+				object("composition", (*view).composition),
 				text("status", func(r *Release) string { return r.Status }),
-				null("source"), null("build_log"),
+				text("source", func(r *Release) string { return cmp.Or(r.Source, "cloud") }), null("build_log"),
 				flag("is_invalidated", func(r *Release) bool { return r.IsInvalidated }),
-				null("start_timestamp"), null("end_timestamp"), null("update_timestamp"), null("release_version"), null("contract"),
+				date("start_timestamp", func(r *Release) Time { return r.CreatedAt }), date("end_timestamp", (*Release).endedAt),
+				date("update_timestamp", func(r *Release) Time { return r.ModifiedAt }), null("release_version"), null("contract"),
 				flag("is_passing_tests", func(r *Release) bool { return r.IsPassingTests }),
-				null("release_type").in(onlyV6),
+				text("release_type", (*Release).releaseType).in(onlyV6),
 				date("is_finalized_at__date", func(r *Release) Time { return r.FinalizedAt }),
 				word("phase", func(r *Release) string { return r.Phase }),
 				flag("is_final", func(r *Release) bool { return r.IsFinal }),
 				word("semver", func(r *Release) string { return r.Semver }),
-				null("semver_major"), null("semver_minor"), null("semver_patch"), null("semver_prerelease"), null("semver_build"),
-				null("variant"), null("revision"),
+				number("semver_major", func(r *Release) Number { return N(parseVersion(r.Semver).major) }),
+				number("semver_minor", func(r *Release) Number { return N(parseVersion(r.Semver).minor) }),
+				number("semver_patch", func(r *Release) Number { return N(parseVersion(r.Semver).patch) }),
+				text("semver_prerelease", func(r *Release) string { return parseVersion(r.Semver).prerelease }),
+				text("semver_build", func(r *Release) string { return parseVersion(r.Semver).build }),
+				text("variant", func(r *Release) string { return r.Variant }), number("revision", (*Release).revision),
 				word("raw_version", func(r *Release) string { return r.RawVersion }),
-				null("version"), null("known_issue_list"), null("note"), null("invalidation_reason"),
+				object("version", func(_ *view, r *Release) string { return r.version() }),
+				word("known_issue_list", func(r *Release) string { return r.KnownIssues }), null("note"), null("invalidation_reason"),
+				constant("is_created_by__user", "user", userID).in(onlyCloud),
 			},
-			navs: map[string]navigation{
-				"is_running_on__device":             {target: "device", back: "is_running__release"},
-				"should_be_running_on__application": {target: "application", back: "should_be_running__release"},
-			},
+			navs: merge(
+				back("release_tag", "release", "release_tag", "release__has__tag_key"),
+				back("release_image", "is_part_of__release", "release_image", "image__is_part_of__release", "contains__image"),
+				back("device", "is_running__release", "is_running_on__device"),
+				back("device", "is_pinned_on__release", "is_pinned_to__device"),
+				back("device", "should_be_operated_by__release", "should_operate__device"),
+				back("device", "should_be_managed_by__release", "should_manage__device"),
+				map[string]navigation{"should_be_running_on__device": {target: "device", back: "should_be_running__release", scan: true}},
+				back("application", "should_be_running__release", "should_be_running_on__application"),
+				back("image_install", "is_provided_by__release", "provides__image_install", "provides__device__installs__image"),
+			),
 			table: func(w *world) relation { return &w.Releases },
 		},
 		{
-			name: "service",
+			name:   "release_tag",
+			public: publicOnCloud,
+			fields: []*field{
+				createdAt(), modifiedAt(),
+				reference("release", "release", func(t *ReleaseTag) int { return t.ReleaseID }),
+				text("tag_key", func(t *ReleaseTag) string { return t.Key }),
+				id(),
+				text("value", func(t *ReleaseTag) string { return t.Value }),
+			},
+			table: func(w *world) relation { return &w.ReleaseTags },
+		},
+		{
+			// An image belongs to one release, the one that it was built for. The rows are those of image.
+			name:   "release_image",
+			public: publicOnCloud,
+			fields: []*field{
+				createdAt(), modifiedAt(),
+				reference("image", "image", func(i *Image) int { return i.ID }),
+				reference("is_part_of__release", "release", func(i *Image) int { return i.ReleaseID }),
+				id(),
+			},
+			synonyms: map[string]string{"contains__image": "image", "release": "is_part_of__release"},
+			table:    func(w *world) relation { return &w.Images },
+		},
+		{
+			name:   "service",
+			public: publicOnCloud,
 			fields: []*field{
 				createdAt(), modifiedAt(), id(),
 				reference("application", "application", func(s *Service) int { return s.FleetID }),
 				text("service_name", func(s *Service) string { return s.Name }),
 			},
+			navs:  back("image", "is_a_build_of__service", "is_built_by__image"),
 			table: func(w *world) relation { return &w.Services },
 		},
 		{
-			name: "image",
+			name:   "image",
+			public: publicOnCloud,
 			fields: []*field{
 				createdAt(), modifiedAt(), id(),
+				date("start_timestamp", func(i *Image) Time { return i.CreatedAt }),
+				date("end_timestamp", func(i *Image) Time { return i.CreatedAt }),
+				null("dockerfile"),
 				reference("is_a_build_of__service", "service", func(i *Image) int { return i.ServiceID }),
+				computed("image_size", kindString, (*view).imageSize),
+				text("is_stored_at__image_location", func(i *Image) string { return "registry2.example.test/v2/" + hexID(i.ID) }),
+				null("project_type"), null("error_message"), null("build_log"),
+				date("push_timestamp", func(i *Image) Time { return i.CreatedAt }),
+				text("status", func(*Image) string { return "success" }),
+				null("content_hash"), null("contract"),
 			},
+			synonyms: map[string]string{"is_a_build_of__application__has__service_name": "is_a_build_of__service"},
+			navs: merge(
+				back("image_install", "installs__image", "image_install", "device__installs__image"),
+				back("release_image", "image", "release_image", "image__is_part_of__release", "is_part_of__release"),
+			),
 			table: func(w *world) relation { return &w.Images },
 		},
 		{
@@ -279,7 +450,7 @@ func newSchema() map[string]*resource {
 				word("supervisor_version", func(d *Device) string { return d.SupervisorVersion }),
 				number("provisioning_progress", func(d *Device) Number { return d.ProvisioningProgress }),
 				word("provisioning_state", func(d *Device) string { return d.ProvisioningState }),
-				null("api_port"), null("api_secret"), null("is_managed_by__service_instance"),
+				null("api_port"), null("api_secret"), constant("is_managed_by__service_instance", "service_instance", 0),
 				reference("is_pinned_on__release", "release", func(d *Device) int { return d.PinnedReleaseID }).in(onlyV7),
 				targetRelease(),
 				reference("should_be_operated_by__release", "release", func(d *Device) int { return d.OSReleaseID }),
@@ -289,11 +460,18 @@ func newSchema() map[string]*resource {
 				date("last_update_status_event", func(d *Device) Time { return d.LastUpdateStatusEvent }),
 				flag("is_active", func(d *Device) bool { return !d.IsInactive }).in(onlyCloud),
 				flag("is_frozen", func(d *Device) bool { return d.IsFrozen }).in(onlyCloud),
+				word("latitude", func(d *Device) string { return d.Latitude }).in(onlyCloud),
+				word("longitude", func(d *Device) string { return d.Longitude }).in(onlyCloud),
+				word("location", func(d *Device) string { return d.Location }).in(onlyCloud),
+				text("custom_latitude", func(d *Device) string { return d.CustomLatitude }).in(onlyCloud),
+				text("custom_longitude", func(d *Device) string { return d.CustomLongitude }).in(onlyCloud),
+				date("is_accessible_by_support_until__date", func(d *Device) Time { return d.SupportUntil }).in(onlyCloud),
+				constant("belongs_to__user", "user", 0).in(onlyCloud),
 			},
-			navs: map[string]navigation{
-				"device_tag":    {target: "device_tag", back: "device"},
-				"image_install": {target: "image_install", back: "device"},
-			},
+			navs: merge(
+				back("device_tag", "device", "device_tag", "device__has__tag_key"),
+				back("image_install", "device", "image_install", "device__installs__image", "installs__image"),
+			),
 			table: func(w *world) relation { return &w.Devices },
 		},
 		{
@@ -308,7 +486,8 @@ func newSchema() map[string]*resource {
 				reference("is_provided_by__release", "release", func(i *Install) int { return i.ReleaseID }),
 				id(),
 			},
-			table: func(w *world) relation { return &w.Installs },
+			synonyms: map[string]string{"image": "installs__image"},
+			table:    func(w *world) relation { return &w.Installs },
 		},
 		{
 			name: "device_tag",
@@ -322,7 +501,8 @@ func newSchema() map[string]*resource {
 			table: func(w *world) relation { return &w.DeviceTags },
 		},
 		{
-			name: "application_tag",
+			name:   "application_tag",
+			public: publicOnCloud,
 			fields: []*field{
 				createdAt(), modifiedAt(),
 				reference("application", "application", func(t *FleetTag) int { return t.FleetID }),
@@ -337,16 +517,24 @@ func newSchema() map[string]*resource {
 			fields: []*field{
 				createdAt(), modifiedAt(), id(), null("key"),
 				date("expiry_date", func(k *APIKey) Time { return k.ExpiryDate }),
-				constant("is_of__actor", userID),
+				constant("is_of__actor", "actor", userID),
 				word("name", func(k *APIKey) string { return k.Name }),
 				word("description", func(k *APIKey) string { return k.Description }),
 			},
 			table: func(w *world) relation { return &w.APIKeys },
 		},
 	}
-	byName := make(map[string]*resource, len(resources))
+	all := make(schema, len(resources)+len(cloudSynonyms))
 	for _, r := range resources {
-		byName[r.name] = r
+		all.add(r)
+	}
+	all.complete()
+	return all
+}
+
+// complete derives from the fields of all resources how they are found.
+func (s schema) complete() {
+	for _, r := range s {
 		r.byName = make(map[string]*field, len(r.fields))
 		if r.navs == nil {
 			r.navs = make(map[string]navigation)
@@ -357,10 +545,13 @@ func newSchema() map[string]*resource {
 				r.navs[f.name] = navigation{target: f.target, to: f}
 			}
 		}
+		for name, of := range r.synonyms {
+			r.navs[name] = r.navs[of]
+		}
 	}
-	// The resource's name works as the name of the only relation between two resources.
-	byName["image_install"].navs["image"] = byName["image_install"].navs["installs__image"]
-	return byName
+	for name, of := range cloudSynonyms {
+		s[name] = s[of]
+	}
 }
 
 // targetRelease is the pin, else on version 7 the fleet's target.

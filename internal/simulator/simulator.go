@@ -48,7 +48,11 @@ type Config struct {
 	// Versions are the versions of the API that exist; by default v6 and v7. All others are 404.
 	Versions []string
 
-	// CloudFields makes the fields exist that only balenaCloud has: is_active and is_frozen.
+	// Edition is which server is simulated; by default [OpenBalena].
+	Edition Edition
+
+	// CloudFields makes the open edition have the fields that only balenaCloud has, beside its own: what balenaCloud
+	// may be like if it has more fields than it declares, above all modified_at of image installs and tags.
 	CloudFields bool
 
 	// ModifiedAtStandsStill and ModifiedAtIsNull are servers whose modified_at does not tell what changed: it stays
@@ -96,6 +100,12 @@ func New(cfg Config) (*Simulator, error) {
 			return nil, fmt.Errorf("unknown API version %q: the simulator speaks v6 and v7", v)
 		}
 	}
+	if cfg.Edition == "" {
+		cfg.Edition = OpenBalena
+	}
+	if cfg.Edition != OpenBalena && cfg.Edition != Cloud {
+		return nil, fmt.Errorf("unknown edition %q: want %s or %s", cfg.Edition, OpenBalena, Cloud)
+	}
 	if cfg.Devices < 0 || cfg.Fleets < 0 {
 		return nil, fmt.Errorf("%d devices in %d fleets: there can't be fewer than none", cfg.Devices, cfg.Fleets)
 	}
@@ -108,7 +118,12 @@ func New(cfg Config) (*Simulator, error) {
 	} else {
 		s.world = generate(cfg.Devices, cfg.Fleets, cfg.Seed, s.now())
 	}
+	s.world.Users.insert(&User{Row: Row{ID: userID, CreatedAt: s.now(), ModifiedAt: s.now()}})
 	s.life = newLife(cfg.Seed)
+	if cfg.Edition == Cloud {
+		s.life.cloud = true
+		addCloud(s.world, &cfg, s.now())
+	}
 	if cfg.CacheAnswers {
 		s.cached = &answers{}
 	}
@@ -198,12 +213,14 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		write(w, http.StatusMovedPermanently, "text/plain; charset=utf-8", "Moved Permanently. Redirecting to "+location)
 	case path == "/ping":
 		s.serve(w, r, "ping", func(*http.Request, caller) response {
-			return textResponse(http.StatusOK, "text/plain; charset=utf-8", "OK")
+			return textResponse("text/plain; charset=utf-8", "OK")
 		})
 	case path == "/user/v1/whoami" || path == "/actor/v1/whoami":
 		s.serve(w, r, "whoami", func(_ *http.Request, c caller) response { return s.whoami(c, path) })
+	case path == "/config" && s.cfg.Edition == Cloud:
+		s.serve(w, r, "config", func(*http.Request, caller) response { return textResponse(contentTypeJSON, cloudConfig) })
 	case ok && slices.Contains(s.cfg.Versions, version):
-		s.serve(w, r, resourceOf(target), s.query)
+		s.serve(w, r, s.resourceOf(target), s.query)
 	default:
 		s.begin("other", "")
 		w.WriteHeader(http.StatusNotFound)
@@ -211,13 +228,13 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // resourceOf returns what a request counts as.
-func resourceOf(target string) string {
+func (s *Simulator) resourceOf(target string) string {
 	end := 0
 	for end < len(target) && isNameByte(target[end]) {
 		end++
 	}
-	if _, ok := schema[target[:end]]; ok {
-		return target[:end]
+	if r, ok := s.cfg.Edition.schema()[target[:end]]; ok {
+		return r.name
 	}
 	return "other"
 }
@@ -239,8 +256,8 @@ type response struct {
 	buffer      *[]byte // to use again once the body is sent
 }
 
-func textResponse(status int, contentType, body string) response {
-	return response{status: status, contentType: contentType, body: []byte(body)}
+func textResponse(contentType, body string) response {
+	return response{status: http.StatusOK, contentType: contentType, body: []byte(body)}
 }
 
 const (
@@ -346,7 +363,7 @@ func (s *Simulator) whoami(c caller, path string) response {
 		s.mu.RLock()
 		defer s.mu.RUnlock()
 		if d, ok := s.world.Devices.find(c.device).(*Device); ok {
-			return textResponse(http.StatusOK, contentTypeJSON, fmt.Sprintf(`{"id":%d,"actorType":"device","actorTypeId":%d,"uuid":%q}`,
+			return textResponse(contentTypeJSON, fmt.Sprintf(`{"id":%d,"actorType":"device","actorTypeId":%d,"uuid":%q}`,
 				firstDeviceActor+d.ID, d.ID, d.UUID))
 		}
 	}
@@ -357,7 +374,7 @@ func (s *Simulator) whoami(c caller, path string) response {
 	if path == "/actor/v1/whoami" {
 		who = fmt.Sprintf(`{"id":%d,"actorType":"user","actorTypeId":%d,"username":%q,"email":%q}`, userID, userID, userName, userEmail)
 	}
-	return textResponse(http.StatusOK, contentTypeJSON, who)
+	return textResponse(contentTypeJSON, who)
 }
 
 // query answers a request for a resource.
@@ -391,7 +408,7 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 			buffer = buffers.Get().(*[]byte)
 			body = *buffer
 		}
-		c := &compiler{view: &view{w: s.world, cfg: &s.cfg, v6: version == "v6", now: now}, caller: who}
+		c := &compiler{view: &view{w: s.world, cfg: &s.cfg, schema: s.cfg.Edition.schema(), v6: version == "v6", now: now}, caller: who}
 		body, err = s.world.answer(body, c, q)
 	}
 	if err != nil {
@@ -458,6 +475,8 @@ func (s *Simulator) serveControl(w http.ResponseWriter, r *http.Request, path st
 		got = s.Requests()
 	case "DELETE requests":
 		s.ResetRequests()
+	case "GET model":
+		got = s.cfg.Edition.model()
 	case "GET faults":
 		got = s.Faults()
 	case "PUT faults":
@@ -497,7 +516,7 @@ func (s *Simulator) serveControl(w http.ResponseWriter, r *http.Request, path st
 		}
 		s.Change(devices)
 	default:
-		http.Error(w, "want GET or PUT /simulator/faults, GET or DELETE /simulator/requests, PUT /simulator/tokens, POST /simulator/tick, /simulator/change or /simulator/clock", http.StatusNotFound)
+		http.Error(w, "want GET /simulator/model, GET or PUT /simulator/faults, GET or DELETE /simulator/requests, PUT /simulator/tokens, POST /simulator/tick, /simulator/change or /simulator/clock", http.StatusNotFound)
 		return
 	}
 	if got == nil {

@@ -103,6 +103,7 @@ func smallAccount(st *State) {
 	st.Images.Add(Image{ServiceID: 1, ReleaseID: 2})
 	st.Installs.Add(Install{DeviceID: 1, ImageID: 1, ReleaseID: 2, Status: "Running"})
 	st.DeviceTags.Add(DeviceTag{DeviceID: 1, Key: "site", Value: "x"})
+	st.ReleaseTags.Add(ReleaseTag{ReleaseID: 2, Key: "by", Value: "me"})
 }
 
 func TestQueries(t *testing.T) {
@@ -117,6 +118,19 @@ func TestQueries(t *testing.T) {
 		{"device?$select=id&$filter=device_name%20eq%20'O''Brien%20%26%20co'", `[{"id":2}]`},
 		{"device?$select=id&$filter=device_name%20eq%20'O''Brien+%26+co'", `[]`},
 		{"device?$select=id&$filter=startswith(device_name,'gr%C3%B6')", `[{"id":3}]`},
+		{"device?$select=id&$filter=endswith(device_name,'%E2%98%83')", `[{"id":3}]`},
+		// A quote may be written as %27, also where it is doubled, and even at one end only.
+		{"device?$select=id&$filter=device_name%20eq%20%27a%27", `[{"id":1}]`},
+		{"device?$select=id&$filter=device_name%20eq%20%27O%27%27Brien%20%26%20co%27", `[{"id":2}]`},
+		{"device?$select=id&$filter=device_name%20eq%20'O%27'Brien%20%26%20co%27", `[{"id":2}]`},
+		{"application(slug=%27org%2Ftwo%27)?$select=id", `[{"id":2}]`},
+		{"release(belongs_to__application=1,raw_version='2.0.0')?$select=id", `[{"id":2}]`},
+		{"release(belongs_to__application=2,raw_version='2.0.0')?$select=id", `[]`},
+		{"device?$select=id&$filter=last_connectivity_event%20ge%20datetime%272027-03-01T11%3A30%3A00.000Z%27", `[{"id":2}]`},
+		// A date may be a mere string.
+		{"device?$select=id&$filter=last_connectivity_event%20ge%20'2027-03-01T11%3A30%3A00.000Z'", `[{"id":2}]`},
+		{"device?$select=id&$filter='2027-03-01T11:30:00.000Z'%20le%20last_connectivity_event", `[{"id":2}]`},
+		{"device?$select=id&$filter=last_connectivity_event%20in%20('2027-03-01T11:30:00.000Z')", `[{"id":2}]`},
 		{"device?$select=id&$filter=contains(device_name,'☃')", `[{"id":3}]`},
 		{"device?$select=id&$filter=is_online%20and+not(id+eq+1)", `[{"id":2}]`},
 		// Operators bind as everywhere: and before or.
@@ -174,6 +188,16 @@ func TestQueries(t *testing.T) {
 			`[{"is_for__device_type":[{"slug":"nuc"}],"app_name":"two\nlines","should_be_running__release":null}]`,
 		},
 		{"device(4)?$select=id&$expand=is_running__release", `[{"is_running__release":[],"id":4}]`},
+		{"application(1)?$select=id&$expand=service($select=service_name)", `[{"service":[{"service_name":"main"}],"id":1}]`},
+		{
+			"release(2)?$select=composition&$expand=release_image($select=id;$expand=image($select=id;$expand=is_a_build_of__service($select=service_name)))",
+			`[{"release_image":[{"image":[{"is_a_build_of__service":[{"service_name":"main"}],"id":1}],"id":1}],"composition":{"version":"2.1","services":{"main":{}}}}]`,
+		},
+		{"release?$select=id&$expand=release_tag($select=value)&$orderby=id%20asc", `[{"release_tag":[],"id":1},{"release_tag":[{"value":"me"}],"id":2}]`},
+		{"release_tag?$filter=release/any(r:r/belongs_to__application%20eq%201)&$select=tag_key", `[{"tag_key":"by"}]`},
+		{"release?$select=id&$filter=should_be_running_on__device/any(d:d/id%20eq%203)", `[{"id":2}]`},
+		{"device_type?$select=id&$filter=device_type_alias/any(a:a/is_referenced_by__alias%20eq%20'nuc')", `[{"id":8}]`},
+		{"release(2)?$select=semver_major,revision,version", `[{"semver_major":2,"revision":0,"version":{"raw":"2.0.0","build":[],"major":2,"minor":0,"patch":0,"version":"2.0.0","prerelease":[]}}]`},
 		// What is computed.
 		{
 			"device?$select=overall_status,should_be_running__release,last_vpn_event&$orderby=id%20asc&$top=3",
@@ -233,6 +257,10 @@ func TestRefusedQueries(t *testing.T) {
 		{target: "/v6/device?$select=id&$expand=is_pinned_on__release($select=id)", status: 500},
 		{target: "/v7/device?$filter=is_online%20eq%20True", status: 500},
 		{target: "/v7/device?$filter=id%20eq%20'1'", status: 500},
+		{target: "/v7/device?$filter=modified_at%20gt%20'yesterday'", status: 500},
+		{target: "/v7/device?$filter=device_name%20eq%20%27a", status: 500},
+		{target: "/v7/image_install?$select=image", status: 500},
+		{target: "/v7/organization?$select=is_frozen", status: 500},
 		{target: "/v7/device?$filter=device_name%20eq%201", status: 500},
 		{target: "/v7/device?$filter=id%20gt%202147483648", status: 500},
 		{target: "/v7/device?$filter=id%20mod%202%20eq%200", status: 500},

@@ -7,10 +7,14 @@ import (
 // A world is everything the API has to tell, a table for each resource.
 type world struct {
 	Organizations Table[Organization, *Organization]
+	Users         Table[User, *User]
 	Architectures Table[Architecture, *Architecture]
 	DeviceTypes   Table[DeviceType, *DeviceType]
+	Families      Table[Family, *Family]
+	Manufacturers Table[Manufacturer, *Manufacturer]
 	Fleets        Table[Fleet, *Fleet]
 	Releases      Table[Release, *Release]
+	ReleaseTags   Table[ReleaseTag, *ReleaseTag]
 	Services      Table[Service, *Service]
 	Images        Table[Image, *Image]
 	Devices       Table[Device, *Device]
@@ -28,18 +32,22 @@ type lifecycle interface {
 
 func (w *world) tables() []lifecycle {
 	return []lifecycle{
-		&w.Organizations, &w.Architectures, &w.DeviceTypes, &w.Fleets, &w.Releases, &w.Services, &w.Images,
-		&w.Devices, &w.Installs, &w.DeviceTags, &w.FleetTags, &w.APIKeys,
+		&w.Organizations, &w.Users, &w.Architectures, &w.DeviceTypes, &w.Families, &w.Manufacturers, &w.Fleets, &w.Releases, &w.ReleaseTags,
+		&w.Services, &w.Images, &w.Devices, &w.Installs, &w.DeviceTags, &w.FleetTags, &w.APIKeys,
 	}
 }
 
 func (w *world) clone() *world {
 	c := &world{}
 	c.Organizations.copyFrom(&w.Organizations)
+	c.Users.copyFrom(&w.Users)
 	c.Architectures.copyFrom(&w.Architectures)
 	c.DeviceTypes.copyFrom(&w.DeviceTypes)
+	c.Families.copyFrom(&w.Families)
+	c.Manufacturers.copyFrom(&w.Manufacturers)
 	c.Fleets.copyFrom(&w.Fleets)
 	c.Releases.copyFrom(&w.Releases)
+	c.ReleaseTags.copyFrom(&w.ReleaseTags)
 	c.Services.copyFrom(&w.Services)
 	c.Images.copyFrom(&w.Images)
 	c.Devices.copyFrom(&w.Devices)
@@ -182,6 +190,10 @@ func (st *State) DeleteDevice(id int) {
 // DeleteFleet deletes a fleet with its releases, tags and devices.
 func (st *State) DeleteFleet(id int) {
 	st.deleteDevices(func(d *Device) bool { return d.FleetID == id })
+	st.ReleaseTags.DeleteFunc(func(t *ReleaseTag) bool {
+		r, ok := st.Releases.find(t.ReleaseID).(*Release)
+		return ok && r.FleetID == id
+	})
 	st.Releases.DeleteFunc(func(r *Release) bool { return r.FleetID == id })
 	st.FleetTags.DeleteFunc(func(t *FleetTag) bool { return t.FleetID == id })
 	st.Fleets.Delete(id)

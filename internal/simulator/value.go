@@ -15,6 +15,7 @@ const (
 	kindDate
 	kindRef // a foreign key; compares like a number, shows as {"__id": n}
 	kindDuration
+	kindJSON // an object or array, as text
 )
 
 // A value is one field of one row.
@@ -41,6 +42,14 @@ func wordValue(s string) value {
 		return value{}
 	}
 	return stringValue(s)
+}
+
+// jsonValue is null for the empty string.
+func jsonValue(s string) value {
+	if s == "" {
+		return value{}
+	}
+	return value{kind: kindJSON, s: s}
 }
 
 // dateValue is null for the zero time.
@@ -75,6 +84,8 @@ func (v value) appendJSON(b []byte) []byte {
 		return strconv.AppendInt(b, v.n, 10)
 	case kindString:
 		return appendString(b, v.s)
+	case kindJSON:
+		return append(b, v.s...)
 	case kindDate:
 		return append(appendTime(append(b, '"'), Time(v.n)), '"')
 	case kindRef:

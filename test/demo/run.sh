@@ -2,6 +2,7 @@
 # Runs the exporter on a simulated balena API, both from the directory $1, until one of them ends or ctrl-C.
 #   PORT, HEALTH_PORT, SIMULATOR_PORT  other ports than 8000, 8001 and 8085
 #   DEVICES, FLEETS                    another size than the simulator's own default
+#   EDITION                            openbalena instead of cloud
 set -euo pipefail
 
 bin=$1
@@ -56,7 +57,7 @@ until_answers() {
 	done
 }
 
-start "$bin/balena-simulator" --listen-address="127.0.0.1:$simulator_port" --token="$token" \
+start "$bin/balena-simulator" --listen-address="127.0.0.1:$simulator_port" --token="$token" --edition="${EDITION:-cloud}" \
 	${DEVICES:+--devices="$DEVICES"} ${FLEETS:+--fleets="$FLEETS"}
 simulator=$!
 until_answers "$simulator_port" / HTTP/

@@ -1,0 +1,374 @@
+package simulator
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// An Edition is a server that is simulated. The editions differ in their fields: openBalena has created_at and
+// modified_at everywhere, balenaCloud has what it declares and no more.
+type Edition string
+
+// The editions.
+const (
+	OpenBalena Edition = "openbalena"
+	Cloud      Edition = "cloud"
+)
+
+// Editions are the names of all editions.
+func Editions() []string { return []string{string(OpenBalena), string(Cloud)} }
+
+func (e Edition) schema() schema {
+	if e == Cloud {
+		return cloudSchema()
+	}
+	return openSchema
+}
+
+// A declaration is what a model says of a field: a type by the name that the model has for it, "reference" for a foreign
+// key, "navigation" for the way back along one.
+type declaration struct {
+	Type   string `json:"type"`
+	Null   bool   `json:"null"`
+	Target string `json:"target,omitempty"`
+}
+
+var cloudSchema = sync.OnceValue(func() schema {
+	s := newSchema()
+	for name, declared := range cloudModel {
+		r := s[name]
+		r.fields = slices.DeleteFunc(r.fields, func(f *field) bool {
+			_, ok := declared[f.name]
+			return !ok && f.only != onlyV6
+		})
+		maps.DeleteFunc(r.navs, func(name string, _ navigation) bool { _, ok := declared[name]; return !ok })
+		maps.DeleteFunc(r.byName, func(name string, f *field) bool { return !slices.Contains(r.fields, f) })
+		for _, name := range slices.Sorted(maps.Keys(declared)) {
+			d := declared[name]
+			_, led := r.navs[name]
+			switch {
+			case r.byName[name] != nil, d.Type == "navigation" && led:
+			case d.Type == "navigation":
+				r.navs[name] = navigation{target: d.Target}
+			case r.synonyms[name] != "":
+				f := *r.byName[r.synonyms[name]]
+				f.name, f.key = name, append(appendString(nil, name), ':')
+				r.byName[name] = &f
+			default: // declared, and not simulated: always null
+				f := null(name)
+				r.fields, r.byName[name] = append(r.fields, f), f
+				if d.Type == "reference" {
+					r.navs[name] = navigation{target: d.Target}
+				}
+			}
+		}
+	}
+	return s
+})
+
+// model returns the fields of all resources as version 7 knows them.
+func (e Edition) model() map[string]map[string]declaration {
+	s := e.schema()
+	model := make(map[string]map[string]declaration, len(s))
+	for resource, r := range s {
+		fields := make(map[string]declaration)
+		for name, nav := range r.navs {
+			fields[name] = declaration{Type: "navigation", Target: nav.target}
+		}
+		for name, f := range r.byName {
+			if f.only == onlyV6 || f.only == onlyCloud && e != Cloud {
+				delete(fields, name)
+				continue
+			}
+			fields[name] = declaration{Type: f.kind.String(), Target: f.target}
+		}
+		if e == Cloud {
+			for name := range fields {
+				fields[name] = cloudModel[r.name][name]
+			}
+		}
+		model[resource] = fields
+	}
+	return model
+}
+
+func (k kind) String() string {
+	return [...]string{"Null", "Boolean", "Integer", "Text", "Date Time", "reference", "Interval", "JSON"}[k]
+}
+
+// DeviceURLsBase is the domain of public device URLs.
+const DeviceURLsBase = "balena-devices.com"
+
+const cloudConfig = `{"deployment":null,"deviceUrlsBase":"` + DeviceURLsBase + `","adminUrl":"https://admin.balena-cloud.com",` +
+	`"gitServerUrl":"git.balena-cloud.com","DEVICE_ONLINE_ICON":"","DEVICE_OFFLINE_ICON":"","signupCodeRequired":false,` +
+	`"supportedSocialProviders":["google","github"],"deviceTypes":[]}`
+
+// osOrganization owns what balena itself publishes. It has no row: only members can read an organization.
+const osOrganization = 9999
+
+// A published is a release of a host OS or supervisor.
+type published struct {
+	version     string
+	age         Time
+	failed      bool
+	invalidated bool
+	draft       bool
+	phase       string
+	knownIssues string
+	base        string // of an ESR release: the default release that it is made from
+	old         bool   // its version is in its tags, as in early releases
+}
+
+// The releases of each device type's host OS, by line, and those of the supervisor; the oldest first.
+var (
+	defaultLine = []published{
+		{version: "2.58.3+rev1", age: 1800 * day, old: true},
+		{version: "2.115.18+rev4", age: 1100 * day, phase: "end-of-life"},
+		{version: "5.3.21", age: 640 * day},
+		{version: "6.0.13+rev1", age: 480 * day},
+		{version: "6.1.2", age: 400 * day, invalidated: true, knownIssues: "Wi-Fi does not come back after the access point restarts."},
+		{version: "6.5.10", age: 120 * day, knownIssues: "The hostname of new devices is not announced."},
+		{version: "6.5.11", age: 100 * day, failed: true},
+		{version: "6.6.0", age: 40 * day},
+		{version: "6.7.0", age: 3 * day, draft: true},
+	}
+	esrLine = []published{
+		{version: "2026.1.5", age: 300 * day, base: "6.0.24"},
+		{version: "2026.4.2", age: 210 * day, base: "6.3.12"},
+		{version: "2026.7.0", age: 130 * day, base: "6.5.8", invalidated: true},
+		{version: "2026.7.1", age: 120 * day, base: "6.5.10"},
+		{version: "2026.10.0", age: 30 * day, base: "6.6.0"},
+		{version: "2026.10.1", age: 2 * day, base: "6.6.2", draft: true},
+	}
+	esrTags = []FleetTag{
+		{Key: "release-policy", Value: "esr"},
+		{Key: "esr-next", Value: "2026.10"},
+		{Key: "esr-current", Value: "2026.7"},
+		{Key: "esr-sunset", Value: "2026.4"},
+	}
+	supervisors = []published{
+		{version: "12.11.0", age: 1700 * day},
+		{version: "14.13.14", age: 1000 * day},
+		{version: "16.1.0", age: 600 * day},
+		{version: "16.12.0", age: 420 * day},
+		{version: "16.12.9", age: 390 * day, invalidated: true, knownIssues: "Services with a health check restart for ever."},
+		{version: "17.0.3", age: 200 * day},
+		{version: "17.1.0", age: 60 * day},
+		{version: "17.2.0", age: 5 * day, draft: true},
+	}
+)
+
+// addCloud adds what only balenaCloud has: published applications and, to a generated account, values of the fields that
+// openBalena lacks.
+func addCloud(w *world, cfg *Config, now Time) {
+	g := &generator{world: w, Rand: rand.New(rand.NewPCG(cfg.Seed, cloudStream)), now: now}
+	known := make(map[string]bool) // slugs of what a dataset holds already
+	for _, f := range w.Fleets.rows {
+		known[f.Slug] = true
+		f.IsForeign = f.IsPublic && w.Organizations.find(f.OrganizationID) == nil
+	}
+	hosts := make(map[int]map[string]int) // releases by device type and version
+	for _, t := range slices.Clone(w.DeviceTypes.rows) {
+		hosts[t.ID] = g.publish(known, Fleet{AppName: t.Slug, DeviceTypeID: t.ID, IsHost: true}, defaultLine, FleetTag{Key: "release-policy", Value: "default"})
+		g.publish(known, Fleet{AppName: t.Slug + "-esr", DeviceTypeID: t.ID, IsHost: true}, esrLine, esrTags...)
+	}
+	managed := make(map[int]map[string]int) // releases by architecture and version
+	for _, t := range w.DeviceTypes.rows {
+		if a, ok := w.Architectures.find(t.ArchitectureID).(*Architecture); ok && managed[a.ID] == nil {
+			managed[a.ID] = g.publish(known, Fleet{AppName: a.Slug + "-supervisor", DeviceTypeID: t.ID}, supervisors)
+		}
+	}
+	if cfg.Dataset != nil {
+		return
+	}
+	for _, o := range w.Organizations.rows {
+		if o.ID == len(organizations) {
+			o.PastDueInvoiceSince = now - 12*day
+		}
+	}
+	for i, f := range w.Fleets.rows {
+		if !f.IsForeign && i%5 == 1 {
+			f.SupportUntil = now + 3*day
+		}
+	}
+	for _, d := range w.Devices.rows {
+		d.OSReleaseID, d.SupervisorReleaseID = 0, 0
+		if t, ok := w.DeviceTypes.find(d.DeviceTypeID).(*DeviceType); ok && d.OSVersion != "" {
+			g.equip(d, hosts[t.ID], managed[t.ArchitectureID])
+		}
+	}
+	w.Devices.forget()
+}
+
+// cloudStream is a random stream for the values that only balenaCloud has. The rest of an account follows from the seed
+// alone, whatever the edition.
+const cloudStream = 1 << 63
+
+// publish adds a public application with its releases, unless its slug is known, and returns their ids by version.
+func (g *generator) publish(known map[string]bool, f Fleet, releases []published, tags ...FleetTag) map[string]int {
+	f.Slug = "balena_os/" + f.AppName
+	if known[f.Slug] {
+		return nil
+	}
+	f.Row = g.row(g.Fleets.nextID(), 1900*day)
+	f.UUID, f.Class, f.OrganizationID = g.uuid(), "app", osOrganization
+	f.TracksLatest, f.IsPublic, f.IsForeign = true, true, true
+	g.Fleets.insert(&f)
+	for _, t := range tags {
+		t.Row, t.FleetID = g.row(g.FleetTags.nextID(), 300*day), f.ID
+		g.FleetTags.insert(&t)
+	}
+	ids := make(map[string]int, len(releases))
+	for _, p := range releases {
+		r := &Release{
+			Row: g.row(g.Releases.nextID(), p.age+day), FleetID: f.ID, Commit: g.uuid(), RawVersion: p.version, Status: "success",
+			Phase: p.phase, KnownIssues: p.knownIssues, IsFinal: !p.draft, IsInvalidated: p.invalidated, IsPassingTests: true,
+		}
+		tags := map[string]string{"meta-balena-base": p.base}
+		switch {
+		case p.old:
+			r.RawVersion = "0.0.0-" + strconv.FormatInt(int64(r.CreatedAt), 10)
+			tags["version"], tags["variant"] = p.version, "production"
+		case p.draft:
+			r.RawVersion = p.version + "-" + strconv.FormatInt(int64(r.CreatedAt), 10)
+		}
+		if v := parseVersion(r.RawVersion); !p.old {
+			r.Semver = fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.patch)
+		} else {
+			r.Semver = "0.0.0"
+		}
+		if p.failed {
+			r.Status = "failed"
+		}
+		if r.IsFinal {
+			r.FinalizedAt = r.CreatedAt
+		}
+		if r.IsFinal && !p.failed && !p.invalidated {
+			f.TargetReleaseID = r.ID
+		}
+		g.Releases.insert(r)
+		for _, key := range slices.Sorted(maps.Keys(tags)) {
+			if tags[key] != "" {
+				g.ReleaseTags.insert(&ReleaseTag{Row: Row{ID: g.ReleaseTags.nextID(), CreatedAt: r.CreatedAt, ModifiedAt: r.ModifiedAt}, ReleaseID: r.ID, Key: key, Value: tags[key]})
+			}
+		}
+		ids[p.version] = r.ID
+	}
+	return ids
+}
+
+// cities are where generated devices are.
+var cities = []struct {
+	name                string
+	latitude, longitude float64
+}{
+	{"Berlin, Germany", 52.52, 13.40},
+	{"London, United Kingdom", 51.51, -0.13},
+	{"Oslo, Norway", 59.91, 10.75},
+	{"Porto, Portugal", 41.15, -8.61},
+	{"Seattle, United States", 47.61, -122.33},
+	{"Osaka, Japan", 34.69, 135.50},
+}
+
+// equip gives a device that has been provisioned values of the fields that only balenaCloud has, and the releases of
+// the host OS and the supervisor that it should have.
+func (g *generator) equip(d *Device, hosts, supervisors map[string]int) {
+	if id := hosts[strings.TrimPrefix(d.OSVersion, "balenaOS ")]; id != 0 && g.chance(0.6) {
+		d.OSReleaseID = id
+	}
+	if g.chance(0.02) {
+		d.SupervisorReleaseID = supervisors["17.1.0"]
+	}
+	if g.chance(0.7) {
+		city := cities[g.IntN(len(cities))]
+		degrees := func(near float64) string { return strconv.FormatFloat(near+g.Float64()/10-0.05, 'f', 4, 64) }
+		d.Location, d.Latitude, d.Longitude = city.name, degrees(city.latitude), degrees(city.longitude)
+		if g.chance(0.1) {
+			d.CustomLatitude, d.CustomLongitude = degrees(city.latitude), degrees(city.longitude)
+		}
+	}
+	if g.chance(0.02) {
+		d.SupportUntil = g.now + 1 + Time(g.Int64N(int64(7*day)))
+	}
+	if x := g.Float64(); x < 0.015 {
+		d.IsInactive, d.IsFrozen = x < 0.01, x >= 0.01
+		g.silence(d, max(d.CreatedAt, d.LastVPNEvent, d.HeartbeatChangedOn, g.now-Time(g.Int64N(int64(2*day)))))
+	}
+}
+
+// silence ends what is heard of a device that was switched off or frozen.
+func (g *generator) silence(d *Device, at Time) {
+	d.Disconnect(at)
+	d.ModifiedAt = max(d.ModifiedAt, at)
+}
+
+// Chances, for each tick, of what happens to accounts on balenaCloud.
+const (
+	chanceInvoiceDue  = 0.0005 // that an invoice of an organization becomes overdue
+	chanceFreeze      = 0.002  // that an organization with an overdue invoice is frozen
+	chancePaid        = 0.01   // that an overdue invoice is paid
+	chanceActivation  = 0.05   // that a device is deactivated or activated
+	chanceSupport     = 0.05   // that support gets access to a device, or loses it
+	supportAccessTime = day
+)
+
+// account changes invoices, activates and deactivates devices, and grants and ends access of support.
+func (s *step) account() {
+	for _, o := range s.Organizations.rows {
+		before := *o
+		switch {
+		case o.PastDueInvoiceSince == 0:
+			if s.chance(chanceInvoiceDue) {
+				o.PastDueInvoiceSince = s.now
+			}
+		case s.chance(chancePaid):
+			o.PastDueInvoiceSince = 0
+			if o.IsFrozen {
+				s.freeze(o, false)
+			}
+		case !o.IsFrozen && s.chance(chanceFreeze):
+			s.freeze(o, true)
+		}
+		if *o != before {
+			o.ModifiedAt = s.now
+		}
+	}
+	if s.Devices.Len() == 0 {
+		return
+	}
+	if d := s.Devices.rows[s.IntN(s.Devices.Len())]; s.chance(chanceActivation) && !d.IsFrozen {
+		if d.IsInactive = !d.IsInactive; d.IsInactive {
+			d.Disconnect(s.now)
+		}
+		d.ModifiedAt = s.now
+	}
+	if d := s.Devices.rows[s.IntN(s.Devices.Len())]; s.chance(chanceSupport) {
+		if d.SupportUntil > s.now {
+			d.SupportUntil = 0
+		} else {
+			d.SupportUntil = s.now + supportAccessTime
+		}
+		d.ModifiedAt = s.now
+	}
+}
+
+// freeze freezes an organization with all its devices, or ends that. The API refuses what a frozen device asks, so
+// that its heartbeat ends.
+func (s *step) freeze(o *Organization, frozen bool) {
+	o.IsFrozen = frozen
+	for _, d := range s.Devices.rows {
+		f, ok := s.Fleets.find(d.FleetID).(*Fleet)
+		if !ok || f.OrganizationID != o.ID || d.IsFrozen == frozen {
+			continue
+		}
+		if d.IsFrozen = frozen; frozen {
+			d.Disconnect(s.now)
+		}
+		d.ModifiedAt = s.now
+	}
+}

@@ -1,0 +1,66 @@
+package simulator
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// families are the families of device types, by how the slugs of their types begin.
+var families = []struct{ prefix, slug, name, manufacturer, manufacturerName string }{
+	{"raspberrypi", "raspberrypi", "Raspberry Pi", "raspberrypi-foundation", "Raspberry Pi Foundation"},
+	{"jetson-", "jetson", "Jetson", "nvidia", "NVIDIA"},
+	{"intel-", "nuc", "NUC", "intel", "Intel"},
+	{"fincm", "fin", "balenaFin", "balena", "balena"},
+}
+
+// family returns the id of the family that a device type belongs to, a new one if need be, or 0 for none.
+func (w *world) family(slug string) int {
+	for _, f := range families {
+		if !strings.HasPrefix(slug, f.prefix) {
+			continue
+		}
+		for _, known := range w.Families.rows {
+			if known.Slug == f.slug {
+				return known.ID
+			}
+		}
+		stamps := Row{ID: w.Families.nextID(), CreatedAt: catalogTime, ModifiedAt: catalogTime}
+		w.Manufacturers.insert(&Manufacturer{Row: stamps, Slug: f.manufacturer, Name: f.manufacturerName})
+		w.Families.insert(&Family{Row: stamps, Slug: f.slug, Name: f.name, ManufacturerID: stamps.ID})
+		return stamps.ID
+	}
+	return 0
+}
+
+// catalogTime is when the catalog of device types was filled: the beginning of 2024.
+const catalogTime Time = 1704067200000
+
+// logo is a data URL, as the real ones are.
+func (t *DeviceType) logo() string {
+	svg := fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><title>%s</title><rect width="64" height="64"/></svg>`, t.Slug)
+	return "data:image/svg+xml;base64," + base64.StdEncoding.EncodeToString([]byte(svg))
+}
+
+// contract describes the hardware and how it is flashed.
+func (c *view) contract(t *DeviceType) string {
+	type object = map[string]any
+	arch := ""
+	if a, ok := c.w.Architectures.find(t.ArchitectureID).(*Architecture); ok {
+		arch = a.Slug
+	}
+	boot := object{"defaultBoot": "sdcard"}
+	if arch == "amd64" {
+		boot = object{"defaultBoot": "internal", "altBoot": []string{"usb_mass_storage"}}
+	}
+	b, err := json.Marshal(object{
+		"slug": t.Slug, "version": "1", "type": "hw.device-type", "name": t.Name, "aliases": []string{t.Slug},
+		"data":     object{"arch": arch, "hdmi": true, "led": false, "connectivity": object{"bluetooth": true, "wifi": true}, "media": boot, "is_private": false},
+		"partials": object{"bootDevice": []string{"Connect power to the {{name}}"}},
+	})
+	if err != nil {
+		panic(err) // strings always can
+	}
+	return string(b)
+}

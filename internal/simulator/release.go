@@ -1,0 +1,136 @@
+package simulator
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A version is a semantic version: major.minor.patch-prerelease+build.
+type version struct {
+	raw                 string
+	major, minor, patch int
+	prerelease, build   string
+}
+
+// parseVersion takes what is not a number for 0, as the columns of the real server can't be null.
+func parseVersion(raw string) version {
+	v := version{raw: raw}
+	rest, build, _ := strings.Cut(raw, "+")
+	rest, prerelease, _ := strings.Cut(rest, "-")
+	v.prerelease, v.build = prerelease, build
+	for i, part := range strings.SplitN(rest, ".", 3) {
+		n, err := strconv.Atoi(part)
+		if err == nil {
+			*[]*int{&v.major, &v.minor, &v.patch}[i] = n
+		}
+	}
+	return v
+}
+
+// version is raw_version as an object: without the build in its own version, and with the time of a draft as a number,
+// which follows the words of the prerelease.
+func (r *Release) version() string {
+	v := parseVersion(r.RawVersion)
+	words := 0
+	if p := parseVersion(r.Semver).prerelease; p != "" {
+		words = 1 + strings.Count(p, ".")
+	}
+	short, _, _ := strings.Cut(v.raw, "+")
+	b := appendString([]byte(`{"raw":`), v.raw)
+	b = appendParts(append(b, `,"build":`...), v.build, math.MaxInt)
+	b = strconv.AppendInt(append(b, `,"major":`...), int64(v.major), 10)
+	b = strconv.AppendInt(append(b, `,"minor":`...), int64(v.minor), 10)
+	b = strconv.AppendInt(append(b, `,"patch":`...), int64(v.patch), 10)
+	b = appendString(append(b, `,"version":`...), short)
+	b = appendParts(append(b, `,"prerelease":`...), v.prerelease, words)
+	return string(append(b, '}'))
+}
+
+// appendParts appends what stands between the dots as an array: so many words, then numbers.
+func appendParts(b []byte, s string, words int) []byte {
+	b = append(b, '[')
+	for i, part := range strings.Split(s, ".") {
+		if s == "" {
+			break
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if _, err := strconv.ParseUint(part, 10, 53); i >= words && err == nil {
+			b = append(b, part...)
+		} else {
+			b = appendString(b, part)
+		}
+	}
+	return append(b, ']')
+}
+
+// revision counts the final releases of one version; a draft has none.
+func (r *Release) revision() Number {
+	if !r.IsFinal {
+		return Number{}
+	}
+	for part := range strings.SplitSeq(parseVersion(r.RawVersion).build, ".") {
+		if digits, ok := strings.CutPrefix(part, "rev"); ok {
+			if n, err := strconv.Atoi(digits); err == nil {
+				return N(n)
+			}
+		}
+	}
+	return N(0)
+}
+
+func (r *Release) releaseType() string {
+	if r.IsFinal {
+		return "final"
+	}
+	return "draft"
+}
+
+// endedAt is when the build was over.
+func (r *Release) endedAt() Time {
+	if r.Status == "running" {
+		return 0
+	}
+	return r.CreatedAt
+}
+
+// composition names the services that the release was built with, or those of its fleet where its images are not known.
+func (c *view) composition(r *Release) string {
+	var names []string
+	add := func(s row) {
+		if s, ok := s.(*Service); ok {
+			names = append(names, s.Name)
+		}
+	}
+	for _, i := range c.w.Images.referrers("release", func(r row) int { return r.(*Image).ReleaseID }, r.ID) {
+		add(c.w.Services.find(i.(*Image).ServiceID))
+	}
+	if len(names) == 0 {
+		for _, s := range c.w.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, r.FleetID) {
+			add(s)
+		}
+	}
+	// The database keeps keys by their length.
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) })
+	b := []byte(`{"version":"2.1","services":{`)
+	for i, name := range names {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, name), `:{}`...)
+	}
+	return string(append(b, `}}`...))
+}
+
+// imageSize is made up, in bytes; version 6 shows a number.
+func (c *view) imageSize(i *Image) value {
+	n := 40e6 + int64(i.ID)*7_654_321%900e6
+	if c.v6 {
+		return intValue(n)
+	}
+	return stringValue(strconv.FormatInt(n, 10))
+}

@@ -1,0 +1,47 @@
+// Holds a list of questions to the declarations: node uses.js FILE, where the file, or standard input, is a JSON array of
+// {"resource", "field", "use"}, or {"uses", "exceptions"}. It prints a sentence for each question that balenaCloud may
+// refuse, and fails if there is any.
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { declarations, version } from './declarations.js';
+
+// How a declared field can be used, by what is declared of it.
+const isField = ({ type }) => type !== 'navigation';
+const leadsOn = ({ target }) => target !== undefined;
+const uses = { select: isField, orderby: isField, filter: () => true, expand: leadsOn };
+
+/**
+ * Returns a sentence for each use that is not declared and not among the exceptions, and for each exception that is
+ * needed no more. An exception is {resource, field, reason, fallback}: why the field is asked for all the same, and what
+ * is done when that is refused.
+ */
+export function undeclared(wanted, exceptions = [], declared = declarations()) {
+  const found = [];
+  const needed = new Set();
+  for (const { resource, field, use } of wanted) {
+    if (!uses[use]) throw new Error(`${resource}.${field}: the use ${JSON.stringify(use)} is none of ${Object.keys(uses).join(', ')}`);
+    const declaration = declared[resource]?.[field];
+    if (declaration && uses[use](declaration)) continue;
+    const exception = exceptions.find(e => e.resource === resource && e.field === field);
+    if (exception) {
+      needed.add(exception);
+    } else if (!declared[resource]) {
+      found.push(`${resource} is not a resource that balena-sdk ${version} declares`);
+    } else if (!declaration) {
+      found.push(`${resource}.${field} (${use}) is not declared by balena-sdk ${version}`);
+    } else {
+      found.push(`${resource}.${field} can't be used in ${use}: balena-sdk ${version} declares it as ${declaration.type}`);
+    }
+  }
+  for (const e of exceptions) {
+    if (!needed.has(e)) found.push(`${e.resource}.${e.field} needs no exception: it is declared, or not asked for`);
+  }
+  return found;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const list = JSON.parse(readFileSync(process.argv[2] ?? 0, 'utf8'));
+  const found = undeclared(list.uses ?? list, list.exceptions);
+  for (const sentence of found) console.error(sentence);
+  process.exit(found.length > 0 ? 1 : 0);
+}
