@@ -595,6 +595,10 @@ func TestLostDevicesAreTheSameEverywhere(t *testing.T) {
 	if !strings.Contains(string(rules), `{seconds="259200"}`) {
 		t.Error("the alerts don't count devices by that time")
 	}
+	fleet := m.objects["ConfigMap/metrics-balena-exporter-dashboard-fleet"].(*corev1.ConfigMap).Data["balena-fleet.json"]
+	if !strings.Contains(fleet, `"query": "259200"`) || strings.Contains(fleet, "604800\"") {
+		t.Error("the dashboard of a fleet has another time")
+	}
 }
 
 func TestNetworkPolicy(t *testing.T) {

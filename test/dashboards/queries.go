@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/balena-exporter/balena-exporter/deploy/grafana"
 )
@@ -47,28 +48,44 @@ var (
 	valueColumn = regexp.MustCompile(`^Value( #[A-Z])?$`)
 )
 
-// Panels returns the panels of all dashboards, as they are in the JSON.
+// Panels returns the panels of all dashboards, as they are in the JSON. Constants of the dashboards are in the queries.
 func Panels() ([]Panel, error) {
-	var panels []Panel
+	panels, _, err := readAll()
+	return panels, err
+}
+
+// Annotations returns the annotations of all dashboards in the same way.
+func Annotations() ([]Panel, error) {
+	_, annotations, err := readAll()
+	return annotations, err
+}
+
+func readAll() (panels, annotations []Panel, err error) {
 	for _, d := range grafana.All() {
 		data, err := d.JSON()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		of, err := read(data)
+		of, marks, err := read(data)
 		if err != nil {
-			return nil, fmt.Errorf("dashboard %s: %w", d.UID, err)
+			return nil, nil, fmt.Errorf("dashboard %s: %w", d.UID, err)
 		}
-		panels = append(panels, of...)
+		panels, annotations = append(panels, of...), append(annotations, marks...)
 	}
-	return panels, nil
+	return panels, annotations, nil
 }
 
-func read(data []byte) ([]Panel, error) {
+func read(data []byte) (panels, annotations []Panel, err error) {
 	var dashboard struct {
 		UID        string
 		Templating struct {
-			List []struct{ Name, Type, Definition string }
+			List []struct {
+				Name, Type, Definition string
+				Query                  any
+			}
+		}
+		Annotations struct {
+			List []struct{ Name, Expr, TagKeys, TitleFormat, TextFormat string }
 		}
 		Panels []struct {
 			Title, Type string
@@ -85,9 +102,28 @@ func read(data []byte) ([]Panel, error) {
 		}
 	}
 	if err := json.Unmarshal(data, &dashboard); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var panels []Panel
+	constants := map[string]string{}
+	for _, v := range dashboard.Templating.List {
+		if v.Type == "constant" {
+			constants[v.Name] = v.Query.(string)
+		}
+	}
+	for _, a := range dashboard.Annotations.List {
+		if a.Expr == "" {
+			continue // Grafana's own
+		}
+		q := Query{Expr: a.Expr, Range: true}
+		q.Expr = q.Fill(constants)
+		for _, m := range legendLabel.FindAllStringSubmatch(a.TitleFormat+a.TextFormat, -1) {
+			q.Labels = append(q.Labels, m[1])
+		}
+		if a.TagKeys != "" {
+			q.Labels = append(q.Labels, strings.Split(a.TagKeys, ",")...)
+		}
+		annotations = append(annotations, Panel{Dashboard: dashboard.UID, Title: a.Name, Queries: []Query{q}})
+	}
 	for _, v := range dashboard.Templating.List {
 		if v.Type != "query" {
 			continue
@@ -104,6 +140,7 @@ func read(data []byte) ([]Panel, error) {
 		panel := Panel{Dashboard: dashboard.UID, Title: p.Title, Type: p.Type}
 		for _, t := range p.Targets {
 			q := Query{Expr: t.Expr, Range: t.Range}
+			q.Expr = q.Fill(constants)
 			for _, m := range legendLabel.FindAllStringSubmatch(t.LegendFormat, -1) {
 				q.Labels = append(q.Labels, m[1])
 			}
@@ -120,7 +157,7 @@ func read(data []byte) ([]Panel, error) {
 			panels = append(panels, panel)
 		}
 	}
-	return panels, nil
+	return panels, annotations, nil
 }
 
 // String names the panel.
