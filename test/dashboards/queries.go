@@ -19,6 +19,11 @@ type Panel struct {
 	Queries []Query
 	// Columns are the labels that a table shows.
 	Columns []string
+	// Position is where the panel is, in cells of a grid that is 24 of them wide.
+	Position struct{ X, Y, W, H int }
+	// Unit, Words for values and Colors of series are Grafana's.
+	Unit          string
+	Words, Colors map[string]string
 }
 
 // Query is a query in PromQL, with the variables of Grafana in it.
@@ -28,6 +33,8 @@ type Query struct {
 	Range bool
 	// Labels are those that the legend names, or that a variable takes its values from.
 	Labels []string
+	// Legend is the legend as it is written.
+	Legend string
 }
 
 // Fill returns the query with values for the variables of Grafana.
@@ -89,7 +96,23 @@ func read(data []byte) (panels, annotations []Panel, err error) {
 		}
 		Panels []struct {
 			Title, Type string
-			Targets     []struct {
+			GridPos     struct{ X, Y, W, H int }
+			FieldConfig struct {
+				Defaults struct {
+					Unit     string
+					Mappings []struct {
+						Options map[string]struct{ Text string }
+					}
+				}
+				Overrides []struct {
+					Matcher    struct{ Options string }
+					Properties []struct {
+						ID    string
+						Value json.RawMessage
+					}
+				}
+			}
+			Targets []struct {
 				Expr, LegendFormat string
 				Range              bool
 			}
@@ -137,9 +160,25 @@ func read(data []byte) (panels, annotations []Panel, err error) {
 		panels = append(panels, Panel{Dashboard: dashboard.UID, Title: "$" + v.Name, Queries: []Query{q}})
 	}
 	for _, p := range dashboard.Panels {
-		panel := Panel{Dashboard: dashboard.UID, Title: p.Title, Type: p.Type}
+		panel := Panel{
+			Dashboard: dashboard.UID, Title: p.Title, Type: p.Type, Position: p.GridPos, Unit: p.FieldConfig.Defaults.Unit,
+			Words: map[string]string{}, Colors: map[string]string{},
+		}
+		for _, m := range p.FieldConfig.Defaults.Mappings {
+			for number, word := range m.Options {
+				panel.Words[number] = word.Text
+			}
+		}
+		for _, o := range p.FieldConfig.Overrides {
+			for _, property := range o.Properties {
+				var color struct{ FixedColor string }
+				if property.ID == "color" && json.Unmarshal(property.Value, &color) == nil {
+					panel.Colors[o.Matcher.Options] = color.FixedColor
+				}
+			}
+		}
 		for _, t := range p.Targets {
-			q := Query{Expr: t.Expr, Range: t.Range}
+			q := Query{Expr: t.Expr, Range: t.Range, Legend: t.LegendFormat}
 			q.Expr = q.Fill(constants)
 			for _, m := range legendLabel.FindAllStringSubmatch(t.LegendFormat, -1) {
 				q.Labels = append(q.Labels, m[1])
