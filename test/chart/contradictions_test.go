@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v4/pkg/strvals"
+	"sigs.k8s.io/yaml"
 )
 
 // A value that contradicts another fails before anything is installed, with a sentence that names the way out.
@@ -345,6 +347,20 @@ func TestAlertsFollowTheInterval(t *testing.T) {
 
 // --set has no decimal numbers: what looks like one comes as a string.
 func TestNumbersAsStrings(t *testing.T) {
+	const set = "prometheusRule.thresholds.fleetOfflineRatio=0.3,balena.crawlInterval=90,prometheusRule.thresholds.apiFailingFor=600"
+	given, err := strvals.Parse(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := yaml.Marshal(given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(render(t, "balena: {token: t, crawlInterval: 90s}\n"+rules("fleetOfflineRatio: 0.3, apiFailingFor: 600s")).objects,
+		render(t, strings.Replace(string(values), "balena:", "balena:\n  token: t", 1)+"  enabled: true\n").objects); diff != "" {
+		t.Errorf("values (-) and --set %s (+): %s", set, diff)
+	}
+
 	numbers := render(t, minimal+rules("fleetOfflineRatio: 0.3, temperatureCelsius: 75.5, dataStaleSeconds: 1209600, deviceLostSeconds: 259200, apiFailingFor: 300"))
 	texts := render(t, minimal+rules(`fleetOfflineRatio: "0.3", temperatureCelsius: "75.5", dataStaleSeconds: "1209600", deviceLostSeconds: "259200", apiFailingFor: "300"`))
 	if diff := cmp.Diff(numbers.objects, texts.objects); diff != "" {

@@ -126,15 +126,13 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- if not (lt (int64 $thresholds.deviceOfflineSeconds) (int64 $thresholds.deviceLostSeconds)) }}
 {{- fail (printf "prometheusRule.thresholds.deviceOfflineSeconds (%d) is not less than deviceLostSeconds (%d), and BalenaDeviceOffline could never fire: a device is offline first, and lost later." (int64 $thresholds.deviceOfflineSeconds) (int64 $thresholds.deviceLostSeconds)) }}
 {{- end }}
-{{- range $ratio := list "fleetOfflineRatio" "fleetShrankRatio" "rolloutOnTargetRatio" "storageRatio" "memoryRatio" }}
-{{- $value := float64 (get $thresholds $ratio) }}
-{{- if or (le $value 0.0) (gt $value 1.0) }}
-{{- fail (printf "prometheusRule.thresholds.%s is %v: write a ratio from 0 to 1, such as 0.2 for 20 %%." $ratio (get $thresholds $ratio)) }}
+{{- range $name, $value := $thresholds }}
+{{- if and (hasSuffix "Ratio" $name) (or (le (float64 $value) 0.0) (gt (float64 $value) 1.0)) }}
+{{- fail (printf "prometheusRule.thresholds.%s is %v: write a ratio from 0 to 1, such as 0.2 for 20 %%." $name $value) }}
 {{- end }}
-{{- end }}
-{{- range $expression := list "developmentFleets" "oneShotServices" }}
-{{- if not (include "balena-exporter.compiles" (get $thresholds $expression | replace "\\\\" "\\")) }}
-{{- fail (printf "prometheusRule.thresholds.%s is %q, which is not a regular expression: close every bracket and parenthesis, or escape it with two backslashes." $expression (get $thresholds $expression)) }}
+{{- /* What else is text is a duration or an expression, and durations are expressions. */}}
+{{- if and (kindIs "string" $value) (not (include "balena-exporter.compiles" ($value | replace "\\\\" "\\"))) }}
+{{- fail (printf "prometheusRule.thresholds.%s is %q, which is not a regular expression: close every bracket and parenthesis, or escape it with two backslashes." $name $value) }}
 {{- end }}
 {{- end }}
 {{- with .Values.serviceMonitor }}
