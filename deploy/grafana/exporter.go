@@ -19,8 +19,8 @@ func exporterDashboard() *Dashboard {
 		row{height: 4, panels: []*Panel{
 			stat("Last scrape", "Whether the last scrape of each exporter succeeded.", "min(up"+running+")", "none").words("failed", "red", "succeeded", "green"),
 			stat("Last refresh", "Whether the last refresh of each exporter succeeded.", "min(balena_up"+running+")", "none").words("failed", "red", "succeeded", "green"),
-			stat("Age of the oldest data", "Time since the last refresh of the exporter whose last refresh is the longest ago. With the default interval of 60 s it stays below two minutes.",
-				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds"+running+")", "s").thresholds("green", step{"orange", 120}, step{"red", 300}),
+			stat("Age of the oldest data", "Time since the last refresh of the exporter whose last refresh is the longest ago. It stays below twice the time between refreshes, 60 s by default.",
+				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds"+running+")", "s").thresholds("green", late, gone),
 			stat("Fleets", "Fleets that the exporters read, archived ones included.", "count(max by (fleet) (balena_fleet_devices"+running+"))", "short"),
 			stat("Devices", "Devices of these fleets.", "sum(max by (fleet) (balena_fleet_devices"+running+"))", "short"),
 			stat("Rate-limited requests", "Requests of the last hour that the API answered with 429.", "sum(increase(balena_api_rate_limited_total"+running+"[1h]))", "short").thresholds("green", step{"orange", 1}),

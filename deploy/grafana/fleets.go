@@ -56,8 +56,8 @@ func fleetsDashboard() *Dashboard {
 			stat("Online", "Share of the devices in use that are online. "+onlineMeans+" "+inUseMeans, ofInUse(each("balena_fleet_devices_online")), "percentunit").goodShare(),
 			stat("Operational", "Share of the devices in use that are operational. "+operationalMeans+" "+inUseMeans, ofInUse(eachOperational()), "percentunit").goodShare(),
 			stat("On target release", "Share of all devices that are on their target release. "+onTargetMeans, ofAll("balena_fleet_devices_on_target_release"), "percentunit").goodShare(),
-			stat("Age of the oldest data", "Time since the last refresh of the exporter whose last refresh is the longest ago. With the default interval of 60 s it stays below two minutes.",
-				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds)", "s").thresholds("green", step{"orange", 120}, step{"red", 300}),
+			stat("Age of the oldest data", "Time since the last refresh of the exporter whose last refresh is the longest ago. It stays below twice the time between refreshes, 60 s by default.",
+				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds)", "s").thresholds("green", late, gone),
 		}},
 		row{height: 4, panels: []*Panel{
 			stat("Fleets", "Fleets that are chosen above and not archived.", "count("+each("balena_fleet_devices")+")", "short"),

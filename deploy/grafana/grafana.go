@@ -536,6 +536,9 @@ func thresholds(steps []step) options {
 	return options{"mode": "absolute", "steps": list}
 }
 
+// Data are late after two refreshes of 60 s, and gone after five. The chart puts in their place what follows from its values.
+var late, gone = step{"orange", 120}, step{"red", 300}
+
 // goodShare colors a share of devices that should be all of them.
 func goodShare() []step { return []step{{color: "red"}, {"orange", 0.8}, {"green", 0.95}} }
 

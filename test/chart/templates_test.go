@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"os"
 	"os/exec"
@@ -582,6 +583,52 @@ func TestDashboardsLinkToBalenasDashboard(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The age of data has the color of being late, or gone, at the times that follow from the interval.
+func TestDashboardsFollowTheInterval(t *testing.T) {
+	for name, want := range map[string]string{"default": "green orange:120 red:300", "slow-openbalena": "green orange:2400 red:6000"} {
+		for _, configMap := range all[*corev1.ConfigMap](render(t, dashboardsOf(t, name))) {
+			for file, text := range configMap.Data {
+				var dashboard struct {
+					Panels []struct {
+						Title       string
+						FieldConfig struct {
+							Defaults struct {
+								Thresholds struct {
+									Steps []struct {
+										Color string
+										Value *float64
+									}
+								}
+							}
+						}
+					}
+				}
+				if err := json.Unmarshal([]byte(text), &dashboard); err != nil {
+					t.Fatalf("%s: %v", file, err)
+				}
+				for _, panel := range dashboard.Panels {
+					var got []string
+					for _, step := range panel.FieldConfig.Defaults.Thresholds.Steps {
+						if step.Value == nil {
+							got = append(got, step.Color)
+						} else {
+							got = append(got, fmt.Sprintf("%s:%v", step.Color, *step.Value))
+						}
+					}
+					if panel.Title == "Age of the oldest data" && strings.Join(got, " ") != want {
+						t.Errorf("%s: %s has the colors %q, want %q", name, file, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+func dashboardsOf(t *testing.T, name string) string {
+	t.Helper()
+	return strings.ReplaceAll(ci(t, name), "dashboards:\n  enabled: true\n", "") + "\ndashboards: {enabled: true}"
 }
 
 // What the alerts take for lost is exported, and is what the dashboards show.
