@@ -123,9 +123,9 @@ func fleetDashboard() *Dashboard {
 			worst("Highest CPU usage", "Connected devices with the highest CPU usage, averaged over all cores.", "CPU", "percentunit", true, ofDevices("balena_device_cpu_usage_ratio")),
 		}},
 		row{title: "Versions", height: 9, panels: []*Panel{
-			bars("OS versions", "Devices by version of the host OS.", "short", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_os_version", "os_version, os_variant")+")", "{{os_version}} {{os_variant}}")),
-			bars("Supervisor versions", "Devices by version of the supervisor.", "short", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_supervisor_version", "supervisor_version")+")", "{{supervisor_version}}")),
-			bars("Device types", "Devices by device type.", "short", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_device_type", "device_type")+")", "{{device_type}}")),
+			bars("OS versions", "Devices by version of the host OS.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_os_version", "os_version, os_variant")+")", "{{os_version}} {{os_variant}}")),
+			bars("Supervisor versions", "Devices by version of the supervisor.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_supervisor_version", "supervisor_version")+")", "{{supervisor_version}}")),
+			bars("Device types", "Devices by device type.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_device_type", "device_type")+")", "{{device_type}}")),
 		}},
 	).annotate(firing(`fleet="$fleet"`, "fleet", "{{fleet}}"), rollouts(`fleet="$fleet"`, true))
 }

@@ -74,7 +74,7 @@ func fleetsDashboard() *Dashboard {
 		row{height: 9, panels: []*Panel{
 			areas("Devices by status", "Devices of the chosen fleets by overall status. "+operationalMeans,
 				over(totalBy("balena_fleet_devices_by_status", "status"), "{{status}}")).colors(statusColors).wide(),
-			bars("Disconnected devices by fleet", "The ten fleets with the most devices in use that are not connected. "+inUseMeans, "short",
+			bars("Disconnected devices by fleet", "The ten fleets with the most devices in use that are not connected. "+inUseMeans,
 				now("topk(10, "+eachInUse()+" - "+each("balena_fleet_devices_connected")+" > 0)", "{{fleet}}")).
 				linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")),
 			alertsTable("Alerts that fire for the chosen fleets and for exporters, which have no fleet.", `fleet=~"$fleet|",fleet=~"$organization/.+|"`,
@@ -125,11 +125,11 @@ func fleetsDashboard() *Dashboard {
 			lines("Disconnected for at least", "Devices that have connected once and have not been connected for at least so long. Each line includes those of longer times.", "short",
 				over(totalBy("balena_fleet_devices_disconnected_longer_than", "seconds"), "{{seconds}} s")).
 				named([2]string{"3600 s", "1 hour"}, [2]string{"86400 s", "1 day"}, [2]string{"604800 s", "7 days"}, [2]string{"2592000 s", "30 days"}),
-			bars("Device types", "The fifteen most frequent device types.", "short",
+			bars("Device types", "The fifteen most frequent device types.",
 				now("topk(15, "+totalBy("balena_fleet_devices_by_device_type", "device_type")+")", "{{device_type}}")),
-			bars("OS versions", "The fifteen most frequent versions of the host OS.", "short",
+			bars("OS versions", "The fifteen most frequent versions of the host OS.",
 				now("topk(15, "+totalBy("balena_fleet_devices_by_os_version", "os_version, os_variant")+")", "{{os_version}} {{os_variant}}")),
-			bars("Supervisor versions", "The fifteen most frequent versions of the supervisor.", "short",
+			bars("Supervisor versions", "The fifteen most frequent versions of the supervisor.",
 				now("topk(15, "+totalBy("balena_fleet_devices_by_supervisor_version", "supervisor_version")+")", "{{supervisor_version}}")),
 		}},
 	).annotate(

@@ -396,8 +396,8 @@ func areas(title, description string, target *Target) *Panel {
 }
 
 // bars shows a number for each series, as bars.
-func bars(title, description, unit string, target *Target) *Panel {
-	p := newPanel("bargauge", title, description, target).unit(unit)
+func bars(title, description string, target *Target) *Panel {
+	p := newPanel("bargauge", title, description, target).unit("short")
 	p.FieldConfig.Defaults["min"] = 0
 	p.Options = options{
 		"displayMode": "basic", "orientation": "horizontal", "valueMode": "text", "namePlacement": "left", "showUnfilled": true, "minVizHeight": 16, "sizing": "auto",

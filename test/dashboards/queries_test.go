@@ -45,8 +45,8 @@ type world struct {
 	one, two   *teststorage.TestStorage
 	begin, end time.Time
 	variables  map[string]string
-	// archived is a fleet that is archived, and alerting one with alerts.
-	archived, alerting string
+	// archived is a fleet that is archived.
+	archived string
 	// devices are how many there are in fleets that are not archived.
 	devices int
 	// labels are the labels of each metric that was seen.
