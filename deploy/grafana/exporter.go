@@ -14,27 +14,27 @@ func exporterDashboard() *Dashboard {
 	}
 	instance := fromMetrics("instance", "Instance", `label_values(balena_up{job=~"$job"}, instance)`).several()
 	return newDashboard(
-		"balena-exporter", "balena / Exporter", "The exporter itself: whether its data are fresh, how the balena API answers it, and what it uses.",
+		"balena-exporter", "balena / Exporter", "The exporter itself: the age of its data, the answers of the balena API, and the resources that it uses.",
 		[]*Variable{datasourceVariable(), fromMetrics("job", "Job", "label_values(balena_up, job)").several(), instance},
 		row{height: 4, panels: []*Panel{
-			stat("Scraped", "Whether Prometheus can scrape the exporter.", "min(up"+running+")", "none").words("fails", "red", "works", "green"),
-			stat("Last refresh", "Whether the last refresh of the data succeeded.", "min(balena_up"+running+")", "none").words("failed", "red", "succeeded", "green"),
-			stat("Age of the data", "Time since the data were fetched from the API. It should stay below two minutes with the default interval of 60 s.",
-				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds"+running+")", "s").thresholds("green", step{"orange", 120}, step{"red", 300}),
-			stat("Fleets", "Fleets that the token may see.", "count(max by (fleet) (balena_fleet_devices"+running+"))", "short"),
+			stat("Last scrape", "Whether the last scrape of each exporter succeeded.", "min(up"+running+")", "none").words("failed", "red", "succeeded", "green"),
+			stat("Last refresh", "Whether the last refresh of each exporter succeeded.", "min(balena_up"+running+")", "none").words("failed", "red", "succeeded", "green"),
+			stat("Age of the oldest data", "Time since the last refresh of the exporter whose last refresh is the longest ago. It stays below twice the time between refreshes, 60 s by default.",
+				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds"+running+")", "s").thresholds("green", late, gone),
+			stat("Fleets", "Fleets that the exporters read, archived ones included.", "count(max by (fleet) (balena_fleet_devices"+running+"))", "short"),
 			stat("Devices", "Devices of these fleets.", "sum(max by (fleet) (balena_fleet_devices"+running+"))", "short"),
-			stat("Rate limited", "How often the API said 429 in the last hour.", "sum(increase(balena_api_rate_limited_total"+running+"[1h]))", "short").thresholds("green", step{"orange", 1}),
-			stat("Session token expires", "Only for session tokens; API keys are listed below.", "1000 * min(balena_api_token_expiry_timestamp_seconds"+running+")", "dateTimeFromNow"),
+			stat("Rate-limited requests", "Requests of the last hour that the API answered with 429.", "sum(increase(balena_api_rate_limited_total"+running+"[1h]))", "short").thresholds("green", step{"orange", 1}),
+			stat("Session token expires", "When the session token expires. API keys are in a table below.", "1000 * min(balena_api_token_expiry_timestamp_seconds"+running+")", "dateTimeFromNow"),
 			name("Version", "Version of the exporter.", "max by (version) (balena_exporter_build_info"+running+")", "version"),
 		}},
 		row{title: "Refreshes", height: 8, panels: []*Panel{
-			lines("Refreshes", "Refreshes per minute by result.", "opm", over("60 * sum by (result) ("+rate("balena_exporter_refreshes_total")+")", "{{result}}")).
+			lines("Refreshes by result", "Refreshes per minute by result.", "opm", over("60 * sum by (result) ("+rate("balena_exporter_refreshes_total")+")", "{{result}}")).
 				colors([]seriesColor{{"success", "green"}, {"error", "red"}}).fromZero(),
-			lines("Duration of refreshes", "The whole of it: asking the API, decoding, rendering and compressing.", "s",
+			lines("Refresh duration", "Time for a refresh: requests, decoding, rendering and compression.", "s",
 				over(quantile("0.5", "balena_exporter_refresh_duration_seconds", "le"), "median"), over(quantile("0.95", "balena_exporter_refresh_duration_seconds", "le"), "95 %")).fromZero(),
-			lines("Age of the data", "It rises from refresh to refresh and falls back with each that succeeds.", "s",
+			lines("Age of the data", "Time since the last refresh that succeeded, for each exporter.", "s",
 				over("time() - max by (instance) (balena_exporter_last_refresh_success_timestamp_seconds"+running+")", "{{instance}}")).fromZero(),
-			table("Optional collectors", "Whether each read its data in the last refresh, and how long it took. The last data stand in until they are too old.", "Collector", false, []column{
+			table("Optional collectors", "Whether each collector read its data in the last refresh, and how long it took. The exporter serves the last data of a collector that fails until they are too old.", "Collector", false, []column{
 				{field: "collector", title: "Collector"},
 				{field: value("A"), title: "Success", colors: []step{{color: "red"}, {"green", 1}}, width: 90},
 				{field: value("B"), title: "Duration", unit: "s", width: 110},
@@ -43,27 +43,27 @@ func exporterDashboard() *Dashboard {
 				rowsOf("max by (collector) (balena_exporter_collector_duration_seconds"+running+")")),
 		}},
 		row{height: 8, panels: []*Panel{
-			lines("Kinds of refreshes", "Refreshes per minute: full ones read everything, the others only what had changed since the one before.", "opm",
+			lines("Refreshes by kind", "Refreshes per minute by kind: full reads everything, changes only what has changed since the refresh before.", "opm",
 				over("60 * sum by (kind) ("+rate("balena_exporter_refreshes_by_kind_total")+")", "{{kind}}")).fromZero(),
-			lines("Devices read", "Devices read per minute, and how many devices came, went or had changed.", "short",
+			lines("Devices read", "Devices per minute that were read, and that were found added, removed or changed.", "short",
 				over("60 * sum("+rate("balena_exporter_refresh_devices_read_total")+")", "read"), over("60 * sum("+rate("balena_exporter_refresh_devices_changed_total")+")", "changed")).fromZero(),
-			lines("Age of the last full sweep", "Time since everything was read. It should grow little beyond --balena.full-sweep-interval, 15 minutes by default.", "s",
+			lines("Age of the last full refresh", "Time since everything was read, for each exporter. It stays near --balena.full-sweep-interval, 15 minutes by default, or below.", "s",
 				over("time() - max by (instance) (balena_exporter_last_full_sweep_timestamp_seconds"+running+")", "{{instance}}")).fromZero(),
-			stat("Asking for changes", "Whether the API can be trusted with what changed. If not, everything is read each time; the log says why.",
-				"max(balena_exporter_changes_distrusted"+running+")", "none").words("trusted", "green", "distrusted", "orange"),
+			stat("Refreshes of changes", "Whether refreshes read only what has changed. They read everything when the API proves unreliable about changes; the log has the reason.",
+				"max(balena_exporter_changes_distrusted"+running+")", "none").words("in use", "green", "stopped", "orange"),
 		}},
 		row{title: "balena API", height: 8, panels: []*Panel{
-			lines("Requests", "Requests per minute by HTTP status; error stands for no complete answer.", "reqpm",
+			lines("Requests by status code", "Requests per minute by HTTP status code. The code error stands for an incomplete answer.", "reqpm",
 				over("60 * sum by (code) ("+rate("balena_api_requests_total")+")", "{{code}}")).fromZero(),
-			lines("Requests by resource", "What is asked for.", "reqpm", over("60 * sum by (resource) ("+rate("balena_api_requests_total")+")", "{{resource}}")).fromZero(),
-			lines("Duration of requests", "95 % of the requests take no longer, the reading of the answer included.", "s",
+			lines("Requests by resource", "Requests per minute by resource of the API.", "reqpm", over("60 * sum by (resource) ("+rate("balena_api_requests_total")+")", "{{resource}}")).fromZero(),
+			lines("Request duration (95th percentile)", "95th percentile of the time for a request, including the time to read the answer.", "s",
 				over(quantile("0.95", "balena_api_request_duration_seconds", "resource, le"), "{{resource}}")).fromZero(),
-			lines("Traffic", "Bytes of answers as they were transferred, compressed mostly.", "Bps", over("sum by (resource) ("+rate("balena_api_response_bytes_total")+")", "{{resource}}")).fromZero(),
+			lines("Received bytes", "Bytes of answers per second, as they were transferred.", "Bps", over("sum by (resource) ("+rate("balena_api_response_bytes_total")+")", "{{resource}}")).fromZero(),
 		}},
 		row{height: 8, panels: []*Panel{
-			lines("Failed requests", "Requests per minute that the API refused, failed or did not answer.", "reqpm",
+			lines("Failed requests", "Requests per minute without a successful answer, by resource and HTTP status code.", "reqpm",
 				over(`60 * sum by (resource, code) (rate(balena_api_requests_total`+runningWith(`code!~"2..|304"`)+interval+`))`, "{{resource}} {{code}}")).fromZero(),
-			table("API keys", "The caller's named keys that expire. The API does not tell which of them is in use.", "Expires", false, []column{
+			table("API keys", "Named API keys of the account that expire. The API does not say which of them is in use.", "Expires", false, []column{
 				{field: "key_name", title: "Key"},
 				{field: value("A"), title: "Expires", unit: "dateTimeFromNow", width: 160},
 				{field: value("B"), title: "Days left", unit: "short", colors: []step{{color: "red"}, {"orange", 7}, {"green", 30}}, width: 110},
@@ -72,12 +72,12 @@ func exporterDashboard() *Dashboard {
 				rowsOf("floor((min by (key_name) (balena_api_key_expiry_timestamp_seconds"+running+") - time()) / 86400)")),
 		}},
 		row{title: "Process", height: 8, panels: []*Panel{
-			lines("CPU", "Cores in use.", "short", over("sum by (instance) ("+rate("process_cpu_seconds_total")+")", "{{instance}}")).fromZero(),
-			lines("Memory", "Resident memory. Missing, like the other panels of this row, with --web.disable-exporter-metrics.", "bytes", over("max by (instance) (process_resident_memory_bytes"+running+")", "{{instance}}")).fromZero(),
-			lines("Goroutines", "A number that keeps rising is a leak.", "short", over("max by (instance) (go_goroutines"+running+")", "{{instance}}")).fromZero(),
-			lines("Scrapes", "How long scrapes by Prometheus take.", "s",
+			lines("CPU usage", "CPU cores in use.", "short", over("sum by (instance) ("+rate("process_cpu_seconds_total")+")", "{{instance}}")).fromZero(),
+			lines("Memory usage", "Resident memory. The exporter does not export it with --web.disable-exporter-metrics.", "bytes", over("max by (instance) (process_resident_memory_bytes"+running+")", "{{instance}}")).fromZero(),
+			lines("Goroutines", "Number of goroutines.", "short", over("max by (instance) (go_goroutines"+running+")", "{{instance}}")).fromZero(),
+			lines("Scrape duration", "Time for a scrape by Prometheus.", "s",
 				over("max by (instance) (scrape_duration_seconds"+running+")", "{{instance}}")).fromZero(),
-			lines("Samples", "Samples in a scrape.", "short", over("max by (instance) (scrape_samples_scraped"+running+")", "{{instance}}")).fromZero(),
+			lines("Samples per scrape", "Number of samples in a scrape.", "short", over("max by (instance) (scrape_samples_scraped"+running+")", "{{instance}}")).fromZero(),
 		}},
-	)
+	).annotate(firing(`fleet="",job=~"$job|"`, "job", "{{job}}"))
 }

@@ -36,6 +36,7 @@ type Dashboard struct {
 	Timezone      string     `json:"timezone"`
 	Links         []any      `json:"links"`
 	Templating    templating `json:"templating"`
+	Annotations   annotated  `json:"annotations"`
 	Panels        []*Panel   `json:"panels"`
 }
 
@@ -49,6 +50,23 @@ type timeRange struct {
 
 type templating struct {
 	List []*Variable `json:"list"`
+}
+
+type annotated struct {
+	List []any `json:"list"`
+}
+
+// Annotation marks times in the panels over time.
+type Annotation struct {
+	Name       string      `json:"name"`
+	Datasource *datasource `json:"datasource"`
+	Enable     bool        `json:"enable"`
+	Color      string      `json:"iconColor"`
+	Expr       string      `json:"expr"`
+	Step       string      `json:"step"`
+	TagKeys    string      `json:"tagKeys,omitempty"`
+	Title      string      `json:"titleFormat"`
+	Text       string      `json:"textFormat"`
 }
 
 // Panel is a panel, or the title of a row.
@@ -153,6 +171,11 @@ func newDashboard(uid, title, description string, variables []*Variable, rows ..
 			"type": "dashboards", "tags": []string{"balena"}, "title": "balena", "asDropdown": false, "includeVars": false, "keepTime": true, "targetBlank": false,
 		}},
 		Templating: templating{List: variables},
+		// Grafana's own, which it adds itself where it is missing.
+		Annotations: annotated{List: []any{options{
+			"builtIn": 1, "datasource": datasource{"grafana", "-- Grafana --"}, "enable": true, "hide": true,
+			"iconColor": "rgba(0, 211, 255, 1)", "name": "Annotations & Alerts", "type": "dashboard",
+		}}},
 	}
 	y := 0
 	add := func(p *Panel, x, width, height int) {
@@ -178,6 +201,56 @@ func newDashboard(uid, title, description string, variables []*Variable, rows ..
 		y += r.height
 	}
 	return d
+}
+
+// Words for the state of devices. Panels and alerts mean the same by them.
+const (
+	connectedMeans   = "Connected: the VPN is up, or the API heartbeat is online or timeout."
+	onlineMeans      = "Online: the VPN is up."
+	operationalMeans = "Operational: connected, with VPN and API heartbeat in agreement, and without an update under way."
+	lostMeans        = "Lost: not connected for so long that the alerts no longer count the device, 7 days by default."
+	inUseMeans       = "In use: all devices but those that have never connected and those that are lost."
+	onTargetMeans    = "On target release: running the release of the device's pin, or else of the fleet."
+)
+
+// Annotations.
+
+// annotate adds annotations to a dashboard.
+func (d *Dashboard) annotate(list ...*Annotation) *Dashboard {
+	for _, a := range list {
+		d.Annotations.List = append(d.Annotations.List, a)
+	}
+	return d
+}
+
+// firing marks for how long alerts fire.
+func firing(matchers, by, text string) *Annotation {
+	return &Annotation{
+		Name: "Firing alerts", Datasource: prometheus(), Enable: true, Color: "red", Step: "60s", TagKeys: "severity", Title: "{{alertname}}", Text: text,
+		Expr: "count by (alertname, severity, " + by + `) (ALERTS{alertstate="firing",alertname=~"Balena.+",` + matchers + "})",
+	}
+}
+
+// rollouts marks when fleets got another target release, forward or back. A change is seen for five minutes, so that
+// none falls between two steps of a long time range. Of the target releases that are known at the time, the one that was
+// scraped last counts.
+func rollouts(matchers string, enable bool) *Annotation {
+	return &Annotation{
+		Name: "Rollouts", Datasource: prometheus(), Enable: enable, Color: "blue", Step: "60s", Title: "Target release changed", Text: "{{fleet}} {{release_version}}",
+		Expr: "max by (fleet, release_version) (topk by (fleet) (1, timestamp(balena_fleet_target_release_info{" + matchers + "}))" +
+			" and on (fleet) changes(balena_fleet_target_release_created_timestamp_seconds{" + matchers + "}[5m]) > 0)",
+	}
+}
+
+// alertsTable lists the alerts that fire.
+func alertsTable(description, matchers string, columns ...column) *Panel {
+	columns = append([]column{
+		{field: "alertname", title: "Alert"},
+		{field: "severity", title: "Severity", width: 90},
+	}, columns...)
+	columns = append(columns, column{field: value(""), title: "Alerts", unit: "short", width: 80})
+	return table("Firing alerts", description, "Alerts", true, columns,
+		rowsOf(`count by (alertname, severity, fleet) (ALERTS{alertstate="firing",alertname=~"Balena.+",`+matchers+"})"))
 }
 
 // Variables.
@@ -218,10 +291,19 @@ func topVariable() *Variable {
 	return v
 }
 
-// balenaVariable is where balena's own dashboard is; an openBalena server has none.
+// balenaVariable is where balena's own dashboard is. The chart puts another address in its place, or takes the links away.
 func balenaVariable() *Variable {
-	const address = "https://dashboard.balena-cloud.com"
-	return &Variable{Name: "balena", Label: "balena's dashboard", Type: "constant", Query: address, Hide: 2, Current: options{"text": address, "value": address}}
+	return constant("balena", "balena's dashboard", "https://dashboard.balena-cloud.com")
+}
+
+// lostVariable is after how many seconds devices are lost, one of the times of balena_fleet_devices_disconnected_longer_than.
+// The chart puts in its place what its alerts take.
+func lostVariable() *Variable {
+	return constant("lost", "Seconds after which devices are lost", "604800")
+}
+
+func constant(name, label, value string) *Variable {
+	return &Variable{Name: name, Label: label, Type: "constant", Query: value, Hide: 2, Current: options{"text": value, "value": value}}
 }
 
 // Links. The variables of Grafana in them are filled in for the row or series that is clicked.
@@ -314,14 +396,25 @@ func areas(title, description string, target *Target) *Panel {
 }
 
 // bars shows a number for each series, as bars.
-func bars(title, description, unit string, target *Target) *Panel {
-	p := newPanel("bargauge", title, description, target).unit(unit)
+func bars(title, description string, target *Target) *Panel {
+	p := newPanel("bargauge", title, description, target).unit("short")
 	p.FieldConfig.Defaults["min"] = 0
 	p.Options = options{
 		"displayMode": "basic", "orientation": "horizontal", "valueMode": "text", "namePlacement": "left", "showUnfilled": true, "minVizHeight": 16, "sizing": "auto",
 		"reduceOptions": lastValue(),
 	}
 	return p.thresholds("blue")
+}
+
+// named gives series of a panel other names than their labels make.
+func (p *Panel) named(names ...[2]string) *Panel {
+	for _, n := range names {
+		p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
+			"matcher":    options{"id": "byName", "options": n[0]},
+			"properties": []any{options{"id": "displayName", "value": n[1]}},
+		})
+	}
+	return p
 }
 
 // timeline shows which state held when.
@@ -343,7 +436,7 @@ type column struct {
 	// width in pixels; 0 leaves it to Grafana.
 	width int
 	links []options
-	// colors shows the value in the colour of the threshold it has passed.
+	// colors shows the value in the color of the threshold it has passed.
 	colors []step
 	// gauge shows the value as a bar as well; it is a ratio then.
 	gauge bool
@@ -421,20 +514,20 @@ func (p *Panel) ratio() *Panel {
 	return p.unit("percentunit")
 }
 
-// step is a colour that begins at a value.
+// step is a color that begins at a value.
 type step struct {
 	color string
 	from  float64
 }
 
-// thresholds colours the value: in the base colour, and in others from their values on.
+// thresholds colors the value: in the base color, and in others from their values on.
 func (p *Panel) thresholds(base string, steps ...step) *Panel {
 	p.FieldConfig.Defaults["thresholds"] = thresholds(append([]step{{color: base}}, steps...))
 	p.FieldConfig.Defaults["color"] = options{"mode": "thresholds"}
 	return p
 }
 
-// thresholds takes the first step as the colour below all others.
+// thresholds takes the first step as the color below all others.
 func thresholds(steps []step) options {
 	list := []any{options{"color": steps[0].color, "value": nil}}
 	for _, s := range steps[1:] {
@@ -443,10 +536,13 @@ func thresholds(steps []step) options {
 	return options{"mode": "absolute", "steps": list}
 }
 
-// goodShare colours a share of devices that should be all of them.
+// Data are late after two refreshes of 60 s, and gone after five. The chart puts in their place what follows from its values.
+var late, gone = step{"orange", 120}, step{"red", 300}
+
+// goodShare colors a share of devices that should be all of them.
 func goodShare() []step { return []step{{color: "red"}, {"orange", 0.8}, {"green", 0.95}} }
 
-// goodShare colours the panel so.
+// goodShare colors the panel so.
 func (p *Panel) goodShare() *Panel {
 	s := goodShare()
 	return p.thresholds(s[0].color, s[1:]...)
@@ -461,7 +557,7 @@ func (p *Panel) words(zero, zeroColor, one, oneColor string) *Panel {
 	return p
 }
 
-// colors gives series their colours by name.
+// colors gives series their colors by name.
 func (p *Panel) colors(byName []seriesColor) *Panel {
 	for _, c := range byName {
 		p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
@@ -474,7 +570,7 @@ func (p *Panel) colors(byName []seriesColor) *Panel {
 
 type seriesColor struct{ name, color string }
 
-// The states of devices have the same colours everywhere.
+// The states of devices have the same colors everywhere.
 var (
 	statusColors = []seriesColor{
 		{"operational", "green"},

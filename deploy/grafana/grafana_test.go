@@ -130,6 +130,47 @@ func TestVariablesAndLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
+// TestTerms holds each use of a term against its one definition: the README has it, and every panel that is named after it.
+func TestTerms(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, definition := range []string{connectedMeans, onlineMeans, operationalMeans, lostMeans, inUseMeans, onTargetMeans} {
+		if !strings.Contains(string(readme), "\n* "+definition+"\n") {
+			t.Errorf("README.md doesn't define %q", definition)
+		}
+		term, _, _ := strings.Cut(definition, ":")
+		for _, d := range All() {
+			for _, p := range d.Panels {
+				if p.Title == term && p.Type == "stat" && !strings.Contains(p.Description, definition) {
+					t.Errorf("%s, %s: the description %q doesn't say %q", d.Title, p.Title, p.Description, definition)
+				}
+				if strings.Contains(p.Description, "devices in use") && p.Type == "stat" && !strings.Contains(p.Description, inUseMeans) {
+					t.Errorf("%s, %s: the description doesn't say which devices are in use", d.Title, p.Title)
+				}
+			}
+		}
+	}
+}
+
+// TestAnnotations: every dashboard shows when alerts fire, and those of fleets and devices when releases changed.
+func TestAnnotations(t *testing.T) {
+	for _, d := range All() {
+		var names []string
+		for _, a := range d.Annotations.List[1:] { // after Grafana's own
+			names = append(names, a.(*Annotation).Name)
+		}
+		want := []string{"Firing alerts", "Rollouts"}
+		if d.UID == "balena-exporter" {
+			want = want[:1]
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("%s has the annotations %q, want %q", d.Title, names, want)
+		}
+	}
+}
+
 // TestDeviceVariable takes names and UUIDs out of what Grafana makes of a query's answer.
 func TestDeviceVariable(t *testing.T) {
 	var v struct{ Regex string }

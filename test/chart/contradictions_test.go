@@ -1,8 +1,15 @@
 package chart
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v4/pkg/strvals"
+	"sigs.k8s.io/yaml"
 )
 
 // A value that contradicts another fails before anything is installed, with a sentence that names the way out.
@@ -19,7 +26,78 @@ func TestContradictions(t *testing.T) {
 		{"a token and a Secret", "balena: {token: t, existingSecret: s}", "balena.token and balena.existingSecret are both set: keep one of them."},
 		{"a token and a Secret with its key", "balena: {token: t, existingSecret: {name: s}}", "balena.token and balena.existingSecret are both set: keep one of them."},
 		{"two CAs", "balena: {token: t, caSecret: {name: a}, caConfigMap: {name: b}}", "balena.caSecret.name and balena.caConfigMap.name are both set: keep one of them."},
+		{"an address without a scheme", "balena: {token: t, apiUrl: api.balena.corp}", "balena.apiUrl is api.balena.corp, without a scheme: write https://api.balena.corp."},
+		{"an address with a port and without a scheme", "balena: {token: t, apiUrl: 'api.balena.corp:8443'}", "balena.apiUrl is api.balena.corp:8443, without a scheme: write https://api.balena.corp:8443."},
+		{"an address of another scheme", "balena: {token: t, apiUrl: ftp://api.balena.corp}", "balena.apiUrl is not an address of an API: write one that begins with https://, without user, query or fragment, such as https://api.balena.example.com."},
+		{"an address with a password", "balena: {token: t, apiUrl: https://me:hunter2@api.balena.corp}", "balena.apiUrl is not an address of an API"},
 		{"a token over plain HTTP", "balena: {token: t, apiUrl: http://api.example.com}", "balena.apiUrl is plain HTTP, over which anybody can read the token: use https://, or set balena.allowHttp to true."},
+
+		{"replicas", minimal + "replicas: 2", "There is no value for replicas: one pod reads the API for every Prometheus server, and a second one would only use up the token's share of the API. For fleets beyond one pod, set shards."},
+		{"replicas by another name", minimal + "replicaCount: 2", "There is no value for replicas"},
+
+		{"an interval of a second on balenaCloud", "balena: {token: t, crawlInterval: 1s}", "balena.crawlInterval is 1s, and balenaCloud limits the rate of requests, while devices report every few minutes: write 15s or more."},
+		{"an interval below a second", "balena: {token: t, apiUrl: https://api.example.com, crawlInterval: 500ms}", "balena.crawlInterval is 500ms: write a duration from 1s to 24h, such as 60s."},
+		{"an interval of more than a day", "balena: {token: t, crawlInterval: 86401}", "balena.crawlInterval is 86401s: write a duration from 1s to 24h, such as 60s."},
+		{
+			"data that disappear between refreshes", "balena: {token: t, crawlInterval: 20m, maxStaleness: 10m}",
+			"balena.maxStaleness (10m) is shorter than balena.crawlInterval (20m), and data would disappear between refreshes: write 20m or more, or leave it empty.",
+		},
+		{"no time for a request", "balena: {token: t, timeout: 0}", "balena.timeout is 0, and no request could be answered: write a duration such as 30s, or leave it empty."},
+		{
+			"data that are stale while all is well", "balena: {token: t, crawlInterval: 20m}\n" + rules("dataStaleSeconds: 900"),
+			"prometheusRule.thresholds.dataStaleSeconds (900) is less than two of balena.crawlInterval (20m), and BalenaDataStale would fire while all is well: write 2400 or more, or leave it empty.",
+		},
+		{
+			"an alert after a single failed refresh", "balena: {token: t, crawlInterval: 20m}\n" + rules("apiFailingFor: 10m"),
+			"prometheusRule.thresholds.apiFailingFor (10m) is shorter than balena.crawlInterval (20m), and BalenaAPIFailing would fire after a single failed refresh: write 20m or more, with its unit, or leave it empty.",
+		},
+		{
+			"a time without a unit that was meant in minutes", minimal + rules("apiFailingFor: 5"),
+			"prometheusRule.thresholds.apiFailingFor (5s) is shorter than balena.crawlInterval (60s)",
+		},
+		{
+			"devices that are lost before they are offline", minimal + rules("deviceLostSeconds: 3600"),
+			"prometheusRule.thresholds.deviceOfflineSeconds (3600) is not less than deviceLostSeconds (3600), and BalenaDeviceOffline could never fire: a device is offline first, and lost later.",
+		},
+		{"a ratio in percent", minimal + rules("storageRatio: 90"), "prometheusRule.thresholds.storageRatio is 90: write a ratio from 0 to 1, such as 0.2 for 20 %."},
+		{"a ratio in percent, as a string", minimal + rules(`storageRatio: "90"`), "prometheusRule.thresholds.storageRatio is 90: write a ratio from 0 to 1, such as 0.2 for 20 %."},
+		{"a ratio of nothing", minimal + rules("fleetOfflineRatio: 0"), "prometheusRule.thresholds.fleetOfflineRatio is 0: write a ratio from 0 to 1"},
+		{
+			"an expression in a rule that does not compile", minimal + rules("developmentFleets: 'acme/['"),
+			`prometheusRule.thresholds.developmentFleets is "acme/[", which is not a regular expression: close every bracket and parenthesis, or escape it with two backslashes.`,
+		},
+		{
+			"scrapes that Prometheus forgets", minimal + rules("") + "serviceMonitor: {enabled: true, interval: 10m}",
+			"serviceMonitor.interval is 10m, and Prometheus forgets samples after 5 minutes, so that alerts would have gaps: write 4m or less. A scrape never reaches the API.",
+		},
+
+		{"fleets that do not compile", minimal + "fleets: {include: 'acme/['}", `fleets.include is "acme/[", which is not a regular expression: close every bracket and parenthesis, or escape it with a backslash.`},
+		{"a parenthesis that the anchors would close", minimal + "fleets: {exclude: 'a)/(b'}", `fleets.exclude is "a)/(b", which is not a regular expression`},
+		{"an organization in place of slugs", minimal + "fleets: {include: acme}", `fleets.include is "acme" and matches no fleet: a slug is ORGANIZATION/NAME. Write acme/.* for all fleets of an organization, or acme/NAME for one.`},
+		{"organizations in place of slugs", minimal + "fleets: {exclude: (acme|initech)+}", `fleets.exclude is "(acme|initech)+" and matches no fleet: a slug is ORGANIZATION/NAME. Write ORGANIZATION/.*`},
+		{"fleets that are both in and out", minimal + "fleets: {include: acme/.*, exclude: acme/.*}", "fleets.include and fleets.exclude are the same, and no fleet is left: keep one of them."},
+
+		{"a token among the arguments", minimal + "extraArgs: [--balena.token=hunter2]", "extraArgs has --balena.token, which the chart sets: use balena.existingSecret."},
+		{"a token in the environment", minimal + "extraEnv: [{name: BALENA_TOKEN, value: hunter2}]", "extraEnv has a variable for --balena.token, which the chart sets: use balena.existingSecret."},
+		{"shards among the arguments", minimal + "extraArgs: [--shard, 0/2]", "extraArgs has --shard, which the chart sets: use shards."},
+		{"another port of the pod", minimal + "extraArgs: ['--web.listen-address=:9999']", "extraArgs has --web.listen-address, which the chart sets: use service.port, for the port of the Service; that of the pod stays 8000."},
+		{"a switch that is turned off", minimal + "extraArgs: [--no-collector.device]", "extraArgs has --no-collector.device, which the chart sets: use collectors.device."},
+		{"another path", minimal + "extraArgs: [--web.telemetry-path=/m]", "extraArgs has --web.telemetry-path, which the chart sets: use no path but /metrics, which the ServiceMonitor and helm test ask for."},
+		{"an interval in the environment", minimal + "extraEnv: [{name: CRAWL_INTERVAL, value: '5'}]", "extraEnv has a variable for --balena.crawl-interval, which the chart sets: use balena.crawlInterval."},
+		{"a flag in the environment", minimal + "extraEnv: [{name: BALENA_EXPORTER_COLLECTOR_DEVICE_NAME, value: 'false'}]", "extraEnv has a variable for --collector.device.name, which the chart sets: use collectors.deviceName."},
+
+		{
+			"an API behind a port that is closed", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {enabled: true, egress: {ports: [443]}}",
+			"networkPolicy.egress.ports is [443], and balena.apiUrl (https://api.balena.corp:8443) has port 8443, which the exporter could not reach: add it, or leave networkPolicy.egress.ports empty.",
+		},
+		{
+			"a proxy behind a port that is closed", minimal + "networkPolicy: {enabled: true, egress: {ports: [443]}}\nextraEnv: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]",
+			"networkPolicy.egress.ports is [443], and HTTPS_PROXY in extraEnv has port 3128, which the exporter could not reach",
+		},
+		{
+			"a proxy at a port that nobody sees", minimal + "networkPolicy: {enabled: true}\nextraEnv: [{name: HTTPS_PROXY, valueFrom: {secretKeyRef: {name: proxy, key: url}}}]",
+			"networkPolicy.egress.ports is empty, and the chart cannot see the port of HTTPS_PROXY in extraEnv: write the port.",
+		},
 
 		{
 			"TLS without a certificate", minimal + "webConfig: {tls: {enabled: true}}",
@@ -109,8 +187,16 @@ func TestContradictions(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.sentence) {
 				t.Errorf("got  %v\nwant %s", err, test.sentence)
 			}
+			if err != nil && strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error repeats a secret: %v", err)
+			}
 		})
 	}
+}
+
+// rules are values for the alerts, with some of their thresholds.
+func rules(thresholds string) string {
+	return "prometheusRule: {enabled: true, thresholds: {" + thresholds + "}}\n"
 }
 
 // What looks much like the above and is right.
@@ -122,6 +208,20 @@ func TestNoContradiction(t *testing.T) {
 		{"Prometheus' credentials while the ServiceMonitor is off", minimal + "serviceMonitor: {basicAuth: {existingSecret: s}}"},
 		{"an empty name of a Secret beside a token", `balena: {token: t, existingSecret: ""}`},
 		{"a parent chart's globals", minimal + "global: {imageRegistry: r}"},
+		{"an interval of a second on a server of one's own", "balena: {token: t, apiUrl: https://api.example.com, crawlInterval: 1s}"},
+		{"a long interval and nothing else", "balena: {token: t, crawlInterval: 24h}\n" + rules("")},
+		{"data that are served for one interval", "balena: {token: t, crawlInterval: 1.5m, maxStaleness: 90s}"},
+		{"alerts as early as they may be", minimal + rules("dataStaleSeconds: 120, apiFailingFor: 60s")},
+		{"alerts of another Prometheus", "balena: {token: t, crawlInterval: 20m}\nprometheusRule: {thresholds: {dataStaleSeconds: 900}}"},
+		{"a scrape every four minutes", minimal + rules("") + "serviceMonitor: {enabled: true, interval: 4m}"},
+		{"fleets of an organization", minimal + "fleets: {include: acme/.*, exclude: .*-test}"},
+		{"fleets by a class that has the slash", minimal + `fleets: {include: '\w+\Wgate', exclude: 'acme[/]x'}`},
+		{"arguments that are the user's", minimal + "extraArgs: [--web.max-requests=10, --collector.release.limit, '5', --no-web.enable-pprof]"},
+		{"an API at a port that is open", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {enabled: true, egress: {ports: [8443]}}"},
+		{"a proxy whose port is open", minimal + "networkPolicy: {enabled: true, egress: {ports: [3128]}}\nextraEnv: [{name: HTTPS_PROXY, value: 'proxy:3128'}]"},
+		{"a port that a rule of the user's opens", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {enabled: true, egress: {ports: [443]}, extraEgress: [{}]}"},
+		{"a proxy that may be in a Secret", minimal + "networkPolicy: {enabled: true, egress: {ports: [3128]}}\nextraEnvFrom: [{secretRef: {name: proxy}}]"},
+		{"a closed port without a policy", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {egress: {ports: [443]}}"},
 	} {
 		t.Run(test.name, func(t *testing.T) { render(t, test.values) })
 	}
@@ -137,12 +237,14 @@ func TestSchemaRefuses(t *testing.T) {
 			"at '/webConfig/basicAuth/users/prometheus': value must be 'a bcrypt hash, as htpasswd -nBC 10 NAME prints it, never the password'",
 		},
 		{"another kind of hash", minimal + "webConfig: {basicAuth: {enabled: true, users: {prometheus: $apr1$hunter2$hunter2}}}", "value must be 'a bcrypt hash"},
-		{"a job in place of a label's name", minimal + "serviceMonitor: {jobLabel: my job}", "at '/serviceMonitor/jobLabel'"},
-		{"a duration of no unit", minimal + `serviceMonitor: {interval: "60"}`, "at '/serviceMonitor/interval'"},
+		{"a job in place of a label's name", minimal + "serviceMonitor: {jobLabel: my job}", "at '/serviceMonitor/jobLabel': value must be 'the name of a label of the Service, such as app.kubernetes.io/name, not the name of a job'"},
+		{"a duration of no unit", minimal + "serviceMonitor: {interval: 60}", "at '/serviceMonitor/interval': value must be 'a duration with its unit, such as 60s or 2m, or nothing'"},
+		{"a duration that is none", "balena: {token: t, timeout: soon}", "at '/balena/timeout': value must be 'a duration such as 90s, 2m or 1h'"},
 		{"no shards", minimal + "shards: 0", "at '/shards'"},
-		{"a floating tag", minimal + "image: {tag: latest}", "at '/image/tag'"},
-		{"a key that would leave its directory", "balena: {existingSecret: {name: s, key: ../key}}", "at '/balena/existingSecret'"},
-		{"an address that is none", "balena: {token: t, apiUrl: api.example.com}", "at '/balena/apiUrl'"},
+		{"a floating tag", minimal + "image: {tag: latest}", "at '/image/tag': value must be 'a tag that names one version, such as 1.2.3, not latest'"},
+		{"a key that would leave its directory", "balena: {existingSecret: {name: s, key: ../key}}", "at '/balena/existingSecret/key': value must be 'a key in a Secret or ConfigMap, of letters, digits, ., _ and -'"},
+		{"a name with capitals", "balena: {existingSecret: My_Secret}", "at '/balena/existingSecret': value must be 'a name in Kubernetes, of lower-case letters, digits, - and .'"},
+		{"a ratio that is no number", minimal + rules("fleetOfflineRatio: a third"), "value must be 'a ratio from 0 to 1, such as 0.2'"},
 		{"a threshold that isn't there", minimal + "prometheusRule: {thresholds: {apiFailing: 1m}}", "additional properties 'apiFailing' not allowed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -154,5 +256,114 @@ func TestSchemaRefuses(t *testing.T) {
 				t.Errorf("the error repeats the password: %v", err)
 			}
 		})
+	}
+}
+
+// A pattern of the schema would be quoted in its error: each has a sentence in its place that says what to write.
+func TestSchemaSaysWhatToWrite(t *testing.T) {
+	var schema any
+	if err := json.Unmarshal(loadChart(t).Schema, &schema); err != nil {
+		t.Fatal(err)
+	}
+	var check func(path string, node any, condition bool)
+	check = func(path string, node any, condition bool) {
+		switch node := node.(type) {
+		case map[string]any:
+			if node["pattern"] != nil && !condition {
+				t.Errorf("%s has a pattern outside of a condition", path)
+			}
+			if _, conditional := node["if"].(map[string]any); conditional && node["then"] == nil {
+				t.Errorf("%s has a condition from which nothing follows", path)
+			}
+			for name, below := range node {
+				check(path+"/"+name, below, condition || name == "if")
+			}
+		case []any:
+			for _, below := range node {
+				check(path, below, condition)
+			}
+		}
+	}
+	check("", schema, false)
+}
+
+// Whatever the chart may set is no argument for extraArgs: the exporter would refuse it, or take the last one.
+func TestExtraArgsAreNotTheCharts(t *testing.T) {
+	seen := map[string]bool{}
+	for name, values := range valuesFiles(t) {
+		if name == "collectors" {
+			values, _, _ = strings.Cut(values, "extraArgs:")
+		}
+		for _, arg := range render(t, values).args(t) {
+			if flag, _, _ := strings.Cut(arg, "="); !seen[flag] {
+				seen[flag] = true
+				_, err := renderFiles(loadChart(t), minimal+fmt.Sprintf("extraArgs: [%q]", arg), releaseOptions)
+				if want := "extraArgs has " + flag + ", which the chart sets: use "; err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got  %v\nwant %s", err, want)
+				}
+			}
+		}
+	}
+	if len(seen) < 20 {
+		t.Errorf("only %d arguments were tried", len(seen))
+	}
+}
+
+// The times of alerts follow the interval, so that an alert neither fires while all is well nor speaks of other times.
+func TestAlertsFollowTheInterval(t *testing.T) {
+	for _, test := range []struct{ name, balena, failingFor, staleSeconds, restartingFor, served string }{
+		{"by default", "", "10m", "900", "20m", "5m"},
+		{"a long interval", "crawlInterval: 20m", "40m", "6000", "39m", "100m"},
+		{"a long interval in seconds", "crawlInterval: 1200", "40m", "6000", "39m", "100m"},
+		{"a long staleness", "maxStaleness: 30m", "10m", "1800", "20m", "30m"},
+		{"a short interval", "crawlInterval: 15s", "10m", "900", "20m", "75s"},
+		{"a fraction", "crawlInterval: 1.5h", "3h", "27000", "109m", "450m"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			spec := get[*monitoringv1.PrometheusRule](t, render(t, "balena: {token: t, "+test.balena+"}\n"+rules(""))).Spec
+			alerts := map[string]monitoringv1.Rule{}
+			for _, group := range spec.Groups {
+				for _, rule := range group.Rules {
+					alerts[rule.Alert] = rule
+				}
+			}
+			if got := string(*alerts["BalenaAPIFailing"].For); got != test.failingFor {
+				t.Errorf("BalenaAPIFailing waits %s, want %s", got, test.failingFor)
+			}
+			if got := string(*alerts["BalenaServiceRestarting"].For); got != test.restartingFor {
+				t.Errorf("BalenaServiceRestarting waits %s, want %s", got, test.restartingFor)
+			}
+			if expr := alerts["BalenaDataStale"].Expr.StrVal; !strings.Contains(expr, "> "+test.staleSeconds+"\n") {
+				t.Errorf("BalenaDataStale is %s, want %s seconds", expr, test.staleSeconds)
+			}
+			for _, alert := range []string{"BalenaAPIFailing", "BalenaDataStale", "BalenaCollectorFailing"} {
+				if description := alerts[alert].Annotations["description"]; !strings.Contains(description, "for "+test.served+" after") && !strings.Contains(description, "for "+test.served+",") {
+					t.Errorf("%s doesn't say that data are served for %s: %s", alert, test.served, description)
+				}
+			}
+		})
+	}
+}
+
+// --set has no decimal numbers: what looks like one comes as a string.
+func TestNumbersAsStrings(t *testing.T) {
+	const set = "prometheusRule.thresholds.fleetOfflineRatio=0.3,balena.crawlInterval=90,prometheusRule.thresholds.apiFailingFor=600"
+	given, err := strvals.Parse(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := yaml.Marshal(given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(render(t, "balena: {token: t, crawlInterval: 90s}\n"+rules("fleetOfflineRatio: 0.3, apiFailingFor: 600s")).objects,
+		render(t, strings.Replace(string(values), "balena:", "balena:\n  token: t", 1)+"  enabled: true\n").objects); diff != "" {
+		t.Errorf("values (-) and --set %s (+): %s", set, diff)
+	}
+
+	numbers := render(t, minimal+rules("fleetOfflineRatio: 0.3, temperatureCelsius: 75.5, dataStaleSeconds: 1209600, deviceLostSeconds: 259200, apiFailingFor: 300"))
+	texts := render(t, minimal+rules(`fleetOfflineRatio: "0.3", temperatureCelsius: "75.5", dataStaleSeconds: "1209600", deviceLostSeconds: "259200", apiFailingFor: "300"`))
+	if diff := cmp.Diff(numbers.objects, texts.objects); diff != "" {
+		t.Errorf("numbers (-) and the same as strings (+): %s", diff)
 	}
 }

@@ -31,9 +31,16 @@ func TestSchemaMatchesValues(t *testing.T) {
 	if err := json.Unmarshal(chart.Schema, &schema); err != nil {
 		t.Fatal(err)
 	}
-	// Helm gives it to every chart below another; it is nobody's value.
-	delete(schema.Properties, "global")
+	deleteNoValues(schema)
 	compareWithSchema(t, "", chart.Values, schema)
+}
+
+// deleteNoValues takes away what the schema lets through and is no value: what Helm gives to every chart below another, and
+// what the chart refuses with a sentence of its own.
+func deleteNoValues(schema schemaNode) {
+	for _, name := range []string{"global", "replicas", "replicaCount"} {
+		delete(schema.Properties, name)
+	}
 }
 
 func compareWithSchema(t *testing.T, path string, values map[string]any, schema schemaNode) {
@@ -74,7 +81,7 @@ func TestREADMEDescribesEveryValue(t *testing.T) {
 	if err := json.Unmarshal(loadChart(t).Schema, &schema); err != nil {
 		t.Fatal(err)
 	}
-	delete(schema.Properties, "global")
+	deleteNoValues(schema)
 	readme := readFile(t, chartDir+"/README.md")
 	var check func(prefix string, node schemaNode)
 	check = func(prefix string, node schemaNode) {
@@ -194,20 +201,29 @@ func plain(t *testing.T, manifest string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
+// ruleVariables are what the names in files/rules/ stand for by default.
+func ruleVariables(t *testing.T) map[string]string {
+	t.Helper()
+	chart := loadChart(t)
+	chart.Templates = append(chart.Templates, &common.File{Name: "templates/variables.json", Data: []byte(`{{ include "balena-exporter.ruleVariables" . }}`)})
+	files, err := renderFiles(chart, minimal, releaseOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var variables map[string]string
+	if err := json.Unmarshal([]byte(files["variables.json"]), &variables); err != nil {
+		t.Fatal(err)
+	}
+	return variables
+}
+
 // Prometheus without the operator takes the same alerts as files: the chart's, with the default thresholds put in.
 func TestPlainRules(t *testing.T) {
 	chart := loadChart(t)
 	rule := chart.Values["prometheusRule"].(map[string]any)
 	var defaults []string
-	for name, value := range rule["thresholds"].(map[string]any) {
-		if _, isString := value.(string); !isString {
-			number, err := json.Marshal(value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			value = string(number)
-		}
-		defaults = append(defaults, "${"+name+"}", value.(string))
+	for name, value := range ruleVariables(t) {
+		defaults = append(defaults, "${"+name+"}", value)
 	}
 	defaults = append(defaults, "${runbookBaseUrl}", rule["runbookBaseUrl"].(string))
 

@@ -22,10 +22,10 @@ func TestNotes(t *testing.T) {
 		name       string
 		says, omit []string
 	}{
-		{"default", []string{"reads https://api.balena-cloud.com every 60s.", "key token of the Secret balena-token", "Nothing scrapes it yet", "http://metrics-balena-exporter.iot.svc:8000/metrics", "helm test -n iot metrics"}, []string{"WARNING", "Clients need", "--user"}},
+		{"default", []string{"reads https://api.balena-cloud.com every 60s.", "key token of the Secret balena-token", "Nothing scrapes it yet", "http://metrics-balena-exporter.iot.svc:8000/metrics", "helm test -n iot metrics", "It runs docker.io/curlimages/curl:8.17.0. A cluster that cannot pull it needs a mirror in\ntest.image.repository, or test.enabled=false."}, []string{"WARNING", "Clients need", "--user"}},
 		{"token", nil, []string{"which you keep"}},
 		{"secret-key", []string{"key api-key of the Secret balena,"}, nil},
-		{"openbalena", []string{"reads https://api.balena.example.com every 120 s."}, nil},
+		{"openbalena", []string{"reads https://api.balena.example.com every 120s."}, nil},
 		{"service-monitor", []string{"finds it by the ServiceMonitor metrics-balena-exporter in monitoring."}, []string{"Nothing scrapes it", "serviceMonitor.labels"}},
 		{"tls", []string{"curl --insecure https://localhost:8000/metrics", "set serviceMonitor.labels"}, []string{"WARNING"}},
 		{"basic-auth", []string{"Clients need a name and password.", "curl --insecure --user NAME https://"}, []string{"WARNING"}},

@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"os"
 	"os/exec"
@@ -53,6 +55,11 @@ func TestNames(t *testing.T) {
 		{"my-balena-exporter", minimal, "my-balena-exporter"},
 		{"metrics", minimal + "nameOverride: devices", "metrics-devices"},
 		{"metrics", minimal + "fullnameOverride: devices", "devices"},
+		{"balena", minimal, "balena-exporter"},
+		{"balena-acme", minimal, "balena-acme-exporter"},
+		{"balenas", minimal, "balenas-balena-exporter"},
+		{"balena-acme", minimal + "nameOverride: devices", "balena-acme-devices"},
+		{"balena-" + strings.Repeat("x", 46), minimal, "balena-" + strings.Repeat("x", 24) + "-exporter"},
 		// Names made of it, with "-web-config" or a StatefulSet's revision, have to fit into 63 characters as well.
 		{strings.Repeat("x", 53), minimal, strings.Repeat("x", 40)},
 	} {
@@ -129,16 +136,18 @@ func TestArguments(t *testing.T) {
 		{"balena: {token: t, apiUrl: https://api.example.com}", "--balena.api-url=https://api.example.com"},
 		{"balena: {token: t, apiVersion: v6}", "--balena.api-version=v6"},
 		{"balena: {token: t, allowHttp: true}", "--balena.allow-http"},
-		{"balena: {token: t, crawlInterval: 120}", "--balena.crawl-interval=120"},
+		{"balena: {token: t, crawlInterval: 120}", "--balena.crawl-interval=120s"},
 		{"balena: {token: t, crawlInterval: 2m}", "--balena.crawl-interval=2m"},
 		{"balena: {token: t, fullSweepInterval: 1h}", "--balena.full-sweep-interval=1h"},
 		{"balena: {token: t, fullSweepInterval: 0s}", "--balena.full-sweep-interval=0s"},
+		{"balena: {token: t, fullSweepInterval: 0}", "--balena.full-sweep-interval=0s"},
 		{"balena: {token: t, maxStaleness: 10m}", "--balena.max-staleness=10m"},
 		{"balena: {token: t, timeout: 20s}", "--balena.timeout=20s"},
+		{`balena: {token: t, timeout: "20"}`, "--balena.timeout=20s"},
 		{"balena: {token: t, caSecret: {name: ca, key: ca.pem}}", "--balena.ca-file=/etc/balena-exporter/ca/ca.pem"},
 		{"balena: {token: t, caConfigMap: {name: ca}}", "--balena.ca-file=/etc/balena-exporter/ca/ca.crt"},
 		{minimal + `fleets: {include: 'a/"b"\d'}`, `--balena.fleet-include=a/"b"\d`},
-		{minimal + "fleets: {exclude: '#x: y'}", "--balena.fleet-exclude=#x: y"},
+		{minimal + "fleets: {exclude: '#x: y/z'}", "--balena.fleet-exclude=#x: y/z"},
 		{minimal + "fleets: {archived: false}", "--no-balena.archived-fleets"},
 		{minimal + "collectors: {device: false}", "--no-collector.device"},
 		{minimal + "collectors: {deviceName: false}", "--no-collector.device.name"},
@@ -147,6 +156,9 @@ func TestArguments(t *testing.T) {
 		{minimal + "collectors: {apiKeys: false}", "--no-collector.api-keys"},
 		{minimal + "collectors: {deviceTags: [site, customer]}", "--collector.device-tags=site,customer"},
 		{minimal + "collectors: {fleetTags: [team]}", "--collector.fleet-tags=team"},
+		{minimal + "collectors: {disconnectedThresholds: [86400]}", "--collector.fleet.disconnected-thresholds=86400,604800"},
+		{minimal + rules("deviceLostSeconds: 259200"), "--collector.fleet.disconnected-thresholds=3600,86400,604800,2592000,259200"},
+		{minimal + rules(`deviceLostSeconds: "604800"`), "--log.format=logfmt"},
 		{minimal + "log: {level: debug}", "--log.level=debug"},
 		{minimal + "log: {format: json}", "--log.format=json"},
 		{minimal + "extraArgs: ['--web.max-requests=10']", "--web.max-requests=10"},
@@ -516,7 +528,7 @@ func TestDashboards(t *testing.T) {
 		t.Fatal(err)
 	}
 	configMap := get[*corev1.ConfigMap](t, decodeFiles(t, files))
-	if configMap.Name != "metrics-balena-exporter-fleet-overview" || configMap.Namespace != "monitoring" {
+	if configMap.Name != "metrics-balena-exporter-dashboard-fleet-overview" || configMap.Namespace != "monitoring" {
 		t.Errorf("the ConfigMap is %s/%s", configMap.Namespace, configMap.Name)
 	}
 	if configMap.Labels["grafana_dashboard"] != "1" || configMap.Annotations["grafana_folder"] != "Balena" {
@@ -524,6 +536,115 @@ func TestDashboards(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]string{"fleet_overview.json": dashboard}, configMap.Data); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Links lead to balena's dashboard where there is one, and are left out where there is none.
+func TestDashboardsLinkToBalenasDashboard(t *testing.T) {
+	const cloud, title = "https://dashboard.balena-cloud.com", "Open in balena's dashboard"
+	for _, test := range []struct {
+		name, values, address string
+	}{
+		{"balenaCloud", minimal, cloud},
+		{"balenaCloud by its whole address", "balena: {token: t, apiUrl: 'https://api.balena-cloud.com:443/'}\n", cloud},
+		{"openBalena", "balena: {token: t, apiUrl: https://api.balena.example.com}\n", ""},
+		{"openBalena with a dashboard", "balena: {token: t, apiUrl: https://api.balena.example.com, dashboardUrl: https://admin.balena.example.com/}\n", "https://admin.balena.example.com"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			links := 0
+			for _, configMap := range all[*corev1.ConfigMap](render(t, test.values+"dashboards: {enabled: true}")) {
+				for file, text := range configMap.Data {
+					var dashboard map[string]any
+					if err := json.Unmarshal([]byte(text), &dashboard); err != nil {
+						t.Fatalf("%s: %v", file, err)
+					}
+					links += strings.Count(text, title)
+					if test.address != cloud && strings.Contains(text, cloud) && test.address != "" {
+						t.Errorf("%s leads to balenaCloud", file)
+					}
+					if strings.Contains(text, `"name": "balena"`) && test.address != "" && !strings.Contains(text, `"query": "`+test.address+`"`) {
+						t.Errorf("%s doesn't lead to %s", file, test.address)
+					}
+					if test.address == "" && strings.Contains(text, "${balena}") {
+						t.Errorf("%s has a link to a dashboard that isn't there", file)
+					}
+					// Nothing else changes.
+					want := strings.TrimSpace(readFile(t, chartDir+"/files/dashboards/"+file))
+					if got := strings.Count(strings.TrimSpace(text), `"title"`) + strings.Count(want, title); got != strings.Count(want, `"title"`)+strings.Count(text, title) {
+						t.Errorf("%s loses more than links", file)
+					}
+					if test.address == cloud && strings.TrimSpace(text) != want {
+						t.Errorf("%s isn't what it was", file)
+					}
+				}
+			}
+			if (links > 0) != (test.address != "") {
+				t.Errorf("%d links, address %q", links, test.address)
+			}
+		})
+	}
+}
+
+// The age of data has the color of being late, or gone, at the times that follow from the interval.
+func TestDashboardsFollowTheInterval(t *testing.T) {
+	for name, want := range map[string]string{"default": "green orange:120 red:300", "slow-openbalena": "green orange:2400 red:6000"} {
+		for _, configMap := range all[*corev1.ConfigMap](render(t, dashboardsOf(t, name))) {
+			for file, text := range configMap.Data {
+				var dashboard struct {
+					Panels []struct {
+						Title       string
+						FieldConfig struct {
+							Defaults struct {
+								Thresholds struct {
+									Steps []struct {
+										Color string
+										Value *float64
+									}
+								}
+							}
+						}
+					}
+				}
+				if err := json.Unmarshal([]byte(text), &dashboard); err != nil {
+					t.Fatalf("%s: %v", file, err)
+				}
+				for _, panel := range dashboard.Panels {
+					var got []string
+					for _, step := range panel.FieldConfig.Defaults.Thresholds.Steps {
+						if step.Value == nil {
+							got = append(got, step.Color)
+						} else {
+							got = append(got, fmt.Sprintf("%s:%v", step.Color, *step.Value))
+						}
+					}
+					if panel.Title == "Age of the oldest data" && strings.Join(got, " ") != want {
+						t.Errorf("%s: %s has the colors %q, want %q", name, file, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+func dashboardsOf(t *testing.T, name string) string {
+	t.Helper()
+	return strings.ReplaceAll(ci(t, name), "dashboards:\n  enabled: true\n", "") + "\ndashboards: {enabled: true}"
+}
+
+// What the alerts take for lost is exported, and is what the dashboards show.
+func TestLostDevicesAreTheSameEverywhere(t *testing.T) {
+	m := render(t, ci(t, "slow-openbalena"))
+	wantArgs(t, m, "--collector.fleet.disconnected-thresholds=3600,86400,604800,2592000,259200")
+	rules, err := yaml.Marshal(get[*monitoringv1.PrometheusRule](t, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(rules), `{seconds="259200"}`) {
+		t.Error("the alerts don't count devices by that time")
+	}
+	fleet := m.objects["ConfigMap/metrics-balena-exporter-dashboard-fleet"].(*corev1.ConfigMap).Data["balena-fleet.json"]
+	if !strings.Contains(fleet, `"query": "259200"`) || strings.Contains(fleet, "604800\"") {
+		t.Error("the dashboard of a fleet has another time")
 	}
 }
 
@@ -540,7 +661,7 @@ ingress:
   - ports: [{port: health, protocol: TCP}]
   - from: [{podSelector: {}}]
 egress:
-  - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+  - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}, {port: 5353, protocol: UDP}, {port: 5353, protocol: TCP}]
   - ports: [{port: 443, protocol: TCP}, {port: 3128, protocol: TCP}]
     to: [{ipBlock: {cidr: 10.1.2.3/32}}]
   - to: [{ipBlock: {cidr: 10.9.9.9/32}}]
@@ -555,6 +676,28 @@ egress:
 	open := get[*networkingv1.NetworkPolicy](t, render(t, minimal+"networkPolicy: {enabled: true}")).Spec
 	if open.Ingress[0].From != nil || open.Egress[1].To != nil {
 		t.Errorf("without values, scrapes come from %v and the API is at %v; want anywhere", open.Ingress[0].From, open.Egress[1].To)
+	}
+}
+
+// Unless given, the port is that of the proxy or of the API.
+func TestNetworkPolicyOpensThePortOfTheAPI(t *testing.T) {
+	for _, test := range []struct {
+		values string
+		port   int32
+	}{
+		{minimal, 443},
+		{"balena: {token: t, apiUrl: 'https://api.example.com:8443/'}\n", 8443},
+		{"balena: {token: t, apiUrl: 'https://[2001:db8::1]'}\n", 443},
+		{"balena: {token: t, apiUrl: 'http://api.example.com', allowHttp: true}\n", 80},
+		{minimal + "extraEnv: [{name: https_proxy, value: 'http://proxy.example.com:3128'}]\n", 3128},
+		{minimal + "extraEnv: [{name: HTTPS_PROXY, value: 'http://proxy.example.com'}]\n", 80},
+		{minimal + "extraEnv: [{name: HTTP_PROXY, value: 'http://proxy.example.com:3128'}]\n", 443},
+		{minimal + "extraEnvFrom: [{secretRef: {name: s}}]\n", 443},
+	} {
+		policy := get[*networkingv1.NetworkPolicy](t, render(t, test.values+"networkPolicy: {enabled: true}"))
+		if ports := policy.Spec.Egress[1].Ports; len(ports) != 1 || ports[0].Port.IntVal != test.port {
+			t.Errorf("with %s egress is open to %v, want %d", test.values, ports, test.port)
+		}
 	}
 }
 

@@ -5,13 +5,14 @@ import (
 	"testing"
 )
 
-// The README's commands, word for word but for what they leave to the reader: the token, where the chart comes from, which
-// API it is, and how the Prometheus Operator is to find it.
+// The README's commands, word for word but for what they leave to the reader: the token, the namespace, where the chart comes
+// from, which API it is, and how the Prometheus Operator is to find it.
 func TestQuickStart(t *testing.T) {
 	s := begin(t, "quick-start", small)
 	const readme = "charts/balena-exporter/README.md"
 	adapted := strings.NewReplacer(
 		"YOUR_API_KEY", token,
+		"kubectl create namespace balena-exporter\n", "", " --namespace balena-exporter", "", // the story has a namespace of its own
 		"oci://ghcr.io/balena-exporter/charts/balena-exporter", chart+" --wait --values "+s.values()+" --set serviceMonitor.enabled=true --set serviceMonitor.labels.release="+release,
 		"curl --silent", "curl --silent --retry 60 --retry-delay 1 --retry-connrefused", // which a reader is slower than
 	)

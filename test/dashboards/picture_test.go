@@ -32,26 +32,23 @@ func TestPicture(t *testing.T) {
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 50_000_000, Timeout: time.Minute, LookbackDelta: 5 * time.Minute})
 	t.Cleanup(func() { _ = engine.Close() })
 
-	const enough = 21 // panels: a screenful
-	var drawn []drawing
+	const lines = 7 // that are drawn of a panel: Grafana scrolls
+	var drawn []*drawing
 	for _, p := range panels {
-		if p.Dashboard != "balena-fleet" || p.Type == "" || p.Type == "row" {
+		if p.Dashboard != "balena-fleet" || p.Type == "" {
 			continue
 		}
-		if len(drawn) == enough {
-			break
-		}
-		d := drawing{Title: p.Title, Type: p.Type}
+		d := &drawing{Panel: p}
 		for _, q := range p.Queries {
 			for _, s := range w.ask(t, w.one, engine, &q, q.Fill(w.variables)) {
-				d.Lines = append(d.Lines, newLine(s, q.Labels))
+				d.Lines = append(d.Lines, newLine(s, &p, &q))
 			}
 		}
 		if d.Type == "table" { // other queries of a table fill its columns
 			d.Lines = slices.DeleteFunc(d.Lines, func(l line) bool { return l.Name == "" })
 		}
 		slices.SortStableFunc(d.Lines, func(a, b line) int { return cmp.Compare(b.Last, a.Last) })
-		d.Lines = d.Lines[:min(len(d.Lines), 7)]
+		d.Lines = d.Lines[:min(len(d.Lines), lines)]
 		d.scale()
 		drawn = append(drawn, d)
 	}
@@ -72,34 +69,51 @@ func TestPicture(t *testing.T) {
 
 // drawing is a panel as it is drawn.
 type drawing struct {
-	Title, Type string
-	Lines       []line
+	Panel
+	Lines []line
 }
 
 // line is a series.
 type line struct {
-	Name   string
-	Last   float64
-	Points []promql.FPoint
+	Name, Color string
+	Last        float64
+	Points      []promql.FPoint
 	// Path and Width are how it is drawn: as a line of a chart of 300 by 100, and as a bar in percent.
 	Path  string
 	Width float64
+
+	panel *Panel
 }
 
-func newLine(s promql.Series, shown []string) line {
-	var names []string
-	for _, label := range shown {
-		names = append(names, s.Metric.Get(label))
+// colors are those of Grafana's palette by their names in dashboards, and palette those of series without one.
+var (
+	colors = map[string]string{
+		"green": "#73bf69", "red": "#f2495c", "orange": "#ff9830", "blue": "#5794f2", "light-blue": "#8ab8ff", "purple": "#b877d9", "super-light-purple": "#deb6f2",
 	}
-	if len(names) == 0 {
+	palette = []string{"#73bf69", "#fade2a", "#5794f2", "#ff9830", "#f2495c", "#8ab8ff", "#b877d9"}
+)
+
+func newLine(s promql.Series, p *Panel, q *Query) line {
+	name := legendLabel.ReplaceAllStringFunc(q.Legend, func(label string) string { return s.Metric.Get(strings.Trim(label, "{}")) })
+	if p.Type == "table" {
+		var names []string
 		s.Metric.Range(func(l labels.Label) {
-			if l.Name == "device_name" || l.Name == "status" {
+			if l.Name == "alertname" || l.Name == "device_name" || l.Name == "status" {
 				names = append(names, l.Value)
 			}
 		})
+		name = strings.Join(names, " ")
 	}
-	return line{Name: strings.Join(names, " "), Last: s.Floats[len(s.Floats)-1].F, Points: s.Floats}
+	color := p.Colors[name]
+	if byName, ok := colors[color]; ok {
+		color = byName
+	}
+	return line{Name: name, Color: color, Last: s.Floats[len(s.Floats)-1].F, Points: s.Floats, panel: p}
 }
+
+// Column and Row are where it begins, counted from one.
+func (d *drawing) Column() int { return d.Position.X + 1 }
+func (d *drawing) Row() int    { return d.Position.Y + 1 }
 
 func (d *drawing) scale() {
 	most, first, last := 0.0, int64(math.MaxInt64), int64(0)
@@ -110,6 +124,9 @@ func (d *drawing) scale() {
 	}
 	for i := range d.Lines {
 		l := &d.Lines[i]
+		if l.Color == "" {
+			l.Color = palette[i%len(palette)]
+		}
 		l.Width = 100 * l.Last / max(most, 1e-9)
 		for j, p := range l.Points {
 			command := "L"
@@ -124,14 +141,19 @@ func (d *drawing) scale() {
 
 // Value is the last value for people.
 func (l line) Value() string {
-	const day = 86400
+	const hour, day = 3600, 86400
+	if word, ok := l.panel.Words[fmt.Sprint(l.Last)]; ok {
+		return word
+	}
 	switch {
 	case l.Last > 1e12: // in milliseconds, as Grafana wants times
 		return time.UnixMilli(int64(l.Last)).UTC().Format(time.DateOnly)
-	case l.Last > day: // a duration
-		return fmt.Sprintf("%.0f days", l.Last/day)
-	case l.Last != math.Trunc(l.Last) && l.Last < 1.5:
+	case l.panel.Unit == "percentunit" || l.Last != math.Trunc(l.Last) && l.Last < 1.5:
 		return fmt.Sprintf("%.0f %%", 100*l.Last)
+	case l.panel.Type == "table" && l.Last >= 2*day: // a duration
+		return fmt.Sprintf("%.0f days", l.Last/day)
+	case l.panel.Type == "table" && l.Last >= hour:
+		return fmt.Sprintf("%.0f hours", l.Last/hour)
 	}
 	return fmt.Sprintf("%.4g", l.Last)
 }
@@ -139,22 +161,19 @@ func (l line) Value() string {
 var page = template.Must(template.New("").Parse(`<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>What the dashboard of a fleet answers</title><style>
 body { font: 13px/1.35 system-ui, sans-serif; background: #14161a; color: #d8dade; margin: 10px; width: 1160px; overflow: hidden }
-main { display: grid; grid-template-columns: repeat(6, 1fr); gap: 8px; grid-auto-flow: dense }
-section { background: #1d2026; border-radius: 4px; padding: 8px 10px; overflow: hidden }
-.timeseries, .bargauge, .table { grid-column: span 2 }
+main { display: grid; grid-template-columns: repeat(24, 1fr); gap: 6px; grid-auto-rows: 20px }
+section { background: #1d2026; border-radius: 4px; padding: 6px 9px; overflow: hidden }
 h2 { font-size: 12px; font-weight: 600; margin: 0 0 6px; color: #aab0ba }
-.stat b { font-size: 25px; font-weight: 500; color: #73bf69 } .stat small { display: block; color: #aab0ba }
-svg { width: 100%; height: 100px; display: block } path { fill: none; stroke-width: 1.6 }
-.n0 { stroke: #73bf69; color: #73bf69 } .n1 { stroke: #f2495c; color: #f2495c } .n2 { stroke: #5794f2; color: #5794f2 } .n3 { stroke: #ff9830; color: #ff9830 }
-.n4 { stroke: #b877d9; color: #b877d9 } .n5 { stroke: #fade2a; color: #fade2a } .n6 { stroke: #8ab8ff; color: #8ab8ff }
+.stat b { font-size: 18px; font-weight: 500; color: #d8dade }
+svg { width: 100%; height: 145px; display: block } path { fill: none; stroke-width: 1.6 }
 ul { list-style: none; margin: 4px 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: 0 12px; font-size: 11px } li::before { content: "■ " ; color: inherit } li span { color: #d8dade }
 table { border-collapse: collapse; width: 100%; font-size: 12px } td { border-top: 1px solid #2c3038; padding: 2px 0 } td + td { text-align: right }
 .bar { background: #3274d9; height: 5px; border-radius: 2px }
 </style></head><body><main>
-{{range .}}<section class="{{.Type}}"><h2>{{.Title}}</h2>
+{{range .}}<section class="{{.Type}}" style="grid-column: {{.Column}} / span {{.Position.W}}; grid-row: {{.Row}} / span {{.Position.H}}"><h2>{{.Title}}</h2>
 {{if eq .Type "stat"}}{{range $i, $l := .Lines}}{{if not $i}}<b>{{or .Name .Value}}</b>{{end}}{{end}}
-{{else if eq .Type "timeseries"}}<svg viewBox="0 0 300 100" preserveAspectRatio="none">{{range $i, $l := .Lines}}<path class="n{{$i}}" vector-effect="non-scaling-stroke" d="{{.Path}}"/>{{end}}</svg>
-<ul>{{range $i, $l := .Lines}}<li class="n{{$i}}"><span>{{.Name}} {{.Value}}</span></li>{{end}}</ul>
+{{else if eq .Type "timeseries"}}<svg viewBox="0 0 300 100" preserveAspectRatio="none">{{range .Lines}}<path stroke="{{.Color}}" vector-effect="non-scaling-stroke" d="{{.Path}}"/>{{end}}</svg>
+<ul>{{range .Lines}}<li style="color: {{.Color}}"><span>{{.Name}} {{.Value}}</span></li>{{end}}</ul>
 {{else}}<table>{{$bars := eq .Type "bargauge"}}{{range .Lines}}<tr><td>{{.Name}}{{if $bars}}<div class="bar" style="width: {{printf "%.0f" .Width}}%"></div>{{end}}</td><td>{{.Value}}</td></tr>{{end}}</table>{{end}}
 </section>
 {{end}}</main></body></html>

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/balena-exporter/balena-exporter/deploy/grafana"
 )
@@ -18,6 +19,11 @@ type Panel struct {
 	Queries []Query
 	// Columns are the labels that a table shows.
 	Columns []string
+	// Position is where the panel is, in cells of a grid that is 24 of them wide.
+	Position struct{ X, Y, W, H int }
+	// Unit, Words for values and Colors of series are Grafana's.
+	Unit          string
+	Words, Colors map[string]string
 }
 
 // Query is a query in PromQL, with the variables of Grafana in it.
@@ -27,6 +33,8 @@ type Query struct {
 	Range bool
 	// Labels are those that the legend names, or that a variable takes its values from.
 	Labels []string
+	// Legend is the legend as it is written.
+	Legend string
 }
 
 // Fill returns the query with values for the variables of Grafana.
@@ -47,32 +55,64 @@ var (
 	valueColumn = regexp.MustCompile(`^Value( #[A-Z])?$`)
 )
 
-// Panels returns the panels of all dashboards, as they are in the JSON.
+// Panels returns the panels of all dashboards, as they are in the JSON. Constants of the dashboards are in the queries.
 func Panels() ([]Panel, error) {
-	var panels []Panel
+	panels, _, err := readAll()
+	return panels, err
+}
+
+// Annotations returns the annotations of all dashboards in the same way.
+func Annotations() ([]Panel, error) {
+	_, annotations, err := readAll()
+	return annotations, err
+}
+
+func readAll() (panels, annotations []Panel, err error) {
 	for _, d := range grafana.All() {
 		data, err := d.JSON()
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		of, err := read(data)
+		of, marks, err := read(data)
 		if err != nil {
-			return nil, fmt.Errorf("dashboard %s: %w", d.UID, err)
+			return nil, nil, fmt.Errorf("dashboard %s: %w", d.UID, err)
 		}
-		panels = append(panels, of...)
+		panels, annotations = append(panels, of...), append(annotations, marks...)
 	}
-	return panels, nil
+	return panels, annotations, nil
 }
 
-func read(data []byte) ([]Panel, error) {
+func read(data []byte) (panels, annotations []Panel, err error) {
 	var dashboard struct {
 		UID        string
 		Templating struct {
-			List []struct{ Name, Type, Definition string }
+			List []struct {
+				Name, Type, Definition string
+				Query                  any
+			}
+		}
+		Annotations struct {
+			List []struct{ Name, Expr, TagKeys, TitleFormat, TextFormat string }
 		}
 		Panels []struct {
 			Title, Type string
-			Targets     []struct {
+			GridPos     struct{ X, Y, W, H int }
+			FieldConfig struct {
+				Defaults struct {
+					Unit     string
+					Mappings []struct {
+						Options map[string]struct{ Text string }
+					}
+				}
+				Overrides []struct {
+					Matcher    struct{ Options string }
+					Properties []struct {
+						ID    string
+						Value json.RawMessage
+					}
+				}
+			}
+			Targets []struct {
 				Expr, LegendFormat string
 				Range              bool
 			}
@@ -85,9 +125,28 @@ func read(data []byte) ([]Panel, error) {
 		}
 	}
 	if err := json.Unmarshal(data, &dashboard); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var panels []Panel
+	constants := map[string]string{}
+	for _, v := range dashboard.Templating.List {
+		if v.Type == "constant" {
+			constants[v.Name] = v.Query.(string)
+		}
+	}
+	for _, a := range dashboard.Annotations.List {
+		if a.Expr == "" {
+			continue // Grafana's own
+		}
+		q := Query{Expr: a.Expr, Range: true}
+		q.Expr = q.Fill(constants)
+		for _, m := range legendLabel.FindAllStringSubmatch(a.TitleFormat+a.TextFormat, -1) {
+			q.Labels = append(q.Labels, m[1])
+		}
+		if a.TagKeys != "" {
+			q.Labels = append(q.Labels, strings.Split(a.TagKeys, ",")...)
+		}
+		annotations = append(annotations, Panel{Dashboard: dashboard.UID, Title: a.Name, Queries: []Query{q}})
+	}
 	for _, v := range dashboard.Templating.List {
 		if v.Type != "query" {
 			continue
@@ -101,9 +160,26 @@ func read(data []byte) ([]Panel, error) {
 		panels = append(panels, Panel{Dashboard: dashboard.UID, Title: "$" + v.Name, Queries: []Query{q}})
 	}
 	for _, p := range dashboard.Panels {
-		panel := Panel{Dashboard: dashboard.UID, Title: p.Title, Type: p.Type}
+		panel := Panel{
+			Dashboard: dashboard.UID, Title: p.Title, Type: p.Type, Position: p.GridPos, Unit: p.FieldConfig.Defaults.Unit,
+			Words: map[string]string{}, Colors: map[string]string{},
+		}
+		for _, m := range p.FieldConfig.Defaults.Mappings {
+			for number, word := range m.Options {
+				panel.Words[number] = word.Text
+			}
+		}
+		for _, o := range p.FieldConfig.Overrides {
+			for _, property := range o.Properties {
+				var color struct{ FixedColor string }
+				if property.ID == "color" && json.Unmarshal(property.Value, &color) == nil {
+					panel.Colors[o.Matcher.Options] = color.FixedColor
+				}
+			}
+		}
 		for _, t := range p.Targets {
-			q := Query{Expr: t.Expr, Range: t.Range}
+			q := Query{Expr: t.Expr, Range: t.Range, Legend: t.LegendFormat}
+			q.Expr = q.Fill(constants)
 			for _, m := range legendLabel.FindAllStringSubmatch(t.LegendFormat, -1) {
 				q.Labels = append(q.Labels, m[1])
 			}
@@ -120,7 +196,7 @@ func read(data []byte) ([]Panel, error) {
 			panels = append(panels, panel)
 		}
 	}
-	return panels, nil
+	return panels, annotations, nil
 }
 
 // String names the panel.

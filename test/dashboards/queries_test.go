@@ -46,6 +46,10 @@ type world struct {
 	one, two   *teststorage.TestStorage
 	begin, end time.Time
 	variables  map[string]string
+	// archived is a fleet that is archived.
+	archived string
+	// devices are how many there are in fleets that are not archived.
+	devices int
 	// labels are the labels of each metric that was seen.
 	labels map[string]map[string]bool
 }
@@ -90,6 +94,9 @@ func simulate(t *testing.T) *world {
 
 	var device string
 	sim.Update(func(st *simulator.State) {
+		for i, f := range st.Fleets.All() {
+			f.IsArchived = i == fleets-1
+		}
 		st.NewRelease(2, "9.9.9").Status = "failed"
 		for _, d := range st.Devices.All() {
 			if d.FleetID == fleetID && d.RunningReleaseID != 0 && d.IsConnectedToVPN {
@@ -109,6 +116,9 @@ func simulate(t *testing.T) *world {
 				}
 			}
 		})
+		if i == refreshes/2 {
+			sim.Update(func(st *simulator.State) { st.Fleet(fleetID).TargetReleaseID = st.NewRelease(fleetID, "10.0.0").ID })
+		}
 		sim.SetFaults(nil)
 		fails := i > 0 && i%5 == 0
 		if fails {
@@ -124,14 +134,27 @@ func simulate(t *testing.T) *world {
 		metrics.ObserveRefresh(s, err, time.Second)
 		w.end = now()
 		w.scrape(t, registry)
+		w.alert(t, snapshot.Fleets[fleetID-1].Slug, device)
 		passed.Add(int64(interval))
 	}
 
 	n := 0
+	archived := map[int64]bool{}
+	for _, f := range snapshot.Fleets {
+		if f.Archived {
+			archived[f.ID], w.archived = true, f.Slug
+		}
+	}
 	for d := range snapshot.Devices.All() {
 		if d.FleetID == fleetID {
 			n++
 		}
+		if !archived[d.FleetID] {
+			w.devices++
+		}
+	}
+	if w.archived == "" || w.devices == devices {
+		t.Fatal("no archived fleet has devices")
 	}
 	if n <= mostSeries {
 		t.Fatalf("the fleet has %d devices, too few to see whether panels show all of them", n)
@@ -176,6 +199,25 @@ func (w *world) scrape(t *testing.T, registry *prometheus.Registry) {
 				}
 				series.Range(func(l labels.Label) { known[l.Name] = true })
 			}
+		}
+		if err := appender.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// alert appends what Prometheus itself does while alerts fire.
+func (w *world) alert(t *testing.T, fleet, device string) {
+	t.Helper()
+	w.labels["ALERTS"] = map[string]bool{}
+	for _, storage := range []*teststorage.TestStorage{w.one, w.two} {
+		appender := storage.Appender(t.Context())
+		for _, own := range [][]string{{"alertname", "BalenaFleetLargelyOffline", "severity", "critical", "fleet", fleet}, {"alertname", "BalenaDeviceOverheating", "severity", "warning", "fleet", fleet, "uuid", device}, {"alertname", "BalenaAPIFailing", "severity", "warning", "job", "balena-exporter"}} {
+			series := labels.FromStrings(append(own, model.MetricNameLabel, "ALERTS", "alertstate", "firing")...)
+			if _, err := appender.Append(0, series, w.end.UnixMilli(), 1); err != nil {
+				t.Fatal(err)
+			}
+			series.Range(func(l labels.Label) { w.labels["ALERTS"][l.Name] = true })
 		}
 		if err := appender.Commit(); err != nil {
 			t.Fatal(err)
@@ -228,12 +270,20 @@ func TestDashboards(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	annotations, err := Annotations()
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := simulate(t)
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 50_000_000, Timeout: time.Minute, LookbackDelta: 5 * time.Minute})
 	t.Cleanup(func() { _ = engine.Close() })
 	promQL := parser.NewParser(parser.Options{})
 
-	for _, p := range panels {
+	t.Run("totals", func(t *testing.T) { w.totalsLeaveOutArchivedFleets(t, panels, engine) })
+	t.Run("rollouts", func(t *testing.T) { w.rolloutsAreMarked(t, annotations, engine) })
+	t.Run("disconnected devices", func(t *testing.T) { w.disconnectedDevicesAreNewOrLost(t, panels, engine) })
+
+	for _, p := range slices.Concat(panels, annotations) {
 		t.Run(p.String(), func(t *testing.T) {
 			variables := maps.Clone(w.variables)
 			if p.Dashboard == "balena-fleets" {
@@ -256,6 +306,9 @@ func TestDashboards(t *testing.T) {
 					t.Errorf("%s has %d series, at most %d can be shown", expr, len(answer), mostSeries)
 				}
 				for _, series := range answer {
+					if p.Dashboard == "balena-fleets" && p.Type != "" && series.Metric.Get("fleet") == w.archived {
+						t.Errorf("%s has an archived fleet, which alerts leave out", expr)
+					}
 					series.Metric.Range(func(l labels.Label) { answered[l.Name] = true })
 				}
 				for _, label := range q.Labels {
@@ -275,6 +328,114 @@ func TestDashboards(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// totalsLeaveOutArchivedFleets: what the dashboard of all fleets sums up leaves archived fleets out, like the alerts.
+func (w *world) totalsLeaveOutArchivedFleets(t *testing.T, panels []Panel, engine *promql.Engine) {
+	variables := maps.Clone(w.variables)
+	variables["fleet"] = ".+"
+	for title, want := range map[string]float64{
+		"Devices": float64(w.devices), "Fleets": fleets - 1,
+		"Devices by status": float64(w.devices), "OS versions": float64(w.devices), "Device types": float64(w.devices),
+	} {
+		var got float64
+		q := find(t, panels, "balena-fleets", title)
+		for _, series := range w.ask(t, w.two, engine, q, q.Fill(variables)) {
+			got += series.Floats[len(series.Floats)-1].F
+		}
+		if got != want {
+			t.Errorf("%s: %v, want %v", title, got, want)
+		}
+	}
+}
+
+// rolloutsAreMarked: a new target release is marked once, though several exporters tell of it, and when it came.
+func (w *world) rolloutsAreMarked(t *testing.T, annotations []Panel, engine *promql.Engine) {
+	for _, storage := range []*teststorage.TestStorage{w.one, w.two} {
+		q := find(t, annotations, "balena-fleet", "Rollouts")
+		answer := w.ask(t, storage, engine, q, q.Fill(w.variables))
+		if len(answer) != 1 || answer[0].Metric.Get("release_version") != "10.0.0" {
+			t.Fatalf("marked are %v", answer)
+		}
+		first := time.UnixMilli(answer[0].Floats[0].T).UTC()
+		if came := w.begin.Add(refreshes / 2 * interval); first.Before(came) || first.After(came.Add(2*interval)) {
+			t.Errorf("marked from %s, want %s", first, came)
+		}
+	}
+}
+
+// disconnectedDevicesAreNewOrLost: each is in one of the two tables.
+func (w *world) disconnectedDevicesAreNewOrLost(t *testing.T, panels []Panel, engine *promql.Engine) {
+	const week = 7 * 24 * 3600
+	variables := maps.Clone(w.variables)
+	variables["top"] = "1000"
+	found := map[string]bool{}
+	for _, title := range []string{"Newly disconnected", "Lost"} {
+		for _, q := range ofTable(t, panels, "balena-fleet", title) {
+			for _, series := range w.ask(t, w.one, engine, &q, q.Fill(variables)) {
+				uuid, seconds := series.Metric.Get("uuid"), series.Floats[0].F
+				if (seconds >= week) != (title == "Lost") || found[uuid] {
+					t.Errorf("%s lists %s, disconnected for %v s", title, uuid, seconds)
+				}
+				found[uuid] = true
+			}
+		}
+	}
+	q := Query{Expr: `balena_device_connected{fleet="$fleet"} == 0 and on (uuid) balena_device_connectivity_change_timestamp_seconds`}
+	if want := len(w.ask(t, w.one, engine, &q, q.Fill(w.variables))); want == 0 || len(found) != want {
+		t.Errorf("%d devices are listed, %d are disconnected", len(found), want)
+	}
+}
+
+// find gives the one query of a panel that is not a table, or of an annotation.
+func find(t *testing.T, panels []Panel, dashboard, title string) *Query {
+	t.Helper()
+	for _, p := range panels {
+		if p.Dashboard == dashboard && p.Title == title && p.Type != "table" {
+			return &p.Queries[0]
+		}
+	}
+	t.Fatalf("%s has no panel %s", dashboard, title)
+	return nil
+}
+
+func ofTable(t *testing.T, panels []Panel, dashboard, title string) []Query {
+	t.Helper()
+	for _, p := range panels {
+		if p.Dashboard == dashboard && p.Title == title && p.Type == "table" {
+			return p.Queries
+		}
+	}
+	t.Fatalf("%s has no table %s", dashboard, title)
+	return nil
+}
+
+// One of two exporters has read nothing for ten minutes: its data are the oldest.
+func TestAgeOfTheOldestData(t *testing.T) {
+	panels, err := Panels()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{end: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), variables: map[string]string{"job": ".+", "instance": ".+"}}
+	storage := teststorage.New(t)
+	appender := storage.Appender(t.Context())
+	for instance, age := range map[string]time.Duration{"a:8000": time.Minute, "b:8000": 10 * time.Minute} {
+		series := labels.FromStrings(model.MetricNameLabel, "balena_exporter_last_refresh_success_timestamp_seconds", "job", "balena-exporter", "instance", instance)
+		if _, err := appender.Append(0, series, w.end.UnixMilli(), float64(w.end.Add(-age).Unix())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := appender.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1000, Timeout: time.Minute, LookbackDelta: 5 * time.Minute})
+	t.Cleanup(func() { _ = engine.Close() })
+	for _, dashboard := range []string{"balena-fleets", "balena-exporter"} {
+		q := find(t, panels, dashboard, "Age of the oldest data")
+		if answer := w.ask(t, storage, engine, q, q.Fill(w.variables)); len(answer) != 1 || answer[0].Floats[0].F != 600 {
+			t.Errorf("%s: the oldest data are %v s old, want 600", dashboard, answer)
+		}
 	}
 }
 

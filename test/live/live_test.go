@@ -171,7 +171,7 @@ func TestFleets(t *testing.T) {
 	p.awaitAlerts(t, want...)
 	p.awaitAnswers(t, "BalenaAPIFailing", "BalenaDataStale", "BalenaExporterDown") // which come below and in TestPast
 	checkAnnotations(t, p.hasty)
-	checkPanels(t, p.shipped, want)
+	checkPanels(t, p.hasty, want) // where alerts fire, which panels list
 
 	// The API fails, then it hangs. Alerts on fleets go on meanwhile. That fleets are gone becomes pending, too: only for
 	// ten minutes, after which the failure is known not to be theirs, and the alert waits for longer than that.

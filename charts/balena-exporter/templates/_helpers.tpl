@@ -8,6 +8,9 @@
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
 {{- else if contains (include "balena-exporter.name" .) .Release.Name }}
 {{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else if and (eq (include "balena-exporter.name" .) "balena-exporter") (regexMatch "^balena(-|$)" .Release.Name) }}
+{{- /* The release balena-acme becomes balena-acme-exporter, not balena-acme-balena-exporter. */}}
+{{- printf "%s-exporter" (.Release.Name | trunc 31 | trimSuffix "-") }}
 {{- else }}
 {{- printf "%s-%s" .Release.Name (include "balena-exporter.name" .) | trunc 40 | trimSuffix "-" }}
 {{- end }}
@@ -120,13 +123,131 @@ namespace. Prometheus' own serve where the ServiceMonitor shares that namespace.
     (or (not .Values.webConfig.basicAuth.enabled) $secrets.basicAuth) }}true{{ end }}
 {{- end }}
 
-{{/* Milliseconds of a duration as Prometheus writes it (1h30m, 500ms); the schema has checked its form. */}}
-{{- define "balena-exporter.milliseconds" -}}
-{{- $total := 0 }}
-{{- range regexFindAll "[0-9]+[a-z]+" . -1 }}
-{{- $number := regexFind "^[0-9]+" . | int64 }}
-{{- $unit := regexFind "[a-z]+$" . }}
-{{- $total = add $total (mul $number (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 "w" 604800000 "y" 31536000000) $unit)) }}
+{{/*
+Durations. A number without a unit is seconds. Numbers are written as JSON has them, for toString makes 1.2096e+06 of
+two weeks.
+*/}}
+{{- define "balena-exporter.duration" -}}
+{{- $text := kindIs "string" . | ternary . (toJson .) }}
+{{- $text }}{{ if regexMatch "^[0-9]+$" $text }}s{{ end }}
 {{- end }}
-{{- $total }}
+
+{{/* Milliseconds of a duration as Go or Prometheus writes it (1h30m, 1.5h, 500ms), or of plain seconds. */}}
+{{- define "balena-exporter.milliseconds" -}}
+{{- $total := 0.0 }}
+{{- range regexFindAll "[0-9.]+[a-zµ]+" (include "balena-exporter.duration" .) -1 }}
+{{- $number := regexFind "^[0-9.]+" . | float64 }}
+{{- $unit := regexFind "[a-zµ]+$" . }}
+{{- $total = addf $total (mulf $number (get (dict "ns" 0.000001 "us" 0.001 "µs" 0.001 "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 "w" 604800000 "y" 31536000000) $unit)) }}
+{{- end }}
+{{- int64 (ceil $total) }}
+{{- end }}
+
+{{/* A duration of milliseconds as Prometheus writes it, in the largest unit that it is a multiple of. */}}
+{{- define "balena-exporter.fromMilliseconds" -}}
+{{- $milliseconds := int64 . }}
+{{- $text := printf "%dms" $milliseconds }}
+{{- range $unit := list (list 1000 "s") (list 60000 "m") (list 3600000 "h") (list 86400000 "d") }}
+{{- if eq (mod $milliseconds (first $unit)) 0 }}
+{{- $text = printf "%d%s" (div $milliseconds (first $unit)) (last $unit) }}
+{{- end }}
+{{- end }}
+{{- $text }}
+{{- end }}
+
+{{- define "balena-exporter.crawlMilliseconds" -}}
+{{- include "balena-exporter.milliseconds" .Values.balena.crawlInterval }}
+{{- end }}
+
+{{/* How long the exporter serves its last data; like the exporter, five intervals unless given. */}}
+{{- define "balena-exporter.stalenessMilliseconds" -}}
+{{- $given := include "balena-exporter.milliseconds" .Values.balena.maxStaleness | int64 }}
+{{- $given | default (mul 5 (include "balena-exporter.crawlMilliseconds" .)) }}
+{{- end }}
+
+{{/*
+Values for the names in files/rules/, as JSON: prometheusRule.thresholds, those that are empty derived from balena.crawlInterval
+and balena.maxStaleness, and more that follow from these.
+*/}}
+{{- define "balena-exporter.ruleVariables" -}}
+{{- $interval := include "balena-exporter.crawlMilliseconds" . | int64 }}
+{{- $staleness := include "balena-exporter.stalenessMilliseconds" . | int64 }}
+{{- $variables := dict }}
+{{- range $name, $value := .Values.prometheusRule.thresholds }}
+{{- $_ := set $variables $name (kindIs "string" $value | ternary $value (toJson $value)) }}
+{{- end }}
+{{- if $variables.apiFailingFor }}
+{{- $_ := set $variables "apiFailingFor" (include "balena-exporter.duration" $variables.apiFailingFor) }}
+{{- else }}
+{{- $_ := set $variables "apiFailingFor" (include "balena-exporter.fromMilliseconds" (max 600000 (mul 2 $interval))) }}
+{{- end }}
+{{- if not $variables.dataStaleSeconds }}
+{{- $_ := set $variables "dataStaleSeconds" (div (add (max 900000 $staleness) 999) 1000 | toString) }}
+{{- end }}
+{{- $_ := set $variables "crawlInterval" (include "balena-exporter.fromMilliseconds" $interval) }}
+{{- $_ := set $variables "maxStaleness" (include "balena-exporter.fromMilliseconds" $staleness) }}
+{{- /* A service that was seen restarting once counts for one interval, the window of 10 minutes, and a gap of 8. */}}
+{{- $_ := set $variables "serviceRestartingFor" (include "balena-exporter.fromMilliseconds" (max 1200000 (add 1140000 $interval))) }}
+{{- toJson $variables }}
+{{- end }}
+
+{{/*
+Times of balena_fleet_devices_disconnected_longer_than, separated by commas: those of the value, and the one that the
+alerts take for lost, which they could not count otherwise.
+*/}}
+{{- define "balena-exporter.disconnectedThresholds" -}}
+{{- $times := list }}
+{{- range append .Values.collectors.disconnectedThresholds .Values.prometheusRule.thresholds.deviceLostSeconds }}
+{{- $times = append $times (int64 .) }}
+{{- end }}
+{{- $times | uniq | join "," }}
+{{- end }}
+
+{{/* Address of balena's dashboard, or nothing: an openBalena server has none. */}}
+{{- define "balena-exporter.dashboardUrl" -}}
+{{- $own := regexMatch "^https://api\\.balena-cloud\\.com(:443)?/?$" .Values.balena.apiUrl | ternary "https://dashboard.balena-cloud.com" "" }}
+{{- .Values.balena.dashboardUrl | default $own | trimSuffix "/" }}
+{{- end }}
+
+{{/*
+Port of an address, its scheme's unless it names one; 0 for what is no such address, as a proxy's may be.
+*/}}
+{{- define "balena-exporter.portOf" -}}
+{{- if not (regexMatch "^https?://[^ /?#]+" .) }}0
+{{- else }}
+{{- $host := regexFind "^https?://[^ /?#]+" . }}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default (hasPrefix "https:" $host | ternary "443" "80") }}
+{{- end }}
+{{- end }}
+
+{{/*
+Where the exporter's requests go, as JSON {port, what}: to the proxy that extraEnv names, or to the API. The port is 0
+where the chart cannot know it.
+*/}}
+{{- define "balena-exporter.apiEndpoint" -}}
+{{- $variable := hasPrefix "http://" .Values.balena.apiUrl | ternary "HTTP_PROXY" "HTTPS_PROXY" }}
+{{- $port := include "balena-exporter.portOf" .Values.balena.apiUrl | int }}
+{{- $what := printf "balena.apiUrl (%s)" .Values.balena.apiUrl }}
+{{- if .Values.extraEnvFrom }}
+{{- $what = "extraEnvFrom" }}
+{{- $port = 0 }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- if eq (upper (.name | default "")) $variable }}
+{{- $what = printf "%s in extraEnv" .name }}
+{{- $proxy := .value | default "" | toString }}
+{{- $port = include "balena-exporter.portOf" (contains "://" $proxy | ternary $proxy (printf "http://%s" $proxy)) | int }}
+{{- end }}
+{{- end }}
+{{- dict "port" $port "what" $what | toJson }}
+{{- end }}
+
+{{/* TCP ports that the NetworkPolicy opens toward the API, as a JSON array: those given, or the one there is. */}}
+{{- define "balena-exporter.apiPorts" -}}
+{{- $endpoint := include "balena-exporter.apiEndpoint" . | fromJson }}
+{{- $ports := .Values.networkPolicy.egress.ports }}
+{{- if not $ports }}
+{{- $ports = list (int $endpoint.port | default (include "balena-exporter.portOf" .Values.balena.apiUrl | int)) }}
+{{- end }}
+{{- toJson $ports }}
 {{- end }}

@@ -55,15 +55,15 @@ spec:
         - --balena.ca-file=/etc/balena-exporter/ca/{{ .key }}
         {{- end }}
         {{- end }}
-        - --balena.crawl-interval={{ .Values.balena.crawlInterval }}
-        {{- with .Values.balena.fullSweepInterval }}
-        - --balena.full-sweep-interval={{ . }}
+        - --balena.crawl-interval={{ include "balena-exporter.duration" .Values.balena.crawlInterval }}
+        {{- if ne (toString .Values.balena.fullSweepInterval) "" }}
+        - --balena.full-sweep-interval={{ include "balena-exporter.duration" .Values.balena.fullSweepInterval }}
         {{- end }}
-        {{- with .Values.balena.maxStaleness }}
-        - --balena.max-staleness={{ . }}
+        {{- if ne (toString .Values.balena.maxStaleness) "" }}
+        - --balena.max-staleness={{ include "balena-exporter.duration" .Values.balena.maxStaleness }}
         {{- end }}
-        {{- with .Values.balena.timeout }}
-        - --balena.timeout={{ . }}
+        {{- if ne (toString .Values.balena.timeout) "" }}
+        - --balena.timeout={{ include "balena-exporter.duration" .Values.balena.timeout }}
         {{- end }}
         {{- with .Values.fleets.include }}
         - {{ printf "--balena.fleet-include=%s" . | quote }}
@@ -95,6 +95,11 @@ spec:
         {{- end }}
         {{- with .fleetTags }}
         - {{ printf "--collector.fleet-tags=%s" (join "," .) | quote }}
+        {{- end }}
+        {{- end }}
+        {{- with include "balena-exporter.disconnectedThresholds" . }}
+        {{- if ne . "3600,86400,604800,2592000" }}
+        - --collector.fleet.disconnected-thresholds={{ . }}
         {{- end }}
         {{- end }}
         {{- if gt (int .Values.shards) 1 }}

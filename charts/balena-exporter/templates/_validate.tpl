@@ -13,10 +13,24 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- if and .caSecret.name .caConfigMap.name }}
 {{- fail "balena.caSecret.name and balena.caConfigMap.name are both set: keep one of them." }}
 {{- end }}
+{{- if regexMatch "^[A-Za-z0-9.-]+(:[0-9]+)?(/[^ ?#@]*)?$" .apiUrl }}
+{{- fail (printf "balena.apiUrl is %s, without a scheme: write https://%s." .apiUrl .apiUrl) }}
+{{- end }}
+{{- if not (regexMatch "^https?://[^ /?#@]+(/[^ ?#@]*)?$" .apiUrl) }}
+{{- fail "balena.apiUrl is not an address of an API: write one that begins with https://, without user, query or fragment, such as https://api.balena.example.com." }}
+{{- end }}
 {{- if and (hasPrefix "http://" .apiUrl) (not .allowHttp) }}
 {{- fail "balena.apiUrl is plain HTTP, over which anybody can read the token: use https://, or set balena.allowHttp to true." }}
 {{- end }}
 {{- end }}
+
+{{- if or (hasKey .Values "replicas") (hasKey .Values "replicaCount") }}
+{{- fail "There is no value for replicas: one pod reads the API for every Prometheus server, and a second one would only use up the token's share of the API. For fleets beyond one pod, set shards." }}
+{{- end }}
+{{- include "balena-exporter.validateTimes" . }}
+{{- include "balena-exporter.validateFleets" . }}
+{{- include "balena-exporter.validateArguments" . }}
+{{- include "balena-exporter.validateEgress" . }}
 
 {{- with .Values.webConfig }}
 {{- if .tls.enabled }}
@@ -56,7 +70,7 @@ Contradictions between values, each with a sentence that names the way out. The 
 
 {{- with .Values.serviceMonitor }}
 {{- if and .interval .scrapeTimeout (gt (include "balena-exporter.milliseconds" .scrapeTimeout | int64) (include "balena-exporter.milliseconds" .interval | int64)) }}
-{{- fail (printf "serviceMonitor.scrapeTimeout (%s) is longer than serviceMonitor.interval (%s), which Prometheus refuses: shorten it, or lengthen the interval." .scrapeTimeout .interval) }}
+{{- fail (printf "serviceMonitor.scrapeTimeout (%s) is longer than serviceMonitor.interval (%s), which Prometheus refuses: shorten it, or lengthen the interval." (include "balena-exporter.duration" .scrapeTimeout) (include "balena-exporter.duration" .interval)) }}
 {{- end }}
 {{- if .enabled }}
 {{- if and $.Values.webConfig.basicAuth.enabled (not .basicAuth.existingSecret) }}
@@ -79,5 +93,149 @@ Contradictions between values, each with a sentence that names the way out. The 
 
 {{- if and .Values.podDisruptionBudget.enabled (lt (int .Values.shards) 2) }}
 {{- fail "podDisruptionBudget.enabled needs shards over 1: for a single pod it would do nothing, or forbid to drain its node." }}
+{{- end }}
+{{- end }}
+
+{{/* Intervals, and the times of alerts that follow from them. */}}
+{{- define "balena-exporter.validateTimes" -}}
+{{- $balena := .Values.balena }}
+{{- $thresholds := .Values.prometheusRule.thresholds }}
+{{- $interval := include "balena-exporter.crawlMilliseconds" . | int64 }}
+{{- $staleness := include "balena-exporter.stalenessMilliseconds" . | int64 }}
+{{- $crawl := include "balena-exporter.duration" $balena.crawlInterval }}
+{{- if or (lt $interval 1000) (gt $interval 86400000) }}
+{{- fail (printf "balena.crawlInterval is %s: write a duration from 1s to 24h, such as 60s." $crawl) }}
+{{- end }}
+{{- if and (lt $interval 15000) (hasPrefix "https://api.balena-cloud.com" $balena.apiUrl) }}
+{{- fail (printf "balena.crawlInterval is %s, and balenaCloud limits the rate of requests, while devices report every few minutes: write 15s or more." $crawl) }}
+{{- end }}
+{{- if lt $staleness $interval }}
+{{- fail (printf "balena.maxStaleness (%s) is shorter than balena.crawlInterval (%s), and data would disappear between refreshes: write %s or more, or leave it empty." (include "balena-exporter.duration" $balena.maxStaleness) $crawl $crawl) }}
+{{- end }}
+{{- if and (ne (toString $balena.timeout) "") (eq (include "balena-exporter.milliseconds" $balena.timeout | int64) 0) }}
+{{- fail "balena.timeout is 0, and no request could be answered: write a duration such as 30s, or leave it empty." }}
+{{- end }}
+{{- if .Values.prometheusRule.enabled }}
+{{- $variables := include "balena-exporter.ruleVariables" . | fromJson }}
+{{- if lt (mul 1000 (int64 $variables.dataStaleSeconds)) (mul 2 $interval) }}
+{{- fail (printf "prometheusRule.thresholds.dataStaleSeconds (%s) is less than two of balena.crawlInterval (%s), and BalenaDataStale would fire while all is well: write %d or more, or leave it empty." $variables.dataStaleSeconds $crawl (div (mul 2 $interval) 1000)) }}
+{{- end }}
+{{- if lt (include "balena-exporter.milliseconds" $variables.apiFailingFor | int64) $interval }}
+{{- fail (printf "prometheusRule.thresholds.apiFailingFor (%s) is shorter than balena.crawlInterval (%s), and BalenaAPIFailing would fire after a single failed refresh: write %s or more, with its unit, or leave it empty." $variables.apiFailingFor $crawl $crawl) }}
+{{- end }}
+{{- if not (lt (int64 $thresholds.deviceOfflineSeconds) (int64 $thresholds.deviceLostSeconds)) }}
+{{- fail (printf "prometheusRule.thresholds.deviceOfflineSeconds (%d) is not less than deviceLostSeconds (%d), and BalenaDeviceOffline could never fire: a device is offline first, and lost later." (int64 $thresholds.deviceOfflineSeconds) (int64 $thresholds.deviceLostSeconds)) }}
+{{- end }}
+{{- range $name, $value := $thresholds }}
+{{- if and (hasSuffix "Ratio" $name) (or (le (float64 $value) 0.0) (gt (float64 $value) 1.0)) }}
+{{- fail (printf "prometheusRule.thresholds.%s is %v: write a ratio from 0 to 1, such as 0.2 for 20 %%." $name $value) }}
+{{- end }}
+{{- /* What else is text is a duration or an expression, and durations are expressions. */}}
+{{- if and (kindIs "string" $value) (not (include "balena-exporter.compiles" ($value | replace "\\\\" "\\"))) }}
+{{- fail (printf "prometheusRule.thresholds.%s is %q, which is not a regular expression: close every bracket and parenthesis, or escape it with two backslashes." $name $value) }}
+{{- end }}
+{{- end }}
+{{- with .Values.serviceMonitor }}
+{{- if and .enabled .interval (gt (include "balena-exporter.milliseconds" .interval | int64) 240000) }}
+{{- fail (printf "serviceMonitor.interval is %s, and Prometheus forgets samples after 5 minutes, so that alerts would have gaps: write 4m or less. A scrape never reaches the API." (include "balena-exporter.duration" .interval)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Whether a text is a regular expression: "true" or nothing. It is tried behind an empty alternative, which always matches. */}}
+{{- define "balena-exporter.compiles" -}}
+{{- if regexMatch (printf "|%s" .) "" }}true{{ end }}
+{{- end }}
+
+{{- define "balena-exporter.validateFleets" -}}
+{{- $fleets := .Values.fleets }}
+{{- range $name := list "include" "exclude" }}
+{{- with get $fleets $name }}
+{{- if not (include "balena-exporter.compiles" .) }}
+{{- fail (printf "fleets.%s is %q, which is not a regular expression: close every bracket and parenthesis, or escape it with a backslash." $name .) }}
+{{- end }}
+{{- /* Without any of these characters, an expression matches no slash. */}}
+{{- if not (regexMatch "[/.\\[\\\\]" .) }}
+{{- $all := regexMatch "^[A-Za-z0-9_-]+$" . | ternary . "ORGANIZATION" }}
+{{- fail (printf "fleets.%s is %q and matches no fleet: a slug is ORGANIZATION/NAME. Write %s/.* for all fleets of an organization, or %s/NAME for one." $name . $all $all) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and $fleets.include (eq $fleets.include $fleets.exclude) }}
+{{- fail "fleets.include and fleets.exclude are the same, and no fleet is left: keep one of them." }}
+{{- end }}
+{{- end }}
+
+{{/* Flags of the exporter that the chart sets, or that it relies on, each with the value to use. */}}
+{{- define "balena-exporter.flags" -}}
+balena.token: balena.existingSecret
+balena.token-file: balena.existingSecret
+balena.api-url: balena.apiUrl
+balena.api-version: balena.apiVersion
+balena.allow-http: balena.allowHttp
+balena.ca-file: balena.caSecret or balena.caConfigMap
+balena.crawl-interval: balena.crawlInterval
+balena.full-sweep-interval: balena.fullSweepInterval
+balena.max-staleness: balena.maxStaleness
+balena.timeout: balena.timeout
+balena.fleet-include: fleets.include
+balena.fleet-exclude: fleets.exclude
+balena.archived-fleets: fleets.archived
+collector.device: collectors.device
+collector.device.name: collectors.deviceName
+collector.release: collectors.release
+collector.service: collectors.service
+collector.api-keys: collectors.apiKeys
+collector.device-tags: collectors.deviceTags
+collector.fleet-tags: collectors.fleetTags
+collector.fleet.disconnected-thresholds: collectors.disconnectedThresholds
+shard: shards
+web.listen-address: service.port, for the port of the Service; that of the pod stays 8000
+web.health-listen-address: livenessProbe and readinessProbe; their port stays 8001
+web.config.file: webConfig
+web.telemetry-path: no path but /metrics, which the ServiceMonitor and helm test ask for
+log.level: log.level
+log.format: log.format
+{{- end }}
+
+{{/* Arguments and variables are named here without what they are set to, which may be the token. */}}
+{{- define "balena-exporter.validateArguments" -}}
+{{- $flags := include "balena-exporter.flags" . | fromYaml }}
+{{- range .Values.extraArgs }}
+{{- $given := regexFind "^--?[A-Za-z0-9.-]+" . }}
+{{- $flag := $given | trimPrefix "--" | trimPrefix "no-" }}
+{{- with get $flags $flag }}
+{{- fail (printf "extraArgs has %s, which the chart sets: use %s." $given .) }}
+{{- end }}
+{{- end }}
+{{- $variables := dict "BALENA_TOKEN" "balena.token" "BALENA_TOKEN_FILE" "balena.token-file" "BALENA_API_URL" "balena.api-url" "CRAWL_INTERVAL" "balena.crawl-interval" }}
+{{- range $flag, $_ := $flags }}
+{{- $_ := set $variables (printf "BALENA_EXPORTER_%s" (regexReplaceAll "[.-]" $flag "_" | upper)) $flag }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- with get $variables (.name | default "") }}
+{{- fail (printf "extraEnv has a variable for --%s, which the chart sets: use %s." . (get $flags .)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Rules of the user's own may let through what these ports do not. */}}
+{{- define "balena-exporter.validateEgress" -}}
+{{- with .Values.networkPolicy }}
+{{- if and .enabled (not .extraEgress) }}
+{{- $endpoint := include "balena-exporter.apiEndpoint" $ | fromJson }}
+{{- $port := int $endpoint.port }}
+{{- if and (eq $port 0) (not .egress.ports) (not $.Values.extraEnvFrom) }}
+{{- fail (printf "networkPolicy.egress.ports is empty, and the chart cannot see the port of %s: write the port." $endpoint.what) }}
+{{- end }}
+{{- $ports := list }}
+{{- range .egress.ports }}
+{{- $ports = append $ports (int .) }}
+{{- end }}
+{{- if and $port $ports (not (has $port $ports)) }}
+{{- fail (printf "networkPolicy.egress.ports is [%s], and %s has port %d, which the exporter could not reach: add it, or leave networkPolicy.egress.ports empty." (join ", " $ports) $endpoint.what $port) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}

@@ -87,7 +87,7 @@ var alerts = []alert{
 	{
 		name: "BalenaAPIFailing", severity: "warning", labels: ofJob(),
 		summary:     "balena-exporter cannot read the balena API.",
-		description: "No refresh has succeeded for 10m; the log of the exporter says why. Old figures are served for 5 intervals (5 minutes by default), and then none.",
+		description: "No refresh has succeeded for 10m; the log of the exporter says why. The exporter serves its last data for 5m, and then none.",
 		bad:         state{`balena_up{}`: is(0)},
 		nearly:      state{`balena_up{}`: func(minute int) float64 { return float64(min(minute%8, 1)) }},
 		nearlyMeans: "some refreshes succeed",
@@ -96,7 +96,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDataStale", severity: "critical", labels: ofJob(),
 		summary:     "The fleet data of balena-exporter are 17m 0s old.",
-		description: "Fleets and devices have no series any more. Alerts on them stay as they were for an hour, then they end; none begins.",
+		description: "The exporter serves data for 5m after the last refresh. Then fleets and devices have no series, no alert on them begins, and those that fire end after an hour.",
 		good:        state{`balena_exporter_last_refresh_success_timestamp_seconds{}`: func(minute int) float64 { return now(minute) - 600 }},
 		bad:         state{`balena_exporter_last_refresh_success_timestamp_seconds{}`: is(-360)},
 		nearly:      state{`balena_exporter_last_refresh_success_timestamp_seconds{}`: func(minute int) float64 { return now(minute) - 900 }},
@@ -134,7 +134,7 @@ var alerts = []alert{
 	{
 		name: "BalenaCollectorFailing", severity: "warning", labels: ofJob("collector", "release"),
 		summary:     "The collector release of balena-exporter cannot read its data.",
-		description: "The other data are fine. Its last data stand in for 5 minutes after they should have been read again, then its metrics are missing, and alerts on them are blind.",
+		description: "The other data are fine. Its last data are served for 5m after they should have been read again. Then its metrics are missing, and alerts on them cannot begin.",
 		bad:         state{`balena_exporter_collector_success{collector="release"}`: is(0)},
 		nearly:      state{`balena_exporter_collector_success{collector="release"}`: func(minute int) float64 { return float64(min(minute%12, 1)) }},
 		nearlyMeans: "it sometimes succeeds",
