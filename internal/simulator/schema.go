@@ -596,7 +596,7 @@ func (c *view) overallStatus(d *Device) string {
 		return "updating"
 	case d.ProvisioningProgress.valid:
 		return "configuring"
-	case d.heard() && c.w.downloadsImage(d):
+	case (d.heard() || c.v6) && c.w.downloadsImage(d): // v6 does not ask for the heartbeat
 		return "updating"
 	case c.v6:
 		return "idle"

@@ -314,6 +314,11 @@ func TestStatusOfDevices(t *testing.T) {
 			st.Device(1).Connect(at)
 			st.Installs.Add(Install{DeviceID: 1, Status: "Downloading", DownloadProgress: N(20)})
 		}, v7: "updating", v6: "updating"},
+		{name: "downloading without a heartbeat", change: func(st *State) {
+			st.Device(1).Connect(at)
+			st.Device(1).HeartbeatState = "offline"
+			st.Installs.Add(Install{DeviceID: 1, Status: "Downloading", DownloadProgress: N(20)})
+		}, v7: "reduced-functionality", v6: "updating"},
 		{name: "inactive", device: Device{IsInactive: true}, v7: "inactive", v6: "inactive"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
