@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -21,6 +22,9 @@ type editor struct {
 	at simulator.Time
 	// downloads are the devices that an exporter may have seen at a download.
 	downloads map[int]bool
+	// options say which fleets are in the exporter's reach.
+	options *account.Options
+	focused bool
 }
 
 // row is what a new row has.
@@ -45,9 +49,35 @@ func anyOf[T any](e *editor, all []*T, fit func(*T) bool) (*T, bool) {
 	return found[e.IntN(len(found))], true
 }
 
-func (e *editor) device() (*simulator.Device, bool) { return anyOf(e, e.Devices.All(), nil) }
+func (e *editor) device() (*simulator.Device, bool) {
+	if f, ok := e.first(); ok {
+		if d, ok := anyOf(e, e.Devices.All(), func(d *simulator.Device) bool { return d.FleetID == f.ID }); ok {
+			return d, true
+		}
+	}
+	return anyOf(e, e.Devices.All(), nil)
+}
 
-func (e *editor) fleet() (*simulator.Fleet, bool) { return anyOf(e, e.Fleets.All(), nil) }
+func (e *editor) fleet() (*simulator.Fleet, bool) {
+	if f, ok := e.first(); ok {
+		return f, true
+	}
+	return anyOf(e, e.Fleets.All(), nil)
+}
+
+// first is, half of the time, the first fleet in reach, so that what an editor with a focus does often concerns the same
+// fleet as what another did a moment before.
+func (e *editor) first() (*simulator.Fleet, bool) {
+	if !e.focused || e.chance(0.5) {
+		return nil, false
+	}
+	for _, f := range e.Fleets.All() {
+		if e.inReach(f) {
+			return f, true
+		}
+	}
+	return nil, false
+}
 
 // release picks a release of a fleet.
 func (e *editor) release(fleet int) (*simulator.Release, bool) {
@@ -205,14 +235,30 @@ var happenings = []happening{
 	{2, changeKeys},
 }
 
-// happen lets one of the happenings happen.
-func (e *editor) happen() string {
+// comings are happenings after which other devices, or the same ones in other fleets, are in an exporter's reach.
+var comings = []happening{
+	{10, createDevice},
+	{5, deleteDevice},
+	{2, registerAgain},
+	{18, moveDevice},
+	{5, bringDevice},
+	{3, takeDevice},
+	onFleet(1, "is archived, or not any more", func(_ *editor, f *simulator.Fleet) { f.IsArchived = !f.IsArchived }),
+	{1, createFleet},
+	{1, deleteFleet},
+	{3, startDownload},
+	{3, deleteInstall},
+	{3, replaceDeviceTag},
+}
+
+// happen lets one happening of a kind happen.
+func (e *editor) happen(kind []happening) string {
 	sum := 0
-	for _, h := range happenings {
+	for _, h := range kind {
 		sum += h.weight
 	}
 	x := e.IntN(sum)
-	for _, h := range happenings {
+	for _, h := range kind {
 		if x -= h.weight; x < 0 {
 			return h.happen(e)
 		}
@@ -305,6 +351,36 @@ func moveDevice(e *editor) string {
 	}
 	e.wrote(&d.Row)
 	return fmt.Sprintf("device %d moves from fleet %d to fleet %d", d.ID, from, d.FleetID)
+}
+
+// inReach tells whether a fleet is in the exporter's reach.
+func (e *editor) inReach(f *simulator.Fleet) bool {
+	o := e.options
+	return f.Class == "fleet" && !f.IsHost && (o.ArchivedFleets || !f.IsArchived) &&
+		(o.Include == nil || o.Include.MatchString(f.Slug)) && (o.Exclude == nil || !o.Exclude.MatchString(f.Slug)) &&
+		(o.Shard.Count <= 1 || f.ID%o.Shard.Count == o.Shard.Index)
+}
+
+// bringDevice moves a device into reach that was out of it, and takeDevice one out of it that was in reach.
+func bringDevice(e *editor) string { return e.cross(true) }
+func takeDevice(e *editor) string  { return e.cross(false) }
+
+func (e *editor) cross(in bool) string {
+	d, ok := anyOf(e, e.Devices.All(), func(d *simulator.Device) bool {
+		f := e.Fleet(d.FleetID)
+		return (f != nil && e.inReach(f)) != in
+	})
+	f, some := anyOf(e, e.Fleets.All(), func(f *simulator.Fleet) bool { return e.inReach(f) == in })
+	if !ok || in && !some {
+		return ""
+	}
+	from := d.FleetID
+	d.FleetID = 0
+	if some {
+		d.FleetID = f.ID
+	}
+	e.wrote(&d.Row)
+	return fmt.Sprintf("device %d moves from fleet %d to fleet %d, into reach: %t", d.ID, from, d.FleetID, in)
 }
 
 // startDownload starts an update of a device by its installs alone.

@@ -198,11 +198,11 @@ func TestPredecessorsMetric(t *testing.T) {
 func TestRequestsOfARefresh(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		devices, fleetPages, pages int
-		sweeps                     string
-	}{
-		{0, 2, 0, "0"}, {1, 2, 2, "0"}, {1000, 2, 2, "0"}, {1001, 2, 3, "0"}, {2004, 2, 4, "0"}, // full refreshes only: each list ends with an empty page
-		{0, 1, 0, "1h"}, {1, 1, 2, "1h"}, {2004, 1, 2, "1h"}, // nothing changes: what is newest is read again, and ends with an empty page
+		devices, pages int
+		sweeps         string
+	}{ // each list ends with an empty page
+		{0, 0, "0"}, {1, 2, "0"}, {1000, 2, "0"}, {1001, 3, "0"}, {2004, 4, "0"}, // full refreshes only
+		{0, 0, "1h"}, {1, 2, "1h"}, {2004, 2, "1h"}, // nothing changes, and what is newest is read again
 	} {
 		t.Run(fmt.Sprint(test.devices, " devices, full sweeps ", test.sweeps), func(t *testing.T) {
 			t.Parallel()
@@ -221,7 +221,7 @@ func TestRequestsOfARefresh(t *testing.T) {
 			if len(began) < 3 {
 				t.Fatalf("%d refreshes", len(began))
 			}
-			want := append(slices.Repeat([]string{"application"}, test.fleetPages), slices.Repeat([]string{"device"}, test.pages)...)
+			want := append([]string{"application", "application"}, slices.Repeat([]string{"device"}, test.pages)...)
 			for i := 1; i < len(began)-1; i++ {
 				var got []string
 				for _, request := range asked[began[i]:began[i+1]] {

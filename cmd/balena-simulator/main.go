@@ -86,7 +86,7 @@ func parseFlags(args []string, out io.Writer) (*options, error) {
 	app.Flag("tls-cert-file", "Certificate to serve HTTPS with.").PlaceHolder("FILE").StringVar(&o.certFile)
 	app.Flag("tls-key-file", "Key of the certificate.").PlaceHolder("FILE").StringVar(&o.keyFile)
 	app.Flag("fault", "Fault to inject, as key=value,…; may be repeated. Keys: resource, query, from, every, times, page (when); "+
-		"latency, status, body, retry_after, retry_after_date, redirect, guest, spoil, cut_after, endless, pace (what). "+
+		"latency, status, body, retry_after, retry_after_date, redirect, guest, spoil, max_rows, cut_after, endless, pace (what). "+
 		"For example: resource=device,status=429,retry_after=30,times=3").
 		PlaceHolder("FAULT").StringsVar(&o.faults)
 	app.Flag("edition", "Server to simulate: openbalena, or cloud for what balenaCloud declares of its model.").

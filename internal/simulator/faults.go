@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -46,6 +47,9 @@ type Fault struct {
 	Guest bool `json:"guest,omitempty"`
 	// Spoil changes the truth.
 	Spoil Spoil `json:"spoil,omitempty"`
+	// MaxRows is the most rows that a list has, whatever $top asks for: a server or a proxy with a limit of its own.
+	// Counts and expanded rows have no limit.
+	MaxRows int `json:"max_rows,omitempty"`
 	// CutAfter closes the connection after so many bytes of the body as it is sent, compressed or not.
 	CutAfter int `json:"cut_after,omitempty"`
 	// Endless goes on with blanks instead of the end of the body, for ever.
@@ -66,10 +70,14 @@ const (
 	SpoilNoIDs Spoil = "missing-ids"    // the last row has no id
 	SpoilTwice Spoil = "repeated-ids"   // the first row once more at the end
 	SpoilPages Spoil = "repeated-pages" // "id gt LAST" is ignored: every page is the first
+	SpoilMore  Spoil = "ever-more-rows" // behind the last row each page is full of made-up rows of 2099
 	SpoilEmpty Spoil = "empty"          // no rows, or a count of 0
 )
 
-// spoils maps each but the page, which needs a request of its own, to what it does to a body.
+// noRows is the body of an empty list.
+var noRows = []byte(`{"d":[]}`)
+
+// spoils maps each to what it does to a body. Two need the first page, too, and so a request of their own.
 var spoils = map[Spoil]func(body []byte) []byte{
 	SpoilJSON: func(body []byte) []byte { return body[:len(body)/2] },
 	SpoilHTML: func([]byte) []byte { return []byte("<!DOCTYPE html><html><body><h1>Sign in</h1></body></html>") },
@@ -115,9 +123,10 @@ var spoils = map[Spoil]func(body []byte) []byte{
 		})
 	},
 	SpoilPages: func(body []byte) []byte { return body },
+	SpoilMore:  func(body []byte) []byte { return body },
 	SpoilEmpty: func(body []byte) []byte {
 		if bytes.HasPrefix(body, []byte(`{"d":[`)) {
-			return []byte(`{"d":[]}`)
+			return noRows
 		}
 		return []byte(`{"d":0}`)
 	},
@@ -154,6 +163,54 @@ func eachObject(body []byte, change func(o map[string]any)) []byte {
 	})
 }
 
+// maxEverMore bounds the pages that everMore makes.
+const maxEverMore = 1000
+
+// everMore makes a page out of the first one, under ids that follow last. What must be unique differs, too, and all
+// was changed just now and will be for long, so that no reader can take it for old.
+func everMore(first []byte, last, size int) []byte {
+	return eachBody(first, func(first []any) []any {
+		rows := make([]any, 0, size)
+		for id := last + 1; len(first) > 0 && len(rows) < size; id++ {
+			row := maps.Clone(first[len(rows)%len(first)].(map[string]any))
+			for key, v := range row {
+				switch key {
+				case "id":
+					row[key] = id
+				case "uuid", "slug":
+					row[key] = fmt.Sprintf("%v-%d", v, id)
+				case "modified_at":
+					row[key] = "2099-01-01T00:00:00.000Z"
+				}
+			}
+			rows = append(rows, row)
+		}
+		return rows
+	})
+}
+
+// top matches the number of rows that a query asks for, but not that of an expanded resource.
+var top = regexp.MustCompile(`([?&]\$top=)(\d+)`)
+
+// limited is a request URI that asks for no more rows than limit.
+func limited(uri string, limit int) string {
+	if m := top.FindStringSubmatch(uri); m != nil {
+		n, err := strconv.Atoi(m[2])
+		if err == nil && n <= limit {
+			return uri
+		}
+		return top.ReplaceAllString(uri, "${1}"+strconv.Itoa(limit))
+	}
+	path, _, asks := strings.Cut(uri, "?")
+	switch {
+	case strings.HasSuffix(path, "/$count"):
+		return uri
+	case asks:
+		return uri + "&$top=" + strconv.Itoa(limit)
+	}
+	return uri + "?$top=" + strconv.Itoa(limit)
+}
+
 // SetFaults replaces the faults and starts to count requests for them anew.
 func (s *Simulator) SetFaults(f Faults) {
 	s.control.Lock()
@@ -169,6 +226,17 @@ func (s *Simulator) Faults() Faults {
 	return append(Faults{}, s.control.faults...)
 }
 
+// Happened returns how often each of the faults has happened since they were set.
+func (s *Simulator) Happened() []int {
+	s.control.Lock()
+	defer s.control.Unlock()
+	n := make([]int, len(s.control.faults))
+	for i := range n {
+		n[i] = s.control.fault.times[i]
+	}
+	return n
+}
+
 // Validate says what is wrong with a fault that can't happen.
 func (f Fault) Validate() error {
 	if _, ok := spoils[f.Spoil]; !ok && f.Spoil != "" {
@@ -180,7 +248,7 @@ func (f Fault) Validate() error {
 	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
 		return fmt.Errorf("status %d: want 200 to 599", f.Status)
 	}
-	if min(f.From, f.Every, f.Times, f.Page, f.CutAfter) < 0 || min(f.Latency.Duration, f.RetryAfter.Duration, f.Pace.Duration) < 0 {
+	if min(f.From, f.Every, f.Times, f.Page, f.CutAfter, f.MaxRows) < 0 || min(f.Latency.Duration, f.RetryAfter.Duration, f.Pace.Duration) < 0 {
 		return fmt.Errorf("negative number in fault")
 	}
 	return nil
@@ -278,6 +346,24 @@ func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool
 // keyset matches the condition that a list read page by page goes on with.
 var keyset = regexp.MustCompile(`(^|[^A-Za-z_])id(%20|\+)gt(%20|\+)[1-9]\d*`)
 
+// behind matches the same condition on any page, and the id behind which the page begins.
+var behind = regexp.MustCompile(`((?:^|[^A-Za-z_])id(?:%20|\+)gt(?:%20|\+))(\d+)`)
+
+// page returns behind which id a page begins that a request asks for, and how many rows it may have; false for a list
+// that is not read page by page.
+func page(uri string) (last, size int, ok bool) {
+	from, most := behind.FindStringSubmatch(uri), top.FindStringSubmatch(uri)
+	if from == nil || most == nil {
+		return 0, 0, false
+	}
+	last, err := strconv.Atoi(from[2])
+	size, err2 := strconv.Atoi(most[2])
+	return last, size, err == nil && err2 == nil
+}
+
+// firstPage is a request URI that asks for the first page of the same list.
+func firstPage(uri string) string { return behind.ReplaceAllString(uri, "${1}0") }
+
 func isNextPage(query string) bool { return keyset.MatchString(query) }
 
 // bodies are what the real server, or a proxy before it, sends with a status.
@@ -317,7 +403,10 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 		asked := r.Clone(r.Context())
 		asked.Header.Del("Accept-Encoding")
 		if f.Spoil == SpoilPages {
-			asked.RequestURI = keyset.ReplaceAllString(r.RequestURI, "${1}id%20gt%200")
+			asked.RequestURI = firstPage(r.RequestURI)
+		}
+		if f.MaxRows > 0 {
+			asked.RequestURI = limited(asked.RequestURI, f.MaxRows)
 		}
 		who := s.caller(r)
 		if f.Guest {
@@ -326,8 +415,15 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 		a = answer(asked, who)
 		if spoil, ok := spoils[f.Spoil]; ok && a.status == http.StatusOK {
 			a.body = spoil(a.body)
-			if f.Spoil == SpoilHTML {
+			switch f.Spoil {
+			case SpoilHTML:
 				a.contentType = contentTypeHTML
+			case SpoilMore:
+				last, size, ok := page(asked.RequestURI)
+				if ok && bytes.Equal(a.body, noRows) {
+					asked.RequestURI = firstPage(asked.RequestURI)
+					a.body = everMore(answer(asked, who).body, last, min(size, maxEverMore))
+				}
 			}
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -200,6 +202,88 @@ func TestRepeatedPages(t *testing.T) {
 		if got.body != `{"d":[{"id":1},{"id":2}]}` {
 			t.Errorf("page after %d of a list with another condition: %s, want the first", after, got.body)
 		}
+	}
+}
+
+// TestLimitedLists: a limit of rows holds whatever $top asks for, and not for counts and expanded rows.
+func TestLimitedLists(t *testing.T) {
+	sim, srv := newSimulator(t, Config{}, smallAccount)
+	sim.SetFaults(Faults{{MaxRows: 2}})
+	for target, want := range map[string]string{
+		"device?$select=id&$orderby=id%20asc":                               `{"d":[{"id":1},{"id":2}]}`,
+		"device?$select=id&$orderby=id%20asc&$top=1000":                     `{"d":[{"id":1},{"id":2}]}`,
+		"device?$top=1000&$select=id&$orderby=id%20asc":                     `{"d":[{"id":1},{"id":2}]}`,
+		"device?$select=id&$orderby=id%20asc&$top=1":                        `{"d":[{"id":1}]}`,
+		"device?$select=id&$filter=id%20gt%202&$orderby=id%20asc&$top=1000": `{"d":[{"id":3},{"id":4}]}`,
+		"device/$count":                                                            `{"d":4}`,
+		"device/$count?$filter=id%20gt%201":                                        `{"d":3}`,
+		"application(1)?$select=slug&$expand=owns__device/$count":                  `{"d":[{"owns__device":3,"slug":"org/one"}]}`,
+		"application(1)?$select=id&$expand=owns__device($select=id;$top=3)":        `{"d":[{"owns__device":[{"id":1},{"id":2},{"id":3}],"id":1}]}`,
+		"application(1)?$select=id&$expand=owns__device($select=id;$top=3)&$top=9": `{"d":[{"owns__device":[{"id":1},{"id":2},{"id":3}],"id":1}]}`,
+	} {
+		if got := ask(t, t.Context(), srv.URL+"/v7/"+target); got.body != want {
+			t.Errorf("%s: %d %s, want %s", target, got.status, got.body, want)
+		}
+	}
+}
+
+// TestListsWithoutEnd: what there is comes first, and then pages that are full for ever.
+func TestListsWithoutEnd(t *testing.T) {
+	sim, srv := newSimulator(t, Config{}, smallAccount)
+	sim.SetFaults(Faults{{Spoil: SpoilMore}})
+	const page = "device?$select=id,uuid,modified_at&$filter=id%%20gt%%20%d&$orderby=id%%20asc&$top=3"
+	_, first := get(t, srv, "/v7/"+fmt.Sprintf(page, 0))
+	if !strings.Contains(first, `"id":3`) || strings.Contains(first, "2099") {
+		t.Errorf("the first page is %s", first)
+	}
+	if _, got := get(t, srv, "/v7/"+fmt.Sprintf(page, 3)); !strings.Contains(got, `"id":4`) || strings.Contains(got, "2099") {
+		t.Errorf("the last page with rows is %s", got)
+	}
+	uuids := map[string]bool{}
+	for _, last := range []int{4, 7, 10, 7000} {
+		_, got := get(t, srv, "/v7/"+fmt.Sprintf(page, last))
+		var answer struct {
+			D []struct {
+				ID         int
+				UUID       string
+				ModifiedAt time.Time `json:"modified_at"`
+			}
+		}
+		if err := json.Unmarshal([]byte(got), &answer); err != nil || len(answer.D) != 3 {
+			t.Fatalf("page behind %d: %s (%v)", last, got, err)
+		}
+		for i, row := range answer.D {
+			if row.ID != last+1+i || uuids[row.UUID] || row.ModifiedAt.Year() != 2099 {
+				t.Errorf("page behind %d: %+v", last, row)
+			}
+			uuids[row.UUID] = true
+		}
+	}
+	for _, whole := range []string{"/v7/device?$select=id&$filter=id%20eq%207000", "/v7/device/$count"} {
+		if _, got := get(t, srv, whole); got != `{"d":[]}` && got != `{"d":4}` {
+			t.Errorf("%s: %s", whole, got)
+		}
+	}
+}
+
+// TestHappened: faults are counted as they happen, and never to those who are told the truth.
+func TestHappened(t *testing.T) {
+	sim, srv := newSimulator(t, Config{}, smallAccount)
+	truth := httptest.NewServer(sim.Faultless())
+	t.Cleanup(truth.Close)
+	sim.SetFaults(Faults{{Resource: "device", Times: 2, Status: 503}, {Resource: "release", Status: 500}})
+	sim.ResetRequests()
+	for range 3 {
+		if got := ask(t, t.Context(), truth.URL+"/v7/device/$count"); got.status != 200 || got.body != `{"d":4}` {
+			t.Errorf("%d %s, want the truth", got.status, got.body)
+		}
+		ask(t, t.Context(), srv.URL+"/v7/device")
+	}
+	if got := sim.Happened(); !slices.Equal(got, []int{2, 0}) {
+		t.Errorf("the faults happened %v times, want twice and never", got)
+	}
+	if got := sim.Requests(); got["device"] != 3 {
+		t.Errorf("counted %v, want three", got)
 	}
 }
 

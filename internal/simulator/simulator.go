@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,11 +136,15 @@ func New(cfg Config) (*Simulator, error) {
 // Update changes the data. Requests see all of the change or nothing of it. Rows that change get a new
 // modified_at, as a trigger does it on the real server, and only they: a new target of a fleet does not touch its
 // devices, an image install does not touch its device.
-func (s *Simulator) Update(change func(*State)) {
+func (s *Simulator) Update(change func(*State)) { s.UpdateSince(s.cfg.Now(), change) }
+
+// UpdateSince changes the data in a transaction that began at a time and is committed now. As on the real server, its
+// rows say that they were created and modified when it began, and nobody has seen them before now.
+func (s *Simulator) UpdateSince(began time.Time, change func(*State)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tables := s.world.tables()
-	now := s.now()
+	now := At(began)
 	for _, t := range tables {
 		t.begin(now)
 	}
@@ -191,6 +196,17 @@ func (s *Simulator) SetTokens(tokens ...string) {
 	defer s.control.Unlock()
 	s.control.tokens = slices.Clone(tokens)
 }
+
+// Faultless returns a handler that answers from the same data. Faults do not happen to its requests, and they are not
+// counted. It is for a client with which others are compared.
+func (s *Simulator) Faultless() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), faultless{}, true)))
+	})
+}
+
+// faultless marks the context of a request to which no faults happen.
+type faultless struct{}
 
 // ServeHTTP answers a request as the balena API does.
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -266,10 +282,11 @@ const (
 )
 
 func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, resource string, answer func(*http.Request, caller) response) {
-	f, faulty := s.begin(resource, r.URL.RawQuery)
-	if faulty {
-		s.serveFault(w, r, f, answer)
-		return
+	if r.Context().Value(faultless{}) == nil {
+		if f, faulty := s.begin(resource, r.URL.RawQuery); faulty {
+			s.serveFault(w, r, f, answer)
+			return
+		}
 	}
 	a := answer(r, s.caller(r))
 	s.send(w, r, a)

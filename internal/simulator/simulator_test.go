@@ -414,6 +414,31 @@ func TestMovedRowsAreCountedAnew(t *testing.T) {
 	count(`{"owns__device":1,"id":1},{"owns__device":2,"id":2}`)
 }
 
+// TestTransactionsThatTakeTime: what a transaction writes says when that began, and is seen when it is committed.
+func TestTransactionsThatTakeTime(t *testing.T) {
+	clock := newClock()
+	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
+	began := clock.now().Add(time.Minute)
+	clock.advance(2 * time.Minute)
+	sim.Update(func(st *State) { st.Device(1).Name = "quick" })
+	sim.UpdateSince(began, func(st *State) {
+		st.Device(2).Name = "slow"
+		if d := st.AddDevice(Device{FleetID: 2}); d.CreatedAt != At(began) || st.Now() != At(began) {
+			t.Errorf("a device was created at %v by a transaction that began %v", d.CreatedAt, began)
+		}
+	})
+	since := func(at time.Time) string {
+		_, got := get(t, srv, "/v7/device?$select=id&$orderby=id%20asc&$filter=modified_at%20gt%20"+instant(at))
+		return got
+	}
+	if got := since(began); got != `{"d":[{"id":1}]}` {
+		t.Errorf("since the slow one began: %s", got)
+	}
+	if got := since(began.Add(-time.Millisecond)); got != `{"d":[{"id":1},{"id":2},{"id":5}]}` {
+		t.Errorf("since before: %s", got)
+	}
+}
+
 // TestWhatChangedIsAskedFor asks as an exporter does that reads nothing but what changed.
 func TestWhatChangedIsAskedFor(t *testing.T) {
 	clock := newClock()

@@ -73,7 +73,7 @@ type State struct {
 	now Time
 }
 
-// Now returns the server's time, which stands still during an update, as in a transaction.
+// Now returns the server's time, which stands still during an update, as in a transaction: it is when that began.
 func (st *State) Now() Time { return st.now }
 
 // Device returns the device with the id, or nil.

@@ -89,8 +89,8 @@ type state struct {
 // known is the account as the last successful refresh read it.
 type known struct {
 	devices balena.Devices
-	// fleets are the IDs of all fleets that the server listed, chosen or not, in ascending order.
-	fleets []int64
+	// listed is how many fleets the server listed, chosen or not.
+	listed int
 	// devicesOf are the numbers of devices by the ID of the fleet, targets the chosen fleets' target releases.
 	devicesOf map[int64]int
 	targets   map[int64]int64

@@ -14,9 +14,6 @@ import (
 // in a full refresh, and in an incremental one those that changed. They are asked for with the devices' own condition,
 // so that they can be held against the server's count.
 
-// maxRowsPerDevice is more services, or tags, than any device has.
-const maxRowsPerDevice = 1000
-
 // attachment is a kind of such rows.
 type attachment[R any] struct {
 	resource string
@@ -92,9 +89,13 @@ func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *
 		if f.snapshot.Devices.Len() == 0 {
 			return &horizon{}, nil
 		}
+		counted, err := api.Count(ctx, f.client, f.after.asked.version, a.resource, api.And(a.condition, a.existing, f.ofDevices()))
+		if err != nil {
+			return nil, err
+		}
 		known := last.value
 		if last.part.Err == nil && known != nil && f.mayReadChangesOfRows() && trust.asks(f.snapshot.Time) {
-			whole, err := a.readChanges(ctx, f, known.since)
+			whole, err := a.readChanges(ctx, f, known.since, counted)
 			switch {
 			case ctx.Err() != nil || api.ProblemOf(err) == api.RateLimited:
 				return nil, err
@@ -105,7 +106,7 @@ func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *
 				return new(f.after.horizon), nil
 			}
 		}
-		if err := a.readAll(ctx, f); err != nil {
+		if err := a.readAll(ctx, f, counted); err != nil {
 			return nil, err
 		}
 		return new(f.after.horizon), nil
@@ -130,8 +131,8 @@ func (f *refresh) mayReadChangesOfRows() bool {
 	return f.snapshot.Reading.Kind == balena.Changes && f.before.horizon.newest != 0 && !f.after.outside && len(f.added) <= idsPerRequest
 }
 
-// query asks for the rows of the devices within reach for which a condition holds.
-func (a *attachment[R]) query(f *refresh, condition string) api.Query[R] {
+// query asks for the rows of the devices within reach for which a condition holds, of which there are about so many.
+func (a *attachment[R]) query(f *refresh, condition string, about int) api.Query[R] {
 	return api.Query[R]{
 		Version: f.after.asked.version, Resource: a.resource,
 		Fields: wanted(f, a.fields), Filter: api.And(a.condition, condition, f.ofDevices()), Blank: blank(a.fields),
@@ -139,17 +140,17 @@ func (a *attachment[R]) query(f *refresh, condition string) api.Query[R] {
 			id, _ := a.row(row)
 			return id
 		},
-		PageSize: f.config.PageSize, Limit: maxRowsPerDevice*f.reachable + f.config.PageSize,
+		PageSize: f.config.PageSize, Limit: 2*about + f.config.PageSize,
 	}
 }
 
 // ofDevices is the condition that a row belongs to a device within reach.
 func (f *refresh) ofDevices() string { return "device/any(d:" + f.deviceFilter("d/") + ")" }
 
-// readAll reads all rows.
-func (a *attachment[R]) readAll(ctx context.Context, f *refresh) error {
+// readAll reads all rows, of which the server counts so many.
+func (a *attachment[R]) readAll(ctx context.Context, f *refresh, counted int) error {
 	rows := map[int64][]R{}
-	_, err := api.List(ctx, f.client, a.query(f, a.existing), func(row *R) error {
+	_, err := api.List(ctx, f.client, a.query(f, a.existing, counted), func(row *R) error {
 		_, device := a.row(row)
 		rows[device] = append(rows[device], *row)
 		return nil
@@ -175,15 +176,16 @@ func (a *attachment[R]) readAll(ctx context.Context, f *refresh) error {
 	return nil
 }
 
-// readChanges reads the rows that changed since a time, and reports whether that makes as many rows as there are: rows
-// that were deleted outright are not told of.
-func (a *attachment[R]) readChanges(ctx context.Context, f *refresh, since balena.Instant) (whole bool, err error) {
+// readChanges reads the rows that changed since a time, and reports whether that makes as many rows as the server
+// counts: rows that were deleted outright are not told of.
+func (a *attachment[R]) readChanges(ctx context.Context, f *refresh, since balena.Instant, counted int) (whole bool, err error) {
 	condition := "modified_at gt " + literal(since)
 	if len(f.added) > 0 {
 		condition = "(" + condition + " or " + api.InIDs("device", f.added) + ")"
 	}
 	changed := map[int64]*balena.Device{}
-	_, err = api.List(ctx, f.client, a.query(f, condition), func(row *R) error {
+	// Rows that are marked as deleted are told of, too: they were known.
+	_, err = api.List(ctx, f.client, a.query(f, condition, counted+a.rows(f.snapshot.Devices)), func(row *R) error {
 		_, id := a.row(row)
 		if changed[id] == nil {
 			d := f.snapshot.Devices.Find(id)
@@ -203,17 +205,17 @@ func (a *attachment[R]) readChanges(ctx context.Context, f *refresh, since balen
 		d.Compact()
 	}
 	devices := f.snapshot.Devices.With(put, nil)
-	counted, err := api.Count(ctx, f.client, f.after.asked.version, a.resource, api.And(a.condition, a.existing, f.ofDevices()))
-	if err != nil {
-		return false, err
-	}
-	n := 0
-	for d := range devices.All() {
-		n += a.count(d)
-	}
-	if n != counted {
+	if a.rows(devices) != counted {
 		return false, nil
 	}
 	f.snapshot.Devices = devices
 	return true, nil
+}
+
+// rows is how many rows the devices have.
+func (a *attachment[R]) rows(devices balena.Devices) (n int) {
+	for d := range devices.All() {
+		n += a.count(d)
+	}
+	return n
 }

@@ -119,7 +119,7 @@ func literal(i balena.Instant) string {
 // take reads the devices for which a condition holds.
 func (f *refresh) take(ctx context.Context, c *changes, condition string) error {
 	known := c.known.Cursor()
-	_, err := api.List(ctx, f.client, f.devicesWith(condition), func(row *balena.Device) error {
+	clock, err := api.List(ctx, f.client, f.devicesWith(condition), func(row *balena.Device) error {
 		c.rows++
 		was := known.At(row.ID)
 		chosen, err := f.settle(row, was)
@@ -143,6 +143,10 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 		c.devices[row.ID] = was
 		return nil
 	})
+	if err == nil && !steady(f.after.clock, clock) {
+		// What is written after the clock was set back is told as older than it is.
+		return inconsistencyError("the server's clock was set during the refresh")
+	}
 	return err
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
@@ -17,8 +16,9 @@ const (
 	accessible = "is_directly_accessible_by__user/any(dau:1 eq 1)"
 	// allFleets is the condition for the fleets that there are.
 	allFleets = accessible + " and is_of__class eq 'fleet' and is_host eq false"
-	// maxFleets is more fleets than any account has.
-	maxFleets = 1_000_000
+	// maxFullPages is how many full pages there are at most of a list that nothing counts: 100,000 fleets, device types
+	// or keys with pages of 1,000.
+	maxFullPages = 100
 )
 
 // readFleets reads all fleets, and finds out which version of the API the server has.
@@ -71,19 +71,13 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 	s.Fleets, s.Releases = nil, map[int64]balena.Release{}
 	f.fleets, f.typeSlugs, f.counted, f.reachable = map[int64]*balena.Fleet{}, map[int64]string{}, map[int64]int{}, 0
 
-	var listed []int64
-	known := 0 // how many of them were known before
+	listed := 0
 	slugs := map[string]bool{}
 	q := api.Query[fleetRow]{
 		Version: version, Resource: "application",
 		Fields: wanted(f, fleetFields), Filter: allFleets, Blank: fleetRow{counted: notCounted},
 		ID:       func(row *fleetRow) int64 { return row.ID },
-		PageSize: f.config.PageSize, Limit: maxFleets,
-	}
-	if n := len(f.before.fleets); n > 0 && !f.fullIsDue() {
-		// A list with all fleets that were known was not cut short, be it that a fleet was added behind a limit that the
-		// others just fill: the next full refresh finds it.
-		q.Done = func() bool { return known == n }
+		PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
 	}
 	clock, err := api.List(ctx, f.client, q, func(row *fleetRow) error {
 		switch {
@@ -95,10 +89,7 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 			return fmt.Errorf("the devices of fleet %s are not counted", row.Slug)
 		}
 		slugs[row.Slug] = true
-		listed = append(listed, row.ID)
-		if _, ok := slices.BinarySearch(f.before.fleets, row.ID); ok {
-			known++
-		}
+		listed++
 		f.typeSlugs[row.deviceTypeID] = row.DeviceType
 		f.reachable += row.counted
 		if !f.chosen(&row.Fleet) {
@@ -114,12 +105,15 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 	if err != nil {
 		return err
 	}
-	if len(listed) == 0 && len(f.before.fleets) > 0 && !f.trust.empty {
+	if listed == 0 && !f.trust.empty {
 		f.trust.empty = true
-		return f.untrue("application", "the server lists no fleet, and listed %d before: the next refresh believes it", len(f.before.fleets))
+		if f.before.listed == 0 {
+			return f.listFleets(ctx, version) // it may be so, and is asked at once: nothing else is known yet
+		}
+		return f.untrue("application", "the server lists no fleet, and listed %d before: the next refresh believes it", f.before.listed)
 	}
-	f.trust.empty = len(listed) == 0
-	f.after.fleets, f.after.clock = listed, clock
+	f.trust.empty = listed == 0
+	f.after.listed, f.after.clock = listed, clock
 	for i := range s.Fleets {
 		f.fleets[s.Fleets[i].ID] = &s.Fleets[i]
 	}
@@ -134,21 +128,25 @@ func (f *refresh) chosen(fleet *balena.Fleet) bool {
 		(o.Exclude == nil || !o.Exclude.MatchString(fleet.Slug))
 }
 
-// countAgain counts the devices of the chosen fleets once more, by the ID of the fleet.
-func (f *refresh) countAgain(ctx context.Context) (map[int64]int, error) {
-	counted := map[int64]int{}
+// countAgain counts the devices of all fleets once more. The fleets stay those that were listed first.
+func (f *refresh) countAgain(ctx context.Context) error {
+	counted, reachable := map[int64]int{}, 0
 	q := api.Query[fleetRow]{
 		Version: f.after.asked.version, Resource: "application", Note: "counts",
 		Fields: countFields, Filter: allFleets, ID: func(row *fleetRow) int64 { return row.ID },
-		PageSize: f.config.PageSize, Limit: maxFleets,
+		PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
 	}
 	_, err := api.List(ctx, f.client, q, func(row *fleetRow) error {
 		if _, chosen := f.fleets[row.ID]; chosen {
 			counted[row.ID] = row.counted
 		}
+		reachable += row.counted
 		return nil
 	})
-	return counted, err
+	if err == nil {
+		f.counted, f.reachable = counted, reachable
+	}
+	return err
 }
 
 // untrue is the error of a list that can't be true.

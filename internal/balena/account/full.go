@@ -19,6 +19,12 @@ import (
 func (f *refresh) readAll(ctx context.Context) error {
 	f.askCloudAgain(ctx)
 	err := f.listDevices(ctx)
+	if errors.Is(err, api.ErrTooMany) { // very many may have been added just now
+		if err := f.countAgain(ctx); err != nil {
+			return err
+		}
+		err = errNotWhole
+	}
 	if errors.Is(err, errNotWhole) {
 		err = f.listDevices(ctx)
 	}
@@ -110,15 +116,13 @@ func (f *refresh) isWhole(ctx context.Context, listed map[int64]int) error {
 		return nil
 	}
 	before := f.counted
-	after, err := f.countAgain(ctx)
-	if err != nil {
+	if err := f.countAgain(ctx); err != nil {
 		return err
 	}
-	f.counted = after
-	if !differs(before, after) {
+	if !differs(before, f.counted) {
 		return nil
 	}
-	return fmt.Errorf("the server counts %d devices and lists %d, %w", total(after), total(listed), errNotWhole)
+	return fmt.Errorf("the server counts %d devices and lists %d, %w", total(f.counted), total(listed), errNotWhole)
 }
 
 func total(counts map[int64]int) (n int) {

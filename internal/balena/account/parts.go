@@ -30,12 +30,6 @@ type knownRelease struct {
 	asked   time.Time
 }
 
-const (
-	// maxDeviceTypes and maxKeys are more than any server has.
-	maxDeviceTypes = 100_000
-	maxKeys        = 100_000
-)
-
 // readDeviceTypes reads the slugs of device types, and puts them to the devices. Those of the fleets and those
 // that were read before are known already; a device may be of another.
 func (f *refresh) readDeviceTypes(ctx context.Context) {
@@ -43,7 +37,7 @@ func (f *refresh) readDeviceTypes(ctx context.Context) {
 		slugs := map[int64]string{}
 		q := api.Query[deviceTypeRow]{
 			Version: f.after.asked.version, Resource: "device_type", Fields: wanted(f, deviceTypeFields),
-			ID: func(row *deviceTypeRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxDeviceTypes,
+			ID: func(row *deviceTypeRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
 		}
 		_, err := api.List(ctx, f.client, q, func(row *deviceTypeRow) error {
 			slugs[row.id] = row.slug
@@ -141,7 +135,7 @@ func (f *refresh) askForLatestReleases(ctx context.Context) (map[int64]balena.Re
 	latest := map[int64]balena.Release{}
 	q := api.Query[latestRow]{
 		Version: f.after.asked.version, Resource: "application", Note: "newest releases", Fields: wanted(f, latestReleaseFields), Filter: allFleets,
-		ID: func(row *latestRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxFleets,
+		ID: func(row *latestRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
 	}
 	_, err := api.List(ctx, f.client, q, func(row *latestRow) error {
 		latest[row.id] = row.latest
@@ -167,23 +161,32 @@ func (f *refresh) readFleetTags(ctx context.Context) {
 // askForFleetTags returns the values of the tags of keys, in their order, by the ID of the fleet.
 func (f *refresh) askForFleetTags(ctx context.Context, keys []string) (map[int64][]string, error) {
 	tags := map[int64][]string{}
-	q := api.Query[tagRow]{
-		Version: f.after.asked.version, Resource: "application_tag", Fields: wanted(f, tagFields("application")), Filter: api.In("tag_key", keys),
-		ID: func(row *tagRow) int64 { return row.ID }, PageSize: f.config.PageSize,
-		Limit: maxFleets * len(keys), // of public fleets, too
+	var fleets []int64
+	for i := range f.snapshot.Fleets {
+		fleets = append(fleets, f.snapshot.Fleets[i].ID)
 	}
-	_, err := api.List(ctx, f.client, q, func(row *tagRow) error {
-		i := slices.Index(keys, row.key)
-		if i < 0 {
+	for ids := range slices.Chunk(fleets, maxFleetsInFilter) {
+		q := api.Query[tagRow]{
+			Version: f.after.asked.version, Resource: "application_tag", Fields: wanted(f, tagFields("application")),
+			Filter: api.And(api.In("tag_key", keys), api.InIDs("application", ids)),
+			ID:     func(row *tagRow) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(ids) * len(keys),
+		}
+		_, err := api.List(ctx, f.client, q, func(row *tagRow) error {
+			i := slices.Index(keys, row.key)
+			if i < 0 {
+				return nil
+			}
+			if tags[row.owner] == nil {
+				tags[row.owner] = make([]string, len(keys))
+			}
+			tags[row.owner][i] = row.Value
 			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
-		if tags[row.owner] == nil {
-			tags[row.owner] = make([]string, len(keys))
-		}
-		tags[row.owner][i] = row.Value
-		return nil
-	})
-	return tags, err
+	}
+	return tags, nil
 }
 
 // readKeys reads which of the caller's named API keys expire when.
@@ -195,7 +198,7 @@ func (f *refresh) readKeys(ctx context.Context) {
 		var keys []balena.Key
 		q := api.Query[balena.Key]{
 			Version: f.after.asked.version, Resource: "api_key", Fields: wanted(f, keyFields), Filter: "name ne null and expiry_date ne null",
-			ID: func(row *balena.Key) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: maxKeys,
+			ID: func(row *balena.Key) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
 		}
 		_, err := api.List(ctx, f.client, q, func(row *balena.Key) error {
 			keys = append(keys, *row)

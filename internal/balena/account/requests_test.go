@@ -286,7 +286,7 @@ func TestQueriesOnTheWire(t *testing.T) {
 				"/v7/release?$select=id,commit,raw_version,status,is_final,created_at&$filter=id%20in%20(2,10,18,31,34,42,50,58,66,82,90)" + page,
 				"/v7/" + latest,
 				"/v7/" + services,
-				"/v7/application_tag?$select=id,application,tag_key,value&$filter=tag_key%20in%20('note','team')" + page,
+				"/v7/application_tag?$select=id,application,tag_key,value&$filter=tag_key%20in%20('note','team')%20and%20application%20in%20(1,2,3,4,5,6,7,8,9,10,13,14,15)" + page,
 				"/v7/device_tag?$select=id,device,tag_key,value&$filter=tag_key%20in%20('site','owner')%20and%20" + ofReach + page,
 				"/v7/" + keys,
 			},

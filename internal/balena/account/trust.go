@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
 // What a refresh finds out about a server is a guess: a proxy, a deployment or a server in trouble answers like a
@@ -162,9 +163,14 @@ var errNoDate = errors.New("the server's answers have no header Date")
 
 // clockIsSteady reports whether the server's clock went on since the last refresh as ours did.
 func (f *refresh) clockIsSteady() bool {
-	was, is := f.before.clock, f.after.clock
+	return steady(f.before.clock, f.after.clock)
+}
+
+// steady reports whether the server's clock went on between two answers as ours did. It did not if the server does not
+// tell its time.
+func steady(was, is api.Clock) bool {
 	if was.Server.IsZero() || is.Server.IsZero() {
-		return false // nobody knows
+		return false
 	}
 	drift := is.Server.Sub(was.Server) - is.Local.Sub(was.Local)
 	return drift.Abs() <= maxClockDrift

@@ -66,9 +66,9 @@ func TestListsAreBounded(t *testing.T) {
 		rows int // a page
 		want string
 	}{
-		"a list without an end":       {10, "GET /v7/device page 2: element 7: the list has more than 16 rows, which is more than there can be"},
+		"a list without an end":       {10, "GET /v7/device page 2: element 7: the list has more rows than there can be: more than 16"},
 		"a page that is too long":     {11, "GET /v7/device page 1: element 11: the page has more rows than the 10 that were asked for"},
-		"pages that are much too few": {1, "GET /v7/device page 17: element 1: the list has more than 16 rows, which is more than there can be"},
+		"pages that are much too few": {1, "GET /v7/device page 17: element 1: the list has more rows than there can be: more than 16"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			id := 0

@@ -32,6 +32,9 @@ type Query[T any] struct {
 	Done func() bool
 }
 
+// ErrTooMany marks a list of more rows than there can be.
+var ErrTooMany = errors.New("the list has more rows than there can be")
+
 // minPageShare is the share of a page that a server must give on average: with a smaller one a list of the largest
 // accounts would take more requests than anybody should send.
 const minPageShare = 100
@@ -67,7 +70,7 @@ func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error
 				case page > q.PageSize:
 					return fmt.Errorf("the page has more rows than the %d that were asked for", q.PageSize)
 				case rows > q.Limit:
-					return fmt.Errorf("the list has more than %d rows, which is more than there can be", q.Limit)
+					return fmt.Errorf("%w: more than %d", ErrTooMany, q.Limit)
 				}
 				return each(row)
 			})

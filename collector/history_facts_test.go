@@ -1,0 +1,331 @@
+package collector_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// facts are what is true at a moment: what a new client reads that no fault happens to, and what the server knows of
+// types and releases, whatever refers to them.
+type facts struct {
+	*collector.Snapshot
+	types    map[int64]string
+	releases map[int64]releaseFacts
+	// fleetOf are the fleets of all devices, in reach or not.
+	fleetOf map[int64]int64
+}
+
+type releaseFacts struct {
+	version, status string
+	final           bool
+}
+
+// observe returns what is true now, in the words of a version of the API.
+func (t *telling) observe(version balena.Version) (facts, error) {
+	config := t.config
+	config.Version, config.PageSize, config.FullSweepInterval, config.UserAgent = version, 1000, 0, truthful
+	client, err := newReader(config)
+	if err != nil {
+		return facts{}, err
+	}
+	defer client.Close()
+	s, err := client.Fetch(context.Background())
+	if err != nil {
+		s, err = client.Fetch(context.Background()) // some answers are not believed at once
+	}
+	if err == nil {
+		err = failure(s)
+	}
+	if err != nil {
+		return facts{}, fmt.Errorf("a new client fails: %w", err)
+	}
+	f := facts{Snapshot: s, types: map[int64]string{}, releases: map[int64]releaseFacts{}, fleetOf: map[int64]int64{}}
+	t.sim.Update(func(st *simulator.State) {
+		for _, dt := range st.DeviceTypes.All() {
+			f.types[int64(dt.ID)] = dt.Slug
+		}
+		for _, d := range st.Devices.All() {
+			f.fleetOf[int64(d.ID)] = int64(d.FleetID)
+		}
+		for _, r := range st.Releases.All() {
+			f.releases[int64(r.ID)] = releaseFacts{r.RawVersion, r.Status, r.IsFinal}
+		}
+	})
+	return f, nil
+}
+
+// check returns what is wrong with a snapshot that was read while the account changed. all has what was true at each
+// moment of the refresh, before is the snapshot before. Nothing is wrong if
+//
+//   - a fleet or device that was in reach at all moments is there, with all that belonged to it at all moments. Of a
+//     device this is expected as long as its fleets are those of the snapshot: a refresh asks for the fleets first;
+//   - a fleet or device that was in reach at no moment is not there. A device of the snapshot before may stay for this
+//     refresh: the numbers of devices do not show that one is gone, if another comes and leaves at the same time;
+//   - each row of what was in reach at all moments reads as it did at one of them. Different rows may read as they did at
+//     different moments;
+//   - what is made of several rows is made of those in the snapshot.
+//
+// Nothing is expected of parts that failed.
+func check(s, before *collector.Snapshot, all []facts) error {
+	ok := map[balena.PartName]bool{}
+	for _, p := range s.Parts {
+		ok[p.Name] = p.Err == nil
+	}
+	c := comparison{s: s, before: before, all: all, ok: ok, rows: true}
+	for _, f := range all {
+		// Versions of the API, and servers, say different things.
+		c.rows = c.rows && f.APIVersion == s.APIVersion
+		if f.Devices.Len() > 0 && s.Devices.Len() > 0 && f.APIVersion == s.APIVersion && f.CloudFields != s.CloudFields {
+			return fmt.Errorf("the snapshot has the fields of balenaCloud: %t", s.CloudFields)
+		}
+	}
+	for _, check := range []func() error{c.fleets, c.devices, c.belongings, c.releases, c.keys} {
+		if err := check(); err != nil {
+			return fmt.Errorf("after a disturbed refresh of kind %s: %w", s.Reading.Kind, err)
+		}
+	}
+	return nil
+}
+
+// maxTags is how many keys of tags there are.
+const maxTags = 2
+
+type comparison struct {
+	s      *collector.Snapshot
+	before *collector.Snapshot // nil for the first one
+	all    []facts
+	ok     map[balena.PartName]bool // the parts that did not fail
+	rows   bool                     // the rows can be compared
+}
+
+// everywhere tells whether something is so at all moments, and somewhere whether it is at one.
+func (c *comparison) everywhere(so func(facts) bool) bool {
+	return !c.somewhere(func(f facts) bool { return !so(f) })
+}
+
+func (c *comparison) somewhere(so func(facts) bool) bool { return slices.ContainsFunc(c.all, so) }
+
+func (c *comparison) fleets() error {
+	for i := range c.all[0].Fleets {
+		is := &c.all[0].Fleets[i]
+		if c.s.Fleet(is.ID) == nil && c.everywhere(func(f facts) bool { return f.Fleet(is.ID) != nil }) {
+			return fmt.Errorf("fleet %d, %s, which was there all along, is missing", is.ID, is.Slug)
+		}
+	}
+	for i := range c.s.Fleets {
+		is := &c.s.Fleets[i]
+		// as tells whether the fleet is as at one of the moments.
+		as := func(so func(was *collector.Fleet) bool) bool {
+			return c.somewhere(func(f facts) bool { was := f.Fleet(is.ID); return was != nil && so(was) })
+		}
+		allAlong := c.everywhere(func(f facts) bool { return f.Fleet(is.ID) != nil })
+		switch {
+		case !as(func(*collector.Fleet) bool { return true }):
+			return fmt.Errorf("fleet %d, %s, was never there", is.ID, is.Slug)
+		case !c.rows:
+			continue
+		case !as(func(was *collector.Fleet) bool { return fleetRow(was) == fleetRow(is) }):
+			return fmt.Errorf("fleet %d never was %+v", is.ID, fleetRow(is))
+		case !allAlong:
+			continue
+		case c.ok[balena.PartLatestReleases] && !as(func(was *collector.Fleet) bool { return was.LatestRelease == is.LatestRelease }):
+			return fmt.Errorf("the newest release of fleet %s never was %+v", is.Slug, is.LatestRelease)
+		}
+		for key := range maxTags {
+			tag := at(is.Tags, key)
+			if c.ok[balena.PartFleetTags] && !as(func(was *collector.Fleet) bool { return at(was.Tags, key) == tag }) {
+				return fmt.Errorf("tag %d of fleet %s never was %q", key, is.Slug, tag)
+			}
+		}
+	}
+	return nil
+}
+
+// at is the value at an index, the zero value where there is none.
+func at[T any](values []T, i int) (v T) {
+	if i < len(values) {
+		v = values[i]
+	}
+	return v
+}
+
+// fleetRow is what is read of a fleet at once.
+func fleetRow(f *collector.Fleet) (row struct {
+	uuid, name, slug, organization, deviceType, architecture string
+	archived, tracksLatest                                   bool
+	created                                                  collector.Instant
+	target                                                   int64
+},
+) {
+	row.uuid, row.name, row.slug, row.organization = f.UUID, f.Name, f.Slug, f.Organization
+	row.deviceType, row.architecture = f.DeviceType, f.CPUArchitecture
+	row.archived, row.tracksLatest, row.created, row.target = f.Archived, f.TracksLatest, f.Created, f.TargetRelease
+	return row
+}
+
+// deviceRow is what is read of a device at once.
+func deviceRow(d *collector.Device) *collector.Device {
+	row := *d
+	row.Type, row.TargetRelease, row.Attachments = "", 0, nil
+	if row.PinnedRelease != 0 {
+		row.TargetRelease = row.PinnedRelease
+	}
+	return &row
+}
+
+func (c *comparison) devices() error {
+	for was := range c.all[0].Devices.All() {
+		if c.s.Devices.Find(was.ID) == nil && c.allAlong(was.ID) {
+			return fmt.Errorf("device %d, which was in reach all along, is missing", was.ID)
+		}
+	}
+	for is := range c.s.Devices.All() {
+		fleet := c.s.Fleet(is.FleetID)
+		switch {
+		case !c.stays(is.ID) && !c.somewhere(func(f facts) bool { return c.s.Fleet(f.fleetOf[is.ID]) != nil }):
+			return fmt.Errorf("device %d was never there", is.ID)
+		case fleet == nil:
+			return fmt.Errorf("device %d is of fleet %d, which is not there", is.ID, is.FleetID)
+		case is.TargetRelease != cmp.Or(is.PinnedRelease, fleet.TargetRelease):
+			return fmt.Errorf("device %d should run release %d, is pinned on %d and of a fleet that should run %d",
+				is.ID, is.TargetRelease, is.PinnedRelease, fleet.TargetRelease)
+		case !c.rows, !c.allAlong(is.ID):
+		case !c.somewhere(func(f facts) bool {
+			was := f.Devices.Find(is.ID)
+			return was != nil && deviceRow(was).Equal(deviceRow(is))
+		}):
+			return fmt.Errorf("device %d never was\n%+v\nbut\n%s", is.ID, *deviceRow(is), c.was(is.ID))
+		case c.ok[balena.PartDeviceTypes] && !c.somewhere(func(f facts) bool { return f.types[is.TypeID] == is.Type }):
+			return fmt.Errorf("device %d is of type %q, and never was", is.ID, is.Type)
+		}
+	}
+	return nil
+}
+
+// was are the rows of a device, one after the other.
+func (c *comparison) was(id int64) string {
+	var rows []string
+	for _, f := range c.all {
+		if d := f.Devices.Find(id); d != nil {
+			rows = append(rows, fmt.Sprintf("%+v", *deviceRow(d)))
+		}
+	}
+	return strings.Join(rows, "\n")
+}
+
+// stays tells whether a device was in the snapshot before.
+func (c *comparison) stays(device int64) bool {
+	return c.before != nil && c.before.Devices.Find(device) != nil
+}
+
+// allAlong tells whether a device was in reach at all moments, as one of a fleet that the refresh has seen.
+func (c *comparison) allAlong(device int64) bool {
+	return c.everywhere(func(f facts) bool {
+		d := f.Devices.Find(device)
+		return d != nil && c.s.Fleet(d.FleetID) != nil
+	})
+}
+
+func (c *comparison) belongings() error {
+	for is := range c.s.Devices.All() {
+		if !c.allAlong(is.ID) {
+			continue
+		}
+		if c.ok[balena.PartServices] {
+			for _, service := range is.Services() {
+				if !c.somewhere(func(f facts) bool { was, ok := serviceOn(f, is.ID, service.ID); return ok && was == service }) {
+					return fmt.Errorf("device %d never had a service %+v", is.ID, service)
+				}
+			}
+			for _, service := range c.all[0].Devices.Find(is.ID).Services() {
+				has := func(f facts) bool { _, ok := serviceOn(f, is.ID, service.ID); return ok }
+				if !has(facts{Snapshot: c.s}) && c.everywhere(has) {
+					return fmt.Errorf("device %d has lost service %+v, which was there all along", is.ID, service)
+				}
+			}
+		}
+		if c.ok[balena.PartDeviceTags] {
+			for key := range maxTags {
+				tag := at(is.Tags(), key).Value
+				if !c.somewhere(func(f facts) bool {
+					was := f.Devices.Find(is.ID)
+					return was != nil && at(was.Tags(), key).Value == tag
+				}) {
+					return fmt.Errorf("tag %d of device %d never was %q", key, is.ID, tag)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func serviceOn(f facts, device, id int64) (collector.Service, bool) {
+	d := f.Devices.Find(device)
+	if d == nil {
+		return collector.Service{}, false
+	}
+	i := slices.IndexFunc(d.Services(), func(s collector.Service) bool { return s.ID == id })
+	if i < 0 {
+		return collector.Service{}, false
+	}
+	return d.Services()[i], true
+}
+
+func (c *comparison) releases() error {
+	if !c.ok[balena.PartReleases] || !c.rows {
+		return nil
+	}
+	for id, is := range c.s.Releases {
+		if !c.somewhere(func(f facts) bool { return f.releases[id] == releaseFacts{is.Version, is.Status, is.Final} }) {
+			return fmt.Errorf("release %d never was %+v", id, is)
+		}
+	}
+	// There are those that something refers to and that are told of all along.
+	missing := func(ids ...int64) error {
+		for _, id := range ids {
+			_, there := c.s.Releases[id]
+			if id != 0 && !there && c.everywhere(func(f facts) bool { _, ok := f.Releases[id]; return ok }) {
+				return fmt.Errorf("release %d is missing", id)
+			}
+		}
+		return nil
+	}
+	for i := range c.s.Fleets {
+		if err := missing(c.s.Fleets[i].TargetRelease); err != nil {
+			return err
+		}
+	}
+	for d := range c.s.Devices.All() {
+		if err := missing(d.RunningRelease, d.PinnedRelease, d.OSTarget, d.SupervisorTarget); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *comparison) keys() error {
+	if !c.ok[balena.PartKeys] {
+		return nil
+	}
+	for _, is := range c.s.Keys {
+		if !c.somewhere(func(f facts) bool { return slices.Contains(f.Keys, is) }) {
+			return fmt.Errorf("API key %+v was never there", is)
+		}
+	}
+	for _, was := range c.all[0].Keys {
+		has := func(f facts) bool {
+			return slices.ContainsFunc(f.Keys, func(k collector.Key) bool { return k.ID == was.ID })
+		}
+		if !has(facts{Snapshot: c.s}) && c.everywhere(has) {
+			return fmt.Errorf("API key %+v is missing", was)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,66 @@
+package collector_test
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// What can happen to requests, for histories. Left out are wrong answers that no client can tell from right ones: an
+// empty list of changes, of services or of tags, and an empty list of fleets that is answered twice.
+
+// resources are all that the client asks for.
+var resources = []string{"application", "device", "device_type", "release", "image_install", "device_tag", "application_tag", "api_key"}
+
+// newFault makes up a fault that happens to one request, or a few; one that lasts happens to all.
+func newFault(r *rand.Rand, lasts bool) simulator.Fault {
+	f := simulator.Fault{Resource: oneOf(r, append([]string{"", "", "application", "application", "application", "device"}, resources...)...)}
+	if !lasts {
+		f.Times, f.From = oneOf(r, 1, 1, 1, 2, 3), oneOf(r, 1, 1, 2, 3)
+		if f.Resource == "" {
+			f.From = 1 + r.IntN(12)
+		}
+	}
+	switch r.IntN(13) {
+	case 0, 1:
+		f.Status = http.StatusNotFound
+	case 2:
+		f.Status, f.RetryAfter = http.StatusTooManyRequests, simulator.Duration{Duration: oneOf(r, 0, time.Second, 30*time.Second)}
+	case 3:
+		f.Status = http.StatusInternalServerError // blank
+	case 4:
+		f.Status, f.Body = http.StatusInternalServerError, "boom"
+	case 5:
+		f.Status = oneOf(r, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout)
+	case 6:
+		f.Resource, f.From, f.Page, f.Status = oneOf(r, "device", "image_install"), 0, 2, http.StatusGatewayTimeout
+	case 7:
+		f.CutAfter = 1 + r.IntN(400)
+	case 8:
+		f.Spoil = oneOf(r, simulator.SpoilJSON, simulator.SpoilHTML)
+	case 9:
+		f.Spoil = oneOf(r, simulator.SpoilPages, simulator.SpoilTwice)
+	case 10:
+		f.Guest = true
+	case 11:
+		f.Status = oneOf(r, http.StatusUnauthorized, http.StatusForbidden)
+	case 12:
+		if lasts {
+			f.Spoil = simulator.SpoilHTML
+			break
+		}
+		f.Resource, f.From, f.Times, f.Spoil = "application", 1, 1, simulator.SpoilEmpty
+		if r.IntN(2) == 0 {
+			// As long as the refresh.
+			f.Resource, f.Times, f.Spoil = oneOf(r, "device", "image_install", "device_tag", "application_tag"), 0, simulator.SpoilMore
+		}
+	}
+	return f
+}
+
+// newLimit makes up a server, or a proxy before it, that answers fewer rows than it is asked for.
+func newLimit(r *rand.Rand) simulator.Fault {
+	return simulator.Fault{Resource: oneOf(r, append([]string{"", "", ""}, resources...)...), MaxRows: oneOf(r, 2, 3, 7, 20)}
+}
