@@ -168,7 +168,7 @@ func TestLogOfAnExporter(t *testing.T) {
 				caller, _, _ := strings.Cut(pairsOf(t, format, line)["caller"], ":")
 				callers[caller] = true
 			}
-			for _, want := range []string{"main.go", "refresh.go", "tls_config.go", "server.go"} {
+			for _, want := range []string{"main.go", "journal.go", "tls_config.go", "server.go"} {
 				if !callers[want] {
 					t.Errorf("no line of %s", want)
 				}

@@ -145,6 +145,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Observe:      metrics.ObserveRefresh,
 		Interval:     c.interval,
 		MaxStaleness: c.maxStaleness,
+		Timeout:      refreshTimeout(c),
 		Logger:       logger,
 	})
 	registry := prometheus.NewRegistry()
@@ -170,6 +171,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	return serve(ctx, c, handler, loop.Run, logger, slogger)
+}
+
+// refreshTimeout returns how long a refresh may take. Data that took longer than the maximal staleness are not
+// served, but the refreshes after it may be quicker, since they read only what changed: hence twice that, and
+// never less than some requests that take as long as each of them may.
+func refreshTimeout(c *config) time.Duration {
+	const requests = 20 // 10 minutes by default
+	return max(2*c.maxStaleness, requests*c.client.Timeout)
 }
 
 // limitMemory tells the runtime what the container may use, unless GOMEMLIMIT is set or nothing limits it.
