@@ -77,7 +77,7 @@ func TestTokenIsReadAgain(t *testing.T) {
 	sim := serveAPI(t, small())
 	dir := t.TempDir()
 	file := write(t, dir, "token", secret+"-of-yesterday")
-	e := start(t, sim.url, eachSecond, "--balena.token-file="+file)
+	e := start(t, sim.url, eachSecond, "--balena.token-file="+file, "--balena.max-staleness=1h")
 	e.refreshes(2, failure)
 	e.tells(1, "level=error", troubleLine, "401", "token was not accepted")
 	write(t, dir, "token", token+"\n")
