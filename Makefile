@@ -7,6 +7,7 @@ SHELL := bash
 GO ?= go
 FUZZTIME ?= 10s
 HISTORIES ?= 300
+SOAK ?= 1m
 BENCH ?= .
 BENCHCOUNT ?= 6
 BENCH_DEVICES ?= 1000,10000,100000,1000000
@@ -136,6 +137,10 @@ vulncheck: $(TOOLS)/govulncheck ## Look for known vulnerabilities in what the bi
 fuzz: ## Run every fuzz test for FUZZTIME (10s)
 	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, name[i]; n = 0 }' | \
 	while read -r package name; do echo "--- $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; done
+
+.PHONY: soak
+soak: ## Let everything go wrong at random for SOAK (1m), and look at what is left of the exporter
+	SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v ./test/soak
 
 .PHONY: bench
 bench: build ## Measure the exporter against its floors and print one table (BENCH_DEVICES=1000,10000 for some)

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
@@ -18,11 +22,10 @@ const callerDepth = 5
 // one. The level filter stands outside of the context, or every line would have the filter as its caller;
 // and the slog handler is given a logger without time and caller, which it adds itself.
 func newLoggers(w io.Writer, logLevel, format string) (log.Logger, *slog.Logger) {
-	var base log.Logger
+	w = log.NewSyncWriter(escapeWriter{w})
+	base := log.NewLogfmtLogger(w)
 	if format == "json" {
-		base = log.NewJSONLogger(log.NewSyncWriter(w))
-	} else {
-		base = log.NewLogfmtLogger(log.NewSyncWriter(w))
+		base = log.NewJSONLogger(w)
 	}
 
 	logger := log.With(base, "ts", log.TimestampFormat(func() time.Time { return time.Now().UTC() }, timeFormat), "caller", log.Caller(callerDepth))
@@ -53,3 +56,33 @@ func (t timestamped) Log(pairs ...any) error {
 	}
 	return t.Logger.Log(slices.Concat(when, caller, rest)...)
 }
+
+// escapeWriter escapes characters that a terminal or an editor obeys instead of showing them, which the encoders
+// leave as they are: line separators (U+2028), controls (U+009B) and those that change the direction of the text
+// (U+202E). Names of the API's are in the log, and anybody who may name a fleet may choose them.
+type escapeWriter struct{ io.Writer }
+
+func (e escapeWriter) Write(line []byte) (int, error) {
+	text := strings.TrimSuffix(string(line), "\n")
+	if strings.ContainsFunc(text, isHidden) {
+		var b strings.Builder
+		for _, r := range text {
+			if !isHidden(r) {
+				b.WriteRune(r)
+				continue
+			}
+			// As JSON and logfmt have it, in UTF-16.
+			for _, unit := range utf16.AppendRune(nil, r) {
+				fmt.Fprintf(&b, "\\u%04x", unit)
+			}
+		}
+		b.WriteByte('\n')
+		if _, err := io.WriteString(e.Writer, b.String()); err != nil {
+			return 0, err
+		}
+		return len(line), nil
+	}
+	return e.Writer.Write(line)
+}
+
+func isHidden(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }

@@ -67,6 +67,23 @@ func TestSlogAttributesOfTypeTimeAreKept(t *testing.T) {
 	}
 }
 
+// A name of a fleet's cannot make a line look like something else, whatever shows it.
+func TestHiddenCharactersAreEscaped(t *testing.T) {
+	const hidden = "a\u202eb\u2028c\u2029d\u0085e\u009bf\U000e0041g\u007fh\ufeffi\u200bj"
+	for format, want := range map[string]string{
+		"logfmt": `fleet="é ` + `a\u202eb\u2028c\u2029d\u0085e\u009bf\udb40\udc41g\u007fh\ufeffi\u200bj` + `"`,
+		"json":   `"fleet":"é ` + `a\u202eb\u2028c\u2029d\u0085e\u009bf\udb40\udc41g\u007fh\ufeffi\u200bj` + `"`,
+	} {
+		var out bytes.Buffer
+		logger, slogger := newLoggers(&out, "info", format)
+		_ = level.Info(logger).Log("msg", "hello", "fleet", "é "+hidden)
+		slogger.Info("hello", "fleet", "é "+hidden)
+		if got := strings.Count(out.String(), want); got != 2 || strings.Count(out.String(), "\n") != 2 {
+			t.Errorf("got %swant %s", out.String(), want)
+		}
+	}
+}
+
 var (
 	logfmtLine = regexp.MustCompile(`^ts=\S+ caller=\S+ level=\w+ msg=`)
 	logfmtPair = regexp.MustCompile(`(?:^| )([^\s="]+)=("(?:[^"\\]|\\.)*"|[^\s"]*)`)
@@ -151,7 +168,7 @@ func TestLogOfAnExporter(t *testing.T) {
 				caller, _, _ := strings.Cut(pairsOf(t, format, line)["caller"], ":")
 				callers[caller] = true
 			}
-			for _, want := range []string{"main.go", "refresh.go", "tls_config.go", "server.go"} {
+			for _, want := range []string{"main.go", "journal.go", "tls_config.go", "server.go"} {
 				if !callers[want] {
 					t.Errorf("no line of %s", want)
 				}

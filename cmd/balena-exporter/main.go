@@ -46,13 +46,43 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	if err != nil {
-		_, _ = fmt.Fprintf(os.Stderr, "%s: error: %v\n", name, err)
-		os.Exit(1)
+	// Neither a terminal that is closed nor a log that nobody reads any more is a reason to stop.
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go stopOn(signals, stop)
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fail(err)
 	}
+}
+
+// stopOn stops the exporter at the first signal. It ends the process at the second one, or when stopping takes too
+// long: the exporter may be stuck where no context reaches, such as in a file system that hangs.
+func stopOn(signals <-chan os.Signal, stop func()) {
+	<-signals
+	stop()
+	select {
+	case s := <-signals:
+		number, _ := s.(syscall.Signal)
+		os.Exit(128 + int(number)) // as a shell reports a process that a signal ended
+	case <-time.After(stopTimeout + flushTimeout):
+		fail(fmt.Errorf("did not stop within %s", stopTimeout))
+	}
+}
+
+// fail ends the process with an error, and does not wait for somebody to read it.
+func fail(err error) {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		_, _ = fmt.Fprintf(os.Stderr, "%s: error: %v\n", name, err)
+	}()
+	select {
+	case <-told:
+	case <-time.After(flushTimeout):
+	}
+	os.Exit(1)
 }
 
 const (
@@ -61,8 +91,12 @@ const (
 	// garbageShare is how much garbage there may be, in percent of what is alive. A refresh, once a minute,
 	// makes nearly all of it: collecting it more often than by default costs little and halves the peak.
 	garbageShare = 20
-	// grace is how long scrapes in flight may take to end when the exporter stops.
-	grace = 5 * time.Second
+	// stopTimeout is how long stopping takes at most, whatever hangs. It consists of grace, in which scrapes in
+	// flight are sent to their end, of flushTimeout for the log, and of what is left to a refresh that is slow to
+	// notice.
+	stopTimeout  = 5 * time.Second
+	grace        = 4 * time.Second
+	flushTimeout = 500 * time.Millisecond
 )
 
 // run runs the exporter until the context is cancelled. Its errors are of the configuration, or of a
@@ -82,7 +116,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer reader.Close()
 
 	// The configuration is good; from here on the log speaks.
-	logger, slogger := newLoggers(stderr, c.logLevel, c.logFormat)
+	queue := newLogQueue(stderr)
+	logger, slogger := newLoggers(queue, c.logLevel, c.logFormat)
+	direct, _ := newLoggers(stderr, c.logLevel, c.logFormat)
+	queue.start(func(lost int64) {
+		_ = level.Warn(direct).Log("msg", "log lines were dropped because nobody read the log", "lines", lost)
+	})
+	defer queue.flush(flushTimeout)
 	_ = level.Info(logger).Log("msg", "starting "+name, "version", version.Info(), "build", version.BuildContext())
 	for _, warning := range c.warnings {
 		_ = level.Warn(logger).Log("msg", warning)
@@ -105,6 +145,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Observe:      metrics.ObserveRefresh,
 		Interval:     c.interval,
 		MaxStaleness: c.maxStaleness,
+		Timeout:      refreshTimeout(c),
 		Logger:       logger,
 	})
 	registry := prometheus.NewRegistry()
@@ -130,6 +171,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	return serve(ctx, c, handler, loop.Run, logger, slogger)
+}
+
+// refreshTimeout returns how long a refresh may take. Data that took longer than the maximal staleness are not
+// served, but the refreshes after it may be quicker, since they read only what changed: hence twice that, and
+// never less than some requests that take as long as each of them may.
+func refreshTimeout(c *config) time.Duration {
+	const requests = 20 // 10 minutes by default
+	return max(2*c.maxStaleness, requests*c.client.Timeout)
 }
 
 // limitMemory tells the runtime what the container may use, unless GOMEMLIMIT is set or nothing limits it.
@@ -190,7 +239,8 @@ func serve(ctx context.Context, c *config, handler http.Handler, refreshing func
 		_ = level.Info(logger).Log("msg", "stopping")
 	}
 	cancel()
-	ending, end := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	began := time.Now()
+	ending, end := context.WithDeadline(context.WithoutCancel(ctx), began.Add(grace))
 	defer end()
 	// The health endpoints, which were first, answer to the last.
 	for _, s := range slices.Backward(servers) {
@@ -198,7 +248,16 @@ func serve(ctx context.Context, c *config, handler http.Handler, refreshing func
 			_ = s.Close()
 		}
 	}
-	running.Wait()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		running.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(time.Until(began.Add(stopTimeout - flushTimeout))):
+		_ = level.Warn(logger).Log("msg", "not waiting any longer for the refresh, which hangs", "timeout", stopTimeout)
+	}
 	if err == nil {
 		_ = level.Info(logger).Log("msg", "stopped")
 	}

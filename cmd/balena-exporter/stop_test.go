@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/prometheus/exporter-toolkit/web"
 	"go.uber.org/goleak"
 )
 
@@ -124,4 +129,254 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 		})
 	})
 	goleak.VerifyNone(t, ignored)
+}
+
+// serve returns in time, whatever a refresh does.
+func TestStoppingDoesNotWaitForARefreshThatHangs(t *testing.T) {
+	t.Parallel()
+	var out transcript
+	logger, slogger := newLoggers(&out, "info", "logfmt")
+	none, unused := "", false
+	c := &config{web: &web.FlagConfig{WebListenAddresses: &[]string{"127.0.0.1:0"}, WebSystemdSocket: &unused, WebConfigFile: &none}}
+	release, released := make(chan struct{}), make(chan struct{})
+	hang := func(context.Context) {
+		defer close(released)
+		<-release
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- serve(ctx, c, http.NotFoundHandler(), hang, logger, slogger) }()
+	eventually(t, "it listens", func() bool { return len(out.lines("Listening on")) > 0 })
+	stop()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("serve returned %v", err)
+		}
+	case <-time.After(patience):
+		t.Error("serve waits for ever")
+	}
+	if len(out.lines("level=warn", "not waiting any longer for the refresh, which hangs", "timeout=5s")) != 1 {
+		t.Errorf("the log does not say what hung: %s", &out)
+	}
+	close(release)
+	<-released
+}
+
+// startStuck starts a process that hangs while it starts, in reading a file that is a named pipe; release lets it
+// read the file.
+func startStuck(t *testing.T) (process *exec.Cmd, said *transcript, release func()) {
+	t.Helper()
+	pipe := filepath.Join(t.TempDir(), "ca.pem")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said = &transcript{}
+	args := append(defaults(t, "http://127.0.0.1:1", nil), "--balena.ca-file="+pipe)
+	process = command(t, args...)
+	process.Stderr = said
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = process.Process.Kill() })
+	var writer *os.File
+	eventually(t, "it opens the file", func() (opened bool) {
+		var err error
+		writer, err = os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0) // fails without a reader
+		return err == nil
+	})
+	return process, said, func() { _ = writer.Close() }
+}
+
+// status waits for a process and returns its exit status.
+func status(t *testing.T, process *exec.Cmd) int {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- process.Wait() }()
+	select {
+	case err := <-ended:
+		if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+			t.Fatal(err)
+		} else if ok {
+			return exit.ExitCode()
+		}
+		return 0
+	case <-time.After(patience):
+		_ = process.Process.Kill()
+		<-ended
+		t.Fatal("the process does not end")
+		return 0
+	}
+}
+
+// A process that is stuck where no context reaches ends all the same.
+func TestOneSignalEndsAProcessThatIsStuck(t *testing.T) {
+	t.Parallel()
+	process, said, release := startStuck(t)
+	defer release()
+	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(t, process); got != 1 {
+		t.Errorf("exit status %d, want 1", got)
+	}
+	if want := "balena-exporter: error: did not stop within 5s\n"; said.String() != want {
+		t.Errorf("it said %q, want %q", said, want)
+	}
+}
+
+func TestTwoSignalsEndAProcessAtOnce(t *testing.T) {
+	t.Parallel()
+	for signal, want := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGINT: 130} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			process, said, release := startStuck(t)
+			defer release()
+			// One that is pending is not sent again: what the second is, is seen by the exit status.
+			ended := make(chan struct{})
+			go func() {
+				again := time.NewTicker(10 * time.Millisecond)
+				defer again.Stop()
+				for {
+					_ = process.Process.Signal(signal)
+					select {
+					case <-ended:
+						return
+					case <-again.C:
+					}
+				}
+			}()
+			if got := status(t, process); got != want {
+				t.Errorf("exit status %d, want %d", got, want)
+			}
+			close(ended)
+			if said.String() != "" {
+				t.Errorf("it said %q", said)
+			}
+		})
+	}
+}
+
+// startWithStderr starts a process that logs to a file, and returns when it serves.
+func startWithStderr(t *testing.T, url string, stderr *os.File, args ...string) (process *exec.Cmd, metrics func() string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	_ = listener.Close()
+	process = command(t, append(defaults(t, url, args), append(args, "--web.listen-address="+address)...)...)
+	process.Stderr = stderr
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = process.Process.Kill() })
+	client := newClient(t)
+	metrics = func() string {
+		a, err := get(client, "http://"+address+"/metrics", nil)
+		if err != nil {
+			return err.Error()
+		}
+		return a.body
+	}
+	eventually(t, "it serves", func() bool { return strings.Contains(metrics(), "\nbalena_up 1\n") })
+	return process, metrics
+}
+
+// fullPipe returns the end to write of a pipe that is full.
+func fullPipe(t *testing.T) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = w.Close()
+		_ = r.Close()
+	})
+	connection, err := w.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for full := false; !full; {
+		if err := connection.Write(func(fd uintptr) bool {
+			_, err := syscall.Write(int(fd), make([]byte, 4096))
+			full = errors.Is(err, syscall.EAGAIN)
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// A log that nobody reads keeps the exporter neither from starting, nor from serving, nor from stopping.
+func TestALogThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	process, metrics := startWithStderr(t, serveAPI(t, small()).url, fullPipe(t), "--log.level=debug", "--balena.crawl-interval=1")
+	eventually(t, "refreshes go on", func() bool {
+		n, _ := valueIn(metrics(), `balena_exporter_refreshes_total{result="success"}`)
+		return n >= 3
+	})
+	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(t, process); got != 0 {
+		t.Errorf("exit status %d, want 0", got)
+	}
+}
+
+// Neither the end of the log's reader nor that of the terminal ends the exporter.
+func TestALogWhoseReaderIsGone(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.ReadFull(r, make([]byte, 100)) // it has begun to read
+		_ = r.Close()
+	}()
+	process, metrics := startWithStderr(t, serveAPI(t, small()).url, w, "--log.level=debug", "--balena.crawl-interval=1")
+	_ = w.Close()
+	<-read
+	if err := process.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := valueIn(metrics(), `balena_exporter_refreshes_total{result="success"}`)
+	eventually(t, "refreshes go on", func() bool {
+		n, _ := valueIn(metrics(), `balena_exporter_refreshes_total{result="success"}`)
+		return n >= before+3
+	})
+	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(t, process); got != 0 {
+		t.Errorf("exit status %d, want 0", got)
+	}
+}
+
+// A token file that is replaced by what is none fails the refreshes, and nothing else.
+func TestATokenFileThatBecomesAPipe(t *testing.T) {
+	t.Parallel()
+	file := write(t, t.TempDir(), "token", token)
+	e := start(t, serveAPI(t, small()).url, "--balena.token-file="+file, "--balena.crawl-interval=1")
+	e.up(1)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.up(0)
+	e.tells(1, "level=error", file+" is not a regular file")
+	e.stop()
+	select {
+	case <-e.ended:
+	case <-time.After(patience):
+		t.Error("it does not end")
+	}
 }

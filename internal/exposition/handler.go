@@ -32,8 +32,9 @@ type HandlerOptions struct {
 	// once, and nothing here would notice. May be nil.
 	Live prometheus.Gatherer
 
-	// MaxRequests is the number of scrapes served at once; more get a 503.
-	// Zero or less: no limit.
+	// MaxRequests is the number of scrapes served at once. As many more wait for some
+	// seconds, and get a 503 then; scrapers that stall, or that have more than their
+	// share, give way to them. Zero or less: no limit.
 	MaxRequests int
 
 	// Registerer receives the promhttp_metric_handler_* metrics that operators
@@ -68,7 +69,7 @@ func NewHandler(options HandlerOptions) http.Handler {
 
 type handler struct {
 	HandlerOptions
-	slots  chan struct{} // as many as scrapes are allowed at once; nil: any number
+	slots  *slots // nil: any number of scrapes is served at once
 	errors *prometheus.CounterVec
 
 	mutex    sync.Mutex
@@ -93,7 +94,7 @@ func newHandler(options HandlerOptions) *handler {
 		}, []string{"cause"}),
 	}
 	if options.MaxRequests > 0 {
-		h.slots = make(chan struct{}, options.MaxRequests)
+		h.slots = &slots{limit: options.MaxRequests}
 	}
 	if h.ErrorLog == nil {
 		h.ErrorLog = slog.New(slog.DiscardHandler)
@@ -111,22 +112,22 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Metrics are read with GET or HEAD.", http.StatusMethodNotAllowed)
 		return
 	}
+	var mine *slot
 	if h.slots != nil {
-		select {
-		case h.slots <- struct{}{}:
-			defer func() { <-h.slots }()
-		default:
+		if mine = h.slots.acquire(r.Context(), r.RemoteAddr); mine == nil {
 			http.Error(w, fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", h.MaxRequests),
 				http.StatusServiceUnavailable)
 			return
 		}
+		defer h.slots.release(mine)
+		r = r.WithContext(mine.ctx)
 	}
 	live := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(live)
 	live.Reset()
 	h.gather(live) // before there is a page to hold
 
-	s := h.begin(w, r)
+	s := h.begin(w, r, mine)
 	defer h.end(s)
 	var slow slowness
 	if err := s.send(r, live.Bytes()); errors.As(err, &slow) {

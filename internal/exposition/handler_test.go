@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -260,35 +262,45 @@ type gatherFunc func() ([]*dto.MetricFamily, error)
 func (f gatherFunc) Gather() ([]*dto.MetricFamily, error) { return f() }
 
 func TestMoreRequestsThanAllowedGet503(t *testing.T) {
-	const limit = 3
-	gathering, release := make(chan bool), make(chan bool)
 	page, want := pageOf(t, 1, 1)
-	live := gatherFunc(func() ([]*dto.MetricFamily, error) {
-		gathering <- true
-		<-release
-		return nil, nil
-	})
-	url := serve(t, HandlerOptions{Page: always(page), Live: live, MaxRequests: limit})
-
-	var scrapes sync.WaitGroup
-	for range limit {
-		scrapes.Go(func() {
-			if _, body := request(t, "GET", url, ""); string(body) != want {
-				t.Error("a scrape within the limit got something else")
-			}
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 3
+		gathering, release := make(chan bool), make(chan bool)
+		live := gatherFunc(func() ([]*dto.MetricFamily, error) {
+			gathering <- true
+			<-release
+			return nil, nil
 		})
-		<-gathering
-	}
-	response, body := request(t, "GET", url, "gzip")
-	if got, want := string(body), "Limit of concurrent requests reached (3), try again later.\n"; response.StatusCode != 503 || got != want {
-		t.Errorf("beyond the limit: status %d, %q", response.StatusCode, got)
-	}
-	close(release)
-	scrapes.Wait()
-	go func() { <-gathering }()
-	if response, _ := request(t, "GET", url, ""); response.StatusCode != 200 {
-		t.Errorf("when all are done: status %d", response.StatusCode)
-	}
+		handler := NewHandler(HandlerOptions{Page: always(page), Live: live, MaxRequests: limit})
+		scrape := func() *httptest.ResponseRecorder {
+			recorder := httptest.NewRecorder()
+			handler.ServeHTTP(recorder, httptest.NewRequest("GET", "/", nil))
+			return recorder
+		}
+		var scrapes sync.WaitGroup
+		for range limit {
+			scrapes.Go(func() {
+				if got := scrape(); got.Code != 200 || got.Body.String() != want {
+					t.Error("a scrape within the limit got something else")
+				}
+			})
+			<-gathering
+		}
+		began := time.Now()
+		refused := scrape()
+		if got, want := refused.Body.String(), "Limit of concurrent requests reached (3), try again later.\n"; refused.Code != 503 || got != want {
+			t.Errorf("beyond the limit: status %d, %q", refused.Code, got)
+		}
+		if took := time.Since(began); took != slotPatience {
+			t.Errorf("refused after %s, want %s", took, slotPatience)
+		}
+		close(release)
+		scrapes.Wait()
+		go func() { <-gathering }()
+		if got := scrape(); got.Code != 200 {
+			t.Errorf("when all are done: status %d", got.Code)
+		}
+	})
 }
 
 // logTo returns a logger that writes into a buffer, without times.

@@ -37,6 +37,7 @@ const (
 // soon as the scrape is to end, for whatever reason.
 type scrape struct {
 	page       *Page
+	slot       *slot
 	w          http.ResponseWriter
 	controller *http.ResponseController
 
@@ -57,15 +58,18 @@ const (
 	errStalled    = slowness("nothing was taken for a while")
 	errTooLong    = slowness("the scrape took too long")
 	errSuperseded = slowness("newer pages are being served")
+	errGaveWay    = slowness("others waited for a slot, and it took nothing or had more than its share")
 )
 
 var emptyPage = &Page{}
 
 // begin starts a scrape of the current page, and ends those that hold too old ones.
-func (h *handler) begin(w http.ResponseWriter, r *http.Request) *scrape {
+func (h *handler) begin(w http.ResponseWriter, r *http.Request, mine *slot) *scrape {
 	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client is gone
 	ctx, release := context.WithTimeoutCause(ctx, scrapeTimeout, errTooLong)
+	mine.progressed()
 	s := &scrape{
+		slot:       mine,
 		w:          w,
 		controller: http.NewResponseController(w),
 		ctx:        ctx,
@@ -157,6 +161,7 @@ func (s *scrape) Write(p []byte) (written int, err error) {
 		if err != nil {
 			return written, s.reason(err)
 		}
+		s.slot.progressed()
 		p = p[n:]
 	}
 	return written, nil

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -39,11 +40,26 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
+// A caller is a connection from an address.
+type caller struct {
+	net.Conn
+	address string
+}
+
+func (c caller) RemoteAddr() net.Addr { return &net.UnixAddr{Name: c.address, Net: "pipe"} }
+
 // pipeServer serves in the test's bubble. ended gets a value whenever a scrape ends.
 func pipeServer(t *testing.T, handler http.Handler) (dial func() net.Conn, ended chan bool) {
 	t.Helper()
+	dialFrom, ended := pipeServerFrom(t, handler)
+	return func() net.Conn { return dialFrom("pipe") }, ended
+}
+
+// pipeServerFrom does the same for scrapers of several addresses.
+func pipeServerFrom(t *testing.T, handler http.Handler) (dial func(address string) net.Conn, ended chan bool) {
+	t.Helper()
 	listener := make(pipes)
-	ended = make(chan bool, 10)
+	ended = make(chan bool, 1000)
 	server := &http.Server{Handler: announce(handler, ended)}
 	stopped := make(chan bool)
 	go func() {
@@ -57,10 +73,10 @@ func pipeServer(t *testing.T, handler http.Handler) (dial func() net.Conn, ended
 		<-stopped
 		server.Close()
 	})
-	return func() net.Conn {
+	return func(address string) net.Conn {
 		client, server := net.Pipe()
 		t.Cleanup(func() { client.Close() })
-		listener <- server
+		listener <- caller{server, address}
 		return client
 	}, ended
 }
@@ -162,6 +178,45 @@ func TestAScrapeEndsSomeTime(t *testing.T) {
 		if got := errorCounts(t, metrics)["sending"]; got != 1 {
 			t.Errorf("counted %v errors of sending, want 1", got)
 		}
+	})
+}
+
+// lateWriter is a ResponseWriter whose write blocks until it is given a deadline in the past, and that takes its time to
+// set that.
+type lateWriter struct {
+	discard
+	deadline chan struct{} // closed when the setting begins
+	set      bool          // it has ended
+}
+
+func (l *lateWriter) Write([]byte) (int, error) {
+	<-l.deadline
+	return 0, os.ErrDeadlineExceeded
+}
+
+func (l *lateWriter) SetWriteDeadline(at time.Time) error {
+	if at.After(time.Now()) {
+		return nil
+	}
+	close(l.deadline)
+	time.Sleep(time.Second) //nolint:forbidigo // the time of synctest
+	l.set = true
+	return nil
+}
+
+// The server may use a ResponseWriter for the next request once the handler has returned: nobody else may then.
+func TestNobodyTouchesTheResponseAfterwards(t *testing.T) {
+	page, _ := pageOf(t, 2, 2)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, leave := context.WithCancel(t.Context())
+		time.AfterFunc(time.Minute/4, leave)
+		w := &lateWriter{discard: discard{header: http.Header{}}, deadline: make(chan struct{})}
+		NewHandler(HandlerOptions{Page: always(page)}).ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/", nil))
+		if !w.set {
+			t.Error("the handler returned while the write deadline was being set")
+		}
+		synctest.Wait()
+		time.Sleep(time.Minute) //nolint:forbidigo // the time of synctest
 	})
 }
 

@@ -3,10 +3,14 @@ package refresh
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,12 +29,13 @@ import (
 const (
 	interval  = time.Minute
 	staleness = 5 * time.Minute
+	timeout   = 10 * time.Minute
 )
 
 // A trial is a loop that runs, with what it did.
 type trial struct {
 	*Loop
-	log    bytes.Buffer
+	log    buffer
 	starts []time.Duration // of refreshes, since the beginning
 	errs   []error         // as observed
 	took   []time.Duration // as observed
@@ -38,6 +43,30 @@ type trial struct {
 	stop   func() // returns when the loop has ended
 
 	handing sync.Mutex
+}
+
+// A buffer is what was logged, by the loop or by a timer of the journal's.
+type buffer struct {
+	mutex sync.Mutex
+	text  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return b.text.String()
+}
+
+func (b *buffer) Reset() {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	b.text.Reset()
 }
 
 // try runs a loop whose n-th refresh, counted from 1, is fetch(n); it ends with the test.
@@ -60,6 +89,7 @@ func try(t *testing.T, fetch func(ctx context.Context, n int) (*balena.Snapshot,
 		},
 		Interval:     interval,
 		MaxStaleness: staleness,
+		Timeout:      timeout,
 		Logger:       level.NewFilter(log.NewLogfmtLogger(&tr.log), level.AllowInfo()),
 	}
 	for _, change := range change {
@@ -161,11 +191,13 @@ func TestRefreshesAtTheIntervalWithJitter(t *testing.T) {
 	})
 }
 
-// The interval is from beginning to beginning, however long a refresh takes, but there is one at a time.
+// The interval is from beginning to beginning, however long a refresh takes, but there is one at a time. A server that
+// is slow to answer has a pause of a tenth of the interval all the same.
 func TestOneRefreshAtATime(t *testing.T) {
 	for _, test := range []struct{ took, least, most time.Duration }{
 		{30 * time.Second, 57 * time.Second, 63 * time.Second},
-		{90 * time.Second, 90 * time.Second, 90 * time.Second},
+		{58 * time.Second, 64 * time.Second, 64 * time.Second},
+		{90 * time.Second, 96 * time.Second, 96 * time.Second},
 	} {
 		t.Run(test.took.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -281,6 +313,21 @@ func TestRateLimitsAreKept(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whoever says when to come back is asked then, and not sooner: a 503 may say it, too.
+func TestAServerThatIsUnavailableMaySayForHowLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
+			return nil, &api.Error{Problem: api.Unavailable, Request: "GET /v7/application", Status: 503, Wait: 10 * time.Minute, Err: errors.New("answered 503")}
+		})
+		tr.pass(time.Hour)
+		for _, wait := range tr.waits() {
+			if wait < 10*time.Minute || wait > 11*time.Minute {
+				t.Errorf("waited %s, want 10 minutes", wait)
+			}
+		}
+	})
 }
 
 // A server that says "wait a second" each time is not asked each second.
@@ -420,7 +467,7 @@ func TestCancellation(t *testing.T) {
 			if took := time.Since(began); took != 0 {
 				t.Errorf("it took %s", took)
 			}
-			if len(tr.errs) > 0 || tr.log.Len() > 0 {
+			if len(tr.errs) > 0 || tr.log.String() != "" {
 				t.Errorf("a refresh that was cancelled counts: %v %s", tr.errs, &tr.log)
 			}
 		})
@@ -648,15 +695,127 @@ func TestLogOfOptionalParts(t *testing.T) {
 
 // Without an answer the reason is all there is to tell apart: whoever mends one thing after the other sees the next.
 func TestLogTellsReasonsApartWhereThereIsNoAnswer(t *testing.T) {
-	gone := func(why string) error {
-		return &api.Error{Problem: api.Unavailable, Request: "GET /v7/application", Err: errors.New(why)}
+	gone := func(why error) error {
+		return &api.Error{Problem: api.Unavailable, Request: "GET /v7/application", Err: fmt.Errorf("dial tcp: %w", why)}
 	}
-	logged := script(t, nil, gone("dial tcp 127.0.0.1:4000: connection refused"), gone("dial tcp 127.0.0.1:4001: connection refused"), gone("no such host"), nil)
-	for text, want := range map[string]int{"connection refused": 1, "no such host": 1, "works again": 1} {
-		if got := strings.Count(logged, text); got != want {
-			t.Errorf("the log tells %d times of %q, want %d:\n%s", got, text, want, logged)
+	refused := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	unreachable := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)}
+	unknown := &net.DNSError{Err: "no such host", Name: "api.test"}
+	stranger := &tls.CertificateVerificationError{Err: errors.New("a certificate of a stranger")}
+	plain := tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}
+	logged := script(t, nil, gone(refused), gone(unreachable), gone(refused), gone(unknown), gone(stranger), gone(plain), gone(unknown), gone(stranger), nil)
+	for _, text := range []string{"connection refused", "no route to host", "no such host", "of a stranger", "TLS handshake", "works again"} {
+		if got := strings.Count(logged, text); got != 1 {
+			t.Errorf("the log tells %d times of %q, want once:\n%s", got, text, logged)
 		}
 	}
+}
+
+// So does what the exporter says of the token file.
+func TestLogTellsReasonsApartOfTheToken(t *testing.T) {
+	bad := func(why string) error {
+		return &api.Error{Problem: api.Unavailable, Request: "token", Err: errors.New(why)}
+	}
+	logged := script(t, nil, bad("the file is gone"), bad("the token is empty"), bad("the file is gone"), bad("the token is empty"), nil)
+	for _, text := range []string{"the file is gone", "the token is empty"} {
+		if got := strings.Count(logged, text); got != 1 {
+			t.Errorf("the log tells %d times of %q, want once:\n%s", got, text, logged)
+		}
+	}
+}
+
+// A server that says something else each time is one trouble, and nothing of what it said is kept.
+func TestVaryingWordsOfTheServerAreNoNews(t *testing.T) {
+	odd := func(problem api.Problem, status, n int) error {
+		words := strings.Repeat(string(rune('a'+n%26)), 1000+n)
+		return &api.Error{Problem: problem, Request: "GET /v7/device page 7", Status: status, Err: errors.New(words)}
+	}
+	for name, test := range map[string]struct {
+		problem api.Problem
+		status  int
+	}{
+		"a redirect": {api.BadAnswer, 0},
+		"no HTTP":    {api.Unavailable, 0},
+		"no JSON":    {api.BadAnswer, 200},
+		"an error":   {api.Unavailable, 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+					return nil, odd(test.problem, test.status, n)
+				})
+				tr.pass(3*remindEvery - time.Minute)
+				if n := len(tr.starts); n < 100 {
+					t.Fatalf("only %d refreshes", n)
+				}
+				if got := strings.Count(tr.takeLog(), "level=error"); got != 3 {
+					t.Errorf("%d lines in 3 hours, want 3", got)
+				}
+				tr.stop()
+				for class := range tr.journal.refreshing.logged {
+					if len(class) > 100 {
+						t.Errorf("it is kept: %s", class)
+					}
+				}
+			})
+		})
+	}
+}
+
+// There are never more lines an hour than classes, and one, whatever the errors are.
+func TestClassesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
+			return nil, fmt.Errorf("odd %s", strings.Repeat("x", n))
+		}, func(c *Config) { c.Interval = time.Second })
+		tr.pass(time.Hour - time.Minute)
+		if got := strings.Count(tr.takeLog(), "level=error"); got != maxClasses+1 {
+			t.Errorf("%d lines in an hour, want %d", got, maxClasses+1)
+		}
+		tr.stop()
+		if got := len(tr.journal.refreshing.logged); got != maxClasses+1 {
+			t.Errorf("%d classes are kept, want %d", got, maxClasses+1)
+		}
+	})
+}
+
+// A refresh ends some time, and says why and what to do.
+func TestARefreshThatTakesTooLongFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(ctx context.Context, _ int) (*balena.Snapshot, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		tr.pass(timeout)
+		const want = "the refresh took longer than 10m0s and was stopped: raise --balena.max-staleness, or divide the fleets with --shard"
+		if len(tr.errs) != 1 || tr.errs[0].Error() != want {
+			t.Errorf("refreshes ended in %v, want %s", tr.errs, want)
+		}
+		if got := tr.Status(); got.Up || got.LastError != want {
+			t.Errorf("the status is %+v", got)
+		}
+		if got := tr.takeLog(); strings.Count(got, "level=error") != 1 || !strings.Contains(got, want) {
+			t.Errorf("the log says %s", got)
+		}
+		tr.pass(timeout)
+		if wait := tr.waits()[0] - timeout; wait < firstRetry*9/10 {
+			t.Errorf("the next refresh began %s after that", wait)
+		}
+	})
+}
+
+// One that succeeds as its time is over is good.
+func TestARefreshThatSucceedsLateSucceeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(ctx context.Context, _ int) (*balena.Snapshot, error) {
+			<-ctx.Done()
+			return now(), nil
+		})
+		tr.pass(timeout)
+		if len(tr.errs) != 1 || tr.errs[0] != nil || tr.Snapshot() == nil {
+			t.Errorf("refreshes ended in %v", tr.errs)
+		}
+	})
 }
 
 func TestLogOfDistrust(t *testing.T) {
@@ -677,7 +836,7 @@ func TestLogOfDistrust(t *testing.T) {
 			var got []string
 			for line := range strings.Lines(tr.log.String()) {
 				line, _, _ = strings.Cut(strings.TrimSpace(line), " distrusted_for=")
-				got = append(got, strings.Map(withoutDigits, line))
+				got = append(got, withoutDigits(line))
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("the log (-want +got):\n%s", diff)
@@ -739,7 +898,7 @@ func TestLogTellsOnceThatDataExpire(t *testing.T) {
 		})
 		for range 2 { // anew in each trouble
 			broken = false
-			tr.pass(2 * interval)
+			tr.pass(4 * interval) // in which data do not expire
 			broken = true
 			tr.takeLog()
 			tr.pass(staleness - interval)
@@ -750,6 +909,63 @@ func TestLogTellsOnceThatDataExpire(t *testing.T) {
 			if got := tr.takeLog(); strings.Count(got, line) != 1 {
 				t.Errorf("want it told once that data expire: %s", got)
 			}
+		}
+	})
+}
+
+// The line is there when data expire, not when a refresh ends that runs meanwhile.
+func TestLogTellsWhenDataExpire(t *testing.T) {
+	for name, last := range map[string]error{"while a refresh hangs": nil, "while the server wants to be left alone": limited(time.Hour)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := try(t, func(ctx context.Context, n int) (*balena.Snapshot, error) {
+					switch {
+					case n == 1:
+						return now(), nil
+					case last != nil:
+						return nil, last
+					}
+					<-ctx.Done()
+					return nil, ctx.Err()
+				})
+				tr.pass(staleness)
+				tr.takeLog()
+				tr.pass(time.Nanosecond)
+				const want = `level=warn msg="the data are too old: fleets and devices disappear until a refresh succeeds" age=5m0s max_staleness=5m0s` + "\n"
+				if got := tr.takeLog(); got != want {
+					t.Errorf("the log says %swant %s", got, want)
+				}
+				tr.stop()
+			})
+		})
+	}
+}
+
+// Data that expire between two slow refreshes, each of which succeeds, are one trouble.
+func TestLogTellsThatDataExpireBetweenSlowRefreshes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
+			s := now()
+			time.Sleep(50 * time.Second)
+			return s, nil
+		}, func(c *Config) { c.MaxStaleness = interval })
+		tr.pass(3*time.Hour - time.Minute)
+		if got := tr.takeLog(); strings.Count(got, "the data are too old") != 3 || strings.Contains(got, "takes longer") {
+			t.Errorf("want it told once an hour: %s", got)
+		}
+	})
+}
+
+// A loop that ended logs no more.
+func TestAnEndedLoopIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := try(t, good)
+		tr.pass(time.Second)
+		tr.stop()
+		tr.takeLog()
+		tr.pass(2 * staleness)
+		if got := tr.takeLog(); got != "" {
+			t.Errorf("the log says %s", got)
 		}
 	})
 }

@@ -152,6 +152,9 @@ func (c *Client) connect() error {
 // ReadToken takes the token that is valid now, and returns a fingerprint by which it can be told from others.
 func (c *Client) ReadToken(ctx context.Context) (fingerprint uint64, err error) {
 	token, err := c.config.Token(ctx)
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
 	if err != nil {
 		return 0, &Error{Problem: Unavailable, Request: "token", Err: err}
 	}

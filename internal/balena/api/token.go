@@ -6,13 +6,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 )
 
 // TokenSource returns the token to send. It is asked at the beginning of each refresh, so that a token
-// that was rotated is picked up.
+// that was rotated is picked up. It returns when the context is done, at the latest.
 type TokenSource func(context.Context) (string, error)
+
+const (
+	// maxTokenFile is the size of a token file in bytes, at most. A session token has about 1 kB.
+	maxTokenFile = 64 << 10
+	// tokenTimeout is how long reading a token file may take. It takes longer only where the file system hangs.
+	tokenTimeout = 5 * time.Second
+)
 
 // StaticToken is a token that never changes.
 func StaticToken(token string) TokenSource {
@@ -21,17 +32,78 @@ func StaticToken(token string) TokenSource {
 
 // FileToken reads the token from a file anew each time.
 func FileToken(path string) TokenSource {
-	return func(context.Context) (string, error) {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return "", fmt.Errorf("cannot read the token file: %w", err)
-		}
-		token, err := cleanToken(string(b))
-		if err != nil {
-			return "", fmt.Errorf("token file %s: %w", path, err)
-		}
-		return token, nil
+	return boundedToken(func() (string, error) { return readTokenFile(path) })
+}
+
+// boundedToken bounds the time of read, which the system may block for ever: no deadline ends a read from a
+// network file system whose server is gone. One read is under way at most, however often the token is asked
+// for meanwhile.
+func boundedToken(read func() (string, error)) TokenSource {
+	type result struct {
+		token string
+		err   error
 	}
+	var mutex sync.Mutex
+	var reading chan result // the read under way, nil when there is none
+	return func(ctx context.Context) (string, error) {
+		mutex.Lock()
+		if len(reading) > 0 {
+			reading = nil // It ended when nobody waited any more. The file may be another by now.
+		}
+		if reading == nil {
+			reading = make(chan result, 1)
+			go func(done chan<- result) {
+				token, err := read()
+				done <- result{token, err}
+			}(reading)
+		}
+		pending := reading
+		mutex.Unlock()
+
+		timeout := time.NewTimer(tokenTimeout)
+		defer timeout.Stop()
+		select {
+		case r := <-pending:
+			mutex.Lock()
+			defer mutex.Unlock()
+			if reading == pending {
+				reading = nil
+			}
+			return r.token, r.err
+		case <-timeout.C:
+			return "", fmt.Errorf("reading the token file takes longer than %s: check the file system that it is on", tokenTimeout)
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+}
+
+func readTokenFile(path string) (string, error) {
+	// Without O_NONBLOCK, opening a named pipe waits for somebody who writes to it.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the token file: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("cannot read the token file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("cannot read the token file: %s is not a regular file", path)
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxTokenFile+1))
+	if err != nil {
+		return "", fmt.Errorf("cannot read the token file: %w", err)
+	}
+	if len(content) > maxTokenFile {
+		return "", fmt.Errorf("the token file %s is larger than %d KiB: it holds more than a token", path, maxTokenFile>>10)
+	}
+	token, err := cleanToken(string(content))
+	if err != nil {
+		return "", fmt.Errorf("token file %s: %w", path, err)
+	}
+	return token, nil
 }
 
 // cleanToken trims the white space that editors and shells leave around a token. What remains must be fit

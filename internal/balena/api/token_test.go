@@ -1,9 +1,11 @@
 package api_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
@@ -60,5 +62,34 @@ func TestTokens(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is not a file of a token is refused, and at once: neither does it wait for a writer, nor does it read without end.
+func TestTokenFilesThatAreNone(t *testing.T) {
+	dir := t.TempDir()
+	pipe, sparse := filepath.Join(dir, "pipe"), filepath.Join(dir, "sparse")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(sparse, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(sparse, 3<<30); err != nil {
+		t.Fatal(err)
+	}
+	full := tokenFile(t, strings.Repeat("t", 64<<10))
+	for path, want := range map[string]string{
+		pipe:        "cannot read the token file: " + pipe + " is not a regular file",
+		dir:         "cannot read the token file: " + dir + " is not a regular file",
+		"/dev/zero": "cannot read the token file: /dev/zero is not a regular file",
+		sparse:      "the token file " + sparse + " is larger than 64 KiB: it holds more than a token",
+		full:        "",
+	} {
+		source := api.FileToken(path)
+		_, err := source(t.Context())
+		if got := fmt.Sprint(err); got != want && !(want == "" && err == nil) {
+			t.Errorf("%s: error %s, want %q", path, got, want)
+		}
 	}
 }

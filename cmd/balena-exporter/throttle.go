@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// throttleBurst lines of a kind are logged at once, and one more each throttleEvery.
+	throttleBurst = 10
+	throttleEvery = time.Minute
+	// maxThrottled is how many kinds of lines are told apart.
+	maxThrottled = 16
+)
+
+// A throttle is a slog.Handler that logs few lines of a kind. It is for lines that strangers cause: each
+// connection that is not TLS is a line of net/http's.
+type throttle struct {
+	slog.Handler
+
+	mutex sync.Mutex
+	kinds map[string]*allowance
+}
+
+// An allowance is how many lines of a kind may be logged.
+type allowance struct {
+	left       float64 // lines, as of last
+	last       time.Time
+	suppressed int // since the last line that was logged
+}
+
+func newThrottle(h slog.Handler) *throttle {
+	return &throttle{Handler: h, kinds: map[string]*allowance{}}
+}
+
+// Handle implements slog.Handler.
+func (t *throttle) Handle(ctx context.Context, r slog.Record) error {
+	suppressed, ok := t.admit(r.Message, time.Now())
+	if !ok {
+		return nil
+	}
+	if suppressed > 0 {
+		r = r.Clone()
+		r.AddAttrs(slog.Int("suppressed", suppressed))
+	}
+	return t.Handler.Handle(ctx, r)
+}
+
+// admit reports whether a line may be logged, and how many of its kind were not before it.
+func (t *throttle) admit(message string, now time.Time) (suppressed int, ok bool) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	// The first words are net/http's own: "http: TLS handshake error from …".
+	words := strings.Fields(message)
+	kind := strings.Join(words[:min(len(words), 3)], " ")
+	a := t.kinds[kind]
+	if a == nil && len(t.kinds) >= maxThrottled {
+		kind = ""
+		a = t.kinds[kind]
+	}
+	if a == nil {
+		a = &allowance{left: throttleBurst, last: now}
+		t.kinds[kind] = a
+	}
+	a.left = min(a.left+float64(now.Sub(a.last))/float64(throttleEvery), throttleBurst)
+	a.last = now
+	if a.left < 1 {
+		a.suppressed++
+		return 0, false
+	}
+	a.left--
+	suppressed, a.suppressed = a.suppressed, 0
+	return suppressed, true
+}

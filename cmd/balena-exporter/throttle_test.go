@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// 300 connections that are not TLS are ten lines, and one a minute that counts the others.
+func TestLinesThatStrangersCauseAreFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		_, slogger := newLoggers(&out, "info", "logfmt")
+		server := newServer(nil, slogger)
+		lines := func(text string) int {
+			defer out.Reset()
+			return strings.Count(out.String(), text)
+		}
+		bad := func(n int) {
+			for i := range n {
+				server.ErrorLog.Printf("http: TLS handshake error from 192.0.2.%d:%d: odd %d", i%256, i, i)
+			}
+		}
+		bad(300)
+		if got := lines("TLS handshake error"); got != throttleBurst {
+			t.Errorf("%d lines of 300 bad handshakes, want %d", got, throttleBurst)
+		}
+		// Others are not lost among them.
+		server.ErrorLog.Print("http: panic serving 192.0.2.1:1: odd")
+		if got := lines("panic serving"); got != 1 {
+			t.Errorf("%d lines of a panic, want 1", got)
+		}
+		time.Sleep(throttleEvery) //nolint:forbidigo // the time of synctest
+		bad(300)
+		if got := out.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "suppressed=290") {
+			t.Errorf("after a minute the log says %s", got)
+		}
+		lines("")
+		time.Sleep(time.Hour) //nolint:forbidigo // the time of synctest
+		bad(300)
+		if got := lines("TLS handshake error"); got != throttleBurst {
+			t.Errorf("%d lines after an hour, want %d", got, throttleBurst)
+		}
+	})
+}
+
+// Kinds beyond a number are one.
+func TestThrottleIsBounded(t *testing.T) {
+	throttle := newThrottle(slog.DiscardHandler)
+	admitted := 0
+	for i := range 10_000 {
+		if _, ok := throttle.admit(fmt.Sprintf("some %d text", i), time.Unix(0, 0)); ok {
+			admitted++
+		}
+	}
+	if want := maxThrottled + throttleBurst; admitted != want || len(throttle.kinds) != maxThrottled+1 {
+		t.Errorf("%d lines of %d kinds, want %d of %d", admitted, len(throttle.kinds), want, maxThrottled+1)
+	}
+}
