@@ -125,11 +125,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		page.DeviceURL = statuspage.DeviceURLCloud
 	}
 
-	handler, err := newMux(c, exposition.NewHandler(options), statuspage.NewHandler(page))
-	if err != nil {
-		return err
-	}
-	return serve(ctx, c, handler, loop.Run, logger, slogger)
+	return serve(ctx, c, newMux(c, exposition.NewHandler(options), page), loop.Run, logger, slogger)
 }
 
 // limitMemory tells the runtime what the container may use, unless GOMEMLIMIT is set or nothing limits it.
