@@ -80,7 +80,11 @@ func TestLinksStayBehindThePrefixOfAProxy(t *testing.T) {
 			t.Errorf("%s: status %d at %s", address, response.StatusCode, final)
 			continue
 		}
-		if json := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json"); json != (final.Query().Get("format") == "json") {
+		asked, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if json := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json"); json != (asked.Query().Get("format") == "json") {
 			t.Errorf("%s: JSON %v", address, json)
 		}
 		for _, h1 := range find(page, "h1") {

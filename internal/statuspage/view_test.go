@@ -86,6 +86,10 @@ func TestViewIsMadeOnceARefresh(t *testing.T) {
 				t.Fatal("the same snapshot is summed up again")
 			}
 		}
+		listing := a.listings["acme/green"]
+		if first, again := listing.in(""), listing.in(""); &first[0] != &again[0] {
+			t.Error("the devices of a fleet are sorted again")
+		}
 		b := v.of(second, time.Minute)
 		if b == a || b.snapshot != second {
 			t.Error("a new snapshot is not summed up")
