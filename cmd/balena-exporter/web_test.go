@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -330,6 +331,60 @@ func TestLandingPageTellsTheState(t *testing.T) {
 	for header, want := range map[string]string{"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"} {
 		if got := response.Header.Get(header); !strings.Contains(got, want) {
 			t.Errorf("the landing page has the header %s: %q, want %s", header, got, want)
+		}
+	}
+}
+
+// TestPagesAgreeWithTheMetrics compares the sums of the pages with the metrics of the same names: they are computed
+// in two places.
+func TestPagesAgreeWithTheMetrics(t *testing.T) {
+	t.Parallel()
+	e := start(t, serveAPI(t, simulator.Config{Devices: 500, Fleets: 3, Seed: 1, CloudFields: true}).url)
+	metrics := e.up(1)
+	var answer struct {
+		Fleets []map[string]any `json:"fleets"`
+	}
+	if err := json.Unmarshal([]byte(e.get(e.url("/fleets?format=json")).body), &answer); err != nil {
+		t.Fatal(err)
+	}
+	if len(answer.Fleets) != 3 {
+		t.Fatalf("%d fleets, want 3", len(answer.Fleets))
+	}
+	compared := map[string]bool{}
+	for _, fleet := range answer.Fleets {
+		slug := fleet["fleet"].(string)
+		for name, value := range fleet {
+			family := "balena_fleet_" + name
+			if !metrics.has(family) {
+				continue
+			}
+			switch value := value.(type) {
+			case float64:
+				compared[name] = true
+				if want := metrics.value(family, "fleet", slug); value != want {
+					t.Errorf("%s: %s is %v on the page, and %v in the metrics", slug, name, value, want)
+				}
+			case map[string]any: // devices by status
+				compared[name] = true
+				for _, m := range metrics[family].GetMetric() {
+					if labelOf(m, "fleet") != slug {
+						continue
+					}
+					status, want := labelOf(m, "status"), m.GetGauge().GetValue()
+					if got, _ := value[status].(float64); got != want {
+						t.Errorf("%s: %s %s is %v on the page, and %v in the metrics", slug, name, status, got, want)
+					}
+					delete(value, status)
+				}
+				if len(value) > 0 {
+					t.Errorf("%s: %s has %v on the page only", slug, name, value)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"devices", "devices_online", "devices_connected", "devices_by_status", "devices_on_target_release", "devices_pinned"} {
+		if !compared[name] {
+			t.Errorf("%s is not on the page, or no metric", name)
 		}
 	}
 }
