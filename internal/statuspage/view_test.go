@@ -81,7 +81,7 @@ func TestViewIsMadeOnceARefresh(t *testing.T) {
 		first, second := twoFleets(), twoFleets()
 		a := v.of(first, time.Minute)
 		for range 10 {
-			time.Sleep(59 * time.Second)
+			<-time.After(59 * time.Second)
 			if v.of(first, time.Minute) != a {
 				t.Fatal("the same snapshot is summed up again")
 			}
@@ -94,11 +94,11 @@ func TestViewIsMadeOnceARefresh(t *testing.T) {
 		if b == a || b.snapshot != second {
 			t.Error("a new snapshot is not summed up")
 		}
-		time.Sleep(59 * time.Second)
+		<-time.After(59 * time.Second)
 		if v.get(second, time.Minute) != b {
 			t.Error("the view is gone within an interval")
 		}
-		time.Sleep(61 * time.Second)
+		<-time.After(61 * time.Second)
 		v.mutex.Lock()
 		defer v.mutex.Unlock()
 		if v.newest != nil {
