@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"text/template"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -62,14 +63,16 @@ const (
 // the version or the help was asked for.
 func parse(args []string, stdout io.Writer) (*config, error) {
 	app := kingpin.New(name, "Exports the fleets and devices of balenaCloud or of an openBalena server to Prometheus.\n\n"+
-		"The token is taken from the environment variable "+tokenVariable+" or from a file. Each flag can be given as an environment "+
-		"variable as well: the one named with it below, else its name in capitals with _ for . and -, behind BALENA_EXPORTER_.")
+		"The token is read from the environment variable "+tokenVariable+" or from a file. Each flag can also be set by the "+
+		"environment variable in parentheses behind it.")
 	app.HelpFlag.Short('h')
 	app.Version(version.Print(name))
 	app.DefaultEnvars()
 	// Somebody may have variables of these names for purposes of their own.
 	app.HelpFlag.NoEnvar()
 	app.VersionFlag.NoEnvar()
+	app.UsageTemplate(usageTemplate)
+	app.UsageFuncs(template.FuncMap{"Groups": flagGroups})
 	app.UsageWriter(stdout)
 	app.ErrorWriter(stdout)
 	done := false
@@ -79,23 +82,23 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	var (
 		apiURL      = app.Flag("balena.api-url", "Address of the balena API.").Default("https://api.balena-cloud.com").Envar("BALENA_API_URL").String()
 		apiVersion  = app.Flag("balena.api-version", "Version of the API: auto takes v7, and v6 where the server has no v7.").Default("auto").Enum("auto", "v7", "v6")
-		tokenFile   = app.Flag("balena.token-file", "File with the token, read anew at each refresh. Without it, the token is taken from the environment variable "+tokenVariable+".").Envar("BALENA_TOKEN_FILE").String()
-		caFile      = app.Flag("balena.ca-file", "File of PEM certificates to trust beside the system's, for an openBalena server with a private CA.").String()
+		tokenFile   = app.Flag("balena.token-file", "File with the token, read anew at each refresh. Without it, the token is taken from the environment variable "+tokenVariable+".").PlaceHolder("FILE").Envar("BALENA_TOKEN_FILE").String()
+		caFile      = app.Flag("balena.ca-file", "File of PEM certificates to trust beside the system's, for an openBalena server with a private CA.").PlaceHolder("FILE").String()
 		interval    = app.Flag("balena.crawl-interval", "Time between refreshes: seconds, or a duration such as 90s or 2m.").Default("60").Envar("CRAWL_INTERVAL").String()
 		timeout     = app.Flag("balena.timeout", "How long a request to the API may take.").Default("30s").Duration()
 		pageSize    = app.Flag("balena.page-size", "Devices, services or tags in a request.").Default("1000").Int()
 		stale       = app.Flag("balena.max-staleness", "How long data are served while refreshes fail; 0 means "+strconv.Itoa(staleIntervals)+" intervals.").Default("0s").Duration()
 		slow        = app.Flag("balena.slow-interval", "Time between requests for what rarely changes: newest releases, device types, API keys.").Default("15m").Duration()
 		fullSweep   = app.Flag("balena.full-sweep-interval", "How often everything is read at least; refreshes between ask for what changed. 0 reads everything each time.").Default("15m").Duration()
-		include     = app.Flag("balena.fleet-include", "Regular expression of the slugs of the fleets to export, anchored at both ends.").String()
-		exclude     = app.Flag("balena.fleet-exclude", "Regular expression of the slugs of the fleets not to export, anchored at both ends.").String()
+		include     = app.Flag("balena.fleet-include", "Regular expression of the slugs of the fleets to export, anchored at both ends.").PlaceHolder("REGEXP").String()
+		exclude     = app.Flag("balena.fleet-exclude", "Regular expression of the slugs of the fleets not to export, anchored at both ends.").PlaceHolder("REGEXP").String()
 		archived    = app.Flag("balena.archived-fleets", "Export archived fleets, too.").Default("true").Bool()
 		shard       = app.Flag("shard", "Part of the fleets to export, as INDEX/COUNT with INDEX from 0, for several exporters that divide an account.").Default("0/1").String()
 		allowHTTP   = app.Flag("balena.allow-http", "Send the token over plain HTTP to a host other than this one.").Bool()
 		thresholds  = app.Flag("collector.fleet.disconnected-thresholds", "Times in seconds for balena_fleet_devices_disconnected_longer_than, separated by commas.").Default("3600,86400,604800,2592000").String()
 		deviceNames = app.Flag("collector.device.name", "Export the names of devices.").Default("true").Bool()
-		deviceTags  = app.Flag("collector.device-tags", "Keys of the device tags to export, separated by commas.").String()
-		fleetTags   = app.Flag("collector.fleet-tags", "Keys of the fleet tags to export, separated by commas.").String()
+		deviceTags  = app.Flag("collector.device-tags", "Keys of the device tags to export, separated by commas.").PlaceHolder("KEY,...").String()
+		fleetTags   = app.Flag("collector.fleet-tags", "Keys of the fleet tags to export, separated by commas.").PlaceHolder("KEY,...").String()
 	)
 	app.Flag("collector.device", "Export metrics of each device, about 20 series a device.").Default("true").BoolVar(&c.collector.Devices)
 	app.Flag("collector.release", "Export metrics of releases.").Default("true").BoolVar(&c.collector.Releases)
@@ -104,6 +107,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Flag("collector.api-keys", "Export when the caller's API keys expire.").Default("true").BoolVar(&c.collector.Keys)
 
 	c.web = kingpinflag.AddFlags(app, ":8000")
+	app.GetFlag("web.config.file").PlaceHolder("FILE")
 	app.Flag("web.telemetry-path", "Path under which to expose metrics.").Default("/metrics").StringVar(&c.telemetryPath)
 	app.Flag("web.health-listen-address", "Address on which to answer "+healthyPath+" and "+readyPath+" without TLS or authentication, for probes; empty for none.").Default(":8001").StringVar(&c.healthAddress)
 	app.Flag("web.max-requests", "Maximum number of scrapes served at the same time; 0 for no limit.").Default("40").IntVar(&c.maxRequests)
@@ -112,6 +116,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Flag("log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]").Default("info").EnumVar(&c.logLevel, "debug", "info", "warn", "error")
 	app.Flag("log.format", "Output format of log messages. One of: [logfmt, json]").Default("logfmt").EnumVar(&c.logFormat, "logfmt", "json")
 
+	describeSwitches(app)
 	nameValues(app)
 	if _, err := app.Parse(args); err != nil {
 		if name, ok := switchWithValue(app, args); ok {
@@ -125,6 +130,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 
 	// The rest is checking, flag by flag; the first mistake is told.
 	check := checker{}
+	check.proxies()
 	c.client = account.Config{
 		Config: api.Config{
 			URL:       check.apiURL(*apiURL, *allowHTTP),
@@ -182,6 +188,55 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		return nil, check.err
 	}
 	return c, nil
+}
+
+// usageTemplate is what --help prints.
+const usageTemplate = `usage: {{.App.Name}} [<flags>]
+
+{{.App.Help | Wrap 0}}
+{{- range Groups .Context.Flags}}
+{{.Title}}:
+{{.Flags | FlagsToTwoColumns | FormatTwoColumns}}
+{{- end}}
+Examples:
+  BALENA_TOKEN=... {{.App.Name}}
+  {{.App.Name}} --balena.token-file=/run/secrets/balena --balena.fleet-include='acme/.*'
+  {{.App.Name}} --balena.token-file=token --balena.api-url=https://api.balena.example.com --balena.ca-file=ca.pem
+`
+
+// flagGroup is a section of --help.
+type flagGroup struct {
+	Title string
+	Flags []*kingpin.FlagModel
+}
+
+// flagGroups divides the flags by the first word of their names, in the order of --help.
+func flagGroups(flags []*kingpin.FlagModel) []flagGroup {
+	groups := []flagGroup{{Title: "The balena API"}, {Title: "Metrics"}, {Title: "The web server"}, {Title: "Logging"}, {Title: "Other"}}
+	places := map[string]int{"balena": 0, "shard": 0, "collector": 1, "web": 2, "log": 3}
+	for _, flag := range flags {
+		word, _, _ := strings.Cut(flag.Name, ".")
+		place, known := places[word]
+		if !known {
+			place = len(groups) - 1
+		}
+		groups[place].Flags = append(groups[place].Flags, flag)
+	}
+	return groups
+}
+
+// describeSwitches adds the default of each switch to its help. Kingpin shows the defaults of other flags only.
+func describeSwitches(app *kingpin.Application) {
+	for _, flag := range app.Model().Flags {
+		if !flag.IsBoolFlag() || flag.Hidden || flag.Name == "help" || flag.Name == "version" {
+			continue
+		}
+		state := "off"
+		if slices.Equal(flag.Default, []string{"true"}) {
+			state = "on"
+		}
+		app.GetFlag(flag.Name).Help(flag.Help + " Default: " + state + ".")
+	}
 }
 
 // nameValues makes the errors about values of flags name the flag, which kingpin's do not.
@@ -250,19 +305,45 @@ func (c *checker) apiURL(s string, allowHTTP bool) *url.URL {
 		c.fail("%s must have no user, query or fragment; the token goes into %s or --balena.token-file", flag, tokenVariable)
 	case u.Scheme == "http" && !isLoopback(u.Hostname()) && !allowHTTP:
 		c.fail("%s would send the token to %s unencrypted; use https, or --balena.allow-http if you mean it", flag, u.Host)
+	case versionInPath.MatchString(u.Path):
+		c.fail("%s must not end in the version of the API, which the exporter adds, and is %q; write %s", flag, u, strings.TrimSuffix(u.JoinPath("..").String(), "/"))
 	}
 	return u
 }
 
-// redacted hides what may be a password in an address that is not one.
+// versionInPath matches the path of an address that was copied from the documentation of the API.
+var versionInPath = regexp.MustCompile(`/v[1-9]/*$`)
+
+// redacted hides what may be a password or a key in an address that is not valid: everything before an @, and
+// everything after a ? or a #. In an address with both, a password may hold either of them.
 func redacted(s string) string {
-	if i := strings.IndexAny(s, "?#"); i >= 0 {
-		s = s[:i] + "…"
-	}
-	if i := strings.LastIndex(s, "@"); i >= 0 {
-		s = "…" + s[i:]
+	user, query := strings.LastIndex(s, "@"), strings.IndexAny(s, "?#")
+	switch {
+	case user >= 0 && query >= 0:
+		return "…"
+	case user >= 0:
+		return "…" + s[user:]
+	case query >= 0:
+		return s[:query] + "…"
 	}
 	return s
+}
+
+// proxies checks the proxies in the environment. net/http ignores one that it cannot parse, and connects directly or
+// takes the scheme for the host. The value is not shown: it may hold a password.
+func (c *checker) proxies() {
+	for _, variable := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
+		address := os.Getenv(variable)
+		if address == "" {
+			continue
+		}
+		if !strings.Contains(address, "://") {
+			address = "http://" + address
+		}
+		if u, err := url.Parse(address); err != nil || u.Host == "" {
+			c.fail("%s is not the address of a proxy such as http://proxy.example.com:3128; correct or unset it, and write special characters of a user or a password as %%40 for @", variable)
+		}
+	}
 }
 
 func isLoopback(host string) bool {

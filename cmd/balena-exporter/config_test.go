@@ -54,6 +54,10 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"a URL with an empty query", "--balena.api-url=https://example.com/?", nil, "", []string{"--balena.api-url", "query"}},
 		{"no URL, with a password", "--balena.api-url=ftp://me:" + secret + "@example.com", nil, "", []string{"--balena.api-url", "example.com"}},
 		{"no URL, with a query", "--balena.api-url=example.com?apikey=" + secret, nil, "", []string{"--balena.api-url", "example.com"}},
+		{"no URL, with a password that looks like a query", "--balena.api-url=https://me:" + secret + "?x@example.com", nil, "", []string{"--balena.api-url", "https://api.balena-cloud.com"}},
+		{"no URL, with a key that looks like a host", "--balena.api-url=example.com?apikey=x@" + secret, nil, "", []string{"--balena.api-url", "https://api.balena-cloud.com"}},
+		{"a URL with the version", "--balena.api-url=https://api.balena-cloud.com/v7", nil, "", []string{"--balena.api-url", "BALENA_API_URL", `"https://api.balena-cloud.com/v7"`, "write https://api.balena-cloud.com"}},
+		{"a URL with the other version", "", []string{"BALENA_API_URL", "https://api.example.com/balena/v6/"}, "", []string{"--balena.api-url", "BALENA_API_URL", "write https://api.example.com/balena"}},
 		{"HTTP to another host", "--balena.api-url=http://api.example.com", nil, "", []string{"--balena.api-url", "unencrypted", "https", "--balena.allow-http"}},
 		{"a version that is none", "--balena.api-version=v8", nil, "", []string{"--balena.api-version", "auto,v7,v6"}},
 		{"no CA file", "--balena.ca-file=" + missing, nil, "", []string{"--balena.ca-file", missing}},
@@ -86,6 +90,11 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"a fleet tag twice", "--collector.fleet-tags=site,site", nil, "", []string{"--collector.fleet-tags", `"site" twice`}},
 		{"a negative limit", "--collector.release.limit=-1", nil, "", []string{"--collector.release.limit", "from 0"}},
 		{"a switch that is none", "", []string{"BALENA_EXPORTER_COLLECTOR_DEVICE", "perhaps"}, "", []string{"--collector.device", `"perhaps"`}},
+
+		{"a proxy that cannot be parsed", "", []string{"HTTPS_PROXY", "http://me:" + secret + "%zz@proxy.example.com:3128"}, "", []string{"HTTPS_PROXY", "http://proxy.example.com:3128", "%40 for @"}},
+		{"a proxy in lower case", "", []string{"https_proxy", "http://me:" + secret + "%@proxy.example.com"}, "", []string{"https_proxy", "http://proxy.example.com:3128"}},
+		{"a proxy for HTTP", "", []string{"HTTP_PROXY", "http://proxy.example.com:" + secret}, "", []string{"HTTP_PROXY", "http://proxy.example.com:3128"}},
+		{"a proxy for HTTP in lower case", "", []string{"http_proxy", "http://"}, "", []string{"http_proxy", "http://proxy.example.com:3128"}},
 
 		{"no path", "--web.telemetry-path=metrics", nil, "", []string{"--web.telemetry-path", "/metrics", `"metrics"`}},
 		{"a path that is taken", "--web.telemetry-path=/-/healthy", nil, "", []string{"--web.telemetry-path", "/metrics"}},
@@ -132,7 +141,9 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 			}
 
 			var stdout, stderr bytes.Buffer
-			err := run(t.Context(), args, &stdout, &stderr)
+			ctx, cancel := context.WithTimeout(t.Context(), patience) // it runs if the mistake is not noticed
+			defer cancel()
+			err := run(ctx, args, &stdout, &stderr)
 			if err == nil {
 				t.Fatal("it runs")
 			}
@@ -244,6 +255,9 @@ func TestGoodConfiguration(t *testing.T) {
 		{"version 6", "--balena.api-version=v6", nil, func(c *config) any { return c.client.Version }, balena.V6},
 		{"balenaCloud", "", nil, func(c *config) any { return c.client.URL.String() }, "https://api.balena-cloud.com"},
 		{"openBalena", "", []string{"BALENA_API_URL", "https://api.example.com"}, func(c *config) any { return c.client.URL.String() }, "https://api.example.com"},
+		{"a path that holds no version", "--balena.api-url=https://proxy.example.com/v7x", nil, func(c *config) any { return c.client.URL.Path }, "/v7x"},
+		{"a proxy with a password", "", []string{"HTTPS_PROXY", "http://me:p%40ss@proxy.example.com:3128", "https_proxy", "socks5://proxy.example.com:1080"}, interval, time.Minute},
+		{"a proxy without a scheme", "", []string{"HTTP_PROXY", "proxy.example.com:3128", "http_proxy", ""}, interval, time.Minute},
 		{"HTTP to this host", "--balena.api-url=http://[::1]:8080", nil, func(c *config) any { return c.client.URL.Host }, "[::1]:8080"},
 		{"HTTP because it is meant", "--balena.api-url=http://api:80 --balena.allow-http", nil, func(c *config) any { return c.client.URL.Host }, "api:80"},
 		{"an expression is of the whole slug", "--balena.fleet-include=a|b", nil, func(c *config) any { return c.client.Include.MatchString("ab") }, false},
@@ -273,6 +287,38 @@ func TestGoodConfiguration(t *testing.T) {
 				t.Errorf("wrote %s", &stdout)
 			}
 		})
+	}
+}
+
+// TestHelpTellsDefaults checks that --help shows a default or a placeholder for each flag, each in a group.
+func TestHelpTellsDefaults(t *testing.T) {
+	t.Parallel()
+	var stdout bytes.Buffer
+	if c, err := parse([]string{"--help"}, &stdout); c != nil || err != nil {
+		t.Fatalf("--help gives %v, %v", c, err)
+	}
+	help := strings.Join(strings.Fields(stdout.String()), " ")
+	next := 0
+	for _, want := range []string{
+		"The balena API:", "--balena.api-url=https://api.balena-cloud.com ", "--balena.token-file=FILE ", "--balena.ca-file=FILE ",
+		"--balena.fleet-include=REGEXP ", "--balena.fleet-exclude=REGEXP ", "--shard=0/1 ",
+		"--[no-]balena.allow-http Send the token over plain HTTP to a host other than this one. Default: off. ($",
+		"Metrics:", "--collector.device-tags=KEY,... ", "--collector.fleet-tags=KEY,... ",
+		"--[no-]collector.device Export metrics of each device, about 20 series a device. Default: on. ($",
+		"--[no-]collector.release Export metrics of releases. Default: on. ($",
+		"--[no-]collector.service Export metrics of services, about 3 series a service on a device. Default: off. ($",
+		"The web server:", "Default: off. ($BALENA_EXPORTER_WEB_SYSTEMD_SOCKET)", "--web.config.file=FILE ", "Default: off. ($BALENA_EXPORTER_WEB_ENABLE_PPROF)",
+		"Logging:", "--log.level=info ",
+		"Other:", "--[no-]version Show application version. Examples: BALENA_TOKEN=... balena-exporter ",
+	} {
+		i := strings.Index(help[next:], want)
+		if i < 0 {
+			t.Fatalf("behind %q the help does not say %q:\n%s", help[:next], want, &stdout)
+		}
+		next += i + len(want)
+	}
+	if regexp.MustCompile(`=[A-Z]+\.`).MatchString(help) {
+		t.Errorf("a placeholder is the name of its flag:\n%s", &stdout)
 	}
 }
 

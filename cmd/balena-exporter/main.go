@@ -166,11 +166,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		page.DeviceURL = statuspage.DeviceURLCloud
 	}
 
-	handler, err := newMux(c, exposition.NewHandler(options), statuspage.NewHandler(page))
-	if err != nil {
-		return err
-	}
-	return serve(ctx, c, handler, loop.Run, logger, slogger)
+	return serve(ctx, c, newMux(c, exposition.NewHandler(options), page), loop.Run, logger, slogger)
 }
 
 // refreshTimeout returns how long a refresh may take. Data that took longer than the maximal staleness are not

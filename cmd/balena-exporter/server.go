@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/common/version"
-	"github.com/prometheus/exporter-toolkit/web"
+
+	"github.com/balena-exporter/balena-exporter/internal/statuspage"
 )
 
 // Bounds for clients that do not come to the point. Scrapes, which can be large, bring write deadlines of
@@ -32,43 +33,47 @@ func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 }
 
 // newMux returns what the main port serves.
-func newMux(c *config, metrics, fleets http.Handler) (http.Handler, error) {
-	landing, err := web.NewLandingPage(web.LandingConfig{
-		Name:        name,
-		Description: "Prometheus exporter for fleets of balena devices",
-		Version:     version.Version,
-		Links: []web.LandingLinks{
-			{Address: c.telemetryPath, Text: "Metrics"},
-			{Address: fleetsPath, Text: "Fleets"},
-			{Address: healthyPath, Text: "Healthy"},
-			{Address: readyPath, Text: "Ready"},
-		},
-		Profiling: map[bool]string{true: "true", false: "false"}[c.pprof],
-	})
-	if err != nil {
-		return nil, err
-	}
-	mux := newHealthMux()
-	mux.Handle(c.telemetryPath, metrics)
-	mux.Handle(fleetsPath, fleets)
-	mux.Handle(fleetsPath+"/", fleets)
-	if c.telemetryPath != "/" {
-		mux.Handle("/", landing)
+func newMux(c *config, metrics http.Handler, options statuspage.Options) http.Handler {
+	options.Version = version.Version
+	options.Links = []statuspage.Link{
+		{Text: "Fleets", Address: fleetsPath, About: "All fleets, and the devices of each, worst first"},
+		{Text: "Metrics", Address: c.telemetryPath, About: "What Prometheus scrapes"},
+		{Text: "Documentation", Address: documentation},
+		{Text: "Healthy", Address: healthyPath, About: "For liveness probes"},
+		{Text: "Ready", Address: readyPath, About: "For readiness probes"},
 	}
 	if c.pprof {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		options.Links = append(options.Links, statuspage.Link{Text: "Profiles", Address: pprofPath, About: "Of the exporter itself"})
 	}
-	return mux, nil
+	pages := statuspage.NewHandler(options)
+
+	mux := newHealthMux()
+	mux.Handle(fleetsPath, pages)
+	mux.Handle(fleetsPath+"/", pages)
+	if c.telemetryPath == "/" {
+		// Without {$}, it would serve the metrics at every path that nothing else has.
+		mux.Handle("/{$}", metrics)
+	} else {
+		mux.Handle("/{$}", pages)
+		mux.Handle(c.telemetryPath, metrics)
+	}
+	if c.pprof {
+		mux.HandleFunc(pprofPath, pprof.Index)
+		mux.HandleFunc(pprofPath+"cmdline", pprof.Cmdline)
+		mux.HandleFunc(pprofPath+"profile", pprof.Profile)
+		mux.HandleFunc(pprofPath+"symbol", pprof.Symbol)
+		mux.HandleFunc(pprofPath+"trace", pprof.Trace)
+	}
+	return mux
 }
 
 const (
 	healthyPath = "/-/healthy"
 	readyPath   = "/-/ready"
 	fleetsPath  = "/fleets"
+	pprofPath   = "/debug/pprof/"
+
+	documentation = "https://github.com/balena-exporter/balena-exporter#readme"
 )
 
 // newHealthMux returns the health endpoints, which say that the exporter answers. They do not depend on

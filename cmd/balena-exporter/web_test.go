@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -252,7 +253,7 @@ func TestSeveralAddresses(t *testing.T) {
 func TestPages(t *testing.T) {
 	t.Parallel()
 	url := serveAPI(t, small()).url
-	const landing, metrics = `<html lang="en">`, "# HELP"
+	const landing, metrics = "<!doctype html>", "# HELP"
 	type pages map[string]string // what a path begins with; nothing means that there is nothing
 	for _, test := range []struct {
 		name string
@@ -261,13 +262,15 @@ func TestPages(t *testing.T) {
 	}{
 		{"as it comes", nil, pages{
 			"/": landing, "/metrics": metrics, healthyPath: "OK", readyPath: "OK",
-			"/unknown": "", "/metrics/": "", "/debug/pprof/": "", "/debug/pprof/cmdline": "", "/debug/pprof/heap": "",
+			"/unknown": "", "/favicon.ico": "", "/metrics/": "", "/debug/pprof/": "", "/debug/pprof/cmdline": "", "/debug/pprof/heap": "",
 		}},
 		{"with profiles", []string{"--web.enable-pprof"}, pages{
 			"/": landing, "/metrics": metrics, "/debug/pprof/": "<html>", "/debug/pprof/cmdline": "", "/debug/pprof/goroutine?debug=1": "goroutine profile",
 		}},
 		{"with another path", []string{"--web.telemetry-path=/fleet/metrics"}, pages{"/": landing, "/fleet/metrics": metrics, "/metrics": "", healthyPath: "OK"}},
-		{"with the shortest path", []string{"--web.telemetry-path=/"}, pages{"/": metrics, healthyPath: "OK"}},
+		{"with the shortest path", []string{"--web.telemetry-path=/"}, pages{
+			"/": metrics, healthyPath: "OK", "/favicon.ico": "", "/unknown/": "", "/metrics": "",
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -281,19 +284,108 @@ func TestPages(t *testing.T) {
 				if there && !strings.HasPrefix(strings.TrimSpace(a.body), want) {
 					t.Errorf("%s is %.100q, want %q", path, a.body, want)
 				}
-				if want == landing {
-					for _, link := range []string{"balena-exporter", strings.TrimPrefix(pathOf(test.args), "/"), "-/healthy", "-/ready"} {
-						if !strings.Contains(a.body, link) {
+				if path == "/" && want == landing {
+					for _, link := range []string{"./fleets", "." + pathOf(test.args), "./-/healthy", "./-/ready", documentation} {
+						if !strings.Contains(a.body, `<a href="`+link+`">`) {
 							t.Errorf("the landing page does not link %s", link)
 						}
 					}
-					if profiles := strings.Contains(a.body, "debug/pprof"); profiles != (len(test.args) > 0 && test.args[0] == "--web.enable-pprof") {
+					if profiles := strings.Contains(a.body, `<a href="./debug/pprof/">`); profiles != (len(test.args) > 0 && test.args[0] == "--web.enable-pprof") {
 						t.Errorf("the landing page links profiles: %v", profiles)
 					}
 				}
 			}
 			e.plainHealth()
 		})
+	}
+}
+
+func TestLandingPageTellsTheState(t *testing.T) {
+	t.Parallel()
+	api := serveAPI(t, small())
+	e := start(t, api.url, "--balena.crawl-interval=1s")
+	e.up(1)
+	tells := func(words ...string) func() bool {
+		return func() bool {
+			a := e.get(e.url("/"))
+			body := strings.Join(strings.Fields(a.body), " ")
+			for _, word := range words {
+				if !strings.Contains(body, word) {
+					return false
+				}
+			}
+			return a.status == http.StatusOK
+		}
+	}
+	number := func(name string, n int) string { return fmt.Sprintf("<dt>%s</dt><dd>%d</dd>", name, n) }
+	eventually(t, "the landing page tells that it works", tells("<dt>State</dt><dd>up</dd>",
+		number("Fleets", small().Fleets), number("Devices", small().Devices), " s old, refreshed every "))
+	api.down.Store(true)
+	eventually(t, "the landing page tells that refreshes fail", tells("<dt>State</dt><dd>down</dd>", "The last refresh failed."))
+
+	response, err := e.client.Get(e.url("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	for header, want := range map[string]string{"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"} {
+		if got := response.Header.Get(header); !strings.Contains(got, want) {
+			t.Errorf("the landing page has the header %s: %q, want %s", header, got, want)
+		}
+	}
+}
+
+// TestPagesAgreeWithTheMetrics compares the sums of the pages with the metrics of the same names: they are computed
+// in two places.
+func TestPagesAgreeWithTheMetrics(t *testing.T) {
+	t.Parallel()
+	e := start(t, serveAPI(t, simulator.Config{Devices: 500, Fleets: 3, Seed: 1, CloudFields: true}).url)
+	metrics := e.up(1)
+	var answer struct {
+		Fleets []map[string]any `json:"fleets"`
+	}
+	if err := json.Unmarshal([]byte(e.get(e.url("/fleets?format=json")).body), &answer); err != nil {
+		t.Fatal(err)
+	}
+	if len(answer.Fleets) != 3 {
+		t.Fatalf("%d fleets, want 3", len(answer.Fleets))
+	}
+	compared := map[string]bool{}
+	for _, fleet := range answer.Fleets {
+		slug := fleet["fleet"].(string)
+		for name, value := range fleet {
+			family := "balena_fleet_" + name
+			if !metrics.has(family) {
+				continue
+			}
+			switch value := value.(type) {
+			case float64:
+				compared[name] = true
+				if want := metrics.value(family, "fleet", slug); value != want {
+					t.Errorf("%s: %s is %v on the page, and %v in the metrics", slug, name, value, want)
+				}
+			case map[string]any: // devices by status
+				compared[name] = true
+				for _, m := range metrics[family].GetMetric() {
+					if labelOf(m, "fleet") != slug {
+						continue
+					}
+					status, want := labelOf(m, "status"), m.GetGauge().GetValue()
+					if got, _ := value[status].(float64); got != want {
+						t.Errorf("%s: %s %s is %v on the page, and %v in the metrics", slug, name, status, got, want)
+					}
+					delete(value, status)
+				}
+				if len(value) > 0 {
+					t.Errorf("%s: %s has %v on the page only", slug, name, value)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"devices", "devices_online", "devices_connected", "devices_by_status", "devices_on_target_release", "devices_pinned"} {
+		if !compared[name] {
+			t.Errorf("%s is not on the page, or no metric", name)
+		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package statuspage
 
 import (
-	"cmp"
 	"net/url"
 	"slices"
 	"strconv"
@@ -50,51 +49,21 @@ type device struct {
 
 // newFleetPage lists the devices of a fleet, worst first. A number beyond the last page is the last page:
 // there may be fewer devices than when the link was made.
-func (h *handler) newFleetPage(s *balena.Snapshot, index int, filter string, number int, now time.Time) *fleetPage {
-	p := &fleetPage{fleet: newFleet(s, index), Status: filter}
-	var matching []*balena.Device
-	for d := range s.Devices.All() {
-		if d.FleetID != s.Fleets[index].ID {
-			continue
-		}
-		p.add(d)
-		if filter == "" || filter == statusOf(d) {
-			matching = append(matching, d)
-		}
-	}
-	slices.SortFunc(matching, worstFirst)
-
-	p.Matching = len(matching)
-	p.Pages = max(1, (len(matching)+DevicesPerPage-1)/DevicesPerPage)
+func (h *handler) newFleetPage(s *balena.Snapshot, l *listing, filter string, number int, now time.Time) *fleetPage {
+	devices := l.in(filter)
+	p := &fleetPage{fleet: l.fleet, Status: filter, Matching: len(devices)}
+	p.Pages = max(1, (len(devices)+DevicesPerPage-1)/DevicesPerPage)
 	p.Page = min(number, p.Pages)
 	first := (p.Page - 1) * DevicesPerPage
-	matching = matching[first:min(first+DevicesPerPage, len(matching))]
-	p.List = make([]device, len(matching))
-	for i, d := range matching {
+	devices = devices[first:min(first+DevicesPerPage, len(devices))]
+	p.List = make([]device, len(devices))
+	for i, d := range devices {
 		p.List[i] = h.newDevice(s, d, now)
 	}
 	if p.Page < p.Pages {
 		p.Next = p.address(p.Page+1, true)
 	}
 	return p
-}
-
-// worstFirst is the order of devices:
-//
-//  1. by status: disconnected, reduced functionality, any that is not known, inactive, post-provisioning,
-//     configuring, updating, operational;
-//  2. those with most defects: see [defects];
-//  3. those that have been so for the longest time, by their last change of connectivity; those of which
-//     that is not known come first, having never connected;
-//  4. by ID, so that the order is the same at each request.
-func worstFirst(a, b *balena.Device) int {
-	return cmp.Or(
-		cmp.Compare(badness(statusOf(b)), badness(statusOf(a))),
-		cmp.Compare(statusOf(a), statusOf(b)),
-		cmp.Compare(defects(b), defects(a)),
-		cmp.Compare(a.ConnectivityChanged(), b.ConnectivityChanged()),
-		cmp.Compare(a.ID, b.ID),
-	)
 }
 
 // defects is how many things beside its status are wrong with a device that is connected: its last update
@@ -116,6 +85,9 @@ func defects(d *balena.Device) int {
 	}
 	return n
 }
+
+// maxDefects is the most that defects returns.
+const maxDefects = 3
 
 func updateFailed(updateStatus string) bool {
 	return updateStatus == "rejected" || updateStatus == "aborted"
@@ -175,8 +147,8 @@ func (d *device) Remarks() []string {
 	return remarks
 }
 
-// link is a link to another view of the page.
-type link struct {
+// choice is a link to another view of the page.
+type choice struct {
 	Text    string
 	Address string
 	status
@@ -185,17 +157,17 @@ type link struct {
 
 // Filters are the statuses to choose from. One that is chosen and that no device is in any more is there
 // too.
-func (p *fleetPage) Filters() []link {
-	links := []link{{Text: "All", Address: "?", status: status{Devices: p.Devices}, Current: p.Status == ""}}
+func (p *fleetPage) Filters() []choice {
+	links := []choice{{Text: "All", Address: "?", status: status{Devices: p.Devices}, Current: p.Status == ""}}
 	bar := p.Bar()
 	slices.Reverse(bar)
 	found := p.Status == ""
 	for _, s := range bar {
 		found = found || s.Name == p.Status
-		links = append(links, link{Text: s.Text(), Address: p.filtered(s.Name), status: s, Current: s.Name == p.Status})
+		links = append(links, choice{Text: s.Text(), Address: p.filtered(s.Name), status: s, Current: s.Name == p.Status})
 	}
 	if !found {
-		links = append(links, link{Text: statusText(p.Status), Address: p.filtered(p.Status), status: status{Name: p.Status}, Current: true})
+		links = append(links, choice{Text: statusText(p.Status), Address: p.filtered(p.Status), status: status{Name: p.Status}, Current: true})
 	}
 	return links
 }
@@ -205,13 +177,13 @@ func (p *fleetPage) filtered(status string) string {
 }
 
 // Turns are the ways to the other pages; none where there is but one.
-func (p *fleetPage) Turns() []link {
-	var links []link
+func (p *fleetPage) Turns() []choice {
+	var links []choice
 	if p.Page > 1 {
-		links = append(links, link{Text: "First", Address: p.address(1, false)}, link{Text: "Previous", Address: p.address(p.Page-1, false)})
+		links = append(links, choice{Text: "First", Address: p.address(1, false)}, choice{Text: "Previous", Address: p.address(p.Page-1, false)})
 	}
 	if p.Page < p.Pages {
-		links = append(links, link{Text: "Next", Address: p.address(p.Page+1, false)}, link{Text: "Last", Address: p.address(p.Pages, false)})
+		links = append(links, choice{Text: "Next", Address: p.address(p.Page+1, false)}, choice{Text: "Last", Address: p.address(p.Pages, false)})
 	}
 	return links
 }

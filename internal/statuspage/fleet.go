@@ -74,20 +74,13 @@ func (s *sums) addAll(o *sums) {
 	}
 }
 
-// newOverview sums up all devices of a snapshot. Fleets come in the order of their slugs, so that each is
-// where it was yesterday; archived ones come last.
-func newOverview(s *balena.Snapshot) *overview {
-	o := &overview{Fleets: make([]fleet, len(s.Fleets)), Total: sums{Statuses: map[string]int{}}}
-	byID := make(map[int64]*fleet, len(s.Fleets))
-	for i := range s.Fleets {
-		o.Fleets[i] = newFleet(s, i)
-		byID[s.Fleets[i].ID] = &o.Fleets[i]
-	}
-	for d := range s.Devices.All() {
-		byID[d.FleetID].add(d)
-	}
-	for i := range o.Fleets {
-		o.Total.addAll(&o.Fleets[i].sums)
+// newOverview sums up all fleets. Fleets come in the order of their slugs, so that each is where it was
+// yesterday; archived ones come last.
+func newOverview(listings map[string]*listing) *overview {
+	o := &overview{Fleets: make([]fleet, 0, len(listings)), Total: sums{Statuses: map[string]int{}}}
+	for _, l := range listings {
+		o.Fleets = append(o.Fleets, l.fleet)
+		o.Total.addAll(&l.sums)
 	}
 	slices.SortFunc(o.Fleets, func(a, b fleet) int {
 		return cmp.Or(compareBool(a.Archived, b.Archived), cmp.Compare(a.Slug, b.Slug))

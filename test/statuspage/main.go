@@ -40,6 +40,9 @@ func main() {
 // hostile is a name that would do harm if it got into the page as it is.
 const hostile = `"><script>document.title='harmed'</script><img src=x onerror="document.title='harmed'"><style>*{display:none}</style>`
 
+// climbing is a slug that would lead out of the status page if a browser cleaned the path with it.
+const climbing = "../../-/healthy"
+
 func run(ctx context.Context, devices, fleets int, plain bool) error {
 	sim, err := simulator.New(simulator.Config{Devices: devices, Fleets: fleets, Seed: 1, CloudFields: true})
 	if err != nil {
@@ -51,6 +54,7 @@ func run(ctx context.Context, devices, fleets int, plain bool) error {
 		sim.Update(func(st *simulator.State) {
 			st.Fleet(1).AppName = hostile
 			st.Fleet(2).Slug = "acme/" + hostile
+			st.Fleet(3).Slug = climbing
 			for _, d := range st.Devices.All() {
 				if d.FleetID == 1 {
 					d.Name = hostile + "\u202egnp.exe"
@@ -88,7 +92,12 @@ func run(ctx context.Context, devices, fleets int, plain bool) error {
 	}{"good": {refreshed, over}, "failing": {old, failed}, "empty": {none, failed}} {
 		server := httptest.NewServer(statuspage.NewHandler(statuspage.Options{
 			Snapshot: of.snapshot, Status: func() statuspage.Status { return of.status },
-			Interval: time.Minute, DeviceURL: statuspage.DeviceURLCloud, DeviceNames: true,
+			Interval: time.Minute, DeviceURL: statuspage.DeviceURLCloud, DeviceNames: true, Version: "1.2.3",
+			Links: []statuspage.Link{
+				{Text: "Fleets", Address: "/fleets", About: "All fleets, and the devices of each, worst first"},
+				{Text: "Metrics", Address: "/metrics", About: "What Prometheus scrapes"},
+				{Text: "Documentation", Address: "https://github.com/balena-exporter/balena-exporter#readme"},
+			},
 		}))
 		defer server.Close()
 		addresses[state] = server.URL

@@ -17,6 +17,9 @@ const sizes = { wide: { width: 1280, height: 800 }, phone: { width: 390, height:
 
 // pages are all kinds of pages there are.
 const pages = {
+  'landing page': () => addresses.good + '/',
+  'landing page, refresh failing': () => addresses.failing + '/',
+  'landing page, no data': () => addresses.empty + '/',
   'all fleets': () => addresses.good + '/fleets',
   'all fleets, refresh failing': () => addresses.failing + '/fleets',
   'no data': () => addresses.empty + '/fleets',
@@ -108,7 +111,7 @@ describe('the keyboard', () => {
   });
 
   for (const [key, order] of [['Tab', list => list], ['Shift+Tab', list => list.reverse()]]) {
-    for (const name of ['all fleets', 'a fleet filtered', 'no data']) {
+    for (const name of ['landing page', 'all fleets', 'a fleet filtered', 'no data']) {
       test(`${key} walks all links of ${name}, in order and in sight`, async t => {
         const page = await open(t, pages[name]());
         const links = order(await page.locator('a').evaluateAll(all => all.map(a => a.getAttribute('href'))));
@@ -121,9 +124,11 @@ describe('the keyboard', () => {
     }
   }
 
-  test('leads from the overview to a page of devices and back', async t => {
-    const page = await open(t, pages['all fleets'](), { javaScriptEnabled: false });
+  test('leads from the landing page to a page of devices and back', async t => {
+    const page = await open(t, pages['landing page'](), { javaScriptEnabled: false });
     const heading = () => page.locator('h1').textContent();
+    await page.getByRole('link', { name: 'Fleets' }).press('Enter');
+    assert.equal(await heading(), 'Fleets');
     await page.getByRole('link', { name: 'acme/greenhouse' }).press('Enter');
     assert.equal(await heading(), 'acme/greenhouse');
     await page.getByRole('link', { name: /^operational/ }).press('Enter');
@@ -153,6 +158,16 @@ describe('hostile names', () => {
     assert.equal(await page.locator('h1').textContent(), name);
     await page.getByRole('link', { name: 'Fleets' }).click();
     assert.equal(await page.locator('h1').textContent(), 'Fleets');
+    assert.deepEqual(page.complaints, []);
+  });
+
+  test('do not lead out of the pages', async t => {
+    const page = await open(t, pages['all fleets']());
+    await page.getByRole('link', { name: '../../-/healthy' }).click();
+    assert.equal(await page.locator('h1').textContent(), '../../-/healthy');
+    assert.equal(page.url(), addresses.good + '/fleets/~../~../-/healthy');
+    await page.getByRole('link', { name: 'balena-exporter' }).click();
+    assert.equal(page.url(), addresses.good + '/');
     assert.deepEqual(page.complaints, []);
   });
 

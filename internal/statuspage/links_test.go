@@ -1,0 +1,152 @@
+package statuspage
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+)
+
+// hostileSlugs are slugs that could lead a browser or a proxy elsewhere.
+var hostileSlugs = []string{
+	"acme/green", "../../-/healthy", "..", ".", "...", "a/../../../b", "./a", "a/.", "a//b", "//example.com/a", "/a", "a/", "", "/", "//",
+	"%2e%2e/%2e%2e/x", "%2F%2E%2E", `..\..\x`, `\\example.com\a`, "~", "~../x", "~~/~", "..;/x", "a?b=c", "a#b", "a b", " ../x", "..\t/x", "\n../x",
+	"javascript:alert(1)", "https://example.com/x", "\u2025/\u2028", "?format=json", "a&amp;b", "\x00",
+}
+
+// browse resolves a link as browsers do (URL Standard of WHATWG): they drop tabs and line breaks, take \ for / and %2e
+// for a dot, and clean the path.
+func browse(t *testing.T, base *url.URL, link string) *url.URL {
+	t.Helper()
+	link = strings.NewReplacer("\t", "", "\n", "", "\r", "", `\`, "/", "%2e", ".", "%2E", ".").Replace(link)
+	u, err := base.Parse(link)
+	if err != nil {
+		t.Fatalf("link %q: %v", link, err)
+	}
+	return u
+}
+
+// TestLinksStayBehindThePrefixOfAProxy follows all links from page to page, as a browser behind a proxy that serves the
+// exporter below a path.
+func TestLinksStayBehindThePrefixOfAProxy(t *testing.T) {
+	s := &balena.Snapshot{Time: at}
+	for i, slug := range hostileSlugs {
+		s.Fleets = append(s.Fleets, balena.Fleet{ID: int64(i + 1), Slug: slug, Name: slug})
+	}
+	var devices []balena.Device
+	for i := range 250 {
+		devices = append(devices, balena.Device{ID: int64(i + 1), FleetID: 2, UUID: "c0ffee", Status: []string{"operational", "../../-/healthy"}[i%2]})
+	}
+	s.Devices = balena.NewDevices(devices...)
+	o := withLinks(s, good)
+	o.DeviceURL = ""
+	pages := NewHandler(o)
+	mux := http.NewServeMux()
+	mux.Handle("/fleets", pages)
+	mux.Handle("/fleets/", pages)
+	mux.Handle("/{$}", pages)
+	mux.HandleFunc("/a:b/metrics", func(http.ResponseWriter, *http.Request) {})
+	proxy := http.NewServeMux()
+	proxy.Handle("/some/prefix/", http.StripPrefix("/some/prefix", mux))
+	server := httptest.NewServer(proxy)
+	defer server.Close()
+
+	root := server.URL + "/some/prefix/"
+	titles := map[string]int{}
+	seen := map[string]bool{}
+	for todo := []string{root, root + "fleets/", root + "fleets/?format=json"}; len(todo) > 0; todo = todo[1:] {
+		address := todo[0]
+		if seen[address] {
+			continue
+		}
+		seen[address] = true
+		response, err := server.Client().Get(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, err := html.Parse(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		final := response.Request.URL
+		if response.StatusCode != http.StatusOK || !strings.HasPrefix(final.String(), root) {
+			t.Errorf("%s: status %d at %s", address, response.StatusCode, final)
+			continue
+		}
+		asked, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if json := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json"); json != (asked.Query().Get("format") == "json") {
+			t.Errorf("%s: JSON %v", address, json)
+		}
+		for _, h1 := range find(page, "h1") {
+			if title := find(h1, "bdi")[0].FirstChild; title != nil {
+				titles[title.Data]++
+			} else {
+				titles[""]++
+			}
+		}
+		for _, a := range find(page, "a") {
+			to := browse(t, final, attribute(a, "href"))
+			if to.Host == "example.com" && text(a) == "Documentation" {
+				continue
+			}
+			if !strings.HasPrefix(to.String(), root) {
+				t.Errorf("%s: the link %q leads to %s", address, attribute(a, "href"), to)
+				continue
+			}
+			todo = append(todo, to.String())
+		}
+	}
+	for _, slug := range hostileSlugs {
+		// What HTML cannot hold appears as a replacement character.
+		if slug = strings.ReplaceAll(slug, "\x00", "\ufffd"); titles[slug] == 0 {
+			t.Errorf("no link leads to the fleet %q", slug)
+		}
+	}
+}
+
+func TestPathsOfSlugs(t *testing.T) {
+	for slug, want := range map[string]string{
+		"acme/green":      "fleets/acme/green",
+		"../../-/healthy": "fleets/~../~../-/healthy",
+		"a//b":            "fleets/a/~/b",
+		"~a":              "fleets/~~a",
+		"...":             "fleets/~...",
+		"":                "fleets/~",
+		"a.b/.c":          "fleets/a.b/.c",
+	} {
+		if got := slugPath(slug); got != want {
+			t.Errorf("path of %q is %q, want %q", slug, got, want)
+		}
+	}
+}
+
+// FuzzPathsOfSlugs checks that each slug has a path that leads to it, and that cleaning leaves as it is.
+func FuzzPathsOfSlugs(f *testing.F) {
+	for _, slug := range hostileSlugs {
+		f.Add(slug)
+	}
+	f.Fuzz(func(t *testing.T, slug string) {
+		base := &url.URL{Scheme: "https", Host: "example.com", Path: "/some/prefix/fleets"}
+		u := browse(t, base, slugPath(slug))
+		path, under := strings.CutPrefix(u.Path, "/some/prefix/fleets/")
+		if !under || u.Host != base.Host || u.RawQuery != "" || u.Fragment != "" {
+			t.Fatalf("%q leads to %s", slug, u)
+		}
+		if got := slugOf(path); got != slug {
+			t.Errorf("%q leads to %q", slug, got)
+		}
+		if slices.Contains(strings.Split(u.EscapedPath()[1:], "/"), "") {
+			t.Errorf("%q leads to %s, which is not clean", slug, u)
+		}
+	})
+}
