@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -161,12 +162,12 @@ func TestMovedDeviceLeavesNoGhost(t *testing.T) {
 
 func TestUnknownWordsAreStatesOfTheirOwn(t *testing.T) {
 	o := everything()
-	s := &collector.Snapshot{
+	s := &balena.Snapshot{
 		Time:   now,
-		Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet", Name: "fleet", LatestRelease: collector.Release{ID: 1, Status: "exploded"}}},
-		Devices: collector.NewDevices(collector.Device{
+		Fleets: []balena.Fleet{{ID: 1, Slug: "org/fleet", Name: "fleet", LatestRelease: balena.Release{ID: 1, Status: "exploded"}}},
+		Devices: balena.NewDevices(balena.Device{
 			ID: 1, FleetID: 1, UUID: "u", Status: "dreaming", HeartbeatState: "irregular", UpdateStatus: "pondering",
-			Belongings: &collector.Belongings{Services: []collector.Service{{Name: "main", Status: "Levitating"}}},
+			Belongings: &balena.Belongings{Services: []balena.Service{{Name: "main", Status: "Levitating"}}},
 		}),
 	}
 	got := samples(gather(t, s, o))
@@ -308,17 +309,17 @@ func TestRollout(t *testing.T) {
 func TestReleasesBeyondTheLimitAreOneRow(t *testing.T) {
 	o := collector.DefaultOptions()
 	o.ReleaseLimit = 2
-	s := &collector.Snapshot{Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet"}}, Releases: map[int64]collector.Release{}}
-	var devices []collector.Device
+	s := &balena.Snapshot{Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "org/fleet"}}, Releases: map[int64]balena.Release{}}
+	var devices []balena.Device
 	for r := int64(1); r <= 4; r++ {
-		s.Releases[r] = collector.Release{ID: r, Commit: fmt.Sprint("c", r), Version: fmt.Sprint(r)}
+		s.Releases[r] = balena.Release{ID: r, Commit: fmt.Sprint("c", r), Version: fmt.Sprint(r)}
 		for range r { // release 4 runs on four devices
 			id := int64(len(devices) + 1)
-			devices = append(devices, collector.Device{ID: id, FleetID: 1, UUID: fmt.Sprint(id), RunningRelease: r})
+			devices = append(devices, balena.Device{ID: id, FleetID: 1, UUID: fmt.Sprint(id), RunningRelease: r})
 		}
 	}
-	devices = append(devices, collector.Device{ID: 99, FleetID: 1, UUID: "99", RunningRelease: 77}) // a release nobody knows
-	s.Devices = collector.NewDevices(devices...)
+	devices = append(devices, balena.Device{ID: 99, FleetID: 1, UUID: "99", RunningRelease: 77}) // a release nobody knows
+	s.Devices = balena.NewDevices(devices...)
 	got := map[string]float64{}
 	for name, v := range samples(gather(t, s, o)) {
 		if strings.HasPrefix(name, "balena_fleet_devices_by_release{") {
@@ -336,22 +337,22 @@ func TestReleasesBeyondTheLimitAreOneRow(t *testing.T) {
 }
 
 func TestPendingUpdatesOfHostOSAndSupervisor(t *testing.T) {
-	releases := map[int64]collector.Release{1: {ID: 1, Version: "6.5.10"}, 2: {ID: 2, Version: "17.0.3"}}
+	releases := map[int64]balena.Release{1: {ID: 1, Version: "6.5.10"}, 2: {ID: 2, Version: "17.0.3"}}
 	for _, test := range []struct {
 		name           string
-		device         collector.Device
+		device         balena.Device
 		os, supervisor string // "" for no sample
 	}{
-		{"no targets", collector.Device{OSVersion: "balenaOS 6.5.10"}, "0", "0"},
-		{"there already", collector.Device{OSTarget: 1, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 2, SupervisorVersion: "17.0.3"}, "0", "0"},
-		{"there already, in old words", collector.Device{OSTarget: 1, OSVersion: "Resin OS 6.5.10 (prod)"}, "0", "0"},
-		{"not yet", collector.Device{OSTarget: 1, OSVersion: "balenaOS 6.0.13+rev1", SupervisorTarget: 2, SupervisorVersion: "16.12.0"}, "1", "1"},
-		{"never told what it runs", collector.Device{OSTarget: 1, SupervisorTarget: 2}, "1", "1"},
-		{"a target nobody knows", collector.Device{OSTarget: 9, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 9}, "", ""},
+		{"no targets", balena.Device{OSVersion: "balenaOS 6.5.10"}, "0", "0"},
+		{"there already", balena.Device{OSTarget: 1, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 2, SupervisorVersion: "17.0.3"}, "0", "0"},
+		{"there already, in old words", balena.Device{OSTarget: 1, OSVersion: "Resin OS 6.5.10 (prod)"}, "0", "0"},
+		{"not yet", balena.Device{OSTarget: 1, OSVersion: "balenaOS 6.0.13+rev1", SupervisorTarget: 2, SupervisorVersion: "16.12.0"}, "1", "1"},
+		{"never told what it runs", balena.Device{OSTarget: 1, SupervisorTarget: 2}, "1", "1"},
+		{"a target nobody knows", balena.Device{OSTarget: 9, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 9}, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.device.ID, test.device.FleetID, test.device.UUID = 1, 1, "u"
-			s := &collector.Snapshot{Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}}, Releases: releases, Devices: collector.NewDevices(test.device)}
+			s := &balena.Snapshot{Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "f"}}, Releases: releases, Devices: balena.NewDevices(test.device)}
 			found := samples(gather(t, s, collector.DefaultOptions()))
 			for family, want := range map[string]string{"balena_device_os_update_pending": test.os, "balena_device_supervisor_update_pending": test.supervisor} {
 				got := ""
@@ -369,11 +370,11 @@ func TestPendingUpdatesOfHostOSAndSupervisor(t *testing.T) {
 func TestTags(t *testing.T) {
 	o := collector.Options{DeviceTags: []string{"site", "cost-center", "cost center", "ünïcode", "long"}}
 	long := strings.Repeat("ü", 200)
-	s := &collector.Snapshot{
-		Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}},
-		Devices: collector.NewDevices(
-			collector.Device{ID: 1, FleetID: 1, UUID: "tagged", Belongings: &collector.Belongings{Tags: []collector.Tag{{Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}}},
-			collector.Device{ID: 2, FleetID: 1, UUID: "untagged"},
+	s := &balena.Snapshot{
+		Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "f"}},
+		Devices: balena.NewDevices(
+			balena.Device{ID: 1, FleetID: 1, UUID: "tagged", Belongings: &balena.Belongings{Tags: []balena.Tag{{Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}}},
+			balena.Device{ID: 2, FleetID: 1, UUID: "untagged"},
 		),
 	}
 	got := map[string]float64{}
@@ -390,7 +391,7 @@ func TestTags(t *testing.T) {
 }
 
 func TestKeysOfOneNameAreOneSeries(t *testing.T) {
-	s := &collector.Snapshot{Time: now, Keys: []collector.Key{{ID: 1, Name: "ci", Expiry: 9000}, {ID: 2, Name: "ci", Expiry: 5000}, {ID: 3, Name: "me", Expiry: 7000}}}
+	s := &balena.Snapshot{Time: now, Keys: []balena.Key{{ID: 1, Name: "ci", Expiry: 9000}, {ID: 2, Name: "ci", Expiry: 5000}, {ID: 3, Name: "me", Expiry: 7000}}}
 	want := map[string]float64{
 		series("balena_api_key_expiry_timestamp_seconds", "key_name", "ci"): 5,
 		series("balena_api_key_expiry_timestamp_seconds", "key_name", "me"): 7,
@@ -407,9 +408,9 @@ func FuzzNames(f *testing.F) {
 	}
 	o := collector.Options{Devices: true, DeviceNames: true}
 	f.Fuzz(func(t *testing.T, name string) {
-		s := &collector.Snapshot{
-			Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet"}},
-			Devices: collector.NewDevices(collector.Device{ID: 1, FleetID: 1, UUID: "u", Name: name}),
+		s := &balena.Snapshot{
+			Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "org/fleet"}},
+			Devices: balena.NewDevices(balena.Device{ID: 1, FleetID: 1, UUID: "u", Name: name}),
 		}
 		for _, family := range parse(t, text(s, o)) {
 			if family.GetName() != "balena_device_info" {

@@ -137,13 +137,11 @@ type telling struct {
 	// downloads are the devices that the client may have seen at a download.
 	downloads map[int]bool
 
-	last      *collector.Snapshot
-	lastPage  *page
-	lastBuilt *exposition.Page
-	lastText  string
-	quiet     time.Time // until when the server wants to be left alone
-	log       []string
-	tally     tally
+	last     *balena.Snapshot
+	lastText string
+	quiet    time.Time // until when the server wants to be left alone
+	log      []string
+	tally    tally
 }
 
 func (t *telling) now() time.Time { return time.Unix(0, t.clocks.ours.Load()) }
@@ -374,13 +372,7 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 		return errors.New("a refresh changed the last snapshot, or it was not rendered as one is that is rendered from nothing")
 	}
 	if err == nil {
-		p, b := newPage(t.collector, t.lastPage), exposition.NewBuilder(exposition.Layout(t.collector.Layout()), t.lastBuilt)
-		t.collector.Render(s, t.last, twice{p, b})
-		p.before = nil // a history keeps no more than it needs
-		t.last, t.lastPage, t.lastBuilt, t.lastText = s, p, b.Page(), p.String()
-		if served := serve(t.lastBuilt); served != t.lastText {
-			return fmt.Errorf("what is served (+) is not what was written (-):\n%s", lineDiff(t.lastText, served))
-		}
+		t.last, t.lastText = s, serve(t.collector.Render(s))
 		err = failure(s)
 	}
 	if err != nil {
@@ -426,7 +418,7 @@ func (t *telling) refresh(ctx context.Context, how string) error {
 }
 
 // compare compares some of what is exported with what a new client's exporter exports.
-func (t *telling) compare(ctx context.Context, s *collector.Snapshot, some func(exposition string) string) error {
+func (t *telling) compare(ctx context.Context, s *balena.Snapshot, some func(exposition string) string) error {
 	config := t.config
 	config.Version, config.PageSize, config.FullSweepInterval = s.APIVersion, 1000, 0
 	fresh, err := balena.NewClient(config)
@@ -454,25 +446,10 @@ func (t *telling) compare(ctx context.Context, s *collector.Snapshot, some func(
 var apart = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_service|device_service|fleet_tags|device_tags|api_key).*\n`)
 
 // onlyApart tells whether no other parts failed.
-func onlyApart(s *collector.Snapshot) bool {
+func onlyApart(s *balena.Snapshot) bool {
 	return !slices.ContainsFunc(s.Parts, func(p balena.Part) bool {
 		return p.Err != nil && !slices.Contains([]balena.PartName{balena.PartServices, balena.PartFleetTags, balena.PartDeviceTags, balena.PartKeys}, p.Name)
 	})
-}
-
-// twice writes to two writers: to a simple one, and to that of an exporter.
-type twice [2]collector.Writer
-
-func (w twice) Append(family int, lines []byte) {
-	for _, to := range w {
-		to.Append(family, lines)
-	}
-}
-
-func (w twice) Run(key, before any, changed func(int) bool, lines func(int) []byte) {
-	for _, to := range w {
-		to.Run(key, before, changed, lines)
-	}
 }
 
 // serve is the text of a page as a scraper gets it that does not take compressed ones.
@@ -495,7 +472,7 @@ func (t *telling) noteDownloads() {
 }
 
 // failure is the first error of the parts of a refresh.
-func failure(s *collector.Snapshot) error {
+func failure(s *balena.Snapshot) error {
 	for _, p := range s.Parts {
 		if p.Err != nil {
 			return p.Err

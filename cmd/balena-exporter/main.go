@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	// The API's side: what is known of it, and how it went.
 	var client *balena.Client
 	metrics := collector.NewMetrics(func() time.Time { return client.TokenExpiry() }, c.maxStaleness)
-	c.client.Observe = metrics.ObserveExchange
+	c.client.Observe, c.collector.ObserveImplausible = metrics.ObserveExchange, metrics.ObserveImplausible
 	if client, err = balena.NewClient(c.client); err != nil {
 		return fmt.Errorf("--balena.ca-file: %w", err)
 	}
@@ -94,14 +94,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 	// Scrapers' side: the snapshot as rendered, and what is gathered anew for each scrape.
 	var loop *refresh.Loop
-	fleets := collector.New(func() *collector.Snapshot { return loop.Snapshot() }, c.collector)
+	fleets := collector.New(func() *balena.Snapshot { return loop.Snapshot() }, c.collector)
 	loop = refresh.New(refresh.Config{
 		Fetch: client.Fetch,
-		Render: func(s, before *collector.Snapshot, previous *exposition.Page) *exposition.Page {
-			b := exposition.NewBuilder(exposition.Layout(fleets.Layout()), previous)
-			fleets.Render(s, before, b)
-			return b.Page()
-		},
+		// The collector knows what it rendered before.
+		Render:       func(s, _ *balena.Snapshot, _ *exposition.Page) *exposition.Page { return fleets.Render(s) },
 		Observe:      metrics.ObserveRefresh,
 		Interval:     c.interval,
 		MaxStaleness: c.maxStaleness,

@@ -30,7 +30,7 @@ const minute = time.Minute
 type exporter struct {
 	client   *balena.Client
 	fleets   *collector.Collector
-	snapshot *collector.Snapshot
+	snapshot *balena.Snapshot
 	page     *exposition.Page
 	requests int
 }
@@ -60,7 +60,7 @@ func (e *exporter) refresh(api *process) cost {
 	e.requests = 0
 	server, began := api.cpu(), cpu()
 	s := fetch(e.client)
-	e.page = render(e.fleets, s, e.snapshot, e.page)
+	e.page = e.fleets.Render(s)
 	c := cost{cpu: cpu() - began, server: api.cpu() - server, bytes: s.Reading.Bytes, requests: e.requests}
 	runtime.ReadMemStats(&after)
 	c.allocated = after.TotalAlloc - before.TotalAlloc

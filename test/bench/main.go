@@ -224,30 +224,22 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 	client = newClient(api)
 	defer client.Close()
 	var r refreshed
-	var s *collector.Snapshot
 	fetch(client)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	fetch(client)
 	runtime.ReadMemStats(&after)
 	r.objects = after.Mallocs - before.Mallocs
-	r.fetch = least(runs, func() { s = fetch(client) })
+	r.fetch = least(runs, func() { fetch(client) })
 
-	fleets := collector.New(nil, collector.DefaultOptions())
-	r.whole = least(runs, func() { s = fetch(client); r.page = render(fleets, s, nil, nil) })
-	r.again = least(runs, func() {
-		before := s
-		s = fetch(client)
-		r.page = render(fleets, s, before, r.page)
+	var fleets *collector.Collector
+	r.whole = least(runs, func() {
+		fleets = collector.New(nil, collector.DefaultOptions()) // renders everything
+		r.page = fleets.Render(fetch(client))
 	})
+	r.again = least(runs, func() { r.page = fleets.Render(fetch(client)) })
 	r.samples = samples(r.page)
 	return floor, r
-}
-
-func render(fleets *collector.Collector, s, before *collector.Snapshot, previous *exposition.Page) *exposition.Page {
-	b := exposition.NewBuilder(exposition.Layout(fleets.Layout()), previous)
-	fleets.Render(s, before, b)
-	return b.Page()
 }
 
 // handler serves a page and what is live beside it.
@@ -288,7 +280,7 @@ func newClient(api string, with ...func(*balena.Config)) *balena.Client {
 	return c
 }
 
-func fetch(c *balena.Client) *collector.Snapshot {
+func fetch(c *balena.Client) *balena.Snapshot {
 	s, err := c.Fetch(context.Background())
 	if err != nil {
 		log.Fatal(err)
@@ -363,8 +355,8 @@ func serveScrapes(api string) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	fleets := collector.New(func() *collector.Snapshot { return s }, collector.DefaultOptions())
-	ours := handler(render(fleets, s, nil, nil), registry)
+	fleets := collector.New(func() *balena.Snapshot { return s }, collector.DefaultOptions())
+	ours := handler(fleets.Render(s), registry)
 
 	request := httptest.NewRequest(http.MethodGet, "/", nil)
 	request.Header.Set("Accept-Encoding", "gzip")

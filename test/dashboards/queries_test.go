@@ -76,13 +76,13 @@ func simulate(t *testing.T) *world {
 	}
 	t.Cleanup(client.Close)
 
-	var snapshot *collector.Snapshot
+	var snapshot *balena.Snapshot
 	options := collector.DefaultOptions()
 	options.Services = true
 	version.Version = "0.0.0" // which the linker sets
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
-		collector.New(func() *collector.Snapshot { return snapshot }, options), metrics, versioncollector.NewCollector("balena_exporter"),
+		collector.New(func() *balena.Snapshot { return snapshot }, options), metrics, versioncollector.NewCollector("balena_exporter"),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 
