@@ -3,6 +3,8 @@ package collector_test
 import (
 	"fmt"
 	"maps"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -425,4 +427,124 @@ func FuzzNames(f *testing.F) {
 		}
 		t.Error("there is no balena_device_info")
 	})
+}
+
+// TestServicesWithoutANameAreOneWithThoseCalledUnknown finds series that are there twice.
+func TestServicesWithoutANameAreOneWithThoseCalledUnknown(t *testing.T) {
+	none := math.NaN()
+	s := withDevice(balena.Device{ID: 1, FleetID: 1, UUID: "u", Belongings: &balena.Belongings{Services: []balena.Service{
+		{ID: 1, Name: "", Status: "", Installed: 1000, Progress: none},
+		{ID: 2, Name: "", Status: "Running", Installed: 2000, Progress: none},
+		{ID: 3, Name: "main", Status: "", Installed: 9000, Progress: 10},
+		{ID: 4, Name: "main", Status: "unknown", Installed: 8000, Progress: 30},
+		{ID: 5, Name: "unknown", Status: "Running", Installed: 3000, Progress: 20},
+		{ID: 6, Name: "unknown", Status: "unknown", Installed: 1000, Progress: none},
+	}}})
+	got := map[string]float64{}
+	for name, v := range samples(parse(t, text(s, everything()))) {
+		if strings.Contains(name, "service") && v != 0 {
+			got[name] = v
+		}
+	}
+	on := func(family string, labels ...string) string {
+		return series(family, append(labels, "fleet", "f", "uuid", "u")...)
+	}
+	want := map[string]float64{
+		on("balena_device_service_status", "service_name", "main", "status", "unknown"):                      1,
+		on("balena_device_service_status", "service_name", "unknown", "status", "unknown"):                   1,
+		on("balena_device_service_status", "service_name", "unknown", "status", "Running"):                   1,
+		on("balena_device_service_install_timestamp_seconds", "service_name", "main"):                        9,
+		on("balena_device_service_install_timestamp_seconds", "service_name", "unknown"):                     3,
+		on("balena_device_service_download_progress_ratio", "service_name", "main"):                          0.3,
+		on("balena_device_service_download_progress_ratio", "service_name", "unknown"):                       0.2,
+		series("balena_fleet_service_devices", "fleet", "f", "service_name", "main", "status", "unknown"):    1,
+		series("balena_fleet_service_devices", "fleet", "f", "service_name", "unknown", "status", "unknown"): 1,
+		series("balena_fleet_service_devices", "fleet", "f", "service_name", "unknown", "status", "Running"): 1,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(samples(gather(t, s, everything())), samples(parse(t, text(s, everything())))); diff != "" {
+		t.Errorf("gathered (-) and rendered (+) differ:\n%s", diff)
+	}
+}
+
+// TestAReleaseThatIsRenamedIsRenderedAnew changes nothing but a release that a device refers to: the devices of both
+// snapshots are the same, and yet their lines are not.
+func TestAReleaseThatIsRenamedIsRenderedAnew(t *testing.T) {
+	for name, test := range map[string]struct {
+		device balena.Device
+		family string
+	}{
+		"the one that runs":       {balena.Device{RunningRelease: 1}, "balena_device_release_info"},
+		"the host OS's target":    {balena.Device{OSTarget: 1, OSVersion: "balenaOS 1.0.0"}, "balena_device_os_update_pending"},
+		"the supervisor's target": {balena.Device{SupervisorTarget: 1, SupervisorVersion: "1.0.0"}, "balena_device_supervisor_update_pending"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.device.ID, test.device.FleetID, test.device.UUID = 1, 1, "u"
+			before := withDevice(test.device)
+			before.Releases = map[int64]balena.Release{1: {ID: 1, Version: "1.0.0"}}
+			after := *before
+			after.Releases = map[int64]balena.Release{1: {ID: 1, Version: "1.0.1"}}
+
+			c := collector.New(nil, collector.DefaultOptions())
+			was, is := serve(c.Render(before)), serve(c.Render(&after))
+			if diff := cmp.Diff(text(&after, collector.DefaultOptions()), is); diff != "" {
+				t.Errorf("rendered from nothing (-) and after another snapshot (+):\n%s", diff)
+			}
+			_, came := difference(samples(parse(t, was)), samples(parse(t, is)))
+			if !slices.Contains(names(came), test.family) {
+				t.Errorf("%s did not change, but these did: %v", test.family, names(came))
+			}
+		})
+	}
+}
+
+// TestPagesOfALargeAccountThatChanges holds pages that keep most of the page before against pages made from nothing,
+// while devices change, come and go in an account of many runs.
+func TestPagesOfALargeAccountThatChanges(t *testing.T) {
+	const devices = 3000
+	o := collector.DefaultOptions()
+	a := newAPI(t, simulator.Config{Devices: devices, Fleets: 3}, o)
+	c := collector.New(nil, o)
+	random := rand.New(rand.NewPCG(1, 2))
+	some := func(st *simulator.State, n int, f func(*simulator.Device)) {
+		for from := 1 + random.IntN(devices-n); n > 0; n-- {
+			if d := st.Device(from + n); d != nil {
+				f(d)
+			}
+		}
+	}
+	for i, step := range []struct {
+		what   string
+		change func(*simulator.State)
+	}{
+		{"the first page", func(*simulator.State) {}},
+		{"nothing", func(*simulator.State) {}},
+		{"a name", func(st *simulator.State) { some(st, 1, func(d *simulator.Device) { d.Name = "renamed" }) }},
+		{"a reading", func(st *simulator.State) { some(st, 3, func(d *simulator.Device) { d.CPUUsage = simulator.N(77) }) }},
+		{"another version of the OS for some", func(st *simulator.State) {
+			some(st, 100, func(d *simulator.Device) { d.OSVersion = "balenaOS 9.9.9" })
+		}},
+		{"a new device", func(st *simulator.State) { st.AddDevice(simulator.Device{FleetID: 1}) }},
+		{"many new devices", func(st *simulator.State) {
+			for range 150 {
+				st.AddDevice(simulator.Device{FleetID: 2})
+			}
+		}},
+		{"a device gone", func(st *simulator.State) { some(st, 1, func(d *simulator.Device) { st.DeleteDevice(d.ID) }) }},
+		{"many devices gone", func(st *simulator.State) { some(st, 170, func(d *simulator.Device) { st.DeleteDevice(d.ID) }) }},
+		{"the newest devices gone", func(st *simulator.State) {
+			for id := devices + 151; id > devices-90; id-- {
+				st.DeleteDevice(id)
+			}
+		}},
+		{"a device in another fleet", func(st *simulator.State) { some(st, 1, func(d *simulator.Device) { d.FleetID = 1 + d.FleetID%3 }) }},
+	} {
+		a.Update(step.change)
+		s := a.fetch(t)
+		if got, want := serve(c.Render(s)), text(s, o); got != want {
+			t.Fatalf("%d, %s: rendered from nothing (-) and after another snapshot (+):\n%.2000s", i, step.what, lineDiff(want, got))
+		}
+	}
 }

@@ -277,6 +277,19 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// TestGoldenCloud holds what only balenaCloud has, and what only lasts for a moment, against a file.
+func TestGoldenCloud(t *testing.T) {
+	s := withDevice(balena.Device{
+		ID: 1, FleetID: 1, UUID: "u", Status: "inactive", Frozen: true, Created: 1000, UpdateProgress: 12.5,
+		CPUUsage: math.NaN(), CPUTemperature: math.NaN(), MemoryUsed: math.NaN(), MemorySize: math.NaN(), StorageUsed: math.NaN(), StorageSize: math.NaN(),
+		Belongings: &balena.Belongings{Services: []balena.Service{
+			{ID: 1, Name: "main", Status: "Downloading", Progress: 25}, {ID: 2, Name: "main", Status: "Running", Progress: math.NaN(), Installed: 5000},
+		}},
+	})
+	s.CloudFields = true
+	golden(t, filepath.Join("testdata", "cloud.txt"), text(s, everything()))
+}
+
 // golden compares with a file, or writes it when asked to.
 func golden(t *testing.T, file, got string) {
 	t.Helper()

@@ -3,6 +3,8 @@ package collector_test
 import (
 	"errors"
 	"fmt"
+	"math"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
@@ -167,4 +170,29 @@ balena_api_token_expiry_timestamp_seconds 1.9e+09
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
+}
+
+// TestGoldenExporter holds the exporter's own metrics against a file.
+func TestGoldenExporter(t *testing.T) {
+	m := collector.NewMetrics(func() time.Time { return now.Add(time.Hour) }, math.MaxInt64)
+	m.ObserveExchange(balena.Exchange{Resource: "device", Status: 200, Bytes: 4000, Duration: 125 * time.Millisecond})
+	m.ObserveExchange(balena.Exchange{Resource: "device", Status: 429, Bytes: 20, Duration: 250 * time.Millisecond})
+	m.ObserveRefresh(&balena.Snapshot{
+		Time: now, Reading: balena.Reading{Kind: balena.Full, Devices: 3, Changed: 3, Bytes: 4020},
+		Parts: []balena.Part{{Name: balena.PartReleases, Duration: time.Second}},
+	}, nil, 1500*time.Millisecond)
+	m.ObserveImplausible("device.cpu_usage", 2)
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden(t, filepath.Join("testdata", "exporter.txt"), b.String())
 }

@@ -1,7 +1,9 @@
 package collector
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
@@ -56,4 +58,45 @@ func TestANewRunMovesNoOtherLongRun(t *testing.T) {
 	if moved > 2 {
 		t.Errorf("%d long runs changed, want at most 2", moved)
 	}
+}
+
+// TestRunsThatGo takes a run out of a long run, or the one with which it begins, after which the runs that are left are
+// all known, but their long run is another one.
+func TestRunsThatGo(t *testing.T) {
+	devices, runs := aloneAndSeveral(t)
+	o := Options{Devices: true, DeviceNames: true}
+	for name, gone := range map[string]int{
+		"the only one of a long run": 0, "the first of a long run": 1, "one within": 2, "the last of a long run": len(runs) - 1,
+	} {
+		left := slices.Delete(slices.Clone(devices), gone*len(devices)/len(runs), (gone+1)*len(devices)/len(runs))
+		before := &balena.Snapshot{Fleets: []balena.Fleet{{ID: 1}}, Devices: balena.NewDevices(devices...)}
+		after := &balena.Snapshot{Fleets: before.Fleets, Devices: balena.NewDevices(left...)}
+		c := New(nil, o)
+		c.Render(before)
+		got, want := c.Render(after), New(nil, o).Render(after)
+		if got.TextBytes() != want.TextBytes() || got.CompressedBytes() != want.CompressedBytes() {
+			t.Errorf("%s: %d bytes, compressed %d, want %d and %d", name, got.TextBytes(), got.CompressedBytes(), want.TextBytes(), want.CompressedBytes())
+		}
+	}
+}
+
+// aloneAndSeveral returns the devices of a run that is a long run of its own, and of a long run of several behind it.
+func aloneAndSeveral(t *testing.T) (devices []balena.Device, runs []*balena.Run) {
+	for distance := int64(1); distance < 1000; distance++ {
+		var before []*balena.Run
+		for long := range longRuns(numbered(40_000, distance).Runs()) {
+			if len(before) == 1 && beginsLongRun(before[0]) && len(long) > 2 {
+				runs = append(before, long...)
+				for i, run := range runs {
+					for _, d := range run.Devices { // each run has its own length as text
+						devices = append(devices, balena.Device{ID: d.ID, FleetID: 1, UUID: fmt.Sprint(d.ID), Name: strings.Repeat("n", i)})
+					}
+				}
+				return devices, runs
+			}
+			before = long
+		}
+	}
+	t.Fatal("there are no such long runs")
+	return nil, nil
 }
