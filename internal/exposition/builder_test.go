@@ -230,3 +230,18 @@ func edit(random *rand.Rand, m *clearPage, someText func() string) *clearPage {
 	}
 	return next
 }
+
+func TestALongPieceIsCompressedBetter(t *testing.T) {
+	var text []byte
+	for len(text) < longPiece {
+		text = append(text, renderRun(nil, len(text)%benchFamilies, len(text), 0)...)
+	}
+	fast, thorough := NewBuilder(bare(1), nil), NewBuilder(bare(1), nil)
+	fast.Append(0, text)
+	thorough.Add(0, text)
+	a, b := fast.Page(), thorough.Page()
+	checkPage(t, b, string(text))
+	if b.CompressedBytes() >= a.CompressedBytes() {
+		t.Errorf("a long piece has %d bytes, the same text appended %d", b.CompressedBytes(), a.CompressedBytes())
+	}
+}
