@@ -3,6 +3,7 @@ package collector_test
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -161,12 +163,12 @@ func TestMovedDeviceLeavesNoGhost(t *testing.T) {
 
 func TestUnknownWordsAreStatesOfTheirOwn(t *testing.T) {
 	o := everything()
-	s := &collector.Snapshot{
+	s := &balena.Snapshot{
 		Time:   now,
-		Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet", Name: "fleet", LatestRelease: collector.Release{ID: 1, Status: "exploded"}}},
-		Devices: collector.NewDevices(collector.Device{
+		Fleets: []balena.Fleet{{ID: 1, Slug: "org/fleet", Name: "fleet", LatestRelease: balena.Release{ID: 1, Status: "exploded"}}},
+		Devices: balena.NewDevices(balena.Device{
 			ID: 1, FleetID: 1, UUID: "u", Status: "dreaming", HeartbeatState: "irregular", UpdateStatus: "pondering",
-			Attachments: &collector.Attachments{Services: []collector.Service{{Name: "main", Status: "Levitating"}}},
+			Attachments: &balena.Attachments{Services: []balena.Service{{Name: "main", Status: "Levitating"}}},
 		}),
 	}
 	got := samples(gather(t, s, o))
@@ -308,17 +310,17 @@ func TestRollout(t *testing.T) {
 func TestReleasesBeyondTheLimitAreOneRow(t *testing.T) {
 	o := collector.DefaultOptions()
 	o.ReleaseLimit = 2
-	s := &collector.Snapshot{Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet"}}, Releases: map[int64]collector.Release{}}
-	var devices []collector.Device
+	s := &balena.Snapshot{Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "org/fleet"}}, Releases: map[int64]balena.Release{}}
+	var devices []balena.Device
 	for r := int64(1); r <= 4; r++ {
-		s.Releases[r] = collector.Release{ID: r, Commit: fmt.Sprint("c", r), Version: fmt.Sprint(r)}
+		s.Releases[r] = balena.Release{ID: r, Commit: fmt.Sprint("c", r), Version: fmt.Sprint(r)}
 		for range r { // release 4 runs on four devices
 			id := int64(len(devices) + 1)
-			devices = append(devices, collector.Device{ID: id, FleetID: 1, UUID: fmt.Sprint(id), RunningRelease: r})
+			devices = append(devices, balena.Device{ID: id, FleetID: 1, UUID: fmt.Sprint(id), RunningRelease: r})
 		}
 	}
-	devices = append(devices, collector.Device{ID: 99, FleetID: 1, UUID: "99", RunningRelease: 77}) // a release nobody knows
-	s.Devices = collector.NewDevices(devices...)
+	devices = append(devices, balena.Device{ID: 99, FleetID: 1, UUID: "99", RunningRelease: 77}) // a release nobody knows
+	s.Devices = balena.NewDevices(devices...)
 	got := map[string]float64{}
 	for name, v := range samples(gather(t, s, o)) {
 		if strings.HasPrefix(name, "balena_fleet_devices_by_release{") {
@@ -336,22 +338,22 @@ func TestReleasesBeyondTheLimitAreOneRow(t *testing.T) {
 }
 
 func TestPendingUpdatesOfHostOSAndSupervisor(t *testing.T) {
-	releases := map[int64]collector.Release{1: {ID: 1, Version: "6.5.10"}, 2: {ID: 2, Version: "17.0.3"}}
+	releases := map[int64]balena.Release{1: {ID: 1, Version: "6.5.10"}, 2: {ID: 2, Version: "17.0.3"}}
 	for _, test := range []struct {
 		name           string
-		device         collector.Device
+		device         balena.Device
 		os, supervisor string // "" for no sample
 	}{
-		{"no targets", collector.Device{OSVersion: "balenaOS 6.5.10"}, "0", "0"},
-		{"there already", collector.Device{OSTarget: 1, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 2, SupervisorVersion: "17.0.3"}, "0", "0"},
-		{"there already, in old words", collector.Device{OSTarget: 1, OSVersion: "Resin OS 6.5.10 (prod)"}, "0", "0"},
-		{"not yet", collector.Device{OSTarget: 1, OSVersion: "balenaOS 6.0.13+rev1", SupervisorTarget: 2, SupervisorVersion: "16.12.0"}, "1", "1"},
-		{"never told what it runs", collector.Device{OSTarget: 1, SupervisorTarget: 2}, "1", "1"},
-		{"a target nobody knows", collector.Device{OSTarget: 9, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 9}, "", ""},
+		{"no targets", balena.Device{OSVersion: "balenaOS 6.5.10"}, "0", "0"},
+		{"there already", balena.Device{OSTarget: 1, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 2, SupervisorVersion: "17.0.3"}, "0", "0"},
+		{"there already, in old words", balena.Device{OSTarget: 1, OSVersion: "Resin OS 6.5.10 (prod)"}, "0", "0"},
+		{"not yet", balena.Device{OSTarget: 1, OSVersion: "balenaOS 6.0.13+rev1", SupervisorTarget: 2, SupervisorVersion: "16.12.0"}, "1", "1"},
+		{"never told what it runs", balena.Device{OSTarget: 1, SupervisorTarget: 2}, "1", "1"},
+		{"a target nobody knows", balena.Device{OSTarget: 9, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 9}, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.device.ID, test.device.FleetID, test.device.UUID = 1, 1, "u"
-			s := &collector.Snapshot{Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}}, Releases: releases, Devices: collector.NewDevices(test.device)}
+			s := &balena.Snapshot{Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "f"}}, Releases: releases, Devices: balena.NewDevices(test.device)}
 			found := samples(gather(t, s, collector.DefaultOptions()))
 			for family, want := range map[string]string{"balena_device_os_update_pending": test.os, "balena_device_supervisor_update_pending": test.supervisor} {
 				got := ""
@@ -369,11 +371,11 @@ func TestPendingUpdatesOfHostOSAndSupervisor(t *testing.T) {
 func TestTags(t *testing.T) {
 	o := collector.Options{DeviceTags: []string{"site", "cost-center", "cost center", "ünïcode", "long"}}
 	long := strings.Repeat("ü", 200)
-	s := &collector.Snapshot{
-		Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "f"}},
-		Devices: collector.NewDevices(
-			collector.Device{ID: 1, FleetID: 1, UUID: "tagged", Attachments: &collector.Attachments{Tags: []collector.Tag{{Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}}},
-			collector.Device{ID: 2, FleetID: 1, UUID: "untagged"},
+	s := &balena.Snapshot{
+		Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "f"}},
+		Devices: balena.NewDevices(
+			balena.Device{ID: 1, FleetID: 1, UUID: "tagged", Attachments: &balena.Attachments{Tags: []balena.Tag{{Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}}},
+			balena.Device{ID: 2, FleetID: 1, UUID: "untagged"},
 		),
 	}
 	got := map[string]float64{}
@@ -390,7 +392,7 @@ func TestTags(t *testing.T) {
 }
 
 func TestKeysOfOneNameAreOneSeries(t *testing.T) {
-	s := &collector.Snapshot{Time: now, Keys: []collector.Key{{ID: 1, Name: "ci", Expiry: 9000}, {ID: 2, Name: "ci", Expiry: 5000}, {ID: 3, Name: "me", Expiry: 7000}}}
+	s := &balena.Snapshot{Time: now, Keys: []balena.Key{{ID: 1, Name: "ci", Expiry: 9000}, {ID: 2, Name: "ci", Expiry: 5000}, {ID: 3, Name: "me", Expiry: 7000}}}
 	want := map[string]float64{
 		series("balena_api_key_expiry_timestamp_seconds", "key_name", "ci"): 5,
 		series("balena_api_key_expiry_timestamp_seconds", "key_name", "me"): 7,
@@ -407,9 +409,9 @@ func FuzzNames(f *testing.F) {
 	}
 	o := collector.Options{Devices: true, DeviceNames: true}
 	f.Fuzz(func(t *testing.T, name string) {
-		s := &collector.Snapshot{
-			Time: now, Fleets: []collector.Fleet{{ID: 1, Slug: "org/fleet"}},
-			Devices: collector.NewDevices(collector.Device{ID: 1, FleetID: 1, UUID: "u", Name: name}),
+		s := &balena.Snapshot{
+			Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "org/fleet"}},
+			Devices: balena.NewDevices(balena.Device{ID: 1, FleetID: 1, UUID: "u", Name: name}),
 		}
 		for _, family := range parse(t, text(s, o)) {
 			if family.GetName() != "balena_device_info" {
@@ -424,4 +426,124 @@ func FuzzNames(f *testing.F) {
 		}
 		t.Error("there is no balena_device_info")
 	})
+}
+
+// TestServicesWithoutANameAreOneWithThoseCalledUnknown finds series that are there twice.
+func TestServicesWithoutANameAreOneWithThoseCalledUnknown(t *testing.T) {
+	none := balena.Null
+	s := withDevice(balena.Device{ID: 1, FleetID: 1, UUID: "u", Attachments: &balena.Attachments{Services: []balena.Service{
+		{ID: 1, Name: "", Status: "", Installed: 1000, Progress: none},
+		{ID: 2, Name: "", Status: "Running", Installed: 2000, Progress: none},
+		{ID: 3, Name: "main", Status: "", Installed: 9000, Progress: 10},
+		{ID: 4, Name: "main", Status: "unknown", Installed: 8000, Progress: 30},
+		{ID: 5, Name: "unknown", Status: "Running", Installed: 3000, Progress: 20},
+		{ID: 6, Name: "unknown", Status: "unknown", Installed: 1000, Progress: none},
+	}}})
+	got := map[string]float64{}
+	for name, v := range samples(parse(t, text(s, everything()))) {
+		if strings.Contains(name, "service") && v != 0 {
+			got[name] = v
+		}
+	}
+	on := func(family string, labels ...string) string {
+		return series(family, append(labels, "fleet", "f", "uuid", "u")...)
+	}
+	want := map[string]float64{
+		on("balena_device_service_status", "service_name", "main", "status", "unknown"):                      1,
+		on("balena_device_service_status", "service_name", "unknown", "status", "unknown"):                   1,
+		on("balena_device_service_status", "service_name", "unknown", "status", "Running"):                   1,
+		on("balena_device_service_install_timestamp_seconds", "service_name", "main"):                        9,
+		on("balena_device_service_install_timestamp_seconds", "service_name", "unknown"):                     3,
+		on("balena_device_service_download_progress_ratio", "service_name", "main"):                          0.3,
+		on("balena_device_service_download_progress_ratio", "service_name", "unknown"):                       0.2,
+		series("balena_fleet_service_devices", "fleet", "f", "service_name", "main", "status", "unknown"):    1,
+		series("balena_fleet_service_devices", "fleet", "f", "service_name", "unknown", "status", "unknown"): 1,
+		series("balena_fleet_service_devices", "fleet", "f", "service_name", "unknown", "status", "Running"): 1,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(samples(gather(t, s, everything())), samples(parse(t, text(s, everything())))); diff != "" {
+		t.Errorf("gathered (-) and rendered (+) differ:\n%s", diff)
+	}
+}
+
+// TestAReleaseThatIsRenamedIsRenderedAnew changes nothing but a release that a device refers to: the devices of both
+// snapshots are the same, and yet their lines are not.
+func TestAReleaseThatIsRenamedIsRenderedAnew(t *testing.T) {
+	for name, test := range map[string]struct {
+		device balena.Device
+		family string
+	}{
+		"the one that runs":       {balena.Device{RunningRelease: 1}, "balena_device_release_info"},
+		"the host OS's target":    {balena.Device{OSTarget: 1, OSVersion: "balenaOS 1.0.0"}, "balena_device_os_update_pending"},
+		"the supervisor's target": {balena.Device{SupervisorTarget: 1, SupervisorVersion: "1.0.0"}, "balena_device_supervisor_update_pending"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.device.ID, test.device.FleetID, test.device.UUID = 1, 1, "u"
+			before := withDevice(test.device)
+			before.Releases = map[int64]balena.Release{1: {ID: 1, Version: "1.0.0"}}
+			after := *before
+			after.Releases = map[int64]balena.Release{1: {ID: 1, Version: "1.0.1"}}
+
+			c := collector.New(nil, collector.DefaultOptions())
+			was, is := serve(c.Render(before)), serve(c.Render(&after))
+			if diff := cmp.Diff(text(&after, collector.DefaultOptions()), is); diff != "" {
+				t.Errorf("rendered from nothing (-) and after another snapshot (+):\n%s", diff)
+			}
+			_, came := difference(samples(parse(t, was)), samples(parse(t, is)))
+			if !slices.Contains(names(came), test.family) {
+				t.Errorf("%s did not change, but these did: %v", test.family, names(came))
+			}
+		})
+	}
+}
+
+// TestPagesOfALargeAccountThatChanges holds pages that keep most of the page before against pages made from nothing,
+// while devices change, come and go in an account of many runs.
+func TestPagesOfALargeAccountThatChanges(t *testing.T) {
+	const devices = 3000
+	o := collector.DefaultOptions()
+	a := newAPI(t, simulator.Config{Devices: devices, Fleets: 3}, o)
+	c := collector.New(nil, o)
+	random := rand.New(rand.NewPCG(1, 2))
+	some := func(st *simulator.State, n int, f func(*simulator.Device)) {
+		for from := 1 + random.IntN(devices-n); n > 0; n-- {
+			if d := st.Device(from + n); d != nil {
+				f(d)
+			}
+		}
+	}
+	for i, step := range []struct {
+		what   string
+		change func(*simulator.State)
+	}{
+		{"the first page", func(*simulator.State) {}},
+		{"nothing", func(*simulator.State) {}},
+		{"a name", func(st *simulator.State) { some(st, 1, func(d *simulator.Device) { d.Name = "renamed" }) }},
+		{"a reading", func(st *simulator.State) { some(st, 3, func(d *simulator.Device) { d.CPUUsage = simulator.N(77) }) }},
+		{"another version of the OS for some", func(st *simulator.State) {
+			some(st, 100, func(d *simulator.Device) { d.OSVersion = "balenaOS 9.9.9" })
+		}},
+		{"a new device", func(st *simulator.State) { st.AddDevice(simulator.Device{FleetID: 1}) }},
+		{"many new devices", func(st *simulator.State) {
+			for range 150 {
+				st.AddDevice(simulator.Device{FleetID: 2})
+			}
+		}},
+		{"a device gone", func(st *simulator.State) { some(st, 1, func(d *simulator.Device) { st.DeleteDevice(d.ID) }) }},
+		{"many devices gone", func(st *simulator.State) { some(st, 170, func(d *simulator.Device) { st.DeleteDevice(d.ID) }) }},
+		{"the newest devices gone", func(st *simulator.State) {
+			for id := devices + 151; id > devices-90; id-- {
+				st.DeleteDevice(id)
+			}
+		}},
+		{"a device in another fleet", func(st *simulator.State) { some(st, 1, func(d *simulator.Device) { d.FleetID = 1 + d.FleetID%3 }) }},
+	} {
+		a.Update(step.change)
+		s := a.fetch(t)
+		if got, want := serve(c.Render(s)), text(s, o); got != want {
+			t.Fatalf("%d, %s: rendered from nothing (-) and after another snapshot (+):\n%.2000s", i, step.what, lineDiff(want, got))
+		}
+	}
 }

@@ -5,8 +5,8 @@
 // name, help, labels, source and value. Documentation, lint and both ways of serving derive from the rows.
 //
 // The samples come out in two ways, which a test holds equal. A [Collector] is a [prometheus.Collector]
-// and a [prometheus.Gatherer] for anybody's registry and tests. [Collector.Render] writes the same as text,
-// several hundred times cheaper, for an exporter that renders once and serves often.
+// and a [prometheus.Gatherer] for anybody's registry and tests. [Collector.Render] makes an [exposition.Page]
+// of the same samples, several hundred times cheaper, for an exporter that renders once and serves often.
 package collector
 
 import (
@@ -16,41 +16,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
-	"github.com/balena-exporter/balena-exporter/internal/balena/api"
+	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
-
-// What a collector exports, named here for modules that make snapshots of their own.
-type (
-	// Snapshot is everything there is to export.
-	Snapshot = balena.Snapshot
-	// Fleet is a fleet of a snapshot.
-	Fleet = balena.Fleet
-	// Devices are the devices of a snapshot; see [NewDevices].
-	Devices = balena.Devices
-	// Device is a device of a fleet.
-	Device = balena.Device
-	// Attachments are the services and tags of a device.
-	Attachments = balena.Attachments
-	// Release is what fleets and devices run.
-	Release = balena.Release
-	// Service is a service on a device.
-	Service = balena.Service
-	// Tag is a tag of a device.
-	Tag = balena.Tag
-	// Key is an API key that expires.
-	Key = balena.Key
-	// Part tells how an optional part of a snapshot fared.
-	Part = balena.Part
-	// Reading tells how a snapshot was read.
-	Reading = balena.Reading
-	// Exchange is a request to the API, for [Metrics].
-	Exchange = api.Exchange
-	// Instant is a time in milliseconds since 1970; 0 stands for null.
-	Instant = balena.Instant
-)
-
-// NewDevices returns devices that are in ascending order of ID.
-func NewDevices(devices ...Device) Devices { return balena.NewDevices(devices...) }
 
 // Options says which metrics to export. Only what the snapshot holds can be: a metric of something that
 // was not read has no samples.
@@ -66,6 +33,9 @@ type Options struct {
 	// ReleaseLimit is how many releases a fleet may have in balena_fleet_devices_by_release before the
 	// least used become one row; 0 means no limit.
 	ReleaseLimit int
+	// ObserveImplausible is told by [Collector.Render] how many values of a field of the API are new and cannot
+	// be true; see [Metrics.ObserveImplausible]. May be nil.
+	ObserveImplausible func(field string, values int)
 }
 
 // DefaultOptions returns the options that the exporter starts with.
@@ -82,17 +52,25 @@ func DefaultOptions() Options {
 
 // Collector exports the snapshot that its source has.
 type Collector struct {
-	source func() *Snapshot
-	groups []group
-	// rendered is what was rendered last. It only saves work: the sums of the next snapshot are those of the last one,
-	// but for the devices in which they differ.
+	source             func() *balena.Snapshot
+	groups             []group
+	layout             exposition.Layout
+	observeImplausible func(field string, values int)
+
+	// What was rendered last only saves work: the next page and its sums are made of it and of what has changed since.
+	// rendered is nil before the first page.
 	rendered *view
+	page     *exposition.Page
 }
 
 // New returns a collector of the snapshot that source returns at each collection; nil means that there is
 // none (yet, or any more), and gives no samples.
-func New(source func() *Snapshot, o Options) *Collector {
-	return &Collector{source: source, groups: groups(o)}
+func New(source func() *balena.Snapshot, o Options) *Collector {
+	c := &Collector{source: source, groups: groups(o), observeImplausible: o.ObserveImplausible}
+	for d := range c.Descriptions() {
+		c.layout = append(c.layout, appendHeader(nil, &d))
+	}
+	return c
 }
 
 // groups returns the tables that the options switch on, in the order in which they are exported.
@@ -152,33 +130,31 @@ func (c *Collector) Gather() ([]*dto.MetricFamily, error) {
 	return r.Gather()
 }
 
-// Render writes a snapshot in the text format 0.0.4. Of what is about devices it writes only what reads
-// otherwise than in the snapshot that was written before, which may be nil. One goroutine at a time may call it.
-func (c *Collector) Render(s, before *Snapshot, w Writer) {
-	var known *view
-	switch {
-	case before == nil:
-	case c.rendered != nil && c.rendered.Snapshot == before:
-		known = c.rendered
-	default:
-		known = newView(before, nil)
-	}
-	v := newView(s, known)
-	c.rendered = v
-	var devices []*table[device]
-	first, firstOfDevices := 0, 0
+// Render makes a page of a snapshot. The page depends on the snapshot alone, but making it is cheaper the less the
+// snapshot differs from the one rendered before. One goroutine at a time may call Render.
+func (c *Collector) Render(s *balena.Snapshot) *exposition.Page {
+	before := c.rendered
+	c.rendered = nil // newView uses it up
+	v := newView(s, before)
+	page := exposition.NewBuilder(c.layout, c.page)
+	devices := newRuns(v, before, page)
+	first := 0
 	for _, g := range c.groups {
-		if t, ok := g.(*table[device]); !ok {
-			g.render(v, first, w.Append)
+		if t, ok := g.(*table[device]); ok {
+			devices.add(t, first)
 		} else {
-			if devices == nil {
-				firstOfDevices = first
-			}
-			devices = append(devices, t)
+			g.render(v, func(family int, lines []byte) { page.Append(first+family, lines) })
 		}
 		first += len(g.descriptions())
 	}
-	renderRuns(devices, firstOfDevices, v, known, w)
+	devices.render()
+	if c.observeImplausible != nil {
+		for field, values := range v.implausible {
+			c.observeImplausible(field, values)
+		}
+	}
+	c.rendered, c.page = v, page.Page()
+	return c.page
 }
 
 // Descriptions describes all families that the collector has.
@@ -196,11 +172,13 @@ func (c *Collector) Descriptions() iter.Seq[Description] {
 
 // view is a snapshot with the sums over its devices.
 type view struct {
-	*Snapshot
+	*balena.Snapshot
 	slugs  map[int64]string // of the fleets, by ID
 	fleets []fleet
 	names  []fleetName
-	keys   []Key
+	keys   []balena.Key
+	// implausible counts values by field, those that are not the same in the view before.
+	implausible counts[string]
 }
 
 // tellsSupervisorTarget tells whether the API has a field for the supervisor that a device should run.

@@ -83,7 +83,7 @@ func newAPI(t testing.TB, config simulator.Config, o collector.Options, change .
 	return &api{sim, client}
 }
 
-func (a *api) fetch(t testing.TB) *collector.Snapshot {
+func (a *api) fetch(t testing.TB) *balena.Snapshot {
 	t.Helper()
 	s, err := a.client.Fetch(context.Background())
 	if err != nil {
@@ -110,58 +110,12 @@ func pin(v balena.Version) func(*account.Config) {
 	return func(c *account.Config) { c.Version = v }
 }
 
-func of(s *collector.Snapshot, o collector.Options) *collector.Collector {
-	return collector.New(func() *collector.Snapshot { return s }, o)
+func of(s *balena.Snapshot, o collector.Options) *collector.Collector {
+	return collector.New(func() *balena.Snapshot { return s }, o)
 }
 
-// text is a snapshot as it is rendered.
-func text(s *collector.Snapshot, o collector.Options) string {
-	p := newPage(of(s, o), nil)
-	of(s, o).Render(s, nil, p)
-	return p.String()
-}
-
-// page is the simplest thing that can be written to.
-type page struct {
-	collector.Layout
-	families []strings.Builder
-	runs     map[any][]string // the lines by family
-	before   *page
-	rendered int // families of runs whose lines were asked for
-}
-
-func newPage(c *collector.Collector, before *page) *page {
-	l := c.Layout()
-	return &page{Layout: l, families: make([]strings.Builder, len(l.Headers)), runs: map[any][]string{}, before: before}
-}
-
-func (p *page) Append(family int, lines []byte) { p.families[family].Write(lines) }
-
-func (p *page) Run(key, before any, changed func(int) bool, lines func(int) []byte) {
-	all := make([]string, len(p.Headers))
-	if before != nil {
-		all = slices.Clone(p.before.runs[before])
-	}
-	for f := p.RunsFrom; f < p.RunsTo; f++ {
-		if before == nil || changed(f) {
-			all[f] = string(lines(f))
-			p.rendered++
-		}
-		p.families[f].WriteString(all[f])
-	}
-	p.runs[key] = all
-}
-
-func (p *page) String() string {
-	var all strings.Builder
-	for f := range p.families {
-		if p.families[f].Len() > 0 {
-			all.Write(p.Headers[f])
-			all.WriteString(p.families[f].String())
-		}
-	}
-	return all.String()
-}
+// text is a snapshot as it is rendered from nothing.
+func text(s *balena.Snapshot, o collector.Options) string { return serve(of(s, o).Render(s)) }
 
 // parse reads an exposition.
 func parse(t testing.TB, exposition string) []*dto.MetricFamily {
@@ -178,7 +132,7 @@ func parse(t testing.TB, exposition string) []*dto.MetricFamily {
 	return families
 }
 
-func gather(t testing.TB, s *collector.Snapshot, o collector.Options) []*dto.MetricFamily {
+func gather(t testing.TB, s *balena.Snapshot, o collector.Options) []*dto.MetricFamily {
 	t.Helper()
 	families, err := of(s, o).Gather()
 	if err != nil {
@@ -220,32 +174,32 @@ var hostile = []string{
 }
 
 // hostileSnapshot has hostile text wherever text comes from outside.
-func hostileSnapshot() *collector.Snapshot {
-	s := &collector.Snapshot{Time: now, CloudFields: true, Releases: map[int64]collector.Release{}}
-	var devices []collector.Device
+func hostileSnapshot() *balena.Snapshot {
+	s := &balena.Snapshot{Time: now, CloudFields: true, Releases: map[int64]balena.Release{}}
+	var devices []balena.Device
 	for i, h := range hostile {
 		id := int64(i + 1)
-		s.Releases[id] = collector.Release{ID: id, Commit: h, Version: h, Status: h, Created: 1}
-		s.Fleets = append(s.Fleets, collector.Fleet{
+		s.Releases[id] = balena.Release{ID: id, Commit: h, Version: h, Status: h, Created: 1}
+		s.Fleets = append(s.Fleets, balena.Fleet{
 			ID: id, Slug: fmt.Sprint("org/", i, h), Name: h, Organization: h, DeviceType: h, CPUArchitecture: h, UUID: h,
 			TargetRelease: id, LatestRelease: s.Releases[id], Tags: []string{h, h},
 		})
-		devices = append(devices, collector.Device{
+		devices = append(devices, balena.Device{
 			ID: id, UUID: fmt.Sprint("uuid", i, h), Name: h, FleetID: id, Status: h, HeartbeatState: h, UpdateStatus: h, Type: h,
 			OSVersion: h, OSVariant: h, SupervisorVersion: h, RunningRelease: id, TargetRelease: id, OSTarget: id, SupervisorTarget: id,
 			CPUUsage: balena.Number(math.Inf(1)), CPUTemperature: -12.5, MemoryUsed: 1e300,
-			Attachments: &collector.Attachments{
-				Tags: []collector.Tag{{ID: 1, Value: h}, {ID: 2, Value: h}}, Services: []collector.Service{{Name: h, Status: h, Progress: 33}},
+			Attachments: &balena.Attachments{
+				Tags: []balena.Tag{{ID: 1, Value: h}, {ID: 2, Value: h}}, Services: []balena.Service{{Name: h, Status: h, Progress: 33}},
 			},
 		})
-		s.Keys = append(s.Keys, collector.Key{ID: id, Name: h, Expiry: 5})
+		s.Keys = append(s.Keys, balena.Key{ID: id, Name: h, Expiry: 5})
 	}
-	s.Devices = collector.NewDevices(devices...)
+	s.Devices = balena.NewDevices(devices...)
 	return s
 }
 
 func TestRenderAndGatherGiveTheSameSamples(t *testing.T) {
-	for name, s := range map[string]*collector.Snapshot{
+	for name, s := range map[string]*balena.Snapshot{
 		"recorded v7":       newAPI(t, simulator.Config{Dataset: dataset(t)}, everything()).fetch(t),
 		"recorded v6":       newAPI(t, simulator.Config{Dataset: dataset(t)}, everything(), pin(balena.V6)).fetch(t),
 		"hostile text":      hostileSnapshot(),
@@ -301,13 +255,13 @@ func TestGolden(t *testing.T) {
 	for _, version := range []balena.Version{balena.V7, balena.V6} {
 		some := func(c *account.Config) { c.Include = slugs("zeta/one-dev", "admin/empty-fleet", "zeta/legacy-name") }
 		s := newAPI(t, simulator.Config{Dataset: dataset(t)}, everything(), pin(version), some).fetch(t)
-		var devices []collector.Device
+		var devices []balena.Device
 		for d := range s.Devices.All() {
 			if d.FleetID != s.Fleets[2].ID || d.ID%11 == 0 {
 				devices = append(devices, *d)
 			}
 		}
-		s.Devices = collector.NewDevices(devices...)
+		s.Devices = balena.NewDevices(devices...)
 		byName := map[string]string{}
 		for f := range strings.SplitSeq(text(s, everything()), "# HELP ") {
 			name, _, _ := strings.Cut(f, " ")
@@ -325,6 +279,19 @@ func TestGolden(t *testing.T) {
 			golden(t, file, got.String())
 		}
 	}
+}
+
+// TestGoldenCloud holds what only balenaCloud has, and what only lasts for a moment, against a file.
+func TestGoldenCloud(t *testing.T) {
+	s := withDevice(balena.Device{
+		ID: 1, FleetID: 1, UUID: "u", Status: "inactive", Frozen: true, Created: 1000, UpdateProgress: 12.5,
+		CPUUsage: balena.Null, CPUTemperature: balena.Null, MemoryUsed: balena.Null, MemorySize: balena.Null, StorageUsed: balena.Null, StorageSize: balena.Null,
+		Attachments: &balena.Attachments{Services: []balena.Service{
+			{ID: 1, Name: "main", Status: "Downloading", Progress: 25}, {ID: 2, Name: "main", Status: "Running", Progress: balena.Null, Installed: 5000},
+		}},
+	})
+	s.CloudFields = true
+	golden(t, filepath.Join("testdata", "cloud.txt"), text(s, everything()))
 }
 
 // golden compares with a file, or writes it when asked to.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"iter"
 	"strings"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
 // Metrics of single devices. Hardware figures are exported only while a device is connected: the API
@@ -12,7 +14,7 @@ import (
 
 // device is a device with what surrounds it.
 type device struct {
-	*Device
+	*balena.Device
 	view *view
 }
 
@@ -34,7 +36,7 @@ func (d *device) temperature() float64 {
 	if d.CPUTemperature == 0 {
 		return none
 	}
-	return d.CPUTemperature.Float()
+	return cpuTemperature.of(d)
 }
 
 // onTargetRelease is none for a device that should run no release at all.
@@ -97,6 +99,7 @@ func deviceTable(o Options) group {
 		families: []family[device]{
 			{
 				name:   "balena_device_info",
+				steady: true,
 				help:   "Facts about the device that rarely change, unknown where it has not told. --no-collector.device.name leaves the name empty.",
 				source: "device.device_name, is_of__device_type, os_version, os_variant, supervisor_version",
 				labels: []string{"device_name", "device_type", "os_version", "os_variant", "supervisor_version"},
@@ -105,11 +108,12 @@ func deviceTable(o Options) group {
 					if !o.DeviceNames {
 						name = ""
 					}
-					out.add(1, name, cmp.Or(d.Type, unknown), cmp.Or(d.OSVersion, unknown), cmp.Or(d.OSVariant, unknown), cmp.Or(d.SupervisorVersion, unknown))
+					out.add(1, name, cmp.Or(d.Type, balena.Unknown), cmp.Or(d.OSVersion, balena.Unknown), cmp.Or(d.OSVariant, balena.Unknown), cmp.Or(d.SupervisorVersion, balena.Unknown))
 				},
 			},
 			{
 				name:   "balena_device_release_info",
+				steady: true,
 				help:   "The release that the device runs; apart from balena_device_info, which a rollout leaves as it is.",
 				source: "device.is_running__release",
 				labels: []string{"commit", "release_version"},
@@ -117,7 +121,7 @@ func deviceTable(o Options) group {
 				samples: func(d *device, out *samples) {
 					if d.RunningRelease != 0 {
 						r := d.view.Releases[d.RunningRelease]
-						out.add(1, cmp.Or(r.Commit, unknown), cmp.Or(r.Version, unknown))
+						out.add(1, cmp.Or(r.Commit, balena.Unknown), cmp.Or(r.Version, balena.Unknown))
 					}
 				},
 			},
@@ -128,55 +132,55 @@ func deviceTable(o Options) group {
 			gauge("balena_device_undervolted", "Whether the device has seen too low a voltage since it booted; only while connected.", "device.is_undervolted",
 				func(d *device) float64 { return d.whileConnected(boolean(d.Undervolted)) }),
 			gauge("balena_device_on_target_release", "Whether the device runs the release it should run; only where it should run one.", "device.is_running__release, is_pinned_on__release, application.should_be_running__release",
-				(*device).onTargetRelease),
+				(*device).onTargetRelease).steadily(),
 			gauge("balena_device_release_pinned", "Whether the device is pinned to a release.", "device.is_pinned_on__release",
-				func(d *device) float64 { return boolean(d.PinnedRelease != 0) }),
+				func(d *device) float64 { return boolean(d.PinnedRelease != 0) }).steadily(),
 			gauge("balena_device_web_accessible", "Whether the device has a public URL.", "device.is_web_accessible",
-				func(d *device) float64 { return boolean(d.WebAccessible) }),
+				func(d *device) float64 { return boolean(d.WebAccessible) }).steadily(),
 			gauge("balena_device_frozen", "Whether the device is frozen, because the plan does not cover it.", "device.is_frozen",
 				func(d *device) float64 {
 					if !d.view.CloudFields {
 						return none
 					}
 					return boolean(d.Frozen)
-				}).on("balenaCloud"),
+				}).on("balenaCloud").steadily(),
 			state("balena_device_status", "The overall status that the device is in, in the words of v7 on v6 too.", "device.overall_status", "status",
-				func(d *device) string { return cmp.Or(d.Status, unknown) }),
+				func(d *device) string { return cmp.Or(d.Status, balena.Unknown) }),
 			state("balena_device_heartbeat_state", "The state of the device's API heartbeat.", "device.api_heartbeat_state", "state",
-				func(d *device) string { return cmp.Or(d.HeartbeatState, unknown) }),
+				func(d *device) string { return cmp.Or(d.HeartbeatState, balena.Unknown) }),
 			state("balena_device_update_status", "The status of the device's last update; none where there was no update.", "device.update_status", "update_status",
-				func(d *device) string { return cmp.Or(d.UpdateStatus, noUpdate) }),
+				func(d *device) string { return cmp.Or(d.UpdateStatus, balena.NoUpdate) }).steadily(),
 			gauge("balena_device_update_status_change_timestamp_seconds", "When the device last reported an update status.", "device.last_update_status_event",
-				func(d *device) float64 { return d.UpdateChanged.Seconds() }),
+				func(d *device) float64 { return d.UpdateChanged.Seconds() }).steadily(),
 			gauge("balena_device_connectivity_change_timestamp_seconds", "When the device last connected or disconnected, by VPN or by heartbeat.", "device.last_connectivity_event, changed_api_heartbeat_state_on__date (v7)",
 				func(d *device) float64 { return d.ConnectivityChanged().Seconds() }),
 			gauge("balena_device_created_timestamp_seconds", "When the device was registered.", "device.created_at",
-				func(d *device) float64 { return d.Created.Seconds() }),
+				func(d *device) float64 { return d.Created.Seconds() }).steadily(),
 			gauge("balena_device_modified_timestamp_seconds", "When anything about the device last changed.", "device.modified_at",
 				func(d *device) float64 { return d.Modified.Seconds() }),
 			gauge("balena_device_update_progress_ratio", "How far the update under way is; only during one.", "device.overall_progress",
-				func(d *device) float64 { return percent(d.UpdateProgress.Float()) }),
+				func(d *device) float64 { return percent(updateProgress.of(d)) }).steadily(),
 			gauge("balena_device_cpu_usage_ratio", "CPU usage over all cores; only while connected.", "device.cpu_usage",
-				func(d *device) float64 { return d.whileConnected(percent(d.CPUUsage.Float())) }),
+				func(d *device) float64 { return d.whileConnected(percent(cpuUsage.of(d))) }),
 			gauge("balena_device_cpu_temperature_celsius", "CPU temperature; only while connected, and not at 0, which is what a device without a sensor reports.", "device.cpu_temp",
 				func(d *device) float64 { return d.whileConnected(d.temperature()) }),
 			gauge("balena_device_memory_used_bytes", "Memory in use; only while connected.", "device.memory_usage",
-				func(d *device) float64 { return d.whileConnected(d.MemoryUsed.Float() * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(memoryUsed.of(d) * mebibyte) }),
 			gauge("balena_device_memory_size_bytes", "Memory that there is; only while connected.", "device.memory_total",
-				func(d *device) float64 { return d.whileConnected(d.MemorySize.Float() * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(memorySize.of(d) * mebibyte) }),
 			gauge("balena_device_storage_used_bytes", "Storage in use on the data partition; only while connected.", "device.storage_usage",
-				func(d *device) float64 { return d.whileConnected(d.StorageUsed.Float() * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(storageUsed.of(d) * mebibyte) }),
 			gauge("balena_device_storage_size_bytes", "Size of the data partition; only while connected.", "device.storage_total",
-				func(d *device) float64 { return d.whileConnected(d.StorageSize.Float() * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(storageSize.of(d) * mebibyte) }),
 			gauge("balena_device_os_update_pending", "Whether the device should run another host OS than it does.", "device.should_be_operated_by__release, os_version",
-				func(d *device) float64 { return d.updatePending(d.OSTarget, bareVersion(d.OSVersion)) }),
+				func(d *device) float64 { return d.updatePending(d.OSTarget, bareVersion(d.OSVersion)) }).steadily(),
 			gauge("balena_device_supervisor_update_pending", "Whether the device should run another supervisor than it does.", "device.should_be_managed_by__release, supervisor_version",
 				func(d *device) float64 {
 					if !d.view.tellsSupervisorTarget() {
 						return none
 					}
 					return d.updatePending(d.SupervisorTarget, d.SupervisorVersion)
-				}).on("v7"),
+				}).on("v7").steadily(),
 		},
 	}
 }

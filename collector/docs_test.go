@@ -3,6 +3,7 @@ package collector_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -32,6 +33,31 @@ func TestCatalogueIsDocumented(t *testing.T) {
 		}
 	}
 	golden(t, catalogueFile, got)
+}
+
+// TestEveryFamilyHasASampleInAGoldenFile finds a family of which no test has ever seen a sample.
+func TestEveryFamilyHasASampleInAGoldenFile(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files: %v", err)
+	}
+	found := map[string]bool{}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(content)) {
+			name, _, _ := strings.Cut(line, " ")
+			name, _, _ = strings.Cut(name, "{")
+			found[strings.TrimSuffix(name, "_count")] = true // of a histogram
+		}
+	}
+	for _, d := range collector.Catalogue() {
+		if !found[d.Name] {
+			t.Errorf("%s is documented, and has no sample in any golden file", d.Name)
+		}
+	}
 }
 
 // TestDocumentedQueriesUseWhatThereIs finds names of metrics in the documentation that no metric has.

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
 // Metrics of the exporter itself and of its dealings with the API. They live in an ordinary registry and
@@ -54,6 +55,10 @@ var (
 		Name: "balena_exporter_changes_distrusted", Type: "gauge",
 		Help: "Whether the server is not asked for changes although it should be, and everything is read each time (1); the log says why.",
 	}
+	implausibleFamily = Description{
+		Name: "balena_exporter_implausible_values_total", Type: "counter", Labels: []string{"field"}, Series: "1 for each field of a number that devices report",
+		Help: "Values of a field of the API that cannot be true, such as a negative CPU usage, and have no sample. A value counts when it is read first and each time it changes to another one that cannot be true.",
+	}
 	partSuccessFamily = Description{
 		Name: "balena_exporter_collector_success", Type: "gauge", Labels: []string{"collector"}, Series: "1 for each optional collector",
 		Help: "Whether an optional collector read its data in the last refresh. Its last data stand in until they are too old.",
@@ -88,7 +93,7 @@ var (
 func exporterFamilies() []Description {
 	families := []Description{
 		upFamily, lastSuccessFamily, refreshDurationFamily, refreshesFamily, refreshesByKindFamily, devicesReadFamily,
-		devicesChangedFamily, refreshBytesFamily, lastFullSweepFamily, distrustFamily, partSuccessFamily, partDurationFamily,
+		devicesChangedFamily, refreshBytesFamily, lastFullSweepFamily, distrustFamily, implausibleFamily, partSuccessFamily, partDurationFamily,
 		requestsFamily, requestDurationFamily, responseBytesFamily, rateLimitedFamily, tokenExpiryFamily,
 	}
 	for i := range families {
@@ -119,6 +124,7 @@ type Metrics struct {
 	devicesRead     *prometheus.CounterVec
 	devicesChanged  *prometheus.CounterVec
 	refreshBytes    *prometheus.CounterVec
+	implausible     *prometheus.CounterVec
 	requests        *prometheus.CounterVec
 	requestDuration *prometheus.HistogramVec
 	responseBytes   *prometheus.CounterVec
@@ -131,7 +137,7 @@ type lastRefresh struct {
 	fetched    time.Time // zero as long as none succeeded
 	sweep      time.Time // when the last one that read everything began; zero as long as none did
 	distrusted bool
-	parts      []Part
+	parts      []balena.Part
 }
 
 // NewMetrics returns metrics at zero. tokenExpiry returns when the token in use expires, zero for never or
@@ -151,6 +157,7 @@ func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metri
 		devicesRead:     counter(devicesReadFamily),
 		devicesChanged:  counter(devicesChangedFamily),
 		refreshBytes:    counter(refreshBytesFamily),
+		implausible:     counter(implausibleFamily),
 		requests:        counter(requestsFamily),
 		requestDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: requestDurationFamily.Name, Help: requestDurationFamily.Help, Buckets: requestBuckets,
@@ -167,6 +174,9 @@ func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metri
 			counter.WithLabelValues(string(kind))
 		}
 	}
+	for _, r := range append(deviceReadings, downloadProgress) {
+		m.implausible.WithLabelValues(r.field)
+	}
 	return m
 }
 
@@ -176,7 +186,7 @@ const (
 )
 
 // ObserveRefresh counts a refresh, which gave a snapshot or an error. One goroutine at a time may call it.
-func (m *Metrics) ObserveRefresh(s *Snapshot, err error, took time.Duration) {
+func (m *Metrics) ObserveRefresh(s *balena.Snapshot, err error, took time.Duration) {
 	m.refreshDuration.Observe(took.Seconds())
 	last := *m.last.Load()
 	if err != nil {
@@ -198,7 +208,7 @@ func (m *Metrics) ObserveRefresh(s *Snapshot, err error, took time.Duration) {
 }
 
 // ObserveExchange counts a request to the API.
-func (m *Metrics) ObserveExchange(e Exchange) {
+func (m *Metrics) ObserveExchange(e api.Exchange) {
 	code := "error"
 	if e.Status != 0 {
 		code = strconv.Itoa(e.Status)
@@ -211,13 +221,18 @@ func (m *Metrics) ObserveExchange(e Exchange) {
 	}
 }
 
+// ObserveImplausible counts new values of a field that cannot be true. It is for [Options].
+func (m *Metrics) ObserveImplausible(field string, values int) {
+	m.implausible.WithLabelValues(field).Add(float64(values))
+}
+
 // byKind are the counters of refreshes that are told apart by kind.
 func (m *Metrics) byKind() []*prometheus.CounterVec {
 	return []*prometheus.CounterVec{m.refreshesByKind, m.devicesRead, m.devicesChanged, m.refreshBytes}
 }
 
 func (m *Metrics) vectors() []prometheus.Collector {
-	vectors := []prometheus.Collector{m.refreshDuration, m.refreshes, m.requests, m.requestDuration, m.responseBytes, m.rateLimited}
+	vectors := []prometheus.Collector{m.refreshDuration, m.refreshes, m.implausible, m.requests, m.requestDuration, m.responseBytes, m.rateLimited}
 	for _, counter := range m.byKind() {
 		vectors = append(vectors, counter)
 	}
@@ -251,10 +266,10 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	// A refresh may hang for longer than the data before it may be served.
 	send(upFamily, boolean(last.up && time.Since(last.fetched) <= m.maxStaleness))
 	if !last.fetched.IsZero() {
-		send(lastSuccessFamily, Instant(last.fetched.UnixMilli()).Seconds())
+		send(lastSuccessFamily, balena.Instant(last.fetched.UnixMilli()).Seconds())
 	}
 	if !last.sweep.IsZero() {
-		send(lastFullSweepFamily, Instant(last.sweep.UnixMilli()).Seconds())
+		send(lastFullSweepFamily, balena.Instant(last.sweep.UnixMilli()).Seconds())
 	}
 	send(distrustFamily, boolean(last.distrusted))
 	for _, p := range last.parts {

@@ -3,6 +3,8 @@ package collector_test
 import (
 	"errors"
 	"fmt"
+	"math"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
@@ -40,7 +43,7 @@ func TestExporterTellsHowTheLastRefreshWent(t *testing.T) {
 		if lastSuccess() != 0 {
 			t.Error("there is a time of the last success before the first")
 		}
-		m.ObserveRefresh(&collector.Snapshot{Time: time.Now(), Reading: collector.Reading{Kind: balena.Full}, Parts: []balena.Part{
+		m.ObserveRefresh(&balena.Snapshot{Time: time.Now(), Reading: balena.Reading{Kind: balena.Full}, Parts: []balena.Part{
 			{Name: balena.PartReleases, Duration: time.Second}, {Name: balena.PartKeys, Duration: 2 * time.Second, Err: errors.New("no")},
 		}}, nil, time.Second)
 		up(1)
@@ -61,7 +64,7 @@ balena_exporter_collector_success{collector="release"} 1
 		}
 		m.ObserveRefresh(nil, errors.New("unavailable"), time.Second)
 		up(0)
-		m.ObserveRefresh(&collector.Snapshot{Time: time.Now(), Reading: collector.Reading{Kind: balena.Full}}, nil, time.Second)
+		m.ObserveRefresh(&balena.Snapshot{Time: time.Now(), Reading: balena.Reading{Kind: balena.Full}}, nil, time.Second)
 		up(1)
 
 		// The next refresh hangs.
@@ -93,8 +96,8 @@ func TestExporterTellsHowMuchRefreshesRead(t *testing.T) {
 			t.Errorf("%s: %v", when, err)
 		}
 	}
-	observe := func(second int64, reading collector.Reading) {
-		m.ObserveRefresh(&collector.Snapshot{Time: time.Unix(second, 0), Reading: reading}, nil, time.Second)
+	observe := func(second int64, reading balena.Reading) {
+		m.ObserveRefresh(&balena.Snapshot{Time: time.Unix(second, 0), Reading: reading}, nil, time.Second)
 	}
 	const distrusted = `
 # HELP balena_exporter_changes_distrusted Whether the server is not asked for changes although it should be, and everything is read each time (1); the log says why.
@@ -121,17 +124,17 @@ balena_exporter_last_full_sweep_timestamp_seconds `
 	}
 
 	compare("before the first refresh", counters([2]int{}, [2]int{}, [2]int{}, [2]int{})+distrusted+"0\n")
-	observe(1000, collector.Reading{Kind: balena.Full, Devices: 2004, Changed: 2004, Bytes: 500_000})
-	observe(1060, collector.Reading{Kind: balena.Changes, Devices: 30, Changed: 20, Bytes: 4_000})
-	observe(1120, collector.Reading{Kind: balena.Changes, Devices: 12, Changed: 2, Bytes: 2_000})
+	observe(1000, balena.Reading{Kind: balena.Full, Devices: 2004, Changed: 2004, Bytes: 500_000})
+	observe(1060, balena.Reading{Kind: balena.Changes, Devices: 30, Changed: 20, Bytes: 4_000})
+	observe(1120, balena.Reading{Kind: balena.Changes, Devices: 12, Changed: 2, Bytes: 2_000})
 	now := counters([2]int{1, 2}, [2]int{2004, 42}, [2]int{2004, 22}, [2]int{500_000, 6_000})
 	compare("after changes", now+sweep+"1000\n"+distrusted+"0\n")
-	observe(1180, collector.Reading{Kind: balena.Full, Devices: 2000, Changed: 14, Bytes: 400_000, Distrust: errors.New("its clock jumped")})
+	observe(1180, balena.Reading{Kind: balena.Full, Devices: 2000, Changed: 14, Bytes: 400_000, Distrust: errors.New("its clock jumped")})
 	now = counters([2]int{2, 2}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})
 	compare("distrusted", now+sweep+"1180\n"+distrusted+"1\n")
 	m.ObserveRefresh(nil, errors.New("unavailable"), time.Second)
 	compare("after a failure", now+sweep+"1180\n"+distrusted+"1\n")
-	observe(1240, collector.Reading{Kind: balena.Changes})
+	observe(1240, balena.Reading{Kind: balena.Changes})
 	compare("trusted again", counters([2]int{2, 3}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})+sweep+"1180\n"+distrusted+"0\n")
 }
 
@@ -168,4 +171,29 @@ balena_api_token_expiry_timestamp_seconds 1.9e+09
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
+}
+
+// TestGoldenExporter holds the exporter's own metrics against a file.
+func TestGoldenExporter(t *testing.T) {
+	m := collector.NewMetrics(func() time.Time { return now.Add(time.Hour) }, math.MaxInt64)
+	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 200, Bytes: 4000, Duration: 125 * time.Millisecond})
+	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 429, Bytes: 20, Duration: 250 * time.Millisecond})
+	m.ObserveRefresh(&balena.Snapshot{
+		Time: now, Reading: balena.Reading{Kind: balena.Full, Devices: 3, Changed: 3, Bytes: 4020},
+		Parts: []balena.Part{{Name: balena.PartReleases, Duration: time.Second}},
+	}, nil, 1500*time.Millisecond)
+	m.ObserveImplausible("device.cpu_usage", 2)
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden(t, filepath.Join("testdata", "exporter.txt"), b.String())
 }

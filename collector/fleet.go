@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
 // Metrics of fleets, always exported. The sums are over the devices of the snapshot, whether or not
@@ -13,7 +15,7 @@ import (
 
 // fleet is a fleet with the sums over its devices.
 type fleet struct {
-	*Fleet
+	*balena.Fleet
 	view *view
 	sums
 }
@@ -30,7 +32,7 @@ type sums struct {
 	byRelease                        counts[int64]
 	byService                        counts[serviceState]
 	// disconnected are the devices that were connected once and are not, by the time since when.
-	disconnected counts[Instant]
+	disconnected counts[balena.Instant]
 }
 
 type osVersion struct{ version, variant string }
@@ -49,8 +51,8 @@ func (c *counts[K]) add(key K, n int) {
 }
 
 // newView sums up the devices of a snapshot: those in which it differs from another one that was summed up
-// before, on top of what that came to. before may be nil.
-func newView(s *Snapshot, before *view) *view {
+// before, on top of what that came to. before may be nil; its sums are used up.
+func newView(s *balena.Snapshot, before *view) *view {
 	v := &view{Snapshot: s, slugs: make(map[int64]string, len(s.Fleets)), fleets: make([]fleet, len(s.Fleets))}
 	byID := make(map[int64]*fleet, len(s.Fleets))
 	for i := range v.fleets {
@@ -58,12 +60,12 @@ func newView(s *Snapshot, before *view) *view {
 		f.Fleet, f.view = &s.Fleets[i], v
 		byID[f.ID], v.slugs[f.ID] = f, f.Slug
 	}
-	var known Devices
+	var known balena.Devices
 	if before != nil {
 		known = before.Devices
 		for i := range before.fleets {
 			if f := byID[before.fleets[i].ID]; f != nil {
-				f.sums = before.fleets[i].clone()
+				f.sums = before.fleets[i].sums
 			}
 		}
 	}
@@ -73,6 +75,7 @@ func newView(s *Snapshot, before *view) *view {
 		}
 		if is != nil {
 			byID[is.FleetID].sum(is, 1)
+			v.countImplausible(was, is)
 		}
 	}
 	v.names = namesOf(v.fleets)
@@ -80,24 +83,15 @@ func newView(s *Snapshot, before *view) *view {
 	return v
 }
 
-func (s *sums) clone() sums {
-	c := *s
-	c.byStatus, c.byHeartbeat, c.byUpdate = maps.Clone(s.byStatus), maps.Clone(s.byHeartbeat), maps.Clone(s.byUpdate)
-	c.byType, c.bySupervisor, c.byOS = maps.Clone(s.byType), maps.Clone(s.bySupervisor), maps.Clone(s.byOS)
-	c.byRelease, c.byService = maps.Clone(s.byRelease), maps.Clone(s.byService)
-	c.disconnected = maps.Clone(s.disconnected)
-	return c
-}
-
 // sum adds a device, or takes it away again: n is 1 or -1.
-func (s *sums) sum(d *Device, n int) {
+func (s *sums) sum(d *balena.Device, n int) {
 	s.devices += n
-	s.byStatus.add(cmp.Or(d.Status, unknown), n)
-	s.byHeartbeat.add(cmp.Or(d.HeartbeatState, unknown), n)
-	s.byUpdate.add(cmp.Or(d.UpdateStatus, noUpdate), n)
-	s.byType.add(cmp.Or(d.Type, unknown), n)
-	s.byOS.add(osVersion{cmp.Or(d.OSVersion, unknown), cmp.Or(d.OSVariant, unknown)}, n)
-	s.bySupervisor.add(cmp.Or(d.SupervisorVersion, unknown), n)
+	s.byStatus.add(cmp.Or(d.Status, balena.Unknown), n)
+	s.byHeartbeat.add(cmp.Or(d.HeartbeatState, balena.Unknown), n)
+	s.byUpdate.add(cmp.Or(d.UpdateStatus, balena.NoUpdate), n)
+	s.byType.add(cmp.Or(d.Type, balena.Unknown), n)
+	s.byOS.add(osVersion{cmp.Or(d.OSVersion, balena.Unknown), cmp.Or(d.OSVariant, balena.Unknown)}, n)
+	s.bySupervisor.add(cmp.Or(d.SupervisorVersion, balena.Unknown), n)
 	if d.Online {
 		s.online += n
 	}
@@ -126,26 +120,17 @@ func (s *sums) sum(d *Device, n int) {
 	if d.PinnedRelease != 0 {
 		s.pinned += n
 	}
-	for service := range states(d.Services()) {
-		s.byService.add(serviceState{cmp.Or(service.Name, unknown), cmp.Or(service.Status, unknown)}, n)
+	for _, service := range states(d.Services()) {
+		s.byService.add(serviceState{service.Name, service.Status}, n)
 	}
 }
 
-const (
-	// unknown stands for what a device has not told (yet), where devices are counted by it.
-	unknown = "unknown"
-	// noUpdate stands for an update_status of null.
-	noUpdate = "none"
-)
-
-// The states that are exported even when no device is in them. A state that is not listed appears under
-// its own name as soon as a device is in it.
+// The states that are exported even when no device is in them, in alphabetical order as all labels are. A state that
+// is not listed appears under its own name as soon as a device is in it.
 var (
-	deviceStatuses = []string{
-		"configuring", "disconnected", "inactive", "operational", "post-provisioning", "reduced-functionality", "updating",
-	}
-	heartbeatStates = []string{"offline", "online", "timeout", "unknown"}
-	updateStatuses  = []string{"aborted", "applying changes", "done", "downloaded", "downloading", noUpdate, "rejected"}
+	deviceStatuses  = slices.Sorted(slices.Values(balena.DeviceStatuses))
+	heartbeatStates = slices.Sorted(slices.Values(balena.HeartbeatStates))
+	updateStatuses  = slices.Sorted(slices.Values(balena.UpdateStatuses))
 )
 
 // addStates adds a sample for each known state, zeros included, and for each state that devices are in.
@@ -205,7 +190,7 @@ func fleetTable(o Options) group {
 				labels: []string{"seconds"},
 				series: strconv.Itoa(len(o.DisconnectedThresholds)) + " a fleet",
 				samples: func(f *fleet, out *samples) {
-					now := Instant(f.view.Time.UnixMilli()).Seconds()
+					now := balena.Instant(f.view.Time.UnixMilli()).Seconds()
 					for _, threshold := range o.DisconnectedThresholds {
 						n := 0
 						for since, devices := range f.disconnected {

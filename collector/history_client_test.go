@@ -3,7 +3,7 @@ package collector_test
 import (
 	"context"
 
-	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 )
 
@@ -11,7 +11,7 @@ import (
 
 // A reader reads snapshots from a server. Each may be built on what the one before has read.
 type reader interface {
-	Fetch(ctx context.Context) (*collector.Snapshot, error)
+	Fetch(ctx context.Context) (*balena.Snapshot, error)
 	Close()
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
@@ -15,7 +14,7 @@ import (
 // facts are what is true at a moment: what a new client reads that no fault happens to, and what the server knows of
 // types and releases, whatever refers to them.
 type facts struct {
-	*collector.Snapshot
+	*balena.Snapshot
 	types    map[int64]string
 	releases map[int64]releaseFacts
 	// fleetOf are the fleets of all devices, in reach or not.
@@ -73,7 +72,7 @@ func (t *telling) observe(version balena.Version) (facts, error) {
 //   - what is made of several rows is made of those in the snapshot.
 //
 // Nothing is expected of parts that failed.
-func check(s, before *collector.Snapshot, all []facts) error {
+func check(s, before *balena.Snapshot, all []facts) error {
 	ok := map[balena.PartName]bool{}
 	for _, p := range s.Parts {
 		ok[p.Name] = p.Err == nil
@@ -98,8 +97,8 @@ func check(s, before *collector.Snapshot, all []facts) error {
 const maxTags = 2
 
 type comparison struct {
-	s      *collector.Snapshot
-	before *collector.Snapshot // nil for the first one
+	s      *balena.Snapshot
+	before *balena.Snapshot // nil for the first one
 	all    []facts
 	ok     map[balena.PartName]bool // the parts that did not fail
 	rows   bool                     // the rows can be compared
@@ -122,25 +121,25 @@ func (c *comparison) fleets() error {
 	for i := range c.s.Fleets {
 		is := &c.s.Fleets[i]
 		// as tells whether the fleet is as at one of the moments.
-		as := func(so func(was *collector.Fleet) bool) bool {
+		as := func(so func(was *balena.Fleet) bool) bool {
 			return c.somewhere(func(f facts) bool { was := f.Fleet(is.ID); return was != nil && so(was) })
 		}
 		allAlong := c.everywhere(func(f facts) bool { return f.Fleet(is.ID) != nil })
 		switch {
-		case !as(func(*collector.Fleet) bool { return true }):
+		case !as(func(*balena.Fleet) bool { return true }):
 			return fmt.Errorf("fleet %d, %s, was never there", is.ID, is.Slug)
 		case !c.rows:
 			continue
-		case !as(func(was *collector.Fleet) bool { return fleetRow(was) == fleetRow(is) }):
+		case !as(func(was *balena.Fleet) bool { return fleetRow(was) == fleetRow(is) }):
 			return fmt.Errorf("fleet %d never was %+v", is.ID, fleetRow(is))
 		case !allAlong:
 			continue
-		case c.ok[balena.PartLatestReleases] && !as(func(was *collector.Fleet) bool { return was.LatestRelease == is.LatestRelease }):
+		case c.ok[balena.PartLatestReleases] && !as(func(was *balena.Fleet) bool { return was.LatestRelease == is.LatestRelease }):
 			return fmt.Errorf("the newest release of fleet %s never was %+v", is.Slug, is.LatestRelease)
 		}
 		for key := range maxTags {
 			tag := at(is.Tags, key)
-			if c.ok[balena.PartFleetTags] && !as(func(was *collector.Fleet) bool { return at(was.Tags, key) == tag }) {
+			if c.ok[balena.PartFleetTags] && !as(func(was *balena.Fleet) bool { return at(was.Tags, key) == tag }) {
 				return fmt.Errorf("tag %d of fleet %s never was %q", key, is.Slug, tag)
 			}
 		}
@@ -157,10 +156,10 @@ func at[T any](values []T, i int) (v T) {
 }
 
 // fleetRow is what is read of a fleet at once.
-func fleetRow(f *collector.Fleet) (row struct {
+func fleetRow(f *balena.Fleet) (row struct {
 	uuid, name, slug, organization, deviceType, architecture string
 	archived, tracksLatest                                   bool
-	created                                                  collector.Instant
+	created                                                  balena.Instant
 	target                                                   int64
 },
 ) {
@@ -171,7 +170,7 @@ func fleetRow(f *collector.Fleet) (row struct {
 }
 
 // deviceRow is what is read of a device at once.
-func deviceRow(d *collector.Device) *collector.Device {
+func deviceRow(d *balena.Device) *balena.Device {
 	row := *d
 	row.Type, row.TargetRelease, row.Attachments = "", 0, nil
 	if row.PinnedRelease != 0 {
@@ -266,14 +265,14 @@ func (c *comparison) belongings() error {
 	return nil
 }
 
-func serviceOn(f facts, device, id int64) (collector.Service, bool) {
+func serviceOn(f facts, device, id int64) (balena.Service, bool) {
 	d := f.Devices.Find(device)
 	if d == nil {
-		return collector.Service{}, false
+		return balena.Service{}, false
 	}
-	i := slices.IndexFunc(d.Services(), func(s collector.Service) bool { return s.ID == id })
+	i := slices.IndexFunc(d.Services(), func(s balena.Service) bool { return s.ID == id })
 	if i < 0 {
-		return collector.Service{}, false
+		return balena.Service{}, false
 	}
 	return d.Services()[i], true
 }
@@ -321,7 +320,7 @@ func (c *comparison) keys() error {
 	}
 	for _, was := range c.all[0].Keys {
 		has := func(f facts) bool {
-			return slices.ContainsFunc(f.Keys, func(k collector.Key) bool { return k.ID == was.ID })
+			return slices.ContainsFunc(f.Keys, func(k balena.Key) bool { return k.ID == was.ID })
 		}
 		if !has(facts{Snapshot: c.s}) && c.everywhere(has) {
 			return fmt.Errorf("API key %+v is missing", was)

@@ -56,14 +56,13 @@ type telling struct {
 	// downloads are the devices that the client may have seen at a download.
 	downloads map[int]bool
 
-	last      *collector.Snapshot
-	lastBuilt *exposition.Page
-	lastText  string
-	unproven  bool      // nobody has compared what was served last with what is rendered from nothing
-	lied      bool      // since the last refresh that went well a list of fleets was empty that is not
-	empty     bool      // the last refresh found an account without fleets, and failed
-	quiet     time.Time // until when the server wants to be left alone
-	tally     tally
+	last     *balena.Snapshot
+	lastText string
+	unproven bool      // nobody has compared what was served last with what is rendered from nothing
+	lied     bool      // since the last refresh that went well a list of fleets was empty that is not
+	empty    bool      // the last refresh found an account without fleets, and failed
+	quiet    time.Time // until when the server wants to be left alone
+	tally    tally
 
 	serving sync.Mutex // a request, and all that happens meanwhile
 	run     running
@@ -457,10 +456,7 @@ func (t *telling) refresh(ctx context.Context, e event) error {
 	}
 	reason, before := err, t.last
 	if err == nil {
-		b := exposition.NewBuilder(exposition.Layout(t.collector.Layout()), t.lastBuilt)
-		t.collector.Render(s, t.last, b)
-		t.last, t.lastBuilt, t.unproven = s, b.Page(), true
-		t.lastText = serve(t.lastBuilt)
+		t.last, t.lastText, t.unproven = s, serve(t.collector.Render(s)), true
 		reason = failure(s)
 	}
 	if reason != nil {
@@ -505,7 +501,7 @@ func (t *telling) refresh(ctx context.Context, e event) error {
 }
 
 // judge returns what is wrong with the snapshot of a refresh, given the snapshot before.
-func (t *telling) judge(s, before *collector.Snapshot) error {
+func (t *telling) judge(s, before *balena.Snapshot) error {
 	if want := t.expectedVersion(); s.APIVersion != want && !t.learning() {
 		return fmt.Errorf("the client speaks version %s of the API, and the server has %s", s.APIVersion, want)
 	}
@@ -590,7 +586,7 @@ func (t *telling) mostRequests() int {
 var apart = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_service|device_service|fleet_tags|device_tags|api_key).*\n`)
 
 // onlyApart tells whether no other parts failed.
-func onlyApart(s *collector.Snapshot) bool {
+func onlyApart(s *balena.Snapshot) bool {
 	return !slices.ContainsFunc(s.Parts, func(p balena.Part) bool {
 		return p.Err != nil && !slices.Contains([]balena.PartName{balena.PartServices, balena.PartFleetTags, balena.PartDeviceTags, balena.PartKeys}, p.Name)
 	})
@@ -616,7 +612,7 @@ func (t *telling) noteDownloads() {
 }
 
 // failure is the first error of the parts of a refresh.
-func failure(s *collector.Snapshot) error {
+func failure(s *balena.Snapshot) error {
 	for _, p := range s.Parts {
 		if p.Err != nil {
 			return p.Err

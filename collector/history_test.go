@@ -341,8 +341,8 @@ func TestServersThatDoNotTellWhatChanged(t *testing.T) {
 		before int // so many refreshes before it is known
 		why    string
 	}{
-		{"400", simulator.Config{}, simulator.Fault{Query: question, Status: 400, Body: `"Malformed url"`}, 1, "answered 400"},
-		{"a blank 500", simulator.Config{}, simulator.Fault{Query: question, Status: 500}, 1, "answered 500"},
+		{"400", simulator.Config{}, simulator.Fault{Query: question, Status: 400, Body: `"Malformed url"`}, 2, "answered 400"},
+		{"a blank 500", simulator.Config{}, simulator.Fault{Query: question, Status: 500}, 2, "answered 500"},
 		{"null", simulator.Config{ModifiedAtIsNull: true}, simulator.Fault{}, 0, "has no modified_at"},
 		{"standing still", simulator.Config{ModifiedAtStandsStill: true}, simulator.Fault{}, 0, "modified_at"},
 	} {

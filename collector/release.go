@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
 // Metrics of a fleet's releases: what it should run, what it runs, and what was built last.
@@ -82,7 +84,7 @@ func releaseTable(o Options) group {
 				series: "6 a fleet that has releases",
 				samples: func(f *fleet, out *samples) {
 					if f.LatestRelease.ID != 0 {
-						addStates(out, releaseStatuses, counts[string]{cmp.Or(f.LatestRelease.Status, unknown): 1})
+						addStates(out, releaseStatuses, counts[string]{cmp.Or(f.LatestRelease.Status, balena.Unknown): 1})
 					}
 				},
 			},
@@ -103,7 +105,7 @@ func (f *fleet) releasesInUse(limit int) []releaseInUse {
 	found := counts[releaseInUse]{}
 	for id, n := range f.byRelease {
 		r := f.view.Releases[id]
-		found[releaseInUse{commit: cmp.Or(r.Commit, unknown), version: cmp.Or(r.Version, unknown)}] += n
+		found[releaseInUse{commit: cmp.Or(r.Commit, balena.Unknown), version: cmp.Or(r.Version, balena.Unknown)}] += n
 	}
 	releases := make([]releaseInUse, 0, len(found))
 	for _, r := range slices.Collect(maps.Keys(found)) {

@@ -2,7 +2,6 @@ package collector
 
 import (
 	"cmp"
-	"iter"
 	"maps"
 	"slices"
 
@@ -19,23 +18,42 @@ var serviceStatuses = []string{
 // serviceState is a service of a fleet in a state.
 type serviceState struct{ service, status string }
 
-// states yields the services of a device, each in each of its states once: while the device updates, several
+// states returns the services of a device, each in each of its states once: while the device updates, several
 // images of a service may be in one state. What is known of them is that of the image which is farthest.
-func states(services []Service) iter.Seq[Service] {
-	return func(yield func(Service) bool) {
-		for len(services) > 0 {
-			s := services[0]
-			for services = services[1:]; len(services) > 0 && services[0].Name == s.Name && services[0].Status == s.Status; services = services[1:] {
-				s.Installed = max(s.Installed, services[0].Installed)
-				if p := services[0].Progress; p > s.Progress {
-					s.Progress = p
-				}
-			}
-			if !yield(s) {
-				return
-			}
+func states(services []balena.Service) []balena.Service {
+	states := make([]balena.Service, 0, len(services))
+	for _, s := range named(services) {
+		if downloadProgress.implausible(s.Progress) {
+			s.Progress = balena.Null
+		}
+		last := len(states) - 1
+		if last < 0 || states[last].Name != s.Name || states[last].Status != s.Status {
+			states = append(states, s)
+			continue
+		}
+		states[last].Installed = max(states[last].Installed, s.Installed)
+		if s.Progress > states[last].Progress { // null is less than any
+			states[last].Progress = s.Progress
 		}
 	}
+	return states
+}
+
+// named gives services a name and a status that have none, and puts them in order again: there may be others that
+// are really called unknown, and all of them are one.
+func named(services []balena.Service) []balena.Service {
+	if !slices.ContainsFunc(services, func(s balena.Service) bool { return s.Name == "" || s.Status == "" }) {
+		return services
+	}
+	services = slices.Clone(services)
+	for i := range services {
+		services[i].Name = cmp.Or(services[i].Name, balena.Unknown)
+		services[i].Status = cmp.Or(services[i].Status, balena.Unknown)
+	}
+	slices.SortStableFunc(services, func(a, b balena.Service) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Status, b.Status))
+	})
+	return services
 }
 
 func fleetServiceTable() group {
@@ -76,14 +94,14 @@ func fleetServiceTable() group {
 }
 
 // eachService calls a function with each service of a device once, with all its states.
-func (d *device) eachService(f func(name string, states []Service)) {
-	all := slices.Collect(states(d.Services()))
+func (d *device) eachService(f func(name string, states []balena.Service)) {
+	all := states(d.Services())
 	for len(all) > 0 {
 		n := 1
 		for n < len(all) && all[n].Name == all[0].Name {
 			n++
 		}
-		f(cmp.Or(all[0].Name, unknown), all[:n])
+		f(all[0].Name, all[:n])
 		all = all[n:]
 	}
 }
@@ -101,22 +119,23 @@ func deviceServiceTable() group {
 				source: "image_install.status",
 				labels: []string{"service_name", "status"},
 				samples: func(d *device, out *samples) {
-					for s := range states(d.Services()) {
-						out.add(1, cmp.Or(s.Name, unknown), cmp.Or(s.Status, unknown))
+					for _, s := range states(d.Services()) {
+						out.add(1, s.Name, s.Status)
 					}
 				},
 			},
 			{
 				name:   "balena_device_service_download_progress_ratio",
+				steady: true,
 				help:   "How far the download of the service's image is; only during one.",
 				source: "image_install.download_progress",
 				labels: []string{"service_name"},
 				samples: func(d *device, out *samples) {
-					d.eachService(func(name string, states []Service) {
+					d.eachService(func(name string, states []balena.Service) {
 						progress := none
 						for _, s := range states {
 							if s.Progress != balena.Null {
-								progress = s.Progress.Float()
+								progress = s.Progress.Float() + 0 // which makes 0 of -0
 							}
 						}
 						out.add(percent(progress), name)
@@ -125,12 +144,13 @@ func deviceServiceTable() group {
 			},
 			{
 				name:   "balena_device_service_install_timestamp_seconds",
+				steady: true,
 				help:   "When the newest image of the service came to the device.",
 				source: "image_install.install_date",
 				labels: []string{"service_name"},
 				samples: func(d *device, out *samples) {
-					d.eachService(func(name string, states []Service) {
-						var newest Instant
+					d.eachService(func(name string, states []balena.Service) {
+						var newest balena.Instant
 						for _, s := range states {
 							newest = max(newest, s.Installed)
 						}

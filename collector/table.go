@@ -67,7 +67,9 @@ type family[T any] struct {
 	// labels are those beside the subject's.
 	labels []string
 	// series overrides the table's.
-	series  string
+	series string
+	// steady tells that the family of a device seldom changes; see longRuns.
+	steady  bool
 	samples func(s *T, out *samples)
 }
 
@@ -81,6 +83,12 @@ func gauge[T any](name, help, source string, value func(*T) float64) family[T] {
 // on says where a family exists, where that is not everywhere.
 func (f family[T]) on(where string) family[T] {
 	f.only = where
+	return f
+}
+
+// steadily says that the family of a device seldom changes; see longRuns.
+func (f family[T]) steadily() family[T] {
+	f.steady = true
 	return f
 }
 
@@ -98,7 +106,7 @@ func boolean(b bool) float64 {
 type group interface {
 	descriptions() []Description
 	collect(v *view, ch chan<- prometheus.Metric)
-	render(v *view, firstFamily int, emit func(family int, lines []byte))
+	render(v *view, emit func(family int, lines []byte))
 }
 
 func (t *table[T]) descriptions() []Description {
@@ -132,13 +140,13 @@ func (t *table[T]) collect(v *view, ch chan<- prometheus.Metric) {
 	}
 }
 
-// render writes every sample as text.
-func (t *table[T]) render(v *view, firstFamily int, emit func(family int, lines []byte)) {
+// render writes every sample as text, and emits the lines by the index of the family in the table.
+func (t *table[T]) render(v *view, emit func(family int, lines []byte)) {
 	w := t.newStretch()
 	w.begin(slices.Collect(t.subjects(v)))
 	for i := range t.families {
-		if lines := w.lines(&t.families[i]); len(lines) > 0 {
-			emit(firstFamily+i, lines)
+		if lines := w.appendLines(nil, &t.families[i]); len(lines) > 0 {
+			emit(i, lines)
 		}
 	}
 }
@@ -151,7 +159,6 @@ type stretch[T any] struct {
 	subjects []T
 	written  []byte // the labels of all subjects
 	ends     []int  // where each subject's labels end
-	out      samples
 }
 
 func (t *table[T]) newStretch() stretch[T] { return stretch[T]{labels: t.labels, identity: t.identity} }
@@ -161,8 +168,8 @@ func (w *stretch[T]) begin(subjects []T) {
 	w.subjects, w.written, w.ends = subjects, w.written[:0], w.ends[:0]
 }
 
-// lines writes the lines of a family, valid until the next call.
-func (w *stretch[T]) lines(f *family[T]) []byte {
+// appendLines appends the lines of a family to text.
+func (w *stretch[T]) appendLines(text []byte, f *family[T]) []byte {
 	if len(w.ends) == 0 {
 		var values []string
 		for i := range w.subjects {
@@ -173,13 +180,13 @@ func (w *stretch[T]) lines(f *family[T]) []byte {
 			w.ends = append(w.ends, len(w.written))
 		}
 	}
-	w.out.name, w.out.extra, w.out.text = f.name, f.labels, w.out.text[:0]
+	out := samples{name: f.name, extra: f.labels, text: text}
 	start := 0
 	for i, end := range w.ends {
-		w.out.labels, start = w.written[start:end], end
-		f.samples(&w.subjects[i], &w.out)
+		out.labels, start = w.written[start:end], end
+		f.samples(&w.subjects[i], &out)
 	}
-	return w.out.text
+	return out.text
 }
 
 // samples takes the samples of a family, either as metrics or as text.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
 // Metrics of tags: allow-listed ones only, since anybody who may edit a device can write anything there.
@@ -47,7 +49,7 @@ func tagValues(values []string) []string {
 }
 
 // values are the values of tags.
-func values(tags []Tag) []string {
+func values(tags []balena.Tag) []string {
 	if tags == nil {
 		return nil
 	}
@@ -85,7 +87,7 @@ func deviceTagTable(o Options) group {
 		labels:   []string{"fleet", "uuid"},
 		subjects: devices, identity: deviceIdentity,
 		families: []family[device]{{
-			name: "balena_device_tags", help: "Tags of the device, those of --collector.device-tags.",
+			name: "balena_device_tags", steady: true, help: "Tags of the device, those of --collector.device-tags.",
 			source: "device_tag.tag_key, value", labels: tagLabels(o.DeviceTags),
 			samples: func(d *device, out *samples) { addTags(out, values(d.Tags())) },
 		}},

@@ -33,6 +33,7 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback"
 
 	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 	"github.com/balena-exporter/balena-exporter/internal/refresh"
@@ -109,7 +110,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	// The API's side: what is known of it, and how it went.
 	var reader *account.Reader
 	metrics := collector.NewMetrics(func() time.Time { return reader.TokenExpiry() }, c.maxStaleness)
-	c.client.Observe = metrics.ObserveExchange
+	c.client.Observe, c.collector.ObserveImplausible = metrics.ObserveExchange, metrics.ObserveImplausible
 	if reader, err = account.New(c.client); err != nil {
 		return fmt.Errorf("--balena.ca-file: %w", err)
 	}
@@ -134,14 +135,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 	// Scrapers' side: the snapshot as rendered, and what is gathered anew for each scrape.
 	var loop *refresh.Loop
-	fleets := collector.New(func() *collector.Snapshot { return loop.Snapshot() }, c.collector)
+	fleets := collector.New(func() *balena.Snapshot { return loop.Snapshot() }, c.collector)
 	loop = refresh.New(refresh.Config{
-		Fetch: reader.Fetch,
-		Render: func(s, before *collector.Snapshot, previous *exposition.Page) *exposition.Page {
-			b := exposition.NewBuilder(exposition.Layout(fleets.Layout()), previous)
-			fleets.Render(s, before, b)
-			return b.Page()
-		},
+		Fetch:        reader.Fetch,
+		Render:       fleets.Render,
 		Observe:      metrics.ObserveRefresh,
 		Interval:     c.interval,
 		MaxStaleness: c.maxStaleness,

@@ -27,10 +27,9 @@ const (
 
 var benchSizes = []int{1_000, 10_000, 100_000}
 
-var benchLayout = func() Layout {
-	l := Layout{RunsTo: benchFamilies}
+var benchLayout = func() (l Layout) {
 	for family := range benchFamilies {
-		l.Headers = append(l.Headers, fmt.Appendf(nil,
+		l = append(l, fmt.Appendf(nil,
 			"# HELP device_reading_%d A reading of a device.\n# TYPE device_reading_%d gauge\n", family, family))
 	}
 	return l
@@ -47,12 +46,17 @@ func none(int, int) bool { return false }
 // the runs have one, and it differs in 6 of 27 families.
 func some(run, family int) bool { return run*29%100 < 47 && family%9 < 2 }
 
-// build makes a page of so many runs, whose keys are their numbers.
+// build makes a page of so many runs, each of which is a piece of each family.
 func build(runs int, previous *Page, changed changes, text func(run, family int) []byte) *Page {
 	b := NewBuilder(benchLayout, previous)
 	for run := range runs {
-		b.Run(run, run, func(family int) bool { return changed(run, family) },
-			func(family int) []byte { return text(run, family) })
+		for family := range benchFamilies {
+			if previous != nil && !changed(run, family) {
+				b.Keep(family, run)
+			} else {
+				b.Add(family, text(run, family))
+			}
+		}
 	}
 	return b.Page()
 }

@@ -11,10 +11,10 @@
 // # How a scrape is put together
 //
 // The text format wants all samples of a family in one piece, but a refresh goes
-// through its objects run by run, all families of a run at a time. Run takes them as
-// they come, Page puts them in order, each family after its header:
+// through its objects run by run, all families of a run at a time. A Builder takes the
+// pieces as they come, a Page puts them in order, each family after its header:
 //
-//	            run 1     run 2     run 3
+//	           piece 0   piece 1   piece 2
 //	family 0   ┌──────┐  ┌──────┐  ┌──────┐
 //	           │  a   │  │  b   │  │  c   │     each box: text, compressed to one
 //	family 1   ├──────┤  ├──────┤  ├──────┤     fragment, with its length and CRC
@@ -55,15 +55,14 @@
 // Compression is most of the work of building a page, and rendering most of the rest.
 // A Builder is given the previous page, and does neither for what is there already:
 //
-//   - Of a run it is told which families changed, and takes over the fragments of the
-//     others without having seen their text. So runs are short: what changes is seldom
-//     a whole run, but costs one. The price is that there are tens of thousands of
-//     fragments, of a few kilobytes of text each. That is why they are compressed by a
-//     compressor made for such texts (see deflate.go), and why a fragment keeps the
-//     factor by which the CRC of all text before it is multiplied.
-//   - What is appended rather than part of a run has been rendered, and is looked up by
-//     its length, CRC and a 64-bit hash with a seed that is random in every process, so
-//     that nobody can prepare label values that collide.
+//   - [Builder.Keep] takes over a piece of the previous page whose text nobody has rendered
+//     again. The caller decides how long pieces are. A short piece costs little when one of
+//     its lines changes. A long one needs fewer bytes, since each piece is a fragment with
+//     Huffman codes of its own and without history. There are tens of thousands of fragments,
+//     so a fragment keeps the factor by which the CRC of all text before it is multiplied.
+//   - What [Builder.Append] adds has been rendered, and is looked up by its length, CRC and a
+//     64-bit hash with a seed that is random in every process, so that nobody can prepare label
+//     values that collide.
 //
 // Either way both pages share the memory of the fragments.
 //

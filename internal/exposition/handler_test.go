@@ -24,17 +24,17 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// pageOf returns a page of so many families and runs, and its text. The first family
+// pageOf returns a page of so many families and pieces, and its text. The first family
 // is appended.
-func pageOf(t testing.TB, families, runs int) (*Page, string) {
+func pageOf(t testing.TB, families, pieces int) (*Page, string) {
 	t.Helper()
-	layout := bare(families)
-	layout.RunsFrom, layout.RunsTo = 1, families
-	b := NewBuilder(layout, nil)
-	for run := range runs {
-		text := func(family int) []byte { return lines(uint64(100*family+run), fragmentText+17*run) }
+	b := NewBuilder(bare(families), nil)
+	for piece := range pieces {
+		text := func(family int) []byte { return lines(uint64(100*family+piece), fragmentText+17*piece) }
 		b.Append(0, text(0))
-		b.Run(run, nil, nil, text)
+		for family := 1; family < families; family++ {
+			b.Add(family, text(family))
+		}
 	}
 	page := b.Page()
 	return page, text(t, page)
@@ -406,20 +406,26 @@ func TestNamesThatNeedQuotesAreEscapedAsTheFormatWants(t *testing.T) {
 
 // Scrapes that overlap a swap get the old page or the new one, never parts of both.
 func TestScrapesWhilePagesChange(t *testing.T) {
-	const families, runs, scrapers, swaps = 5, 2, 8, 10
+	const families, pieces, scrapers, swaps = 5, 2, 8, 10
 	// Families 1 and 3 change with every generation, the others never.
 	build := func(previous *Page, generation int) *Page {
-		layout := bare(families)
-		layout.RunsFrom, layout.RunsTo = 2, families // family 1 is appended, 3 comes by runs
-		b := NewBuilder(layout, previous)
-		for run := range runs {
-			text := func(family int) []byte {
-				return lines(uint64(100*family+run+1000*generation*(family%2)), fragmentText)
+		b := NewBuilder(bare(families), previous)
+		for piece := range pieces {
+			for family := range families {
+				changes := family%2 == 1
+				text := uint64(100*family + piece)
+				if changes {
+					text += uint64(1000 * generation)
+				}
+				switch {
+				case family < 2:
+					b.Append(family, lines(text, fragmentText))
+				case previous == nil || changes:
+					b.Add(family, lines(text, fragmentText))
+				default:
+					b.Keep(family, piece)
+				}
 			}
-			for family := range layout.RunsFrom {
-				b.Append(family, text(family))
-			}
-			b.Run(run, run, func(family int) bool { return family%2 == 1 }, text)
 		}
 		return b.Page()
 	}

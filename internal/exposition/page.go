@@ -4,27 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
-	"hash/maphash"
 	"io"
-	"slices"
 
 	"github.com/klauspost/compress/flate"
 )
-
-// fragmentText is the least appended text, in bytes, that is worth a fragment of its
-// own. Every fragment starts without history and with Huffman codes of its own, which
-// costs 1 % of the compressed bytes at 16 KiB, 4 % at 8 KiB, and nothing that counts
-// from here on. Shorter chunks wait for the next ones of their family, and at the
-// end for those of the next families, so that hundreds of small families share a
-// few fragments. What a run has to say of a family is a fragment whatever its length:
-// it costs some bytes more, and is all there is to do when nothing else changes.
-const fragmentText = 32 << 10
-
-// compressionLevel is the fastest one. On exposition text the levels above it cost
-// up to ten times the CPU and save three percent of the bytes at best.
-const compressionLevel = flate.BestSpeed
 
 // A Page is one immutable exposition: the text of all families, compressed.
 // A nil *Page is an empty one.
@@ -35,8 +19,7 @@ type Page struct {
 	// What a later page is built from.
 	layout   Layout
 	appended map[identity]fragment
-	runs     map[any]int  // by key, the index in each of the columns
-	columns  [][]fragment // of all runs, by family from layout.RunsFrom; without deflate where a run says nothing
+	pieces   [][]fragment // by family; one without lines is an empty fragment
 }
 
 // TextBytes returns the length of the page's text in bytes.
@@ -157,220 +140,6 @@ type identity struct {
 	hash   uint64
 	crc    uint32
 	length int
-}
-
-// seed makes the hashes unpredictable. Fragments outlive the Builder that made
-// them, so all Builders of a process need the same.
-var seed = maphash.MakeSeed()
-
-// A Layout says what families a page has.
-type Layout struct {
-	// Headers are the lines (# HELP, # TYPE) that begin each family, in the order of
-	// the page. A family without samples is not written, header included.
-	Headers [][]byte
-
-	// RunsFrom and RunsTo bound the families that runs have something to say of: those
-	// from RunsFrom up to, not including, RunsTo.
-	RunsFrom, RunsTo int
-}
-
-func (l Layout) equal(other Layout) bool {
-	return l.RunsFrom == other.RunsFrom && l.RunsTo == other.RunsTo && slices.EqualFunc(l.Headers, other.Headers, bytes.Equal)
-}
-
-// A Builder makes a Page. It is not safe for concurrent use.
-type Builder struct {
-	page       *Page
-	previous   *Page
-	families   []family
-	hash       maphash.Hash
-	deflater   deflater      // for what runs have to say
-	compressor *flate.Writer // for the rest; nil until there is something to compress
-	buffer     bytes.Buffer
-}
-
-type family struct {
-	appended []fragment
-	pending  []byte // appended text too short for a fragment, after the header
-	runs     []fragment
-	ofRuns   totals
-}
-
-// NewBuilder returns a Builder for a page that is like the previous one in most of
-// its text; what is the same is shared with it. The previous page may be nil.
-func NewBuilder(layout Layout, previous *Page) *Builder {
-	if previous == nil {
-		previous = emptyPage
-	}
-	b := &Builder{
-		page: &Page{
-			layout:   layout,
-			appended: make(map[identity]fragment, len(previous.appended)),
-			runs:     make(map[any]int, len(previous.runs)),
-		},
-		previous: previous,
-		families: make([]family, len(layout.Headers)),
-	}
-	if layout.equal(previous.layout) {
-		for i, column := range previous.columns {
-			b.families[layout.RunsFrom+i].runs = make([]fragment, 0, len(column))
-		}
-	} else {
-		b.previous = &Page{appended: previous.appended} // its runs are about other families
-	}
-	b.hash.SetSeed(seed)
-	return b
-}
-
-// Append adds lines to a family, which is an index of Layout.Headers. They are any
-// number of complete lines of the text format 0.0.4, line feed included, and not
-// retained. Calls for different families may come in any order; what is appended to
-// one family stays in that order, before what runs have to say of it.
-//
-// Short chunks are gathered, even across families; 32 KiB or more become a fragment,
-// which is not compressed again if the previous page has one of the same text. This
-// is for families that are short, or change as a whole.
-func (b *Builder) Append(family int, lines []byte) {
-	if len(lines) == 0 {
-		return
-	}
-	f := &b.families[family]
-	if len(f.appended) == 0 && len(f.pending) == 0 {
-		f.pending = append(f.pending, b.page.layout.Headers[family]...)
-	}
-	if len(f.pending)+len(lines) < fragmentText {
-		f.pending = append(f.pending, lines...)
-		return
-	}
-	f.appended = append(f.appended, b.fragment(f.pending, lines))
-	f.pending = f.pending[:0]
-}
-
-// Run adds a run: things that follow each other, in all families from
-// Layout.RunsFrom to RunsTo. Runs stand in the order in which they are added.
-//
-// A page made later may refer to the run by its key, a comparable value. The page
-// holds it for as long as the slowest scraper holds the page. before is the key under
-// which the previous page has the run, as it was then; nil if it has not. Of a run
-// that the previous page has, whatever changed denies is taken over from there; of
-// others changed is not asked. lines returns the run's lines of a family, possibly
-// none, valid until the next call.
-func (b *Builder) Run(key, before any, changed func(family int) bool, lines func(family int) []byte) {
-	from, to := b.page.layout.RunsFrom, b.page.layout.RunsTo
-	if from == to {
-		return
-	}
-	b.page.runs[key] = len(b.families[from].runs)
-	old, known := b.previous.runs[before]
-	known = known && before != nil
-	for i := from; i < to; i++ {
-		var f fragment
-		if known && !changed(i) {
-			f = b.previous.columns[i-from][old]
-		} else if text := lines(i); len(text) > 0 {
-			f = b.compressRun(text)
-		}
-		b.families[i].runs = append(b.families[i].runs, f)
-		b.families[i].ofRuns.add(f)
-	}
-}
-
-// Page returns the page of all that was added, families in the order of their index.
-// The Builder must not be used after that.
-func (b *Builder) Page() *Page {
-	page := b.page
-	put := func(fragments ...fragment) {
-		var t totals
-		for _, f := range fragments {
-			t.add(f)
-		}
-		page.put(fragments, t)
-	}
-	var short []byte // the ends of families, gathered to a fragment
-	flush := func() {
-		if len(short) > 0 {
-			put(b.fragment(short))
-			short = short[:0]
-		}
-	}
-	for i, f := range b.families {
-		if len(f.appended) > 0 {
-			flush()
-			put(f.appended...)
-		}
-		short = append(short, f.pending...)
-		if f.ofRuns.text > 0 {
-			if len(f.appended) == 0 && len(f.pending) == 0 {
-				short = append(short, page.layout.Headers[i]...)
-			}
-			flush()
-			page.put(f.runs, f.ofRuns)
-		}
-		if len(short) >= fragmentText {
-			flush()
-		}
-	}
-	flush()
-	for _, f := range b.families[page.layout.RunsFrom:page.layout.RunsTo] {
-		page.columns = append(page.columns, f.runs)
-	}
-	*b = Builder{} // a mistaken later call fails at once
-	return page
-}
-
-// fragment returns the fragment of appended text that consists of the given parts,
-// compressing it unless the previous page has it.
-func (b *Builder) fragment(parts ...[]byte) fragment {
-	var id identity
-	b.hash.Reset()
-	for _, text := range parts {
-		b.hash.Write(text)
-		id.crc = crc32.Update(id.crc, crc32.IEEETable, text)
-		id.length += len(text)
-	}
-	id.hash = b.hash.Sum64()
-	f, known := b.previous.appended[id]
-	if !known {
-		f = b.compress(id.crc, parts...)
-	}
-	b.page.appended[id] = f
-	return f
-}
-
-// compress returns the fragment of the text that consists of the given parts.
-func (b *Builder) compress(crc uint32, parts ...[]byte) fragment {
-	if b.compressor == nil {
-		compressor, err := flate.NewWriter(nil, compressionLevel)
-		if err != nil {
-			panic(err) // for an unknown level only
-		}
-		b.compressor = compressor
-	}
-	b.buffer.Reset()
-	b.compressor.Reset(&b.buffer)
-	length := 0
-	for _, text := range parts {
-		mustWrite(b.compressor.Write(text))
-		length += len(text)
-	}
-	mustWrite(0, b.compressor.Flush())
-	return newFragment(b.buffer.Bytes(), crc, length)
-}
-
-// compressRun returns the fragment of what a run has to say of a family.
-func (b *Builder) compressRun(text []byte) fragment {
-	crc := crc32.ChecksumIEEE(text)
-	if deflated := b.deflater.deflate(text); deflated != nil {
-		return newFragment(deflated, crc, len(text))
-	}
-	return b.compress(crc, text)
-}
-
-// mustWrite is for writes into a bytes.Buffer, which do not fail.
-func mustWrite(_ int, err error) {
-	if err != nil {
-		panic(fmt.Sprintf("exposition: compressing into memory: %v", err))
-	}
 }
 
 // A deflateReader reads fragments, one after the other, as one finished deflate stream.

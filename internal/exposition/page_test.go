@@ -40,8 +40,8 @@ func lines(seed uint64, n int) []byte {
 	return b
 }
 
-// bare is a layout of so many families without headers, of which none comes by runs.
-func bare(families int) Layout { return Layout{Headers: make([][]byte, families)} }
+// bare is a layout of so many families without headers.
+func bare(families int) Layout { return make(Layout, families) }
 
 func TestFamiliesStandInTheOrderOfTheirIndex(t *testing.T) {
 	b := NewBuilder(bare(3), nil)
@@ -108,7 +108,7 @@ func TestSmallFamiliesShareAFragment(t *testing.T) {
 }
 
 func TestAHeaderAndItsFirstChunkShareAFragment(t *testing.T) {
-	b := NewBuilder(Layout{Headers: [][]byte{[]byte("# TYPE sample gauge\n")}}, nil)
+	b := NewBuilder(Layout{[]byte("# TYPE sample gauge\n")}, nil)
 	b.Append(0, lines(1, fragmentText))
 	b.Append(0, lines(2, fragmentText))
 	if got := b.Page().Fragments(); got != 2 {

@@ -22,9 +22,8 @@ import (
 type Config struct {
 	// Fetch reads a snapshot.
 	Fetch func(context.Context) (*balena.Snapshot, error)
-	// Render makes a page of it. What was rendered before, and the page that it gave, are there to be borrowed
-	// from; both are nil the first time.
-	Render func(s, before *balena.Snapshot, previous *exposition.Page) *exposition.Page
+	// Render makes a page of it.
+	Render func(*balena.Snapshot) *exposition.Page
 	// Observe is told how each refresh went; a refresh that was cancelled does not count.
 	Observe func(s *balena.Snapshot, err error, took time.Duration)
 	// Interval is the time from the beginning of one refresh to that of the next.
@@ -138,11 +137,7 @@ func (l *Loop) once(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err == nil {
-		var before current
-		if c := l.current.Load(); c != nil {
-			before = *c
-		}
-		l.current.Store(&current{s, l.config.Render(s, before.snapshot, before.page)})
+		l.current.Store(&current{s, l.config.Render(s)})
 	}
 	l.note(s, err)
 	took := time.Since(began)

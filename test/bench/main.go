@@ -35,6 +35,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
@@ -225,30 +226,22 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 	client = newClient(api)
 	defer client.Close()
 	var r refreshed
-	var s *collector.Snapshot
 	fetch(client)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	fetch(client)
 	runtime.ReadMemStats(&after)
 	r.objects = after.Mallocs - before.Mallocs
-	r.fetch = least(runs, func() { s = fetch(client) })
+	r.fetch = least(runs, func() { fetch(client) })
 
-	fleets := collector.New(nil, collector.DefaultOptions())
-	r.whole = least(runs, func() { s = fetch(client); r.page = render(fleets, s, nil, nil) })
-	r.again = least(runs, func() {
-		before := s
-		s = fetch(client)
-		r.page = render(fleets, s, before, r.page)
+	var fleets *collector.Collector
+	r.whole = least(runs, func() {
+		fleets = collector.New(nil, collector.DefaultOptions()) // renders everything
+		r.page = fleets.Render(fetch(client))
 	})
+	r.again = least(runs, func() { r.page = fleets.Render(fetch(client)) })
 	r.samples = samples(r.page)
 	return floor, r
-}
-
-func render(fleets *collector.Collector, s, before *collector.Snapshot, previous *exposition.Page) *exposition.Page {
-	b := exposition.NewBuilder(exposition.Layout(fleets.Layout()), previous)
-	fleets.Render(s, before, b)
-	return b.Page()
 }
 
 // handler serves a page and what is live beside it.
@@ -289,7 +282,7 @@ func newClient(api string, with ...func(*account.Config)) *account.Reader {
 	return c
 }
 
-func fetch(c *account.Reader) *collector.Snapshot {
+func fetch(c *account.Reader) *balena.Snapshot {
 	s, err := c.Fetch(context.Background())
 	if err != nil {
 		log.Fatal(err)
@@ -364,8 +357,8 @@ func serveScrapes(api string) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	fleets := collector.New(func() *collector.Snapshot { return s }, collector.DefaultOptions())
-	ours := handler(render(fleets, s, nil, nil), registry)
+	fleets := collector.New(func() *balena.Snapshot { return s }, collector.DefaultOptions())
+	ours := handler(fleets.Render(s), registry)
 
 	request := httptest.NewRequest(http.MethodGet, "/", nil)
 	request.Header.Set("Accept-Encoding", "gzip")

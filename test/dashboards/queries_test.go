@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/prometheus/util/teststorage"
 
 	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
@@ -82,13 +83,13 @@ func simulate(t *testing.T) *world {
 	}
 	t.Cleanup(client.Close)
 
-	var snapshot *collector.Snapshot
+	var snapshot *balena.Snapshot
 	options := collector.DefaultOptions()
 	options.Services = true
 	version.Version = "0.0.0" // which the linker sets
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
-		collector.New(func() *collector.Snapshot { return snapshot }, options), metrics, versioncollector.NewCollector("balena_exporter"),
+		collector.New(func() *balena.Snapshot { return snapshot }, options), metrics, versioncollector.NewCollector("balena_exporter"),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 

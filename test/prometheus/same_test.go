@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/prometheus/model/textparse"
 
 	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
@@ -60,11 +61,9 @@ func TestAllWaysOfServingGiveTheSameSamples(t *testing.T) {
 func sameEverywhere(t *testing.T, sim *simulator.Simulator) {
 	t.Helper()
 	snapshot := fetch(t, sim)
-	fleets := collector.New(func() *collector.Snapshot { return snapshot }, collector.DefaultOptions())
+	fleets := collector.New(func() *balena.Snapshot { return snapshot }, collector.DefaultOptions())
 
-	builder := exposition.NewBuilder(exposition.Layout(fleets.Layout()), nil)
-	fleets.Render(snapshot, nil, builder)
-	page := builder.Page()
+	page := fleets.Render(snapshot)
 	ours := exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return page }, Live: prometheus.NewRegistry()})
 
 	registry := prometheus.NewRegistry()
@@ -83,7 +82,7 @@ func sameEverywhere(t *testing.T, sim *simulator.Simulator) {
 	}
 }
 
-func fetch(t *testing.T, sim *simulator.Simulator) *collector.Snapshot {
+func fetch(t *testing.T, sim *simulator.Simulator) *balena.Snapshot {
 	t.Helper()
 	api := httptest.NewServer(sim)
 	defer api.Close()

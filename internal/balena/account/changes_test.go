@@ -149,19 +149,19 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 
 		"a service changes": {services, func(_ *follower, st *simulator.State) {
 			st.Installs.Get(5).Status = "exited"
-		}, balena.Changes, append(changes, "image_install changes", "image_install/$count"), 1},
+		}, balena.Changes, append(changes, "image_install/$count", "image_install changes"), 1},
 		"an image is removed": {services, func(_ *follower, st *simulator.State) {
 			st.Installs.Get(5).Status = "deleted"
-		}, balena.Changes, append(changes, "image_install changes", "image_install/$count"), 1},
+		}, balena.Changes, append(changes, "image_install/$count", "image_install changes"), 1},
 		"an image's row is deleted": {services, func(_ *follower, st *simulator.State) {
 			st.Installs.Delete(5)
-		}, balena.Changes, append(changes, "image_install changes", "image_install/$count", "image_install"), 1},
+		}, balena.Changes, append(changes, "image_install/$count", "image_install changes", "image_install"), 1},
 		"a tag changes": {tags, func(_ *follower, st *simulator.State) {
 			st.DeviceTags.Get(3).Value = "changed"
-		}, balena.Changes, append(changes, "device_tag changes", "device_tag/$count"), 1},
+		}, balena.Changes, append(changes, "device_tag/$count", "device_tag changes"), 1},
 		"a tag is taken away": {tags, func(_ *follower, st *simulator.State) {
 			st.DeviceTags.Delete(3)
-		}, balena.Changes, append(changes, "device_tag changes", "device_tag/$count", "device_tag"), 1},
+		}, balena.Changes, append(changes, "device_tag/$count", "device_tag changes", "device_tag"), 1},
 
 		"the token is another": {fewer, func(f *follower, _ *simulator.State) {
 			f.token += "2"

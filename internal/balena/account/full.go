@@ -19,8 +19,12 @@ import (
 func (f *refresh) readAll(ctx context.Context) error {
 	f.askCloudAgain(ctx)
 	err := f.listDevices(ctx)
-	if errors.Is(err, api.ErrTooMany) { // very many may have been added just now
+	if errors.Is(err, api.ErrTooMany) {
+		// Very many may have been added just now, or belong to applications that are no fleets.
 		if err := f.countAgain(ctx); err != nil {
+			return err
+		}
+		if f.reachable, err = api.Count(ctx, f.client, f.after.asked.version, "device", f.deviceFilter("")); err != nil {
 			return err
 		}
 		err = errNotWhole

@@ -105,7 +105,7 @@ func TestRequestsForServicesAndTags(t *testing.T) {
 	sim.ResetRequests()
 	fetchWithParts(t, client)
 	// 4,457 installs that are not deleted, 1,200 tags of devices and 26 of fleets.
-	want := map[string]int{"application": 2, "device": 4, "image_install": 6, "device_tag": 3, "application_tag": 2}
+	want := map[string]int{"application": 2, "device": 4, "image_install": 7, "device_tag": 4, "application_tag": 2}
 	if diff := cmp.Diff(want, sim.Requests()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
@@ -271,7 +271,8 @@ func TestQueriesOnTheWire(t *testing.T) {
 		latest   = "application?$select=id&$expand=owns__release($select=id,commit,raw_version,is_final,status,created_at;$top=1;$orderby=created_at%20desc,id%20desc)" + fleets + page
 		services = "image_install?$select=id,device,status,download_progress,install_date" +
 			"&$expand=installs__image($select=id;$expand=is_a_build_of__service($select=service_name))&$filter=status%20ne%20'deleted'%20and%20" + ofReach + page
-		keys = "api_key?$select=id,name,expiry_date&$filter=name%20ne%20null%20and%20expiry_date%20ne%20null" + page
+		existing = "/$count?$filter=status%20ne%20'deleted'%20and%20" + ofReach
+		keys     = "api_key?$select=id,name,expiry_date&$filter=name%20ne%20null%20and%20expiry_date%20ne%20null" + page
 	)
 	for name, test := range map[string]struct {
 		config func(*account.Config)
@@ -285,8 +286,10 @@ func TestQueriesOnTheWire(t *testing.T) {
 				"/v7/" + types,
 				"/v7/release?$select=id,commit,raw_version,status,is_final,created_at&$filter=id%20in%20(2,10,18,31,34,42,50,58,66,82,90)" + page,
 				"/v7/" + latest,
+				"/v7/image_install" + existing,
 				"/v7/" + services,
 				"/v7/application_tag?$select=id,application,tag_key,value&$filter=tag_key%20in%20('note','team')%20and%20application%20in%20(1,2,3,4,5,6,7,8,9,10,13,14,15)" + page,
+				"/v7/device_tag/$count?$filter=tag_key%20in%20('site','owner')%20and%20" + ofReach,
 				"/v7/device_tag?$select=id,device,tag_key,value&$filter=tag_key%20in%20('site','owner')%20and%20" + ofReach + page,
 				"/v7/" + keys,
 			},

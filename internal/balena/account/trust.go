@@ -34,7 +34,7 @@ const (
 	// fewNewest are so few devices that reading them at each refresh costs nothing.
 	fewNewest = 10
 	// maxClockDrift is the drift between the server's clock and ours from one refresh to the next beyond which the
-	// server's clock is considered to have been set. The server tells it in whole seconds, and answers may be late.
+	// server's clock is considered to have been set. The server tells it in whole seconds.
 	maxClockDrift = 30 * time.Second
 )
 
@@ -172,8 +172,10 @@ func steady(was, is api.Clock) bool {
 	if was.Server.IsZero() || is.Server.IsZero() {
 		return false
 	}
-	drift := is.Server.Sub(was.Server) - is.Local.Sub(was.Local)
-	return drift.Abs() <= maxClockDrift
+	// How long passed by our clock is known but for how long the answers took.
+	passed := is.Server.Sub(was.Server)
+	least, most := is.Sent.Sub(was.Received), is.Received.Sub(was.Sent)
+	return passed >= least-maxClockDrift && passed <= most+maxClockDrift
 }
 
 // proof is what a full refresh shows of whether modified_at tells of changes.

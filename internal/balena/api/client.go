@@ -209,12 +209,14 @@ var (
 	errNoGzip   = errors.New("the answer claims to be gzip, and is not")
 )
 
-// Clock is what two clocks said when an answer began.
+// Clock is what two clocks said of one moment.
 type Clock struct {
-	// Server is the server's clock, by the header Date, in whole seconds; zero when the server does not tell it.
+	// Server is the server's clock when it answered, by the header Date, in whole seconds; zero when the server does not
+	// tell it.
 	Server time.Time
-	// Local is the client's clock.
-	Local time.Time
+	// By the client's clock, the server answered between Sent, when the request was sent, and Received, when the answer's
+	// header was there. The body may have come much later.
+	Sent, Received time.Time
 }
 
 // request is one question to the server.
@@ -279,9 +281,8 @@ func (c *Client) get(ctx context.Context, r *request, decode func(*Decoder) erro
 	}
 	defer func() { _ = resp.Body.Close() }()
 	exchange.Status = resp.StatusCode
-	// Both now: a body that takes long would make the server's clock look as if it had been set.
 	clock.Server, _ = http.ParseTime(resp.Header.Get("Date"))
-	clock.Local = c.config.Now()
+	clock.Sent, clock.Received = began, c.config.Now()
 
 	body := c.newBody(resp)
 	defer func() {

@@ -1,0 +1,21 @@
+package balena
+
+// The values that fields of the API are known to have, for what shows all of them. A server may have others: whoever
+// uses these lists must expect any text.
+
+// Unknown stands for a status, a type or a version that the API does not tell. It is also a heartbeat state of its own.
+const Unknown = "unknown"
+
+// NoUpdate stands for an update status of null.
+const NoUpdate = "none"
+
+// DeviceStatuses are the values of overall_status in the words of v7, from the best to the worst.
+var DeviceStatuses = []string{
+	"operational", "updating", "configuring", "post-provisioning", "inactive", "reduced-functionality", "disconnected",
+}
+
+// HeartbeatStates are the values of api_heartbeat_state, from the best to the worst.
+var HeartbeatStates = []string{HeartbeatOnline, HeartbeatTimeout, "offline", HeartbeatUnknown}
+
+// UpdateStatuses are the values of update_status and [NoUpdate], from the best to the worst.
+var UpdateStatuses = []string{"done", "downloading", "downloaded", "applying changes", NoUpdate, "aborted", "rejected"}

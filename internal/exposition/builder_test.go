@@ -1,0 +1,247 @@
+package exposition
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Pages made of the page before are held against a model: all text in the clear, put
+// together anew for each page.
+
+const modelFamilies = 7
+
+var modelLayout = func() (l Layout) {
+	for family := range modelFamilies {
+		l = append(l, fmt.Appendf(nil, "# TYPE family_%d gauge\n", family))
+	}
+	return l
+}()
+
+// A modelPiece is a piece of a page before it is rendered.
+type modelPiece struct {
+	text string
+	kept int // its number on the page before; -1 for a new one
+}
+
+// A clearPage is a page before it is rendered.
+type clearPage struct {
+	appended [modelFamilies]string
+	pieces   [modelFamilies][]modelPiece
+}
+
+// text returns all there is to be on the page.
+func (m *clearPage) text() string {
+	var all strings.Builder
+	for family, text := range m.appended {
+		for _, piece := range m.pieces[family] {
+			text += piece.text
+		}
+		if text != "" {
+			all.Write(modelLayout[family])
+			all.WriteString(text)
+		}
+	}
+	return all.String()
+}
+
+// page builds the page. Without a previous page it keeps nothing.
+func (m *clearPage) page(previous *Page) *Page {
+	b := NewBuilder(modelLayout, previous)
+	var scratch []byte // not to be retained
+	for family, text := range m.appended {
+		b.Append(family, []byte(text))
+		for _, piece := range m.pieces[family] {
+			if previous != nil && piece.kept >= 0 {
+				b.Keep(family, piece.kept)
+				continue
+			}
+			clear(scratch)
+			scratch = append(scratch[:0], piece.text...)
+			b.Add(family, scratch)
+		}
+	}
+	return b.Page()
+}
+
+func TestPiecesStandInTheirOrderFamilyByFamily(t *testing.T) {
+	b := NewBuilder(modelLayout, nil)
+	b.Append(0, []byte("first 1\n"))
+	b.Append(6, []byte("last 1\n"))
+	b.Add(2, []byte("family_2 1\n"))
+	b.Add(3, []byte("family_3 1\n"))
+	b.Add(2, nil)
+	b.Add(3, []byte("family_3 2\n"))
+	b.Append(3, []byte("family_3 0\n"))
+	b.Add(2, []byte("family_2 3\n"))
+	b.Add(3, []byte("family_3 3\n"))
+	b.Add(4, nil)
+	checkPage(t, b.Page(), `# TYPE family_0 gauge
+first 1
+# TYPE family_2 gauge
+family_2 1
+family_2 3
+# TYPE family_3 gauge
+family_3 0
+family_3 1
+family_3 2
+family_3 3
+# TYPE family_6 gauge
+last 1
+`)
+}
+
+func TestAFamilyWithoutSamplesHasNoHeader(t *testing.T) {
+	b := NewBuilder(modelLayout, nil)
+	b.Append(0, []byte("first 1\n"))
+	b.Add(2, []byte("family_2 1\n"))
+	b.Add(4, []byte("family_4 1\n"))
+	page := b.Page()
+	checkPage(t, page, "# TYPE family_0 gauge\nfirst 1\n# TYPE family_2 gauge\nfamily_2 1\n# TYPE family_4 gauge\nfamily_4 1\n")
+
+	b = NewBuilder(modelLayout, page)
+	b.Add(2, nil)
+	b.Keep(4, 0)
+	page = b.Page()
+	checkPage(t, page, "# TYPE family_4 gauge\nfamily_4 1\n")
+
+	b = NewBuilder(modelLayout, page)
+	b.Keep(2, 0)
+	b.Add(4, nil)
+	page = b.Page()
+	checkPage(t, page, "")
+	if page.Fragments() != 0 || page.CompressedBytes() != 0 {
+		t.Errorf("a page without samples has %d fragments, %d bytes", page.Fragments(), page.CompressedBytes())
+	}
+
+	b = NewBuilder(modelLayout, page)
+	b.Keep(2, 0)
+	b.Add(3, []byte("family_3 1\n"))
+	checkPage(t, b.Page(), "# TYPE family_3 gauge\nfamily_3 1\n")
+}
+
+func TestAPieceThatIsKeptIsTheSameMemory(t *testing.T) {
+	b := NewBuilder(modelLayout, nil)
+	for _, text := range []string{"a 1\n", "b 1\n", "c 1\n"} {
+		b.Add(2, []byte(text))
+		b.Add(5, []byte(text))
+	}
+	first := b.Page()
+	b = NewBuilder(modelLayout, first)
+	b.Add(2, []byte("new 1\n"))
+	b.Keep(2, 2)
+	b.Keep(2, 0)
+	b.Add(5, []byte("a 1\n"))
+	second := b.Page()
+	checkPage(t, second, "# TYPE family_2 gauge\nnew 1\nc 1\na 1\n# TYPE family_5 gauge\na 1\n")
+	for number, old := range map[int]int{1: 2, 2: 0} {
+		if !sameMemory(first.pieces[2][old], second.pieces[2][number]) {
+			t.Errorf("piece %d is a copy", number)
+		}
+	}
+}
+
+func TestOfAnotherLayoutNothingCanBeKept(t *testing.T) {
+	renamed := slices.Clone(modelLayout)
+	renamed[3] = []byte("# TYPE other gauge\n")
+	b := NewBuilder(modelLayout, nil)
+	b.Add(2, []byte("a 1\n"))
+	page := b.Page()
+	for name, test := range map[string]struct {
+		layout   Layout
+		previous *Page
+		number   int
+	}{
+		"no page":                 {modelLayout, nil, 0},
+		"an empty page":           {modelLayout, &Page{}, 0},
+		"another number":          {modelLayout, page, 1},
+		"fewer families":          {modelLayout[:modelFamilies-1], page, 0},
+		"another family after it": {renamed, page, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if recover() == nil {
+					t.Error("a piece that is not there was kept")
+				}
+			}()
+			NewBuilder(test.layout, test.previous).Keep(2, test.number)
+		})
+	}
+}
+
+// Whatever happens from page to page, a page built from the one before is the page
+// that is built from nothing.
+func TestPagesBuiltFromPagesEqualThoseBuiltFromNothing(t *testing.T) {
+	const sequences, pages = 20, 25
+	for sequence := range uint64(sequences) {
+		random := rand.New(rand.NewPCG(sequence, 0))
+		someText := func() string {
+			if random.IntN(4) == 0 {
+				return ""
+			}
+			return string(lines(random.Uint64(), 1+random.IntN(2000)))
+		}
+		m := &clearPage{}
+		var previous *Page
+		for step := range pages {
+			m = edit(random, m, someText)
+			page := m.page(previous)
+			checkPage(t, page, m.text())
+			if scratch := m.page(nil); page.totals != scratch.totals {
+				t.Fatalf("sequence %d, page %d: totals %+v, from nothing %+v", sequence, step, page.totals, scratch.totals)
+			}
+			previous = page
+		}
+	}
+}
+
+// edit returns what the next page is to be.
+func edit(random *rand.Rand, m *clearPage, someText func() string) *clearPage {
+	next := &clearPage{appended: m.appended}
+	if random.IntN(2) == 0 {
+		next.appended[random.IntN(modelFamilies)] = someText()
+	}
+	if random.IntN(10) == 0 {
+		next.appended = [modelFamilies]string{}
+	}
+	nothing := random.IntN(10) == 0 // no family has pieces with text
+	for family := range modelFamilies {
+		for number, piece := range m.pieces[family] {
+			piece.kept = number
+			switch random.IntN(6) {
+			case 0:
+				continue // it is gone
+			case 1, 2:
+				piece = modelPiece{someText(), -1}
+			}
+			if nothing {
+				piece = modelPiece{"", -1}
+			}
+			next.pieces[family] = append(next.pieces[family], piece)
+		}
+		for range random.IntN(3) {
+			if !nothing {
+				at := random.IntN(len(next.pieces[family]) + 1)
+				next.pieces[family] = slices.Insert(next.pieces[family], at, modelPiece{someText(), -1})
+			}
+		}
+	}
+	return next
+}
+
+func TestALongPieceIsCompressedBetter(t *testing.T) {
+	var text []byte
+	for len(text) < longPiece {
+		text = append(text, renderRun(nil, len(text)%benchFamilies, len(text), 0)...)
+	}
+	fast, thorough := NewBuilder(bare(1), nil), NewBuilder(bare(1), nil)
+	fast.Append(0, text)
+	thorough.Add(0, text)
+	a, b := fast.Page(), thorough.Page()
+	checkPage(t, b, string(text))
+	if b.CompressedBytes() >= a.CompressedBytes() {
+		t.Errorf("a long piece has %d bytes, the same text appended %d", b.CompressedBytes(), a.CompressedBytes())
+	}
+}
