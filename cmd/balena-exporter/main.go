@@ -61,9 +61,10 @@ const (
 	// garbageShare is how much garbage there may be, in percent of what is alive. A refresh, once a minute,
 	// makes nearly all of it: collecting it more often than by default costs little and halves the peak.
 	garbageShare = 20
-	// grace is how long scrapes in flight may take to end when the exporter stops.
-	grace = 5 * time.Second
 )
+
+// grace is how long scrapes in flight may take to end when the exporter stops. Tests have more of it.
+var grace = 5 * time.Second
 
 // run runs the exporter until the context is cancelled. Its errors are of the configuration, or of a
 // listener that failed.
