@@ -26,6 +26,12 @@ LDFLAGS := -s -w -X $(PACKAGE_VERSION).Version=$(VERSION) -X $(PACKAGE_VERSION).
 
 TOOLS := bin/tools
 
+# The race detector needs a C compiler, which not everybody who tries this has.
+RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
+
+# $(call needs,go git) is a line of a recipe that fails with one sentence when one of these programs is missing.
+needs = @GO='$(GO)' DOCKER='$(DOCKER)' test/needs.sh $(1)
+
 .PHONY: help
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,9 +39,14 @@ help: ## Show this list
 ##
 ## Build and run
 
+# Go leaves its temporary directory behind when it is interrupted. The version is in LDFLAGS, and asking git for it once
+# more would fail in a clone that somebody else owns.
 .PHONY: build
 build: ## Build exporter and simulator into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	$(call needs,go)
+	@echo 'Building the exporter and the simulator'
+	@temporary=$$(mktemp -d); trap 'rm -rf "$$temporary"' EXIT; \
+		CGO_ENABLED=0 GOTMPDIR=$$temporary $(GO) build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 .PHONY: demo
 demo: build ## Run the exporter on a simulated balenaCloud, or EDITION=openbalena, until ctrl-C
@@ -43,6 +54,7 @@ demo: build ## Run the exporter on a simulated balenaCloud, or EDITION=openbalen
 
 .PHONY: docker
 docker: ## Build the container image with Docker
+	$(call needs,docker)
 	$(DOCKER) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg BRANCH=$(BRANCH) -t $(IMAGE) .
 
 .PHONY: promu
@@ -58,12 +70,24 @@ tarball: promu ## Pack the release binaries into .tarballs/
 ##
 ## Check
 
+# promtool takes minutes to build the first time, which is said here rather than hidden in a test.
 .PHONY: test
-test: check-format vet test-go test-histories test-prometheus test-dashboards test-chart ## Run everything that tells whether a change can be trusted
+test: ## Run everything that tells whether a change can be trusted
+	$(call needs,go git)
+	@MAKE='$(MAKE)' test/parts.sh check-format $(TOOLS)/promtool vet test-go test-histories test-prometheus test-dashboards test-chart
+
+# What make test leaves out: it would take longer than anybody waits.
+.PHONY: test-long
+test-long: ## Run at length what make test shortens: the race detector, 3000 histories, 100,000 devices
+	$(call needs,go cc)
+	$(GO) test -race -timeout 30m ./collector
+	$(MAKE) test-histories HISTORIES=3000
+	cd test/prometheus && $(GO) test -count=1 -timeout 30m -run '^TestAllWaysOfServingGiveTheSameSamples$$' .
 
 .PHONY: check-format
 check-format: ## Fail on Go files that gofmt would change
-	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	@files=$$(git ls-files --cached --others --exclude-standard '*.go'); \
+	unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l $$files); \
 	if [[ -n $$unformatted ]]; then echo "run gofmt -w on:" $$unformatted >&2; exit 1; fi
 
 .PHONY: vet
@@ -72,16 +96,17 @@ vet: ## Run go vet
 	cd test/prometheus && $(GO) vet ./...
 
 .PHONY: test-go
-test-go: ## Run the Go tests with the race detector
-	$(GO) test -race ./...
+test-go: ## Run the Go tests, with the race detector where there is a C compiler
+	@[[ -n '$(RACE)' ]] || echo 'There is no C compiler: the tests run without the race detector.'
+	$(GO) test $(RACE) -short -timeout 30m ./...
 
 .PHONY: test-histories
-test-histories: ## Let HISTORIES (300, and 3000 in CI) accounts live, disturb their refreshes, and compare what is exported with the truth
+test-histories: ## Let HISTORIES (300) accounts live, disturb their refreshes, and compare what is exported with the truth
 	$(GO) test -count=1 -timeout 30m -run '^TestHistory$$' ./collector -history.count=$(HISTORIES)
 
 .PHONY: test-prometheus
 test-prometheus: $(TOOLS)/promtool ## Test what Prometheus itself makes of the exporter's output
-	cd test/prometheus && $(GO) test -count=1 ./... # anew, for Go does not see that it depends on the programs it runs
+	cd test/prometheus && $(GO) test -short -count=1 -timeout 30m ./... # anew, for Go does not see that it depends on the programs it runs
 
 .PHONY: test-chart
 test-chart: ## Test the Helm chart
@@ -89,11 +114,11 @@ test-chart: ## Test the Helm chart
 
 .PHONY: test-dashboards
 test-dashboards: ## Test the dashboards' queries with Prometheus' own engine
-	cd test/dashboards && $(GO) vet ./... && $(GO) test -count=1 ./... # anew, for the dashboards are outside of its module
+	cd test/dashboards && $(GO) vet ./... && $(GO) test -count=1 -timeout 30m ./... # anew, for the dashboards are outside of its module
 
 .PHONY: test-live
 test-live: $(TOOLS)/prometheus ## Run all rules and panels in a Prometheus that scrapes the exporter, while everything goes wrong
-	cd test/live && $(GO) vet ./... && $(GO) test -race -count=1 ./...
+	cd test/live && $(GO) vet ./... && $(GO) test $(RACE) -count=1 -timeout 30m ./...
 
 .PHONY: e2e
 e2e: ## Install the chart into a Kubernetes on this machine and use it (Linux and root only)
@@ -101,6 +126,7 @@ e2e: ## Install the chart into a Kubernetes on this machine and use it (Linux an
 
 .PHONY: test-statuspage
 test-statuspage: ## Walk the status page with Debian's Chromium: accessibility, keyboard, hostile names
+	$(call needs,go npm chromium)
 	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && npm test
 
 .PHONY: test-sdk
@@ -109,17 +135,20 @@ test-sdk: build ## Read from the simulator with balena-sdk, and hold its cloud e
 
 .PHONY: pictures
 pictures: ## Take the pictures in docs/images anew
+	$(call needs,go npm chromium)
 	@mkdir -p bin
 	cd test/dashboards && $(GO) test -count=1 -run TestPicture . -args -picture=$(CURDIR)/bin/dashboard.html
 	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && node pictures.js ../../docs/images $(CURDIR)/bin/dashboard.html
 
 .PHONY: test-image
 test-image: ## Build the container image with buildah, run and check it (root only)
+	$(call needs,go)
 	test/image/test.sh
 
 .PHONY: test-demo
-test-demo: build ## Run the demo, scrape it, stop it
-	test/demo/test.sh bin
+test-demo: ## Run make demo, scrape it, stop it
+	$(call needs,go git)
+	test/demo/test.sh
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run golangci-lint
@@ -127,6 +156,7 @@ lint: $(TOOLS)/golangci-lint ## Run golangci-lint
 
 .PHONY: lint-shell
 lint-shell: ## Run shellcheck (Debian's package) on the shell scripts
+	$(call needs,shellcheck)
 	shellcheck .ci/run $$(git ls-files '*.sh')
 
 .PHONY: vulncheck
@@ -166,7 +196,9 @@ check-generated: generate ## Fail when generated files are not up to date
 
 # Each tool is pinned by a Go module of its own, so that its dependencies mix neither with ours nor with another tool's.
 $(TOOLS)/%: test/tools/%/go.mod test/tools/%/go.sum
-	cd test/tools/$* && $(GO) build -o $(CURDIR)/$@ tool
+	@echo 'Building $*, which takes minutes the first time'
+	$(call needs,go)
+	cd test/tools/$* && $(GO) build -buildvcs=false -o $(CURDIR)/$@ tool
 
 # Leave out the clients of all clouds, which are for service discovery in them.
 $(TOOLS)/promtool $(TOOLS)/prometheus: export GOFLAGS += -tags=remove_all_sd

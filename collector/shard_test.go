@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
@@ -47,7 +45,7 @@ func TestShardsAddUp(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff(whole, added); diff != "" {
+	if diff := sampleDiff(whole, added); diff != "" {
 		t.Errorf("the whole (-) and the sum of the shards (+) differ:\n%.3000s", diff)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,17 @@ func (e *exporter) tells(n int, words ...string) {
 	if lines := e.stderr.lines(words...); len(lines) != n {
 		e.t.Errorf("the log tells %q %d times, want %d", words, len(lines), n)
 	}
+}
+
+// shows waits for one scrape in which the condition holds, and returns it. On a busy machine the next scrape may come when
+// the data are older, or newer.
+func (e *exporter) shows(what string, condition func(families) bool) (f families) {
+	e.t.Helper()
+	eventually(e.t, what, func() bool {
+		f = e.scrape()
+		return condition(f)
+	})
+	return f
 }
 
 func TestAPIDown(t *testing.T) {
@@ -122,31 +134,36 @@ func TestSlowAPI(t *testing.T) {
 	e := start(t, sim.url, eachSecond, "--balena.timeout=1s", "--balena.max-staleness=1h")
 	e.up(1)
 	sim.SetFaults(simulator.Faults{{Resource: "application", Latency: simulator.Duration{Duration: time.Hour}}})
-	f := e.up(0)
-	if !f.has("balena_fleet_info") || f.value("balena_api_requests_total", "resource", "application", "code", "error") == 0 {
-		t.Error("the data are gone, or the request that got no answer is not counted")
-	}
-	e.tells(1, "level=error", troubleLine, "no complete answer within 1s")
+	e.shows("the data stay, and the request that got no answer is counted", func(f families) bool {
+		return f.value("balena_up") == 0 && f.has("balena_fleet_info") && f.value("balena_api_requests_total", "resource", "application", "code", "error") > 0
+	})
 	sim.SetFaults(nil)
 	e.up(1)
-	e.tells(1, againLine)
+	// More than once, where this machine is so busy that answers without a fault take as long.
+	for _, line := range []string{`msg="cannot refresh the data".*no complete answer within 1s`, againLine} {
+		if !regexp.MustCompile(line).MatchString(e.stderr.String()) {
+			t.Errorf("the log does not tell %q", line)
+		}
+	}
 }
 
 func TestDataThatAreTooOldDisappear(t *testing.T) {
 	t.Parallel()
 	sim := serveAPI(t, small())
 	e := start(t, sim.url, eachSecond, "--balena.max-staleness=2s")
-	e.up(1)
-	sim.down.Store(true)
-	eventually(t, "the data disappear", func() bool {
-		return !strings.Contains(e.get(e.url("/metrics")).body, "balena_fleet")
-	})
-	f := e.up(0)
-	for name := range f {
-		if strings.HasPrefix(name, "balena_fleet") || strings.HasPrefix(name, "balena_device") {
-			t.Errorf("%s is still there", name)
-		}
+	fresh := func(f families) bool {
+		return f.value("balena_up") == 1 && len(f["balena_fleet_info"].GetMetric()) == 2
 	}
+	e.shows("the data are there", fresh)
+	sim.down.Store(true)
+	f := e.shows("the data disappear", func(f families) bool {
+		for name := range f {
+			if strings.HasPrefix(name, "balena_fleet") || strings.HasPrefix(name, "balena_device") {
+				return false
+			}
+		}
+		return f.value("balena_up") == 0
+	})
 	for _, name := range []string{
 		"balena_up", "balena_exporter_last_refresh_success_timestamp_seconds", "balena_exporter_refreshes_total",
 		"balena_api_requests_total", "balena_exporter_build_info", "go_goroutines", "process_start_time_seconds",
@@ -159,10 +176,7 @@ func TestDataThatAreTooOldDisappear(t *testing.T) {
 		t.Errorf("not healthy without the API: %d", a.status)
 	}
 	sim.down.Store(false)
-	eventually(t, "the data are back", func() bool { // which may expire again at once on a busy machine
-		f := e.scrape()
-		return f.value("balena_up") == 1 && len(f["balena_fleet_info"].GetMetric()) == 2
-	})
+	e.shows("the data are back", fresh)
 }
 
 // A server in trouble gives this answer and that. Each is told once, not in turns.

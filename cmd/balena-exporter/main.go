@@ -67,8 +67,8 @@ func stopOn(signals <-chan os.Signal, stop func()) {
 	case s := <-signals:
 		number, _ := s.(syscall.Signal)
 		os.Exit(128 + int(number)) // as a shell reports a process that a signal ended
-	case <-time.After(stopTimeout + flushTimeout):
-		fail(fmt.Errorf("did not stop within %s", stopTimeout))
+	case <-time.After(stopTimeout() + flushTimeout):
+		fail(fmt.Errorf("did not stop within %s", stopTimeout()))
 	}
 }
 
@@ -92,13 +92,16 @@ const (
 	// garbageShare is how much garbage there may be, in percent of what is alive. A refresh, once a minute,
 	// makes nearly all of it: collecting it more often than by default costs little and halves the peak.
 	garbageShare = 20
-	// stopTimeout is how long stopping takes at most, whatever hangs. It consists of grace, in which scrapes in
-	// flight are sent to their end, of flushTimeout for the log, and of what is left to a refresh that is slow to
-	// notice.
-	stopTimeout  = 5 * time.Second
-	grace        = 4 * time.Second
+	// flushTimeout is how long the log may take to be written out when the exporter stops.
 	flushTimeout = 500 * time.Millisecond
 )
+
+// grace is how long scrapes in flight may take to end when the exporter stops. Tests have more of it.
+var grace = 4 * time.Second
+
+// stopTimeout is how long stopping takes at most, whatever hangs: the grace of scrapes, and what is left to a refresh that
+// is slow to notice and to the log.
+func stopTimeout() time.Duration { return grace + time.Second }
 
 // run runs the exporter until the context is cancelled. Its errors are of the configuration, or of a
 // listener that failed.
@@ -248,8 +251,8 @@ func serve(ctx context.Context, c *config, handler http.Handler, refreshing func
 	}()
 	select {
 	case <-ended:
-	case <-time.After(time.Until(began.Add(stopTimeout - flushTimeout))):
-		_ = level.Warn(logger).Log("msg", "not waiting any longer for the refresh, which hangs", "timeout", stopTimeout)
+	case <-time.After(time.Until(began.Add(stopTimeout() - flushTimeout))):
+		_ = level.Warn(logger).Log("msg", "not waiting any longer for the refresh, which hangs", "timeout", stopTimeout())
 	}
 	if err == nil {
 		_ = level.Info(logger).Log("msg", "stopped")

@@ -18,9 +18,6 @@ import (
 	"go.uber.org/goleak"
 )
 
-// promptly is how soon an exporter that is told to stop has stopped, once scrapers have what they asked for.
-const promptly = 2 * time.Second
-
 // hanging is an API that takes requests, says so, and never answers. It says as well when a request was given up.
 type hanging struct{ asked, gone chan bool }
 
@@ -32,19 +29,16 @@ func (h hanging) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	h.gone <- true
 }
 
-// stopsPromptly has an exporter end soon after stop, which tells it to, and reads what it has begun to send.
-func (e *exporter) stopsPromptly(stop func()) {
+// stops has an exporter end after stop, which tells it to, and reads what it has begun to send. It waits for nothing else:
+// the tests give scrapers and the API longer than the patience of this function.
+func (e *exporter) stops(stop func()) {
 	e.t.Helper()
 	stop()
-	began := time.Now()
 	select {
 	case <-e.ended:
 	case <-time.After(patience):
 		e.kill()
 		e.t.Fatal("the exporter does not end")
-	}
-	if took := time.Since(began); took > promptly {
-		e.t.Errorf("stopping took %s, want less than %s", took, promptly)
 	}
 	if e.err != nil {
 		e.t.Errorf("the exporter ended with %v, want exit status 0", e.err)
@@ -64,7 +58,7 @@ func TestSignalsStopARefresh(t *testing.T) {
 			var process *exec.Cmd
 			e := startCommand(t, func(c *exec.Cmd) { process = c }, defaults(t, url, nil))
 			<-api.asked
-			e.stopsPromptly(func() { e.signal(process, signal) })
+			e.stops(func() { e.signal(process, signal) })
 			<-api.gone
 		})
 	}
@@ -81,7 +75,7 @@ func TestSignalsLetScrapesFinish(t *testing.T) {
 			e.sample("balena_up", func(v float64) bool { return v == 1 })
 			e.client.CloseIdleConnections()
 			stuck := e.stick()
-			e.stopsPromptly(func() {
+			e.stops(func() {
 				e.signal(process, signal)
 				eventually(t, "nobody new is let in", func() bool {
 					connection, err := net.Dial("tcp", e.addresses[0])
@@ -107,14 +101,14 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 	t.Run("after a refresh", func(t *testing.T) {
 		e := start(t, serveAPI(t, small()).url)
 		e.up(1)
-		e.stopsPromptly(e.stop)
+		e.stops(e.stop)
 	})
 	t.Run("in a refresh", func(t *testing.T) {
 		api := newHanging()
 		url, _ := serveHandler(t, api)
 		e := start(t, url)
 		<-api.asked
-		e.stopsPromptly(e.stop)
+		e.stops(e.stop)
 		<-api.gone
 	})
 	t.Run("in a scrape", func(t *testing.T) {
@@ -122,7 +116,7 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 		e.sample("balena_up", func(v float64) bool { return v == 1 })
 		e.client.CloseIdleConnections()
 		stuck := e.stick()
-		e.stopsPromptly(func() {
+		e.stops(func() {
 			e.stop()
 			eventually(t, "it stops", func() bool { return strings.Contains(e.stderr.String(), "msg=stopping") })
 			stuck.finish()
@@ -131,9 +125,10 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 	goleak.VerifyNone(t, ignored)
 }
 
-// serve returns in time, whatever a refresh does.
+// serve returns in time, whatever a refresh does. Not parallel, since the grace is everybody's.
 func TestStoppingDoesNotWaitForARefreshThatHangs(t *testing.T) {
-	t.Parallel()
+	defer func(was time.Duration) { grace = was }(grace)
+	grace = 4 * time.Second
 	var out transcript
 	logger, slogger := newLoggers(&out, "info", "logfmt")
 	none, unused := "", false
@@ -174,6 +169,7 @@ func startStuck(t *testing.T) (process *exec.Cmd, said *transcript, release func
 	said = &transcript{}
 	args := append(defaults(t, "http://127.0.0.1:1", nil), "--balena.ca-file="+pipe)
 	process = command(t, args...)
+	process.Env = append(process.Env, graceVariable+"=real")
 	process.Stderr = said
 	if err := process.Start(); err != nil {
 		t.Fatal(err)

@@ -6,9 +6,9 @@
 set -euo pipefail
 
 bin=$1
-port=${PORT:-8000}
-health_port=${HEALTH_PORT:-8001}
-simulator_port=${SIMULATOR_PORT:-8085}
+PORT=${PORT:-8000}
+HEALTH_PORT=${HEALTH_PORT:-8001}
+SIMULATOR_PORT=${SIMULATOR_PORT:-8085}
 token=demo
 
 simulator='' exporter=''
@@ -23,7 +23,8 @@ start() {
 
 stop() {
 	trap '' INT TERM HUP
-	for pid in $exporter $simulator; do
+	# All jobs, for a signal may come before the variable of a program is set.
+	for pid in $(jobs -p); do
 		kill -TERM "$pid" 2>/dev/null || true
 	done
 	wait
@@ -31,14 +32,16 @@ stop() {
 trap stop EXIT
 trap 'echo; exit 0' INT TERM HUP
 
-# alive fails with a sentence when one of the programs is gone.
+# alive fails with a sentence when one of the programs that were started is gone.
 alive() {
-	for program in simulator exporter; do
-		if [[ -n ${!program} ]] && ! kill -0 "${!program}" 2>/dev/null; then
-			echo "demo: the $program ended, see its message above" >&2
-			return 1
-		fi
-	done
+	runs simulator "$simulator" && runs exporter "$exporter"
+}
+
+runs() {
+	if [[ -n $2 ]] && ! kill -0 "$2" 2>/dev/null; then
+		echo "demo: the $1 ended, see its message above. PORT, HEALTH_PORT and SIMULATOR_PORT choose other ports." >&2
+		return 1
+	fi
 }
 
 # answers tells whether GET http://127.0.0.1:$1$2 has a line that starts with $3.
@@ -57,23 +60,32 @@ until_answers() {
 	done
 }
 
-start "$bin/balena-simulator" --listen-address="127.0.0.1:$simulator_port" --token="$token" --edition="${EDITION:-cloud}" \
+for variable in PORT HEALTH_PORT SIMULATOR_PORT; do
+	if (exec 3<>"/dev/tcp/127.0.0.1/${!variable}") 2>/dev/null; then
+		echo "demo: port ${!variable} is taken; choose another one with $variable, for example: make demo $variable=$((${!variable} + 1000))" >&2
+		exit 1
+	fi
+done
+
+start "$bin/balena-simulator" --listen-address="127.0.0.1:$SIMULATOR_PORT" --token="$token" --edition="${EDITION:-cloud}" \
 	${DEVICES:+--devices="$DEVICES"} ${FLEETS:+--fleets="$FLEETS"}
 simulator=$!
-until_answers "$simulator_port" / HTTP/
+until_answers "$SIMULATOR_PORT" / HTTP/
 
-export BALENA_TOKEN=$token BALENA_API_URL=http://127.0.0.1:$simulator_port
-start "$bin/balena-exporter" --web.listen-address=":$port" --web.health-listen-address=":$health_port"
+export BALENA_TOKEN=$token BALENA_API_URL=http://127.0.0.1:$SIMULATOR_PORT
+start "$bin/balena-exporter" --web.listen-address=":$PORT" --web.health-listen-address=":$HEALTH_PORT"
 exporter=$!
-until_answers "$port" /metrics 'balena_up 1'
+until_answers "$PORT" /metrics 'balena_up 1'
 
-cat <<END
+cat <<MESSAGE
 
-The exporter shows the simulated fleets at http://localhost:$port/metrics
-Try:  curl -s localhost:$port/metrics | grep '^balena_fleet_devices_online'
-Ctrl-C stops both.
+The demo is running:
+  http://localhost:$PORT/fleets   all simulated fleets at a glance
+  http://localhost:$PORT/metrics  what Prometheus scrapes
+Ctrl-C stops it.
 
-END
+MESSAGE
 
-wait -n || true
-alive
+while sleep 0.5; do
+	alive
+done

@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# Runs the demo with the programs in the directory $1 as a newcomer would: start it, look at it, stop it; and lets a program die.
+# Runs make demo as a newcomer does: starts it, looks at it, stops it; takes its ports, lets its programs die, and presses
+# ctrl-C while it builds. Nothing may be left behind.
 set -euo pipefail
+cd "$(dirname "$0")/../.."
 
-bin=$1
-demo=$(dirname "$0")/run.sh
-log=$(mktemp)
+work=$(mktemp -d)
+log=$work/log
 pid=''
-trap 'kill "$pid" 2>/dev/null || true; rm -f "$log"' EXIT
-export PORT=18000 HEALTH_PORT=18001 SIMULATOR_PORT=18085 # not in the way of a demo that somebody is looking at
+clean() {
+	[[ -z $pid ]] || kill -INT -- "-$pid" 2>/dev/null || true
+	wait
+	rm -rf "$work"
+}
+trap clean EXIT
 
 fail() {
 	echo "FAIL: $*" >&2
@@ -15,41 +20,128 @@ fail() {
 	exit 1
 }
 
-start() {
-	set -m # so that the demo takes SIGINT, which background jobs of scripts ignore
-	"$demo" "$bin" >"$log" 2>&1 &
+# launch runs make demo in a process group of its own, which is what a terminal sends ctrl-C to, and takes SIGINT even
+# where this script ignores it, as in the background of another one. What it leaves in TMPDIR is seen.
+launch() {
+	mkdir -p "$work/tmp"
+	: >"$log" # of the demo before
+	set -m
+	TMPDIR=$work/tmp env --default-signal=INT make demo "$@" >"$log" 2>&1 &
 	pid=$!
 	set +m
-	until grep -q '^Ctrl-C stops both' "$log"; do
-		kill -0 $pid 2>/dev/null || fail 'the demo ended before it was up'
+}
+
+# descendants lists the processes below process $1, if there are any.
+descendants() {
+	local file line parent child
+	for file in /proc/[0-9]*/stat; do
+		read -r line 2>/dev/null <"$file" || continue # it has ended
+		read -r _ parent _ <<<"${line##*) }"
+		if [[ $parent == "$1" ]]; then
+			child=${line%% *}
+			echo "$child"
+			descendants "$child"
+		fi
+	done
+}
+
+# ctrl_c interrupts the demo and waits for its end. Neither a process nor a temporary file may survive.
+ctrl_c() {
+	local below process
+	below=$(descendants $pid)
+	kill -INT -- -$pid
+	ended
+	for process in $below; do
+		! kill -0 "$process" 2>/dev/null || fail "process $process outlived ctrl-C: $(tr '\0' ' ' <"/proc/$process/cmdline")"
+	done
+	[[ -z $(ls -A "$work/tmp") ]] || fail "ctrl-C left in TMPDIR: $(ls -A "$work/tmp")"
+}
+
+# ended waits until the demo ends, for five minutes at most, and sets status to what it ended with.
+ended() {
+	local deadline=$((SECONDS + 300))
+	while kill -0 $pid 2>/dev/null; do
+		((SECONDS < deadline)) || fail 'the demo does not end'
 		sleep 0.1
+	done
+	status=0
+	wait $pid || status=$?
+	pid=''
+}
+
+# start starts the demo on ports that are free. They are far below those that systems hand out, and the demo says when
+# another program has one of them.
+start() {
+	while true; do
+		PORT=$((10000 + RANDOM % 10000))
+		HEALTH_PORT=$((PORT + 1)) SIMULATOR_PORT=$((PORT + 2))
+		launch PORT=$PORT HEALTH_PORT=$HEALTH_PORT SIMULATOR_PORT=$SIMULATOR_PORT
+		until grep -q '^Ctrl-C stops it' "$log"; do
+			kill -0 $pid 2>/dev/null || break
+			sleep 0.1
+		done
+		if kill -0 $pid 2>/dev/null; then
+			return
+		fi
+		ended
+		grep -qE 'is taken|address already in use' "$log" || fail 'the demo ended before it was up'
 	done
 }
 
 closed() {
+	local port
 	for port in $PORT $HEALTH_PORT $SIMULATOR_PORT; do
 		! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || fail "something still listens on port $port"
 	done
 }
 
+get() {
+	(
+		exec 3<>"/dev/tcp/127.0.0.1/$PORT"
+		printf 'GET %s HTTP/1.0\r\n\r\n' "$1" >&3
+		cat <&3
+	)
+}
+
+echo '--- start it, look at it, stop it'
 start
-metrics=$(
-	exec 3<>"/dev/tcp/127.0.0.1/$PORT"
-	printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
-	cat <&3
-)
-grep -q '^balena_devices_online{fleet_name="' <<<"$metrics" || fail 'no fleets'
-kill -INT $pid
-wait $pid || fail "ctrl-C ended the demo with $?"
+[[ $(grep -n "http://localhost:$PORT/fleets" "$log" | cut -d: -f1) -lt $(grep -n "http://localhost:$PORT/metrics" "$log" | cut -d: -f1) ]] ||
+	fail 'the demo does not name /fleets, then /metrics'
+metrics=$(get /metrics)
+grep -q '^balena_devices_online{fleet_name="' <<<"$metrics" || fail '/metrics has no fleets'
+grep -q '<html' <<<"$(get /fleets)" || fail '/fleets is no page'
+
+echo '--- ports that are taken'
+ports=$PORT
+for variable in PORT HEALTH_PORT SIMULATOR_PORT; do
+	said=$(make demo PORT=1 HEALTH_PORT=1 SIMULATOR_PORT=1 "$variable=$ports" 2>&1) && fail "the demo starts on $variable=$ports, which is taken"
+	grep -q "^demo: port $ports is taken; choose another one with $variable," <<<"$said" || fail "the demo does not tell that $variable is taken: $said"
+done
+ctrl_c
 closed
 
 for program in balena-simulator balena-exporter; do
+	echo "--- $program dies"
 	start
-	read -ra children <"/proc/$pid/task/$pid/children" || true # the file ends without a newline
-	for child in "${children[@]}"; do
-		[[ $(readlink "/proc/$child/exe") != */"$program" ]] || kill -KILL "$child"
+	killed=''
+	for child in $(descendants $pid); do
+		if [[ $(readlink "/proc/$child/exe") == */"$program" ]]; then
+			kill -KILL "$child"
+			killed=$child
+		fi
 	done
-	! wait $pid || fail "the demo ended well without $program"
+	[[ -n $killed ]] || fail "$program does not run"
+	ended
+	[[ $status != 0 ]] || fail "the demo ended well without $program"
+	grep -q "^demo: the ${program#balena-} ended" "$log" || fail "the demo does not tell that $program ended"
 	closed
 done
+echo '--- ctrl-C while it builds'
+GOCACHE=$work/cache launch PORT=1 HEALTH_PORT=1 SIMULATOR_PORT=1 # the cache is empty, so that it builds for a while
+until [[ -n $(find "$work/cache" -name '*-d' -print -quit 2>/dev/null) ]]; do
+	kill -0 $pid 2>/dev/null || fail 'make demo did not build'
+	sleep 0.1
+done
+ctrl_c
+
 echo PASS

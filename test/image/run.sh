@@ -20,9 +20,9 @@ in_image=(setpriv --no-new-privs chroot --groups='' --userspec=65532:65532)
 
 get() { busybox wget -q -O - "$1"; }
 
-# until_true waits up to half a minute, or until the program $1 ends, for the rest of its arguments to succeed.
+# until_true waits up to five minutes, or until the program $1 ends, for the rest of its arguments to succeed.
 until_true() {
-	local pid=$1 deadline=$((SECONDS + 30))
+	local pid=$1 deadline=$((SECONDS + 300))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		if ! kill -0 "$pid" 2>/dev/null || ((SECONDS > deadline)); then

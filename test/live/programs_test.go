@@ -24,7 +24,7 @@ import (
 var root = filepath.Join("..", "..")
 
 // patience is how long anything may take that takes seconds on an idle machine.
-const patience = time.Minute
+const patience = 8 * time.Minute
 
 // eventually waits until a condition holds, which tells what it still lacks.
 func eventually(t *testing.T, lacks func() error) {

@@ -147,7 +147,7 @@ func addHostile(sim *simulator.Simulator) {
 const token = "token-of-the-test"
 
 // patience is how long a program may take for what takes it milliseconds on an idle machine.
-const patience = time.Minute
+const patience = 8 * time.Minute
 
 // An exporter is a running balena-exporter.
 type exporter struct{ url string }

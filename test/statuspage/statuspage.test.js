@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { start } from './browser.js';
+import { patience, start } from './browser.js';
 
 const axe = readFileSync(fileURLToPath(import.meta.resolve('axe-core')), 'utf8');
 
@@ -33,6 +33,7 @@ const pages = {
 async function open(t, address, options = {}) {
   const context = await browser.newContext({ viewport: sizes.wide, ...options });
   t.after(() => context.close());
+  context.setDefaultTimeout(patience);
   const page = await context.newPage();
   page.complaints = [];
   page.on('console', message => {

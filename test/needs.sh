@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Fails, with one sentence each, when programs in the arguments are missing or Go is too old. GO is the Go command, if not go.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+failed=0
+complain() {
+	echo "$*" >&2
+	failed=1
+}
+
+# there fails with a sentence, which ends in $2, when the program $1 is missing.
+there() {
+	command -v "$1" >/dev/null || complain "$1 is missing: $2."
+}
+
+needs_go() {
+	local go=${GO:-go} wanted have
+	wanted=$(sed -n 's/^go //p' go.mod)
+	if ! command -v "$go" >/dev/null; then
+		complain "Go is missing: install Go $wanted or newer from https://go.dev/dl/ and put its directory bin into PATH."
+		return
+	fi
+	have=$("$go" env GOVERSION 2>/dev/null) || have='too old to say its version'
+	if [[ $have != devel* && $(printf '%s\n' "go$wanted" "$have" | sort -V | head -n 1) != "go$wanted" ]]; then
+		complain "Go is too old ($have): install Go $wanted or newer from https://go.dev/dl/, or set GOTOOLCHAIN=auto."
+	fi
+}
+
+for program; do
+	case $program in
+	go) needs_go ;;
+	git) there git 'install git (Debian: apt-get install git)' ;;
+	cc) there "$("${GO:-go}" env CC)" 'install a C compiler, which the race detector needs (Debian: apt-get install gcc libc6-dev)' ;;
+	npm) there npm 'install Node.js 20 or newer from https://nodejs.org' ;;
+	chromium) there "${CHROMIUM:-/usr/bin/chromium}" 'install Chromium (Debian: apt-get install chromium), or set CHROMIUM to its path' ;;
+	docker) there "${DOCKER:-docker}" 'install Docker, or set DOCKER to a program that takes the same arguments' ;;
+	*) there "$program" "install it (Debian: apt-get install $program)" ;;
+	esac
+done
+exit $failed
