@@ -23,6 +23,10 @@ var (
 		Name: "balena_exporter_last_refresh_success_timestamp_seconds", Type: "gauge",
 		Help: "When the data now served were fetched, or the last data there were.",
 	}
+	fleetsFamily = Description{
+		Name: "balena_fleets", Type: "gauge", Series: "1 from the first refresh on",
+		Help: "Fleets in the data now served, or in the last data there were; 0 when the token sees none, or when the filters and --shard leave none.",
+	}
 	refreshDurationFamily = Description{
 		Name: "balena_exporter_refresh_duration_seconds", Type: "histogram", Series: "14",
 		Help: "How long refreshes took: asking the API, decoding, rendering and compressing.",
@@ -92,7 +96,7 @@ var (
 // exporterFamilies is the group as it is documented.
 func exporterFamilies() []Description {
 	families := []Description{
-		upFamily, lastSuccessFamily, refreshDurationFamily, refreshesFamily, refreshesByKindFamily, devicesReadFamily,
+		upFamily, lastSuccessFamily, fleetsFamily, refreshDurationFamily, refreshesFamily, refreshesByKindFamily, devicesReadFamily,
 		devicesChangedFamily, refreshBytesFamily, lastFullSweepFamily, distrustFamily, implausibleFamily, partSuccessFamily, partDurationFamily,
 		requestsFamily, requestDurationFamily, responseBytesFamily, rateLimitedFamily, tokenExpiryFamily,
 	}
@@ -135,6 +139,7 @@ type Metrics struct {
 type lastRefresh struct {
 	up         bool
 	fetched    time.Time // zero as long as none succeeded
+	fleets     int
 	sweep      time.Time // when the last one that read everything began; zero as long as none did
 	distrusted bool
 	parts      []balena.Part
@@ -199,7 +204,8 @@ func (m *Metrics) ObserveRefresh(s *balena.Snapshot, err error, took time.Durati
 		m.devicesRead.WithLabelValues(kind).Add(float64(s.Reading.Devices))
 		m.devicesChanged.WithLabelValues(kind).Add(float64(s.Reading.Changed))
 		m.refreshBytes.WithLabelValues(kind).Add(float64(s.Reading.Bytes))
-		last.up, last.fetched, last.distrusted, last.parts = true, s.Time, s.Reading.Distrust != nil, s.Parts
+		last.up, last.fetched, last.fleets = true, s.Time, len(s.Fleets)
+		last.distrusted, last.parts = s.Reading.Distrust != nil, s.Parts
 		if s.Reading.Kind == balena.Full {
 			last.sweep = s.Time
 		}
@@ -241,7 +247,7 @@ func (m *Metrics) vectors() []prometheus.Collector {
 
 // constants are the families whose samples are made of the last refresh at each collection.
 func constants() []Description {
-	return []Description{upFamily, lastSuccessFamily, lastFullSweepFamily, distrustFamily, partSuccessFamily, partDurationFamily, tokenExpiryFamily}
+	return []Description{upFamily, lastSuccessFamily, fleetsFamily, lastFullSweepFamily, distrustFamily, partSuccessFamily, partDurationFamily, tokenExpiryFamily}
 }
 
 // Describe implements [prometheus.Collector].
@@ -267,6 +273,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	send(upFamily, boolean(last.up && time.Since(last.fetched) <= m.maxStaleness))
 	if !last.fetched.IsZero() {
 		send(lastSuccessFamily, balena.Instant(last.fetched.UnixMilli()).Seconds())
+		send(fleetsFamily, float64(last.fleets))
 	}
 	if !last.sweep.IsZero() {
 		send(lastFullSweepFamily, balena.Instant(last.sweep.UnixMilli()).Seconds())

@@ -138,6 +138,35 @@ balena_exporter_last_full_sweep_timestamp_seconds `
 	compare("trusted again", counters([2]int{2, 3}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})+sweep+"1180\n"+distrusted+"0\n")
 }
 
+// A token that sees no fleet is told from one whose fleets were not read yet, or could not be read this time.
+func TestExporterTellsHowManyFleetsThereAre(t *testing.T) {
+	m := collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour)
+	compare := func(when, want string) {
+		t.Helper()
+		if want != "" {
+			want = `
+# HELP balena_fleets Fleets in the data now served, or in the last data there were; 0 when the token sees none, or when the filters and --shard leave none.
+# TYPE balena_fleets gauge
+balena_fleets ` + want + "\n"
+		}
+		if err := testutil.CollectAndCompare(m, strings.NewReader(want), "balena_fleets"); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	observe := func(fleets int) {
+		m.ObserveRefresh(&balena.Snapshot{Time: time.Now(), Fleets: make([]balena.Fleet, fleets)}, nil, time.Second)
+	}
+	compare("before the first refresh", "")
+	m.ObserveRefresh(nil, errors.New("unavailable"), time.Second)
+	compare("after a first refresh that failed", "")
+	observe(2)
+	compare("with two fleets", "2")
+	observe(0)
+	compare("without fleets", "0")
+	m.ObserveRefresh(nil, errors.New("unavailable"), time.Second)
+	compare("after a failure", "0")
+}
+
 func TestExporterCountsRequests(t *testing.T) {
 	expiry := time.Unix(1900000000, 0)
 	m := collector.NewMetrics(func() time.Time { return expiry }, time.Hour)

@@ -178,8 +178,8 @@ func TestContradictions(t *testing.T) {
 			"podDisruptionBudget.enabled needs shards over 1: for a single pod it would do nothing, or forbid to drain its node.",
 		},
 		{
-			"an alert that isn't there", minimal + "prometheusRule: {enabled: true, disabled: [BalenaApiFailing]}",
-			"prometheusRule.disabled names BalenaApiFailing, and there is no such alert: the alerts are BalenaAPIFailing",
+			"an alert that isn't there", minimal + "prometheusRule: {enabled: true, overrides: {BalenaApiFailing: {enabled: false}}}",
+			"prometheusRule.overrides names BalenaApiFailing, and there is no such alert: the alerts are BalenaExporterDown",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package chart
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os/exec"
 	"path/filepath"
@@ -204,46 +205,32 @@ func plain(t *testing.T, manifest string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// ruleVariables are what the names in files/rules/ stand for by default.
-func ruleVariables(t *testing.T) map[string]string {
-	t.Helper()
-	chart := loadChart(t)
-	chart.Templates = append(chart.Templates, &common.File{Name: "templates/variables.json", Data: []byte(`{{ include "balena-exporter.ruleVariables" . }}`)})
-	files, err := renderFiles(chart, minimal, releaseOptions)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var variables map[string]string
-	if err := json.Unmarshal([]byte(files["variables.json"]), &variables); err != nil {
-		t.Fatal(err)
-	}
-	return variables
-}
-
-// Prometheus without the operator takes the same alerts as files: the chart's, with the default thresholds put in.
+// Prometheus without the operator takes the same alerts as files: the chart's, with the default values put in by the chart.
 func TestPlainRules(t *testing.T) {
 	chart := loadChart(t)
-	rule := chart.Values["prometheusRule"].(map[string]any)
-	var defaults []string
-	for name, value := range ruleVariables(t) {
-		defaults = append(defaults, "${"+name+"}", value)
-	}
-	defaults = append(defaults, "${runbookBaseUrl}", rule["runbookBaseUrl"].(string))
-
-	var got monitoringv1.PrometheusRuleSpec
+	paths := map[string]string{} // of the plain files, by the template that writes one
 	for _, file := range chart.Files {
 		name, isRules := strings.CutPrefix(file.Name, "files/rules/")
 		if !isRules {
 			continue
 		}
-		plain := strings.NewReplacer(defaults...).Replace(string(file.Data))
+		paths["plain-"+name] = root + "/deploy/prometheus/rules/" + strings.TrimSuffix(name, ".yaml") + ".yml"
+		chart.Templates = append(chart.Templates, &common.File{
+			Name: "templates/plain-" + name, Data: fmt.Appendf(nil, `{{ include "balena-exporter.rules" (dict "path" %q "root" .) }}`, file.Name),
+		})
+	}
+	files, err := renderFiles(chart, minimal, releaseOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got monitoringv1.PrometheusRuleSpec
+	for _, template := range slices.Sorted(maps.Keys(paths)) {
 		var spec monitoringv1.PrometheusRuleSpec
-		if err := yaml.UnmarshalStrict([]byte(plain), &spec); err != nil {
-			t.Fatalf("%s: %v", file.Name, err)
+		if err := yaml.UnmarshalStrict([]byte(files[template]), &spec); err != nil {
+			t.Fatalf("%s: %v", template, err)
 		}
 		got.Groups = append(got.Groups, spec.Groups...)
-		path := root + "/deploy/prometheus/rules/" + strings.TrimSuffix(name, ".yaml") + ".yml"
-		checkGenerated(t, path, []byte(deployHeader+"\n"+plain))
+		checkGenerated(t, paths[template], []byte(deployHeader+"\n"+files[template]))
 	}
 	want := get[*monitoringv1.PrometheusRule](t, render(t, minimal+"prometheusRule: {enabled: true}")).Spec
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -3,6 +3,10 @@ package chart
 import (
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"sigs.k8s.io/yaml"
 )
 
 // An alert that is left out takes its condition along, which others count, too.
@@ -12,8 +16,100 @@ func TestDisabledAlertLeavesNothing(t *testing.T) {
 	if text := rules("prometheusRule: {enabled: true}"); !strings.Contains(text, alert) {
 		t.Errorf("there is no %s at all", alert)
 	}
-	if text := rules("prometheusRule: {enabled: true, disabled: [" + alert + "]}"); strings.Contains(text, alert) {
+	if text := rules("prometheusRule: {enabled: true, overrides: {" + alert + ": {enabled: false}}}"); strings.Contains(text, alert) {
 		t.Errorf("%s is disabled and still there:\n%s", alert, text)
+	}
+}
+
+// Each release and each shard has labels of its own, which rules keep. A release says which account it is for.
+func TestTargetsHaveTheLabelsOfRules(t *testing.T) {
+	const index = "__meta_kubernetes_pod_label_apps_kubernetes_io_pod_index" // of the label apps.kubernetes.io/pod-index
+	for values, want := range map[string]string{
+		"serviceMonitor: {enabled: true}":            `[{action: replace, targetLabel: account, replacement: iot/metrics}]`,
+		"serviceMonitor: {enabled: true}\nshards: 3": `[{action: replace, targetLabel: account, replacement: iot/metrics}, {action: replace, sourceLabels: [` + index + `], targetLabel: shard}]`,
+		"serviceMonitor: {enabled: true, account: acme, relabelings: [{action: labeldrop, regex: shard}]}": `[{action: replace, targetLabel: account, replacement: acme}, {action: labeldrop, regex: shard}]`,
+	} {
+		var relabelings []monitoringv1.RelabelConfig
+		if err := yaml.UnmarshalStrict([]byte(want), &relabelings); err != nil {
+			t.Fatal(err)
+		}
+		got := get[*monitoringv1.ServiceMonitor](t, render(t, minimal+values)).Spec.Endpoints[0].RelabelConfigs
+		if diff := cmp.Diff(relabelings, got); diff != "" {
+			t.Errorf("%s:\n%s", values, diff)
+		}
+	}
+}
+
+// What is told of some fleets is in the rules, in the order in which it was told.
+func TestFleetsInRules(t *testing.T) {
+	text := mustRenderFiles(t, minimal+`
+prometheusRule:
+  enabled: true
+  excludeFleets: acme/lab-.*
+  fleetThresholds:
+    - {fleets: acme/kiosk-new, fleetOfflineRatio: 0.7}
+    - {fleets: acme/kiosk-.*, fleetOfflineRatio: 0.4, fleetLargelyOfflineRatio: 0.8, fleetShrankRatio: 1}
+  offHours:
+    - {fleets: acme/kiosk-.*, from: "20:00", to: "05:30"}
+    - {fleets: acme/noon, from: "12:09", to: "13:08"}
+  thresholds: {exporterJobs: a|b, exporterMissedSeconds: 1209600, watchedKeys: balena-exporter}
+`)["prometheusrule.yaml"]
+	text = strings.Join(strings.Fields(text), " ")
+	for _, want := range []string{
+		`group by (job, account, shard, fleet) (balena_fleet_devices{fleet!~"acme/lab-.*"})`,
+		`last_over_time(balena:fleet_watched{fleet!~"acme/lab-.*"}[1h])`,
+		`>= on (fleet) (0.7 * group by (fleet) (balena:fleet_watched{fleet=~"acme/kiosk-new"}) or 0.4 * group by (fleet) (balena:fleet_watched{fleet=~"acme/kiosk-.*"}) or 0.2 * group by (fleet) (balena:fleet_watched))`,
+		`>= on (fleet) (0.8 * group by (fleet) (balena:fleet_watched{fleet=~"acme/kiosk-.*"}) or 0.5 * group by (fleet) (balena:fleet_watched))`,
+		`>= on (fleet) (1 * group by (fleet) (balena:fleet_watched{fleet=~"acme/kiosk-.*"}) or 0.1 * group by (fleet) (balena:fleet_watched))`,
+		`group by (fleet) (balena:fleet_watched{fleet=~"acme/kiosk-.*"}) and on () (hour() * 60 + minute() >= 1200 or hour() * 60 + minute() < 330) or group by (fleet) (balena:fleet_watched{fleet=~"acme/noon"}) and on () hour() * 60 + minute() >= 729 < 788`,
+		`up{job=~"a|b"}`, `last_over_time(balena_up[1209600s])`, `{key_name=~"balena-exporter"}`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no rule has %s", want)
+		}
+	}
+}
+
+// Links lead to this version's runbooks, and to a Grafana and a dashboard of balena if there are any.
+func TestLinksOfAlerts(t *testing.T) {
+	rules := func(values string) string {
+		return mustRenderFiles(t, values)["prometheusrule.yaml"]
+	}
+	for values, want := range map[string]map[string]bool{
+		minimal + "prometheusRule: {enabled: true}": {"dashboard_url: ": false, "balena_url: https://dashboard.balena-cloud.com/devices/{{ $labels.uuid }}/summary": true, "/blob/v" + chartVersion(t) + "/docs/runbooks/": true},
+		`balena: {existingSecret: balena-token, apiUrl: "https://api.balena.example.com"}
+prometheusRule: {enabled: true, grafanaUrl: "https://grafana.example.com/", runbookBaseUrl: https://runbooks.example.com}`: {
+			"dashboard_url: https://grafana.example.com/d/balena-fleet?var-fleet={{ $labels.fleet | urlquery }}": true,
+			"dashboard_url: https://grafana.example.com/d/balena-exporter":                                       true,
+			"balena_url": false, "runbook_url: https://runbooks.example.com/BalenaFleetGone.md": true,
+		},
+	} {
+		text := strings.Join(strings.Fields(rules(values)), " ")
+		for part, is := range want {
+			if strings.Contains(text, part) != is {
+				t.Errorf("%q: rules have %s: %v, want %v", values, part, !is, is)
+			}
+		}
+	}
+}
+
+// Values of alerts that cannot be, each with what is wrong with it.
+func TestRulesThatCannotBe(t *testing.T) {
+	for values, want := range map[string]string{
+		`overrides: {BalenaFleetGone: {serverity: info}}`:                 "serverity",
+		`overrides: {BalenaFleetGone: {for: soon}}`:                       "for",
+		`overrides: {BalenaFleetGone: {for: ""}}`:                         "for",
+		`offHours: [{fleets: acme/kiosks, from: "25:00", to: "06:00"}]`:   "from",
+		`offHours: [{fleets: acme/kiosks, from: "06:00", to: "06:00"}]`:   "prometheusRule.offHours has an entry from 06:00 to 06:00, which is no time at all",
+		`offHours: [{fleets: "", from: "05:00", to: "06:00"}]`:            "fleets",
+		`fleetThresholds: [{fleets: acme/kiosks}]`:                        "fleetThresholds",
+		`fleetThresholds: [{fleets: acme/kiosks, fleetOfflineRatio: 20}]`: "fleetOfflineRatio",
+		`grafanaUrl: grafana.example.com`:                                 "grafanaUrl",
+	} {
+		_, err := renderFiles(loadChart(t), minimal+"prometheusRule: {enabled: true, "+values+"}", releaseOptions)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", values, err, want)
+		}
 	}
 }
 
@@ -35,6 +131,19 @@ func TestThresholdsThatCannotBe(t *testing.T) {
 	for _, threshold := range []string{`developmentFleets: 'a"b'`, `developmentFleets: 'a\.b'`, `deviceLostSeconds: 1.5`, `storageRatio: 90`, `apiFailingFor: soon`} {
 		if _, err := renderFiles(loadChart(t), minimal+"prometheusRule: {enabled: true, thresholds: {"+threshold+"}}", releaseOptions); err == nil {
 			t.Errorf("%s is let through", threshold)
+		}
+	}
+}
+
+// The notes say what a filter that matches nothing looks like, and which alert tells.
+func TestNotesTellOfNoFleets(t *testing.T) {
+	for values, want := range map[string]string{
+		"": "the token has access to no fleet, balena_up is 1 and balena_fleets is 0",
+		"fleets: {include: acme/nothing}\nprometheusRule: {enabled: true}": "fleets.include and fleets.exclude leave no fleet, balena_up is 1 and balena_fleets is 0, " +
+			"and there are no other metrics of fleets and devices. The alert BalenaNoFleets fires after 15 minutes. The patterns match the whole slug",
+	} {
+		if notes := strings.Join(strings.Fields(render(t, minimal+values).notes), " "); !strings.Contains(notes, want) {
+			t.Errorf("%s: the notes don't say %q:\n%s", values, want, notes)
 		}
 	}
 }

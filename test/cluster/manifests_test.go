@@ -73,7 +73,7 @@ func (s *story) rule(name, file string) error {
 	return errors.Join(fmt.Errorf("there is no healthy %s of %s", name, file), fmt.Errorf("%+v", data.Groups))
 }
 
-// Two accounts are two releases, told apart by the label that the README names.
+// Two accounts are two releases, told apart by the label account. An alert names the one that is refused.
 func TestTwoReleases(t *testing.T) {
 	s := begin(t, "accounts", small)
 	const acme, other = "token-of-acme", "token-of-another"
@@ -83,7 +83,7 @@ func TestTwoReleases(t *testing.T) {
 		s.tokenSecret(name, token)
 		s.install(name, map[string]any{
 			"balena":           map[string]any{"existingSecret": name},
-			"serviceMonitor":   map[string]any{"targetLabels": []string{"app.kubernetes.io/instance"}},
+			"prometheusRule":   map[string]any{"enabled": name == "balena-acme", "thresholds": map[string]any{"apiFailingFor": "5s"}},
 			"fullnameOverride": name,
 		})
 	}
@@ -92,7 +92,13 @@ func TestTwoReleases(t *testing.T) {
 
 	s.control("tokens", fmt.Sprintf("[%q]", acme))
 	s.eventually("the other one is refused", func() error {
-		return s.are("app_kubernetes_io_instance", `balena_up{$namespace}`, map[string]float64{"balena-acme": 1, "balena-other": 0})
+		return s.are("account", `balena_up{$namespace}`, map[string]float64{"accounts/balena-acme": 1, "accounts/balena-other": 0})
+	})
+	s.eventually("an alert names it, and not the other", func() error {
+		return errors.Join(
+			s.is(`count(ALERTS{alertname="BalenaAPIFailing", account="accounts/balena-other", alertstate=~"pending|firing"}) > bool 0`, 1),
+			s.is(`count(ALERTS{alertname=~"BalenaAPIFailing|BalenaDataStale|BalenaExporterDown|BalenaNoFleets", account="accounts/balena-acme"}) or vector(0)`, 0),
+		)
 	})
 	s.scraped("balena-acme", 1)
 }
@@ -107,7 +113,8 @@ func TestShards(t *testing.T) {
 		return errors.Join(
 			s.is(`count(balena_device_info{$namespace})`, 300),
 			s.is(`count(count by (uuid) (balena_device_info{$namespace}))`, 300),
-			s.is(`count(count by (pod) (balena_device_info{$namespace}) > 50)`, 3),
+			s.is(`count(count by (shard) (balena_device_info{$namespace}) > 50)`, 3),
+			s.is(`count(balena_up{$namespace, account="shards/balena-exporter", shard=~"[012]"})`, 3),
 		)
 	})
 }

@@ -47,7 +47,7 @@ type fleetFault struct {
 }
 
 var fleetFaults = []fleetFault{
-	{"BalenaFleetLargelyOffline", problem("BalenaFleetLargelyOffline"), func(st *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+	{"BalenaFleetPartlyOffline", problem("BalenaFleetPartlyOffline"), func(st *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
 		for _, d := range devices[:inFleet/4] {
 			d.Disconnect(st.Now())
 		}

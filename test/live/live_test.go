@@ -30,7 +30,12 @@ const (
 	past = "past"
 )
 
-var ofJob = model.LabelSet{"job": job}
+// What identifies the exporter in its job, as the chart does it; the labels of alerts on it, and of those on its account.
+var (
+	ofExporter = model.LabelSet{"account": "test/live", "shard": "0"}
+	ofJob      = model.LabelSet{"job": job}.Merge(ofExporter)
+	ofAccount  = model.LabelSet{"job": job, "account": ofExporter["account"]}
+)
 
 // A pair of Prometheus: one with the rules as they are shipped, whose alerts wait for longer than a test; and one in
 // which alerts wait for no more than a second.
@@ -165,11 +170,15 @@ func TestFleets(t *testing.T) {
 	failing := simulator.Faults{{Resource: "device_type", Status: http.StatusInternalServerError}}
 	sim.SetFaults(failing)
 	want = append(
-		want, expect("BalenaAPIKeyExpiring", ofJob, model.LabelSet{"key_name": keyName}), expect("BalenaTokenExpiring", ofJob),
+		want, expect("BalenaAPIKeyExpiring", ofAccount, model.LabelSet{"key_name": keyName}), expect("BalenaTokenExpiring", ofAccount),
 		expect("BalenaCollectorFailing", ofJob, model.LabelSet{"collector": "device_type"}),
 	)
 	p.awaitAlerts(t, want...)
-	p.awaitAnswers(t, "BalenaAPIFailing", "BalenaDataStale", "BalenaExporterDown") // which come below and in TestPast
+	p.awaitAnswers(
+		t, "BalenaAPIFailing", "BalenaDataStale", "BalenaExporterDown", "balena:exporter_missing", // which come below and in TestPast
+		// Which an account with other fleets does not have, or which fire instead of another alert.
+		"BalenaNoFleets", "BalenaFleetLargelyOffline", "balena:condition BalenaFleetLargelyOffline", "balena:fleet_off",
+	)
 	checkAnnotations(t, p.hasty)
 	checkPanels(t, p.hasty, want) // where alerts fire, which panels list
 
@@ -211,14 +220,19 @@ func TestFleets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(rules, func(r rule) bool { return r.Name == "BalenaExporterDown" })
-	if i < 0 {
-		t.Fatal("there is no rule BalenaExporterDown")
-	}
-	for later, want := range map[time.Duration][]model.LabelSet{time.Minute: nil, 6 * time.Minute: {ofJob}, 25 * time.Hour: {{}}} {
-		got, err := p.shipped.at(t, rules[i].Query, time.Now().Add(later))
-		if diff := cmp.Diff(want, got); err != nil || diff != "" {
-			t.Errorf("%s later BalenaExporterDown finds (-want +got, %v):\n%s", later, err, diff)
+	for name, wanted := range map[string]map[time.Duration][]model.LabelSet{
+		"balena:exporter_missing": {time.Minute: nil, 6 * time.Minute: {ofJob}, 25 * time.Hour: {ofJob}, 8 * day: nil},
+		"BalenaExporterDown":      {time.Minute: nil, 8 * day: {{}}},
+	} {
+		i := slices.IndexFunc(rules, func(r rule) bool { return r.Name == name })
+		if i < 0 {
+			t.Fatalf("there is no rule %s", name)
+		}
+		for later, want := range wanted {
+			got, err := p.shipped.at(t, rules[i].Query, time.Now().Add(later))
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("%s later %s finds (-want +got, %v):\n%s", later, name, err, diff)
+			}
 		}
 	}
 }
@@ -271,10 +285,9 @@ func TestPast(t *testing.T) {
 	ago := time.Now().Add(-20 * time.Minute)
 	before := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-		for _, metric := range []string{`balena_up{job="%s"} 1`, `balena_exporter_last_refresh_success_timestamp_seconds{job="%s"} ` + unix(ago)} {
-			for _, of := range []string{"gone", job} {
-				_, _ = fmt.Fprintf(w, metric+" %d\n", of, ago.UnixMilli())
-			}
+		for _, of := range []model.LabelSet{{"job": "gone"}, ofJob} {
+			_, _ = fmt.Fprintf(w, "balena_up%s 1 %d\n", of, ago.UnixMilli())
+			_, _ = fmt.Fprintf(w, "balena_exporter_last_refresh_success_timestamp_seconds%s %s %d\n", of, unix(ago), ago.UnixMilli())
 		}
 	}))
 	t.Cleanup(before.Close)
@@ -378,6 +391,8 @@ func checkPanels(t *testing.T, p *server, alerts []model.LabelSet) {
 func checkNames(t *testing.T, p *server, since time.Time) {
 	t.Helper()
 	known := readNames(t, p, since)
+	// These are recorded when an exporter is down, and where fleets are switched off at night.
+	known["balena:exporter_missing"], known["balena:fleet_off"] = set{"__name__": true, "job": true, "account": true, "shard": true}, set{"__name__": true, "fleet": true}
 	rules, err := p.rules(t)
 	if err != nil {
 		t.Fatal(err)

@@ -139,7 +139,11 @@ func startPrometheus(t *testing.T, rules string, targets map[string]string) *ser
 	var jobs []object
 	for job, target := range targets {
 		// What the past tells has the labels of the jobs that it was of.
-		jobs = append(jobs, object{"job_name": job, "honor_labels": job == past, "static_configs": []object{{"targets": []string{target}}}})
+		targets := object{"targets": []string{target}}
+		if job != past {
+			targets["labels"] = ofExporter
+		}
+		jobs = append(jobs, object{"job_name": job, "honor_labels": job == past, "static_configs": []object{targets}})
 	}
 	config["scrape_configs"] = jobs
 	text, err := json.Marshal(config) // which is YAML, too

@@ -135,6 +135,13 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- fail (printf "prometheusRule.thresholds.%s is %q, which is not a regular expression: close every bracket and parenthesis, or escape it with two backslashes." $name $value) }}
 {{- end }}
 {{- end }}
+{{- range $i, $entry := .Values.prometheusRule.fleetThresholds }}
+{{- range $name, $value := omit $entry "fleets" }}
+{{- if or (le (float64 $value) 0.0) (gt (float64 $value) 1.0) }}
+{{- fail (printf "prometheusRule.fleetThresholds[%d].%s is %v: write a ratio from 0 to 1, such as 0.2 for 20 %%." $i $name $value) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with .Values.serviceMonitor }}
 {{- if and .enabled .interval (gt (include "balena-exporter.milliseconds" .interval | int64) 240000) }}
 {{- fail (printf "serviceMonitor.interval is %s, and Prometheus forgets samples after 5 minutes, so that alerts would have gaps: write 4m or less. A scrape never reaches the API." (include "balena-exporter.duration" .interval)) }}

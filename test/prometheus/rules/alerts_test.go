@@ -9,11 +9,12 @@ import (
 var well = state{
 	`balena_up{}`: is(1),
 	`balena_exporter_last_refresh_success_timestamp_seconds{}`: now,
-	`balena_exporter_collector_success{collector="release"}`:   is(1),
-	`balena_api_rate_limited_total{}`:                          is(0),
-	`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`:   is(100 * day),
+	`balena_fleets{}`: is(2),
+	`balena_exporter_collector_success{collector="release"}`: is(1),
+	`balena_api_rate_limited_total{}`:                        is(0),
+	`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`: is(100 * day),
 
-	`balena_fleet_info{fleet="acme/pumps",archived="false"}`:                              is(1),
+	`balena_fleet_info{fleet="acme/pumps",fleet_id="7",archived="false"}`:                 is(1),
 	`balena_fleet_devices{fleet="acme/pumps"}`:                                            is(110),
 	`balena_fleet_devices_connected{fleet="acme/pumps"}`:                                  is(100),
 	`balena_fleet_devices_never_connected{fleet="acme/pumps"}`:                            is(10),
@@ -87,7 +88,7 @@ var alerts = []alert{
 	{
 		name: "BalenaAPIFailing", severity: "warning", labels: ofJob(),
 		summary:     "balena-exporter cannot read the balena API.",
-		description: "No refresh has succeeded for 10m; the log of the exporter says why. The exporter serves its last data for 5m, and then none.",
+		description: "Refreshes fail, and the log of the exporter says why. It serves its last data for 5m, and then none.",
 		bad:         state{`balena_up{}`: is(0)},
 		nearly:      state{`balena_up{}`: func(minute int) float64 { return float64(min(minute%8, 1)) }},
 		nearlyMeans: "some refreshes succeed",
@@ -102,6 +103,15 @@ var alerts = []alert{
 		nearly:      state{`balena_exporter_last_refresh_success_timestamp_seconds{}`: func(minute int) float64 { return now(minute) - 900 }},
 		nearlyMeans: "the data are 15 minutes old",
 		after:       6,
+	},
+	{
+		name: "BalenaNoFleets", severity: "critical", labels: ofJob(),
+		summary:     "balena-exporter sees no fleets.",
+		description: "The token has access to no fleet, or --balena.fleet-include and --balena.fleet-exclude leave none. Nothing is known of fleets and devices, and no alert on them can begin.",
+		bad:         state{`balena_fleets{}`: is(0)},
+		nearly:      state{`balena_fleets{}`: is(0), `balena_up{}`: is(0)},
+		nearlyMeans: "it cannot read the API, so that it may see some again",
+		after:       15,
 	},
 	{
 		name: "BalenaAPIRateLimited", severity: "warning", labels: ofJob(),
@@ -143,9 +153,18 @@ var alerts = []alert{
 
 	{
 		name: "BalenaFleetLargelyOffline", severity: "critical", labels: ofFleet("BalenaFleetLargelyOffline"),
-		summary:     "25% of the devices of acme/pumps are offline.",
+		summary:     "50% of the devices of acme/pumps are offline.",
 		description: "Of the devices in use, so many are not connected at the same time. There is no alert for each of them.",
-		bad:         state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(75)},
+		bad:         state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(50)},
+		nearly:      state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(51)},
+		nearlyMeans: "it is less than a half",
+		after:       5, kept: true,
+	},
+	{
+		name: "BalenaFleetPartlyOffline", severity: "warning", labels: ofFleet("BalenaFleetPartlyOffline"),
+		summary:     "20% of the devices of acme/pumps are offline.",
+		description: "Of the devices in use, so many are not connected at the same time. There is no alert for each of them.",
+		bad:         state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(80)},
 		nearly:      state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(81)},
 		nearlyMeans: "it is less than a fifth",
 		after:       5, kept: true,
@@ -161,9 +180,9 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaFleetShrank", severity: "warning", labels: ofFleet("BalenaFleetShrank"),
-		summary:     "acme/pumps has 18.18% fewer devices than within the last day.",
+		summary:     "acme/pumps has 10% fewer devices than within the last day.",
 		description: "Devices were deleted or moved to other fleets. This alert ends a day after the last of them.",
-		bad:         state{`balena_fleet_devices{fleet="acme/pumps"}`: is(90)},
+		bad:         state{`balena_fleet_devices{fleet="acme/pumps"}`: is(99)},
 		nearly:      state{`balena_fleet_devices{fleet="acme/pumps"}`: is(100)},
 		nearlyMeans: "it is less than a tenth",
 		after:       5, kept: true,
@@ -173,8 +192,8 @@ var alerts = []alert{
 		summary:     "The fleet acme/pumps is gone.",
 		description: "It was deleted or renamed, or the exporter may not read it any more or is told to leave it out. This alert ends a day after the fleet was last seen.",
 		bad: state{
-			`balena_fleet_devices{fleet="acme/pumps"}`:               gone,
-			`balena_fleet_info{fleet="acme/pumps",archived="false"}`: gone,
+			`balena_fleet_devices{fleet="acme/pumps"}`:                            gone,
+			`balena_fleet_info{fleet="acme/pumps",fleet_id="7",archived="false"}`: gone,
 		},
 		nearly: state{
 			`balena_up{}`: is(0),
@@ -222,7 +241,7 @@ var alerts = []alert{
 		after:       30, kept: true,
 	},
 	{
-		name: "BalenaReleaseBuildFailed", severity: "warning", labels: ofFleet("BalenaReleaseBuildFailed"),
+		name: "BalenaReleaseBuildFailed", severity: "info", labels: ofFleet("BalenaReleaseBuildFailed"),
 		summary:     "The last build of a release of acme/pumps failed.",
 		description: "Devices go on with the release they have. This alert ends with the next build, or 7d 0h 0m 0s after this one.",
 		bad:         buildFailed,
@@ -328,7 +347,7 @@ var alerts = []alert{
 		after:       15, kept: true,
 	},
 	{
-		name: "BalenaDeviceUndervolted", severity: "warning", labels: ofDevice("BalenaDeviceUndervolted"),
+		name: "BalenaDeviceUndervolted", severity: "info", labels: ofDevice("BalenaDeviceUndervolted"),
 		summary:     "Device Pump 7 (c0ffee) of acme/pumps has had too low a voltage.",
 		description: "It has seen this at least once since it booted, and tells so until it boots again. Undervoltage corrupts data and makes devices crash.",
 		bad:         state{`balena_device_undervolted{fleet="acme/pumps",uuid="c0ffee"}`: is(1)},

@@ -12,11 +12,21 @@ import (
 )
 
 const (
-	root       = "../../.."
-	rulesGlob  = root + "/deploy/prometheus/rules/*.yml"
-	promtool   = root + "/bin/tools/promtool"
-	runbookURL = "https://github.com/balena-exporter/balena-exporter/blob/main/docs/runbooks/"
+	root      = "../../.."
+	rulesGlob = root + "/deploy/prometheus/rules/*.yml"
+	promtool  = root + "/bin/tools/promtool"
+	// balena is the address of balena's dashboard.
+	balena = "https://dashboard.balena-cloud.com/"
 )
+
+// runbook is the address of an alert's runbook: that of this version, not of the next one.
+func runbook(alert string) string {
+	version, err := os.ReadFile(root + "/VERSION")
+	if err != nil {
+		panic(err)
+	}
+	return "https://github.com/balena-exporter/balena-exporter/blob/v" + strings.TrimSpace(string(version)) + "/docs/runbooks/" + alert + ".md"
+}
 
 // What promtool reads. JSON is YAML, too.
 type (
@@ -56,12 +66,17 @@ type (
 	}
 )
 
-// run has promtool run tests.
+// run has promtool run tests on the rules that the project ships.
 func run(t *testing.T, tests []unitTest) {
 	t.Helper()
-	rules, err := filepath.Glob(rulesGlob)
+	runFiles(t, rulesGlob, tests)
+}
+
+func runFiles(t *testing.T, glob string, tests []unitTest) {
+	t.Helper()
+	rules, err := filepath.Glob(glob)
 	if err != nil || len(rules) == 0 {
-		t.Fatalf("no rules at %s: %v", rulesGlob, err)
+		t.Fatalf("no rules at %s: %v", glob, err)
 	}
 	for i := range rules {
 		if rules[i], err = filepath.Abs(rules[i]); err != nil {

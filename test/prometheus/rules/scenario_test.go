@@ -122,12 +122,14 @@ func at(minute int) string { return strconv.Itoa(minute) + "m" }
 
 // firesAt expects an alert to fire in this minute.
 func (a alert) firesAt(minute int) alertTest {
-	return alertTest{at(minute), a.name, []expectedAlert{{
-		Labels: a.allLabels(),
-		Annotations: map[string]string{
-			"summary": a.summary, "description": a.description, "runbook_url": runbookURL + a.name + ".md",
-		},
-	}}}
+	annotations := map[string]string{"summary": a.summary, "description": a.description, "runbook_url": runbook(a.name)}
+	switch {
+	case a.labels["uuid"] != "":
+		annotations["balena_url"] = balena + "devices/" + a.labels["uuid"] + "/summary"
+	case a.labels["problem"] != "":
+		annotations["balena_url"] = balena + "fleets/7"
+	}
+	return alertTest{at(minute), a.name, []expectedAlert{{Labels: a.allLabels(), Annotations: annotations}}}
 }
 
 func (a alert) silentAt(minute int) alertTest { return alertTest{at(minute), a.name, nil} }
