@@ -169,7 +169,7 @@ func TestNeverAnyData(t *testing.T) {
 		Name: "never any data", Interval: "1m", Series: []series{{`balena_up{job="balena",account="acme"}`, "_x9 0x60"}},
 		Alerts: []alertTest{{at(24), name, nil}, {at(25), name, []expectedAlert{{of("job", "balena", "account", "acme", "severity", "critical"), map[string]string{
 			"summary":     "balena acme has no fleet data.",
-			"description": "Fleets and devices have no series any more. Alerts on them stay as they were for an hour, then they end; none begins.",
+			"description": "The exporter serves data for 5m after the last refresh. Then fleets and devices have no series, no alert on them begins, and those that fire end after an hour.",
 			"runbook_url": runbook(name),
 		}}}}},
 	}})
