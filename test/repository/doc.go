@@ -1,3 +1,5 @@
 // Package repository compares what is written about the repository as a whole with what is in it: the drawing of the
-// packages, and the list of modules that Dependabot looks at.
+// packages, the list of modules that Dependabot looks at, and the licenses of what is linked into the binaries.
 package repository
+
+//go:generate go test -run ^TestNotice$ . -update
