@@ -51,7 +51,7 @@ func TestActionsArePinned(t *testing.T) {
 
 // Only jobs that make a container image or run a cluster are privileged.
 func TestOnlyTheClusterIsPrivileged(t *testing.T) {
-	jobs := regexp.MustCompile(`(?m)^  [a-z]+:\n`).Split(strings.SplitN(read(t, workflow), "\njobs:\n", 2)[1], -1)
+	jobs := regexp.MustCompile(`(?m)^ {2}[a-z]+:\n`).Split(strings.SplitN(read(t, workflow), "\njobs:\n", 2)[1], -1)
 	for _, job := range jobs {
 		if !strings.Contains(job, "--privileged") {
 			continue
