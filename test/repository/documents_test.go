@@ -45,6 +45,29 @@ func headings(t *testing.T, file string) map[string]bool {
 	return anchors
 }
 
+// The Go code in docs/architecture.md is the code of the packages that it explains.
+func TestArchitectureQuotesTheCode(t *testing.T) {
+	var code strings.Builder
+	for _, file := range find(t, "*.go") {
+		for line := range strings.Lines(read(t, file)) {
+			code.WriteString(strings.TrimSpace(line) + "\n")
+		}
+	}
+	quotes := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(read(t, "docs/architecture.md"), -1)
+	for _, quote := range quotes {
+		for line := range strings.Lines(quote[1]) {
+			for part := range strings.SplitSeq(strings.TrimSpace(line), "…") {
+				if !strings.Contains(code.String(), part) {
+					t.Errorf("docs/architecture.md quotes code that does not exist: %s", part)
+				}
+			}
+		}
+	}
+	if len(quotes) < 3 {
+		t.Errorf("docs/architecture.md quotes code only %d times", len(quotes))
+	}
+}
+
 // Tests and make targets that CONTRIBUTING.md names exist.
 func TestContributingNamesWhatThereIs(t *testing.T) {
 	var tests strings.Builder
