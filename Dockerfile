@@ -22,7 +22,7 @@ LABEL org.opencontainers.image.source="https://github.com/balena-exporter/balena
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$REVISION
-COPY LICENSE /LICENSE
+COPY LICENSE NOTICE /
 # Numeric, so that Kubernetes can see that it is not root.
 USER 65532:65532
 

@@ -78,7 +78,7 @@ expect() {
 	[[ $got == "$3" ]] || fail "$1: $2 is $got, not $3"
 }
 
-# check holds for both images: nothing but the program and the licence, not root, static.
+# check holds for both images: nothing but the program and the licenses, not root, static.
 check() {
 	expect "$1" .OCIv1.Config.User 65532:65532
 	expect "$1" .OCIv1.Config.Entrypoint "[/bin/$1]"
@@ -86,9 +86,9 @@ check() {
 	expect "$1" '(index .OCIv1.Config.Labels "org.opencontainers.image.version")' "$version"
 	local files
 	files=$(cd "$tmp/$1/" && find . -type f | sort | tr '\n' ' ')
-	[[ $files == "./LICENSE ./bin/$1 " ]] || fail "$1 holds more than the program and the licence: $files"
+	[[ $files == "./LICENSE ./NOTICE ./bin/$1 " ]] || fail "$1 holds other files than the program and the licenses: $files"
 	go version -m "$tmp/$1/bin/$1" | grep -q 'CGO_ENABLED=0' || fail "$1 is not a static program"
-	echo "$(stat -c %s "$tmp/$1/bin/$1") bytes, alone with its licence, user 65532"
+	echo "$(stat -c %s "$tmp/$1/bin/$1") bytes, alone with its licenses, user 65532"
 }
 
 build balena-exporter ''

@@ -1,0 +1,36 @@
+package collector_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/balena-exporter/balena-exporter/collector"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// Every family that is exported for an account has a sample in some minute of a simulated account. A family without one
+// is tested by nothing, and a dashboard of it can't be tried.
+func TestEveryFamilyHasASample(t *testing.T) {
+	missing := map[string]bool{}
+	for d := range collector.New(nil, everything()).Descriptions() {
+		missing[d.Name] = true
+	}
+	api := newAPI(t, simulator.Config{Devices: 600, Fleets: 100, Seed: 1, Edition: simulator.Cloud}, everything())
+	for range 12 {
+		families, err := of(api.fetch(t), everything()).Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			delete(missing, f.GetName())
+		}
+		for range 10 {
+			api.Tick()
+		}
+	}
+	if len(missing) > 0 {
+		t.Errorf("no sample of %s", strings.Join(slices.Sorted(maps.Keys(missing)), ", "))
+	}
+}

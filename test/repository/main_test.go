@@ -1,0 +1,47 @@
+package repository
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+const (
+	root   = "../.."
+	module = "github.com/balena-exporter/balena-exporter"
+)
+
+// read returns a file of the repository.
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// find returns the paths of the files of a name, relative to the root and in order. It leaves out what is not part of
+// the repository: what was built, and what Git or npm keep.
+func find(t *testing.T, name string) []string {
+	t.Helper()
+	var found []string
+	err := fs.WalkDir(os.DirFS(root), ".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains([]string{".git", "bin", "node_modules", ".build", ".tarballs"}, d.Name()):
+			return fs.SkipDir
+		}
+		if ok, _ := filepath.Match(name, d.Name()); ok && !d.IsDir() {
+			found = append(found, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
