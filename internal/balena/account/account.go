@@ -150,14 +150,16 @@ func (r *Reader) next(ctx context.Context, before state) (state, *balena.Snapsho
 	return state{f.after, f.trust, f.parts}, f.snapshot, nil
 }
 
-func (f *refresh) read(ctx context.Context) (err error) {
-	if f.after.token, err = f.client.ReadToken(ctx); err != nil {
+func (f *refresh) read(ctx context.Context) error {
+	token, err := f.client.ReadToken(ctx)
+	if err != nil {
 		return err
 	}
-	if err = f.readFleets(ctx); err != nil {
+	f.after.token = token
+	if err := f.readFleets(ctx); err != nil {
 		return err
 	}
-	if err = f.readDevices(ctx); err != nil {
+	if err := f.readDevices(ctx); err != nil {
 		return err
 	}
 	f.readDeviceTypes(ctx)

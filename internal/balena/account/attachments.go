@@ -183,14 +183,15 @@ func (a *attachment[R]) readChanges(ctx context.Context, f *refresh, since balen
 	if len(f.added) > 0 {
 		condition = "(" + condition + " or " + api.InIDs("device", f.added) + ")"
 	}
-	changed := map[int64]*balena.Device{}
+	changed, added := map[int64]*balena.Device{}, false
 	// Rows that are marked as deleted are told of, too: they were known.
 	_, err = api.List(ctx, f.client, a.query(f, condition, counted+a.rows(f.snapshot.Devices)), func(row *R) error {
 		_, id := a.row(row)
 		if changed[id] == nil {
 			d := f.snapshot.Devices.Find(id)
 			if d == nil {
-				return nil // it came within reach a moment ago
+				added = true // a moment ago: the server counts its rows
+				return nil
 			}
 			changed[id] = d.Detached()
 		}
@@ -205,7 +206,7 @@ func (a *attachment[R]) readChanges(ctx context.Context, f *refresh, since balen
 		d.Compact()
 	}
 	devices := f.snapshot.Devices.With(put, nil)
-	if a.rows(devices) != counted {
+	if added || a.rows(devices) != counted {
 		return false, nil
 	}
 	f.snapshot.Devices = devices

@@ -480,7 +480,7 @@ func TestVersions(t *testing.T) {
 	t.Run("a passing 404 at the start", func(t *testing.T) {
 		sim := newSimulator(t, small)
 		client := newClient(t, serve(t, sim), fewer)
-		sim.SetFaults(simulator.Faults{{Status: 404, Times: 2}})
+		sim.SetFaults(simulator.Faults{{Status: 404, Times: 5}})
 		if got := fetch(t, client).APIVersion; got != balena.V7 {
 			t.Errorf("read %s, want v7", got)
 		}

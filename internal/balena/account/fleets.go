@@ -28,7 +28,7 @@ func (f *refresh) readFleets(ctx context.Context) error {
 	}
 	version := &f.trust.version
 	err := f.listFleets(ctx, balena.V7)
-	for try := 1; !version.known && missing(err) && try < convincing; try++ {
+	for try := 1; !version.known && missing(err) && try < atStart; try++ {
 		err = f.listFleets(ctx, balena.V7)
 	}
 	switch {

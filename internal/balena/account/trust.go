@@ -24,8 +24,10 @@ import (
 // never wrong.
 
 const (
-	// convincing is how many observations in a row undo a belief.
+	// convincing is how many observations in a row undo a belief, and atStart how often in a row a version must be
+	// missing for the other one to be the first that is believed.
 	convincing = 3
+	atStart    = 6
 	// relearn is how long to believe what makes refreshes dearer: the server may be upgraded meanwhile.
 	relearn = time.Hour
 	// overlap, in milliseconds, is how long a transaction may take until its rows are seen: a row's modified_at is the

@@ -73,7 +73,11 @@ func TestListsAreBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			id := 0
 			client := newClient(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if !strings.HasPrefix(r.URL.Path, "/v7/device") {
+				switch {
+				case strings.HasSuffix(r.URL.Path, "/$count"):
+					_, _ = fmt.Fprint(w, `{"d":3}`)
+					return
+				case !strings.HasPrefix(r.URL.Path, "/v7/device"):
 					listing(3).ServeHTTP(w, r)
 					return
 				}
