@@ -158,7 +158,7 @@ func TestDataThatAreTooOldDisappear(t *testing.T) {
 	sim.down.Store(true)
 	f := e.shows("the data disappear", func(f families) bool {
 		for name := range f {
-			if strings.HasPrefix(name, "balena_fleet") || strings.HasPrefix(name, "balena_device") {
+			if strings.HasPrefix(name, "balena_fleet_") || strings.HasPrefix(name, "balena_device") {
 				return false
 			}
 		}

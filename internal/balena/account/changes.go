@@ -55,6 +55,8 @@ func (f *refresh) readChanges(ctx context.Context) error {
 		switch fleet := f.fleets[id]; {
 		case fleet == nil:
 			vanished = true
+			// Its devices may be within reach still, and their services and tags among those that the server counts.
+			f.after.outside = f.after.outside || !f.filtersFleets()
 		case fleet.TargetRelease != target:
 			retargeted[id] = true
 		}
