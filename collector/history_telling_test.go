@@ -277,7 +277,7 @@ func (t *telling) event(ctx context.Context, e event) error {
 		}
 		t.tell("the server limits rows%s", told(":", t.always))
 	case broke:
-		t.lasting = append(t.lasting, newFault(r, true))
+		t.lasting = append(t.lasting, t.fault(r, true))
 		t.tell("faults last:%s", told("", t.lasting))
 	case mended:
 		if t.lasting != nil {
@@ -288,6 +288,16 @@ func (t *telling) event(ctx context.Context, e event) error {
 		return t.refresh(ctx, e)
 	}
 	return nil
+}
+
+// fault makes up a fault that a client can tell from the truth. On balenaCloud a guest may read the releases and tags of
+// public fleets: there is no telling that list from one of an account that has none.
+func (t *telling) fault(r *rand.Rand, lasts bool) simulator.Fault {
+	f := newFault(r, lasts)
+	if t.late && f.Guest && slices.Contains([]string{"", "release", "application_tag"}, f.Resource) {
+		f.Guest, f.Status = false, http.StatusUnauthorized
+	}
+	return f
 }
 
 // setClock sets the server's clock, once between two refreshes. No client can notice a clock that is set forth and back.
@@ -419,7 +429,7 @@ func (t *telling) refresh(ctx context.Context, e event) error {
 	mark := len(t.log)
 	var faults simulator.Faults
 	if e.fault != 0 {
-		faults = simulator.Faults{newFault(rand.New(rand.NewPCG(e.fault, 6)), false)}
+		faults = simulator.Faults{t.fault(rand.New(rand.NewPCG(e.fault, 6)), false)}
 		if faults[0].Spoil == simulator.SpoilEmpty && t.lied {
 			faults[0].Spoil = simulator.SpoilHTML
 		}
