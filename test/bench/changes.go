@@ -95,7 +95,7 @@ func (c *checksum) Write(p []byte) (int, error) {
 // the server.
 func (b *bench) changes(n int, edition string) {
 	api := b.simulator(n, "--edition="+edition)
-	ahead, at := time.Duration(0), time.Now()
+	at := time.Now()
 	// Both refresh at the same time by their clock: how long devices have been disconnected is counted by it.
 	now := func() time.Time { return at }
 	changes, full := newExporter(api.url, now, 24*time.Hour), newExporter(api.url, now, 0)
@@ -110,7 +110,7 @@ func (b *bench) changes(n int, edition string) {
 			log.Fatalf("changes are asked for by %s, and not by %s", changes.snapshot.Reading.Mode, modes[edition])
 		}
 	}
-	ahead = time.Until(at).Round(minute)
+	ahead := time.Until(at).Round(minute)
 	for _, percent := range []int{0, 1, 10, 100} {
 		var least, leastFull cost
 		rounds := max(3, min(12, 400_000/n)) // four times: less than the hour after which a client finds out anew what the server can

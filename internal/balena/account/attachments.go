@@ -185,10 +185,14 @@ func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known
 		if !question.asks(f.snapshot.Time) {
 			continue
 		}
-		upTo := new(f.after.horizon)
-		conditions, renewed := []string{"modified_at gt " + literal(known.since)}, f.added
-		if rung == ofDevicesTold {
-			upTo, conditions, renewed = known, nil, f.told
+		var conditions []string
+		var renewed []int64
+		var upTo *horizon
+		switch rung {
+		case byModifiedAt:
+			conditions, renewed, upTo = []string{"modified_at gt " + literal(known.since)}, f.added, new(f.after.horizon)
+		case ofDevicesTold:
+			renewed, upTo = f.told, known
 		}
 		if 2*len(renewed) > f.snapshot.Devices.Len() {
 			return nil, nil // all cost less

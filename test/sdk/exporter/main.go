@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log"
 	"maps"
 	"net/http"
@@ -51,7 +52,10 @@ var exceptions = []exception{
 
 func main() {
 	log.SetFlags(0)
-	requests, model := record()
+	requests, model, err := record()
+	if err != nil {
+		log.Fatal(err)
+	}
 	found := map[use]bool{}
 	for _, r := range requests {
 		p := parser{model: model, found: found}
@@ -74,12 +78,12 @@ type model map[string]map[string]struct {
 
 // record returns the requests of a reader that reads everything: in full, for what changed by each of the questions, and
 // with devices that come and go.
-func record() ([]*url.URL, model) {
+func record() ([]*url.URL, model, error) {
 	var mutex sync.Mutex
 	now := time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 	sim, err := simulator.New(simulator.Config{Edition: simulator.Cloud, Devices: 60, Fleets: 3, Seed: 1, Now: func() time.Time { return now }})
 	if err != nil {
-		log.Fatal(err)
+		return nil, nil, err
 	}
 	var requests []*url.URL
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -91,7 +95,7 @@ func record() ([]*url.URL, model) {
 	defer server.Close()
 	address, err := url.Parse(server.URL)
 	if err != nil {
-		log.Fatal(err)
+		return nil, nil, err
 	}
 	reader, err := account.New(account.Config{
 		Config:   api.Config{URL: address, Token: api.StaticToken("token"), Timeout: time.Minute, Now: func() time.Time { return now }},
@@ -103,14 +107,14 @@ func record() ([]*url.URL, model) {
 		},
 	})
 	if err != nil {
-		log.Fatal(err)
+		return nil, nil, err
 	}
 	defer reader.Close()
 	var mode balena.Mode
 	for n := range 6 {
 		s, err := reader.Fetch(context.Background())
 		if err != nil {
-			log.Fatal(err)
+			return nil, nil, err
 		}
 		mode = s.Reading.Mode
 		now = now.Add(time.Minute)
@@ -120,19 +124,19 @@ func record() ([]*url.URL, model) {
 		})
 	}
 	if mode != balena.DevicesOnly {
-		log.Fatalf("changes are asked for by %s: the requests of %s are missing", mode, balena.DevicesOnly)
+		return nil, nil, fmt.Errorf("changes are asked for by %s: the requests of %s are missing", mode, balena.DevicesOnly)
 	}
 	asked := requests
 	resp, err := http.Get(server.URL + "/simulator/model")
 	if err != nil {
-		log.Fatal(err)
+		return nil, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	var m model
 	if err := json.NewDecoder(resp.Body).Decode(&m); err != nil {
-		log.Fatal(err)
+		return nil, nil, err
 	}
-	return asked, m
+	return asked, m, nil
 }
 
 // A parser finds the uses in requests.
