@@ -55,9 +55,14 @@ var (
 		Name: "balena_exporter_last_full_sweep_timestamp_seconds", Type: "gauge", Series: "1 from the first refresh on",
 		Help: "When everything was read the last time.",
 	}
-	distrustFamily = Description{
-		Name: "balena_exporter_changes_distrusted", Type: "gauge",
-		Help: "Whether the server is not asked for changes although it should be, and everything is read each time (1); the log says why.",
+	incrementalModeFamily = Description{
+		Name: "balena_exporter_incremental_refresh_mode", Type: "gauge", Labels: []string{"mode"}, Series: "1 from the first refresh on",
+		Help: "How refreshes ask for what changed (1): by devices_and_installs; by devices, where the server does not tell when image installs changed; or not at all, full.",
+	}
+	incrementalDisabledFamily = Description{
+		Name: "balena_exporter_incremental_refresh_disabled", Type: "gauge", Labels: []string{"reason"}, Series: "5",
+		Help: "Whether every refresh is a full one for a reason (1) although incremental refreshes are configured: the server's questions for changes are refused or failing, the answers are inconsistent, " +
+			"modified_at does not move, or no_date comes with answers. The log has the details.",
 	}
 	implausibleFamily = Description{
 		Name: "balena_exporter_implausible_values_total", Type: "counter", Labels: []string{"field"}, Series: "1 for each field of a number that devices report",
@@ -97,7 +102,7 @@ var (
 func exporterFamilies() []Description {
 	families := []Description{
 		upFamily, lastSuccessFamily, fleetsFamily, refreshDurationFamily, refreshesFamily, refreshesByKindFamily, devicesReadFamily,
-		devicesChangedFamily, refreshBytesFamily, lastFullSweepFamily, distrustFamily, implausibleFamily, partSuccessFamily, partDurationFamily,
+		devicesChangedFamily, refreshBytesFamily, lastFullSweepFamily, incrementalModeFamily, incrementalDisabledFamily, implausibleFamily, partSuccessFamily, partDurationFamily,
 		requestsFamily, requestDurationFamily, responseBytesFamily, rateLimitedFamily, tokenExpiryFamily,
 	}
 	for i := range families {
@@ -137,12 +142,13 @@ type Metrics struct {
 
 // lastRefresh is how the last refresh went.
 type lastRefresh struct {
-	up         bool
-	fetched    time.Time // zero as long as none succeeded
-	fleets     int
-	sweep      time.Time // when the last one that read everything began; zero as long as none did
-	distrusted bool
-	parts      []balena.Part
+	up       bool
+	fetched  time.Time // zero as long as none succeeded
+	fleets   int
+	sweep    time.Time // when the last one that read everything began; zero as long as none did
+	mode     balena.Mode
+	disabled balena.Disabled
+	parts    []balena.Part
 }
 
 // NewMetrics returns metrics at zero. tokenExpiry returns when the token in use expires, zero for never or
@@ -205,7 +211,7 @@ func (m *Metrics) ObserveRefresh(s *balena.Snapshot, err error, took time.Durati
 		m.devicesChanged.WithLabelValues(kind).Add(float64(s.Reading.Changed))
 		m.refreshBytes.WithLabelValues(kind).Add(float64(s.Reading.Bytes))
 		last.up, last.fetched, last.fleets = true, s.Time, len(s.Fleets)
-		last.distrusted, last.parts = s.Reading.Distrust != nil, s.Parts
+		last.mode, last.disabled, last.parts = s.Reading.Mode, s.Reading.Disabled, s.Parts
 		if s.Reading.Kind == balena.Full {
 			last.sweep = s.Time
 		}
@@ -247,7 +253,7 @@ func (m *Metrics) vectors() []prometheus.Collector {
 
 // constants are the families whose samples are made of the last refresh at each collection.
 func constants() []Description {
-	return []Description{upFamily, lastSuccessFamily, fleetsFamily, lastFullSweepFamily, distrustFamily, partSuccessFamily, partDurationFamily, tokenExpiryFamily}
+	return []Description{upFamily, lastSuccessFamily, fleetsFamily, lastFullSweepFamily, incrementalModeFamily, incrementalDisabledFamily, partSuccessFamily, partDurationFamily, tokenExpiryFamily}
 }
 
 // Describe implements [prometheus.Collector].
@@ -278,7 +284,12 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	if !last.sweep.IsZero() {
 		send(lastFullSweepFamily, balena.Instant(last.sweep.UnixMilli()).Seconds())
 	}
-	send(distrustFamily, boolean(last.distrusted))
+	if last.mode != "" {
+		send(incrementalModeFamily, 1, string(last.mode))
+	}
+	for _, reason := range balena.DisabledReasons() {
+		send(incrementalDisabledFamily, boolean(last.disabled == reason), string(reason))
+	}
 	for _, p := range last.parts {
 		send(partSuccessFamily, boolean(p.Err == nil), string(p.Name))
 		send(partDurationFamily, p.Duration.Seconds(), string(p.Name))

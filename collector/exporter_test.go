@@ -91,7 +91,7 @@ func TestExporterTellsHowMuchRefreshesRead(t *testing.T) {
 		if err := testutil.CollectAndCompare(
 			m, strings.NewReader(want), "balena_exporter_refreshes_by_kind_total", "balena_exporter_refresh_devices_read_total",
 			"balena_exporter_refresh_devices_changed_total", "balena_exporter_refresh_response_bytes_total",
-			"balena_exporter_last_full_sweep_timestamp_seconds", "balena_exporter_changes_distrusted",
+			"balena_exporter_last_full_sweep_timestamp_seconds", "balena_exporter_incremental_refresh_mode", "balena_exporter_incremental_refresh_disabled",
 		); err != nil {
 			t.Errorf("%s: %v", when, err)
 		}
@@ -99,10 +99,27 @@ func TestExporterTellsHowMuchRefreshesRead(t *testing.T) {
 	observe := func(second int64, reading balena.Reading) {
 		m.ObserveRefresh(&balena.Snapshot{Time: time.Unix(second, 0), Reading: reading}, nil, time.Second)
 	}
-	const distrusted = `
-# HELP balena_exporter_changes_distrusted Whether the server is not asked for changes although it should be, and everything is read each time (1); the log says why.
-# TYPE balena_exporter_changes_distrusted gauge
-balena_exporter_changes_distrusted `
+	disabled := func(why balena.Disabled) string {
+		text := `
+# HELP balena_exporter_incremental_refresh_disabled Whether every refresh is a full one for a reason (1) although incremental refreshes are configured: the server's questions for changes are refused or failing, the answers are inconsistent, modified_at does not move, or no_date comes with answers. The log has the details.
+# TYPE balena_exporter_incremental_refresh_disabled gauge
+`
+		for _, reason := range []balena.Disabled{"refused", "failing", "inconsistent", "modified_at", "no_date"} {
+			value := 0
+			if reason == why {
+				value = 1
+			}
+			text += fmt.Sprintf("balena_exporter_incremental_refresh_disabled{reason=%q} %d\n", reason, value)
+		}
+		return text
+	}
+	mode := func(is balena.Mode) string {
+		return fmt.Sprintf(`
+# HELP balena_exporter_incremental_refresh_mode How refreshes ask for what changed (1): by devices_and_installs; by devices, where the server does not tell when image installs changed; or not at all, full.
+# TYPE balena_exporter_incremental_refresh_mode gauge
+balena_exporter_incremental_refresh_mode{mode=%q} 1
+`, is)
+	}
 	const sweep = `
 # HELP balena_exporter_last_full_sweep_timestamp_seconds When everything was read the last time.
 # TYPE balena_exporter_last_full_sweep_timestamp_seconds gauge
@@ -123,19 +140,19 @@ balena_exporter_last_full_sweep_timestamp_seconds `
 		return b.String()
 	}
 
-	compare("before the first refresh", counters([2]int{}, [2]int{}, [2]int{}, [2]int{})+distrusted+"0\n")
-	observe(1000, balena.Reading{Kind: balena.Full, Devices: 2004, Changed: 2004, Bytes: 500_000})
-	observe(1060, balena.Reading{Kind: balena.Changes, Devices: 30, Changed: 20, Bytes: 4_000})
-	observe(1120, balena.Reading{Kind: balena.Changes, Devices: 12, Changed: 2, Bytes: 2_000})
+	compare("before the first refresh", counters([2]int{}, [2]int{}, [2]int{}, [2]int{})+disabled(""))
+	observe(1000, balena.Reading{Kind: balena.Full, Devices: 2004, Changed: 2004, Bytes: 500_000, Mode: balena.DevicesAndInstalls})
+	observe(1060, balena.Reading{Kind: balena.Changes, Devices: 30, Changed: 20, Bytes: 4_000, Mode: balena.DevicesAndInstalls})
+	observe(1120, balena.Reading{Kind: balena.Changes, Devices: 12, Changed: 2, Bytes: 2_000, Mode: balena.DevicesOnly})
 	now := counters([2]int{1, 2}, [2]int{2004, 42}, [2]int{2004, 22}, [2]int{500_000, 6_000})
-	compare("after changes", now+sweep+"1000\n"+distrusted+"0\n")
-	observe(1180, balena.Reading{Kind: balena.Full, Devices: 2000, Changed: 14, Bytes: 400_000, Distrust: errors.New("its clock jumped")})
+	compare("after changes", now+sweep+"1000\n"+mode("devices")+disabled(""))
+	observe(1180, balena.Reading{Kind: balena.Full, Devices: 2000, Changed: 14, Bytes: 400_000, Mode: balena.Everything, Disabled: balena.Inconsistent})
 	now = counters([2]int{2, 2}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})
-	compare("distrusted", now+sweep+"1180\n"+distrusted+"1\n")
+	compare("disabled", now+sweep+"1180\n"+mode("full")+disabled("inconsistent"))
 	m.ObserveRefresh(nil, errors.New("unavailable"), time.Second)
-	compare("after a failure", now+sweep+"1180\n"+distrusted+"1\n")
-	observe(1240, balena.Reading{Kind: balena.Changes})
-	compare("trusted again", counters([2]int{2, 3}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})+sweep+"1180\n"+distrusted+"0\n")
+	compare("after a failure", now+sweep+"1180\n"+mode("full")+disabled("inconsistent"))
+	observe(1240, balena.Reading{Kind: balena.Changes, Mode: balena.DevicesAndInstalls})
+	compare("enabled again", counters([2]int{2, 3}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})+sweep+"1180\n"+mode("devices_and_installs")+disabled(""))
 }
 
 // A token that sees no fleet is told from one whose fleets were not read yet, or could not be read this time.
@@ -208,7 +225,7 @@ func TestGoldenExporter(t *testing.T) {
 	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 200, Bytes: 4000, Duration: 125 * time.Millisecond})
 	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 429, Bytes: 20, Duration: 250 * time.Millisecond})
 	m.ObserveRefresh(&balena.Snapshot{
-		Time: now, Reading: balena.Reading{Kind: balena.Full, Devices: 3, Changed: 3, Bytes: 4020},
+		Time: now, Reading: balena.Reading{Kind: balena.Full, Devices: 3, Changed: 3, Bytes: 4020, Mode: balena.DevicesAndInstalls},
 		Parts: []balena.Part{{Name: balena.PartReleases, Duration: time.Second}},
 	}, nil, 1500*time.Millisecond)
 	m.ObserveImplausible("device.cpu_usage", 2)

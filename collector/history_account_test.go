@@ -62,7 +62,7 @@ func (e *editor) fleet() (*simulator.Fleet, bool) {
 	if f, ok := e.first(); ok {
 		return f, true
 	}
-	return anyOf(e, e.Fleets.All(), nil)
+	return anyOf(e, e.Fleets.All(), func(f *simulator.Fleet) bool { return !f.IsForeign })
 }
 
 // first is, half of the time, the first fleet in reach, so that what an editor with a focus does often concerns the same

@@ -71,11 +71,14 @@ func (t *telling) observe(version balena.Version) (facts, error) {
 //     different moments;
 //   - what is made of several rows is made of those in the snapshot.
 //
-// Nothing is expected of parts that failed.
-func check(s, before *balena.Snapshot, all []facts) error {
+// Nothing is expected of parts that failed, nor of services and tags that are late.
+func check(s, before *balena.Snapshot, all []facts, late bool) error {
 	ok := map[balena.PartName]bool{}
 	for _, p := range s.Parts {
 		ok[p.Name] = p.Err == nil
+	}
+	if late {
+		ok[balena.PartServices], ok[balena.PartDeviceTags] = false, false
 	}
 	c := comparison{s: s, before: before, all: all, ok: ok, rows: true}
 	for _, f := range all {

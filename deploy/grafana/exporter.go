@@ -50,7 +50,7 @@ func exporterDashboard() *Dashboard {
 			lines("Age of the last full refresh", "Time since everything was read, for each exporter. It stays near --balena.full-sweep-interval, 15 minutes by default, or below.", "s",
 				over("time() - max by (instance) (balena_exporter_last_full_sweep_timestamp_seconds"+running+")", "{{instance}}")).fromZero(),
 			stat("Refreshes of changes", "Whether refreshes read only what has changed. They read everything when the API proves unreliable about changes; the log has the reason.",
-				"max(balena_exporter_changes_distrusted"+running+")", "none").words("in use", "green", "stopped", "orange"),
+				"max(balena_exporter_incremental_refresh_disabled"+running+")", "none").words("in use", "green", "stopped", "orange"),
 		}},
 		row{title: "balena API", height: 8, panels: []*Panel{
 			lines("Requests by status code", "Requests per minute by HTTP status code. The code error stands for an incomplete answer.", "reqpm",

@@ -65,8 +65,12 @@ type Reading struct {
 	Changed int
 	// Bytes is the size of all answers of the refresh as they were transferred.
 	Bytes int64
-	// Distrust is why the server is not asked for changes although it should be; nil when nothing is wrong.
+	// Mode is how incremental refreshes ask for what changed.
+	Mode Mode
+	// Distrust is why Mode is not the first of [Modes]; nil when it is, or when full refreshes are configured.
 	Distrust error
+	// Disabled is why there are no incremental refreshes although they are configured; empty when there are.
+	Disabled Disabled
 }
 
 // Kind is what a refresh asked for.
@@ -77,6 +81,44 @@ const (
 	Full    Kind = "full"
 	Changes Kind = "changes"
 )
+
+// Mode is how incremental refreshes ask for what changed.
+type Mode string
+
+// The modes. Each is used where the server does not answer the questions of those before it.
+const (
+	// DevicesAndInstalls asks for devices whose row, or one of whose image installs, was written since the last refresh.
+	DevicesAndInstalls Mode = "devices_and_installs"
+	// DevicesOnly asks for devices whose row was written since, and for those that download or did at the last refresh.
+	DevicesOnly Mode = "devices"
+	// Everything makes every refresh a full one.
+	Everything Mode = "full"
+)
+
+// Modes returns all modes, the best first.
+func Modes() []Mode { return []Mode{DevicesAndInstalls, DevicesOnly, Everything} }
+
+// Disabled is why there are no incremental refreshes.
+type Disabled string
+
+// The reasons why there are no incremental refreshes.
+const (
+	// Refused: the server does not understand the questions for what changed.
+	Refused Disabled = "refused"
+	// Failing: the questions fail while others are answered.
+	Failing Disabled = "failing"
+	// Inconsistent: the answers do not add up.
+	Inconsistent Disabled = "inconsistent"
+	// ModifiedAt: the server does not set modified_at when rows are written.
+	ModifiedAt Disabled = "modified_at"
+	// NoDate: the server does not tell its time.
+	NoDate Disabled = "no_date"
+)
+
+// DisabledReasons returns all reasons.
+func DisabledReasons() []Disabled {
+	return []Disabled{Refused, Failing, Inconsistent, ModifiedAt, NoDate}
+}
 
 // A Part is something a refresh asks for beside fleets and devices. A part that fails takes nothing else
 // down: what was read of it last stands in until it is too old.

@@ -26,10 +26,11 @@ type journal struct {
 	mutex   sync.Mutex // the expiry is a goroutine of its own
 	started bool       // a refresh has succeeded
 	api     balena.Version
+	mode    balena.Mode
 	expiry  *time.Timer // logs that the data served expire
 	expired bool        // the data served last have expired
 
-	refreshing, stale, slow, distrust trouble
+	refreshing, stale, slow, disabled trouble
 	parts                             map[balena.PartName]*trouble
 }
 
@@ -83,10 +84,10 @@ func (j *journal) succeeded(s *balena.Snapshot, took time.Duration) {
 	case j.started && s.APIVersion != j.api:
 		_ = level.Info(j.logger).Log("msg", "the server now speaks another version of the API", "was", j.api, "is", s.APIVersion)
 	}
-	j.started, j.api = true, s.APIVersion
+	j.logMode(s.Reading)
+	j.started, j.api, j.mode = true, s.APIVersion, s.Reading.Mode
 
 	j.age(s.Time, took)
-	j.logDistrust(s.Reading.Distrust)
 	for _, p := range s.Parts {
 		j.logPart(p)
 	}
@@ -125,13 +126,23 @@ func (j *journal) expire(at time.Time) {
 	}
 }
 
-func (j *journal) logDistrust(err error) {
-	if err == nil {
-		if lasted, was := j.distrust.end(); was {
-			_ = level.Info(j.logger).Log("msg", "the server is asked for changes again", "distrusted_for", lasted)
+// logMode logs that changes are asked for in another way than before, and reminds while they are not asked for.
+func (j *journal) logMode(r balena.Reading) {
+	if r.Disabled != "" {
+		if j.disabled.isNews(r.Distrust) {
+			_ = level.Warn(j.logger).Log("msg", "the server is not asked for changes, everything is read each time", "reason", r.Disabled, "err", r.Distrust)
 		}
-	} else if j.distrust.isNews(err) {
-		_ = level.Warn(j.logger).Log("msg", "the server is not asked for changes, everything is read each time", "err", err)
+		return
+	}
+	lasted, disabled := j.disabled.end()
+	switch {
+	case disabled:
+		_ = level.Info(j.logger).Log("msg", "the server is asked for changes again", "mode", r.Mode, "disabled_for", lasted)
+	case !j.started || r.Mode == j.mode:
+	case r.Distrust != nil:
+		_ = level.Info(j.logger).Log("msg", "the server does not answer one question for changes and is asked the next one", "mode", r.Mode, "err", r.Distrust)
+	default:
+		_ = level.Info(j.logger).Log("msg", "the server answers the first question for changes again", "mode", r.Mode)
 	}
 }
 

@@ -795,13 +795,18 @@ func TestARefreshThatSucceedsLateSucceeds(t *testing.T) {
 	})
 }
 
-func TestLogOfDistrust(t *testing.T) {
+func TestLogOfHowChangesAreAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var distrust func(n int) error
+		mode := balena.DevicesAndInstalls
 		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
 			s := now()
+			s.Reading.Mode = mode
 			if distrust != nil {
 				s.Reading.Distrust = distrust(n)
+			}
+			if mode == balena.Everything {
+				s.Reading.Disabled = balena.Inconsistent
 			}
 			return s, nil
 		})
@@ -812,7 +817,7 @@ func TestLogOfDistrust(t *testing.T) {
 			tr.pass(10 * interval)
 			var got []string
 			for line := range strings.Lines(tr.log.String()) {
-				line, _, _ = strings.Cut(strings.TrimSpace(line), " distrusted_for=")
+				line, _, _ = strings.Cut(strings.TrimSpace(line), " disabled_for=")
 				got = append(got, withoutDigits(line))
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -820,10 +825,18 @@ func TestLogOfDistrust(t *testing.T) {
 			}
 		}
 		const (
-			everything = `level=warn msg="the server is not asked for changes, everything is read each time" err=`
-			again      = `level=info msg="the server is asked for changes again"`
+			everything = `level=warn msg="the server is not asked for changes, everything is read each time" reason=inconsistent err=`
+			again      = `level=info msg="the server is asked for changes again" mode=`
+			next       = `level=info msg="the server does not answer one question for changes and is asked the next one" mode=devices err=`
 		)
 		step()
+		mode, distrust = balena.DevicesOnly, func(int) error { return errors.New("an empty body") }
+		step(next + `"an empty body"`)
+		step()
+		mode, distrust = balena.DevicesAndInstalls, nil
+		step(`level=info msg="the server answers the first question for changes again" mode=devices_and_installs`)
+		step()
+		mode = balena.Everything
 		distrust = func(n int) error { return fmt.Errorf("its clock jumped by %d s", n) }
 		step(everything + `"its clock jumped by  s"`)
 		step()
@@ -831,8 +844,13 @@ func TestLogOfDistrust(t *testing.T) {
 		step(everything + `"devices are missing"`)
 		tr.pass(remindEvery - 15*interval)
 		step(everything + `"devices are missing"`)
-		distrust = nil
-		step(again)
+		mode, distrust = balena.DevicesOnly, func(int) error { return errors.New("an empty body") }
+		step(again + "devices")
+		step()
+		mode, distrust = balena.Everything, func(int) error { return errors.New("devices are missing") }
+		step(everything + `"devices are missing"`)
+		mode, distrust = balena.DevicesAndInstalls, nil
+		step(again + "devices_and_installs")
 		step()
 		for _, err := range tr.errs {
 			if err != nil {

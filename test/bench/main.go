@@ -39,6 +39,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
 func main() {
@@ -67,7 +68,9 @@ func main() {
 		if !*only {
 			b.measure(n)
 		}
-		b.changes(n)
+		for _, edition := range simulator.Editions() {
+			b.changes(n, edition)
+		}
 	}
 	if !*only {
 		b.start()

@@ -167,11 +167,15 @@ func TestFleets(t *testing.T) {
 	// Everything goes wrong.
 	sim.Update(func(st *simulator.State) { want = append(want, play(st)...) })
 	writeToken(t, tokenFile, day)
-	failing := simulator.Faults{{Resource: "device_type", Status: http.StatusInternalServerError}}
+	failing := simulator.Faults{
+		{Resource: "device_type", Status: http.StatusInternalServerError},
+		{Resource: "device", Query: "modified_at gt", Status: http.StatusInternalServerError}, // no question for changes is answered
+	}
 	sim.SetFaults(failing)
 	want = append(
 		want, expect("BalenaAPIKeyExpiring", ofAccount, model.LabelSet{"key_name": keyName}), expect("BalenaTokenExpiring", ofAccount),
 		expect("BalenaCollectorFailing", ofJob, model.LabelSet{"collector": "device_type"}),
+		expect("BalenaIncrementalRefreshDisabled", ofJob),
 	)
 	p.awaitAlerts(t, want...)
 	p.awaitAnswers(
@@ -209,7 +213,7 @@ func TestFleets(t *testing.T) {
 	sim.Update(healthy.restore)
 	writeToken(t, tokenFile, 90*day)
 	lasting := slices.DeleteFunc(want, func(a model.LabelSet) bool {
-		return !slices.Contains([]model.LabelValue{"BalenaAPIRateLimited", "BalenaServiceRestarting"}, a[model.AlertNameLabel])
+		return !slices.Contains([]model.LabelValue{"BalenaAPIRateLimited", "BalenaServiceRestarting", "BalenaIncrementalRefreshDisabled"}, a[model.AlertNameLabel])
 	})
 	p.awaitAlerts(t, lasting...)
 

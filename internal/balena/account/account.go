@@ -123,8 +123,9 @@ type refresh struct {
 	typeSlugs map[int64]string
 	counted   map[int64]int
 	reachable int
-	// added are the devices that the refresh before did not know, in an incremental refresh.
-	added []int64
+	// told are the devices whose rows an incremental refresh read, and added those among them that the refresh before
+	// did not know; both in ascending order.
+	told, added []int64
 }
 
 // next reads the account once more, given what the last refresh left.

@@ -82,9 +82,17 @@ func (f *refresh) readDeviceTags(ctx context.Context) {
 	})
 }
 
-// attach reads the rows as a part of the refresh, which leaves up to when their changes are known. When it fails, the
-// devices keep the rows they have until these are too old.
-func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *kept[*horizon], trust *changesTrust, a attachment[R]) {
+// The questions for rows that changed.
+const (
+	byModifiedAt = iota
+	// ofDevicesTold is for all rows of the devices that were read. Rows of others are known as of the last time that all
+	// rows were read.
+	ofDevicesTold
+)
+
+// attach reads the rows as a part of the refresh, which leaves up to when all changes of them are known. When it fails,
+// the devices keep the rows they have until these are too old.
+func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *kept[*horizon], questions *ladder, a attachment[R]) {
 	value := part(f, name, last, 0, func() (*horizon, error) {
 		if f.snapshot.Devices.Len() == 0 {
 			return &horizon{}, nil
@@ -93,17 +101,10 @@ func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *
 		if err != nil {
 			return nil, err
 		}
-		known := last.value
-		if last.part.Err == nil && known != nil && f.mayReadChangesOfRows() && trust.asks(f.snapshot.Time) {
-			whole, err := a.readChanges(ctx, f, known.since, counted)
-			switch {
-			case ctx.Err() != nil || api.ProblemOf(err) == api.RateLimited:
-				return nil, err
-			case err != nil:
-				trust.failed(err, f.retry())
-			case whole:
-				trust.answered()
-				return new(f.after.horizon), nil
+		if known := last.value; last.part.Err == nil && known != nil && f.mayReadChangesOfRows() {
+			upTo, err := a.readIncrementally(ctx, f, known, counted, questions)
+			if upTo != nil || err != nil {
+				return upTo, err
 			}
 		}
 		if err := a.readAll(ctx, f, counted); err != nil {
@@ -128,7 +129,7 @@ func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *
 // mayReadChangesOfRows reports whether changes are enough to know the rows of all devices.
 func (f *refresh) mayReadChangesOfRows() bool {
 	// Rows of devices that are within reach and not in the snapshot would make every count differ.
-	return f.snapshot.Reading.Kind == balena.Changes && f.before.horizon.newest != 0 && !f.after.outside && len(f.added) <= idsPerRequest
+	return f.snapshot.Reading.Kind == balena.Changes && f.before.horizon.newest != 0 && !f.after.outside
 }
 
 // query asks for the rows of the devices within reach for which a condition holds, of which there are about so many.
@@ -176,30 +177,75 @@ func (a *attachment[R]) readAll(ctx context.Context, f *refresh, counted int) er
 	return nil
 }
 
-// readChanges reads the rows that changed since a time, and reports whether that makes as many rows as the server
-// counts: rows that were deleted outright are not told of.
-func (a *attachment[R]) readChanges(ctx context.Context, f *refresh, since balena.Instant, counted int) (whole bool, err error) {
-	condition := "modified_at gt " + literal(since)
-	if len(f.added) > 0 {
-		condition = "(" + condition + " or " + api.InIDs("device", f.added) + ")"
-	}
-	changed, added := map[int64]*balena.Device{}, false
-	// Rows that are marked as deleted are told of, too: they were known.
-	_, err = api.List(ctx, f.client, a.query(f, condition, counted+a.rows(f.snapshot.Devices)), func(row *R) error {
-		_, id := a.row(row)
-		if changed[id] == nil {
-			d := f.snapshot.Devices.Find(id)
-			if d == nil {
-				added = true // a moment ago: the server counts its rows
-				return nil
-			}
-			changed[id] = d.Detached()
+// readIncrementally reads the rows that changed by the best question that the server answers, and returns up to when all
+// changes are known then. It returns nil, and no error, where all rows have to be read.
+func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known *horizon, counted int, questions *ladder) (*horizon, error) {
+	for rung := range questions {
+		question := &questions[rung]
+		if !question.asks(f.snapshot.Time) {
+			continue
 		}
-		a.apply(changed[id].Attachments, row)
-		return nil
-	})
-	if err != nil {
-		return false, err
+		var conditions []string
+		var renewed []int64
+		var upTo *horizon
+		switch rung {
+		case byModifiedAt:
+			conditions, renewed, upTo = []string{"modified_at gt " + literal(known.since)}, f.added, new(f.after.horizon)
+		case ofDevicesTold:
+			renewed, upTo = f.told, known
+		}
+		if 2*len(renewed) > f.snapshot.Devices.Len() {
+			return nil, nil // all cost less
+		}
+		whole, err := a.readSome(ctx, f, conditions, renewed, counted)
+		switch {
+		case ctx.Err() != nil || api.ProblemOf(err) == api.RateLimited:
+			return nil, err
+		case err == nil && whole:
+			question.answered()
+			return upTo, nil
+		case err == nil:
+			question.answered()
+			return nil, nil
+		}
+		if question.failed(err, f.retry()); question.reason == nil {
+			return nil, nil // it is asked once more before the next question is
+		}
+	}
+	return nil, nil
+}
+
+// readSome reads the rows for which one of some conditions holds, and all rows of the devices that are renewed. It
+// reports whether that makes as many rows as the server counts: rows that were deleted outright are not told of.
+func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []string, renewed []int64, counted int) (whole bool, err error) {
+	about := counted + a.rows(f.snapshot.Devices) // rows that are marked as deleted are told of, too: they were known
+	changed, added := map[int64]*balena.Device{}, false
+	for _, id := range renewed {
+		if d := f.snapshot.Devices.Find(id); d != nil {
+			changed[id] = d.Detached()
+			a.reset(changed[id].Attachments)
+		}
+	}
+	for ids := range slices.Chunk(renewed, idsPerRequest) {
+		conditions = append(conditions, api.And(a.existing, api.InIDs("device", ids)))
+	}
+	for _, condition := range conditions {
+		_, err = api.List(ctx, f.client, a.query(f, condition, about), func(row *R) error {
+			_, id := a.row(row)
+			if changed[id] == nil {
+				d := f.snapshot.Devices.Find(id)
+				if d == nil {
+					added = true // a moment ago: the server counts its rows
+					return nil
+				}
+				changed[id] = d.Detached()
+			}
+			a.apply(changed[id].Attachments, row)
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
 	}
 	put := slices.SortedFunc(maps.Values(changed), func(a, b *balena.Device) int { return cmp.Compare(a.ID, b.ID) })
 	for _, d := range put {

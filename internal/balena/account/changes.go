@@ -3,6 +3,7 @@ package account
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,7 +19,18 @@ import (
 // of which list and knowledge differ is asked for by its id: who answers is there, wherever it has moved to, and who
 // does not is gone. What follows from the fleet, a device's target release, needs no asking.
 //
+// There are two questions for what changed, the rungs of a ladder. What the server computes of a device from its image
+// installs, overall_status and overall_progress, depends on them only while one of them downloads. So a server that
+// does not tell when installs were written is asked for the devices that download, and those that did at the last
+// refresh are asked for by their ids.
+//
 // Wherever the answers don't fit together, everything is read.
+
+// The questions for devices that changed, as [balena.Modes] has them.
+const (
+	byDevicesAndInstalls = iota
+	byDevices
+)
 
 const (
 	// idsPerPage is how many ids are asked for at a time: there is little to a row of them.
@@ -34,9 +46,20 @@ type inconsistencyError string
 
 func (e inconsistencyError) Error() string { return string(e) }
 
+func isInconsistent(err error) bool {
+	_, is := errors.AsType[inconsistencyError](err)
+	return is
+}
+
+// errVeryMany marks changes that cost more to read than everything does.
+var errVeryMany = errors.New("everything is read, which costs less")
+
+func veryMany(what string) error { return fmt.Errorf("very many devices %s: %w", what, errVeryMany) }
+
 // changes is what an incremental refresh has read.
 type changes struct {
 	known balena.Devices
+	rung  int
 	// devices are those that were read, by ID; nil for one that is out of reach.
 	devices map[int64]*balena.Device
 	// newest is the newest modified_at.
@@ -44,11 +67,12 @@ type changes struct {
 	rows   int
 }
 
-// readChanges reads the devices that changed since the last refresh. An inconsistencyError says that they don't add up.
-func (f *refresh) readChanges(ctx context.Context) error {
+// readChanges reads the devices that changed since the last refresh by the question of a rung. An inconsistencyError
+// says that they don't add up, errVeryMany that there are too many.
+func (f *refresh) readChanges(ctx context.Context, rung int) error {
 	b := &f.before
 	f.after.outside = b.outside
-	c := &changes{known: b.devices, devices: map[int64]*balena.Device{}, newest: b.horizon.newest}
+	c := &changes{known: b.devices, rung: rung, devices: map[int64]*balena.Device{}, newest: b.horizon.newest}
 	retargeted := map[int64]bool{} // the fleets that were given another target
 	vanished := false              // a fleet is not among the chosen ones any more
 	for id, target := range b.targets {
@@ -61,7 +85,7 @@ func (f *refresh) readChanges(ctx context.Context) error {
 			retargeted[id] = true
 		}
 	}
-	question, err := f.changesQuestion(retargeted)
+	question, err := f.changesQuestion(rung, retargeted)
 	if err != nil {
 		return err
 	}
@@ -73,7 +97,7 @@ func (f *refresh) readChanges(ctx context.Context) error {
 		return err
 	}
 	if len(doubtful) > maxByID {
-		return inconsistencyError("very many devices were added or removed without being told among the changes")
+		return veryMany("were added or removed, or ended a download, without being told among the changes")
 	}
 	for ids := range slices.Chunk(doubtful, idsPerRequest) {
 		for _, id := range ids {
@@ -92,8 +116,11 @@ func (f *refresh) readChanges(ctx context.Context) error {
 }
 
 // changesQuestion is the condition for the devices that changed.
-func (f *refresh) changesQuestion(retargeted map[int64]bool) (string, error) {
+func (f *refresh) changesQuestion(rung int, retargeted map[int64]bool) (string, error) {
 	since := literal(f.before.horizon.since)
+	if rung == byDevices {
+		return "(modified_at gt " + since + " or image_install/any(i:i/status eq 'Downloading'))", nil
+	}
 	changed := "modified_at gt " + since + " or image_install/any(i:i/modified_at gt " + since + ")"
 	// How far a device is with an update counts the images of its target release, and is told while it downloads.
 	var downloading []int64
@@ -106,7 +133,7 @@ func (f *refresh) changesQuestion(retargeted map[int64]bool) (string, error) {
 	}
 	switch {
 	case len(downloading) > idsPerRequest:
-		return "", inconsistencyError("very many devices were downloading when their fleets were given other targets")
+		return "", veryMany("were downloading when their fleets were given other targets")
 	case len(downloading) > 0:
 		changed += " or " + api.InIDs("id", downloading)
 	}
@@ -168,7 +195,7 @@ func (c *changes) added() (map[string]int64, error) {
 }
 
 // doubtfulDevices returns the IDs, in ascending order, of the devices that have to be asked for: those of which it can't
-// be told whether they are there.
+// be told whether they are there, and those whose download may have ended without being told.
 func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, error) {
 	counts := maps.Clone(f.before.devicesOf)
 	for id, is := range c.devices {
@@ -186,7 +213,7 @@ func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, err
 		}
 	}
 	if len(fleets) > maxFleetsInFilter {
-		return nil, inconsistencyError("devices were added or removed in very many fleets")
+		return nil, veryMany("were added or removed, in very many fleets")
 	}
 	listed, err := f.listIDs(ctx, fleets)
 	if err != nil {
@@ -211,18 +238,25 @@ func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, err
 			doubtful[id] = true
 		}
 	}
-	if len(uncertain) > 0 || len(added) > 0 {
+	if len(uncertain) > 0 || len(added) > 0 || c.rung == byDevices {
 		for d := range c.known.All() {
 			if _, read := c.devices[d.ID]; read {
 				continue
 			}
 			_, twice := added[d.UUID] // it was registered anew
-			if twice || uncertain[d.FleetID] && !listed[d.ID] {
+			if twice || uncertain[d.FleetID] && !listed[d.ID] || c.rung == byDevices && mayDownload(d) {
 				doubtful[d.ID] = true
 			}
 		}
 	}
 	return slices.Sorted(maps.Keys(doubtful)), nil
+}
+
+// mayDownload reports whether overall_status or overall_progress of a device may be those of an image that it
+// downloads. A device that is being provisioned, or whose host OS is updated, has the progress of that.
+func mayDownload(d *balena.Device) bool {
+	return d.Status == statusUpdating ||
+		d.UpdateProgress != balena.Null && d.Status != statusConfiguring && d.Status != statusPostProvisioning
 }
 
 // listIDs returns the IDs of all devices of some fleets.
@@ -250,6 +284,12 @@ func (f *refresh) apply(c *changes, retargeted map[int64]bool, vanished bool) er
 		return err
 	}
 	f.added = slices.Sorted(maps.Values(added))
+	for id, is := range c.devices {
+		if is != nil {
+			f.told = append(f.told, id)
+		}
+	}
+	slices.Sort(f.told)
 	var put []*balena.Device
 	for id, is := range c.devices {
 		if is == nil {

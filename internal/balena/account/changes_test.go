@@ -29,7 +29,8 @@ type follower struct {
 	changes      []func(*account.Config)
 }
 
-// follow follows an account that has been read twice: once whole, and once for what changed.
+// follow follows an account that has been read whole, and then for what changed: at once on openBalena, and on
+// balenaCloud after the first question for changes was refused twice.
 func follow(t *testing.T, config simulator.Config, changes ...func(*account.Config)) *follower {
 	f := &follower{ours: newClock(), theirs: newClock(), token: token, changes: changes}
 	config.Now = f.theirs.Now
@@ -37,7 +38,11 @@ func follow(t *testing.T, config simulator.Config, changes ...func(*account.Conf
 	f.Simulator = newSimulator(t, config)
 	f.wire = &sniffer{next: f.Simulator}
 	f.client = f.newClient(t, serve(t, f.wire))
-	for _, kind := range []balena.Kind{balena.Full, balena.Changes} {
+	kinds := []balena.Kind{balena.Full, balena.Changes}
+	if config.Edition == simulator.Cloud {
+		kinds = []balena.Kind{balena.Full, balena.Full, balena.Changes}
+	}
+	for _, kind := range kinds {
 		if s := f.refresh(t); s.Reading.Kind != kind {
 			t.Fatalf("a refresh of kind %s, want %s: %v", s.Reading.Kind, kind, s.Reading.Distrust)
 		}
@@ -57,19 +62,31 @@ func (f *follower) newClient(t *testing.T, address string) *account.Reader {
 // refresh refreshes a minute later, and holds the snapshot against that of a client that knows nothing.
 func (f *follower) refresh(t *testing.T) *balena.Snapshot {
 	t.Helper()
+	got := f.next(t)
+	if diff := f.difference(t, got); diff != "" {
+		t.Errorf("a client that knows nothing (-) and one that follows (+) read:\n%.2000s", diff)
+	}
+	return got
+}
+
+// next refreshes a minute later.
+func (f *follower) next(t *testing.T) *balena.Snapshot {
+	t.Helper()
 	f.ours.advance(time.Minute)
 	f.theirs.advance(time.Minute)
-	got := fetchWithParts(t, f.client)
+	return fetchWithParts(t, f.client)
+}
+
+// difference is that of a snapshot from that of a client that knows nothing.
+func (f *follower) difference(t *testing.T, got *balena.Snapshot) string {
+	t.Helper()
 	server := httptest.NewServer(f.Simulator)
 	defer server.Close()
 	faults := f.Faults()
 	f.SetFaults(nil)
+	defer f.SetFaults(faults)
 	want := fetchWithParts(t, f.newClient(t, server.URL))
-	f.SetFaults(faults)
-	if diff := cmp.Diff(want, got, sameSnapshot); diff != "" {
-		t.Errorf("a client that knows nothing (-) and one that follows (+) read:\n%.2000s", diff)
-	}
-	return got
+	return cmp.Diff(want, got, sameSnapshot)
 }
 
 // asked are the lists and counts that were asked for since it was called last, by what they were about.
@@ -79,8 +96,12 @@ func (f *follower) asked() []string {
 		what := strings.TrimPrefix(r.URL.Path, "/v7/")
 		switch query := r.URL.RawQuery; {
 		case strings.HasSuffix(what, "/$count"):
+		case strings.Contains(query, "i/status%20eq"):
+			what += " changes and downloads"
 		case strings.Contains(query, "modified_at%20gt"):
 			what += " changes"
+		case strings.Contains(strings.ReplaceAll(query, "=", "%20"), "%20device%20in%20("):
+			what += " of devices"
 		case strings.HasPrefix(query, "$select=id&$filter"):
 			what += " ids"
 		case strings.Contains(query, "id%20in%20("):
@@ -200,30 +221,43 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 			f.theirs.advance(14 * time.Minute)
 		}, balena.Full, sweep, 0},
 	} {
-		t.Run(name, func(t *testing.T) {
-			f := follow(t, small, test.with, func(c *account.Config) { c.Keys, c.SlowInterval = false, 24*time.Hour })
-			if strings.Contains(name, "within reach") {
-				f.Update(func(st *simulator.State) { st.Fleet(1).Class = "app" })
-				f.refresh(t)
-				f.asked()
-			}
-			f.Update(func(st *simulator.State) { test.change(f, st) })
-			s := f.refresh(t)
-			if s.Reading.Kind != test.kind || s.Reading.Distrust != nil {
-				t.Errorf("a refresh of kind %s, want %s; distrust: %v", s.Reading.Kind, test.kind, s.Reading.Distrust)
-			}
-			if diff := cmp.Diff(test.asked, f.asked()); diff != "" {
-				t.Errorf("requests (-want +got):\n%s", diff)
-			}
-			if n := s.Reading.Changed; n != test.changed && (test.changed >= 0 || n == 0) {
-				t.Errorf("%d devices changed, want %d (-1: some)", n, test.changed)
-			}
-			// The next refresh follows on it.
-			f.Update(func(st *simulator.State) { st.Device(8).Name = "renamed" })
-			if s := f.refresh(t); s.Reading.Kind != balena.Changes || s.Reading.Changed != 1 {
-				t.Errorf("the next one is of kind %s, and %d devices changed; want changes, 1", s.Reading.Kind, s.Reading.Changed)
-			}
-		})
+		for _, edition := range simulator.Editions() {
+			t.Run(name+", "+edition, func(t *testing.T) {
+				asked := slices.Clone(test.asked)
+				if edition == string(simulator.Cloud) {
+					if strings.Contains(strings.Join(asked, " "), "_") {
+						t.Skip("what is asked for of services and tags is another test")
+					}
+					if i := slices.Index(asked, "device changes"); i >= 0 {
+						asked[i] += " and downloads"
+					}
+				}
+				config := small
+				config.Edition = simulator.Edition(edition)
+				f := follow(t, config, test.with, func(c *account.Config) { c.Keys, c.SlowInterval = false, 24*time.Hour })
+				if strings.Contains(name, "within reach") {
+					f.Update(func(st *simulator.State) { st.Fleet(1).Class = "app" })
+					f.refresh(t)
+					f.asked()
+				}
+				f.Update(func(st *simulator.State) { test.change(f, st) })
+				s := f.refresh(t)
+				if s.Reading.Kind != test.kind || s.Reading.Disabled != "" {
+					t.Errorf("a refresh of kind %s, want %s; disabled: %v", s.Reading.Kind, test.kind, s.Reading.Distrust)
+				}
+				if diff := cmp.Diff(asked, f.asked()); diff != "" {
+					t.Errorf("requests (-want +got):\n%s", diff)
+				}
+				if n := s.Reading.Changed; n != test.changed && (test.changed >= 0 || n == 0) {
+					t.Errorf("%d devices changed, want %d (-1: some)", n, test.changed)
+				}
+				// The next refresh follows on it.
+				f.Update(func(st *simulator.State) { st.Device(8).Name = "renamed" })
+				if s := f.refresh(t); s.Reading.Kind != balena.Changes || s.Reading.Changed != 1 {
+					t.Errorf("the next one is of kind %s, and %d devices changed; want changes, 1", s.Reading.Kind, s.Reading.Changed)
+				}
+			})
+		}
 	}
 }
 

@@ -18,28 +18,19 @@ const maxFleetsInFilter = 1200
 func (f *refresh) readDevices(ctx context.Context) error {
 	reading := &f.snapshot.Reading
 	reading.Kind = balena.Full
+	defer func() {
+		reading.Mode, reading.Distrust = f.mode()
+		if reading.Mode == balena.Everything && reading.Distrust != nil {
+			reading.Disabled = disabledBy(reading.Distrust)
+		}
+	}()
 	if len(f.snapshot.Fleets) == 0 || f.nothingCounted() && f.before.devices.Len() == 0 {
 		return nil
 	}
-	var err error
 	if reading.Why = f.whyFull(); reading.Why != "" {
-		err = f.readAll(ctx)
-	} else if err = f.readChanges(ctx); err == nil {
-		f.trust.changes.answered()
-	} else {
-		err = f.readAllInstead(ctx, err)
+		return f.readAll(ctx)
 	}
-	if err != nil {
-		return err
-	}
-	switch {
-	case f.config.FullSweepInterval == 0:
-	case f.trust.changes.reason != nil: // until the server has proved otherwise
-		reading.Distrust = f.trust.changes.reason
-	case f.after.clock.Server.IsZero():
-		reading.Distrust = errNoDate
-	}
-	return nil
+	return f.readIncrementally(ctx)
 }
 
 func (f *refresh) nothingCounted() bool {
@@ -66,6 +57,8 @@ func (f *refresh) whyFull() string {
 		return "first refresh"
 	case !f.trust.changes.asks(f.snapshot.Time):
 		return f.trust.changes.reason.Error()
+	case !f.trust.devices.asks(f.snapshot.Time):
+		return f.trust.devices.reason().Error()
 	case f.fullIsDue():
 		return "full refresh due"
 	case b.horizon.newest == 0:
@@ -89,19 +82,48 @@ func (f *refresh) whyFull() string {
 	return ""
 }
 
-// readAllInstead reads all devices after those that changed could not be read, unless the reason for that forbids
-// it too.
-func (f *refresh) readAllInstead(ctx context.Context, reason error) error {
-	problem := api.ProblemOf(reason)
-	if ctx.Err() != nil || problem == api.RateLimited {
-		return reason
+// readIncrementally reads the devices that changed by the best question that the server answers, and all devices where
+// none will do.
+func (f *refresh) readIncrementally(ctx context.Context) error {
+	var failed error
+	for rung := range f.trust.devices {
+		question := &f.trust.devices[rung]
+		if !question.asks(f.snapshot.Time) {
+			continue
+		}
+		err := f.readChanges(ctx, rung)
+		problem := api.ProblemOf(err)
+		switch {
+		case ctx.Err() != nil || problem == api.RateLimited:
+			return err
+		case problem == 0 || isInconsistent(err): // an answer, be it that it is of no use
+			question.answered()
+			return f.orReadAll(ctx, err)
+		}
+		question.failed(err, f.retry())
+		// A server in trouble is not asked for more, but once more. One that goes on failing may be able to list devices
+		// and not to find those that changed, or not want the token to look at image installs.
+		trouble := problem == api.Unavailable && !errors.Is(err, api.ErrBlank) || problem == api.Unauthorized
+		if trouble && question.failures == 1 && failed == nil {
+			return err
+		}
+		failed = err
+		if question.reason == nil {
+			break // it is asked once more before the next question is
+		}
 	}
-	f.trust.changes.failed(reason, f.retry())
-	// A server in trouble is not asked for more, but once more. One that goes on failing may be able to list
-	// devices and not to find those that changed, or not want the token to look at image installs.
-	trouble := problem == api.Unavailable && !errors.Is(reason, api.ErrBlank) || problem == api.Unauthorized
-	if trouble && f.trust.changes.failures == 1 {
-		return reason
+	f.snapshot.Reading.Why = failed.Error()
+	return f.readAll(ctx)
+}
+
+// orReadAll reads all devices if the changes that were read are of no use, for a reason that is nil if they are.
+func (f *refresh) orReadAll(ctx context.Context, reason error) error {
+	switch {
+	case reason == nil:
+		f.trust.changes.answered()
+		return nil
+	case !errors.Is(reason, errVeryMany):
+		f.trust.changes.failed(reason, f.retry())
 	}
 	f.snapshot.Reading.Why = reason.Error()
 	return f.readAll(ctx)

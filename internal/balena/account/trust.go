@@ -3,6 +3,7 @@ package account
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
@@ -17,11 +18,16 @@ import (
 //	no fields of balenaCloud            refused twice, while the same question  answered convincing times in a row,
 //	                                    without them is answered                asked every relearn
 //	an account without fleets           said by two refreshes in a row          one fleet
-//	no answer to a question for changes failed or not adding up twice in a row  answered once, asked every relearn
+//	no answer to a question for changes refused or failed twice in a row        answered once, asked every relearn
+//	changes do not add up               twice in a row                          once added up, asked every relearn
 //	modified_at stands still            seen once                               seen to move, after relearn
 //
 // While something is not believed yet, the refresh fails, or reads everything: the exporter may be late for it, and
 // never wrong.
+//
+// There are several questions for changes, since not every server has the fields that the best one needs. They make a
+// ladder: a question that is believed not to be answered gives way to the next one, and the last one to reading
+// everything.
 
 const (
 	// convincing is how many observations in a row undo a belief, and atStart how often in a row a version must be
@@ -48,8 +54,10 @@ type trust struct {
 	cloudAsked time.Time
 	// empty is set if the last list of fleets was empty.
 	empty bool
-	// changes, services and tags are whether the server answers the questions for what changed.
-	changes, services, tags changesTrust
+	// changes is whether what changed can be asked for at all: whether the answers add up and modified_at moves.
+	changes changesTrust
+	// devices, services and tags are whether the server answers the questions for what changed.
+	devices, services, tags ladder
 }
 
 // belief is something that was observed. The first observation is believed, for want of anything better; another
@@ -108,6 +116,60 @@ func (t *changesTrust) proved(p *proof, now time.Time) {
 	case t.still && p.moved && !now.Before(t.until):
 		*t = changesTrust{}
 	}
+}
+
+// ladder is which of the questions for changes are asked, the best first. They are the rungs of the ladder; below the last
+// there is only reading everything.
+type ladder [2]changesTrust
+
+// asks reports whether any question may be asked.
+func (l *ladder) asks(now time.Time) bool {
+	return slices.ContainsFunc(l[:], func(t changesTrust) bool { return t.asks(now) })
+}
+
+// rung is the first question that is believed to be answered; the number of questions when none is.
+func (l *ladder) rung() int {
+	if i := slices.IndexFunc(l[:], func(t changesTrust) bool { return t.reason == nil }); i >= 0 {
+		return i
+	}
+	return len(l)
+}
+
+// reason is why the first question is not the rung: how the one above the rung failed. It is nil on the first rung.
+func (l *ladder) reason() error {
+	if i := l.rung(); i > 0 {
+		return l[i-1].reason
+	}
+	return nil
+}
+
+// mode is how changes are asked for, and why not in the best way.
+func (f *refresh) mode() (mode balena.Mode, distrust error) {
+	t := &f.trust
+	switch {
+	case f.config.FullSweepInterval == 0:
+		return balena.Everything, nil
+	case t.changes.reason != nil: // until the server has proved otherwise
+		return balena.Everything, t.changes.reason
+	case !f.after.clock.Received.IsZero() && f.after.clock.Server.IsZero():
+		return balena.Everything, errNoDate
+	}
+	return balena.Modes()[t.devices.rung()], t.devices.reason()
+}
+
+// disabledBy is the kind of reason for which changes are not asked for.
+func disabledBy(reason error) balena.Disabled {
+	switch {
+	case errors.Is(reason, errNoDate):
+		return balena.NoDate
+	case isInconsistent(reason):
+		return balena.Inconsistent
+	case api.NotUnderstood(reason):
+		return balena.Refused
+	case api.ProblemOf(reason) != 0:
+		return balena.Failing
+	}
+	return balena.ModifiedAt
 }
 
 // retry is when to ask a question again that failed.

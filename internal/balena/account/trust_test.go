@@ -3,6 +3,7 @@ package account
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,6 +80,60 @@ func TestChangesTrust(t *testing.T) {
 				t.Errorf("the reason is %v, want %q", trust.reason, test.reason)
 			}
 		})
+	}
+}
+
+// The rungs of a ladder, by which of its questions are believed to be refused.
+func TestLadderOfQuestions(t *testing.T) {
+	now := time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
+	first, second := errors.New("first"), errors.New("second")
+	for _, test := range []struct {
+		refused []error
+		mode    balena.Mode
+		reason  error
+		asks    bool
+	}{
+		{[]error{nil, nil}, balena.DevicesAndInstalls, nil, true},
+		{[]error{first, nil}, balena.DevicesOnly, first, true},
+		{[]error{first, second}, balena.Everything, second, false},
+		{[]error{nil, second}, balena.DevicesAndInstalls, nil, true},
+	} {
+		f := refresh{config: &Config{Options: Options{FullSweepInterval: time.Minute}}}
+		for i, err := range test.refused {
+			for range 2 {
+				if err != nil {
+					f.trust.devices[i].failed(err, now.Add(time.Minute))
+				}
+			}
+		}
+		mode, reason := f.mode()
+		if asks := f.trust.devices.asks(now); mode != test.mode || !errors.Is(reason, test.reason) || asks != test.asks {
+			t.Errorf("%v: mode %s, reason %v, asks %t; want %s, %v, %t", test.refused, mode, reason, asks, test.mode, test.reason, test.asks)
+		}
+		if !f.trust.devices.asks(now.Add(time.Minute)) {
+			t.Errorf("%v: no question is asked again", test.refused)
+		}
+	}
+}
+
+// Why there are no incremental refreshes, in a word.
+func TestDisabledBy(t *testing.T) {
+	refusal := func(status int, err error) error {
+		return &api.Error{Problem: api.Unavailable, Request: "GET /v7/device", Status: status, Err: err}
+	}
+	still := &proof{wrong: errors.New("still")}
+	for want, errs := range map[balena.Disabled][]error{
+		balena.Refused:      {refusal(500, api.ErrBlank), refusal(400, errors.New("malformed"))},
+		balena.Failing:      {refusal(502, errors.New("bad gateway")), refusal(500, errors.New("a page of HTML")), refusal(0, errors.New("no complete answer"))},
+		balena.Inconsistent: {inconsistencyError("a device is missing"), refusal(200, inconsistencyError("another uuid"))},
+		balena.ModifiedAt:   {still.verdict()},
+		balena.NoDate:       {errNoDate},
+	} {
+		for _, err := range errs {
+			if got := disabledBy(err); got != want || !slices.Contains(balena.DisabledReasons(), got) {
+				t.Errorf("%v: %q, want %q", err, got, want)
+			}
+		}
 	}
 }
 

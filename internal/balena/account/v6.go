@@ -2,7 +2,7 @@ package account
 
 import "github.com/balena-exporter/balena-exporter/internal/balena"
 
-// The words that v6 and v7 have for the same thing in overall_status.
+// Words of overall_status. Some of them differ between v6 and v7.
 const (
 	statusOffline      = "offline"      // v6
 	statusDisconnected = "disconnected" // v7
@@ -10,6 +10,9 @@ const (
 	statusReduced      = "reduced-functionality"
 	statusOperational  = "operational"
 	statusUpdating     = "updating"
+
+	statusConfiguring      = "configuring"
+	statusPostProvisioning = "post-provisioning"
 )
 
 // inWordsOfV7 puts a device that v6 described into the words of v7.

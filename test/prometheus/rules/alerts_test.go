@@ -10,9 +10,10 @@ var well = state{
 	`balena_up{}`: is(1),
 	`balena_exporter_last_refresh_success_timestamp_seconds{}`: now,
 	`balena_fleets{}`: is(2),
-	`balena_exporter_collector_success{collector="release"}`: is(1),
-	`balena_api_rate_limited_total{}`:                        is(0),
-	`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`: is(100 * day),
+	`balena_exporter_collector_success{collector="release"}`:         is(1),
+	`balena_exporter_incremental_refresh_disabled{reason="refused"}`: is(0),
+	`balena_api_rate_limited_total{}`:                                is(0),
+	`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`:         is(100 * day),
 
 	`balena_fleet_info{fleet="acme/pumps",fleet_id="7",archived="false"}`:                 is(1),
 	`balena_fleet_devices{fleet="acme/pumps"}`:                                            is(110),
@@ -149,6 +150,20 @@ var alerts = []alert{
 		nearly:      state{`balena_exporter_collector_success{collector="release"}`: func(minute int) float64 { return float64(min(minute%12, 1)) }},
 		nearlyMeans: "it sometimes succeeds",
 		after:       15,
+	},
+	{
+		name: "BalenaIncrementalRefreshDisabled", severity: "info", labels: ofJob(),
+		summary:     "balena-exporter reads everything in every refresh.",
+		description: "The data are right. The balena API does not tell reliably what changed, so that every refresh costs the API and the exporter as much as the first one.",
+		bad:         state{`balena_exporter_incremental_refresh_disabled{reason="refused"}`: is(1)},
+		nearly: state{`balena_exporter_incremental_refresh_disabled{reason="refused"}`: func(minute int) float64 {
+			if minute%1200 < 15 {
+				return 0
+			}
+			return 1
+		}},
+		nearlyMeans: "it is enabled now and then",
+		after:       1440,
 	},
 
 	{
