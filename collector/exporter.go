@@ -76,6 +76,10 @@ var (
 		Name: "balena_exporter_collector_duration_seconds", Type: "gauge", Labels: []string{"collector"}, Series: "1 for each optional collector",
 		Help: "How long an optional collector took to read its data the last time it did.",
 	}
+	apiVersionFamily = Description{
+		Name: "balena_api_version_info", Type: "gauge", Labels: []string{"version"}, Series: "1 from the first refresh on",
+		Help: "Version of the balena API that answered the last successful refresh (1). On v6, some metrics have no samples. A change is logged as a warning.",
+	}
 	requestsFamily = Description{
 		Name: "balena_api_requests_total", Type: "counter", Labels: []string{"resource", "code"}, Series: "1 for each resource and status",
 		Help: "Requests to the balena API by resource and HTTP status; error where there was no complete answer.",
@@ -103,7 +107,7 @@ func exporterFamilies() []Description {
 	families := []Description{
 		upFamily, lastSuccessFamily, fleetsFamily, refreshDurationFamily, refreshesFamily, refreshesByKindFamily, devicesReadFamily,
 		devicesChangedFamily, refreshBytesFamily, lastFullSweepFamily, incrementalModeFamily, incrementalDisabledFamily, implausibleFamily, partSuccessFamily, partDurationFamily,
-		requestsFamily, requestDurationFamily, responseBytesFamily, rateLimitedFamily, tokenExpiryFamily,
+		apiVersionFamily, requestsFamily, requestDurationFamily, responseBytesFamily, rateLimitedFamily, tokenExpiryFamily,
 	}
 	for i := range families {
 		families[i].Group = "Exporter and API"
@@ -146,6 +150,7 @@ type lastRefresh struct {
 	fetched  time.Time // zero as long as none succeeded
 	fleets   int
 	sweep    time.Time // when the last one that read everything began; zero as long as none did
+	version  balena.Version
 	mode     balena.Mode
 	disabled balena.Disabled
 	parts    []balena.Part
@@ -211,7 +216,7 @@ func (m *Metrics) ObserveRefresh(s *balena.Snapshot, err error, took time.Durati
 		m.devicesChanged.WithLabelValues(kind).Add(float64(s.Reading.Changed))
 		m.refreshBytes.WithLabelValues(kind).Add(float64(s.Reading.Bytes))
 		last.up, last.fetched, last.fleets = true, s.Time, len(s.Fleets)
-		last.mode, last.disabled, last.parts = s.Reading.Mode, s.Reading.Disabled, s.Parts
+		last.version, last.mode, last.disabled, last.parts = s.APIVersion, s.Reading.Mode, s.Reading.Disabled, s.Parts
 		if s.Reading.Kind == balena.Full {
 			last.sweep = s.Time
 		}
@@ -253,7 +258,7 @@ func (m *Metrics) vectors() []prometheus.Collector {
 
 // constants are the families whose samples are made of the last refresh at each collection.
 func constants() []Description {
-	return []Description{upFamily, lastSuccessFamily, fleetsFamily, lastFullSweepFamily, incrementalModeFamily, incrementalDisabledFamily, partSuccessFamily, partDurationFamily, tokenExpiryFamily}
+	return []Description{upFamily, lastSuccessFamily, fleetsFamily, lastFullSweepFamily, incrementalModeFamily, incrementalDisabledFamily, partSuccessFamily, partDurationFamily, apiVersionFamily, tokenExpiryFamily}
 }
 
 // Describe implements [prometheus.Collector].
@@ -283,6 +288,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	if !last.sweep.IsZero() {
 		send(lastFullSweepFamily, balena.Instant(last.sweep.UnixMilli()).Seconds())
+	}
+	if last.version != "" {
+		send(apiVersionFamily, 1, string(last.version))
 	}
 	if last.mode != "" {
 		send(incrementalModeFamily, 1, string(last.mode))

@@ -225,7 +225,7 @@ func TestGoldenExporter(t *testing.T) {
 	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 200, Bytes: 4000, Duration: 125 * time.Millisecond})
 	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 429, Bytes: 20, Duration: 250 * time.Millisecond})
 	m.ObserveRefresh(&balena.Snapshot{
-		Time: now, Reading: balena.Reading{Kind: balena.Full, Devices: 3, Changed: 3, Bytes: 4020, Mode: balena.DevicesAndInstalls},
+		Time: now, APIVersion: balena.V7, Reading: balena.Reading{Kind: balena.Full, Devices: 3, Changed: 3, Bytes: 4020, Mode: balena.DevicesAndInstalls},
 		Parts: []balena.Part{{Name: balena.PartReleases, Duration: time.Second}},
 	}, nil, 1500*time.Millisecond)
 	m.ObserveImplausible("device.cpu_usage", 2)

@@ -82,7 +82,7 @@ func (j *journal) succeeded(s *balena.Snapshot, took time.Duration) {
 	case !j.started && len(s.Fleets) == 0:
 		_ = level.Warn(j.logger).Log("msg", "the token may see no fleet, or none is chosen")
 	case j.started && s.APIVersion != j.api:
-		_ = level.Info(j.logger).Log("msg", "the server now speaks another version of the API", "was", j.api, "is", s.APIVersion)
+		_ = level.Warn(j.logger).Log("msg", "the server now speaks another version of the API, and some metrics change with it", "was", j.api, "is", s.APIVersion)
 	}
 	j.logMode(s.Reading)
 	j.started, j.api, j.mode = true, s.APIVersion, s.Reading.Mode
