@@ -14,6 +14,9 @@ import (
 // in a full refresh, and in an incremental one those that changed. They are asked for with the devices' own condition,
 // so that they can be held against the server's count.
 
+// maxRowsPerDevice is more services, or tags, than any device has.
+const maxRowsPerDevice = 1000
+
 // attachment is a kind of such rows.
 type attachment[R any] struct {
 	resource string
@@ -141,7 +144,7 @@ func (a *attachment[R]) query(f *refresh, condition string, about int) api.Query
 			id, _ := a.row(row)
 			return id
 		},
-		PageSize: f.config.PageSize, Limit: 2*about + f.config.PageSize,
+		PageSize: f.config.PageSize, Limit: min(2*about, maxRowsPerDevice*f.reachable) + f.config.PageSize,
 	}
 }
 

@@ -19,6 +19,8 @@ const (
 	// maxFullPages is how many full pages there are at most of a list that nothing counts: 100,000 fleets, device types
 	// or keys with pages of 1,000.
 	maxFullPages = 100
+	// maxDevices is more devices than any account has. A server that counts more is not asked for them.
+	maxDevices = 5_000_000
 )
 
 // readFleets reads all fleets, and finds out which version of the API the server has.
@@ -113,6 +115,9 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 		return f.untrue("application", "the server lists no fleet, and listed %d before: the next refresh believes it", f.before.listed)
 	}
 	f.trust.empty = listed == 0
+	if f.reachable > maxDevices {
+		return f.untrue("application", "the server counts %d devices, and there are no more than %d in any account", f.reachable, maxDevices)
+	}
 	f.after.listed, f.after.clock = listed, clock
 	for i := range s.Fleets {
 		f.fleets[s.Fleets[i].ID] = &s.Fleets[i]
