@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/common/model"
 
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 	"github.com/balena-exporter/balena-exporter/test/dashboards"
 )
@@ -132,11 +133,24 @@ func (p *pair) awaitAnswers(t *testing.T, but ...string) {
 }
 
 // In one account everything goes wrong that there is an alert for, each trouble in a fleet of its own and all at once;
-// then with the API; and at last with the exporter. After each step there are the alerts expected, and no others.
+// then with the API; and at last with the exporter. After each step there are the alerts expected, and no others: the
+// same on openBalena and on balenaCloud, where changes are asked for by another question.
 func TestFleets(t *testing.T) {
 	t.Parallel()
+	for _, edition := range simulator.Editions() {
+		t.Run(edition, func(t *testing.T) {
+			t.Parallel()
+			testFleets(t, simulator.Edition(edition))
+		})
+	}
+}
+
+// modes are how changes are asked for.
+var modes = map[simulator.Edition]balena.Mode{simulator.OpenBalena: balena.DevicesAndInstalls, simulator.Cloud: balena.DevicesOnly}
+
+func testFleets(t *testing.T, edition simulator.Edition) {
 	begin := time.Now()
-	sim, err := simulator.New(simulator.Config{CloudFields: true})
+	sim, err := simulator.New(simulator.Config{Edition: edition, CloudFields: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,9 +168,10 @@ func TestFleets(t *testing.T) {
 	p := startPair(t, map[string]string{job: exporter})
 
 	// A healthy account.
-	watched := len(healthy.fleets) - 1 // but for the archived one
-	await(t, p.shipped, "balena:fleet_watched", watched)
-	await(t, p.hasty, "balena:fleet_watched", watched)
+	watched := slices.DeleteFunc(slices.Clone(healthy.fleets), func(f simulator.Fleet) bool { return f.IsArchived || f.IsForeign })
+	await(t, p.shipped, "balena:fleet_watched", len(watched))
+	await(t, p.hasty, "balena:fleet_watched", len(watched))
+	await(t, p.shipped, fmt.Sprintf("balena_exporter_incremental_refresh_mode{mode=%q} == 1", modes[edition]), 1)
 	p.awaitAlerts(t)
 
 	// The API wants to be asked less, three times.
@@ -189,18 +204,16 @@ func TestFleets(t *testing.T) {
 	// The API fails, then it hangs. Alerts on fleets go on meanwhile. That fleets are gone becomes pending, too: only for
 	// ten minutes, after which the failure is known not to be theirs, and the alert waits for longer than that.
 	down := append(slices.Clone(want), expect("BalenaAPIFailing", ofJob))
-	for _, fleet := range healthy.fleets {
-		if !fleet.IsArchived {
-			down = append(down, expect("BalenaFleetGone", model.LabelSet{"fleet": model.LabelValue(fleet.Slug)}))
-		}
+	for _, fleet := range watched {
+		down = append(down, expect("BalenaFleetGone", model.LabelSet{"fleet": model.LabelValue(fleet.Slug)}))
 	}
 	for _, fault := range []simulator.Fault{{Status: http.StatusInternalServerError}, {Latency: simulator.Duration{Duration: time.Hour}}} {
 		// Between two refreshes: in the midst of one, parts of a refresh that succeeds would fail, which is what the exporter
 		// tells until the next success.
 		refreshes.atNext(func() { sim.SetFaults(simulator.Faults{fault}) })
 		await(t, p.shipped, "balena_fleet_devices", 0)
-		await(t, p.shipped, "balena:fleet_paused", watched)
-		await(t, p.shipped, "balena:fleet_unread", watched)
+		await(t, p.shipped, "balena:fleet_paused", len(watched))
+		await(t, p.shipped, "balena:fleet_unread", len(watched))
 		p.awaitAlerts(t, down...)
 		sim.SetFaults(failing)
 		api.CloseClientConnections()

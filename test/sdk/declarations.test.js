@@ -51,8 +51,9 @@ describe('the declarations', () => {
   });
 
   const use = (resource, field, use) => ({ resource, field, use });
+  const read = (resource, field, use, takes, takesNull = true) => ({ resource, field, use, takes, null: takesNull });
   const exception = { resource: 'image_install', field: 'modified_at', reason: 'it may be there', fallback: 'everything is read' };
-  for (const { name, uses, exceptions, want } of [
+  for (const { name, uses, exceptions, declared: model = declared, want } of [
     { name: 'all is declared', uses: [use('device', 'id', 'select'), use('device', 'image_install', 'expand'), use('device', 'image_install', 'filter'), use('device', 'id', 'orderby')], want: [] },
     { name: 'a field', uses: [use('image_install', 'modified_at', 'filter')], want: ['image_install.modified_at (filter) is not declared by balena-sdk '] },
     { name: 'a field that is asked for all the same', uses: [use('image_install', 'modified_at', 'filter')], exceptions: [exception], want: [] },
@@ -60,9 +61,27 @@ describe('the declarations', () => {
     { name: 'a resource', uses: [use('nope', 'id', 'select')], want: ['nope is not a resource'] },
     { name: 'a navigation among the fields', uses: [use('device', 'image_install', 'select')], want: ["device.image_install can't be used in select"] },
     { name: 'a text to expand', uses: [use('device', 'uuid', 'expand')], want: ["device.uuid can't be used in expand"] },
+    {
+      name: 'all is read as declared',
+      uses: [
+        read('device', 'uuid', 'select', 'a string', false), read('device', 'os_version', 'select', 'a string'), read('device', 'is_online', 'select', 'true or false'),
+        read('device', 'cpu_temp', 'select', 'a number'), read('device', 'id', 'select', 'an integer'), read('device', 'created_at', 'select', 'a date'),
+        read('device', 'belongs_to__application', 'select', '{"__id": n}'), read('device', 'belongs_to__application', 'expand', 'an array of objects'),
+        read('application', 'owns__device', 'expand', 'an array of objects'), read('application', 'owns__device', 'expand', 'an integer'),
+      ],
+      want: [],
+    },
+    { name: 'a number for a text', uses: [read('device', 'latitude', 'select', 'a number')], want: ['device.latitude is read as a number: balena-sdk '] },
+    { name: 'a text for a number', uses: [read('device', 'cpu_temp', 'select', 'a string')], want: ['device.cpu_temp is read as a string: balena-sdk '] },
+    { name: 'a text for a date', uses: [read('device', 'created_at', 'select', 'a string')], want: ['device.created_at is read as a string: balena-sdk '] },
+    { name: 'a number for a boolean', uses: [read('device', 'is_online', 'select', 'an integer')], want: ['device.is_online is read as an integer: balena-sdk '] },
+    { name: 'a number for a reference', uses: [read('device', 'belongs_to__application', 'select', 'an integer')], want: ['device.belongs_to__application is read as an integer: balena-sdk '] },
+    { name: 'a count of a reference', uses: [read('device', 'belongs_to__application', 'expand', 'an integer')], want: ['device.belongs_to__application is read as an integer: balena-sdk '] },
+    { name: 'a type that is new', uses: [read('release', 'semver', 'select', 'a string')], declared: { release: { semver: { type: 'SemVer' } } }, want: ['release.semver is read as a string: balena-sdk '] },
+    { name: 'a value that may be null', uses: [read('device', 'os_version', 'select', 'a string', false)], want: ["device.os_version can't be read as null: balena-sdk "] },
   ]) {
     test(`tell what is not declared: ${name}`, () => {
-      const got = undeclared(uses, exceptions, declared);
+      const got = undeclared(uses, exceptions, model);
       assert.equal(got.length, want.length, got.join('\n'));
       got.forEach((sentence, i) => assert.ok(sentence.startsWith(want[i]), sentence));
     });

@@ -7,7 +7,7 @@ import { undeclared } from './uses.js';
 
 const list = JSON.parse(execFileSync('go', ['run', './exporter'], { cwd: fileURLToPath(new URL('.', import.meta.url)), encoding: 'utf8' }));
 
-test('all that the exporter asks for is declared', () => {
+test('all that the exporter asks for is declared, and read as declared', () => {
   assert.deepEqual(undeclared(list.uses, list.exceptions), []);
 });
 
@@ -24,6 +24,26 @@ test('all kinds of uses are found', () => {
   ]) {
     assert.ok(list.uses.some(u => u.resource === resource && u.field === field && u.use === use), `${resource}.${field} (${use})`);
   }
+});
+
+test('the exporter tells what it reads values as', () => {
+  for (const [resource, field, use, takes] of [
+    ['device', 'uuid', 'select', 'a string'],
+    ['device', 'cpu_temp', 'select', 'a number'],
+    ['device', 'is_frozen', 'select', 'true or false'],
+    ['device', 'is_running__release', 'select', '{"__id": n}'],
+    ['device_tag', 'value', 'select', 'a string'],
+    ['release', 'created_at', 'select', 'a date'],
+    ['cpu_architecture', 'slug', 'select', 'a string'],
+    ['application', 'owns__device', 'expand', 'an integer'],
+    ['application', 'owns__release', 'expand', 'an array of objects'],
+  ]) {
+    const kinds = list.uses.filter(u => u.resource === resource && u.field === field && u.use === use).map(u => u.takes);
+    assert.deepEqual(kinds, [takes], `${resource}.${field}`);
+  }
+  // Each image has an id, which is asked for since something has to be.
+  const unread = list.uses.filter(u => ['select', 'expand'].includes(u.use) && !u.takes).map(u => `${u.resource}.${u.field}`);
+  assert.deepEqual(unread, ['image.id']);
 });
 
 test('each exception says why, and what is done when the field is refused', () => {

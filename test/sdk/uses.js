@@ -1,6 +1,6 @@
 // Holds a list of questions to the declarations: node uses.js FILE, where the file, or standard input, is a JSON array of
 // {"resource", "field", "use"}, or {"uses", "exceptions"}. It prints a sentence for each question that balenaCloud may
-// refuse, and fails if there is any.
+// refuse, and for each value that may not be read, and fails if there is any.
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { declarations, version } from './declarations.js';
@@ -10,18 +10,35 @@ const isField = ({ type }) => type !== 'navigation';
 const leadsOn = ({ target }) => target !== undefined;
 const uses = { select: isField, orderby: isField, filter: () => true, expand: leadsOn };
 
+// What a value can be read as, by what is declared of it, in the words of the reader's errors. A type that is missing here
+// is one that nobody has thought about yet.
+const kinds = {
+  'Short Text': ['a string'], Text: ['a string'], Boolean: ['true or false'], Integer: ['an integer', 'a number'], Real: ['a number'],
+  'Date Time': ['a date'], reference: ['{"__id": n}'],
+};
+const expandedKinds = {
+  reference: ['an array of objects'], navigation: ['an array of objects', 'an integer'], // the integer is a $count
+};
+
 /**
- * Returns a sentence for each use that is not declared and not among the exceptions, and for each exception that is
- * needed no more. An exception is {resource, field, reason, fallback}: why the field is asked for all the same, and what
- * is done when that is refused.
+ * Returns a sentence for each use that is not declared and not among the exceptions, for each value that is read as another
+ * type than the declared one, and for each exception that is needed no more. A use may tell what it takes as the value, and
+ * whether it takes null as well: {takes, null}. An exception is {resource, field, reason, fallback}: why the field is asked
+ * for all the same, and what is done when that is refused.
  */
 export function undeclared(wanted, exceptions = [], declared = declarations()) {
   const found = [];
   const needed = new Set();
-  for (const { resource, field, use } of wanted) {
+  for (const { resource, field, use, takes, null: takesNull } of wanted) {
     if (!uses[use]) throw new Error(`${resource}.${field}: the use ${JSON.stringify(use)} is none of ${Object.keys(uses).join(', ')}`);
     const declaration = declared[resource]?.[field];
-    if (declaration && uses[use](declaration)) continue;
+    if (declaration && uses[use](declaration)) {
+      if (!takes) continue;
+      const possible = (use === 'expand' ? expandedKinds : kinds)[declaration.type] ?? [];
+      if (!possible.includes(takes)) found.push(`${resource}.${field} is read as ${takes}: balena-sdk ${version} declares it as ${declaration.type}`);
+      if (declaration.null && !takesNull) found.push(`${resource}.${field} can't be read as null: balena-sdk ${version} declares that it may be null`);
+      continue;
+    }
     const exception = exceptions.find(e => e.resource === resource && e.field === field);
     if (exception) {
       needed.add(exception);

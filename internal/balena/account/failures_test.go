@@ -232,6 +232,22 @@ func TestStrangeAnswers(t *testing.T) {
 			body(200, `{"d":[{"id":1,"created_at":"2026-02-30T00:00:00.000Z"}]}`), api.BadAnswer, 200,
 			fleet + `element 1: created_at: found a string where a date was expected`,
 		},
+		"a number in an expanded field": {
+			body(200, `{"d":[{"id":1,"should_be_running__release":[{"commit":12345}]}]}`), api.BadAnswer, 200,
+			fleet + `element 1: should_be_running__release: commit: found a number where a string was expected`,
+		},
+		"an object in a field that is expanded twice": {
+			body(200, `{"d":[{"id":1,"is_for__device_type":[{"is_of__cpu_architecture":[{"slug":{}}]}]}]}`), api.BadAnswer, 200,
+			fleet + `element 1: is_for__device_type: is_of__cpu_architecture.slug: found an object where a string was expected`,
+		},
+		"a bad date in an expanded field": {
+			body(200, `{"d":[{"id":1,"should_be_running__release":[{"created_at":"yesterday"}]}]}`), api.BadAnswer, 200,
+			fleet + `element 1: should_be_running__release: created_at: found a string where a date was expected`,
+		},
+		"an object for an array": {
+			body(200, `{"d":[{"id":1,"should_be_running__release":{}}]}`), api.BadAnswer, 200,
+			fleet + `element 1: should_be_running__release: found an object where an array of objects was expected`,
+		},
 		"two fleets of one slug": {
 			body(200, `{"d":[{"id":1,"slug":"a/b","is_of__class":"fleet","owns__device":0},{"id":2,"slug":"a/b"}]}`), api.BadAnswer, 200,
 			fleet + `element 2: fleet 2: missing or duplicate slug "a/b"`,

@@ -1,7 +1,9 @@
 package account
 
 import (
-	"encoding/json"
+	"fmt"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
@@ -258,25 +260,23 @@ type expandedSlug struct {
 }
 
 type expandedRelease struct {
-	ID      int64  `json:"id"`
-	Commit  string `json:"commit"`
-	Version string `json:"raw_version"`
-	Final   bool   `json:"is_final"`
-	Status  string `json:"status"`
-	Created string `json:"created_at"`
+	ID      int64          `json:"id"`
+	Commit  string         `json:"commit"`
+	Version string         `json:"raw_version"`
+	Final   bool           `json:"is_final"`
+	Status  string         `json:"status"`
+	Created jsontext.Value `json:"created_at"`
 }
 
-func (e *expandedRelease) release(d *api.Decoder) (balena.Release, error) {
-	r := balena.Release{ID: e.ID, Commit: e.Commit, Version: e.Version, Final: e.Final, Status: d.Keep(e.Status)}
-	if e.Created == "" {
+func (e *expandedRelease) release(d *api.Decoder) (r balena.Release, err error) {
+	r = balena.Release{ID: e.ID, Commit: e.Commit, Version: e.Version, Final: e.Final, Status: d.Keep(e.Status)}
+	if e.Created == nil {
 		return r, nil
 	}
-	quoted, err := json.Marshal(e.Created)
-	if err != nil {
-		return r, err
+	if r.Created, err = d.Instant(e.Created); err != nil {
+		return r, fmt.Errorf("created_at: %w", err)
 	}
-	r.Created, err = d.Instant(quoted)
-	return r, err
+	return r, nil
 }
 
 type expandedImage struct {

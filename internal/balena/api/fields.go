@@ -2,8 +2,10 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -46,7 +48,7 @@ func Expanded[E, T any](name, expand string, set func(*Decoder, E, *T) error) Fi
 		Set: func(d *Decoder, v jsontext.Value, to *T) error {
 			var elements []E
 			if err := json.Unmarshal(v, &elements); err != nil {
-				return wrongType("an array of objects", v)
+				return wrongElement(err, v)
 			}
 			if len(elements) == 0 {
 				return nil
@@ -54,6 +56,20 @@ func Expanded[E, T any](name, expand string, set func(*Decoder, E, *T) error) Fi
 			return set(d, elements[0], to)
 		},
 	}
+}
+
+// wrongElement says which value in an array of objects was not read, and why. Like [wrongType], it does not repeat the value.
+func wrongElement(err error, got jsontext.Value) error {
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok || wrong.Field == "" {
+		return wrongType("an array of objects", got)
+	}
+	want := map[reflect.Kind]string{
+		reflect.String: "a string", reflect.Bool: "true or false", reflect.Int64: "an integer", reflect.Slice: "an array of objects", reflect.Struct: "an object",
+	}[wrong.Type.Kind()]
+	kind, _, _ := strings.Cut(wrong.Value, " ") // of a number, the number follows
+	found := map[string]string{"object": "an object", "array": "an array", "string": "a string", "number": "a number", "bool": "a boolean"}[kind]
+	return fmt.Errorf("%s: found %s where %s was expected", wrong.Field, found, want)
 }
 
 // Derived is a field like that of [Expanded] whose values repeat: a text is made of each of them once only.

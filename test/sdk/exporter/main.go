@@ -1,8 +1,10 @@
-// Exporter prints which fields the exporter asks balenaCloud for, and how, as the JSON that uses.js takes. It takes them
-// from the requests of a reader that reads all there is, so that nothing is listed twice.
+// Exporter prints which fields the exporter asks balenaCloud for, how, and what values it takes, as the JSON that uses.js
+// takes. The fields come from the requests of a reader that reads all there is, and what it takes from what it says of
+// an answer with another value, so that nothing is listed twice.
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
@@ -29,7 +32,14 @@ type use struct {
 	Resource string `json:"resource"`
 	Field    string `json:"field"`
 	Use      string `json:"use"`
+	// Takes is what the reader says it expects as the value, such as "a string"; empty where it reads none.
+	Takes string `json:"takes,omitempty"`
+	// Null is set if it takes null as well.
+	Null bool `json:"null,omitempty"`
 }
+
+// A place is where values of a field are read: the resource that is asked for, and the names that lead to the field.
+type place struct{ resource, path string }
 
 // An exception is a field that is asked for although it is not declared.
 type exception struct {
@@ -56,13 +66,18 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	found := map[use]bool{}
+	p := parser{model: model, found: map[use]bool{}, read: map[place]use{}}
 	for _, r := range requests {
-		p := parser{model: model, found: found}
 		p.request(r)
 	}
-	uses := slices.SortedFunc(maps.Keys(found), func(a, b use) int {
-		return strings.Compare(a.Resource+" "+a.Field+" "+a.Use, b.Resource+" "+b.Field+" "+b.Use)
+	for at, u := range p.read {
+		if u.Takes, u.Null, err = takes(at); err != nil {
+			log.Fatal(err)
+		}
+		p.found[u] = true
+	}
+	uses := slices.SortedFunc(maps.Keys(p.found), func(a, b use) int {
+		return cmp.Or(strings.Compare(a.Resource, b.Resource), strings.Compare(a.Field, b.Field), strings.Compare(a.Use, b.Use), strings.Compare(a.Takes, b.Takes))
 	})
 	out := json.NewEncoder(os.Stdout)
 	out.SetIndent("", "  ")
@@ -76,12 +91,37 @@ type model map[string]map[string]struct {
 	Target string `json:"target"`
 }
 
-// record returns the requests of a reader that reads everything: in full, for what changed by each of the questions, and
-// with devices that come and go.
+// start is when accounts are simulated.
+var start = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
+
+func simulate(now func() time.Time) (*simulator.Simulator, error) {
+	return simulator.New(simulator.Config{Edition: simulator.Cloud, Devices: 60, Fleets: 3, Seed: 1, Now: now})
+}
+
+// newReader returns a reader that reads everything.
+func newReader(server string, now func() time.Time) (*account.Reader, error) {
+	address, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+	return account.New(account.Config{
+		Config:   api.Config{URL: address, Token: api.StaticToken("token"), Timeout: time.Minute, Now: now},
+		Version:  balena.V7,
+		PageSize: 1000,
+		Options: account.Options{
+			Devices: true, Releases: true, Services: true, Keys: true, DeviceTags: []string{"site"}, FleetTags: []string{"env"},
+			ArchivedFleets: true, SlowInterval: time.Minute, FullSweepInterval: 24 * time.Hour,
+		},
+	})
+}
+
+// record returns the requests of a reader: in full, for what changed by each of the questions, and with devices that come
+// and go.
 func record() ([]*url.URL, model, error) {
 	var mutex sync.Mutex
-	now := time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
-	sim, err := simulator.New(simulator.Config{Edition: simulator.Cloud, Devices: 60, Fleets: 3, Seed: 1, Now: func() time.Time { return now }})
+	now := start
+	clock := func() time.Time { return now }
+	sim, err := simulate(clock)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,19 +133,7 @@ func record() ([]*url.URL, model, error) {
 		sim.ServeHTTP(w, r)
 	}))
 	defer server.Close()
-	address, err := url.Parse(server.URL)
-	if err != nil {
-		return nil, nil, err
-	}
-	reader, err := account.New(account.Config{
-		Config:   api.Config{URL: address, Token: api.StaticToken("token"), Timeout: time.Minute, Now: func() time.Time { return now }},
-		Version:  balena.V7,
-		PageSize: 1000,
-		Options: account.Options{
-			Devices: true, Releases: true, Services: true, Keys: true, DeviceTags: []string{"site"}, FleetTags: []string{"team"},
-			ArchivedFleets: true, SlowInterval: time.Minute, FullSweepInterval: 24 * time.Hour,
-		},
-	})
+	reader, err := newReader(server.URL, clock)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -139,19 +167,111 @@ func record() ([]*url.URL, model, error) {
 	return asked, m, nil
 }
 
-// A parser finds the uses in requests.
+// takes returns what a reader takes at a place, by what it says of an object there, which it never takes, and of null.
+func takes(at place) (kind string, null bool, err error) {
+	object, err := readAnswer(at, map[string]any{})
+	if err != nil || object == "" { // the value is not read
+		return "", false, err
+	}
+	field, inside, expanded := strings.Cut(at.path, "/")
+	if expanded {
+		field += ": " + strings.ReplaceAll(inside, "/", ".")
+	}
+	matches := regexp.MustCompile(": " + field + ": found an object where (.+) was expected$").FindStringSubmatch(object)
+	if matches == nil {
+		return "", false, fmt.Errorf("an object as %s of %s: %s", at.path, at.resource, object)
+	}
+	empty, err := readAnswer(at, nil)
+	return matches[1], !strings.Contains(empty, "found null where"), err
+}
+
+// readAnswer returns what a reader says, in its first error, of an account where all values at a place are replaced by another.
+func readAnswer(at place, by any) (says string, err error) {
+	clock := func() time.Time { return start }
+	sim, err := simulate(clock)
+	if err != nil {
+		return "", err
+	}
+	var replaced atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if resource, _ := resourceOf(r.URL); resource != at.resource {
+			sim.ServeHTTP(w, r)
+			return
+		}
+		r.Header.Del("Accept-Encoding")
+		answer := httptest.NewRecorder()
+		sim.ServeHTTP(answer, r)
+		var content any
+		if json.Unmarshal(answer.Body.Bytes(), &content) != nil {
+			w.WriteHeader(answer.Code) // a field that is refused
+			return
+		}
+		if replace(content, append([]string{"d"}, strings.Split(at.path, "/")...), by) {
+			replaced.Store(true)
+		}
+		maps.Copy(w.Header(), answer.Header())
+		w.Header().Del("Content-Length")
+		w.WriteHeader(answer.Code)
+		_ = json.NewEncoder(w).Encode(content)
+	}))
+	defer server.Close()
+	reader, err := newReader(server.URL, clock)
+	if err != nil {
+		return "", err
+	}
+	defer reader.Close()
+	snapshot, failed := reader.Fetch(context.Background())
+	if !replaced.Load() {
+		return "", fmt.Errorf("no answer has %s of %s", at.path, at.resource)
+	}
+	if failed != nil {
+		return failed.Error(), nil
+	}
+	for _, part := range snapshot.Parts {
+		if part.Err != nil {
+			return part.Err.Error(), nil
+		}
+	}
+	return "", nil
+}
+
+// replace puts a value to where a path leads, in all elements of arrays on the way, and reports whether it leads anywhere.
+func replace(in any, path []string, by any) (replaced bool) {
+	switch in := in.(type) {
+	case []any:
+		for _, element := range in {
+			replaced = replace(element, path, by) || replaced
+		}
+	case map[string]any:
+		value, has := in[path[0]]
+		if has && len(path) == 1 {
+			in[path[0]] = by
+			return true
+		}
+		return has && replace(value, path[1:], by)
+	}
+	return replaced
+}
+
+// A parser finds the uses in requests: those whose values are read by place, and the others.
 type parser struct {
 	model model
 	found map[use]bool
+	read  map[place]use
+}
+
+func resourceOf(u *url.URL) (resource, rest string) {
+	resource, rest, _ = strings.Cut(strings.TrimPrefix(u.Path, "/v7/"), "/")
+	return resource, rest
 }
 
 func (p parser) request(u *url.URL) {
-	resource, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/v7/"), "/")
+	resource, _ := resourceOf(u)
 	query, err := url.PathUnescape(u.RawQuery)
 	if err != nil {
 		log.Fatal(err)
 	}
-	p.options(resource, split(quoted.ReplaceAllString(query, "0"), '&'))
+	p.options(place{resource: resource}, resource, split(quoted.ReplaceAllString(query, "0"), '&'))
 }
 
 // quoted is a string in a query, of which nothing is read.
@@ -177,18 +297,26 @@ func split(s string, separator byte) (parts []string) {
 
 // use notes a use, and returns to which resource the field leads.
 func (p parser) use(resource, field, how string) string {
-	p.found[use{resource, field, how}] = true
+	p.found[use{Resource: resource, Field: field, Use: how}] = true
 	return p.model[resource][field].Target
 }
 
-func (p parser) options(resource string, options []string) {
+// reads notes a use whose values are read below a place, and returns the place and to which resource the field leads.
+func (p parser) reads(below place, resource, field, how string) (place, string) {
+	at := place{below.resource, strings.TrimPrefix(below.path+"/"+field, "/")}
+	p.read[at] = use{Resource: resource, Field: field, Use: how}
+	return at, p.model[resource][field].Target
+}
+
+// options notes the uses in the options of a resource that is read at a place.
+func (p parser) options(at place, resource string, options []string) {
 	for _, option := range options {
 		name, value, _ := strings.Cut(option, "=")
 		switch name {
 		case "", "$top":
 		case "$select":
 			for field := range strings.SplitSeq(value, ",") {
-				p.use(resource, field, "select")
+				p.reads(at, resource, field, "select")
 			}
 		case "$orderby":
 			for field := range strings.SplitSeq(value, ",") {
@@ -199,7 +327,8 @@ func (p parser) options(resource string, options []string) {
 			for _, expanded := range split(value, ',') {
 				path, options, _ := strings.Cut(expanded, "(")
 				field, _, _ := strings.Cut(path, "/")
-				p.options(p.use(resource, field, "expand"), split(strings.TrimSuffix(options, ")"), ';'))
+				inside, target := p.reads(at, resource, field, "expand")
+				p.options(inside, target, split(strings.TrimSuffix(options, ")"), ';'))
 			}
 		case "$filter":
 			p.filter(resource, value)
