@@ -529,7 +529,7 @@ func (t *telling) judge(s, before *balena.Snapshot) error {
 	}
 	truth.Time = s.Time
 	some := func(exposition string) string { return exposition }
-	if failure(s) != nil || t.isLate(s) {
+	if t.unproven = failure(s) != nil || t.isLate(s); t.unproven {
 		if !onlyApart(s) {
 			return check(s, before, []facts{truth}, t.isLate(s))
 		}
@@ -541,7 +541,6 @@ func (t *telling) judge(s, before *balena.Snapshot) error {
 	if want, got := some(text(truth.Snapshot, t.options)), some(t.lastText); got != want {
 		return fmt.Errorf("after a refresh of kind %s (- the truth, + what is exported):\n%s", s.Reading.Kind, lineDiff(want, got))
 	}
-	t.unproven = failure(s) != nil || t.isLate(s)
 	return nil
 }
 
