@@ -24,7 +24,7 @@ const (
 // made, so any number of readers may share it.
 type Snapshot struct {
 	// Time is when the refresh began, by the local clock: no figure of fleets and devices is older, but for what
-	// only a full sweep finds (docs/data-freshness.md).
+	// only a full refresh finds (docs/data-freshness.md).
 	Time time.Time
 	// APIVersion is the version of the API that answered.
 	APIVersion Version

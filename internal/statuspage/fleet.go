@@ -130,23 +130,18 @@ func (r *release) String() string {
 	return "release " + strconv.FormatInt(r.ID, 10)
 }
 
-// statuses are the known values of overall_status from the best to the worst, which is the order of the
-// bars. What is not known comes before reduced functionality: nobody can tell whether it is good.
-var statuses = []string{
-	"operational", "updating", "configuring", "post-provisioning", "inactive", unknown, "reduced-functionality", "disconnected",
-}
+// statuses are the known values of overall_status from the best to the worst, which is the order of the bars. One that is not
+// known comes before reduced functionality: nobody can tell whether it is good.
+var statuses = slices.Insert(slices.Clone(balena.DeviceStatuses), slices.Index(balena.DeviceStatuses, "reduced-functionality"), balena.Unknown)
 
-// unknown stands for a status that the API does not tell, and for the place of those that are not known.
-const unknown = "unknown"
-
-func statusOf(d *balena.Device) string { return cmp.Or(d.Status, unknown) }
+func statusOf(d *balena.Device) string { return cmp.Or(d.Status, balena.Unknown) }
 
 // badness is the place of a status in statuses.
 func badness(status string) int {
 	if i := slices.Index(statuses, status); i >= 0 {
 		return i
 	}
-	return slices.Index(statuses, unknown)
+	return slices.Index(statuses, balena.Unknown)
 }
 
 // status is a number of devices in a status.

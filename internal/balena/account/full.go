@@ -38,7 +38,8 @@ func (f *refresh) readAll(ctx context.Context) error {
 	return err
 }
 
-// errNotWhole marks a list of devices that is not whole, or holds a device twice.
+// errNotWhole marks a list of devices that is not whole, or holds a device twice. It ends the sentence of an error that
+// is shown only after the second try.
 var errNotWhole = errors.New("twice in a row")
 
 // listDevices reads all devices once.
@@ -100,9 +101,9 @@ func (f *refresh) listDevices(ctx context.Context) error {
 // uuidSeed makes hashes of uuids which nobody can prepare to be alike.
 var uuidSeed = maphash.MakeSeed()
 
-// isWhole holds how many devices were listed, by the ID of the fleet, against how many the server counts. The counts
-// were asked for before the list; where they differ from it, they are asked for again, and a fleet had all its devices
-// if it had as many before, or after, or a number in between.
+// isWhole compares the number of listed devices of each fleet, by its ID, with the server's count, and returns an error of
+// errNotWhole if the list is not whole. The counts were read before the list. Where they differ from it they are read
+// again: devices come and go meanwhile, so a number between both counts is right.
 func (f *refresh) isWhole(ctx context.Context, listed map[int64]int) error {
 	differs := func(lists ...map[int64]int) bool {
 		for id := range f.fleets {

@@ -86,7 +86,7 @@ func (f *refresh) readReleases(ctx context.Context) {
 // askForReleases returns every release that is referred to and that the fleets did not bring along. Those
 // already known are asked for again with the slow interval if they may have changed: a draft is given another
 // version when it is finalized, and one that was missing may have come within the token's reach. Those that are
-// final are asked for again in full sweeps only.
+// final are asked for again in full refreshes only.
 func (f *refresh) askForReleases(ctx context.Context) (map[int64]knownRelease, error) {
 	now := f.snapshot.Time
 	found := map[int64]knownRelease{}

@@ -14,10 +14,13 @@ import (
 // server that is different. This file has all that is found out, what it takes to believe it, and what undoes it.
 //
 //	what                                believed                                undone
-//	version of the API                  convincing refreshes in a row           the same
+//	version of the API                  convincing refreshes in a row; by the   convincing refreshes in a row
+//	                                    first one, v6 once v7 was missing
+//	                                    atStart times
 //	no fields of balenaCloud            refused twice, while the same question  answered convincing times in a row,
 //	                                    without them is answered                asked every relearn
-//	an account without fleets           said by two refreshes in a row          one fleet
+//	an account without fleets           said by two refreshes in a row, or      one fleet
+//	                                    twice by the first one
 //	no answer to a question for changes refused or failed twice in a row        answered once, asked every relearn
 //	changes do not add up               twice in a row                          once added up, asked every relearn
 //	modified_at stands still            seen once                               seen to move, after relearn
