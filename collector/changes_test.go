@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package collector_test
 
 import (
@@ -16,7 +18,7 @@ import (
 )
 
 // What is exported of a device is what its row says now: these tests change a device, refresh, and look at
-// which series came and went.
+// which series were added and removed.
 
 // livingAccount is a small account of known devices: two fleets, of two releases each, and three devices in the first.
 func livingAccount(t *testing.T, o collector.Options) *api {
@@ -43,20 +45,20 @@ func livingAccount(t *testing.T, o collector.Options) *api {
 	return a
 }
 
-// difference is what a change did to the series: those gone, and those that came, with the values of both.
-func difference(before, after map[string]float64) (gone, came map[string]float64) {
-	gone, came = map[string]float64{}, map[string]float64{}
+// difference is what a change did to the series: those removed and those added, with the values of both.
+func difference(before, after map[string]float64) (removed, added map[string]float64) {
+	removed, added = map[string]float64{}, map[string]float64{}
 	for s, v := range before {
 		if w, ok := after[s]; !ok || w != v {
-			gone[s] = v
+			removed[s] = v
 		}
 	}
 	for s, v := range after {
 		if w, ok := before[s]; !ok || w != v {
-			came[s] = v
+			added[s] = v
 		}
 	}
-	return gone, came
+	return removed, added
 }
 
 // names are the families that series belong to.
@@ -70,7 +72,7 @@ func names(series map[string]float64) []string {
 }
 
 // change is what a change of the account does to the exposition.
-func change(t *testing.T, a *api, o collector.Options, f func(*simulator.State)) (gone, came map[string]float64) {
+func change(t *testing.T, a *api, o collector.Options, f func(*simulator.State)) (removed, added map[string]float64) {
 	t.Helper()
 	before := samples(gather(t, a.fetch(t), o))
 	a.Update(f)
@@ -80,7 +82,7 @@ func change(t *testing.T, a *api, o collector.Options, f func(*simulator.State))
 func TestDeviceThatGoesOfflineLosesItsHardwareFigures(t *testing.T) {
 	o := collector.DefaultOptions()
 	a := livingAccount(t, o)
-	gone, came := change(t, a, o, func(st *simulator.State) {
+	removed, added := change(t, a, o, func(st *simulator.State) {
 		d := st.Device(2)
 		d.IsConnectedToVPN, d.HeartbeatState = false, "offline" // the API keeps cpu_usage and the others
 	})
@@ -91,10 +93,10 @@ func TestDeviceThatGoesOfflineLosesItsHardwareFigures(t *testing.T) {
 		"balena_devices_online", "balena_fleet_devices_by_heartbeat_state", "balena_fleet_devices_by_status",
 		"balena_fleet_devices_connected", "balena_fleet_devices_online",
 	}
-	if diff := cmp.Diff(want, names(gone)); diff != "" {
+	if diff := cmp.Diff(want, names(removed)); diff != "" {
 		t.Errorf("these changed or went:\n%s", diff)
 	}
-	for s := range came {
+	for s := range added {
 		for _, hardware := range []string{"cpu", "memory", "storage", "undervolted"} {
 			if strings.HasPrefix(s, "balena_device_"+hardware) {
 				t.Errorf("%s is still there", s)
@@ -107,19 +109,19 @@ func TestDeletedDeviceDisappears(t *testing.T) {
 	o := collector.DefaultOptions()
 	a := livingAccount(t, o)
 	var uuid string
-	gone, came := change(t, a, o, func(st *simulator.State) {
+	removed, added := change(t, a, o, func(st *simulator.State) {
 		uuid = st.Device(2).UUID
 		st.DeleteDevice(2)
 	})
-	for s := range came {
+	for s := range added {
 		if strings.Contains(s, uuid) {
-			t.Errorf("%s came", s)
+			t.Errorf("%s was added", s)
 		}
 	}
-	if gone[series("balena_device_online", "fleet", "org/fleet1", "uuid", uuid)] != 1 {
+	if removed[series("balena_device_online", "fleet", "org/fleet1", "uuid", uuid)] != 1 {
 		t.Error("the device is still there")
 	}
-	if n := came[series("balena_fleet_devices", "fleet", "org/fleet1")]; n != 2 {
+	if n := added[series("balena_fleet_devices", "fleet", "org/fleet1")]; n != 2 {
 		t.Errorf("the fleet has %v devices, want 2", n)
 	}
 }
@@ -127,15 +129,15 @@ func TestDeletedDeviceDisappears(t *testing.T) {
 func TestRenamedDeviceChangesOnlyItsInfo(t *testing.T) {
 	o := collector.DefaultOptions()
 	a := livingAccount(t, o)
-	gone, came := change(t, a, o, func(st *simulator.State) { st.Device(2).Name = "renamed" })
-	if want := []string{"balena_device_info"}; !slices.Equal(names(gone), want) || !slices.Equal(names(came), want) {
-		t.Errorf("these went: %v\nthese came: %v", names(gone), names(came))
+	removed, added := change(t, a, o, func(st *simulator.State) { st.Device(2).Name = "renamed" })
+	if want := []string{"balena_device_info"}; !slices.Equal(names(removed), want) || !slices.Equal(names(added), want) {
+		t.Errorf("removed: %v\nadded: %v", names(removed), names(added))
 	}
 
 	o.DeviceNames = false
-	gone, came = change(t, a, o, func(st *simulator.State) { st.Device(2).Name = "renamed again" })
-	if len(gone)+len(came) != 0 {
-		t.Errorf("without names, these went: %v\nthese came: %v", names(gone), names(came))
+	removed, added = change(t, a, o, func(st *simulator.State) { st.Device(2).Name = "renamed again" })
+	if len(removed)+len(added) != 0 {
+		t.Errorf("without names, removed: %v\nadded: %v", names(removed), names(added))
 	}
 }
 
@@ -143,7 +145,7 @@ func TestMovedDeviceLeavesNoGhost(t *testing.T) {
 	o := collector.DefaultOptions()
 	a := livingAccount(t, o)
 	var uuid string
-	gone, came := change(t, a, o, func(st *simulator.State) {
+	removed, added := change(t, a, o, func(st *simulator.State) {
 		st.Device(2).FleetID = 2
 		uuid = st.Device(2).UUID
 	})
@@ -153,10 +155,10 @@ func TestMovedDeviceLeavesNoGhost(t *testing.T) {
 			t.Errorf("%s is a ghost", s)
 		}
 	}
-	if gone[series("balena_device_online", "fleet", "org/fleet1", "uuid", uuid)] != 1 || came[series("balena_device_online", "fleet", "org/fleet2", "uuid", uuid)] != 1 {
+	if removed[series("balena_device_online", "fleet", "org/fleet1", "uuid", uuid)] != 1 || added[series("balena_device_online", "fleet", "org/fleet2", "uuid", uuid)] != 1 {
 		t.Error("the device did not move")
 	}
-	if n := came[series("balena_fleet_devices", "fleet", "org/fleet2")]; n != 1 {
+	if n := added[series("balena_fleet_devices", "fleet", "org/fleet2")]; n != 1 {
 		t.Errorf("the new fleet has %v devices, want 1", n)
 	}
 }
@@ -177,7 +179,7 @@ func TestUnknownWordsAreStatesOfTheirOwn(t *testing.T) {
 		series("balena_fleet_devices_by_heartbeat_state", "fleet", "org/fleet", "state", "irregular"),
 		series("balena_fleet_devices_by_update_status", "fleet", "org/fleet", "update_status", "pondering"),
 		series("balena_fleet_latest_release_status", "fleet", "org/fleet", "status", "exploded"),
-		series("balena_fleet_service_devices", "fleet", "org/fleet", "service_name", "main", "status", "Levitating"),
+		series("balena_fleet_devices_by_service_status", "fleet", "org/fleet", "service_name", "main", "status", "Levitating"),
 		series("balena_device_status", "fleet", "org/fleet", "uuid", "u", "status", "dreaming"),
 		series("balena_device_heartbeat_state", "fleet", "org/fleet", "uuid", "u", "state", "irregular"),
 		series("balena_device_update_status", "fleet", "org/fleet", "uuid", "u", "update_status", "pondering"),
@@ -449,16 +451,16 @@ func TestServicesWithoutANameAreOneWithThoseCalledUnknown(t *testing.T) {
 		return series(family, append(labels, "fleet", "f", "uuid", "u")...)
 	}
 	want := map[string]float64{
-		on("balena_device_service_status", "service_name", "main", "status", "unknown"):                      1,
-		on("balena_device_service_status", "service_name", "unknown", "status", "unknown"):                   1,
-		on("balena_device_service_status", "service_name", "unknown", "status", "Running"):                   1,
-		on("balena_device_service_install_timestamp_seconds", "service_name", "main"):                        9,
-		on("balena_device_service_install_timestamp_seconds", "service_name", "unknown"):                     3,
-		on("balena_device_service_download_progress_ratio", "service_name", "main"):                          0.3,
-		on("balena_device_service_download_progress_ratio", "service_name", "unknown"):                       0.2,
-		series("balena_fleet_service_devices", "fleet", "f", "service_name", "main", "status", "unknown"):    1,
-		series("balena_fleet_service_devices", "fleet", "f", "service_name", "unknown", "status", "unknown"): 1,
-		series("balena_fleet_service_devices", "fleet", "f", "service_name", "unknown", "status", "Running"): 1,
+		on("balena_device_service_status", "service_name", "main", "status", "unknown"):                                1,
+		on("balena_device_service_status", "service_name", "unknown", "status", "unknown"):                             1,
+		on("balena_device_service_status", "service_name", "unknown", "status", "Running"):                             1,
+		on("balena_device_service_install_timestamp_seconds", "service_name", "main"):                                  9,
+		on("balena_device_service_install_timestamp_seconds", "service_name", "unknown"):                               3,
+		on("balena_device_service_download_progress_ratio", "service_name", "main"):                                    0.3,
+		on("balena_device_service_download_progress_ratio", "service_name", "unknown"):                                 0.2,
+		series("balena_fleet_devices_by_service_status", "fleet", "f", "service_name", "main", "status", "unknown"):    1,
+		series("balena_fleet_devices_by_service_status", "fleet", "f", "service_name", "unknown", "status", "unknown"): 1,
+		series("balena_fleet_devices_by_service_status", "fleet", "f", "service_name", "unknown", "status", "Running"): 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -491,9 +493,9 @@ func TestAReleaseThatIsRenamedIsRenderedAnew(t *testing.T) {
 			if diff := cmp.Diff(text(&after, collector.DefaultOptions()), is); diff != "" {
 				t.Errorf("rendered from nothing (-) and after another snapshot (+):\n%s", diff)
 			}
-			_, came := difference(samples(parse(t, was)), samples(parse(t, is)))
-			if !slices.Contains(names(came), test.family) {
-				t.Errorf("%s did not change, but these did: %v", test.family, names(came))
+			_, added := difference(samples(parse(t, was)), samples(parse(t, is)))
+			if !slices.Contains(names(added), test.family) {
+				t.Errorf("%s did not change, but these did: %v", test.family, names(added))
 			}
 		})
 	}
@@ -531,9 +533,9 @@ func TestPagesOfALargeAccountThatChanges(t *testing.T) {
 				st.AddDevice(simulator.Device{FleetID: 2})
 			}
 		}},
-		{"a device gone", func(st *simulator.State) { some(st, 1, func(d *simulator.Device) { st.DeleteDevice(d.ID) }) }},
-		{"many devices gone", func(st *simulator.State) { some(st, 170, func(d *simulator.Device) { st.DeleteDevice(d.ID) }) }},
-		{"the newest devices gone", func(st *simulator.State) {
+		{"a device removed", func(st *simulator.State) { some(st, 1, func(d *simulator.Device) { st.DeleteDevice(d.ID) }) }},
+		{"many devices removed", func(st *simulator.State) { some(st, 170, func(d *simulator.Device) { st.DeleteDevice(d.ID) }) }},
+		{"the newest devices removed", func(st *simulator.State) {
 			for id := devices + 151; id > devices-90; id-- {
 				st.DeleteDevice(id)
 			}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package collector turns a snapshot of balena fleets into metric families.
 //
 // Everything here is a pure function of a snapshot: the same snapshot gives the same samples. Each group

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package collector
 
 import (
@@ -21,11 +23,11 @@ var (
 	}
 	lastSuccessFamily = Description{
 		Name: "balena_exporter_last_refresh_success_timestamp_seconds", Type: "gauge",
-		Help: "When the data now served were fetched, or the last data there were.",
+		Help: "When the data that are served now were read, or the last data that were served.",
 	}
 	fleetsFamily = Description{
 		Name: "balena_fleets", Type: "gauge", Series: "1 from the first refresh on",
-		Help: "Fleets in the data now served, or in the last data there were; 0 when the token sees none, or when the filters and --shard leave none.",
+		Help: "Fleets in the data now served, or in the last data there were; 0 when the token sees none, or when the filters and --balena.shard leave none.",
 	}
 	refreshDurationFamily = Description{
 		Name: "balena_exporter_refresh_duration_seconds", Type: "histogram", Series: "14",
@@ -37,23 +39,23 @@ var (
 	}
 	refreshesByKindFamily = Description{
 		Name: "balena_exporter_refreshes_by_kind_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
-		Help: "Refreshes that succeeded by kind: full read everything, changes only what had changed since the refresh before.",
+		Help: "Refreshes that succeeded, by kind: full reads everything, incremental only what changed since the refresh before.",
 	}
 	devicesReadFamily = Description{
 		Name: "balena_exporter_refresh_devices_read_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
-		Help: "Devices whose rows refreshes read, by kind of refresh. Changes are asked for with some overlap, so that it is more than what changed.",
+		Help: "Devices that refreshes read, by kind of refresh. Incremental refreshes ask with some overlap, so this is more than what changed.",
 	}
 	devicesChangedFamily = Description{
 		Name: "balena_exporter_refresh_devices_changed_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
-		Help: "Devices that came, went or differed from the refresh before, by kind of refresh. The first refresh counts all.",
+		Help: "Devices that were added, removed or changed since the refresh before, by kind of refresh. The first refresh counts all.",
 	}
 	refreshBytesFamily = Description{
 		Name: "balena_exporter_refresh_response_bytes_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
 		Help: "Bytes of all answers to refreshes that succeeded as they were transferred, by kind of refresh.",
 	}
-	lastFullSweepFamily = Description{
-		Name: "balena_exporter_last_full_sweep_timestamp_seconds", Type: "gauge", Series: "1 from the first refresh on",
-		Help: "When everything was read the last time.",
+	lastFullRefreshFamily = Description{
+		Name: "balena_exporter_last_full_refresh_timestamp_seconds", Type: "gauge", Series: "1 from the first refresh on",
+		Help: "When the last full refresh began.",
 	}
 	incrementalModeFamily = Description{
 		Name: "balena_exporter_incremental_refresh_mode", Type: "gauge", Labels: []string{"mode"}, Series: "1 from the first refresh on",
@@ -69,12 +71,12 @@ var (
 		Help: "Values of a field of the API that cannot be true, such as a negative CPU usage, and have no sample. A value counts when it is read first and each time it changes to another one that cannot be true.",
 	}
 	partSuccessFamily = Description{
-		Name: "balena_exporter_collector_success", Type: "gauge", Labels: []string{"collector"}, Series: "1 for each optional collector",
-		Help: "Whether an optional collector read its data in the last refresh. Its last data stand in until they are too old.",
+		Name: "balena_exporter_refresh_part_success", Type: "gauge", Labels: []string{"part"}, Series: "1 for each part",
+		Help: "Whether this part of the last refresh succeeded (1) or failed (0). While a part fails, its last data are served until they are too old.",
 	}
 	partDurationFamily = Description{
-		Name: "balena_exporter_collector_duration_seconds", Type: "gauge", Labels: []string{"collector"}, Series: "1 for each optional collector",
-		Help: "How long an optional collector took to read its data the last time it did.",
+		Name: "balena_exporter_refresh_part_duration_seconds", Type: "gauge", Labels: []string{"part"}, Series: "1 for each part",
+		Help: "How long this part of a refresh took the last time it succeeded.",
 	}
 	apiVersionFamily = Description{
 		Name: "balena_api_version_info", Type: "gauge", Labels: []string{"version"}, Series: "1 from the first refresh on",
@@ -106,7 +108,7 @@ var (
 func exporterFamilies() []Description {
 	families := []Description{
 		upFamily, lastSuccessFamily, fleetsFamily, refreshDurationFamily, refreshesFamily, refreshesByKindFamily, devicesReadFamily,
-		devicesChangedFamily, refreshBytesFamily, lastFullSweepFamily, incrementalModeFamily, incrementalDisabledFamily, implausibleFamily, partSuccessFamily, partDurationFamily,
+		devicesChangedFamily, refreshBytesFamily, lastFullRefreshFamily, incrementalModeFamily, incrementalDisabledFamily, implausibleFamily, partSuccessFamily, partDurationFamily,
 		apiVersionFamily, requestsFamily, requestDurationFamily, responseBytesFamily, rateLimitedFamily, tokenExpiryFamily,
 	}
 	for i := range families {
@@ -149,7 +151,7 @@ type lastRefresh struct {
 	up       bool
 	fetched  time.Time // zero as long as none succeeded
 	fleets   int
-	sweep    time.Time // when the last one that read everything began; zero as long as none did
+	full     time.Time // when the last full refresh began; zero as long as none succeeded
 	version  balena.Version
 	mode     balena.Mode
 	disabled balena.Disabled
@@ -185,7 +187,7 @@ func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metri
 	// Counters that begin to exist when they first count hide their first event from rate().
 	m.refreshes.WithLabelValues(resultSuccess)
 	m.refreshes.WithLabelValues(resultError)
-	for _, kind := range []balena.Kind{balena.Full, balena.Changes} {
+	for _, kind := range []balena.Kind{balena.Full, balena.Incremental} {
 		for _, counter := range m.byKind() {
 			counter.WithLabelValues(string(kind))
 		}
@@ -218,7 +220,7 @@ func (m *Metrics) ObserveRefresh(s *balena.Snapshot, err error, took time.Durati
 		last.up, last.fetched, last.fleets = true, s.Time, len(s.Fleets)
 		last.version, last.mode, last.disabled, last.parts = s.APIVersion, s.Reading.Mode, s.Reading.Disabled, s.Parts
 		if s.Reading.Kind == balena.Full {
-			last.sweep = s.Time
+			last.full = s.Time
 		}
 	}
 	m.last.Store(&last)
@@ -258,7 +260,7 @@ func (m *Metrics) vectors() []prometheus.Collector {
 
 // constants are the families whose samples are made of the last refresh at each collection.
 func constants() []Description {
-	return []Description{upFamily, lastSuccessFamily, fleetsFamily, lastFullSweepFamily, incrementalModeFamily, incrementalDisabledFamily, partSuccessFamily, partDurationFamily, apiVersionFamily, tokenExpiryFamily}
+	return []Description{upFamily, lastSuccessFamily, fleetsFamily, lastFullRefreshFamily, incrementalModeFamily, incrementalDisabledFamily, partSuccessFamily, partDurationFamily, apiVersionFamily, tokenExpiryFamily}
 }
 
 // Describe implements [prometheus.Collector].
@@ -286,8 +288,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		send(lastSuccessFamily, balena.Instant(last.fetched.UnixMilli()).Seconds())
 		send(fleetsFamily, float64(last.fleets))
 	}
-	if !last.sweep.IsZero() {
-		send(lastFullSweepFamily, balena.Instant(last.sweep.UnixMilli()).Seconds())
+	if !last.full.IsZero() {
+		send(lastFullRefreshFamily, balena.Instant(last.full.UnixMilli()).Seconds())
 	}
 	if last.version != "" {
 		send(apiVersionFamily, 1, string(last.version))

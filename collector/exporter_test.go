@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package collector_test
 
 import (
@@ -51,15 +53,15 @@ func TestExporterTellsHowTheLastRefreshWent(t *testing.T) {
 			t.Error("there is no time of the last success")
 		}
 		if err := testutil.CollectAndCompare(m, strings.NewReader(`
-# HELP balena_exporter_collector_duration_seconds How long an optional collector took to read its data the last time it did.
-# TYPE balena_exporter_collector_duration_seconds gauge
-balena_exporter_collector_duration_seconds{collector="api_key"} 2
-balena_exporter_collector_duration_seconds{collector="release"} 1
-# HELP balena_exporter_collector_success Whether an optional collector read its data in the last refresh. Its last data stand in until they are too old.
-# TYPE balena_exporter_collector_success gauge
-balena_exporter_collector_success{collector="api_key"} 0
-balena_exporter_collector_success{collector="release"} 1
-`), "balena_exporter_collector_duration_seconds", "balena_exporter_collector_success"); err != nil {
+# HELP balena_exporter_refresh_part_duration_seconds How long this part of a refresh took the last time it succeeded.
+# TYPE balena_exporter_refresh_part_duration_seconds gauge
+balena_exporter_refresh_part_duration_seconds{part="api_key"} 2
+balena_exporter_refresh_part_duration_seconds{part="release"} 1
+# HELP balena_exporter_refresh_part_success Whether this part of the last refresh succeeded (1) or failed (0). While a part fails, its last data are served until they are too old.
+# TYPE balena_exporter_refresh_part_success gauge
+balena_exporter_refresh_part_success{part="api_key"} 0
+balena_exporter_refresh_part_success{part="release"} 1
+`), "balena_exporter_refresh_part_duration_seconds", "balena_exporter_refresh_part_success"); err != nil {
 			t.Error(err)
 		}
 		m.ObserveRefresh(nil, errors.New("unavailable"), time.Second)
@@ -91,7 +93,7 @@ func TestExporterTellsHowMuchRefreshesRead(t *testing.T) {
 		if err := testutil.CollectAndCompare(
 			m, strings.NewReader(want), "balena_exporter_refreshes_by_kind_total", "balena_exporter_refresh_devices_read_total",
 			"balena_exporter_refresh_devices_changed_total", "balena_exporter_refresh_response_bytes_total",
-			"balena_exporter_last_full_sweep_timestamp_seconds", "balena_exporter_incremental_refresh_mode", "balena_exporter_incremental_refresh_disabled",
+			"balena_exporter_last_full_refresh_timestamp_seconds", "balena_exporter_incremental_refresh_mode", "balena_exporter_incremental_refresh_disabled",
 		); err != nil {
 			t.Errorf("%s: %v", when, err)
 		}
@@ -120,39 +122,39 @@ func TestExporterTellsHowMuchRefreshesRead(t *testing.T) {
 balena_exporter_incremental_refresh_mode{mode=%q} 1
 `, is)
 	}
-	const sweep = `
-# HELP balena_exporter_last_full_sweep_timestamp_seconds When everything was read the last time.
-# TYPE balena_exporter_last_full_sweep_timestamp_seconds gauge
-balena_exporter_last_full_sweep_timestamp_seconds `
+	const full = `
+# HELP balena_exporter_last_full_refresh_timestamp_seconds When the last full refresh began.
+# TYPE balena_exporter_last_full_refresh_timestamp_seconds gauge
+balena_exporter_last_full_refresh_timestamp_seconds `
 	counters := func(refreshes, read, changed, bytes [2]int) string {
 		var b strings.Builder
 		for _, c := range []struct {
 			name, help string
 			values     [2]int
 		}{
-			{"balena_exporter_refreshes_by_kind_total", "Refreshes that succeeded by kind: full read everything, changes only what had changed since the refresh before.", refreshes},
-			{"balena_exporter_refresh_devices_read_total", "Devices whose rows refreshes read, by kind of refresh. Changes are asked for with some overlap, so that it is more than what changed.", read},
-			{"balena_exporter_refresh_devices_changed_total", "Devices that came, went or differed from the refresh before, by kind of refresh. The first refresh counts all.", changed},
+			{"balena_exporter_refreshes_by_kind_total", "Refreshes that succeeded, by kind: full reads everything, incremental only what changed since the refresh before.", refreshes},
+			{"balena_exporter_refresh_devices_read_total", "Devices that refreshes read, by kind of refresh. Incremental refreshes ask with some overlap, so this is more than what changed.", read},
+			{"balena_exporter_refresh_devices_changed_total", "Devices that were added, removed or changed since the refresh before, by kind of refresh. The first refresh counts all.", changed},
 			{"balena_exporter_refresh_response_bytes_total", "Bytes of all answers to refreshes that succeeded as they were transferred, by kind of refresh.", bytes},
 		} {
-			fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s counter\n%s{kind=\"full\"} %d\n%s{kind=\"changes\"} %d\n", c.name, c.help, c.name, c.name, c.values[0], c.name, c.values[1])
+			fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s counter\n%s{kind=\"full\"} %d\n%s{kind=\"incremental\"} %d\n", c.name, c.help, c.name, c.name, c.values[0], c.name, c.values[1])
 		}
 		return b.String()
 	}
 
 	compare("before the first refresh", counters([2]int{}, [2]int{}, [2]int{}, [2]int{})+disabled(""))
 	observe(1000, balena.Reading{Kind: balena.Full, Devices: 2004, Changed: 2004, Bytes: 500_000, Mode: balena.DevicesAndInstalls})
-	observe(1060, balena.Reading{Kind: balena.Changes, Devices: 30, Changed: 20, Bytes: 4_000, Mode: balena.DevicesAndInstalls})
-	observe(1120, balena.Reading{Kind: balena.Changes, Devices: 12, Changed: 2, Bytes: 2_000, Mode: balena.DevicesOnly})
+	observe(1060, balena.Reading{Kind: balena.Incremental, Devices: 30, Changed: 20, Bytes: 4_000, Mode: balena.DevicesAndInstalls})
+	observe(1120, balena.Reading{Kind: balena.Incremental, Devices: 12, Changed: 2, Bytes: 2_000, Mode: balena.DevicesOnly})
 	now := counters([2]int{1, 2}, [2]int{2004, 42}, [2]int{2004, 22}, [2]int{500_000, 6_000})
-	compare("after changes", now+sweep+"1000\n"+mode("devices")+disabled(""))
+	compare("after changes", now+full+"1000\n"+mode("devices")+disabled(""))
 	observe(1180, balena.Reading{Kind: balena.Full, Devices: 2000, Changed: 14, Bytes: 400_000, Mode: balena.Everything, Disabled: balena.Inconsistent})
 	now = counters([2]int{2, 2}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})
-	compare("disabled", now+sweep+"1180\n"+mode("full")+disabled("inconsistent"))
+	compare("disabled", now+full+"1180\n"+mode("full")+disabled("inconsistent"))
 	m.ObserveRefresh(nil, errors.New("unavailable"), time.Second)
-	compare("after a failure", now+sweep+"1180\n"+mode("full")+disabled("inconsistent"))
-	observe(1240, balena.Reading{Kind: balena.Changes, Mode: balena.DevicesAndInstalls})
-	compare("enabled again", counters([2]int{2, 3}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})+sweep+"1180\n"+mode("devices_and_installs")+disabled(""))
+	compare("after a failure", now+full+"1180\n"+mode("full")+disabled("inconsistent"))
+	observe(1240, balena.Reading{Kind: balena.Incremental, Mode: balena.DevicesAndInstalls})
+	compare("enabled again", counters([2]int{2, 3}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})+full+"1180\n"+mode("devices_and_installs")+disabled(""))
 }
 
 // A token that sees no fleet is told from one whose fleets were not read yet, or could not be read this time.
@@ -162,7 +164,7 @@ func TestExporterTellsHowManyFleetsThereAre(t *testing.T) {
 		t.Helper()
 		if want != "" {
 			want = `
-# HELP balena_fleets Fleets in the data now served, or in the last data there were; 0 when the token sees none, or when the filters and --shard leave none.
+# HELP balena_fleets Fleets in the data now served, or in the last data there were; 0 when the token sees none, or when the filters and --balena.shard leave none.
 # TYPE balena_fleets gauge
 balena_fleets ` + want + "\n"
 		}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package collector_test
 
 import (
@@ -29,7 +31,7 @@ type releaseFacts struct {
 // observe returns what is true now, in the words of a version of the API.
 func (t *telling) observe(version balena.Version) (facts, error) {
 	config := t.config
-	config.Version, config.PageSize, config.FullSweepInterval, config.UserAgent = version, 1000, 0, truthful
+	config.Version, config.PageSize, config.FullRefreshInterval, config.UserAgent = version, 1000, 0, truthful
 	client, err := newReader(config)
 	if err != nil {
 		return facts{}, err

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package collector_test
 
 import (
@@ -200,7 +202,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 		},
 		Options: account.Options{
 			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys, DeviceTags: o.DeviceTags, FleetTags: o.FleetTags,
-			ArchivedFleets: r.IntN(2) == 0, Keep: time.Minute, FullSweepInterval: oneOf(r, time.Hour, 3*time.Hour, 24*time.Hour),
+			ArchivedFleets: r.IntN(2) == 0, Keep: time.Minute, FullRefreshInterval: oneOf(r, time.Hour, 3*time.Hour, 24*time.Hour),
 		},
 	}
 	switch r.IntN(6) {
@@ -224,8 +226,8 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 	}
 	o.Devices, o.Services, o.DeviceTags = t.config.Devices, t.config.Services, t.config.DeviceTags
 	t.options, t.collector = o, of(nil, o)
-	t.tell("%s, %d devices in %d fleets, fields of balenaCloud: %t, version %q, pages of %d, a full sweep every %s, archived fleets: %t, include %v, exclude %v, shard %v%s",
-		cmp.Or(config.Edition, simulator.OpenBalena), config.Devices, config.Fleets, config.CloudFields || t.late, t.config.Version, t.config.PageSize, t.config.FullSweepInterval, t.config.ArchivedFleets,
+	t.tell("%s, %d devices in %d fleets, fields of balenaCloud: %t, version %q, pages of %d, a full refresh every %s, archived fleets: %t, include %v, exclude %v, shard %v%s",
+		cmp.Or(config.Edition, simulator.OpenBalena), config.Devices, config.Fleets, config.CloudFields || t.late, t.config.Version, t.config.PageSize, t.config.FullRefreshInterval, t.config.ArchivedFleets,
 		t.config.Include, t.config.Exclude, t.config.Shard, told(", always", t.always))
 	return t, func() { t.client.Close(); server.Close() }, nil
 }
@@ -488,7 +490,7 @@ func (t *telling) refresh(ctx context.Context, e event) error {
 	if err == nil {
 		t.clocks.set = t.run.stepped
 		switch s.Reading.Kind {
-		case balena.Changes:
+		case balena.Incremental:
 			t.tally.changes++
 		case balena.Full:
 			t.tally.full++
@@ -545,7 +547,9 @@ func (t *telling) judge(s, before *balena.Snapshot) error {
 }
 
 // isLate tells whether services and tags of a snapshot may be what they were at the last full refresh.
-func (t *telling) isLate(s *balena.Snapshot) bool { return t.late && s.Reading.Kind == balena.Changes }
+func (t *telling) isLate(s *balena.Snapshot) bool {
+	return t.late && s.Reading.Kind == balena.Incremental
+}
 
 // mayFail returns an error if there was no reason for a refresh, or a part of it, to fail.
 func (t *telling) mayFail(faulty bool) error {
@@ -599,7 +603,7 @@ func (t *telling) mostRequests() int {
 }
 
 // apart are the families of parts that no other family has anything to do with.
-var apart = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_service|device_service|fleet_tags|device_tags|api_key).*\n`)
+var apart = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_devices_by_service_status|device_service|fleet_tags|device_tags|api_key).*\n`)
 
 // onlyApart tells whether no other parts failed.
 func onlyApart(s *balena.Snapshot) bool {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package collector_test
 
 import (
@@ -367,7 +369,7 @@ func TestServersThatDoNotTellWhatChanged(t *testing.T) {
 			for seed := range seeds {
 				test.config.Devices, test.config.Fleets = 40, 4
 				told, end, err := history{seed: seed}.begin(test.config, func(c *account.Config) {
-					c.FullSweepInterval = 24 * time.Hour
+					c.FullRefreshInterval = 24 * time.Hour
 					c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
 				})
 				if err != nil {
@@ -412,7 +414,7 @@ func TestRefreshThatEndsEarly(t *testing.T) {
 			t.Run(what+", "+how, func(t *testing.T) {
 				for request := 1; request <= 12; request++ {
 					told, end, err := history{seed: 3}.begin(simulator.Config{Devices: 10, Fleets: 2}, func(c *account.Config) {
-						c.FullSweepInterval, c.PageSize, c.ArchivedFleets = 24*time.Hour, 1000, true
+						c.FullRefreshInterval, c.PageSize, c.ArchivedFleets = 24*time.Hour, 1000, true
 						c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
 						c.Devices, c.Services, c.DeviceTags = true, true, everything().DeviceTags
 					})

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package collector_test
 
 import (
@@ -68,8 +70,8 @@ func TestEveryNumberOfADeviceIsChecked(t *testing.T) {
 	}
 	for number, name := range numbers(&d) {
 		number.SetFloat(1)
-		if _, came := difference(nothing, samples(gather(t, withDevice(d), everything()))); len(came) != 1 {
-			t.Errorf("%s of 1: these came: %v", name, came)
+		if _, added := difference(nothing, samples(gather(t, withDevice(d), everything()))); len(added) != 1 {
+			t.Errorf("%s of 1: added: %v", name, added)
 		}
 		number.SetFloat(float64(balena.Null))
 	}

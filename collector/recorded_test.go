@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package collector_test
 
 import (
@@ -238,7 +240,7 @@ func TestRecordedFleets(t *testing.T) {
 						for _, status := range []string{
 							"Downloading", "Downloaded", "Installing", "Installed", "Starting", "Running", "Stopping", "exited", "restarting", "Dead",
 						} {
-							flag("balena_fleet_service_devices", status == str(i, "status"), "service_name", serviceOf(i), "status", status)
+							flag("balena_fleet_devices_by_service_status", status == str(i, "status"), "service_name", serviceOf(i), "status", status)
 						}
 					}
 				}

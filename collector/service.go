@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package collector
 
 import (
@@ -63,7 +65,7 @@ func fleetServiceTable() group {
 		labels:   []string{"fleet"},
 		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{{
-			name:   "balena_fleet_service_devices",
+			name:   "balena_fleet_devices_by_service_status",
 			help:   "Devices by the state that a service is in on them. While a device updates, a service can be in two.",
 			source: "image_install.status",
 			labels: []string{"service_name", "status"},

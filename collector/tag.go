@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package collector
 
 import (
@@ -73,7 +75,7 @@ func fleetTagTable(o Options) group {
 		labels:   []string{"fleet"},
 		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{{
-			name: "balena_fleet_tags", help: "Tags of the fleet, those of --collector.fleet-tags.",
+			name: "balena_fleet_tags", help: "Tags of the fleet, those of --collector.fleet.tags.",
 			source: "application_tag.tag_key, value", labels: tagLabels(o.FleetTags),
 			samples: func(f *fleet, out *samples) { addTags(out, f.Tags) },
 		}},
@@ -87,7 +89,7 @@ func deviceTagTable(o Options) group {
 		labels:   []string{"fleet", "uuid"},
 		subjects: devices, identity: deviceIdentity,
 		families: []family[device]{{
-			name: "balena_device_tags", steady: true, help: "Tags of the device, those of --collector.device-tags.",
+			name: "balena_device_tags", steady: true, help: "Tags of the device, those of --collector.device.tags.",
 			source: "device_tag.tag_key, value", labels: tagLabels(o.DeviceTags),
 			samples: func(d *device, out *samples) { addTags(out, values(d.Tags())) },
 		}},

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Fails, with one sentence each, when programs in the arguments are missing or Go is too old. GO is the Go command, if not go.
 set -euo pipefail
 cd "$(dirname "$0")/.."

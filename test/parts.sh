@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs make with each of the arguments, one after another. Says which part is under way, and at the end how long each took.
 # The first part that fails ends it.
 set -euo pipefail

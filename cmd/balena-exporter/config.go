@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -84,27 +86,27 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		apiVersion  = app.Flag("balena.api-version", "Version of the API: auto takes v7, and v6 where the server has no v7.").Default("auto").Enum("auto", "v7", "v6")
 		tokenFile   = app.Flag("balena.token-file", "File with the token, read anew at each refresh. Without it, the token is taken from the environment variable "+tokenVariable+".").PlaceHolder("FILE").Envar("BALENA_TOKEN_FILE").String()
 		caFile      = app.Flag("balena.ca-file", "File of PEM certificates to trust beside the system's, for an openBalena server with a private CA.").PlaceHolder("FILE").String()
-		interval    = app.Flag("balena.crawl-interval", "Time between refreshes: seconds, or a duration such as 90s or 2m.").Default("60").Envar("CRAWL_INTERVAL").String()
+		interval    = app.Flag("balena.refresh-interval", "Time between refreshes: seconds, or a duration such as 90s or 2m.").Default("60").Envar("CRAWL_INTERVAL").String()
 		timeout     = app.Flag("balena.timeout", "How long a request to the API may take.").Default("30s").Duration()
 		pageSize    = app.Flag("balena.page-size", "Devices, services or tags in a request.").Default("1000").Int()
 		stale       = app.Flag("balena.max-staleness", "How long data are served while refreshes fail; 0 means "+strconv.Itoa(staleIntervals)+" intervals.").Default("0s").Duration()
 		slow        = app.Flag("balena.slow-interval", "Time between requests for what rarely changes: newest releases, device types, API keys.").Default("15m").Duration()
-		fullSweep   = app.Flag("balena.full-sweep-interval", "How often everything is read at least; refreshes between ask for what changed. 0 reads everything each time.").Default("15m").Duration()
+		fullRefresh = app.Flag("balena.full-refresh-interval", "How often everything is read at least; refreshes between ask for what changed. 0 reads everything each time.").Default("15m").Duration()
 		include     = app.Flag("balena.fleet-include", "Regular expression of the slugs of the fleets to export, anchored at both ends.").PlaceHolder("REGEXP").String()
 		exclude     = app.Flag("balena.fleet-exclude", "Regular expression of the slugs of the fleets not to export, anchored at both ends.").PlaceHolder("REGEXP").String()
 		archived    = app.Flag("balena.archived-fleets", "Export archived fleets, too.").Default("true").Bool()
-		shard       = app.Flag("shard", "Part of the fleets to export, as INDEX/COUNT with INDEX from 0, for several exporters that divide an account.").Default("0/1").String()
+		shard       = app.Flag("balena.shard", "Part of the fleets to export, as INDEX/COUNT with INDEX from 0, for several exporters that divide an account.").Default("0/1").String()
 		allowHTTP   = app.Flag("balena.allow-http", "Send the token over plain HTTP to a host other than this one.").Bool()
 		thresholds  = app.Flag("collector.fleet.disconnected-thresholds", "Times in seconds for balena_fleet_devices_disconnected_longer_than, separated by commas.").Default("3600,86400,604800,2592000").String()
 		deviceNames = app.Flag("collector.device.name", "Export the names of devices.").Default("true").Bool()
-		deviceTags  = app.Flag("collector.device-tags", "Keys of the device tags to export, separated by commas.").PlaceHolder("KEY,...").String()
-		fleetTags   = app.Flag("collector.fleet-tags", "Keys of the fleet tags to export, separated by commas.").PlaceHolder("KEY,...").String()
+		deviceTags  = app.Flag("collector.device.tags", "Keys of the device tags to export, separated by commas.").PlaceHolder("KEY,...").String()
+		fleetTags   = app.Flag("collector.fleet.tags", "Keys of the fleet tags to export, separated by commas.").PlaceHolder("KEY,...").String()
 	)
 	app.Flag("collector.device", "Export metrics of each device, about 20 series a device.").Default("true").BoolVar(&c.collector.Devices)
 	app.Flag("collector.release", "Export metrics of releases.").Default("true").BoolVar(&c.collector.Releases)
 	app.Flag("collector.release.limit", "Releases in use that are told apart in a fleet; 0 for no limit.").Default("50").IntVar(&c.collector.ReleaseLimit)
 	app.Flag("collector.service", "Export metrics of services, about 3 series a service on a device.").Default("false").BoolVar(&c.collector.Services)
-	app.Flag("collector.api-keys", "Export when the caller's API keys expire.").Default("true").BoolVar(&c.collector.Keys)
+	app.Flag("collector.api-key", "Export when the caller's API keys expire.").Default("true").BoolVar(&c.collector.Keys)
 
 	c.web = kingpinflag.AddFlags(app, ":8000")
 	app.GetFlag("web.config.file").PlaceHolder("FILE")
@@ -141,18 +143,18 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		},
 		PageSize: check.within("--balena.page-size", *pageSize, 1, maxPageSize),
 		Options: account.Options{
-			Devices:           c.collector.Devices,
-			Releases:          c.collector.Releases,
-			Services:          c.collector.Services,
-			Keys:              c.collector.Keys,
-			DeviceTags:        check.list("--collector.device-tags", *deviceTags),
-			FleetTags:         check.list("--collector.fleet-tags", *fleetTags),
-			Include:           check.pattern("--balena.fleet-include", *include),
-			Exclude:           check.pattern("--balena.fleet-exclude", *exclude),
-			ArchivedFleets:    *archived,
-			Shard:             check.shard(*shard),
-			SlowInterval:      check.positive("--balena.slow-interval", *slow),
-			FullSweepInterval: check.notNegative("--balena.full-sweep-interval", *fullSweep),
+			Devices:             c.collector.Devices,
+			Releases:            c.collector.Releases,
+			Services:            c.collector.Services,
+			Keys:                c.collector.Keys,
+			DeviceTags:          check.list("--collector.device.tags", *deviceTags),
+			FleetTags:           check.list("--collector.fleet.tags", *fleetTags),
+			Include:             check.pattern("--balena.fleet-include", *include),
+			Exclude:             check.pattern("--balena.fleet-exclude", *exclude),
+			ArchivedFleets:      *archived,
+			Shard:               check.shard(*shard),
+			SlowInterval:        check.positive("--balena.slow-interval", *slow),
+			FullRefreshInterval: check.notNegative("--balena.full-refresh-interval", *fullRefresh),
 		},
 	}
 	if *apiVersion != "auto" {
@@ -213,7 +215,7 @@ type flagGroup struct {
 // flagGroups divides the flags by the first word of their names, in the order of --help.
 func flagGroups(flags []*kingpin.FlagModel) []flagGroup {
 	groups := []flagGroup{{Title: "The balena API"}, {Title: "Metrics"}, {Title: "The web server"}, {Title: "Logging"}, {Title: "Other"}}
-	places := map[string]int{"balena": 0, "shard": 0, "collector": 1, "web": 2, "log": 3}
+	places := map[string]int{"balena": 0, "collector": 1, "web": 2, "log": 3}
 	for _, flag := range flags {
 		word, _, _ := strings.Cut(flag.Name, ".")
 		place, known := places[word]
@@ -378,7 +380,7 @@ func (c *checker) token(value, file string) api.TokenSource {
 
 // interval takes plain seconds, as the exporter's predecessor did, and durations.
 func (c *checker) interval(s string) time.Duration {
-	const flag = "--balena.crawl-interval (CRAWL_INTERVAL)"
+	const flag = "--balena.refresh-interval (CRAWL_INTERVAL)"
 	d, err := time.ParseDuration(s)
 	if seconds, e := strconv.ParseFloat(s, 64); e == nil && seconds < 1e9 && seconds > -1e9 {
 		d, err = time.Duration(seconds*float64(time.Second)), nil
@@ -437,7 +439,7 @@ func (c *checker) shard(s string) balena.Shard {
 	shard.Index, err[0] = strconv.Atoi(index)
 	shard.Count, err[1] = strconv.Atoi(count)
 	if errors.Join(err[:]...) != nil || shard.Index < 0 || shard.Index >= shard.Count || shard.Count > balena.MaxShards {
-		c.fail("--shard must be INDEX/COUNT such as 0/3, the index from 0 and the count up to %d, and is %q", balena.MaxShards, s)
+		c.fail("--balena.shard must be INDEX/COUNT such as 0/3, the index from 0 and the count up to %d, and is %q", balena.MaxShards, s)
 	}
 	return shard
 }

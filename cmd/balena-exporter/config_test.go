@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -67,8 +69,8 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"an expression that anchors would mend", "--balena.fleet-exclude=a)|(b", nil, "", []string{"--balena.fleet-exclude", "unexpected )"}},
 
 		{"a switch with a value", "--collector.device=false", nil, "", []string{"--collector.device takes no value", "--no-collector.device"}},
-		{"no interval", "--balena.crawl-interval=0", nil, "", []string{"--balena.crawl-interval", "CRAWL_INTERVAL", "from a second to a day"}},
-		{"a negative interval", "", []string{"CRAWL_INTERVAL", "-60"}, "", []string{"--balena.crawl-interval", "CRAWL_INTERVAL", "from a second to a day"}},
+		{"no interval", "--balena.refresh-interval=0", nil, "", []string{"--balena.refresh-interval", "CRAWL_INTERVAL", "from a second to a day"}},
+		{"a negative interval", "", []string{"CRAWL_INTERVAL", "-60"}, "", []string{"--balena.refresh-interval", "CRAWL_INTERVAL", "from a second to a day"}},
 		{"half a second", "", []string{"CRAWL_INTERVAL", "0.5"}, "", []string{"CRAWL_INTERVAL", "from a second to a day"}},
 		{"an interval in words", "", []string{"CRAWL_INTERVAL", "often"}, "", []string{"CRAWL_INTERVAL", "60", "2m", `"often"`}},
 		{"an interval that is no number", "", []string{"CRAWL_INTERVAL", "NaN"}, "", []string{"CRAWL_INTERVAL", `"NaN"`}},
@@ -76,8 +78,8 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"a negative timeout", "--balena.timeout=-1s", nil, "", []string{"--balena.timeout", "more than zero"}},
 		{"a timeout without a unit", "--balena.timeout=30", nil, "", []string{"--balena.timeout", "missing unit"}},
 		{"a slow interval of nothing", "--balena.slow-interval=0s", nil, "", []string{"--balena.slow-interval", "more than zero"}},
-		{"a negative full sweep interval", "--balena.full-sweep-interval=-1s", nil, "", []string{"--balena.full-sweep-interval", "must not be negative", "-1s"}},
-		{"a full sweep interval without a unit", "", []string{"BALENA_EXPORTER_BALENA_FULL_SWEEP_INTERVAL", "900"}, "", []string{"--balena.full-sweep-interval", "missing unit"}},
+		{"a negative full refresh interval", "--balena.full-refresh-interval=-1s", nil, "", []string{"--balena.full-refresh-interval", "must not be negative", "-1s"}},
+		{"a full refresh interval without a unit", "", []string{"BALENA_EXPORTER_BALENA_FULL_REFRESH_INTERVAL", "900"}, "", []string{"--balena.full-refresh-interval", "missing unit"}},
 		{"staleness below the interval", "--balena.max-staleness=59s", nil, "", []string{"--balena.max-staleness", "interval of 1m0s"}},
 		{"negative staleness", "--balena.max-staleness=-1s", nil, "", []string{"--balena.max-staleness", "must not be negative"}},
 		{"a page of nothing", "--balena.page-size=0", nil, "", []string{"--balena.page-size", "from 1 to 10000"}},
@@ -86,8 +88,8 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"thresholds that are none", "--collector.fleet.disconnected-thresholds=3600,1d", nil, "", []string{"--collector.fleet.disconnected-thresholds", "seconds", `"1d"`}},
 		{"a threshold of nothing", "--collector.fleet.disconnected-thresholds=0", nil, "", []string{"--collector.fleet.disconnected-thresholds", `"0"`}},
 		{"a threshold twice", "--collector.fleet.disconnected-thresholds=60,60", nil, "", []string{"--collector.fleet.disconnected-thresholds", `"60" twice`}},
-		{"a device tag twice", "--collector.device-tags=site,customer,site", nil, "", []string{"--collector.device-tags", `"site" twice`}},
-		{"a fleet tag twice", "--collector.fleet-tags=site,site", nil, "", []string{"--collector.fleet-tags", `"site" twice`}},
+		{"a device tag twice", "--collector.device.tags=site,customer,site", nil, "", []string{"--collector.device.tags", `"site" twice`}},
+		{"a fleet tag twice", "--collector.fleet.tags=site,site", nil, "", []string{"--collector.fleet.tags", `"site" twice`}},
 		{"a negative limit", "--collector.release.limit=-1", nil, "", []string{"--collector.release.limit", "from 0"}},
 		{"a switch that is none", "", []string{"BALENA_EXPORTER_COLLECTOR_DEVICE", "perhaps"}, "", []string{"--collector.device", `"perhaps"`}},
 
@@ -195,15 +197,15 @@ func TestHelpAndVersion(t *testing.T) {
 		"--version": {"balena-exporter, version"},
 		"--help": {
 			"usage: balena-exporter", "BALENA_TOKEN",
-			"--balena.api-url", "--balena.api-version", "--balena.token-file", "--balena.ca-file", "--balena.crawl-interval", "--balena.timeout",
-			"--balena.page-size", "--balena.max-staleness", "--balena.slow-interval", "--balena.full-sweep-interval", "--balena.fleet-include", "--balena.fleet-exclude",
+			"--balena.api-url", "--balena.api-version", "--balena.token-file", "--balena.ca-file", "--balena.refresh-interval", "--balena.timeout",
+			"--balena.page-size", "--balena.max-staleness", "--balena.slow-interval", "--balena.full-refresh-interval", "--balena.fleet-include", "--balena.fleet-exclude",
 			"--[no-]balena.archived-fleets", "--[no-]balena.allow-http", "--[no-]collector.device", "--[no-]collector.device.name",
-			"--[no-]collector.release", "--collector.release.limit", "--[no-]collector.service", "--[no-]collector.api-keys",
-			"--collector.device-tags", "--collector.fleet-tags", "--collector.fleet.disconnected-thresholds",
+			"--[no-]collector.release", "--collector.release.limit", "--[no-]collector.service", "--[no-]collector.api-key",
+			"--collector.device.tags", "--collector.fleet.tags", "--collector.fleet.disconnected-thresholds",
 			"--web.listen-address", "--web.config.file", "--[no-]web.systemd-socket", "--web.telemetry-path", "--web.max-requests",
 			"--[no-]web.disable-exporter-metrics", "--web.health-listen-address", "--[no-]web.enable-pprof",
 			"--log.level", "--log.format", "--[no-]version", "--[no-]help",
-			"$CRAWL_INTERVAL", "$BALENA_EXPORTER_BALENA_FULL_SWEEP_INTERVAL", "$BALENA_API_URL", "$BALENA_TOKEN_FILE", "$BALENA_EXPORTER_WEB_LISTEN_ADDRESS",
+			"$CRAWL_INTERVAL", "$BALENA_EXPORTER_BALENA_FULL_REFRESH_INTERVAL", "$BALENA_API_URL", "$BALENA_TOKEN_FILE", "$BALENA_EXPORTER_WEB_LISTEN_ADDRESS",
 		},
 		"-h": {"usage: balena-exporter"},
 	} {
@@ -225,7 +227,7 @@ func TestGoodConfiguration(t *testing.T) {
 	file := write(t, t.TempDir(), "token", "\n "+token+" \n")
 	interval := func(c *config) any { return c.interval }
 	staleness := func(c *config) any { return c.maxStaleness }
-	fullSweep := func(c *config) any { return c.client.FullSweepInterval }
+	fullRefresh := func(c *config) any { return c.client.FullRefreshInterval }
 	warnings := func(c *config) any { return len(c.warnings) }
 	for _, test := range []struct {
 		name string
@@ -237,18 +239,18 @@ func TestGoodConfiguration(t *testing.T) {
 		{"the historic variable", "", []string{"CRAWL_INTERVAL", "60"}, interval, time.Minute},
 		{"a duration", "", []string{"CRAWL_INTERVAL", "90s"}, interval, 90 * time.Second},
 		{"a second and a half", "", []string{"CRAWL_INTERVAL", "1.5"}, interval, 1500 * time.Millisecond},
-		{"by the flag", "--balena.crawl-interval=2m", nil, interval, 2 * time.Minute},
-		{"the flag goes before the variable", "--balena.crawl-interval=2m", []string{"CRAWL_INTERVAL", "90"}, interval, 2 * time.Minute},
+		{"by the flag", "--balena.refresh-interval=2m", nil, interval, 2 * time.Minute},
+		{"the flag goes before the variable", "--balena.refresh-interval=2m", []string{"CRAWL_INTERVAL", "90"}, interval, 2 * time.Minute},
 		{"an empty variable is none", "", []string{"CRAWL_INTERVAL", ""}, interval, time.Minute},
 		{"five intervals", "", []string{"CRAWL_INTERVAL", "120"}, staleness, 10 * time.Minute},
 		{"as long as is said", "--balena.max-staleness=1h", nil, staleness, time.Hour},
-		{"a short interval is worth a warning", "--balena.crawl-interval=14", nil, warnings, 1},
+		{"a short interval is worth a warning", "--balena.refresh-interval=14", nil, warnings, 1},
 		{"so is short staleness", "--balena.max-staleness=119s", nil, warnings, 1},
-		{"usually there is none", "--balena.crawl-interval=15 --balena.max-staleness=30s", nil, warnings, 0},
-		{"a full sweep an hour", "--balena.full-sweep-interval=1h", nil, fullSweep, time.Hour},
-		{"a full sweep by its variable", "", []string{"BALENA_EXPORTER_BALENA_FULL_SWEEP_INTERVAL", "30m"}, fullSweep, 30 * time.Minute},
-		{"everything each time", "--balena.full-sweep-interval=0", nil, fullSweep, time.Duration(0)},
-		{"refreshes that are all full sweeps are worth no warning", "--balena.crawl-interval=20m", nil, warnings, 0},
+		{"usually there is none", "--balena.refresh-interval=15 --balena.max-staleness=30s", nil, warnings, 0},
+		{"a full refresh an hour", "--balena.full-refresh-interval=1h", nil, fullRefresh, time.Hour},
+		{"a full refresh by its variable", "", []string{"BALENA_EXPORTER_BALENA_FULL_REFRESH_INTERVAL", "30m"}, fullRefresh, 30 * time.Minute},
+		{"everything each time", "--balena.full-refresh-interval=0", nil, fullRefresh, time.Duration(0)},
+		{"refreshes that are all full refreshes are worth no warning", "--balena.refresh-interval=20m", nil, warnings, 0},
 		{"the token without blanks around", "", nil, func(c *config) any { token, _ := c.client.Token(context.Background()); return token }, token},
 
 		{"any API", "", nil, func(c *config) any { return c.client.Version }, balena.Version("")},
@@ -262,7 +264,7 @@ func TestGoodConfiguration(t *testing.T) {
 		{"HTTP because it is meant", "--balena.api-url=http://api:80 --balena.allow-http", nil, func(c *config) any { return c.client.URL.Host }, "api:80"},
 		{"an expression is of the whole slug", "--balena.fleet-include=a|b", nil, func(c *config) any { return c.client.Include.MatchString("ab") }, false},
 		{"thresholds in order", "--collector.fleet.disconnected-thresholds=120,60", nil, func(c *config) any { return slices.Equal(c.collector.DisconnectedThresholds, []int{60, 120}) }, true},
-		{"tags", "--collector.device-tags=site,,customer,", nil, func(c *config) any { return strings.Join(c.collector.DeviceTags, "|") }, "site|customer"},
+		{"tags", "--collector.device.tags=site,,customer,", nil, func(c *config) any { return strings.Join(c.collector.DeviceTags, "|") }, "site|customer"},
 
 		{"variables of all other flags", "", []string{"BALENA_EXPORTER_LOG_LEVEL", "debug"}, func(c *config) any { return c.logLevel }, "debug"},
 		{"such as switches", "", []string{"BALENA_EXPORTER_COLLECTOR_DEVICE", "false"}, func(c *config) any { return c.collector.Devices }, false},
@@ -301,9 +303,9 @@ func TestHelpTellsDefaults(t *testing.T) {
 	next := 0
 	for _, want := range []string{
 		"The balena API:", "--balena.api-url=https://api.balena-cloud.com ", "--balena.token-file=FILE ", "--balena.ca-file=FILE ",
-		"--balena.fleet-include=REGEXP ", "--balena.fleet-exclude=REGEXP ", "--shard=0/1 ",
+		"--balena.fleet-include=REGEXP ", "--balena.fleet-exclude=REGEXP ", "--balena.shard=0/1 ",
 		"--[no-]balena.allow-http Send the token over plain HTTP to a host other than this one. Default: off. ($",
-		"Metrics:", "--collector.device-tags=KEY,... ", "--collector.fleet-tags=KEY,... ",
+		"Metrics:", "--collector.device.tags=KEY,... ", "--collector.fleet.tags=KEY,... ",
 		"--[no-]collector.device Export metrics of each device, about 20 series a device. Default: on. ($",
 		"--[no-]collector.release Export metrics of releases. Default: on. ($",
 		"--[no-]collector.service Export metrics of services, about 3 series a service on a device. Default: off. ($",
@@ -337,7 +339,7 @@ func TestDefaults(t *testing.T) {
 		{c.interval, time.Minute},
 		{c.maxStaleness, 5 * time.Minute},
 		{c.client.PageSize, 1000},
-		{c.client.FullSweepInterval, 15 * time.Minute},
+		{c.client.FullRefreshInterval, 15 * time.Minute},
 		{c.client.ArchivedFleets, true},
 		{c.pprof, false},
 		{regexp.MustCompile(`^balena-exporter/`).MatchString(c.client.UserAgent), true},

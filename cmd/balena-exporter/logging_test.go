@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -152,7 +154,7 @@ func TestLogOfAnExporter(t *testing.T) {
 			dir := t.TempDir()
 			certificate.write(t, dir)
 			config := write(t, dir, "web.yml", tlsConfig)
-			e := start(t, sim.url, "--log.level=debug", "--log.format="+format, "--web.config.file="+config, "--balena.crawl-interval=1")
+			e := start(t, sim.url, "--log.level=debug", "--log.format="+format, "--web.config.file="+config, "--balena.refresh-interval=1")
 			// A scraper that does not know of TLS.
 			if a, err := get(e.client, e.url("/metrics"), nil); err == nil && a.status != 400 {
 				t.Errorf("plain HTTP is answered with %d", a.status)

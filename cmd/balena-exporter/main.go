@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The balena-exporter exports the fleets and devices of balenaCloud or of an openBalena server to Prometheus.
 //
 // This package is flags, wiring and lifecycle: what it wires together is in collector (the metrics) and
@@ -74,13 +76,13 @@ func stopOn(signals <-chan os.Signal, stop func()) {
 
 // fail ends the process with an error, and does not wait for somebody to read it.
 func fail(err error) {
-	told := make(chan struct{})
+	stopped := make(chan struct{})
 	go func() {
-		defer close(told)
+		defer close(stopped)
 		_, _ = fmt.Fprintf(os.Stderr, "%s: error: %v\n", name, err)
 	}()
 	select {
-	case <-told:
+	case <-stopped:
 	case <-time.After(flushTimeout):
 	}
 	os.Exit(1)

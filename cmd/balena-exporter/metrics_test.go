@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -199,16 +201,16 @@ func TestRequestsOfARefresh(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		devices, pages int
-		sweeps         string
+		fullRefreshes  string
 	}{ // each list ends with an empty page
 		{0, 0, "0"}, {1, 2, "0"}, {1000, 2, "0"}, {1001, 3, "0"}, {2004, 4, "0"}, // full refreshes only
 		{0, 0, "1h"}, {1, 2, "1h"}, {2004, 2, "1h"}, // nothing changes, and what is newest is read again
 	} {
-		t.Run(fmt.Sprint(test.devices, " devices, full sweeps ", test.sweeps), func(t *testing.T) {
+		t.Run(fmt.Sprint(test.devices, " devices, full refreshes ", test.fullRefreshes), func(t *testing.T) {
 			t.Parallel()
 			sim := serveAPI(t, simulator.Config{Devices: test.devices, Fleets: 3, Seed: 1, CloudFields: true})
-			e := start(t, sim.url, "--no-collector.device", "--no-collector.release", "--no-collector.api-keys", "--balena.crawl-interval=1",
-				"--balena.full-sweep-interval="+test.sweeps)
+			e := start(t, sim.url, "--no-collector.device", "--no-collector.release", "--no-collector.api-key", "--balena.refresh-interval=1",
+				"--balena.full-refresh-interval="+test.fullRefreshes)
 			e.refreshes(3, success)
 			asked := sim.requests()
 			// The first one asks for device types as well, and the last one may be under way.
@@ -238,7 +240,7 @@ func TestRequestsOfARefresh(t *testing.T) {
 func TestScrapesCauseNoRequests(t *testing.T) {
 	t.Parallel()
 	sim := serveAPI(t, small())
-	e := start(t, sim.url, "--balena.crawl-interval=1h", "--collector.service", "--collector.device-tags=site", "--collector.fleet-tags=site")
+	e := start(t, sim.url, "--balena.refresh-interval=1h", "--collector.service", "--collector.device.tags=site", "--collector.fleet.tags=site")
 	first := e.up(1)
 	before := sim.requests()
 	for range 10 {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -310,7 +312,7 @@ func fullPipe(t *testing.T) *os.File {
 // A log that nobody reads keeps the exporter neither from starting, nor from serving, nor from stopping.
 func TestALogThatNobodyReads(t *testing.T) {
 	t.Parallel()
-	process, metrics := startWithStderr(t, serveAPI(t, small()).url, fullPipe(t), "--log.level=debug", "--balena.crawl-interval=1")
+	process, metrics := startWithStderr(t, serveAPI(t, small()).url, fullPipe(t), "--log.level=debug", "--balena.refresh-interval=1")
 	eventually(t, "refreshes go on", func() bool {
 		n, _ := valueIn(metrics(), `balena_exporter_refreshes_total{result="success"}`)
 		return n >= 3
@@ -336,7 +338,7 @@ func TestALogWhoseReaderIsGone(t *testing.T) {
 		_, _ = io.ReadFull(r, make([]byte, 100)) // it has begun to read
 		_ = r.Close()
 	}()
-	process, metrics := startWithStderr(t, serveAPI(t, small()).url, w, "--log.level=debug", "--balena.crawl-interval=1")
+	process, metrics := startWithStderr(t, serveAPI(t, small()).url, w, "--log.level=debug", "--balena.refresh-interval=1")
 	_ = w.Close()
 	<-read
 	if err := process.Process.Signal(syscall.SIGHUP); err != nil {
@@ -359,7 +361,7 @@ func TestALogWhoseReaderIsGone(t *testing.T) {
 func TestATokenFileThatBecomesAPipe(t *testing.T) {
 	t.Parallel()
 	file := write(t, t.TempDir(), "token", token)
-	e := start(t, serveAPI(t, small()).url, "--balena.token-file="+file, "--balena.crawl-interval=1")
+	e := start(t, serveAPI(t, small()).url, "--balena.token-file="+file, "--balena.refresh-interval=1")
 	e.up(1)
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -303,7 +305,7 @@ func TestPages(t *testing.T) {
 func TestLandingPageTellsTheState(t *testing.T) {
 	t.Parallel()
 	api := serveAPI(t, small())
-	e := start(t, api.url, "--balena.crawl-interval=1s")
+	e := start(t, api.url, "--balena.refresh-interval=1s")
 	e.up(1)
 	tells := func(words ...string) func() bool {
 		return func() bool {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command balena-simulator serves a balena API from memory, to try the exporter without an account, to load it
 // with as many devices as wanted, and to see how it takes what goes wrong:
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package grafana
 
 // running selects the exporters that are chosen.
@@ -34,21 +36,21 @@ func exporterDashboard() *Dashboard {
 				over(quantile("0.5", "balena_exporter_refresh_duration_seconds", "le"), "median"), over(quantile("0.95", "balena_exporter_refresh_duration_seconds", "le"), "95 %")).fromZero(),
 			lines("Age of the data", "Time since the last refresh that succeeded, for each exporter.", "s",
 				over("time() - max by (instance) (balena_exporter_last_refresh_success_timestamp_seconds"+running+")", "{{instance}}")).fromZero(),
-			table("Optional collectors", "Whether each collector read its data in the last refresh, and how long it took. The exporter serves the last data of a collector that fails until they are too old.", "Collector", false, []column{
-				{field: "collector", title: "Collector"},
+			table("Parts of the refresh", "Whether each part of the last refresh succeeded, and how long it took. The exporter serves the last data of a part that fails until they are too old.", "Part", false, []column{
+				{field: "part", title: "Part"},
 				{field: value("A"), title: "Success", colors: []step{{color: "red"}, {"green", 1}}, width: 90},
 				{field: value("B"), title: "Duration", unit: "s", width: 110},
 			},
-				rowsOf("min by (collector) (balena_exporter_collector_success"+running+")"),
-				rowsOf("max by (collector) (balena_exporter_collector_duration_seconds"+running+")")),
+				rowsOf("min by (part) (balena_exporter_refresh_part_success"+running+")"),
+				rowsOf("max by (part) (balena_exporter_refresh_part_duration_seconds"+running+")")),
 		}},
 		row{height: 8, panels: []*Panel{
-			lines("Refreshes by kind", "Refreshes per minute by kind: full reads everything, changes only what has changed since the refresh before.", "opm",
+			lines("Refreshes by kind", "Refreshes per minute by kind: full reads everything, incremental only what changed since the refresh before.", "opm",
 				over("60 * sum by (kind) ("+rate("balena_exporter_refreshes_by_kind_total")+")", "{{kind}}")).fromZero(),
 			lines("Devices read", "Devices per minute that were read, and that were found added, removed or changed.", "short",
 				over("60 * sum("+rate("balena_exporter_refresh_devices_read_total")+")", "read"), over("60 * sum("+rate("balena_exporter_refresh_devices_changed_total")+")", "changed")).fromZero(),
-			lines("Age of the last full refresh", "Time since everything was read, for each exporter. It stays near --balena.full-sweep-interval, 15 minutes by default, or below.", "s",
-				over("time() - max by (instance) (balena_exporter_last_full_sweep_timestamp_seconds"+running+")", "{{instance}}")).fromZero(),
+			lines("Age of the last full refresh", "Time since the last full refresh, for each exporter. It stays near --balena.full-refresh-interval, 15 minutes by default, or below.", "s",
+				over("time() - max by (instance) (balena_exporter_last_full_refresh_timestamp_seconds"+running+")", "{{instance}}")).fromZero(),
 			stat("Refreshes of changes", "Whether refreshes read only what has changed. They read everything when the API proves unreliable about changes; the log has the reason.",
 				"max(balena_exporter_incremental_refresh_disabled"+running+")", "none").words("in use", "green", "stopped", "orange"),
 		}},

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package grafana
 
 // The fleets that are chosen by variables. A slug begins with the organization.

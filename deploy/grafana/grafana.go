@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package grafana holds the Grafana dashboards: written here as panels and queries, and generated as JSON
 // into the Helm chart, from where a sidecar, provisioning or an import by hand takes them.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package balena
 
 import (
@@ -118,11 +120,11 @@ func TestDevicesChange(t *testing.T) {
 			check(t, devices, want)
 
 			// A full refresh that finds the same makes the same of it, and so does one that found all that was before.
-			swept := Builder{old: before.runs}
+			full := Builder{old: before.runs}
 			for i := range want {
-				swept.Add(&want[i])
+				full.Add(&want[i])
 			}
-			check(t, swept.Devices(), want)
+			check(t, full.Devices(), want)
 			differences(t, before, devices)
 
 			changed := 0

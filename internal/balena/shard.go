@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package balena
 
 // Shard is one of several parts into which the fleets of an account are divided, for exporters that divide

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package balena is the model of an account on balenaCloud or on an openBalena server: a [Snapshot] of its fleets,
 // devices and releases. It does no I/O.
 //
@@ -61,7 +63,7 @@ type Reading struct {
 	Why string
 	// Devices is how many devices the API told of.
 	Devices int
-	// Changed is how many of the snapshot's devices came, went or differ from the snapshot before.
+	// Changed is how many of the snapshot's devices were added or removed, or differ from the snapshot before.
 	Changed int
 	// Bytes is the size of all answers of the refresh as they were transferred.
 	Bytes int64
@@ -78,8 +80,8 @@ type Kind string
 
 // The kinds of refreshes: all devices, or those that changed since the refresh before.
 const (
-	Full    Kind = "full"
-	Changes Kind = "changes"
+	Full        Kind = "full"
+	Incremental Kind = "incremental"
 )
 
 // Mode is how incremental refreshes ask for what changed.
@@ -128,7 +130,7 @@ type Part struct {
 	Err      error
 }
 
-// PartName names a part of a refresh, as it appears in logs and in the label "collector".
+// PartName names a part of a refresh, as it appears in logs and in the label "part".
 type PartName string
 
 // The parts of a refresh.

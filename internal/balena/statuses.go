@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package balena
 
 // The values that fields of the API are known to have, for what shows all of them. A server may have others: whoever

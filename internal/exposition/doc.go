@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package exposition serves a large Prometheus exposition at about the cost of
 // a static file. It knows nothing of what the metrics mean.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package refresh
 
 import (
@@ -94,7 +96,7 @@ func (j *journal) succeeded(s *balena.Snapshot, took time.Duration) {
 }
 
 var (
-	errSlow  = errors.New("refreshing takes longer than data may be old, so that none are served: raise --balena.max-staleness or --balena.crawl-interval")
+	errSlow  = errors.New("refreshing takes longer than data may be old, so that none are served: raise --balena.max-staleness or --balena.refresh-interval")
 	errStale = errors.New("the data are too old: fleets and devices disappear until a refresh succeeds")
 )
 
@@ -154,10 +156,10 @@ func (j *journal) logPart(p balena.Part) {
 	}
 	if p.Err == nil {
 		if lasted, was := t.end(); was {
-			_ = level.Info(j.logger).Log("msg", "an optional collector works again", "collector", p.Name, "failed_for", lasted)
+			_ = level.Info(j.logger).Log("msg", "a part of the refresh works again", "part", p.Name, "failed_for", lasted)
 		}
 	} else if t.isNews(p.Err) {
-		_ = level.Warn(j.logger).Log("msg", "an optional collector cannot read its data", "collector", p.Name, "err", p.Err)
+		_ = level.Warn(j.logger).Log("msg", "a part of the refresh failed", "part", p.Name, "err", p.Err)
 	}
 }
 

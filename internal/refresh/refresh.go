@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package refresh keeps the data fresh: it fetches a snapshot again and again in the background, one at a
 // time and never because somebody scrapes, has it rendered, and swaps the new one in whole.
 package refresh
@@ -148,7 +150,7 @@ func (l *Loop) once(ctx context.Context) error {
 	}
 	l.journal.succeeded(s, took)
 	if s.Reading.Kind == balena.Full {
-		// What a full sweep needed beside, and what it replaced, is not needed again for long. Last, since it
+		// What a full refresh needed beside, and what it replaced, is not needed again for long. Last, since it
 		// takes its time, and a scrape meanwhile should find the new data and the new balena_up.
 		debug.FreeOSMemory()
 	}
@@ -161,7 +163,7 @@ func (l *Loop) fetch(ctx context.Context) (*balena.Snapshot, error) {
 	defer cancel()
 	s, err := l.config.Fetch(bounded)
 	if err != nil && bounded.Err() != nil {
-		return nil, fmt.Errorf("the refresh took longer than %s and was stopped: raise --balena.max-staleness, or divide the fleets with --shard", l.config.Timeout)
+		return nil, fmt.Errorf("the refresh took longer than %s and was stopped: raise --balena.max-staleness, or divide the fleets with --balena.shard", l.config.Timeout)
 	}
 	return s, err
 }

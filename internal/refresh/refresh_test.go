@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package refresh
 
 import (
@@ -652,16 +654,16 @@ func TestLogOfOptionalParts(t *testing.T) {
 		}
 		step()
 		releases = unavailable()
-		step(`level=warn msg="an optional collector cannot read its data" collector=release err="GET /v7/application: answered 502"`)
+		step(`level=warn msg="a part of the refresh failed" part=release err="GET /v7/application: answered 502"`)
 		keys = unauthorized()
-		step(`level=warn msg="an optional collector cannot read its data" collector=api_key err="GET /v7/application: answered 401"`)
+		step(`level=warn msg="a part of the refresh failed" part=api_key err="GET /v7/application: answered 401"`)
 		releases = nil
-		step(`level=info msg="an optional collector works again" collector=release`)
+		step(`level=info msg="a part of the refresh works again" part=release`)
 		step()
 		tr.pass(remindEvery - 30*interval)
-		step(`level=warn msg="an optional collector cannot read its data" collector=api_key err="GET /v7/application: answered 401"`)
+		step(`level=warn msg="a part of the refresh failed" part=api_key err="GET /v7/application: answered 401"`)
 		keys = nil
-		step(`level=info msg="an optional collector works again" collector=api_key`)
+		step(`level=info msg="a part of the refresh works again" part=api_key`)
 		for _, err := range tr.errs {
 			if err != nil {
 				t.Errorf("a part that fails fails the refresh: %v", err)
@@ -764,7 +766,7 @@ func TestARefreshThatTakesTooLongFails(t *testing.T) {
 			return nil, ctx.Err()
 		})
 		tr.pass(timeout)
-		const want = "the refresh took longer than 10m0s and was stopped: raise --balena.max-staleness, or divide the fleets with --shard"
+		const want = "the refresh took longer than 10m0s and was stopped: raise --balena.max-staleness, or divide the fleets with --balena.shard"
 		if len(tr.errs) != 1 || tr.errs[0].Error() != want {
 			t.Errorf("refreshes ended in %v, want %s", tr.errs, want)
 		}
@@ -868,13 +870,13 @@ func TestLogTellsWhatWasRead(t *testing.T) {
 			s := now()
 			s.Reading = balena.Reading{Kind: balena.Full, Devices: 2004, Changed: 2004}
 			if n > 1 {
-				s.Reading = balena.Reading{Kind: balena.Changes, Devices: 30, Changed: 20}
+				s.Reading = balena.Reading{Kind: balena.Incremental, Devices: 30, Changed: 20}
 			}
 			return s, nil
 		}, func(c *Config) { c.Logger = log.NewLogfmtLogger(&logged) })
 		tr.pass(interval * 11 / 10)
 		want := `level=info msg="the first data are here" fleets=1 devices=0 api=v7 duration=0s kind=full read=2004 changed=2004` + "\n" +
-			`level=debug msg="refreshed the data" fleets=1 devices=0 api=v7 duration=0s kind=changes read=30 changed=20` + "\n"
+			`level=debug msg="refreshed the data" fleets=1 devices=0 api=v7 duration=0s kind=incremental read=30 changed=20` + "\n"
 		if diff := cmp.Diff(want, logged.String()); diff != "" {
 			t.Errorf("the log (-want +got):\n%s", diff)
 		}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package simulator is a balena API in memory: the part of it that an exporter of metrics can want, with the
 // behaviour of a real openBalena server, which testdata holds a record of and the tests replay.
 //

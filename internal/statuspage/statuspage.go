@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package statuspage shows the snapshot to people: the state of the exporter on the landing page, all fleets
 // at a glance under /fleets, and the devices of one fleet, worst first, under /fleets/{slug}. Fleets and
 // devices are served as JSON as well, with ?format=json.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 //go:build unix
 
 package main
@@ -41,10 +43,10 @@ type exporter struct {
 	requests int
 }
 
-func newExporter(api string, now func() time.Time, sweeps time.Duration) *exporter {
+func newExporter(api string, now func() time.Time, fullRefreshes time.Duration) *exporter {
 	e := &exporter{fleets: collector.New(nil, collector.DefaultOptions())}
 	e.client = newClient(api, func(c *account.Config) {
-		c.Now, c.FullSweepInterval = now, sweeps
+		c.Now, c.FullRefreshInterval = now, fullRefreshes
 		c.Observe = func(balenaapi.Exchange) { e.requests++ }
 	})
 	return e
@@ -120,7 +122,7 @@ func (b *bench) changes(n int, edition string) {
 			api.post("clock", minute.String())
 			api.post("change", n*percent/100)
 			c, f := changes.refresh(api), full.refresh(api)
-			if changes.snapshot.Reading.Kind != balena.Changes {
+			if changes.snapshot.Reading.Kind != balena.Incremental {
 				log.Fatalf("%d %% changed: a refresh of kind %s", percent, changes.snapshot.Reading.Kind)
 			}
 			// The first of them follows on another share of changes, some of which the overlap reads again.

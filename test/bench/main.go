@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 //go:build unix
 
 // Bench measures the exporter against what it is up against: a static file for scrapes, reading and
@@ -461,7 +463,7 @@ func (b *bench) scrapes(api string) func(path string, compressed bool) scrape {
 func (b *bench) exporter(api *process) (peak int64) {
 	address := freeAddress()
 	cmd := exec.Command(filepath.Join(b.bin, "balena-exporter"), "--web.listen-address="+address, "--web.health-listen-address=",
-		"--balena.api-url="+api.url, "--balena.crawl-interval=1s", "--balena.max-staleness=10m", "--log.level=error")
+		"--balena.api-url="+api.url, "--balena.refresh-interval=1s", "--balena.max-staleness=10m", "--log.level=error")
 	cmd.Env = append(os.Environ(), "BALENA_TOKEN=bench")
 	e := launch("/-/ready", "http://"+address, cmd)
 	defer e.stop()

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package chart tests the Helm chart with Helm's own engine, and what it renders with the types of Kubernetes, of the
 // Prometheus Operator and of cert-manager.
 package chart

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package chart
 
 import (
@@ -35,25 +37,25 @@ func TestContradictions(t *testing.T) {
 		{"replicas", minimal + "replicas: 2", "There is no value for replicas: one pod reads the API for every Prometheus server, and a second one would only use up the token's share of the API. For fleets beyond one pod, set shards."},
 		{"replicas by another name", minimal + "replicaCount: 2", "There is no value for replicas"},
 
-		{"an interval of a second on balenaCloud", "balena: {token: t, crawlInterval: 1s}", "balena.crawlInterval is 1s, and balenaCloud limits the rate of requests, while devices report every few minutes: write 15s or more."},
-		{"an interval below a second", "balena: {token: t, apiUrl: https://api.example.com, crawlInterval: 500ms}", "balena.crawlInterval is 500ms: write a duration from 1s to 24h, such as 60s."},
-		{"an interval of more than a day", "balena: {token: t, crawlInterval: 86401}", "balena.crawlInterval is 86401s: write a duration from 1s to 24h, such as 60s."},
+		{"an interval of a second on balenaCloud", "balena: {token: t, refreshInterval: 1s}", "balena.refreshInterval is 1s, and balenaCloud limits the rate of requests, while devices report every few minutes: write 15s or more."},
+		{"an interval below a second", "balena: {token: t, apiUrl: https://api.example.com, refreshInterval: 500ms}", "balena.refreshInterval is 500ms: write a duration from 1s to 24h, such as 60s."},
+		{"an interval of more than a day", "balena: {token: t, refreshInterval: 86401}", "balena.refreshInterval is 86401s: write a duration from 1s to 24h, such as 60s."},
 		{
-			"data that disappear between refreshes", "balena: {token: t, crawlInterval: 20m, maxStaleness: 10m}",
-			"balena.maxStaleness (10m) is shorter than balena.crawlInterval (20m), and data would disappear between refreshes: write 20m or more, or leave it empty.",
+			"data that disappear between refreshes", "balena: {token: t, refreshInterval: 20m, maxStaleness: 10m}",
+			"balena.maxStaleness (10m) is shorter than balena.refreshInterval (20m), and data would disappear between refreshes: write 20m or more, or leave it empty.",
 		},
 		{"no time for a request", "balena: {token: t, timeout: 0}", "balena.timeout is 0, and no request could be answered: write a duration such as 30s, or leave it empty."},
 		{
-			"data that are stale while all is well", "balena: {token: t, crawlInterval: 20m}\n" + rules("dataStaleSeconds: 900"),
-			"prometheusRule.thresholds.dataStaleSeconds (900) is less than two of balena.crawlInterval (20m), and BalenaDataStale would fire while all is well: write 2400 or more, or leave it empty.",
+			"data that are stale while all is well", "balena: {token: t, refreshInterval: 20m}\n" + rules("dataStaleSeconds: 900"),
+			"prometheusRule.thresholds.dataStaleSeconds (900) is less than two of balena.refreshInterval (20m), and BalenaDataStale would fire while all is well: write 2400 or more, or leave it empty.",
 		},
 		{
-			"an alert after a single failed refresh", "balena: {token: t, crawlInterval: 20m}\n" + rules("apiFailingFor: 10m"),
-			"prometheusRule.thresholds.apiFailingFor (10m) is shorter than balena.crawlInterval (20m), and BalenaAPIFailing would fire after a single failed refresh: write 20m or more, with its unit, or leave it empty.",
+			"an alert after a single failed refresh", "balena: {token: t, refreshInterval: 20m}\n" + rules("apiFailingFor: 10m"),
+			"prometheusRule.thresholds.apiFailingFor (10m) is shorter than balena.refreshInterval (20m), and BalenaAPIFailing would fire after a single failed refresh: write 20m or more, with its unit, or leave it empty.",
 		},
 		{
 			"a time without a unit that was meant in minutes", minimal + rules("apiFailingFor: 5"),
-			"prometheusRule.thresholds.apiFailingFor (5s) is shorter than balena.crawlInterval (60s)",
+			"prometheusRule.thresholds.apiFailingFor (5s) is shorter than balena.refreshInterval (60s)",
 		},
 		{
 			"devices that are lost before they are offline", minimal + rules("deviceLostSeconds: 3600"),
@@ -79,11 +81,11 @@ func TestContradictions(t *testing.T) {
 
 		{"a token among the arguments", minimal + "extraArgs: [--balena.token=hunter2]", "extraArgs has --balena.token, which the chart sets: use balena.existingSecret."},
 		{"a token in the environment", minimal + "extraEnv: [{name: BALENA_TOKEN, value: hunter2}]", "extraEnv has a variable for --balena.token, which the chart sets: use balena.existingSecret."},
-		{"shards among the arguments", minimal + "extraArgs: [--shard, 0/2]", "extraArgs has --shard, which the chart sets: use shards."},
+		{"shards among the arguments", minimal + "extraArgs: [--balena.shard, 0/2]", "extraArgs has --balena.shard, which the chart sets: use shards."},
 		{"another port of the pod", minimal + "extraArgs: ['--web.listen-address=:9999']", "extraArgs has --web.listen-address, which the chart sets: use service.port, for the port of the Service; that of the pod stays 8000."},
 		{"a switch that is turned off", minimal + "extraArgs: [--no-collector.device]", "extraArgs has --no-collector.device, which the chart sets: use collectors.device."},
 		{"another path", minimal + "extraArgs: [--web.telemetry-path=/m]", "extraArgs has --web.telemetry-path, which the chart sets: use no path but /metrics, which the ServiceMonitor and helm test ask for."},
-		{"an interval in the environment", minimal + "extraEnv: [{name: CRAWL_INTERVAL, value: '5'}]", "extraEnv has a variable for --balena.crawl-interval, which the chart sets: use balena.crawlInterval."},
+		{"an interval in the environment", minimal + "extraEnv: [{name: CRAWL_INTERVAL, value: '5'}]", "extraEnv has a variable for --balena.refresh-interval, which the chart sets: use balena.refreshInterval."},
 		{"a flag in the environment", minimal + "extraEnv: [{name: BALENA_EXPORTER_COLLECTOR_DEVICE_NAME, value: 'false'}]", "extraEnv has a variable for --collector.device.name, which the chart sets: use collectors.deviceName."},
 
 		{
@@ -208,11 +210,11 @@ func TestNoContradiction(t *testing.T) {
 		{"Prometheus' credentials while the ServiceMonitor is off", minimal + "serviceMonitor: {basicAuth: {existingSecret: s}}"},
 		{"an empty name of a Secret beside a token", `balena: {token: t, existingSecret: ""}`},
 		{"a parent chart's globals", minimal + "global: {imageRegistry: r}"},
-		{"an interval of a second on a server of one's own", "balena: {token: t, apiUrl: https://api.example.com, crawlInterval: 1s}"},
-		{"a long interval and nothing else", "balena: {token: t, crawlInterval: 24h}\n" + rules("")},
-		{"data that are served for one interval", "balena: {token: t, crawlInterval: 1.5m, maxStaleness: 90s}"},
+		{"an interval of a second on a server of one's own", "balena: {token: t, apiUrl: https://api.example.com, refreshInterval: 1s}"},
+		{"a long interval and nothing else", "balena: {token: t, refreshInterval: 24h}\n" + rules("")},
+		{"data that are served for one interval", "balena: {token: t, refreshInterval: 1.5m, maxStaleness: 90s}"},
 		{"alerts as early as they may be", minimal + rules("dataStaleSeconds: 120, apiFailingFor: 60s")},
-		{"alerts of another Prometheus", "balena: {token: t, crawlInterval: 20m}\nprometheusRule: {thresholds: {dataStaleSeconds: 900}}"},
+		{"alerts of another Prometheus", "balena: {token: t, refreshInterval: 20m}\nprometheusRule: {thresholds: {dataStaleSeconds: 900}}"},
 		{"a scrape every four minutes", minimal + rules("") + "serviceMonitor: {enabled: true, interval: 4m}"},
 		{"fleets of an organization", minimal + "fleets: {include: acme/.*, exclude: .*-test}"},
 		{"fleets by a class that has the slash", minimal + `fleets: {include: '\w+\Wgate', exclude: 'acme[/]x'}`},
@@ -313,11 +315,11 @@ func TestExtraArgsAreNotTheCharts(t *testing.T) {
 func TestAlertsFollowTheInterval(t *testing.T) {
 	for _, test := range []struct{ name, balena, failingFor, staleSeconds, restartingFor, served string }{
 		{"by default", "", "10m", "900", "20m", "5m"},
-		{"a long interval", "crawlInterval: 20m", "40m", "6000", "39m", "100m"},
-		{"a long interval in seconds", "crawlInterval: 1200", "40m", "6000", "39m", "100m"},
+		{"a long interval", "refreshInterval: 20m", "40m", "6000", "39m", "100m"},
+		{"a long interval in seconds", "refreshInterval: 1200", "40m", "6000", "39m", "100m"},
 		{"a long staleness", "maxStaleness: 30m", "10m", "1800", "20m", "30m"},
-		{"a short interval", "crawlInterval: 15s", "10m", "900", "20m", "75s"},
-		{"a fraction", "crawlInterval: 1.5h", "3h", "27000", "109m", "450m"},
+		{"a short interval", "refreshInterval: 15s", "10m", "900", "20m", "75s"},
+		{"a fraction", "refreshInterval: 1.5h", "3h", "27000", "109m", "450m"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			spec := get[*monitoringv1.PrometheusRule](t, render(t, "balena: {token: t, "+test.balena+"}\n"+rules(""))).Spec
@@ -336,7 +338,7 @@ func TestAlertsFollowTheInterval(t *testing.T) {
 			if expr := alerts["BalenaDataStale"].Expr.StrVal; !strings.Contains(expr, "> "+test.staleSeconds+"\n") {
 				t.Errorf("BalenaDataStale is %s, want %s seconds", expr, test.staleSeconds)
 			}
-			for _, alert := range []string{"BalenaAPIFailing", "BalenaDataStale", "BalenaCollectorFailing"} {
+			for _, alert := range []string{"BalenaAPIFailing", "BalenaDataStale", "BalenaRefreshPartFailing"} {
 				if description := alerts[alert].Annotations["description"]; !strings.Contains(description, "for "+test.served+" after") && !strings.Contains(description, "for "+test.served+",") {
 					t.Errorf("%s doesn't say that data are served for %s: %s", alert, test.served, description)
 				}
@@ -347,7 +349,7 @@ func TestAlertsFollowTheInterval(t *testing.T) {
 
 // --set has no decimal numbers: what looks like one comes as a string.
 func TestNumbersAsStrings(t *testing.T) {
-	const set = "prometheusRule.thresholds.fleetOfflineRatio=0.3,balena.crawlInterval=90,prometheusRule.thresholds.apiFailingFor=600"
+	const set = "prometheusRule.thresholds.fleetOfflineRatio=0.3,balena.refreshInterval=90,prometheusRule.thresholds.apiFailingFor=600"
 	given, err := strvals.Parse(set)
 	if err != nil {
 		t.Fatal(err)
@@ -356,7 +358,7 @@ func TestNumbersAsStrings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(render(t, "balena: {token: t, crawlInterval: 90s}\n"+rules("fleetOfflineRatio: 0.3, apiFailingFor: 600s")).objects,
+	if diff := cmp.Diff(render(t, "balena: {token: t, refreshInterval: 90s}\n"+rules("fleetOfflineRatio: 0.3, apiFailingFor: 600s")).objects,
 		render(t, strings.Replace(string(values), "balena:", "balena:\n  token: t", 1)+"  enabled: true\n").objects); diff != "" {
 		t.Errorf("values (-) and --set %s (+): %s", set, diff)
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package chart
 
 import (
@@ -123,7 +125,7 @@ func TestArguments(t *testing.T) {
 	always := []string{
 		"--balena.token-file=/etc/balena-exporter/token/token",
 		"--balena.api-url=https://api.balena-cloud.com",
-		"--balena.crawl-interval=60s",
+		"--balena.refresh-interval=60s",
 		"--web.listen-address=:8000",
 		"--web.health-listen-address=:8001",
 		"--log.level=info",
@@ -136,11 +138,11 @@ func TestArguments(t *testing.T) {
 		{"balena: {token: t, apiUrl: https://api.example.com}", "--balena.api-url=https://api.example.com"},
 		{"balena: {token: t, apiVersion: v6}", "--balena.api-version=v6"},
 		{"balena: {token: t, allowHttp: true}", "--balena.allow-http"},
-		{"balena: {token: t, crawlInterval: 120}", "--balena.crawl-interval=120s"},
-		{"balena: {token: t, crawlInterval: 2m}", "--balena.crawl-interval=2m"},
-		{"balena: {token: t, fullSweepInterval: 1h}", "--balena.full-sweep-interval=1h"},
-		{"balena: {token: t, fullSweepInterval: 0s}", "--balena.full-sweep-interval=0s"},
-		{"balena: {token: t, fullSweepInterval: 0}", "--balena.full-sweep-interval=0s"},
+		{"balena: {token: t, refreshInterval: 120}", "--balena.refresh-interval=120s"},
+		{"balena: {token: t, refreshInterval: 2m}", "--balena.refresh-interval=2m"},
+		{"balena: {token: t, fullRefreshInterval: 1h}", "--balena.full-refresh-interval=1h"},
+		{"balena: {token: t, fullRefreshInterval: 0s}", "--balena.full-refresh-interval=0s"},
+		{"balena: {token: t, fullRefreshInterval: 0}", "--balena.full-refresh-interval=0s"},
 		{"balena: {token: t, maxStaleness: 10m}", "--balena.max-staleness=10m"},
 		{"balena: {token: t, timeout: 20s}", "--balena.timeout=20s"},
 		{`balena: {token: t, timeout: "20"}`, "--balena.timeout=20s"},
@@ -153,9 +155,9 @@ func TestArguments(t *testing.T) {
 		{minimal + "collectors: {deviceName: false}", "--no-collector.device.name"},
 		{minimal + "collectors: {release: false}", "--no-collector.release"},
 		{minimal + "collectors: {service: true}", "--collector.service"},
-		{minimal + "collectors: {apiKeys: false}", "--no-collector.api-keys"},
-		{minimal + "collectors: {deviceTags: [site, customer]}", "--collector.device-tags=site,customer"},
-		{minimal + "collectors: {fleetTags: [team]}", "--collector.fleet-tags=team"},
+		{minimal + "collectors: {apiKey: false}", "--no-collector.api-key"},
+		{minimal + "collectors: {deviceTags: [site, customer]}", "--collector.device.tags=site,customer"},
+		{minimal + "collectors: {fleetTags: [team]}", "--collector.fleet.tags=team"},
 		{minimal + "collectors: {disconnectedThresholds: [86400]}", "--collector.fleet.disconnected-thresholds=86400,604800"},
 		{minimal + rules("deviceLostSeconds: 259200"), "--collector.fleet.disconnected-thresholds=3600,86400,604800,2592000,259200"},
 		{minimal + rules(`deviceLostSeconds: "604800"`), "--log.format=logfmt"},
@@ -163,7 +165,7 @@ func TestArguments(t *testing.T) {
 		{minimal + "log: {format: json}", "--log.format=json"},
 		{minimal + "extraArgs: ['--web.max-requests=10']", "--web.max-requests=10"},
 		{minimal + "webConfig: {existingSecret: {name: w, key: c.yml}}", "--web.config.file=/etc/balena-exporter/web/c.yml"},
-		{minimal + "shards: 3", "--shard=$(POD_INDEX)/3"},
+		{minimal + "shards: 3", "--balena.shard=$(POD_INDEX)/3"},
 	} {
 		m := render(t, test.values)
 		wantArgs(t, m, test.want)

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Builds every image that the cluster runs with buildah, from the programs in the directory $1, and writes them to $1/images as archives:
 # no registry is asked but for the Go image of the project's Dockerfile, and where that can't be reached a stand-in takes its place.
 # Buildah's layers stay in $1/.storage for the next time.

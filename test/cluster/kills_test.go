@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cluster
 
 import (
@@ -19,7 +21,7 @@ func TestKills(t *testing.T) {
 	s.tokenSecret("balena-token", token)
 	const name, job = "killed", "killed"
 	values := map[string]any{
-		"balena":         map[string]any{"crawlInterval": "5s"},
+		"balena":         map[string]any{"refreshInterval": "5s"},
 		"serviceMonitor": map[string]any{"jobLabel": "app.kubernetes.io/instance", "interval": "5s"},
 		"prometheusRule": map[string]any{"enabled": true},
 	}

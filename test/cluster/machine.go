@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cluster runs a whole Kubernetes on this machine, with the Prometheus Operator and a Prometheus, from nothing and
 // without a network: API server, controllers, scheduler, kubelet, containerd and pods live in namespaces of their own that
 // end with the program. The stories of how the exporter is used are its tests.

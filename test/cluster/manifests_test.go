@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cluster
 
 import (
@@ -33,8 +35,8 @@ patches:
   patch: |
     - {op: test, path: /spec/template/spec/containers/0/args/1, value: "--balena.api-url=https://api.balena-cloud.com"}
     - {op: replace, path: /spec/template/spec/containers/0/args/1, value: "--balena.api-url=%s"}
-    - {op: test, path: /spec/template/spec/containers/0/args/2, value: --balena.crawl-interval=60s}
-    - {op: replace, path: /spec/template/spec/containers/0/args/2, value: --balena.crawl-interval=1s}
+    - {op: test, path: /spec/template/spec/containers/0/args/2, value: --balena.refresh-interval=60s}
+    - {op: replace, path: /spec/template/spec/containers/0/args/2, value: --balena.refresh-interval=1s}
     - {op: add, path: /spec/template/spec/containers/0/args/-, value: --balena.ca-file=/etc/balena-exporter/ca/ca.crt}
     - {op: add, path: /spec/template/spec/containers/0/volumeMounts/-, value: {name: ca, mountPath: /etc/balena-exporter/ca}}
     - {op: add, path: /spec/template/spec/volumes/-, value: {name: ca, configMap: {name: company-ca}}}

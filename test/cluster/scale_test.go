@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cluster
 
 import (
@@ -18,7 +20,7 @@ func TestTwentyThousandDevices(t *testing.T) {
 	s := begin(t, "scale", account{Devices: devices, Fleets: 40})
 	s.tokenSecret("balena-token", token)
 	s.install("balena-exporter", map[string]any{
-		"balena":         map[string]any{"crawlInterval": "10s"},
+		"balena":         map[string]any{"refreshInterval": "10s"},
 		"serviceMonitor": map[string]any{"interval": "10s"},
 	})
 	pod := s.pod("balena-exporter")

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cluster
 
 import (
@@ -156,7 +158,7 @@ spec:
 func (s *story) values(own ...map[string]any) string {
 	s.Helper()
 	all := map[string]any{
-		"balena":         map[string]any{"apiUrl": s.apiURL, "caConfigMap": map[string]any{"name": "company-ca"}, "crawlInterval": "1s"},
+		"balena":         map[string]any{"apiUrl": s.apiURL, "caConfigMap": map[string]any{"name": "company-ca"}, "refreshInterval": "1s"},
 		"hostAliases":    []any{map[string]any{"ip": s.apiIP, "hostnames": []string{apiHost}}},
 		"serviceMonitor": map[string]any{"interval": "2s", "labels": map[string]any{"release": release}},
 		"prometheusRule": map[string]any{"labels": map[string]any{"release": release}},

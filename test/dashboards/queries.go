@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package dashboards reads the queries out of Grafana dashboards, so that Prometheus can be asked what it
 // makes of them.
 package dashboards

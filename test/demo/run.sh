@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs the exporter on a simulated balena API, both from the directory $1, until one of them ends or ctrl-C.
 #   PORT, HEALTH_PORT, SIMULATOR_PORT  other ports than 8000, 8001 and 8085
 #   DEVICES, FLEETS                    another size than the simulator's own default

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs make demo as a newcomer does: starts it, looks at it, stops it; takes its ports, lets its programs die, and presses
 # ctrl-C while it builds. Nothing may be left behind.
 set -euo pipefail

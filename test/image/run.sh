@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The second half of test.sh, inside namespaces of its own: runs the images mounted under $1 and scrapes the exporter.
 set -euo pipefail
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Builds the container images from the Dockerfile with buildah, looks at what is in them, and runs both: as the images' own user,
 # on a read-only root, in network and process namespaces of their own. Needs root, and Debian's buildah and busybox-static.
 #

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package live holds rules and dashboards against the real thing: a Prometheus that scrapes an exporter that reads a
 // simulated API, while everything goes wrong that there is a rule or a panel for.
 package live
@@ -189,7 +191,7 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 	sim.SetFaults(failing)
 	want = append(
 		want, expect("BalenaAPIKeyExpiring", ofAccount, model.LabelSet{"key_name": keyName}), expect("BalenaTokenExpiring", ofAccount),
-		expect("BalenaCollectorFailing", ofJob, model.LabelSet{"collector": "device_type"}),
+		expect("BalenaRefreshPartFailing", ofJob, model.LabelSet{"part": "device_type"}),
 		expect("BalenaIncrementalRefreshDisabled", ofJob),
 	)
 	p.awaitAlerts(t, want...)

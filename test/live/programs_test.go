@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package live
 
 import (
@@ -115,8 +117,8 @@ func start(t *testing.T, program string, arguments ...string) (address string, s
 func startExporter(t *testing.T, api, tokenFile string) (address string, stop func()) {
 	t.Helper()
 	return start(
-		t, buildExporter(t), "--balena.api-url="+api, "--balena.token-file="+tokenFile, "--balena.crawl-interval=1s", "--balena.slow-interval=1s",
-		"--collector.service", "--collector.device-tags=site", "--collector.fleet-tags=env",
+		t, buildExporter(t), "--balena.api-url="+api, "--balena.token-file="+tokenFile, "--balena.refresh-interval=1s", "--balena.slow-interval=1s",
+		"--collector.service", "--collector.device.tags=site", "--collector.fleet.tags=env",
 		"--web.listen-address=127.0.0.1:0", "--web.health-listen-address=",
 	)
 }

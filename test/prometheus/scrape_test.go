@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package prometheus tests what Prometheus itself makes of the exporter: the real program is scraped with the headers
 // that Prometheus sends, its answers are read with Prometheus' own parser and judged by promtool.
 package prometheus

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Reads balenaCloud's model from the type declarations of balena-sdk, with TypeScript's own compiler API.
 // TypeScript 7 has none for JavaScript: 6 is the newest that does.
 import { createRequire } from 'node:module';

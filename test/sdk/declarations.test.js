@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The simulator's cloud edition knows exactly what balena-sdk declares of balenaCloud's model.
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The exporter asks balenaCloud for nothing that balena-sdk does not declare, but for a few exceptions.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The program in the simulator's README runs as it stands there, against the demo's simulator.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // balena-sdk as programs use it, reading from both editions of the simulator: it gets what the dataset holds.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';

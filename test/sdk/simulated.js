@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The resources that the simulator's cloud edition has: all that the exporter and the calls of sdk.test.js read.
 export const simulated = [
   'api_key', 'application', 'application_tag', 'cpu_architecture', 'device', 'device_family', 'device_manufacturer', 'device_tag', 'device_type',

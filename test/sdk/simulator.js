@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Runs bin/balena-simulator for a test.
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Holds a list of questions to the declarations: node uses.js FILE, where the file, or standard input, is a JSON array of
 // {"resource", "field", "use"}, or {"uses", "exceptions"}. It prints a sentence for each question that balenaCloud may
 // refuse, and for each value that may not be read, and fails if there is any.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 //go:build unix
 
 // Package soak runs the exporter for a while against an API where everything goes wrong at random, with devices that
@@ -52,9 +54,9 @@ const (
 
 // The account and the server change faster than in life, so that a minute is like hours.
 var arguments = []string{
-	"--balena.crawl-interval=1", "--balena.max-staleness=5s", "--balena.timeout=2s", "--balena.page-size=100",
-	"--balena.full-sweep-interval=5s", "--balena.slow-interval=2s",
-	"--collector.service", "--collector.device-tags=site,role", "--collector.fleet-tags=site",
+	"--balena.refresh-interval=1", "--balena.max-staleness=5s", "--balena.timeout=2s", "--balena.page-size=100",
+	"--balena.full-refresh-interval=5s", "--balena.slow-interval=2s",
+	"--collector.service", "--collector.device.tags=site,role", "--collector.fleet.tags=site",
 	"--web.listen-address=127.0.0.1:0", "--web.health-listen-address=", "--web.max-requests=10",
 }
 
@@ -223,9 +225,9 @@ func (e *exporter) settles(sim *simulator.Simulator) {
 	sim.SetFaults(nil)
 	began := float64(time.Now().Unix())
 	e.eventually("everything is read", func() error {
-		swept := e.value("balena_exporter_last_full_sweep_timestamp_seconds")
-		if e.value("balena_up") != 1 || swept <= began {
-			return fmt.Errorf("balena_up is %v, and the last full sweep was %v s ago", e.value("balena_up"), float64(time.Now().Unix())-swept)
+		full := e.value("balena_exporter_last_full_refresh_timestamp_seconds")
+		if e.value("balena_up") != 1 || full <= began {
+			return fmt.Errorf("balena_up is %v, and the last full refresh was %v s ago", e.value("balena_up"), float64(time.Now().Unix())-full)
 		}
 		return nil
 	})

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // What the test and the pictures share: a browser, and the page in three states.
 
 import { execFileSync, spawn } from 'node:child_process';

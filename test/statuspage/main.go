@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command statuspage serves the status page in three states, for the test in this directory and for
 // looking at it: with data, with data that no refresh renews, and without any. It writes the addresses to
 // its standard output as a line of JSON, and serves until its standard input ends. Unless -plain is given,

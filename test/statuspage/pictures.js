@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Takes the pictures that the documentation shows, of the status page and of what a dashboard answers, drawn as a page
 // in the file DASHBOARD: node pictures.js DIRECTORY DASHBOARD
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // The status page as a browser shows it: accessible, the same for the keyboard, and deaf to hostile names.
 // Needs Chromium (CHROMIUM, /usr/bin/chromium) and Go; run with npm test.
 

@@ -155,22 +155,22 @@ two weeks.
 {{- $text }}
 {{- end }}
 
-{{- define "balena-exporter.crawlMilliseconds" -}}
-{{- include "balena-exporter.milliseconds" .Values.balena.crawlInterval }}
+{{- define "balena-exporter.refreshMilliseconds" -}}
+{{- include "balena-exporter.milliseconds" .Values.balena.refreshInterval }}
 {{- end }}
 
 {{/* How long the exporter serves its last data; like the exporter, five intervals unless given. */}}
 {{- define "balena-exporter.stalenessMilliseconds" -}}
 {{- $given := include "balena-exporter.milliseconds" .Values.balena.maxStaleness | int64 }}
-{{- $given | default (mul 5 (include "balena-exporter.crawlMilliseconds" .)) }}
+{{- $given | default (mul 5 (include "balena-exporter.refreshMilliseconds" .)) }}
 {{- end }}
 
 {{/*
-Values for the names in files/rules/, as JSON: prometheusRule.thresholds, those that are empty derived from balena.crawlInterval
+Values for the names in files/rules/, as JSON: prometheusRule.thresholds, those that are empty derived from balena.refreshInterval
 and balena.maxStaleness, and more that follow from these.
 */}}
 {{- define "balena-exporter.ruleVariables" -}}
-{{- $interval := include "balena-exporter.crawlMilliseconds" . | int64 }}
+{{- $interval := include "balena-exporter.refreshMilliseconds" . | int64 }}
 {{- $staleness := include "balena-exporter.stalenessMilliseconds" . | int64 }}
 {{- $variables := dict }}
 {{- range $name, $value := .Values.prometheusRule.thresholds }}
@@ -184,7 +184,7 @@ and balena.maxStaleness, and more that follow from these.
 {{- if not $variables.dataStaleSeconds }}
 {{- $_ := set $variables "dataStaleSeconds" (div (add (max 900000 $staleness) 999) 1000 | toString) }}
 {{- end }}
-{{- $_ := set $variables "crawlInterval" (include "balena-exporter.fromMilliseconds" $interval) }}
+{{- $_ := set $variables "refreshInterval" (include "balena-exporter.fromMilliseconds" $interval) }}
 {{- $_ := set $variables "maxStaleness" (include "balena-exporter.fromMilliseconds" $staleness) }}
 {{- /* A service that was seen restarting once counts for one interval, the window of 10 minutes, and a gap of 8. */}}
 {{- $_ := set $variables "serviceRestartingFor" (include "balena-exporter.fromMilliseconds" (max 1200000 (add 1140000 $interval))) }}

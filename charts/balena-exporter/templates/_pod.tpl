@@ -55,9 +55,9 @@ spec:
         - --balena.ca-file=/etc/balena-exporter/ca/{{ .key }}
         {{- end }}
         {{- end }}
-        - --balena.crawl-interval={{ include "balena-exporter.duration" .Values.balena.crawlInterval }}
-        {{- if ne (toString .Values.balena.fullSweepInterval) "" }}
-        - --balena.full-sweep-interval={{ include "balena-exporter.duration" .Values.balena.fullSweepInterval }}
+        - --balena.refresh-interval={{ include "balena-exporter.duration" .Values.balena.refreshInterval }}
+        {{- if ne (toString .Values.balena.fullRefreshInterval) "" }}
+        - --balena.full-refresh-interval={{ include "balena-exporter.duration" .Values.balena.fullRefreshInterval }}
         {{- end }}
         {{- if ne (toString .Values.balena.maxStaleness) "" }}
         - --balena.max-staleness={{ include "balena-exporter.duration" .Values.balena.maxStaleness }}
@@ -87,14 +87,14 @@ spec:
         {{- if .service }}
         - --collector.service
         {{- end }}
-        {{- if not .apiKeys }}
-        - --no-collector.api-keys
+        {{- if not .apiKey }}
+        - --no-collector.api-key
         {{- end }}
         {{- with .deviceTags }}
-        - {{ printf "--collector.device-tags=%s" (join "," .) | quote }}
+        - {{ printf "--collector.device.tags=%s" (join "," .) | quote }}
         {{- end }}
         {{- with .fleetTags }}
-        - {{ printf "--collector.fleet-tags=%s" (join "," .) | quote }}
+        - {{ printf "--collector.fleet.tags=%s" (join "," .) | quote }}
         {{- end }}
         {{- end }}
         {{- with include "balena-exporter.disconnectedThresholds" . }}
@@ -103,7 +103,7 @@ spec:
         {{- end }}
         {{- end }}
         {{- if gt (int .Values.shards) 1 }}
-        - --shard=$(POD_INDEX)/{{ .Values.shards }}
+        - --balena.shard=$(POD_INDEX)/{{ .Values.shards }}
         {{- end }}
         - --web.listen-address=:8000
         - --web.health-listen-address=:8001

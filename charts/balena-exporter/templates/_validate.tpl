@@ -100,17 +100,17 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- define "balena-exporter.validateTimes" -}}
 {{- $balena := .Values.balena }}
 {{- $thresholds := .Values.prometheusRule.thresholds }}
-{{- $interval := include "balena-exporter.crawlMilliseconds" . | int64 }}
+{{- $interval := include "balena-exporter.refreshMilliseconds" . | int64 }}
 {{- $staleness := include "balena-exporter.stalenessMilliseconds" . | int64 }}
-{{- $crawl := include "balena-exporter.duration" $balena.crawlInterval }}
+{{- $crawl := include "balena-exporter.duration" $balena.refreshInterval }}
 {{- if or (lt $interval 1000) (gt $interval 86400000) }}
-{{- fail (printf "balena.crawlInterval is %s: write a duration from 1s to 24h, such as 60s." $crawl) }}
+{{- fail (printf "balena.refreshInterval is %s: write a duration from 1s to 24h, such as 60s." $crawl) }}
 {{- end }}
 {{- if and (lt $interval 15000) (hasPrefix "https://api.balena-cloud.com" $balena.apiUrl) }}
-{{- fail (printf "balena.crawlInterval is %s, and balenaCloud limits the rate of requests, while devices report every few minutes: write 15s or more." $crawl) }}
+{{- fail (printf "balena.refreshInterval is %s, and balenaCloud limits the rate of requests, while devices report every few minutes: write 15s or more." $crawl) }}
 {{- end }}
 {{- if lt $staleness $interval }}
-{{- fail (printf "balena.maxStaleness (%s) is shorter than balena.crawlInterval (%s), and data would disappear between refreshes: write %s or more, or leave it empty." (include "balena-exporter.duration" $balena.maxStaleness) $crawl $crawl) }}
+{{- fail (printf "balena.maxStaleness (%s) is shorter than balena.refreshInterval (%s), and data would disappear between refreshes: write %s or more, or leave it empty." (include "balena-exporter.duration" $balena.maxStaleness) $crawl $crawl) }}
 {{- end }}
 {{- if and (ne (toString $balena.timeout) "") (eq (include "balena-exporter.milliseconds" $balena.timeout | int64) 0) }}
 {{- fail "balena.timeout is 0, and no request could be answered: write a duration such as 30s, or leave it empty." }}
@@ -118,10 +118,10 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- if .Values.prometheusRule.enabled }}
 {{- $variables := include "balena-exporter.ruleVariables" . | fromJson }}
 {{- if lt (mul 1000 (int64 $variables.dataStaleSeconds)) (mul 2 $interval) }}
-{{- fail (printf "prometheusRule.thresholds.dataStaleSeconds (%s) is less than two of balena.crawlInterval (%s), and BalenaDataStale would fire while all is well: write %d or more, or leave it empty." $variables.dataStaleSeconds $crawl (div (mul 2 $interval) 1000)) }}
+{{- fail (printf "prometheusRule.thresholds.dataStaleSeconds (%s) is less than two of balena.refreshInterval (%s), and BalenaDataStale would fire while all is well: write %d or more, or leave it empty." $variables.dataStaleSeconds $crawl (div (mul 2 $interval) 1000)) }}
 {{- end }}
 {{- if lt (include "balena-exporter.milliseconds" $variables.apiFailingFor | int64) $interval }}
-{{- fail (printf "prometheusRule.thresholds.apiFailingFor (%s) is shorter than balena.crawlInterval (%s), and BalenaAPIFailing would fire after a single failed refresh: write %s or more, with its unit, or leave it empty." $variables.apiFailingFor $crawl $crawl) }}
+{{- fail (printf "prometheusRule.thresholds.apiFailingFor (%s) is shorter than balena.refreshInterval (%s), and BalenaAPIFailing would fire after a single failed refresh: write %s or more, with its unit, or leave it empty." $variables.apiFailingFor $crawl $crawl) }}
 {{- end }}
 {{- if not (lt (int64 $thresholds.deviceOfflineSeconds) (int64 $thresholds.deviceLostSeconds)) }}
 {{- fail (printf "prometheusRule.thresholds.deviceOfflineSeconds (%d) is not less than deviceLostSeconds (%d), and BalenaDeviceOffline could never fire: a device is offline first, and lost later." (int64 $thresholds.deviceOfflineSeconds) (int64 $thresholds.deviceLostSeconds)) }}
@@ -182,8 +182,8 @@ balena.api-url: balena.apiUrl
 balena.api-version: balena.apiVersion
 balena.allow-http: balena.allowHttp
 balena.ca-file: balena.caSecret or balena.caConfigMap
-balena.crawl-interval: balena.crawlInterval
-balena.full-sweep-interval: balena.fullSweepInterval
+balena.refresh-interval: balena.refreshInterval
+balena.full-refresh-interval: balena.fullRefreshInterval
 balena.max-staleness: balena.maxStaleness
 balena.timeout: balena.timeout
 balena.fleet-include: fleets.include
@@ -193,11 +193,11 @@ collector.device: collectors.device
 collector.device.name: collectors.deviceName
 collector.release: collectors.release
 collector.service: collectors.service
-collector.api-keys: collectors.apiKeys
-collector.device-tags: collectors.deviceTags
-collector.fleet-tags: collectors.fleetTags
+collector.api-key: collectors.apiKey
+collector.device.tags: collectors.deviceTags
+collector.fleet.tags: collectors.fleetTags
 collector.fleet.disconnected-thresholds: collectors.disconnectedThresholds
-shard: shards
+balena.shard: shards
 web.listen-address: service.port, for the port of the Service; that of the pod stays 8000
 web.health-listen-address: livenessProbe and readinessProbe; their port stays 8001
 web.config.file: webConfig
@@ -216,7 +216,7 @@ log.format: log.format
 {{- fail (printf "extraArgs has %s, which the chart sets: use %s." $given .) }}
 {{- end }}
 {{- end }}
-{{- $variables := dict "BALENA_TOKEN" "balena.token" "BALENA_TOKEN_FILE" "balena.token-file" "BALENA_API_URL" "balena.api-url" "CRAWL_INTERVAL" "balena.crawl-interval" }}
+{{- $variables := dict "BALENA_TOKEN" "balena.token" "BALENA_TOKEN_FILE" "balena.token-file" "BALENA_API_URL" "balena.api-url" "CRAWL_INTERVAL" "balena.refresh-interval" }}
 {{- range $flag, $_ := $flags }}
 {{- $_ := set $variables (printf "BALENA_EXPORTER_%s" (regexReplaceAll "[.-]" $flag "_" | upper)) $flag }}
 {{- end }}

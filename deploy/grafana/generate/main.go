@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command generate writes the Grafana dashboards as JSON into a directory, and removes from it what is none
 // of them.
 package main

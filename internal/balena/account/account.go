@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account
 
 import (
@@ -40,9 +42,9 @@ type Options struct {
 	Shard balena.Shard
 	// SlowInterval is how often to ask for what rarely changes: newest releases, device types, keys.
 	SlowInterval time.Duration
-	// FullSweepInterval is how often everything is read at least; a refresh between asks for what changed. 0 means
+	// FullRefreshInterval is how often everything is read at least; a refresh between asks for what changed. 0 means
 	// that every refresh is a full one.
-	FullSweepInterval time.Duration
+	FullRefreshInterval time.Duration
 	// Keep is how long the last data of a part that fails stand in for it.
 	Keep time.Duration
 }
@@ -123,9 +125,9 @@ type refresh struct {
 	typeSlugs map[int64]string
 	counted   map[int64]int
 	reachable int
-	// told are the devices whose rows an incremental refresh read, and added those among them that the refresh before
+	// reported are the devices whose rows an incremental refresh read, and added those among them that the refresh before
 	// did not know; both in ascending order.
-	told, added []int64
+	reported, added []int64
 }
 
 // next reads the account once more, given what the last refresh left.

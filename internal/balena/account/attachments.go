@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account
 
 import (
@@ -132,7 +134,7 @@ func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *
 // mayReadChangesOfRows reports whether changes are enough to know the rows of all devices.
 func (f *refresh) mayReadChangesOfRows() bool {
 	// Rows of devices that are within reach and not in the snapshot would make every count differ.
-	return f.snapshot.Reading.Kind == balena.Changes && f.before.horizon.newest != 0 && !f.after.outside
+	return f.snapshot.Reading.Kind == balena.Incremental && f.before.horizon.newest != 0 && !f.after.outside
 }
 
 // query asks for the rows of the devices within reach for which a condition holds, of which there are about so many.
@@ -195,7 +197,7 @@ func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known
 		case byModifiedAt:
 			conditions, renewed, upTo = []string{"modified_at gt " + literal(known.since)}, f.added, new(f.after.horizon)
 		case ofDevicesTold:
-			renewed, upTo = f.told, known
+			renewed, upTo = f.reported, known
 		}
 		if 2*len(renewed) > f.snapshot.Devices.Len() {
 			return nil, nil // all cost less
@@ -219,9 +221,9 @@ func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known
 }
 
 // readSome reads the rows for which one of some conditions holds, and all rows of the devices that are renewed. It
-// reports whether that makes as many rows as the server counts: rows that were deleted outright are not told of.
+// reports whether that makes as many rows as the server counts: rows that were deleted outright are not reported.
 func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []string, renewed []int64, counted int) (whole bool, err error) {
-	about := counted + a.rows(f.snapshot.Devices) // rows that are marked as deleted are told of, too: they were known
+	about := counted + a.rows(f.snapshot.Devices) // rows that are marked as deleted are reported as well: they were known
 	changed, added := map[int64]*balena.Device{}, false
 	for _, id := range renewed {
 		if d := f.snapshot.Devices.Find(id); d != nil {

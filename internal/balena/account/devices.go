@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account
 
 import (
@@ -44,14 +46,14 @@ func (f *refresh) nothingCounted() bool {
 
 // fullIsDue reports whether a full refresh is due, whatever the server says.
 func (f *refresh) fullIsDue() bool {
-	return f.before.full.IsZero() || f.snapshot.Time.Sub(f.before.full) >= f.config.FullSweepInterval
+	return f.before.full.IsZero() || f.snapshot.Time.Sub(f.before.full) >= f.config.FullRefreshInterval
 }
 
 // whyFull returns why all devices are to be read, empty when it is enough to read those that changed.
 func (f *refresh) whyFull() string {
 	b := &f.before
 	switch {
-	case f.config.FullSweepInterval == 0:
+	case f.config.FullRefreshInterval == 0:
 		return "incremental refreshes are off"
 	case b.full.IsZero():
 		return "first refresh"
@@ -91,7 +93,7 @@ func (f *refresh) readIncrementally(ctx context.Context) error {
 		if !question.asks(f.snapshot.Time) {
 			continue
 		}
-		err := f.readChanges(ctx, rung)
+		err := f.readChanged(ctx, rung)
 		problem := api.ProblemOf(err)
 		switch {
 		case ctx.Err() != nil || problem == api.RateLimited:

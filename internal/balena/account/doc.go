@@ -1,8 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package account follows an account of a balena server: it decides what to ask when, and what to believe.
 //
 // A [Reader] makes one [balena.Snapshot] per call of [Reader.Fetch]. A full refresh reads everything (full.go). Between
 // two of them an incremental refresh asks only for devices that changed, by the time that the server gives to every
-// row that is written, and applies them to the last snapshot (changes.go; attachments.go for services and tags).
+// row that is written, and applies them to the last snapshot (incremental.go; attachments.go for services and tags).
 // The snapshots share what did not change. Whatever does not add up is answered by a full refresh, so that after every
 // call the snapshot is what a full refresh would give, but for the little that docs/data-freshness.md lists.
 //

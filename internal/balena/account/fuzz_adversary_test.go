@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account_test
 
 import (
@@ -72,7 +74,7 @@ func FuzzAdversary(f *testing.F) {
 		}))
 		defer server.Close()
 		k := newClock()
-		client := newClient(t, server.URL, withClock(k), pagesOf(pageSize), func(c *account.Config) { c.FullSweepInterval = time.Hour })
+		client := newClient(t, server.URL, withClock(k), pagesOf(pageSize), func(c *account.Config) { c.FullRefreshInterval = time.Hour })
 		for range 3 {
 			requests, rows = 0, 0
 			s, err := client.Fetch(t.Context())

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account_test
 
 import (
@@ -40,7 +42,7 @@ func TestLadder(t *testing.T) {
 		mode     balena.Mode
 		disabled balena.Disabled
 	}
-	f := follow(t, small, fewer, func(c *account.Config) { c.FullSweepInterval = 15*time.Minute + time.Second })
+	f := follow(t, small, fewer, func(c *account.Config) { c.FullRefreshInterval = 15*time.Minute + time.Second })
 	n := 0
 	change := func() { // a device of each kind of change, without those that the ladder gives up
 		n++
@@ -59,19 +61,19 @@ func TestLadder(t *testing.T) {
 		})
 	}
 	for i, s := range []step{
-		{nil, 3, balena.Changes, balena.DevicesAndInstalls, ""},
+		{nil, 3, balena.Incremental, balena.DevicesAndInstalls, ""},
 		// Refused once is refused by chance; then the next question is asked in the same refresh.
 		{refusing(installsChanged), 1, balena.Full, balena.DevicesAndInstalls, ""},
-		{refusing(installsChanged), 4, balena.Changes, balena.DevicesOnly, ""},
+		{refusing(installsChanged), 4, balena.Incremental, balena.DevicesOnly, ""},
 		{refusing(installsChanged, download), 1, balena.Full, balena.DevicesOnly, ""},
 		{refusing(installsChanged, download), 3, balena.Full, balena.Everything, balena.Refused},
 		// The second question is answered again, which is found out once it is asked again.
 		{refusing(installsChanged), quarter - 4, balena.Full, balena.Everything, balena.Refused},
-		{refusing(installsChanged), later, balena.Changes, balena.DevicesOnly, ""},
-		{refusing(installsChanged), 3, balena.Changes, balena.DevicesOnly, ""},
+		{refusing(installsChanged), later, balena.Incremental, balena.DevicesOnly, ""},
+		{refusing(installsChanged), 3, balena.Incremental, balena.DevicesOnly, ""},
 		// And the first one.
-		{nil, later, balena.Changes, balena.DevicesAndInstalls, ""},
-		{nil, 3, balena.Changes, balena.DevicesAndInstalls, ""},
+		{nil, later, balena.Incremental, balena.DevicesAndInstalls, ""},
+		{nil, 3, balena.Incremental, balena.DevicesAndInstalls, ""},
 	} {
 		f.SetFaults(s.refused)
 		for begin := n; s.n == later || n < begin+s.n; {
@@ -117,7 +119,7 @@ func TestDownloadsWithoutModifiedAt(t *testing.T) {
 	for _, devices := range []bool{true, false} {
 		config := small
 		config.Edition = simulator.Cloud
-		f := follow(t, config, fewer, func(c *account.Config) { c.Devices, c.FullSweepInterval = devices, time.Hour })
+		f := follow(t, config, fewer, func(c *account.Config) { c.Devices, c.FullRefreshInterval = devices, time.Hour })
 		var device, fleet, install int
 		set := func(st *simulator.State, status string, progress simulator.Number) {
 			i := st.Installs.Get(install)
@@ -165,7 +167,7 @@ func TestDownloadsWithoutModifiedAt(t *testing.T) {
 		} {
 			f.Update(step.change)
 			r := f.refresh(t).Reading
-			if r.Kind != balena.Changes || r.Mode != balena.DevicesOnly {
+			if r.Kind != balena.Incremental || r.Mode != balena.DevicesOnly {
 				t.Errorf("%s: %+v", step.name, r)
 			}
 			if want := step.changed; want >= 0 && (devices || !step.progress) && r.Changed != want {
@@ -201,7 +203,7 @@ func TestVeryManyDownloadsEnd(t *testing.T) {
 		}
 		kind := balena.Full
 		if n < 2 { // all devices were written at first, and are told of once more
-			kind = balena.Changes
+			kind = balena.Incremental
 		}
 		if r := f.refresh(t).Reading; r.Kind != kind || r.Mode != balena.DevicesOnly {
 			t.Errorf("%+v, want kind %s", r, kind)
@@ -299,7 +301,7 @@ func TestRowsWithoutModifiedAt(t *testing.T) {
 // What a server did not tell while it refused the question for rows that changed is asked for once it takes it again.
 func TestRowsAreToldAfterwards(t *testing.T) {
 	f := follow(t, small, func(c *account.Config) {
-		c.DeviceTags, c.FleetTags, c.FullSweepInterval = nil, nil, 10*time.Hour
+		c.DeviceTags, c.FleetTags, c.FullRefreshInterval = nil, nil, 10*time.Hour
 	})
 	f.SetFaults(refusing(installsChanged))
 	for range 3 {
@@ -322,14 +324,14 @@ func TestRowsAreToldAfterwards(t *testing.T) {
 	f.refresh(t)
 	for range 3 {
 		f.Update(exit)
-		if got := f.next(t); got.Reading.Kind != balena.Changes || f.difference(t, got) == "" {
+		if got := f.next(t); got.Reading.Kind != balena.Incremental || f.difference(t, got) == "" {
 			t.Errorf("a change that nothing tells of was seen: %+v", got.Reading)
 		}
 	}
 	f.SetFaults(refusing(installsChanged))
 	f.ours.advance(time.Hour)
 	f.theirs.advance(time.Hour)
-	if s := f.refresh(t); s.Reading.Kind != balena.Changes {
+	if s := f.refresh(t); s.Reading.Kind != balena.Incremental {
 		t.Errorf("%+v", s.Reading)
 	}
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account
 
 import (
@@ -46,7 +48,7 @@ func (f *refresh) readDeviceTypes(ctx context.Context) {
 		return slugs, err
 	})
 	maps.Copy(f.typeSlugs, slugs)
-	if f.snapshot.Reading.Kind == balena.Changes && maps.Equal(f.typeSlugs, f.before.typeSlugs) {
+	if f.snapshot.Reading.Kind == balena.Incremental && maps.Equal(f.typeSlugs, f.before.typeSlugs) {
 		return
 	}
 	var put []*balena.Device
@@ -101,7 +103,7 @@ func (f *refresh) askForReleases(ctx context.Context) (map[int64]knownRelease, e
 			}
 			r, ok := f.parts.releases.value[id]
 			// What is final hardly ever changes, and yet can be given another version, or be deleted.
-			believed := r.Final && f.snapshot.Reading.Kind == balena.Changes
+			believed := r.Final && f.snapshot.Reading.Kind == balena.Incremental
 			if !ok || !believed && now.Sub(r.asked) >= f.config.SlowInterval {
 				r = knownRelease{missing: true, asked: now}
 				unknown = append(unknown, id)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account_test
 
 import (
@@ -37,7 +39,7 @@ func (f *follower) after(request string, change func(*simulator.State)) {
 }
 
 // A server that goes on saying no to the question for changes, and to no other, is read whole. One refresh may fail
-// before, when that looks like trouble, and after each full sweep, when it is asked again.
+// before, when that looks like trouble, and after each full refresh, when it is asked again.
 func TestServersThatSayNoToTheQuestion(t *testing.T) {
 	for i, status := range []int{401, 502, 400, 403, 404, 500, 504} {
 		if testing.Short() && i > 1 {
@@ -90,19 +92,19 @@ func TestServersThatSayNoToChangesOfServices(t *testing.T) {
 				}
 			}
 			if asked > 4 {
-				t.Errorf("asked %d times within one interval of full sweeps", asked)
+				t.Errorf("asked %d times within one interval of full refreshes", asked)
 			}
 		})
 	}
 }
 
-// A server, or a proxy before it, that cuts pages short is read to the end: whether that is known from a full sweep, or
+// A server, or a proxy before it, that cuts pages short is read to the end: whether that is known from a full refresh, or
 // an account grows beyond the limit only now; and however long it has been known.
 func TestShortPagesOfChanges(t *testing.T) {
 	const limit = 20
 	account := func(devices int) *follower {
 		config := simulator.Config{Devices: devices, Fleets: 1, Seed: 1, CloudFields: true}
-		f := follow(t, config, fewer, func(c *account.Config) { c.PageSize, c.FullSweepInterval = 50, 24*time.Hour })
+		f := follow(t, config, fewer, func(c *account.Config) { c.PageSize, c.FullRefreshInterval = 50, 24*time.Hour })
 		next := f.wire.next
 		top := regexp.MustCompile(`\$top=\d+`)
 		f.wire.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -131,7 +133,7 @@ func TestShortPagesOfChanges(t *testing.T) {
 	t.Run("for more than an hour", func(t *testing.T) {
 		f := account(10*limit - 1)
 		f.Update(func(st *simulator.State) { st.AddDevice(simulator.Device{FleetID: 1}) })
-		f.token += "2" // which is a full sweep
+		f.token += "2" // which is a full refresh
 		f.refresh(t)
 		for range 65 {
 			f.rename(7)
@@ -140,7 +142,7 @@ func TestShortPagesOfChanges(t *testing.T) {
 		f.Update(renameAll)
 		f.refresh(t)
 		f.Update(func(st *simulator.State) { st.DeleteDevice(7) })
-		if s := f.refresh(t); s.Reading.Kind != balena.Changes {
+		if s := f.refresh(t); s.Reading.Kind != balena.Incremental {
 			t.Errorf("%+v", s.Reading)
 		}
 	})
@@ -178,7 +180,7 @@ func TestProgressFollowsTheTarget(t *testing.T) {
 		}
 	})
 	s := f.refresh(t)
-	if after := s.Devices.Find(int64(id)).UpdateProgress; s.Reading.Kind != balena.Changes || !(before > 10) || after != 10 {
+	if after := s.Devices.Find(int64(id)).UpdateProgress; s.Reading.Kind != balena.Incremental || !(before > 10) || after != 10 {
 		t.Errorf("a refresh of kind %s; the progress was %v and is %v, want more than 10 and 10", s.Reading.Kind, before, after)
 	}
 }
@@ -227,7 +229,7 @@ func TestMoveWhileIDsAreListed(t *testing.T) {
 		t.Errorf("device 7 is gone: %+v", s.Reading)
 	}
 	f.rename(200)
-	if s := f.refresh(t); s.Reading.Kind != balena.Changes {
+	if s := f.refresh(t); s.Reading.Kind != balena.Incremental {
 		t.Errorf("%+v", s.Reading)
 	}
 }
@@ -250,7 +252,7 @@ func TestMoveInWhileDevicesAreListed(t *testing.T) {
 		t.Errorf("%d devices, want %d; %+v", s.Devices.Len(), small.Devices+1, s.Reading)
 	}
 	f.rename(200)
-	if s := f.refresh(t); s.Reading.Kind != balena.Changes {
+	if s := f.refresh(t); s.Reading.Kind != balena.Incremental {
 		t.Errorf("%+v", s.Reading)
 	}
 }
@@ -288,7 +290,7 @@ func TestMoveWhileAnotherIsRegistered(t *testing.T) {
 	f.ours.advance(time.Minute)
 	f.theirs.advance(time.Minute)
 	s := fetch(t, f.client)
-	if d := s.Devices.Find(7); d == nil || d.FleetID != int64(1+fleet%2) || s.Reading.Kind != balena.Changes {
+	if d := s.Devices.Find(7); d == nil || d.FleetID != int64(1+fleet%2) || s.Reading.Kind != balena.Incremental {
 		t.Errorf("device 7 is %+v, want it in fleet %d; %+v", d, 1+fleet%2, s.Reading)
 	}
 	f.rename(200)
@@ -358,7 +360,7 @@ func TestSlowBody(t *testing.T) {
 	for range 2 {
 		f.ours.advance(time.Minute)
 		f.theirs.advance(time.Minute)
-		if s := fetch(t, f.client); s.Reading.Kind != balena.Changes {
+		if s := fetch(t, f.client); s.Reading.Kind != balena.Incremental {
 			t.Errorf("a refresh of kind %s: %s", s.Reading.Kind, s.Reading.Why)
 		}
 	}
@@ -386,7 +388,7 @@ func TestQuietAccount(t *testing.T) {
 
 // More devices than a URL can name are downloading when their fleet is given another target: everything is read.
 func TestManyDownloadingDevices(t *testing.T) {
-	for n, kind := range map[int]balena.Kind{200: balena.Changes, 201: balena.Full} {
+	for n, kind := range map[int]balena.Kind{200: balena.Incremental, 201: balena.Full} {
 		f := follow(t, simulator.Config{Devices: 300, Fleets: 1, Seed: 1}, fewer)
 		f.Update(func(st *simulator.State) {
 			for i, d := range st.Devices.All() {
@@ -411,8 +413,8 @@ func TestManyDownloadingDevices(t *testing.T) {
 // More fleets than a URL can name lose a device at once: everything is read.
 func TestManyUncertainFleets(t *testing.T) {
 	const fleets = 1203
-	for n, kind := range map[int]balena.Kind{1000: balena.Changes, 1201: balena.Full} {
-		if testing.Short() && kind == balena.Changes {
+	for n, kind := range map[int]balena.Kind{1000: balena.Incremental, 1201: balena.Full} {
+		if testing.Short() && kind == balena.Incremental {
 			continue
 		}
 		f := follow(t, simulator.Config{Devices: fleets, Fleets: fleets, Seed: 1}, fewer)

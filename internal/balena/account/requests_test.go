@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account_test
 
 import (
@@ -135,12 +137,12 @@ func TestSlowParts(t *testing.T) {
 }
 
 // Releases are asked for when they are new; with the slow interval again while they may still change; and the final ones,
-// too, in a full sweep.
+// too, in a full refresh.
 func TestWhenReleasesAreRead(t *testing.T) {
 	k := newClock()
 	sim := newSimulator(t, simulator.Config{Now: k.Now})
 	wire := &sniffer{next: sim}
-	client := newClient(t, serve(t, wire), withClock(k), fewer, func(c *account.Config) { c.FullSweepInterval = time.Hour })
+	client := newClient(t, serve(t, wire), withClock(k), fewer, func(c *account.Config) { c.FullRefreshInterval = time.Hour })
 	asked := func() (releases []string) {
 		t.Helper()
 		fetchWithParts(t, client)
@@ -197,7 +199,7 @@ func TestWhenReleasesAreRead(t *testing.T) {
 	sim.Update(func(st *simulator.State) { st.Release(final.ID).RawVersion = "8.0.1" })
 	k.advance(time.Hour - 15*time.Minute)
 	if all := asked(); len(all) != 1 || strings.Count(all[0], ",") != 11+3-1 {
-		t.Errorf("a full sweep asked for the releases %q, want 14 in one request", all)
+		t.Errorf("a full refresh asked for the releases %q, want 14 in one request", all)
 	}
 	if s := fetchWithParts(t, client); s.Releases[int64(final.ID)].Version != "8.0.1" {
 		t.Errorf("the release that was given another version is %+v", s.Releases[int64(final.ID)])

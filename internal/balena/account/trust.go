@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account
 
 import (
@@ -150,7 +152,7 @@ func (l *ladder) reason() error {
 func (f *refresh) mode() (mode balena.Mode, distrust error) {
 	t := &f.trust
 	switch {
-	case f.config.FullSweepInterval == 0:
+	case f.config.FullRefreshInterval == 0:
 		return balena.Everything, nil
 	case t.changes.reason != nil: // until the server has proved otherwise
 		return balena.Everything, t.changes.reason
@@ -177,7 +179,7 @@ func disabledBy(reason error) balena.Disabled {
 
 // retry is when to ask a question again that failed.
 func (f *refresh) retry() time.Time {
-	return f.snapshot.Time.Add(min(f.config.FullSweepInterval, relearn))
+	return f.snapshot.Time.Add(min(f.config.FullRefreshInterval, relearn))
 }
 
 // horizon is up to when the changes of an account are known.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account
 
 import (
@@ -98,7 +100,7 @@ func TestLadderOfQuestions(t *testing.T) {
 		{[]error{first, second}, balena.Everything, second, false},
 		{[]error{nil, second}, balena.DevicesAndInstalls, nil, true},
 	} {
-		f := refresh{config: &Config{Options: Options{FullSweepInterval: time.Minute}}}
+		f := refresh{config: &Config{Options: Options{FullRefreshInterval: time.Minute}}}
 		for i, err := range test.refused {
 			for range 2 {
 				if err != nil {

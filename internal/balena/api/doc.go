@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package api asks the balena API, on balenaCloud or on a self-hosted openBalena server: one question, one answer.
 // It knows what a request, an answer and an error look like, and nothing of what an account is read for; that is
 // package account. It issues GET requests only.

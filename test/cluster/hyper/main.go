@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Hyper is the whole of Kubernetes in one program: it runs as the component it is called by. One program of 160 MB links a good deal faster than
 // seven that share most of their code.
 package main

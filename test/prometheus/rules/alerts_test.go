@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package rules
 
 import (
@@ -10,7 +12,7 @@ var well = state{
 	`balena_up{}`: is(1),
 	`balena_exporter_last_refresh_success_timestamp_seconds{}`: now,
 	`balena_fleets{}`: is(2),
-	`balena_exporter_collector_success{collector="release"}`:         is(1),
+	`balena_exporter_refresh_part_success{part="release"}`:           is(1),
 	`balena_exporter_incremental_refresh_disabled{reason="refused"}`: is(0),
 	`balena_api_rate_limited_total{}`:                                is(0),
 	`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`:         is(100 * day),
@@ -143,11 +145,11 @@ var alerts = []alert{
 		after:       5,
 	},
 	{
-		name: "BalenaCollectorFailing", severity: "warning", labels: ofJob("collector", "release"),
-		summary:     "The collector release of balena-exporter cannot read its data.",
+		name: "BalenaRefreshPartFailing", severity: "warning", labels: ofJob("part", "release"),
+		summary:     "The part release of the refresh fails in balena-exporter.",
 		description: "The other data are fine. Its last data are served for 5m after they should have been read again. Then its metrics are missing, and alerts on them cannot begin.",
-		bad:         state{`balena_exporter_collector_success{collector="release"}`: is(0)},
-		nearly:      state{`balena_exporter_collector_success{collector="release"}`: func(minute int) float64 { return float64(min(minute%12, 1)) }},
+		bad:         state{`balena_exporter_refresh_part_success{part="release"}`: is(0)},
+		nearly:      state{`balena_exporter_refresh_part_success{part="release"}`: func(minute int) float64 { return float64(min(minute%12, 1)) }},
 		nearlyMeans: "it sometimes succeeds",
 		after:       15,
 	},

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rules tests the alert rules that the project ships with promtool, and what is written about them against them.
 package rules
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Exporter prints which fields the exporter asks balenaCloud for, how, and what values it takes, as the JSON that uses.js
 // takes. The fields come from the requests of a reader that reads all there is, and what it takes from what it says of
 // an answer with another value, so that nothing is listed twice.
@@ -110,7 +112,7 @@ func newReader(server string, now func() time.Time) (*account.Reader, error) {
 		PageSize: 1000,
 		Options: account.Options{
 			Devices: true, Releases: true, Services: true, Keys: true, DeviceTags: []string{"site"}, FleetTags: []string{"env"},
-			ArchivedFleets: true, SlowInterval: time.Minute, FullSweepInterval: 24 * time.Hour,
+			ArchivedFleets: true, SlowInterval: time.Minute, FullRefreshInterval: 24 * time.Hour,
 		},
 	})
 }

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs govulncheck (the program in $1) on the binaries' code. A known vulnerability fails; a vulnerability database that
 # cannot be reached does not, because that says nothing about the code. GOVULNDB names another database.
 set -euo pipefail

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account_test
 
 import (
@@ -38,9 +40,9 @@ func follow(t *testing.T, config simulator.Config, changes ...func(*account.Conf
 	f.Simulator = newSimulator(t, config)
 	f.wire = &sniffer{next: f.Simulator}
 	f.client = f.newClient(t, serve(t, f.wire))
-	kinds := []balena.Kind{balena.Full, balena.Changes}
+	kinds := []balena.Kind{balena.Full, balena.Incremental}
 	if config.Edition == simulator.Cloud {
-		kinds = []balena.Kind{balena.Full, balena.Full, balena.Changes}
+		kinds = []balena.Kind{balena.Full, balena.Full, balena.Incremental}
 	}
 	for _, kind := range kinds {
 		if s := f.refresh(t); s.Reading.Kind != kind {
@@ -54,7 +56,7 @@ func follow(t *testing.T, config simulator.Config, changes ...func(*account.Conf
 func (f *follower) newClient(t *testing.T, address string) *account.Reader {
 	return newClient(t, address, append([]func(*account.Config){withClock(f.ours), func(c *account.Config) {
 		c.Token = func(context.Context) (string, error) { return f.token, nil }
-		c.FullSweepInterval = 15 * time.Minute
+		c.FullRefreshInterval = 15 * time.Minute
 		c.SlowInterval = 24 * time.Hour
 	}}, f.changes...)...)
 }
@@ -115,7 +117,7 @@ func (f *follower) asked() []string {
 func TestWhatIsAskedForChanges(t *testing.T) {
 	services := func(c *account.Config) { c.DeviceTags, c.FleetTags = nil, nil }
 	tags := func(c *account.Config) { c.Services, c.FleetTags = false, nil }
-	sweep := []string{"application", "device"}
+	full := []string{"application", "device"}
 	changes := []string{"application", "device changes"}
 	for name, test := range map[string]struct {
 		with   func(*account.Config)
@@ -125,23 +127,23 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 		// changed is how many devices changed.
 		changed int
 	}{
-		"nothing": {fewer, func(*follower, *simulator.State) {}, balena.Changes, changes, 0},
+		"nothing": {fewer, func(*follower, *simulator.State) {}, balena.Incremental, changes, 0},
 		"a device is renamed": {fewer, func(_ *follower, st *simulator.State) {
 			st.Device(7).Name = "renamed"
-		}, balena.Changes, changes, 1},
+		}, balena.Incremental, changes, 1},
 		"a device comes": {fewer, func(_ *follower, st *simulator.State) {
 			st.AddDevice(simulator.Device{FleetID: 1})
-		}, balena.Changes, changes, 1},
+		}, balena.Incremental, changes, 1},
 		"a device goes": {fewer, func(_ *follower, st *simulator.State) {
 			st.DeleteDevice(7)
-		}, balena.Changes, []string{"application", "device changes", "device ids", "device by id"}, 1},
+		}, balena.Incremental, []string{"application", "device changes", "device ids", "device by id"}, 1},
 		"a device comes and one goes": {fewer, func(_ *follower, st *simulator.State) {
 			st.AddDevice(simulator.Device{FleetID: st.Device(7).FleetID})
 			st.DeleteDevice(7)
-		}, balena.Changes, []string{"application", "device changes", "device ids", "device by id"}, 2},
+		}, balena.Incremental, []string{"application", "device changes", "device ids", "device by id"}, 2},
 		"a device moves": {fewer, func(_ *follower, st *simulator.State) {
 			st.Device(7).FleetID = 1 + st.Device(7).FleetID%2
-		}, balena.Changes, changes, 1},
+		}, balena.Incremental, changes, 1},
 		"an update is seen on an image only": {fewer, func(_ *follower, st *simulator.State) {
 			for _, d := range st.Devices.All() {
 				if installs := st.InstallsOf(d.ID); d.IsConnectedToVPN && d.HeartbeatState == "online" && len(installs) > 0 {
@@ -150,56 +152,56 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 				}
 			}
 			t.Fatal("no device is online")
-		}, balena.Changes, changes, 1},
+		}, balena.Incremental, changes, 1},
 		"a fleet is given another target": {fewer, func(_ *follower, st *simulator.State) {
 			st.Fleet(1).TargetReleaseID = 1
-		}, balena.Changes, []string{"application", "device changes", "release by id"}, -1},
+		}, balena.Incremental, []string{"application", "device changes", "release by id"}, -1},
 		"a fleet is renamed": {fewer, func(_ *follower, st *simulator.State) {
 			st.RenameFleet(1, "renamed")
-		}, balena.Changes, changes, 0},
+		}, balena.Incremental, changes, 0},
 		"an empty fleet comes": {fewer, func(_ *follower, st *simulator.State) {
 			st.AddFleet(simulator.Fleet{AppName: "new"})
-		}, balena.Changes, changes, 0},
+		}, balena.Incremental, changes, 0},
 		"a fleet goes": {fewer, func(_ *follower, st *simulator.State) {
 			st.DeleteFleet(2)
-		}, balena.Changes, changes, -1},
+		}, balena.Incremental, changes, -1},
 		"a commit comes late": {fewer, func(f *follower, st *simulator.State) {
 			d := st.Device(7)
 			d.Name, d.ModifiedAt = "renamed", simulator.At(f.theirs.Now().Add(-59*time.Second))
-		}, balena.Changes, changes, 1},
+		}, balena.Incremental, changes, 1},
 
 		"a service changes": {services, func(_ *follower, st *simulator.State) {
 			st.Installs.Get(5).Status = "exited"
-		}, balena.Changes, append(changes, "image_install/$count", "image_install changes"), 1},
+		}, balena.Incremental, append(changes, "image_install/$count", "image_install changes"), 1},
 		"an image is removed": {services, func(_ *follower, st *simulator.State) {
 			st.Installs.Get(5).Status = "deleted"
-		}, balena.Changes, append(changes, "image_install/$count", "image_install changes"), 1},
+		}, balena.Incremental, append(changes, "image_install/$count", "image_install changes"), 1},
 		"an image's row is deleted": {services, func(_ *follower, st *simulator.State) {
 			st.Installs.Delete(5)
-		}, balena.Changes, append(changes, "image_install/$count", "image_install changes", "image_install"), 1},
+		}, balena.Incremental, append(changes, "image_install/$count", "image_install changes", "image_install"), 1},
 		"a tag changes": {tags, func(_ *follower, st *simulator.State) {
 			st.DeviceTags.Get(3).Value = "changed"
-		}, balena.Changes, append(changes, "device_tag/$count", "device_tag changes"), 1},
+		}, balena.Incremental, append(changes, "device_tag/$count", "device_tag changes"), 1},
 		"a tag is taken away": {tags, func(_ *follower, st *simulator.State) {
 			st.DeviceTags.Delete(3)
-		}, balena.Changes, append(changes, "device_tag/$count", "device_tag changes", "device_tag"), 1},
+		}, balena.Incremental, append(changes, "device_tag/$count", "device_tag changes", "device_tag"), 1},
 
 		"the token is another": {fewer, func(f *follower, _ *simulator.State) {
 			f.token += "2"
-		}, balena.Full, sweep, 0},
+		}, balena.Full, full, 0},
 		"the server's clock is put back": {fewer, func(f *follower, _ *simulator.State) {
 			f.theirs.advance(-time.Hour)
-		}, balena.Full, sweep, 0},
+		}, balena.Full, full, 0},
 		"the server's clock is put forward": {fewer, func(f *follower, _ *simulator.State) {
 			f.theirs.advance(31 * time.Second)
-		}, balena.Full, sweep, 0},
+		}, balena.Full, full, 0},
 		"the server's clock wavers": {fewer, func(f *follower, st *simulator.State) {
 			f.theirs.advance(-29 * time.Second)
 			st.Device(7).Name = "renamed"
-		}, balena.Changes, changes, 1},
+		}, balena.Incremental, changes, 1},
 		"a fleet comes within reach with its devices": {fewer, func(_ *follower, st *simulator.State) {
 			st.Fleet(1).Class = "fleet"
-		}, balena.Full, append(sweep, "release by id"), -1},
+		}, balena.Full, append(full, "release by id"), -1},
 		"rows are not told of any more": {fewer, func(f *follower, st *simulator.State) {
 			// As it is with a database that is put back to an hour ago.
 			back := func(t *simulator.Time) { *t = min(*t, simulator.At(noon.Add(-time.Hour))) }
@@ -219,7 +221,7 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 		"it is time": {fewer, func(f *follower, _ *simulator.State) {
 			f.ours.advance(14 * time.Minute)
 			f.theirs.advance(14 * time.Minute)
-		}, balena.Full, sweep, 0},
+		}, balena.Full, full, 0},
 	} {
 		for _, edition := range simulator.Editions() {
 			t.Run(name+", "+edition, func(t *testing.T) {
@@ -253,7 +255,7 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 				}
 				// The next refresh follows on it.
 				f.Update(func(st *simulator.State) { st.Device(8).Name = "renamed" })
-				if s := f.refresh(t); s.Reading.Kind != balena.Changes || s.Reading.Changed != 1 {
+				if s := f.refresh(t); s.Reading.Kind != balena.Incremental || s.Reading.Changed != 1 {
 					t.Errorf("the next one is of kind %s, and %d devices changed; want changes, 1", s.Reading.Kind, s.Reading.Changed)
 				}
 			})
@@ -294,7 +296,7 @@ func TestDistrust(t *testing.T) {
 		sim := newSimulator(t, small)
 		client := newClient(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			sim.ServeHTTP(dateless{w}, r)
-		})), fewer, func(c *account.Config) { c.FullSweepInterval = time.Hour })
+		})), fewer, func(c *account.Config) { c.FullRefreshInterval = time.Hour })
 		for range 3 {
 			if s := fetch(t, client); s.Reading.Kind != balena.Full || s.Reading.Distrust == nil {
 				t.Errorf("%+v", s.Reading)
@@ -306,8 +308,8 @@ func TestDistrust(t *testing.T) {
 		f.Update(func(st *simulator.State) { st.Device(7).LastConnectivityEvent = simulator.At(noon.AddDate(20, 0, 0)) })
 		f.ours.advance(15 * time.Minute)
 		f.theirs.advance(15 * time.Minute)
-		f.refresh(t) // a full sweep
-		if s := f.refresh(t); s.Reading.Kind != balena.Changes {
+		f.refresh(t) // a full refresh
+		if s := f.refresh(t); s.Reading.Kind != balena.Incremental {
 			t.Errorf("%+v", s.Reading)
 		}
 	})
@@ -341,8 +343,8 @@ func TestDistrust(t *testing.T) {
 		f.SetFaults(nil)
 		f.ours.advance(15 * time.Minute)
 		f.theirs.advance(15 * time.Minute)
-		f.refresh(t) // a full sweep, for it is time
-		if s := f.refresh(t); s.Reading.Kind != balena.Changes || s.Reading.Distrust != nil {
+		f.refresh(t) // a full refresh, for it is time
+		if s := f.refresh(t); s.Reading.Kind != balena.Incremental || s.Reading.Distrust != nil {
 			t.Errorf("%+v", s.Reading)
 		}
 	})

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package account
 
 import (
@@ -67,9 +69,9 @@ type changes struct {
 	rows   int
 }
 
-// readChanges reads the devices that changed since the last refresh by the question of a rung. An inconsistencyError
+// readChanged reads the devices that changed since the last refresh by the question of a rung. An inconsistencyError
 // says that they don't add up, errVeryMany that there are too many.
-func (f *refresh) readChanges(ctx context.Context, rung int) error {
+func (f *refresh) readChanged(ctx context.Context, rung int) error {
 	b := &f.before
 	f.after.outside = b.outside
 	c := &changes{known: b.devices, rung: rung, devices: map[int64]*balena.Device{}, newest: b.horizon.newest}
@@ -97,7 +99,7 @@ func (f *refresh) readChanges(ctx context.Context, rung int) error {
 		return err
 	}
 	if len(doubtful) > maxByID {
-		return veryMany("were added or removed, or ended a download, without being told among the changes")
+		return veryMany("were added or removed, or ended a download, without being reported among the changes")
 	}
 	for ids := range slices.Chunk(doubtful, idsPerRequest) {
 		for _, id := range ids {
@@ -110,7 +112,7 @@ func (f *refresh) readChanges(ctx context.Context, rung int) error {
 	if err := f.apply(c, retargeted, vanished); err != nil {
 		return err
 	}
-	f.snapshot.Reading.Kind, f.snapshot.Reading.Devices = balena.Changes, c.rows
+	f.snapshot.Reading.Kind, f.snapshot.Reading.Devices = balena.Incremental, c.rows
 	f.after.horizon = f.horizonAfter(c.newest)
 	return nil
 }
@@ -122,7 +124,7 @@ func (f *refresh) changesQuestion(rung int, retargeted map[int64]bool) (string, 
 		return "(modified_at gt " + since + " or image_install/any(i:i/status eq 'Downloading'))", nil
 	}
 	changed := "modified_at gt " + since + " or image_install/any(i:i/modified_at gt " + since + ")"
-	// How far a device is with an update counts the images of its target release, and is told while it downloads.
+	// How far a device is with an update counts the images of its target release, and is reported while it downloads.
 	var downloading []int64
 	if len(retargeted) > 0 {
 		for d := range f.before.devices.All() {
@@ -173,7 +175,7 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 		return nil
 	})
 	if err == nil && !steady(f.after.clock, clock) {
-		// What is written after the clock was set back is told as older than it is.
+		// What is written after the clock was set back is reported as older than it is.
 		return inconsistencyError("the server's clock was set during the refresh")
 	}
 	return err
@@ -195,7 +197,7 @@ func (c *changes) added() (map[string]int64, error) {
 }
 
 // doubtfulDevices returns the IDs, in ascending order, of the devices that have to be asked for: those of which it can't
-// be told whether they are there, and those whose download may have ended without being told.
+// be told whether they are there, and those whose download may have ended without being reported.
 func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, error) {
 	counts := maps.Clone(f.before.devicesOf)
 	for id, is := range c.devices {
@@ -286,10 +288,10 @@ func (f *refresh) apply(c *changes, retargeted map[int64]bool, vanished bool) er
 	f.added = slices.Sorted(maps.Values(added))
 	for id, is := range c.devices {
 		if is != nil {
-			f.told = append(f.told, id)
+			f.reported = append(f.reported, id)
 		}
 	}
-	slices.Sort(f.told)
+	slices.Sort(f.reported)
 	var put []*balena.Device
 	for id, is := range c.devices {
 		if is == nil {
