@@ -113,8 +113,8 @@ test-chart: ## Test the Helm chart
 	$(MAKE) -C charts test
 
 .PHONY: test-dashboards
-test-dashboards: ## Test the dashboards' queries with Prometheus' own engine
-	cd test/dashboards && $(GO) vet ./... && $(GO) test -count=1 -timeout 30m ./... # anew, for the dashboards are outside of its module
+test-dashboards: ## Read the dashboards with Grafana's own types, and their queries with Prometheus' own engine
+	@for module in test/dashboards test/grafana; do (set -x; cd $$module && $(GO) vet ./... && $(GO) test -count=1 -timeout 30m ./...); done # anew, for the dashboards are outside of the modules
 
 .PHONY: test-live
 test-live: $(TOOLS)/prometheus ## Run all rules and panels in a Prometheus that scrapes the exporter, while everything goes wrong
@@ -152,7 +152,7 @@ test-demo: ## Run make demo, scrape it, stop it
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run golangci-lint
-	@for module in . test/chart test/dashboards test/live test/prometheus; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
+	@for module in . test/chart test/dashboards test/grafana test/live test/prometheus; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
 
 .PHONY: lint-shell
 lint-shell: ## Run shellcheck (Debian's package) on the shell scripts

@@ -81,7 +81,8 @@ func deviceDashboard() *Dashboard {
 	)
 	d.annotate(firing(`fleet="$fleet",uuid=~"$device|"`, "uuid", "{{uuid}}"), rollouts(`fleet="$fleet"`, true))
 	d.Links = append(d.Links, options{
-		"type": "link", "title": balenaLink, "url": "${balena}/devices/${device:percentencode}/summary", "icon": "external link", "targetBlank": true,
+		"type": "link", "title": balenaLink, "url": "${balena}/devices/${device:percentencode}/summary", "icon": "external link", "tooltip": "", "targetBlank": true,
+		"tags": []string{}, "asDropdown": false, "includeVars": false, "keepTime": false,
 	})
 	return d
 }

@@ -15,6 +15,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
 //go:generate go run ./generate ../../charts/balena-exporter/files/dashboards
@@ -83,6 +85,9 @@ type Panel struct {
 	FieldConfig     *fieldConfig `json:"fieldConfig,omitempty"`
 	Options         options      `json:"options,omitempty"`
 	Transformations []any        `json:"transformations,omitempty"`
+	// Collapsed and Panels are only in the title of a row, which has to have both: it is open, and its panels follow it.
+	Collapsed *bool     `json:"collapsed,omitempty"`
+	Panels    *[]*Panel `json:"panels,omitempty"`
 
 	// width is its share of the row.
 	width int
@@ -170,7 +175,7 @@ func newDashboard(uid, title, description string, variables []*Variable, rows ..
 		UID: uid, Title: title, Description: description, Tags: []string{"balena"}, Editable: true, GraphTooltip: 1, Refresh: "1m",
 		SchemaVersion: schemaVersion, Time: timeRange{"now-24h", "now"}, Timezone: "browser",
 		Links: []any{options{
-			"type": "dashboards", "tags": []string{"balena"}, "title": "balena", "asDropdown": false, "includeVars": false, "keepTime": true, "targetBlank": false,
+			"type": "dashboards", "tags": []string{"balena"}, "title": "balena", "icon": "external link", "tooltip": "", "asDropdown": false, "includeVars": false, "keepTime": true, "targetBlank": false,
 		}},
 		Templating: templating{List: variables},
 		// Grafana's own, which it adds itself where it is missing.
@@ -186,7 +191,7 @@ func newDashboard(uid, title, description string, variables []*Variable, rows ..
 	}
 	for _, r := range rows {
 		if r.title != "" {
-			add(&Panel{Type: "row", Title: r.title}, 0, gridWidth, 1)
+			add(&Panel{Type: "row", Title: r.title, Collapsed: new(false), Panels: &[]*Panel{}}, 0, gridWidth, 1)
 			y++
 		}
 		shares := 0
@@ -355,7 +360,7 @@ func rowsOf(expr string) *Target {
 func stat(title, description, expr, unit string) *Panel {
 	p := newPanel("stat", title, description, now(expr, "")).unit(unit)
 	p.Options = options{
-		"colorMode": "value", "graphMode": "none", "justifyMode": "center", "textMode": "auto",
+		"colorMode": "value", "graphMode": "none", "justifyMode": "center", "textMode": "auto", "orientation": "auto", "wideLayout": true, "showPercentChange": false, "percentChangeColorMode": "standard",
 		"reduceOptions": lastValue(),
 	}
 	p.FieldConfig.Defaults["noValue"] = "–"
@@ -380,7 +385,7 @@ func lines(title, description, unit string, targets ...*Target) *Panel {
 	p := newPanel("timeseries", title, description, targets...).unit(unit)
 	p.FieldConfig.Defaults["custom"] = options{"drawStyle": "line", "fillOpacity": 8, "lineWidth": 1, "showPoints": "never", "spanNulls": false}
 	p.Options = options{
-		"legend":  options{"displayMode": "list", "placement": "bottom", "showLegend": true},
+		"legend":  options{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{}},
 		"tooltip": options{"mode": "multi", "sort": "desc"},
 	}
 	return p
@@ -402,8 +407,8 @@ func bars(title, description string, target *Target) *Panel {
 	p := newPanel("bargauge", title, description, target).unit("short")
 	p.FieldConfig.Defaults["min"] = 0
 	p.Options = options{
-		"displayMode": "basic", "orientation": "horizontal", "valueMode": "text", "namePlacement": "left", "showUnfilled": true, "minVizHeight": 16, "sizing": "auto",
-		"reduceOptions": lastValue(),
+		"displayMode": "basic", "orientation": "horizontal", "valueMode": "text", "namePlacement": "left", "showUnfilled": true, "minVizHeight": 16, "maxVizHeight": 300, "minVizWidth": 8, "sizing": "auto",
+		"reduceOptions": lastValue(), "legend": options{"displayMode": "list", "placement": "bottom", "showLegend": false, "calcs": []string{}},
 	}
 	return p.thresholds("blue")
 }
@@ -425,7 +430,8 @@ func timeline(title, description string, targets ...*Target) *Panel {
 	p.FieldConfig.Defaults["custom"] = options{"fillOpacity": 70, "lineWidth": 0}
 	p.Options = options{
 		"mergeValues": true, "rowHeight": 0.85, "showValue": "never",
-		"legend": options{"displayMode": "list", "placement": "bottom", "showLegend": false},
+		"legend":  options{"displayMode": "list", "placement": "bottom", "showLegend": false, "calcs": []string{}},
+		"tooltip": options{"mode": "single", "sort": "none"},
 	}
 	return p.thresholds("transparent", step{"blue", 1})
 }
@@ -458,7 +464,7 @@ func table(title, description, sortBy string, descending bool, columns []column,
 	p := newPanel("table", title, description, targets...)
 	p.FieldConfig.Defaults["custom"] = options{"align": "auto", "filterable": true, "inspect": false}
 	p.Options = options{
-		"cellHeight": "sm", "showHeader": true, "footer": options{"show": false},
+		"cellHeight": "sm", "showHeader": true, "frameIndex": 0, "footer": options{"show": false, "reducer": []string{"sum"}},
 		"sortBy": []any{options{"displayName": sortBy, "desc": descending}},
 	}
 	order, names, keep := options{}, options{}, []string{}
@@ -572,28 +578,24 @@ func (p *Panel) colors(byName []seriesColor) *Panel {
 
 type seriesColor struct{ name, color string }
 
-// The states of devices have the same colors everywhere.
+// The states of devices have the same colors everywhere. The colors are in the order of the states, from the best to the
+// worst.
 var (
-	statusColors = []seriesColor{
-		{"operational", "green"},
-		{"updating", "blue"},
-		{"configuring", "purple"},
-		{"post-provisioning", "super-light-purple"},
-		{"inactive", "#8c959f"},
-		{"reduced-functionality", "orange"},
-		{"disconnected", "red"},
-	}
-	heartbeatColors = []seriesColor{{"online", "green"}, {"timeout", "orange"}, {"offline", "red"}, {"unknown", "#8c959f"}}
-	updateColors    = []seriesColor{
-		{"done", "green"},
-		{"downloading", "light-blue"},
-		{"downloaded", "blue"},
-		{"applying changes", "purple"},
-		{"none", "#8c959f"},
-		{"aborted", "orange"},
-		{"rejected", "red"},
-	}
+	statusColors    = inOrder(balena.DeviceStatuses, "green", "blue", "purple", "super-light-purple", gray, "orange", "red")
+	heartbeatColors = inOrder(balena.HeartbeatStates, "green", "orange", "red", gray)
+	updateColors    = inOrder(balena.UpdateStatuses, "green", "light-blue", "blue", "purple", gray, "orange", "red")
 )
+
+const gray = "#8c959f"
+
+// inOrder gives each state its color. A state too many stays without one, which a test finds.
+func inOrder(states []string, colors ...string) []seriesColor {
+	var list []seriesColor
+	for i, color := range colors[:min(len(colors), len(states))] {
+		list = append(list, seriesColor{states[i], color})
+	}
+	return list
+}
 
 // linked adds links to a panel's values.
 func (p *Panel) linked(links ...options) *Panel {

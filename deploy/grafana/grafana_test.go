@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
 const directory = "../../charts/balena-exporter/files/dashboards"
@@ -85,6 +87,21 @@ func TestPanelsExplainThemselves(t *testing.T) {
 					t.Errorf("%s, %s: query %s is both or neither of instant and range", d.Title, p.Title, target.RefID)
 				}
 			}
+		}
+	}
+}
+
+func TestEveryStateHasAColor(t *testing.T) {
+	for _, test := range []struct {
+		states []string
+		colors []seriesColor
+	}{
+		{balena.DeviceStatuses, statusColors},
+		{balena.HeartbeatStates, heartbeatColors},
+		{balena.UpdateStatuses, updateColors},
+	} {
+		if len(test.colors) != len(test.states) {
+			t.Errorf("%d colors for the states %q", len(test.colors), test.states)
 		}
 	}
 }
