@@ -4,14 +4,54 @@ package balena
 
 import (
 	"iter"
+	"math/bits"
 	"slices"
 	"sort"
 )
 
-// Devices are the devices of a snapshot, in ascending order of ID. They lie in runs, and snapshots share the
-// runs in which nothing changed, and of others the devices that did not: a refresh costs what changed, in time
-// and in memory.
+// Devices are the devices of a snapshot. They lie in stripes, one unless [Striped] asked for more. To which stripe a
+// device belongs depends on its ID alone, so it stays there for life. In a stripe the devices are in ascending order of
+// ID.
+//
+// A stripe consists of runs. Snapshots share the runs in which nothing changed, and of other runs the devices that did not
+// change: a refresh costs what changed, in time and in memory.
 type Devices struct {
+	stripes []stripe // none: a single empty one
+}
+
+// Striped returns no devices, in this number of stripes. All devices that are made of them with [NewBuilder] and
+// [Devices.With] have as many.
+func Striped(stripes int) Devices { return Devices{make([]stripe, max(1, stripes))} }
+
+// MaxStripes is how many stripes there can be. Stripes cost bytes: runs end with them.
+const MaxStripes = 64
+
+// stripeOf returns the stripe of a device, by its ID. Of twice as many stripes it is one of the two that share its place.
+func stripeOf(id int64, stripes int) int {
+	const golden = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio, which spreads numbers that are close
+	stripe, _ := bits.Mul64(uint64(id)*golden, uint64(stripes))
+	return int(stripe)
+}
+
+// stripe is the stripe of a device, by its ID.
+func (d Devices) stripe(id int64) stripe {
+	if len(d.stripes) == 0 {
+		return stripe{}
+	}
+	return d.stripes[stripeOf(id, len(d.stripes))]
+}
+
+// Stripes returns the runs of each stripe.
+func (d Devices) Stripes() [][]*Run {
+	stripes := make([][]*Run, len(d.stripes))
+	for i, s := range d.stripes {
+		stripes[i] = s.runs
+	}
+	return stripes
+}
+
+// stripe is the devices of a stripe, in runs.
+type stripe struct {
 	runs []*Run
 	n    int
 }
@@ -42,9 +82,9 @@ func newRun(devices []*Device) *Run {
 // changes, and enough for what is made of them, text above all, to be worth a piece of its own.
 const runLength = 40
 
-// NewDevices returns devices that are in ascending order of ID.
+// NewDevices returns devices that are in ascending order of ID, in one stripe.
 func NewDevices(devices ...Device) Devices {
-	var b Builder
+	b := NewBuilder(Devices{})
 	for i := range devices {
 		b.Add(&devices[i])
 	}
@@ -52,18 +92,25 @@ func NewDevices(devices ...Device) Devices {
 }
 
 // Len is how many devices there are.
-func (d Devices) Len() int { return d.n }
+func (d Devices) Len() (n int) {
+	for _, s := range d.stripes {
+		n += s.n
+	}
+	return n
+}
 
-// Runs returns the devices run by run.
-func (d Devices) Runs() []*Run { return d.runs }
+// Runs returns the devices run by run, stripe by stripe.
+func (d Devices) Runs() []*Run { return slices.Concat(d.Stripes()...) }
 
-// All yields the devices one by one. They must not be changed.
+// All yields the devices one by one, stripe by stripe. They must not be changed.
 func (d Devices) All() iter.Seq[*Device] {
 	return func(yield func(*Device) bool) {
-		for _, run := range d.runs {
-			for _, device := range run.Devices {
-				if !yield(device) {
-					return
+		for _, s := range d.stripes {
+			for _, run := range s.runs {
+				for _, device := range run.Devices {
+					if !yield(device) {
+						return
+					}
 				}
 			}
 		}
@@ -72,11 +119,12 @@ func (d Devices) All() iter.Seq[*Device] {
 
 // Find returns the device of an ID, nil if there is none.
 func (d Devices) Find(id int64) *Device {
-	run := sort.Search(len(d.runs), func(i int) bool { return d.runs[i].first() > id }) - 1
+	s := d.stripe(id)
+	run := sort.Search(len(s.runs), func(i int) bool { return s.runs[i].first() > id }) - 1
 	if run < 0 {
 		return nil
 	}
-	devices := d.runs[run].Devices
+	devices := s.runs[run].Devices
 	if i := sort.Search(len(devices), func(i int) bool { return devices[i].ID >= id }); i < len(devices) && devices[i].ID == id {
 		return devices[i]
 	}
@@ -84,84 +132,118 @@ func (d Devices) Find(id int64) *Device {
 }
 
 // Differences yields the devices in which two snapshots differ, as they were and as they are; was is nil for
-// those that came, is for those that went. Runs that both share cost nothing.
+// those that were added, is for those that were removed. Runs that both share cost nothing. Unless one of them has no
+// devices at all, both have the same number of stripes.
 func (d Devices) Differences(before Devices) iter.Seq2[*Device, *Device] {
 	return func(yield func(was, is *Device) bool) {
-		old, now := before.runs, d.runs
-		var was, is []*Device
-		for {
-			if len(was) == 0 && len(is) == 0 {
-				for len(old) > 0 && len(now) > 0 && old[0] == now[0] {
-					old, now = old[1:], now[1:]
-				}
+		for i := range max(len(d.stripes), len(before.stripes)) {
+			var old, now []*Run
+			if i < len(before.stripes) {
+				old = before.stripes[i].runs
 			}
-			if len(was) == 0 && len(old) > 0 {
-				was, old = old[0].Devices, old[1:]
+			if i < len(d.stripes) {
+				now = d.stripes[i].runs
 			}
-			if len(is) == 0 && len(now) > 0 {
-				is, now = now[0].Devices, now[1:]
-			}
-			more := true
-			switch {
-			case len(was) == 0 && len(is) == 0:
-				return
-			case len(is) == 0 || len(was) > 0 && was[0].ID < is[0].ID:
-				more, was = yield(was[0], nil), was[1:]
-			case len(was) == 0 || is[0].ID < was[0].ID:
-				more, is = yield(nil, is[0]), is[1:]
-			default:
-				if !was[0].Equal(is[0]) {
-					more = yield(was[0], is[0])
-				}
-				was, is = was[1:], is[1:]
-			}
-			if !more {
+			if !differences(old, now, yield) {
 				return
 			}
 		}
 	}
 }
 
-// With returns the devices with some put in, in place of those of the same ID if there are, and those that
-// gone names, if it is not nil, left out. put is in ascending order of ID. What neither concerns is shared.
-func (d Devices) With(put []*Device, gone func(*Device) bool) Devices {
-	if len(put) == 0 && gone == nil {
+// differences yields the devices in which the runs of a stripe differ. It reports whether to go on.
+func differences(old, now []*Run, yield func(was, is *Device) bool) bool {
+	var was, is []*Device
+	for {
+		if len(was) == 0 && len(is) == 0 {
+			for len(old) > 0 && len(now) > 0 && old[0] == now[0] {
+				old, now = old[1:], now[1:]
+			}
+		}
+		if len(was) == 0 && len(old) > 0 {
+			was, old = old[0].Devices, old[1:]
+		}
+		if len(is) == 0 && len(now) > 0 {
+			is, now = now[0].Devices, now[1:]
+		}
+		more := true
+		switch {
+		case len(was) == 0 && len(is) == 0:
+			return true
+		case len(is) == 0 || len(was) > 0 && was[0].ID < is[0].ID:
+			more, was = yield(was[0], nil), was[1:]
+		case len(was) == 0 || is[0].ID < was[0].ID:
+			more, is = yield(nil, is[0]), is[1:]
+		default:
+			if !was[0].Equal(is[0]) {
+				more = yield(was[0], is[0])
+			}
+			was, is = was[1:], is[1:]
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+// With returns the devices with some put in, in place of those of the same ID if there are, and those for which removed,
+// if it is not nil, holds left out. put is in ascending order of ID, in each stripe at least. What neither concerns is
+// shared.
+func (d Devices) With(put []*Device, removed func(*Device) bool) Devices {
+	if len(put) == 0 && removed == nil {
 		return d
 	}
-	b := NewBuilder(d)
+	stripes := make([]stripe, max(1, len(d.stripes)))
+	copy(stripes, d.stripes)
+	puts := make([][]*Device, len(stripes))
+	for _, device := range put {
+		i := stripeOf(device.ID, len(stripes))
+		puts[i] = append(puts[i], device)
+	}
+	for i, s := range stripes {
+		if len(puts[i]) > 0 || removed != nil {
+			stripes[i] = s.with(puts[i], removed)
+		}
+	}
+	return Devices{stripes}
+}
+
+// with is [Devices.With] for a stripe.
+func (d stripe) with(put []*Device, removed func(*Device) bool) stripe {
+	b := stripeBuilder{old: d.runs}
 	for i, run := range d.runs {
 		var concerned []*Device
 		concerned, put = d.split(i, put)
-		if len(concerned) == 0 && !run.any(gone) {
+		if len(concerned) == 0 && !run.any(removed) {
 			b.keep(run)
 			continue
 		}
 		for _, old := range run.Devices {
 			for len(concerned) > 0 && concerned[0].ID < old.ID {
-				b.Add(concerned[0])
+				b.add(concerned[0])
 				concerned = concerned[1:]
 			}
 			switch {
 			case len(concerned) > 0 && concerned[0].ID == old.ID:
-				b.Add(old.orEqual(concerned[0]))
+				b.add(old.orEqual(concerned[0]))
 				concerned = concerned[1:]
-			case gone == nil || !gone(old):
-				b.Add(old)
+			case removed == nil || !removed(old):
+				b.add(old)
 			}
 		}
 		for _, d := range concerned {
-			b.Add(d)
+			b.add(d)
 		}
 	}
 	for _, d := range put {
-		b.Add(d)
+		b.add(d)
 	}
-	return b.Devices()
+	return b.stripe()
 }
 
 // split divides devices, in ascending order of ID, into those that belong before the run behind that of an
 // index, and those that don't.
-func (d Devices) split(run int, devices []*Device) (before, rest []*Device) {
+func (d stripe) split(run int, devices []*Device) (before, rest []*Device) {
 	if run+1 == len(d.runs) {
 		return devices, nil
 	}
@@ -181,21 +263,41 @@ func (r *Run) any(condition func(*Device) bool) bool {
 	return slices.ContainsFunc(r.Devices, condition)
 }
 
-// Builder makes runs of devices that come in ascending order of ID, and shares the old run wherever it makes
+// Builder makes devices of those that come in ascending order of ID.
+type Builder struct{ stripes []stripeBuilder }
+
+// NewBuilder returns a builder that shares the runs of devices that were known, and has as many stripes.
+func NewBuilder(known Devices) *Builder {
+	b := &Builder{make([]stripeBuilder, max(1, len(known.stripes)))}
+	for i, s := range known.stripes {
+		b.stripes[i].old = s.runs
+	}
+	return b
+}
+
+// Add adds a device.
+func (b *Builder) Add(d *Device) { b.stripes[stripeOf(d.ID, len(b.stripes))].add(d) }
+
+// Devices returns what was made. The builder must not be used after that.
+func (b *Builder) Devices() Devices {
+	d := Striped(len(b.stripes))
+	for i := range b.stripes {
+		d.stripes[i] = b.stripes[i].stripe()
+	}
+	return d
+}
+
+// stripeBuilder makes runs of devices that come in ascending order of ID, and shares the old run wherever it makes
 // the same. To that end it cuts where the old runs are cut. An old run may grow to twice its length before
 // it is cut again, and runs that have become short are joined.
-type Builder struct {
+type stripeBuilder struct {
 	old  []*Run // those not reached yet, but for the first, from which open may be made anew
 	open []*Device
 	runs []*Run
 	n    int
 }
 
-// NewBuilder returns a builder that shares the runs of devices that were known.
-func NewBuilder(known Devices) *Builder { return &Builder{old: known.runs} }
-
-// Add adds a device.
-func (b *Builder) Add(d *Device) {
+func (b *stripeBuilder) add(d *Device) {
 	for len(b.old) > 1 && d.ID >= b.old[1].first() {
 		b.close()
 		b.old = b.old[1:]
@@ -209,7 +311,7 @@ func (b *Builder) Add(d *Device) {
 }
 
 // keep adds an old run as it is.
-func (b *Builder) keep(run *Run) {
+func (b *stripeBuilder) keep(run *Run) {
 	b.close()
 	for len(b.old) > 0 && b.old[0].first() <= run.first() {
 		b.old = b.old[1:]
@@ -218,7 +320,7 @@ func (b *Builder) keep(run *Run) {
 }
 
 // close makes runs of the devices that are open.
-func (b *Builder) close() {
+func (b *stripeBuilder) close() {
 	if len(b.open) == 0 {
 		return
 	}
@@ -237,7 +339,7 @@ func (b *Builder) close() {
 	b.open = b.open[:0]
 }
 
-func (b *Builder) emit(run *Run) {
+func (b *stripeBuilder) emit(run *Run) {
 	b.n += len(run.Devices)
 	if n := len(b.runs); n > 0 && len(b.runs[n-1].Devices)+len(run.Devices) <= runLength/2 {
 		b.runs[n-1] = newRun(slices.Concat(b.runs[n-1].Devices, run.Devices))
@@ -246,10 +348,10 @@ func (b *Builder) emit(run *Run) {
 	b.runs = append(b.runs, run)
 }
 
-// Devices returns what was made. The builder must not be used after that.
-func (b *Builder) Devices() Devices {
+// stripe returns what was made.
+func (b *stripeBuilder) stripe() stripe {
 	b.close()
-	return Devices{runs: b.runs, n: b.n}
+	return stripe{runs: b.runs, n: b.n}
 }
 
 // orEqual returns the device, if another one is equal to it, and that one otherwise.
@@ -274,16 +376,31 @@ func (d *Device) Equal(o *Device) bool {
 }
 
 // Cursor finds devices by ascending ID.
-type Cursor struct {
+type Cursor struct{ stripes []stripeCursor }
+
+// Cursor returns a cursor that stands before the first device.
+func (d Devices) Cursor() *Cursor {
+	c := &Cursor{make([]stripeCursor, len(d.stripes))}
+	for i, s := range d.stripes {
+		c.stripes[i].runs = s.runs
+	}
+	return c
+}
+
+// At returns the device of an ID, nil if there is none. IDs must not descend from call to call.
+func (c *Cursor) At(id int64) *Device {
+	if len(c.stripes) == 0 {
+		return nil
+	}
+	return c.stripes[stripeOf(id, len(c.stripes))].at(id)
+}
+
+type stripeCursor struct {
 	runs []*Run
 	rest []*Device
 }
 
-// Cursor returns a cursor that stands before the first device.
-func (d Devices) Cursor() *Cursor { return &Cursor{runs: d.runs} }
-
-// At returns the device of an ID, nil if there is none. IDs must not descend from call to call.
-func (c *Cursor) At(id int64) *Device {
+func (c *stripeCursor) at(id int64) *Device {
 	for len(c.runs) > 0 && c.runs[0].first() <= id {
 		c.rest, c.runs = c.runs[0].Devices, c.runs[1:]
 	}

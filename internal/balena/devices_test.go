@@ -3,6 +3,7 @@
 package balena
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -11,12 +12,13 @@ import (
 	"testing"
 )
 
-// listed returns devices as a slice.
+// listed returns devices as a slice, by ID.
 func listed(d Devices) []Device {
 	var all []Device
 	for device := range d.All() {
 		all = append(all, *device)
 	}
+	slices.SortFunc(all, func(a, b Device) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
 
@@ -29,19 +31,26 @@ func check(t *testing.T, d Devices, want []Device) {
 	if d.Len() != len(want) {
 		t.Errorf("there are %d devices, and Len says %d", len(want), d.Len())
 	}
-	for i, run := range d.Runs() {
-		if n := len(run.Devices); n == 0 || n > 2*runLength {
-			t.Errorf("run %d has %d devices", i, n)
-		}
-		if i > 0 && len(run.Devices)+len(d.Runs()[i-1].Devices) <= runLength/2 {
-			t.Errorf("runs %d and %d are short enough to be one", i-1, i)
-		}
-		newest := Instant(0)
-		for _, device := range run.Devices {
-			newest = max(newest, device.Modified)
-		}
-		if run.Newest != newest {
-			t.Errorf("run %d: newest is %d, want %d", i, run.Newest, newest)
+	for number, runs := range d.Stripes() {
+		var last int64
+		for i, run := range runs {
+			if n := len(run.Devices); n == 0 || n > 2*runLength {
+				t.Errorf("run %d has %d devices", i, n)
+			}
+			if i > 0 && len(run.Devices)+len(runs[i-1].Devices) <= runLength/2 {
+				t.Errorf("runs %d and %d are short enough to be one", i-1, i)
+			}
+			newest := Instant(0)
+			for _, device := range run.Devices {
+				newest = max(newest, device.Modified)
+				if stripeOf(device.ID, len(d.Stripes())) != number || device.ID <= last {
+					t.Errorf("device %d lies in stripe %d, behind device %d", device.ID, number, last)
+				}
+				last = device.ID
+			}
+			if run.Newest != newest {
+				t.Errorf("run %d: newest is %d, want %d", i, run.Newest, newest)
+			}
 		}
 	}
 	for i := range want {
@@ -71,6 +80,34 @@ func some(n int) []Device {
 	return devices
 }
 
+// striped returns devices in a number of stripes.
+func striped(stripes int, devices []Device) Devices {
+	b := NewBuilder(Striped(stripes))
+	for i := range devices {
+		b.Add(&devices[i])
+	}
+	return b.Devices()
+}
+
+// Each device has a stripe for life. Stripes are about equally large, and merge in pairs: those of 4 are in those of 2.
+func TestStripes(t *testing.T) {
+	for _, distance := range []int64{1, 2, 3, 40, 64, 1000, 1 << 20, 9_999_991} {
+		for _, stripes := range []int{1, 2, 3, 8, 63, MaxStripes} {
+			devices := make([]int, stripes)
+			for i := range int64(64_000) {
+				stripe := stripeOf(i*distance, stripes)
+				devices[stripe]++
+				if half := stripeOf(i*distance, 2*stripes) / 2; half != stripe {
+					t.Fatalf("device %d is in stripe %d of %d, and in half of %d", i*distance, stripe, stripes, half)
+				}
+			}
+			if mean := 64_000 / stripes; slices.Min(devices) < mean*8/10 || slices.Max(devices) > mean*12/10 {
+				t.Errorf("distance %d: the stripes have %v devices", distance, devices)
+			}
+		}
+	}
+}
+
 func TestDevices(t *testing.T) {
 	for _, n := range []int{0, 1, runLength - 1, runLength, runLength + 1, 2 * runLength, 1000} {
 		check(t, NewDevices(some(n)...), some(n))
@@ -82,7 +119,7 @@ func TestDevices(t *testing.T) {
 func TestDevicesChange(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 0))
-		devices := NewDevices(some(random.IntN(500))...)
+		devices := striped([]int{1, 1, 2, 7, MaxStripes}[seed%5], some(random.IntN(500)))
 		model := map[int64]Device{}
 		for d := range devices.All() {
 			model[d.ID] = *d
@@ -120,12 +157,12 @@ func TestDevicesChange(t *testing.T) {
 			check(t, devices, want)
 
 			// A full refresh that finds the same makes the same of it, and so does one that found all that was before.
-			full := Builder{old: before.runs}
+			full := NewBuilder(before)
 			for i := range want {
 				full.Add(&want[i])
 			}
 			check(t, full.Devices(), want)
-			differences(t, before, devices)
+			checkDifferences(t, before, devices)
 
 			changed := 0
 			for was, is := range devices.Differences(before) {
@@ -164,7 +201,7 @@ func sorted(devices map[int64]Device) []Device {
 }
 
 // differences holds what Differences tells against what maps of the devices tell.
-func differences(t *testing.T, before, after Devices) {
+func checkDifferences(t *testing.T, before, after Devices) {
 	t.Helper()
 	old, now := map[int64]Device{}, map[int64]Device{}
 	for d := range before.All() {

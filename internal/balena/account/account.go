@@ -40,6 +40,8 @@ type Options struct {
 	ArchivedFleets bool
 	// Shard is the part of the fleets to read.
 	Shard balena.Shard
+	// Stripes is into how many stripes the devices of snapshots are divided; 0 means one. See [balena.Devices].
+	Stripes int
 	// SlowInterval is how often to ask for what rarely changes: newest releases, device types, keys.
 	SlowInterval time.Duration
 	// FullRefreshInterval is how often everything is read at least; a refresh between asks for what changed. 0 means

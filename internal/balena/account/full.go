@@ -49,8 +49,11 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	s := f.snapshot
 	s.Reading.Devices = 0
 	q := f.devicesWith("")
-	devices := balena.NewBuilder(f.before.devices)
-	known := f.before.devices.Cursor()
+	before := f.before.devices
+	if before.Len() == 0 {
+		before = balena.Striped(f.config.Stripes)
+	}
+	devices, known := balena.NewBuilder(before), before.Cursor()
 	proof := f.newProof()
 	listed := map[int64]int{}
 	var uuids []uint64 // hashes
