@@ -20,8 +20,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// The workload: devices with 26.8 series each in 27 families, about 3 kB of text a
-// device, in runs of 40 devices, as long as the exporter's.
+// The workload: devices with 26.8 series each in 27 families, about 3 kB of text per
+// device, in runs of 40 devices, which is the length that the exporter uses.
 const (
 	benchFamilies = 27
 	benchRun      = 40
@@ -39,16 +39,16 @@ var benchLayout = func() (l Layout) {
 
 func benchRuns(devices int) int { return devices / benchRun }
 
-// changes tells which families of a run have other values than before.
+// changes reports whether a family of a run has other values than before.
 type changes func(run, family int) bool
 
 func none(int, int) bool { return false }
 
-// some are the changes when one device in a hundred changed, wherever it is: 47 % of
-// the runs have one, and it differs in 6 of 27 families.
+// some are the changes when one device in a hundred changed: 47 % of the runs have such
+// a device, which differs in 6 of 27 families.
 func some(run, family int) bool { return run*29%100 < 47 && family%9 < 2 }
 
-// build makes a page of so many runs, each of which is a piece of each family.
+// build makes a page of runs, each of which is a piece of each family.
 func build(runs int, previous *Page, changed changes, text func(run, family int) []byte) *Page {
 	b := NewBuilder(benchLayout, previous)
 	for run := range runs {
@@ -85,10 +85,10 @@ func renderRun(text []byte, family, start int, values uint64) []byte {
 	return text
 }
 
-var benchPages sync.Map // of *Page by number of devices, as building them takes long
+var benchPages sync.Map // of *Page by number of devices, because building them takes long
 
-// benchPage returns a page as it is after a while: built from pages before it, of
-// which most is still there.
+// benchPage returns a page as it is after several refreshes: built from previous pages, most
+// of whose fragments are kept.
 func benchPage(devices int) *Page {
 	if page, ok := benchPages.Load(devices); ok {
 		return page.(*Page)
@@ -105,7 +105,7 @@ func benchPage(devices int) *Page {
 	return page
 }
 
-// benchHandler serves a page as the exporter does: with a usual live part.
+// benchHandler serves a page with a typical live part, as the exporter does.
 func benchHandler(page *Page) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
@@ -115,8 +115,8 @@ func benchHandler(page *Page) http.Handler {
 	return NewHandler(HandlerOptions{Page: always(page), Live: registry, Registerer: registry})
 }
 
-// BenchmarkScrape measures one scrape over a TCP connection that is kept, by a
-// scraper in another process. cpu-ms/op is the server's alone. The bar is
+// BenchmarkScrape measures one scrape over a persistent TCP connection, by a scraper in
+// another process. cpu-ms/op is the CPU time of the server alone. The baseline is
 // static: http.ServeContent of the same gzip bytes.
 //
 //	go test -bench 'Scrape/.*/(gzip|static)' ./internal/exposition
@@ -147,8 +147,8 @@ func benchmarkScrape(b *testing.B, handler http.Handler, acceptEncoding string) 
 	scrape := startScraper(b)
 	size := scrape(server.URL, acceptEncoding) // connects, and warms up
 
-	runtime.GC()     // the garbage of making pages is nobody's in particular
-	b.ReportAllocs() // of this process, so of the server alone
+	runtime.GC()     // removes the garbage of building pages
+	b.ReportAllocs() // of this process, and so of the server alone
 	b.ResetTimer()
 	cpu := cpuTime(b)
 	for b.Loop() {
@@ -159,10 +159,10 @@ func benchmarkScrape(b *testing.B, handler http.Handler, acceptEncoding string) 
 	b.ReportMetric(float64(cpu.Microseconds())/1000/float64(b.N), "cpu-ms/op")
 }
 
-// BenchmarkBuild measures making a page, without rendering: the text is rendered
+// BenchmarkBuild measures building a page without rendering: the text is rendered
 // beforehand. With changed=1% one device in a hundred differs from the previous page.
 func BenchmarkBuild(b *testing.B) {
-	// Few different runs are enough: no fragment sees another.
+	// A few different runs are enough: fragments are compressed independently.
 	const different = 50
 	var texts [2][different][benchFamilies][]byte
 	for values := range texts {

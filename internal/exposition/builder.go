@@ -12,18 +12,18 @@ import (
 	"github.com/klauspost/compress/flate"
 )
 
-// fragmentText is the least appended text, in bytes, that is worth a fragment of its
-// own. Every fragment starts without history and with Huffman codes of its own, which
-// costs 1 % of the compressed bytes at 16 KiB, 4 % at 8 KiB, and nothing that counts
-// from here on. Shorter chunks wait for the next ones of their family, and at the
-// end for those of the next families, so that hundreds of small families share a
-// few fragments.
+// fragmentText is the minimum length, in bytes, of appended text that becomes a fragment
+// of its own. Every fragment starts without history and with its own Huffman codes. This
+// costs 4 % of the compressed bytes at 8 KiB, 1 % at 16 KiB, and less from here on.
+// Shorter text is buffered until more text of its family follows, and finally joined
+// with the text of the next families, so that hundreds of small families share a few
+// fragments.
 const fragmentText = 32 << 10
 
-// Most text is compressed with the fastest level. The levels above it cost more CPU and
-// save one or two percent of the bytes, until thoroughLevel: that one takes twice the CPU
-// and saves 5 % of most text, 13 % of text with many labels. It is for the longest pieces.
-// They are seldom compressed, since the caller makes pieces long that seldom change.
+// Most text is compressed at the fastest level. The next levels cost more CPU and save only
+// one or two percent of the bytes. thoroughLevel takes twice the CPU and saves 5 % of most
+// text, 13 % of text with many labels. It is used for the longest pieces, which are
+// compressed rarely: the caller makes a piece long when it rarely changes.
 const (
 	fastLevel     = flate.BestSpeed
 	thoroughLevel = 5
@@ -31,8 +31,8 @@ const (
 )
 
 // A Layout has an element for each family of a page, in the order of the page: the
-// lines (# HELP, # TYPE) that begin the family. A family without samples is not
-// written, header included.
+// header of the family (the lines # HELP and # TYPE). A family without samples is left
+// out, together with its header.
 type Layout [][]byte
 
 func (l Layout) equal(other Layout) bool { return slices.EqualFunc(l, other, bytes.Equal) }
@@ -46,7 +46,7 @@ type Builder struct {
 	previous    *Page
 	families    []family
 	hash        maphash.Hash
-	compressors map[int]*flate.Writer // by level; made when there is something to compress
+	compressors map[int]*flate.Writer // by level; created on first use
 	buffer      bytes.Buffer
 }
 
@@ -61,8 +61,8 @@ type family struct {
 // them, so all Builders of a process need the same.
 var seed = maphash.MakeSeed()
 
-// NewBuilder returns a Builder for a page that is like the previous one in most of
-// its text; what is the same is shared with it. The previous page may be nil.
+// NewBuilder returns a Builder for a page that shares most of its text with the previous
+// page. Equal fragments are shared in memory. The previous page may be nil.
 func NewBuilder(layout Layout, previous *Page) *Builder {
 	if previous == nil {
 		previous = emptyPage
@@ -78,18 +78,18 @@ func NewBuilder(layout Layout, previous *Page) *Builder {
 			b.families[i].pieces = make([]fragment, 0, len(pieces))
 		}
 	} else {
-		b.previous = &Page{appended: previous.appended} // its pieces are about other families
+		b.previous = &Page{appended: previous.appended} // its pieces belong to other families
 	}
 	b.hash.SetSeed(seed)
 	return b
 }
 
-// Append adds lines to a family. What is appended to one family stays in that order,
-// before its pieces.
+// Append adds lines to a family. Appended lines keep their order and precede the pieces
+// of the family.
 //
-// Short chunks are gathered, even across families; 32 KiB or more become a fragment,
-// which is not compressed again if the previous page has one of the same text. This
-// is for families that are short, or change as a whole.
+// Short text is buffered, even across families. Text of 32 KiB or more becomes a fragment,
+// which is not compressed again if the previous page has a fragment of the same text. Append
+// is meant for families that are short, or that change as a whole.
 func (b *Builder) Append(family int, lines []byte) {
 	if len(lines) == 0 {
 		return
@@ -131,8 +131,8 @@ func (f *family) add(piece fragment) {
 	f.ofPieces.add(piece)
 }
 
-// Page returns the page of all that was added, families in the order of their index.
-// The Builder must not be used after that.
+// Page returns the finished page, with the families in the order of their index.
+// The Builder must not be used afterwards.
 func (b *Builder) Page() *Page {
 	page := b.page
 	put := func(fragments ...fragment) {
@@ -169,7 +169,7 @@ func (b *Builder) Page() *Page {
 		}
 	}
 	flush()
-	*b = Builder{} // a mistaken later call fails at once
+	*b = Builder{} // a later call by mistake panics at once
 	return page
 }
 
@@ -198,7 +198,7 @@ func (b *Builder) compress(level int, crc uint32, parts ...[]byte) fragment {
 	if compressor == nil {
 		var err error
 		if compressor, err = flate.NewWriter(nil, level); err != nil {
-			panic(err) // for an unknown level only
+			panic(err) // only an unknown level fails
 		}
 		b.compressors[level] = compressor
 	}
@@ -213,7 +213,7 @@ func (b *Builder) compress(level int, crc uint32, parts ...[]byte) fragment {
 	return newFragment(b.buffer.Bytes(), crc, length)
 }
 
-// mustWrite is for writes into a bytes.Buffer, which do not fail.
+// mustWrite checks a write to a bytes.Buffer, which does not fail.
 func mustWrite(_ int, err error) {
 	if err != nil {
 		panic(fmt.Sprintf("exposition: compressing into memory: %v", err))

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// Pages made of the page before are held against a model: all text in the clear, put
-// together anew for each page.
+// These tests compare pages that were built from a previous page with a model: plain text
+// that is assembled anew for each page.
 
 const modelFamilies = 7
 
@@ -25,7 +25,7 @@ var modelLayout = func() (l Layout) {
 // A modelPiece is a piece of a page before it is rendered.
 type modelPiece struct {
 	text string
-	kept int // its number on the page before; -1 for a new one
+	kept int // its number on the previous page; -1 for a new piece
 }
 
 // A clearPage is a page before it is rendered.
@@ -34,7 +34,7 @@ type clearPage struct {
 	pieces   [modelFamilies][]modelPiece
 }
 
-// text returns all there is to be on the page.
+// text returns the expected text of the page.
 func (m *clearPage) text() string {
 	var all strings.Builder
 	for family, text := range m.appended {
@@ -52,7 +52,7 @@ func (m *clearPage) text() string {
 // page builds the page. Without a previous page it keeps nothing.
 func (m *clearPage) page(previous *Page) *Page {
 	b := NewBuilder(modelLayout, previous)
-	var scratch []byte // not to be retained
+	var scratch []byte // the Builder must not retain it
 	for family, text := range m.appended {
 		b.Append(family, []byte(text))
 		for _, piece := range m.pieces[family] {
@@ -68,7 +68,7 @@ func (m *clearPage) page(previous *Page) *Page {
 	return b.Page()
 }
 
-func TestPiecesStandInTheirOrderFamilyByFamily(t *testing.T) {
+func TestPiecesKeepTheirOrderWithinEachFamily(t *testing.T) {
 	b := NewBuilder(modelLayout, nil)
 	b.Append(0, []byte("first 1\n"))
 	b.Append(6, []byte("last 1\n"))
@@ -124,7 +124,7 @@ func TestAFamilyWithoutSamplesHasNoHeader(t *testing.T) {
 	checkPage(t, b.Page(), "# TYPE family_3 gauge\nfamily_3 1\n")
 }
 
-func TestAPieceThatIsKeptIsTheSameMemory(t *testing.T) {
+func TestAKeptPieceSharesItsMemory(t *testing.T) {
 	b := NewBuilder(modelLayout, nil)
 	for _, text := range []string{"a 1\n", "b 1\n", "c 1\n"} {
 		b.Add(2, []byte(text))
@@ -145,7 +145,7 @@ func TestAPieceThatIsKeptIsTheSameMemory(t *testing.T) {
 	}
 }
 
-func TestOfAnotherLayoutNothingCanBeKept(t *testing.T) {
+func TestNothingCanBeKeptFromAnotherLayout(t *testing.T) {
 	renamed := slices.Clone(modelLayout)
 	renamed[3] = []byte("# TYPE other gauge\n")
 	b := NewBuilder(modelLayout, nil)
@@ -165,7 +165,7 @@ func TestOfAnotherLayoutNothingCanBeKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			defer func() {
 				if recover() == nil {
-					t.Error("a piece that is not there was kept")
+					t.Error("a piece that does not exist was kept")
 				}
 			}()
 			NewBuilder(test.layout, test.previous).Keep(2, test.number)
@@ -173,9 +173,9 @@ func TestOfAnotherLayoutNothingCanBeKept(t *testing.T) {
 	}
 }
 
-// Whatever happens from page to page, a page built from the one before is the page
-// that is built from nothing.
-func TestPagesBuiltFromPagesEqualThoseBuiltFromNothing(t *testing.T) {
+// Whatever changes between pages, a page built from the previous page equals a page
+// built from scratch.
+func TestPagesBuiltFromPagesEqualPagesBuiltFromScratch(t *testing.T) {
 	const sequences, pages = 20, 25
 	for sequence := range uint64(sequences) {
 		random := rand.New(rand.NewPCG(sequence, 0))
@@ -192,14 +192,14 @@ func TestPagesBuiltFromPagesEqualThoseBuiltFromNothing(t *testing.T) {
 			page := m.page(previous)
 			checkPage(t, page, m.text())
 			if scratch := m.page(nil); page.totals != scratch.totals {
-				t.Fatalf("sequence %d, page %d: totals %+v, from nothing %+v", sequence, step, page.totals, scratch.totals)
+				t.Fatalf("sequence %d, page %d: totals %+v, from scratch %+v", sequence, step, page.totals, scratch.totals)
 			}
 			previous = page
 		}
 	}
 }
 
-// edit returns what the next page is to be.
+// edit returns the model of the next page.
 func edit(random *rand.Rand, m *clearPage, someText func() string) *clearPage {
 	next := &clearPage{appended: m.appended}
 	if random.IntN(2) == 0 {
@@ -214,7 +214,7 @@ func edit(random *rand.Rand, m *clearPage, someText func() string) *clearPage {
 			piece.kept = number
 			switch random.IntN(6) {
 			case 0:
-				continue // it is gone
+				continue // removed
 			case 1, 2:
 				piece = modelPiece{someText(), -1}
 			}

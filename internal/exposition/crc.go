@@ -10,9 +10,9 @@ import "hash/crc32"
 //
 //	crc(ab) = crc(a) · x^(8·len(b)) + crc(b)   (mod P)
 //
-// where + is xor. The inversions that the CRC applies before and after cancel
-// each other out. With x^2, x^4, x^8, … at hand this takes one multiplication for
-// each bit that is set in the length of b.
+// where + is xor. The inversions that the CRC applies before and after the division
+// cancel each other out. With a table of x^2, x^4, x^8, … this takes one multiplication
+// for each bit that is set in the length of b.
 //
 // Polynomials are kept in the CRC's own order of bits: bit 31 is the coefficient
 // of x^0, bit 0 that of x^31.
@@ -23,8 +23,8 @@ func combine(a, b uint32, length int64) uint32 {
 	return multiply(a, shift(length)) ^ b
 }
 
-// shift returns x^(8·length) mod P, by which a CRC is multiplied when so many bytes
-// are put behind the text.
+// shift returns x^(8·length) mod P. A CRC is multiplied by it when length bytes are
+// appended to the text.
 func shift(length int64) uint32 {
 	const byteBits = 3 // a byte is 2^3 bits
 	var product uint32 = 1 << 31
@@ -36,8 +36,8 @@ func shift(length int64) uint32 {
 	return product
 }
 
-// powers holds x^(2^k) mod P at index k. There are no more than 32 different
-// ones: x^(2^32) = x.
+// powers holds x^(2^k) mod P at index k. The values repeat after 32 of them:
+// x^(2^32) = x.
 var powers = func() (p [32]uint32) {
 	p[0] = 1 << 30 // x
 	for k := 1; k < len(p); k++ {

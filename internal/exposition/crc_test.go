@@ -23,8 +23,8 @@ func TestCombineEqualsTheChecksumOfTheJoinedText(t *testing.T) {
 	}
 }
 
-// A text of 4 GiB has a length whose powers of x go round once. Its CRC is
-// reached by doubling, which the test above has shown to be right.
+// From 4 GiB on, the length needs powers of x beyond the table, which repeats. The expected
+// CRC is computed by doubling, which the test above has shown to be right.
 func TestCombineOfMoreThanFourGigabytes(t *testing.T) {
 	zeros := crc32.ChecksumIEEE(make([]byte, 1<<20))
 	doubled := zeros

@@ -16,50 +16,52 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// contentType is the text format that every scraper reads. OpenMetrics is not
+// contentType is the text format that every scraper understands. OpenMetrics is not
 // offered: it would need a second set of fragments.
 const contentType = "text/plain; version=0.0.4; charset=utf-8"
 
-// logInterval keeps an error that occurs at every scrape from flooding the log.
+// logInterval is the minimum time between two log lines for errors of the same cause.
+// It keeps an error that occurs at every scrape from flooding the log.
 const logInterval = 10 * time.Minute
 
-// HandlerOptions says what is served and how.
+// HandlerOptions configures a handler.
 type HandlerOptions struct {
-	// Page returns the current page, or nil when there is none: then the live part
-	// is served alone. It is called once per scrape and must not block.
+	// Page returns the current page, or nil if there is none. Without a page only the
+	// live part is served. Page is called once per scrape and must not block.
 	Page func() *Page
 
 	// Live is gathered at every scrape and follows the page. None of its families
-	// may have the name of a family of the page: the text format wants each family
-	// once, and nothing here would notice. May be nil.
+	// may have the name of a family of the page: the text format allows each family
+	// once, and the handler does not check this. Live may be nil.
 	Live prometheus.Gatherer
 
-	// MaxRequests is the number of scrapes served at once. As many more wait for some
-	// seconds, and get a 503 then; scrapers that stall, or that have more than their
-	// share, give way to them. Zero or less: no limit.
+	// MaxRequests is the maximum number of scrapes served at once. The same number of
+	// further scrapes may wait; after a few seconds they get a 503. Scrapers that stall,
+	// or that use more than their share, give way to those that wait. Zero or less means
+	// no limit.
 	MaxRequests int
 
 	// Registerer receives the promhttp_metric_handler_* metrics that operators
-	// know from other exporters. Nil: none.
+	// know from other exporters. If it is nil, there are none.
 	Registerer prometheus.Registerer
 
-	// ErrorLog receives what goes wrong, at most one line in ten minutes for each
-	// kind of error. Nil: nothing is logged.
+	// ErrorLog receives errors, at most one line in ten minutes for each cause.
+	// If it is nil, nothing is logged.
 	ErrorLog *slog.Logger
 }
 
 // NewHandler returns the handler that serves scrapes. It answers GET and HEAD,
-// with gzip or without as the client prefers, always with a Content-Length.
+// with or without gzip as the client prefers, always with a Content-Length.
 //
-// What fails in the live part is left out and logged; the rest is served. Errors
-// are counted in promhttp_metric_handler_errors_total with the causes "gathering",
-// "encoding", as elsewhere, and "sending" for scrapers that were cut off because
-// they were too slow. Those that go away on their own are not counted.
+// A metric of the live part that fails is left out and logged; the rest is served. Errors
+// are counted in promhttp_metric_handler_errors_total. The causes are "gathering" and
+// "encoding", as in promhttp, and "sending" for scrapers that were disconnected because
+// they were too slow. Scrapers that disconnect on their own are not counted.
 //
-// Write deadlines are set as bytes are taken, in place of http.Server.WriteTimeout.
+// The handler sets write deadlines as bytes are sent; http.Server.WriteTimeout is not needed.
 //
-// NewHandler panics if its metrics cannot be registered: use one Registerer for
-// one handler.
+// NewHandler panics if its metrics cannot be registered: every handler needs its own
+// Registerer.
 func NewHandler(options HandlerOptions) http.Handler {
 	h := newHandler(options)
 	if options.Registerer == nil {
@@ -71,19 +73,19 @@ func NewHandler(options HandlerOptions) http.Handler {
 
 type handler struct {
 	HandlerOptions
-	slots  *slots // nil: any number of scrapes is served at once
+	slots  *slots // nil if the number of scrapes is not limited
 	errors *prometheus.CounterVec
 
 	mutex    sync.Mutex
 	inFlight []*scrape            // in the order of their pages
-	logged   map[string]time.Time // when an error was logged last, by cause
+	logged   map[string]time.Time // time of the last log line, by cause
 }
 
 // The causes of errors.
 const (
-	gathering = "gathering" // collecting the live part
+	gathering = "gathering" // the live part could not be collected
 	encoding  = "encoding"  // a family of the live part cannot be written as text
-	sending   = "sending"   // a scraper was too slow and was cut off
+	sending   = "sending"   // a scraper was too slow and was disconnected
 )
 
 func newHandler(options HandlerOptions) *handler {
@@ -127,17 +129,17 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	live := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(live)
 	live.Reset()
-	h.gather(live) // before there is a page to hold
+	h.gather(live) // first, so that the scrape holds no page meanwhile
 
 	s := h.begin(w, r, mine)
 	defer h.end(s)
 	var slow slowness
 	if err := s.send(r, live.Bytes()); errors.As(err, &slow) {
-		h.report(sending, fmt.Errorf("scraper %s did not take its answer in time: %w", r.RemoteAddr, slow))
+		h.report(sending, fmt.Errorf("scraper %s did not read the response in time: %w", r.RemoteAddr, slow))
 	}
 }
 
-// buffers are for the live part, as text and compressed.
+// buffers hold the live part, as text and compressed.
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // gather writes the live part.
@@ -145,7 +147,7 @@ func (h *handler) gather(w *bytes.Buffer) {
 	if h.Live == nil {
 		return
 	}
-	families, err := h.Live.Gather() // what could be gathered, even with an error
+	families, err := h.Live.Gather() // returns what it could gather, even with an error
 	if err != nil {
 		h.report(gathering, err)
 	}
@@ -153,13 +155,13 @@ func (h *handler) gather(w *bytes.Buffer) {
 	for _, family := range families {
 		complete := w.Len()
 		if err := encoder.Encode(family); err != nil {
-			w.Truncate(complete) // half a family would spoil the whole answer
+			w.Truncate(complete) // an incomplete family would make the whole answer invalid
 			h.report(encoding, err)
 		}
 	}
 }
 
-// report counts an error, and logs it unless one of its kind was logged lately.
+// report counts an error, and logs it unless an error of the same cause was logged recently.
 func (h *handler) report(cause string, err error) {
 	h.errors.WithLabelValues(cause).Inc()
 	h.mutex.Lock()
@@ -170,7 +172,7 @@ func (h *handler) report(cause string, err error) {
 	}
 	h.mutex.Unlock()
 	if due {
-		h.ErrorLog.Error("error serving metrics; further ones are only counted for a while",
+		h.ErrorLog.Error("error serving metrics; further errors with this cause are only counted during the time of silence",
 			"cause", cause, "err", err, "silence", logInterval)
 	}
 }

@@ -26,8 +26,8 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// pageOf returns a page of so many families and pieces, and its text. The first family
-// is appended.
+// pageOf returns a page of the given numbers of families and pieces, and its text. The
+// first family is appended.
 func pageOf(t testing.TB, families, pieces int) (*Page, string) {
 	t.Helper()
 	b := NewBuilder(bare(families), nil)
@@ -44,7 +44,7 @@ func pageOf(t testing.TB, families, pieces int) (*Page, string) {
 
 func always(page *Page) func() *Page { return func() *Page { return page } }
 
-// fixed is a live part that is the same at every scrape.
+// fixed returns a live part that is the same at every scrape.
 func fixed(t testing.TB) prometheus.Gatherer {
 	t.Helper()
 	registry := prometheus.NewRegistry()
@@ -90,7 +90,7 @@ func request(t testing.TB, method, url, acceptEncoding string) (*http.Response, 
 // gunzip reads one gzip member, after which nothing may follow.
 func gunzip(t testing.TB, file []byte) string {
 	t.Helper()
-	source := bytes.NewReader(file) // an io.ByteReader, so that nothing is read ahead
+	source := bytes.NewReader(file) // an io.ByteReader, so that gzip does not read ahead
 	r, err := gzip.NewReader(source)
 	if err != nil {
 		t.Fatalf("reading the gzip header: %v", err)
@@ -180,7 +180,7 @@ func checkHeader(t *testing.T, response *http.Response, want http.Header) {
 	}
 }
 
-// What scrapers send in Accept. Each of them must get the text format 0.0.4.
+// The headers Accept are those of known scrapers. Each of them must get the text format 0.0.4.
 func TestEveryScraperGetsTheTextFormat(t *testing.T) {
 	url := serve(t, HandlerOptions{Live: fixed(t), Page: always(nil)})
 	for name, accept := range map[string]string{
@@ -263,7 +263,7 @@ type gatherFunc func() ([]*dto.MetricFamily, error)
 
 func (f gatherFunc) Gather() ([]*dto.MetricFamily, error) { return f() }
 
-func TestMoreRequestsThanAllowedGet503(t *testing.T) {
+func TestRequestsBeyondTheLimitGet503(t *testing.T) {
 	page, want := pageOf(t, 1, 1)
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 3
@@ -317,7 +317,7 @@ func logTo(w io.Writer) *slog.Logger {
 	}))
 }
 
-func TestWhatCouldBeGatheredIsServed(t *testing.T) {
+func TestMetricsThatCouldBeGatheredAreServed(t *testing.T) {
 	page, want := pageOf(t, 1, 1)
 	good := fixed(t)
 	live := gatherFunc(func() ([]*dto.MetricFamily, error) {
@@ -343,7 +343,7 @@ func TestWhatCouldBeGatheredIsServed(t *testing.T) {
 		t.Errorf("got %d lines in the log, want one for each cause:\n%s", got, &log)
 	}
 	if !strings.Contains(log.String(), `cause=gathering err="the disk is gone"`) || !strings.Contains(log.String(), "cause=encoding") {
-		t.Errorf("the log does not tell what is wrong:\n%s", &log)
+		t.Errorf("the log does not say what is wrong:\n%s", &log)
 	}
 	wantErrors := map[string]float64{"gathering": 100, "encoding": 100, "sending": 0}
 	if got := errorCounts(t, metrics); !reflect.DeepEqual(got, wantErrors) {
@@ -406,7 +406,7 @@ func TestNamesThatNeedQuotesAreEscapedAsTheFormatWants(t *testing.T) {
 	}
 }
 
-// Scrapes that overlap a swap get the old page or the new one, never parts of both.
+// Scrapes that overlap a swap get the old page or the new page, never parts of both.
 func TestScrapesWhilePagesChange(t *testing.T) {
 	const families, pieces, scrapers, swaps = 5, 2, 8, 10
 	// Families 1 and 3 change with every generation, the others never.

@@ -9,17 +9,17 @@ import (
 )
 
 // prefersGzip reports whether gzip is the best content coding for a request, by
-// RFC 9110, section 12.5.3. Where the client has no preference it is: sending a
-// page compressed costs less than inflating it. A client that refuses both gets
-// identity, as one does that says nothing.
+// RFC 9110, section 12.5.3. If the client accepts both alike, gzip is chosen: sending
+// a page compressed costs less than inflating it. A client that accepts neither gets
+// identity, and so does a client without the header.
 //
 // Known scrapers: Prometheus sends "gzip", or "identity" with enable_compression
 // off; OpenTelemetry's receiver embeds Prometheus' scraper; vmagent sends "gzip" or
 // nothing; curl nothing, or "deflate, gzip, br, zstd" with --compressed.
 //
-// What they send in Accept need not be looked at: all of them end with */* or
-// contain the text format 0.0.4 (Prometheus 3 with parameters, such as
-// escaping=allow-utf-8, only for formats that are not served here).
+// The header Accept need not be read: all known scrapers end it with */* or include
+// the text format 0.0.4 (Prometheus 3 adds parameters, such as escaping=allow-utf-8,
+// only to formats that are not served here).
 func prefersGzip(header http.Header) bool {
 	const unlisted = -1
 	gzip, identity, other := float64(unlisted), float64(unlisted), float64(unlisted)
@@ -42,8 +42,8 @@ func prefersGzip(header http.Header) bool {
 	return gzip > 0 && gzip >= identity
 }
 
-// quality returns the weight among the parameters of a content coding. One that
-// cannot be read is 0, "not acceptable", which leaves identity: always safe.
+// quality returns the weight among the parameters of a content coding. An invalid
+// weight counts as 0, "not acceptable": identity is then used, which is always safe.
 func quality(parameters string) float64 {
 	for parameter := range strings.SplitSeq(parameters, ";") {
 		name, value, _ := strings.Cut(parameter, "=")
@@ -51,7 +51,7 @@ func quality(parameters string) float64 {
 			continue
 		}
 		q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-		if err == nil && 0 <= q && q <= 1 { // NaN is not
+		if err == nil && 0 <= q && q <= 1 { // false for NaN
 			return q
 		}
 		return 0

@@ -16,12 +16,12 @@ import (
 // A nil *Page is an empty one.
 type Page struct {
 	totals
-	order [][]fragment // all that is to be written, and how it is: one after the other
+	order [][]fragment // all fragments, in the order in which they are written
 
-	// What a later page is built from.
+	// The next page is built from these.
 	layout   Layout
 	appended map[identity]fragment
-	pieces   [][]fragment // by family; one without lines is an empty fragment
+	pieces   [][]fragment // by family; a piece without lines is an empty fragment
 }
 
 // TextBytes returns the length of the page's text in bytes.
@@ -32,8 +32,8 @@ func (p *Page) TextBytes() int64 {
 	return p.text
 }
 
-// CompressedBytes returns the length in bytes of what the page keeps in memory
-// and sends to a client that accepts gzip. Bytes shared with other pages count.
+// CompressedBytes returns the length of the compressed page in bytes: what it keeps in
+// memory and sends to a client that accepts gzip. Bytes shared with other pages count.
 func (p *Page) CompressedBytes() int64 {
 	if p == nil {
 		return 0
@@ -49,14 +49,14 @@ func (p *Page) Fragments() int {
 	return p.fragments
 }
 
-// put adds fragments to the end of the page, the totals of which are known.
+// put adds fragments, whose totals are t, to the end of the page.
 func (p *Page) put(fragments []fragment, t totals) {
 	p.order = append(p.order, fragments)
 	p.join(t)
 }
 
 // writeDeflate writes the page as a deflate stream without its final block.
-// An error ends it, and stays in w.
+// It stops at an error, which w keeps.
 func (p *Page) writeDeflate(w *bufio.Writer) {
 	for _, fragments := range p.order {
 		for i := range fragments {
@@ -67,15 +67,15 @@ func (p *Page) writeDeflate(w *bufio.Writer) {
 	}
 }
 
-// writeText writes the page's text. An error ends it, and stays in w.
+// writeText writes the page's text. It stops at an error, which w keeps.
 func (p *Page) writeText(w *bufio.Writer) {
 	inflater := flate.NewReader(bufio.NewReader(&deflateReader{order: p.order}))
 	defer inflater.Close()
-	// No other errors than w's: what is inflated was made here, and is in memory.
+	// Only w can fail: the compressed text was made by a Builder and is in memory.
 	_, _ = io.Copy(w, inflater)
 }
 
-// gzipHeader starts a gzip member without name and time; see RFC 1952, section 2.3.
+// gzipHeader begins a gzip member without name and time; see RFC 1952, section 2.3.
 var gzipHeader = []byte{
 	0x1f, 0x8b, // magic number
 	8,          // deflate
@@ -85,33 +85,33 @@ var gzipHeader = []byte{
 	255, // unknown operating system
 }
 
-// writeTail writes what follows the page's fragments in a gzip member that ends
-// with the live text: that text as the final deflate blocks, and the trailer.
+// writeTail writes the end of a gzip member, after the page's fragments: the live text as
+// the final deflate blocks, and the trailer.
 func (p *Page) writeTail(w *bytes.Buffer, live []byte) {
-	// The stateless compressor saves each scrape the better one's tables (1 MB).
+	// The stateless compressor needs no tables. Those of flate.Writer take 1 MB per scrape.
 	mustWrite(0, flate.StatelessDeflate(w, live, true, nil))
 	var trailer [8]byte
 	binary.LittleEndian.PutUint32(trailer[:4], crc32.Update(p.crc, crc32.IEEETable, live))
-	binary.LittleEndian.PutUint32(trailer[4:], uint32(p.text+int64(len(live)))) // modulo 2^32, as defined
+	binary.LittleEndian.PutUint32(trailer[4:], uint32(p.text+int64(len(live)))) // modulo 2^32, as RFC 1952 defines it
 	w.Write(trailer[:])
 }
 
 // A fragment is a part of a page's text as deflate blocks. They end at the
-// boundary of a byte, are not final, and refer to no text before them. There are
-// tens of thousands in a page: a string is a word less than a slice.
+// boundary of a byte, are not final, and refer to no text before them. A page has tens of
+// thousands of fragments, so the blocks are a string: it is a word shorter than a slice.
 type fragment struct {
 	deflate string
 	crc     uint32 // of the text
 	length  uint32 // of the text
-	shift   uint32 // of that length, see there
+	shift   uint32 // shift(length)
 }
 
-// newFragment copies what is deflated, and so keeps nothing of a buffer's spare room.
+// newFragment copies the deflate blocks, so that the fragment does not keep a larger buffer alive.
 func newFragment(deflated []byte, crc uint32, length int) fragment {
 	return fragment{string(deflated), crc, uint32(length), shift(int64(length))}
 }
 
-// totals are of the text that fragments make, one behind the other.
+// totals describe the text that consecutive fragments form.
 type totals struct {
 	fragments  int
 	crc        uint32
@@ -129,7 +129,7 @@ func (t *totals) add(f fragment) {
 	t.compressed += int64(len(f.deflate))
 }
 
-// join adds the totals of what follows.
+// join adds the totals of the text that follows.
 func (t *totals) join(next totals) {
 	t.fragments += next.fragments
 	t.crc = combine(t.crc, next.crc, next.text)
@@ -137,7 +137,7 @@ func (t *totals) join(next totals) {
 	t.compressed += next.compressed
 }
 
-// An identity stands for a text: two texts of the same identity are equal.
+// An identity identifies a text: two texts with the same identity are taken to be equal.
 type identity struct {
 	hash   uint64
 	crc    uint32
@@ -147,8 +147,8 @@ type identity struct {
 // A deflateReader reads fragments, one after the other, as one finished deflate stream.
 type deflateReader struct {
 	order     [][]fragment
-	fragments []fragment // the rest of those begun
-	deflate   string     // the rest of the one begun
+	fragments []fragment // the rest of the current element of order
+	deflate   string     // the rest of the current fragment
 	finished  bool
 }
 

@@ -13,7 +13,7 @@ import (
 	"unsafe"
 )
 
-// text returns the page's text, having checked that the page knows its length.
+// text returns the page's text, and checks that TextBytes is its length.
 func text(t testing.TB, p *Page) string {
 	t.Helper()
 	var b strings.Builder
@@ -42,7 +42,7 @@ func lines(seed uint64, n int) []byte {
 	return b
 }
 
-// bare is a layout of so many families without headers.
+// bare returns a layout of families without headers.
 func bare(families int) Layout { return make(Layout, families) }
 
 func TestFamiliesStandInTheOrderOfTheirIndex(t *testing.T) {
@@ -160,7 +160,7 @@ func TestUnchangedFragmentsAreTheSameMemory(t *testing.T) {
 		}
 	}
 
-	// The other order of families finds its fragments too: they depend on no position.
+	// Fragments are found in another order of families too: they do not depend on their position.
 	swapped := build(second, func(family, run int) uint64 { return changed(families-1-family, run) })
 	a = fragments(swapped)
 	for family := range families {
@@ -172,9 +172,9 @@ func TestUnchangedFragmentsAreTheSameMemory(t *testing.T) {
 	}
 }
 
-func TestTextOfTheSameLengthAndChecksumIsNotMistaken(t *testing.T) {
-	// The hash makes the difference where length and CRC do not: it is part of what
-	// must be equal.
+func TestTextOfTheSameLengthAndChecksumIsDistinguished(t *testing.T) {
+	// Two texts may have the same length and CRC. The hash, which must be equal too,
+	// distinguishes them.
 	b := NewBuilder(bare(1), nil)
 	b.Append(0, lines(1, fragmentText))
 	first := b.Page()
@@ -211,9 +211,9 @@ func TestCompressedBytesIsWhatIsKept(t *testing.T) {
 	}
 }
 
-// FuzzBuilder holds two pages, of which the second is built with the first, against
-// plain concatenation. Each three bytes of the script are one call of Append: the
-// family, the length, and which text.
+// FuzzBuilder compares two pages, the second built from the first, with plain
+// concatenation. Every three bytes of the script are one call of Append: the family,
+// the length, and the seed of the text.
 func FuzzBuilder(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 1, 255, 1, 0, 3, 2}, []byte{0, 1, 0, 1, 255, 1, 0, 4, 2})
 	f.Add([]byte{7, 255, 0, 7, 255, 0, 3, 0, 0, 2, 30, 9}, []byte{})
@@ -251,7 +251,7 @@ func FuzzBuilder(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, script, changed []byte) {
 		if len(script)+len(changed) > 3*60 {
-			t.Skip("long scripts find nothing that short ones do not")
+			t.Skip("long scripts find nothing that short scripts do not find")
 		}
 		first, want := build(nil, script)
 		checkPage(t, first, want)
@@ -260,7 +260,7 @@ func FuzzBuilder(f *testing.F) {
 	})
 }
 
-// checkPage holds a page against its text, read as text and as a gzip file.
+// checkPage checks the text of a page, read as text and as a gzip file.
 func checkPage(t *testing.T, page *Page, want string) {
 	t.Helper()
 	if got := text(t, page); got != want {

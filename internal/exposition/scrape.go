@@ -15,28 +15,28 @@ import (
 )
 
 const (
-	// stallTimeout is how long a scraper may take nothing. It is longer than any
+	// stallTimeout is how long a scraper may read nothing. It is longer than any
 	// pause of a healthy network, and several times Prometheus' default timeout
 	// for a whole scrape (10 s).
 	stallTimeout = 30 * time.Second
 
-	// scrapeTimeout bounds sending as a whole, so that a scraper that takes a little
-	// now and then does not stay for ever. Nobody waits longer: Prometheus forgets a
-	// series after 5 minutes, so that scrapes are not farther apart.
+	// scrapeTimeout is the maximum duration of a scrape, so that a scraper that reads
+	// slowly does not stay forever. Longer scrapes are useless: Prometheus drops a series
+	// after 5 minutes without a sample, so that scrapes are more frequent.
 	scrapeTimeout = 5 * time.Minute
 
-	// maxPages is how many different pages are being sent at most: the current one,
-	// the one before for scrapes that overlap a refresh, and one more for slow ones.
+	// maxPages is the maximum number of different pages being sent: the current page,
+	// the previous page for scrapes that overlap a refresh, and one more for slow scrapers.
 	maxPages = 3
 
-	// writeBytes is what is written at once, and thus what a scraper has to take
-	// within stallTimeout: 2 kB/s. Larger writes cost memory and save nothing;
-	// writing fragments as they are costs up to two thirds more CPU.
+	// writeBytes is the size of a write, and thus what a scraper must read within
+	// stallTimeout: 2 kB/s. Larger writes cost memory and save nothing; one write per
+	// fragment costs up to two thirds more CPU.
 	writeBytes = 64 << 10
 )
 
-// A scrape is one answer being sent, and an io.Writer for its body that fails as
-// soon as the scrape is to end, for whatever reason.
+// A scrape is one answer being sent. It is the io.Writer of the body; writing fails as
+// soon as the scrape must end.
 type scrape struct {
 	page       *Page
 	slot       *slot
@@ -46,28 +46,28 @@ type scrape struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	stop   func() bool
-	cut    chan struct{} // closed once a write under way was told to fail
+	cut    chan struct{} // closed once the deadline that ends a blocked write is set
 
-	extended time.Time // when the write deadline was set last
+	extended time.Time // when the write deadline was last set
 }
 
-// A slowness is why a scraper was cut off.
+// A slowness is the reason why a slow scraper was disconnected.
 type slowness string
 
 func (s slowness) Error() string { return string(s) }
 
 const (
-	errStalled    = slowness("nothing was taken for a while")
-	errTooLong    = slowness("the scrape took too long")
-	errSuperseded = slowness("newer pages are being served")
-	errGaveWay    = slowness("others waited for a slot, and it took nothing or had more than its share")
+	errStalled    = slowness("it read nothing for 30 s")
+	errTooLong    = slowness("the scrape took longer than 5 min")
+	errSuperseded = slowness("its data are outdated and newer data are being served")
+	errGaveWay    = slowness("other scrapers waited for a slot, and it had stalled or used more than its share")
 )
 
 var emptyPage = &Page{}
 
-// begin starts a scrape of the current page, and ends those that hold too old ones.
+// begin starts a scrape of the current page, and ends scrapes of pages that are too old.
 func (h *handler) begin(w http.ResponseWriter, r *http.Request, mine *slot) *scrape {
-	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client is gone
+	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client disconnects
 	ctx, release := context.WithTimeoutCause(ctx, scrapeTimeout, errTooLong)
 	mine.progressed()
 	s := &scrape{
@@ -80,8 +80,8 @@ func (h *handler) begin(w http.ResponseWriter, r *http.Request, mine *slot) *scr
 	}
 	s.stop = context.AfterFunc(ctx, func() {
 		defer close(s.cut)
-		// A deadline in the past ends a write that is blocked. Without support for
-		// deadlines there is nothing to be done before the write returns.
+		// A deadline in the past ends a blocked write. If the ResponseWriter does not
+		// support deadlines, the scrape ends when the write returns.
 		_ = s.controller.SetWriteDeadline(time.Unix(1, 0))
 	})
 
@@ -104,7 +104,7 @@ func (h *handler) begin(w http.ResponseWriter, r *http.Request, mine *slot) *scr
 	return s
 }
 
-// end gives the page back.
+// end removes the scrape from those in flight.
 func (h *handler) end(s *scrape) {
 	if !s.stop() {
 		<-s.cut // the ResponseWriter must not be touched after the handler returned
@@ -137,8 +137,8 @@ func (s *scrape) send(r *http.Request, live []byte) error {
 		return nil
 	}
 
-	// Fewer, larger writes: worth more than the copies they cost. The buffer keeps
-	// the first error for Flush.
+	// Fewer and larger writes save more than copying costs. The buffer keeps the first
+	// error for Flush.
 	out := bufio.NewWriterSize(s, writeBytes)
 	if zipped {
 		_, _ = out.Write(gzipHeader)
@@ -151,8 +151,8 @@ func (s *scrape) send(r *http.Request, live []byte) error {
 	return out.Flush()
 }
 
-// Write sends p in pieces small enough for progress to be seen. If it fails because
-// the scraper is slow, the error is a slowness.
+// Write sends p in parts of at most writeBytes, and notes progress after each. If it fails
+// because the scraper is slow, the error is a slowness.
 func (s *scrape) Write(p []byte) (written int, err error) {
 	for len(p) > 0 {
 		if err := s.extend(); err != nil {
@@ -171,26 +171,26 @@ func (s *scrape) Write(p []byte) (written int, err error) {
 
 var _ io.Writer = (*scrape)(nil)
 
-// extend gives the next write its time, or fails if the scrape is to end.
+// extend sets the deadline of the next write, or fails if the scrape must end.
 func (s *scrape) extend() error {
-	// Setting a deadline costs as much as a small write, so that of the last write
-	// is good enough for a while: a write has three quarters of the time at least.
+	// Setting a deadline costs as much as a small write, so the last deadline is kept
+	// for a while: every write has at least three quarters of stallTimeout.
 	if now := time.Now(); now.Sub(s.extended) > stallTimeout/4 {
-		_ = s.controller.SetWriteDeadline(now.Add(stallTimeout)) // not every ResponseWriter can
+		_ = s.controller.SetWriteDeadline(now.Add(stallTimeout)) // not every ResponseWriter supports this
 		s.extended = now
 	}
-	// Only now, since a deadline set above could have undone that of AfterFunc.
+	// Check last: the deadline set above could have overwritten that of AfterFunc.
 	return context.Cause(s.ctx)
 }
 
-// reason returns why a write failed with err.
+// reason returns why a write failed with err: a slowness, or err itself.
 func (s *scrape) reason(err error) error {
 	var slow slowness
 	switch {
 	case errors.As(context.Cause(s.ctx), &slow):
 		return slow
 	case time.Since(s.extended) >= stallTimeout:
-		// What err is differs between HTTP/1 and 2, but the deadline has passed.
+		// err differs between HTTP/1 and HTTP/2, but the deadline has passed in both.
 		return errStalled
 	default:
 		return err

@@ -13,44 +13,44 @@ import (
 )
 
 const (
-	// slotPatience is how long a scrape waits for a slot: half of Prometheus' default
-	// timeout for a whole scrape.
+	// slotPatience is the maximum time that a scrape waits for a slot: half of Prometheus'
+	// default timeout for a whole scrape.
 	slotPatience = 5 * time.Second
 
-	// slotStall is how long a scraper may take nothing while others wait. In that
-	// time it is to take writeBytes: 256 kbit/s.
+	// slotStall is how long a scraper may read nothing while others wait. It must read
+	// writeBytes in that time: 256 kbit/s.
 	slotStall = 2 * time.Second
 
-	// slotCheck is how often those who wait look for scrapers that stall.
+	// slotCheck is how often waiting scrapes look for scrapers that stall.
 	slotCheck = slotStall / 8
 )
 
-// Slots bound how many scrapes are served at once. A scraper keeps its slot as long
-// as it takes its answer, or nobody waits. When somebody does, a scraper that stalls
-// gives way, as does one of an address that has more slots than the one that waits.
+// slots limit the number of scrapes served at once. While no scrape waits, every scraper
+// keeps its slot. When a scrape waits, a scraper that stalls gives way to it, and so does
+// a scraper of an address that holds more slots than that of the waiting scrape.
 type slots struct {
 	limit int
 
 	mutex   sync.Mutex
 	held    []*slot // limit at most
-	waiting []*slot // limit at most, in the order in which they came
+	waiting []*slot // limit at most, in order of arrival
 }
 
-// A slot is held by a scrape, or waited for. A nil slot is that of a handler
-// without a limit.
+// A slot belongs to a scrape that holds it or waits for it. In a handler without a
+// limit it is nil.
 type slot struct {
-	address string // of the scraper, as far as addresses are told apart
+	address string // of the scraper; see addressOf
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	granted chan struct{} // closed when the slot is held
-	refused chan struct{} // closed when there is no hope of one
+	granted chan struct{} // closed when the slot is granted
+	refused chan struct{} // closed when the scrape may no longer wait
 
-	progress atomic.Pointer[time.Time] // when the scraper took something last; nil before sending
-	givesWay bool                      // it was told to end
+	progress atomic.Pointer[time.Time] // when the scraper last read something; nil before sending
+	givesWay bool                      // the scrape was canceled in favor of another
 }
 
-// acquire returns a slot, or nil when there is none in time. The context of the
-// slot, derived from ctx, is done when the scrape is to end.
+// acquire returns a slot, or nil if none becomes free in time. The context of the
+// slot, derived from ctx, is done when the scrape must end.
 func (s *slots) acquire(ctx context.Context, remote string) *slot {
 	me := &slot{address: addressOf(remote), granted: make(chan struct{}), refused: make(chan struct{})}
 	me.ctx, me.cancel = context.WithCancelCause(ctx)
@@ -74,15 +74,15 @@ func (s *slots) acquire(ctx context.Context, remote string) *slot {
 			continue
 		}
 		if s.leave(me) {
-			return me // granted just now
+			return me // granted at the last moment
 		}
 		me.cancel(nil)
 		return nil
 	}
 }
 
-// queue lets a scrape wait for a slot, or refuses that. Where there are too many who
-// wait, one gives way of the address that has the most.
+// queue adds a scrape to those that wait for a slot, and reports whether it may wait. If
+// the queue is full, a scrape of the address with the most scrapes is removed from it.
 func (s *slots) queue(me *slot) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -103,7 +103,7 @@ func (s *slots) queue(me *slot) bool {
 	return true
 }
 
-// leave ends waiting, and reports whether the slot was granted meanwhile.
+// leave ends waiting, and reports whether the slot has been granted meanwhile.
 func (s *slots) leave(me *slot) (granted bool) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -111,7 +111,7 @@ func (s *slots) leave(me *slot) (granted bool) {
 	return slices.Contains(s.held, me)
 }
 
-// release gives a slot back.
+// release returns a slot.
 func (s *slots) release(me *slot) {
 	me.cancel(nil)
 	s.mutex.Lock()
@@ -126,8 +126,8 @@ func (s *slots) makeRoom() {
 	s.settle()
 }
 
-// settle grants the slots that are free, and has as many scrapes give way as there
-// are others to take their slots.
+// settle grants the free slots, and ends one scrape for each further waiting scrape that
+// is entitled to its slot.
 func (s *slots) settle() {
 	shares := map[string]int{} // slots held by an address
 	free := s.limit
@@ -144,7 +144,7 @@ func (s *slots) settle() {
 			s.waiting = without(s.waiting, next)
 			s.held = append(s.held, next)
 			close(next.granted)
-		case free > 0: // once those that give way have ended
+		case free > 0: // granted once the scrapes that give way have ended
 		default:
 			victim := s.victim(shares, shares[next.address])
 			if victim == nil {
@@ -159,8 +159,8 @@ func (s *slots) settle() {
 	}
 }
 
-// inTurn returns those who wait in the order in which they get slots: those of the
-// address with the fewest first.
+// inTurn returns the waiting scrapes in the order in which they get slots: first those of
+// the address with the fewest slots.
 func inTurn(waiting []*slot, shares map[string]int) []*slot {
 	turn := map[*slot]int{}
 	had := map[string]int{}
@@ -171,16 +171,17 @@ func inTurn(waiting []*slot, shares map[string]int) []*slot {
 	return slices.SortedStableFunc(slices.Values(waiting), func(a, b *slot) int { return cmp.Compare(turn[a], turn[b]) })
 }
 
-// victim returns the scrape that is to give way to one whose address has a share of
-// the slots with it, or nil if there is none: one that stalls, or one of an address
-// with a larger share; of these the one that has not taken anything for the longest.
+// victim returns the scrape that gives way to a waiting scrape, or nil if there is none.
+// share is the number of slots that the address of the waiting scrape would hold. A scrape
+// gives way if it stalls, or if its address holds more than share slots. Of several, the
+// one that has read nothing for the longest gives way.
 func (s *slots) victim(shares map[string]int, share int) *slot {
 	var victim *slot
 	var worst [3]int64
 	for _, other := range s.held {
 		took := other.progress.Load()
 		if took == nil || other.givesWay {
-			continue // It has not begun, and will not be long.
+			continue // It has not begun to send, or ends already.
 		}
 		idle := time.Since(*took)
 		stalls := int64(0)
@@ -197,7 +198,7 @@ func (s *slots) victim(shares map[string]int, share int) *slot {
 	return victim
 }
 
-// progressed notes that the scraper took something.
+// progressed records that the scraper has read something.
 func (s *slot) progressed() {
 	if s != nil {
 		now := time.Now()
@@ -205,12 +206,13 @@ func (s *slot) progressed() {
 	}
 }
 
-func without(list []*slot, one *slot) []*slot {
-	return slices.DeleteFunc(list, func(other *slot) bool { return other == one })
+// without removes a slot from a list.
+func without(list []*slot, removed *slot) []*slot {
+	return slices.DeleteFunc(list, func(other *slot) bool { return other == removed })
 }
 
-// addressOf returns what scrapers are told apart by: an IPv4 address, or an IPv6
-// network of 64 bits, of which anybody has all addresses.
+// addressOf returns the address by which scrapers are distinguished: an IPv4 address, or
+// an IPv6 network of 64 bits, because one host can use all addresses of such a network.
 func addressOf(remote string) string {
 	a, err := netip.ParseAddrPort(remote)
 	if err != nil {

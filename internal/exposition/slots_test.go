@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// read asks for a page, reads the answer at once, and says how long that took.
+// read requests a page, reads the answer at once, and returns how long that took.
 func read(t *testing.T, c net.Conn) (status int, body []byte, took time.Duration) {
 	t.Helper()
 	began := time.Now()
@@ -33,7 +33,7 @@ func read(t *testing.T, c net.Conn) (status int, body []byte, took time.Duration
 	return response.StatusCode, body, time.Since(began)
 }
 
-// A scraper that takes nothing gives way when another one waits, and not before.
+// A scraper that reads nothing gives way when another scraper waits, and not before.
 func TestAStalledScraperGivesWay(t *testing.T) {
 	page := largePages(1, pageBytes)[0]
 	want := text(t, page)
@@ -44,7 +44,7 @@ func TestAStalledScraperGivesWay(t *testing.T) {
 		for range limit - 1 {
 			ask(t, dial())
 		}
-		// One that takes its answer slowly keeps its slot.
+		// A scraper that reads its answer slowly keeps its slot.
 		slow := make(chan error, 1)
 		go func() {
 			body, _, err := readSlowly(t, dial(), slotStall/16)
@@ -55,11 +55,11 @@ func TestAStalledScraperGivesWay(t *testing.T) {
 		}()
 		time.Sleep(slotStall / 2) //nolint:forbidigo // the time of synctest
 		if len(ended) > 0 {
-			t.Fatal("a scrape ended although nobody waited")
+			t.Fatal("a scrape ended although no other scrape waited")
 		}
 		status, body, took := read(t, dial())
 		if status != 200 || gunzip(t, body) != want {
-			t.Errorf("the one that waited got status %d and %d bytes", status, len(body))
+			t.Errorf("the waiting scraper got status %d and %d bytes", status, len(body))
 		}
 		if took < slotStall/2 || took > slotStall/2+slotCheck {
 			t.Errorf("it waited %s, want until others had stalled for %s", took, slotStall)
@@ -68,12 +68,12 @@ func TestAStalledScraperGivesWay(t *testing.T) {
 			t.Errorf("the one that was slow: %v", err)
 		}
 		if got := errorCounts(t, metrics)["sending"]; got != 1 {
-			t.Errorf("%v scrapers were cut off, want 1", got)
+			t.Errorf("%v scrapers were disconnected, want 1", got)
 		}
 	})
 }
 
-// Where all take their answers, those beyond the limit wait for a while and are refused then.
+// If all scrapers read their answers, those beyond the limit wait for slotPatience and are then refused.
 func TestScrapersThatProgressKeepTheirSlots(t *testing.T) {
 	page := largePages(1, pageBytes)[0]
 	synctest.Test(t, func(t *testing.T) {
@@ -93,8 +93,8 @@ func TestScrapersThatProgressKeepTheirSlots(t *testing.T) {
 	})
 }
 
-// One address with any number of stalled scrapers, and always new ones, takes nothing from the others.
-func TestAnAddressHasItsShareOnly(t *testing.T) {
+// One address with many stalled scrapers, and ever new ones, takes no slots from other addresses.
+func TestAnAddressHasOnlyItsShare(t *testing.T) {
 	page := largePages(1, pageBytes)[0]
 	want := text(t, page)
 	synctest.Test(t, func(t *testing.T) {
@@ -116,8 +116,8 @@ func TestAnAddressHasItsShareOnly(t *testing.T) {
 	})
 }
 
-// fill has scrapes of the addresses ask for slots, one after the other, and returns how each of them ended or nil
-// where it still waits.
+// fill requests slots for scrapes of the addresses, one after the other. Each channel receives the slot, or nil when the
+// scrape is refused.
 func fill(t *testing.T, s *slots, addresses ...string) (got []chan *slot) {
 	for _, address := range addresses {
 		ended := make(chan *slot, 1)
@@ -128,22 +128,22 @@ func fill(t *testing.T, s *slots, addresses ...string) (got []chan *slot) {
 	return got
 }
 
-// state says how those that asked for slots fare: has one, waits, was refused, or is to give way.
+// state returns the state of each request for a slot: h holds a slot, w waits, r was refused, g gives way.
 func state(s *slots, got []chan *slot) (states string) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	for _, ended := range got {
 		select {
-		case mine := <-ended:
+		case answer := <-ended:
 			switch {
-			case mine == nil:
+			case answer == nil:
 				states += "r"
-			case mine.givesWay:
+			case answer.givesWay:
 				states += "g"
 			default:
 				states += "h"
 			}
-			ended <- mine
+			ended <- answer
 		default:
 			states += "w"
 		}
@@ -151,14 +151,15 @@ func state(s *slots, got []chan *slot) (states string) {
 	return states
 }
 
-// Slots that get free go to the address that has the fewest, and those who wait are bounded and shared likewise.
+// A free slot goes to the address that holds the fewest slots. The places in the queue are limited and shared in the
+// same way.
 func TestSlotsAreShared(t *testing.T) {
 	a, b, c, d := "192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1", "192.0.2.4:1"
 	for name, test := range map[string]struct {
 		asks    []string
-		sending bool // those that have slots have begun to send
+		sending bool // the scrapes that hold slots have begun to send
 		want    string
-		freed   string // when the first one gives its slot back
+		freed   string // states after the first scrape has returned its slot
 	}{
 		"enough for all":              {[]string{a, a, a}, true, "hhh", "hhh"},
 		"one address waits for its":   {[]string{a, a, a, a, a}, true, "hhhww", "hhhhw"},
@@ -183,14 +184,14 @@ func TestSlotsAreShared(t *testing.T) {
 					}
 				}
 				if got := state(s, got); got != test.want {
-					t.Errorf("they fare %s, want %s", got, test.want)
+					t.Errorf("the states are %s, want %s", got, test.want)
 				}
 				first := <-got[0]
 				s.release(first)
 				synctest.Wait()
 				got[0] <- first
 				if got := state(s, got); got != test.freed {
-					t.Errorf("when the first has ended they fare %s, want %s", got, test.freed)
+					t.Errorf("when the first has ended, the states are %s, want %s", got, test.freed)
 				}
 				time.Sleep(2 * slotPatience) //nolint:forbidigo // the time of synctest
 				s.mutex.Lock()
@@ -207,8 +208,7 @@ func TestSlotsAreShared(t *testing.T) {
 	}
 }
 
-// Whoever goes away does not wait any more.
-func TestAScraperThatLeavesDoesNotWait(t *testing.T) {
+func TestAScraperThatDisconnectsStopsWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &slots{limit: 1}
 		mine := s.acquire(t.Context(), "a")
@@ -237,7 +237,7 @@ func TestAddresses(t *testing.T) {
 		"/run/balena-exporter.socket": "/run/balena-exporter.socket",
 	} {
 		if got := addressOf(remote); got != want {
-			t.Errorf("%s is of %s, want %s", remote, got, want)
+			t.Errorf("%s has the address %s, want %s", remote, got, want)
 		}
 	}
 }

@@ -25,9 +25,9 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Time is that of synctest in some of these tests: it stands still while anything
-// can happen, and so their times are exact. The scraper's connection is a net.Pipe
-// then, in which nothing is buffered.
+// Some of these tests use the fake clock of synctest. It advances only while all
+// goroutines wait, so their times are exact. The scraper's connection is then a net.Pipe,
+// which buffers nothing.
 
 // pipes is a net.Listener whose connections are made by dial.
 type pipes chan net.Conn
@@ -50,7 +50,7 @@ type caller struct {
 
 func (c caller) RemoteAddr() net.Addr { return &net.UnixAddr{Name: c.address, Net: "pipe"} }
 
-// pipeServer serves in the test's bubble. ended gets a value whenever a scrape ends.
+// pipeServer serves in the test's bubble. ended receives a value whenever a scrape ends.
 func pipeServer(t *testing.T, handler http.Handler) (dial func() net.Conn, ended chan bool) {
 	t.Helper()
 	dialFrom, ended := pipeServerFrom(t, handler)
@@ -83,7 +83,7 @@ func pipeServerFrom(t *testing.T, handler http.Handler) (dial func(address strin
 	}, ended
 }
 
-// announce makes the end of each call of a handler known.
+// announce sends a value to ended at the end of each call of the handler.
 func announce(handler http.Handler, ended chan<- bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { ended <- true }()
@@ -98,7 +98,7 @@ func ask(t *testing.T, c net.Conn) {
 	}
 }
 
-func TestAScraperThatTakesNothingIsLetGo(t *testing.T) {
+func TestAScraperThatReadsNothingIsDisconnected(t *testing.T) {
 	page, _ := pageOf(t, 2, 2)
 	synctest.Test(t, func(t *testing.T) {
 		metrics := prometheus.NewRegistry()
@@ -108,18 +108,18 @@ func TestAScraperThatTakesNothingIsLetGo(t *testing.T) {
 		ask(t, dial())
 		<-ended
 		if took := time.Since(start); took != stallTimeout {
-			t.Errorf("let go after %v, want %v", took, stallTimeout)
+			t.Errorf("disconnected after %v, want %v", took, stallTimeout)
 		}
 		if got := errorCounts(t, metrics)["sending"]; got != 1 {
 			t.Errorf("counted %v errors of sending, want 1", got)
 		}
-		if !strings.Contains(log.String(), "scraper pipe did not take its answer in time") {
-			t.Errorf("the log does not tell what happened: %q", &log)
+		if !strings.Contains(log.String(), "scraper pipe did not read the response in time: it read nothing for 30 s") {
+			t.Errorf("the log does not say what happened: %q", &log)
 		}
 	})
 }
 
-// slowly reads 8 KiB at most in every pause.
+// slowly is a reader that reads at most 8 KiB per pause.
 type slowly struct {
 	net.Conn
 	pause time.Duration
@@ -130,7 +130,7 @@ func (s slowly) Read(p []byte) (int, error) {
 	return s.Conn.Read(p[:min(len(p), 8<<10)])
 }
 
-// readSlowly asks for a page and reads the answer, and says how long that took.
+// readSlowly requests a page, reads the answer, and returns how long that took.
 func readSlowly(t *testing.T, c net.Conn, pause time.Duration) (body []byte, took time.Duration, err error) {
 	t.Helper()
 	start := time.Now()
@@ -157,13 +157,13 @@ func TestASlowScraperGetsTheWholePage(t *testing.T) {
 			t.Error("the text received is not that of the page")
 		}
 		if took < 4*stallTimeout || took > scrapeTimeout {
-			t.Errorf("the scraper took %v: the test tests nothing", took)
+			t.Errorf("the scraper took only %v: it was not slow, so the test proves nothing", took)
 		}
 		<-ended
 	})
 }
 
-func TestAScrapeEndsSomeTime(t *testing.T) {
+func TestAScrapeEndsAfterItsTimeout(t *testing.T) {
 	page := largePages(1, 2*pageBytes)[0]
 	synctest.Test(t, func(t *testing.T) {
 		metrics := prometheus.NewRegistry()
@@ -183,12 +183,12 @@ func TestAScrapeEndsSomeTime(t *testing.T) {
 	})
 }
 
-// lateWriter is a ResponseWriter whose write blocks until it is given a deadline in the past, and that takes its time to
-// set that.
+// lateWriter is a ResponseWriter whose write blocks until a deadline in the past is set. Setting that deadline takes a
+// second.
 type lateWriter struct {
 	discard
-	deadline chan struct{} // closed when the setting begins
-	set      bool          // it has ended
+	deadline chan struct{} // closed when setting the deadline begins
+	set      bool          // setting the deadline has ended
 }
 
 func (l *lateWriter) Write([]byte) (int, error) {
@@ -206,8 +206,9 @@ func (l *lateWriter) SetWriteDeadline(at time.Time) error {
 	return nil
 }
 
-// The server may use a ResponseWriter for the next request once the handler has returned: nobody else may then.
-func TestNobodyTouchesTheResponseAfterwards(t *testing.T) {
+// The server may reuse a ResponseWriter for the next request once the handler has returned, so it must not be used
+// afterwards.
+func TestTheResponseWriterIsNotUsedAfterTheHandlerReturned(t *testing.T) {
 	page, _ := pageOf(t, 2, 2)
 	synctest.Test(t, func(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
@@ -238,10 +239,10 @@ func TestErrorsAreLoggedAgainAfterAWhile(t *testing.T) {
 	})
 }
 
-// The following are over TCP, with the real time, of which they need none.
+// The following tests use TCP and the real clock. They do not depend on how long anything takes.
 
-// stuckServer serves over connections with small buffers, and returns a function
-// that starts a scrape and reads the first line of the answer only.
+// stuckServer serves over connections with small buffers. It returns a function
+// that starts a scrape and reads only the first line of the answer.
 func stuckServer(t *testing.T, handler http.Handler) (scrape func() net.Conn, ended chan bool) {
 	t.Helper()
 	ended = make(chan bool, 10)
@@ -269,7 +270,7 @@ func stuckServer(t *testing.T, handler http.Handler) (scrape func() net.Conn, en
 	}, ended
 }
 
-// largePages returns pages of which nothing can be compressed.
+// largePages returns pages whose text cannot be compressed.
 func largePages(n, size int) (pages []*Page) {
 	random := rand.NewChaCha8([32]byte{})
 	text := make([]byte, size)
@@ -282,10 +283,10 @@ func largePages(n, size int) (pages []*Page) {
 	return pages
 }
 
-// pageBytes is more than the buffers of a stuckServer's connection hold.
+// pageBytes is more than the buffers of a connection to stuckServer hold.
 const pageBytes = 1 << 20
 
-func TestAScraperThatGoesAwayIsForgotten(t *testing.T) {
+func TestAScraperThatDisconnectsIsNotCounted(t *testing.T) {
 	metrics := prometheus.NewRegistry()
 	scrape, ended := stuckServer(t, NewHandler(HandlerOptions{Page: always(largePages(1, pageBytes)[0]), Registerer: metrics}))
 	scrape().Close()
@@ -318,7 +319,7 @@ func TestStuckScrapersHoldFewPages(t *testing.T) {
 		scrape()
 		scrape() // two scrapers of each page
 		if i >= maxPages {
-			<-ended // those of the oldest page
+			<-ended // the scrapes of the oldest page
 			<-ended
 		}
 		got := held()
@@ -336,9 +337,9 @@ func TestStuckScrapersHoldFewPages(t *testing.T) {
 	}
 }
 
-// HTTP/2 has many scrapes on one connection, and its own way of setting deadlines.
+// HTTP/2 has many scrapes on one connection and sets deadlines in its own way.
 func TestStuckScrapersOverHTTP2(t *testing.T) {
-	const windowBytes = 4 << 20 // what Go's client takes of an answer that nobody reads
+	const windowBytes = 4 << 20 // what Go's client accepts of an answer that is not read
 	pages := largePages(maxPages+1, windowBytes+pageBytes)
 	var current atomic.Pointer[Page]
 	metrics := prometheus.NewRegistry()
@@ -375,11 +376,11 @@ func TestStuckScrapersOverHTTP2(t *testing.T) {
 	}
 }
 
-// A ResponseWriter of which deadlines cannot be set, such as one of a middleware
-// that does not unwrap, is served nevertheless.
+// A ResponseWriter without deadlines is served too, such as that of a middleware
+// that does not unwrap.
 func TestWithoutDeadlinesScrapesWorkToo(t *testing.T) {
 	page, want := pageOf(t, 2, 2)
-	recorder := httptest.NewRecorder() // has none
+	recorder := httptest.NewRecorder() // has no deadlines
 	NewHandler(HandlerOptions{Page: always(page)}).ServeHTTP(recorder, httptest.NewRequest("GET", "/", nil))
 	if recorder.Body.String() != want {
 		t.Error("the text received is not that of the page")
@@ -399,7 +400,7 @@ func (d *discard) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// leaving is a ResponseWriter of a client that goes away after the first write.
+// leaving is a ResponseWriter of a client that disconnects after the first write.
 type leaving struct {
 	discard
 	leave context.CancelFunc
@@ -410,7 +411,7 @@ func (l *leaving) Write(p []byte) (int, error) {
 	return l.discard.Write(p)
 }
 
-func TestNothingIsMadeForAScraperThatIsGone(t *testing.T) {
+func TestNothingIsWrittenForAScraperThatDisconnected(t *testing.T) {
 	handler := NewHandler(HandlerOptions{Page: always(largePages(1, 10*writeBytes)[0])})
 	for _, acceptEncoding := range []string{"gzip", "identity"} {
 		ctx, leave := context.WithCancel(t.Context())
@@ -424,7 +425,7 @@ func TestNothingIsMadeForAScraperThatIsGone(t *testing.T) {
 	}
 }
 
-// A scrape allocates what the live part and its buffers take, whatever the page's size.
+// A scrape allocates only what the live part and its buffers need, whatever the size of the page.
 func TestScrapesAllocateLittle(t *testing.T) {
 	const limit = 512 << 10
 	handler := NewHandler(HandlerOptions{Page: always(largePages(1, 32*limit)[0]), Live: fixed(t)})
