@@ -25,14 +25,15 @@ import (
 const (
 	benchFamilies = 27
 	benchRun      = 40
+	benchParts    = 8
 )
 
 var benchSizes = []int{1_000, 10_000, 100_000}
 
 var benchLayout = func() (l Layout) {
 	for family := range benchFamilies {
-		l = append(l, fmt.Appendf(nil,
-			"# HELP device_reading_%d A reading of a device.\n# TYPE device_reading_%d gauge\n", family, family))
+		l = append(l, Family{Header: fmt.Appendf(nil,
+			"# HELP device_reading_%d A reading of a device.\n# TYPE device_reading_%d gauge\n", family, family)})
 	}
 	return l
 }()
@@ -52,6 +53,9 @@ func some(run, family int) bool { return run*29%100 < 47 && family%9 < 2 }
 func build(runs int, previous *Page, changed changes, text func(run, family int) []byte) *Page {
 	b := NewBuilder(benchLayout, previous)
 	for run := range runs {
+		if run > 0 && run*benchParts/runs > (run-1)*benchParts/runs {
+			b.EndSection()
+		}
 		for family := range benchFamilies {
 			if previous != nil && !changed(run, family) {
 				b.Keep(family, run)
@@ -112,7 +116,7 @@ func benchHandler(page *Page) http.Handler {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	return NewHandler(HandlerOptions{Page: always(page), Live: registry, Registerer: registry})
+	return NewHandler(HandlerOptions{Page: always(page), Live: registry, Registerer: registry, Parts: benchParts})
 }
 
 // BenchmarkScrape measures one scrape over a persistent TCP connection, by a scraper in
@@ -124,35 +128,40 @@ func BenchmarkScrape(b *testing.B) {
 	for _, devices := range benchSizes {
 		b.Run(fmt.Sprintf("devices=%d", devices), func(b *testing.B) {
 			ours := benchHandler(benchPage(devices))
-			recorder := httptest.NewRecorder()
-			request := httptest.NewRequest("GET", "/", nil)
-			request.Header.Set("Accept-Encoding", "gzip")
-			ours.ServeHTTP(recorder, request)
-			file := recorder.Body.Bytes()
-			static := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				w.Header().Set("Content-Encoding", "gzip")
-				w.Header().Set("Content-Type", contentType)
-				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file))
-			})
-			b.Run("static", func(b *testing.B) { benchmarkScrape(b, static, "gzip") })
-			b.Run("gzip", func(b *testing.B) { benchmarkScrape(b, ours, "gzip") })
-			b.Run("identity", func(b *testing.B) { benchmarkScrape(b, ours, "identity") })
+			static := func(query string) http.Handler {
+				recorder := httptest.NewRecorder()
+				request := httptest.NewRequest("GET", "/"+query, nil)
+				request.Header.Set("Accept-Encoding", "gzip")
+				ours.ServeHTTP(recorder, request)
+				file := recorder.Body.Bytes()
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Content-Encoding", "gzip")
+					w.Header().Set("Content-Type", contentType)
+					http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file))
+				})
+			}
+			const part = "?part=3/8"
+			b.Run("static", func(b *testing.B) { benchmarkScrape(b, static(""), "", "gzip") })
+			b.Run("gzip", func(b *testing.B) { benchmarkScrape(b, ours, "", "gzip") })
+			b.Run("identity", func(b *testing.B) { benchmarkScrape(b, ours, "", "identity") })
+			b.Run("static part", func(b *testing.B) { benchmarkScrape(b, static(part), "", "gzip") })
+			b.Run("part", func(b *testing.B) { benchmarkScrape(b, ours, part, "gzip") })
 		})
 	}
 }
 
-func benchmarkScrape(b *testing.B, handler http.Handler, acceptEncoding string) {
+func benchmarkScrape(b *testing.B, handler http.Handler, query, acceptEncoding string) {
 	server := httptest.NewServer(handler)
 	defer server.Close()
 	scrape := startScraper(b)
-	size := scrape(server.URL, acceptEncoding) // connects, and warms up
+	size := scrape(server.URL+query, acceptEncoding) // connects, and warms up
 
 	runtime.GC()     // removes the garbage of building pages
 	b.ReportAllocs() // of this process, and so of the server alone
 	b.ResetTimer()
 	cpu := cpuTime(b)
 	for b.Loop() {
-		scrape(server.URL, acceptEncoding)
+		scrape(server.URL+query, acceptEncoding)
 	}
 	cpu = cpuTime(b) - cpu
 	b.SetBytes(size)

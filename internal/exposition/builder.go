@@ -30,21 +30,30 @@ const (
 	longPiece     = 96 << 10 // bytes
 )
 
-// A Layout has an element for each family of a page, in the order of the page: the
-// header of the family (the lines # HELP and # TYPE). A family without samples is left
-// out, together with its header.
-type Layout [][]byte
+// A Layout has an element for each family of a page, in the order of the page.
+type Layout []Family
 
-func (l Layout) equal(other Layout) bool { return slices.EqualFunc(l, other, bytes.Equal) }
+// A Family is what is known of a family before its samples are.
+type Family struct {
+	// Header is the lines # HELP and # TYPE. A family without samples is left out, together with its header.
+	Header []byte
+	// Group is the name by which a scrape can ask for the family and others; see [Selection].
+	Group string
+}
+
+func (l Layout) equal(other Layout) bool {
+	return slices.EqualFunc(l, other, func(a, b Family) bool { return bytes.Equal(a.Header, b.Header) && a.Group == b.Group })
+}
 
 // A Builder makes a Page. Families are named by their index in the Layout. The lines
 // of a family are any number of complete lines of the text format 0.0.4, line feed
-// included; they are not retained. Calls for different families may come in any
-// order. A Builder is not safe for concurrent use.
+// included; they are not retained. A family has either appended lines or pieces. Calls
+// for different families may come in any order. A Builder is not safe for concurrent use.
 type Builder struct {
 	page        *Page
 	previous    *Page
 	families    []family
+	sections    int // that are complete
 	hash        maphash.Hash
 	compressors map[int]*flate.Writer // by level; created on first use
 	buffer      bytes.Buffer
@@ -54,7 +63,13 @@ type family struct {
 	appended []fragment
 	pending  []byte // appended text too short for a fragment, after the header
 	pieces   []fragment
-	ofPieces totals
+	sections []section
+}
+
+// A section is the end of some pieces of a family, which begin where the section before ends.
+type section struct {
+	end int
+	totals
 }
 
 // seed makes the hashes unpredictable. Fragments outlive the Builder that made
@@ -84,8 +99,7 @@ func NewBuilder(layout Layout, previous *Page) *Builder {
 	return b
 }
 
-// Append adds lines to a family. Appended lines keep their order and precede the pieces
-// of the family.
+// Append adds lines to a family. Appended lines keep their order.
 //
 // Short text is buffered, even across families. Text of 32 KiB or more becomes a fragment,
 // which is not compressed again if the previous page has a fragment of the same text. Append
@@ -96,7 +110,7 @@ func (b *Builder) Append(family int, lines []byte) {
 	}
 	f := &b.families[family]
 	if len(f.appended) == 0 && len(f.pending) == 0 {
-		f.pending = append(f.pending, b.page.layout[family]...)
+		f.pending = append(f.pending, b.page.layout[family].Header...)
 	}
 	if len(f.pending)+len(lines) < fragmentText {
 		f.pending = append(f.pending, lines...)
@@ -118,58 +132,69 @@ func (b *Builder) Add(family int, lines []byte) {
 		}
 		piece = b.compress(level, crc32.ChecksumIEEE(lines), lines)
 	}
-	b.families[family].add(piece)
+	b.put(family, piece)
 }
 
 // Keep adds the piece of a family that has this number on the previous page. Its text
 // is neither needed nor compressed again. Keep panics if the previous page has no such
 // piece, or has another Layout.
-func (b *Builder) Keep(family, number int) { b.families[family].add(b.previous.pieces[family][number]) }
+func (b *Builder) Keep(family, number int) { b.put(family, b.previous.pieces[family][number]) }
 
-func (f *family) add(piece fragment) {
+func (b *Builder) put(number int, piece fragment) {
+	f := &b.families[number]
+	for len(f.sections) <= b.sections {
+		f.sections = append(f.sections, section{end: len(f.pieces)})
+	}
 	f.pieces = append(f.pieces, piece)
-	f.ofPieces.add(piece)
+	last := &f.sections[b.sections]
+	last.end++
+	last.add(piece)
 }
 
-// Page returns the finished page, with the families in the order of their index.
-// The Builder must not be used afterwards.
+// EndSection ends a section of the page. The pieces that are added after it, of whatever family, belong to the next
+// section. A page without calls of EndSection has one section. See [Selection].
+func (b *Builder) EndSection() { b.sections++ }
+
+// Page returns the page of all that was added, families in the order of their index.
+// The Builder must not be used after that.
 func (b *Builder) Page() *Page {
 	page := b.page
-	put := func(fragments ...fragment) {
-		var t totals
-		for _, f := range fragments {
-			t.add(f)
-		}
-		page.put(fragments, t)
-	}
-	var short []byte // the ends of families, gathered to a fragment
+	group := ""
+	var short []byte // the ends of families of this group, gathered to a fragment
 	flush := func() {
 		if len(short) > 0 {
-			put(b.fragment(short))
+			page.put(block{group: group, section: once, list: []fragment{b.fragment(short)}})
 			short = short[:0]
 		}
 	}
 	page.pieces = make([][]fragment, len(b.families))
 	for i, f := range b.families {
+		if page.layout[i].Group != group {
+			flush()
+			group = page.layout[i].Group
+		}
 		page.pieces[i] = f.pieces
 		if len(f.appended) > 0 {
 			flush()
-			put(f.appended...)
+			page.put(block{group: group, section: once, list: f.appended})
 		}
 		short = append(short, f.pending...)
-		if f.ofPieces.text > 0 {
-			if len(f.appended) == 0 && len(f.pending) == 0 {
-				short = append(short, page.layout[i]...)
-			}
+		if slices.ContainsFunc(f.sections, func(s section) bool { return s.text > 0 }) {
 			flush()
-			page.put(f.pieces, f.ofPieces)
+			page.put(block{group: group, section: header, list: []fragment{b.fragment(page.layout[i].Header)}})
+			begin := 0
+			for number, s := range f.sections {
+				page.put(block{group: group, section: number, list: f.pieces[begin:s.end], totals: s.totals})
+				begin = s.end
+			}
 		}
 		if len(short) >= fragmentText {
 			flush()
 		}
 	}
 	flush()
-	*b = Builder{} // a later call by mistake panics at once
+	page.sections = b.sections + 1
+	*b = Builder{} // a mistaken later call fails at once
 	return page
 }
 

@@ -15,9 +15,14 @@ import (
 
 const modelFamilies = 7
 
+// Families with pieces are those of the groups p and q, which stand among those with appended lines.
+var modelGroups = [modelFamilies]string{"a", "b", "p", "p", "q", "b", "c"}
+
+func hasPieces(family int) bool { return modelGroups[family] >= "p" }
+
 var modelLayout = func() (l Layout) {
 	for family := range modelFamilies {
-		l = append(l, fmt.Appendf(nil, "# TYPE family_%d gauge\n", family))
+		l = append(l, Family{fmt.Appendf(nil, "# TYPE family_%d gauge\n", family), modelGroups[family]})
 	}
 	return l
 }()
@@ -28,21 +33,34 @@ type modelPiece struct {
 	kept int // its number on the previous page; -1 for a new piece
 }
 
-// A clearPage is a page before it is rendered.
+// A clearPage is a page before it is rendered. A family has appended text or pieces.
 type clearPage struct {
 	appended [modelFamilies]string
 	pieces   [modelFamilies][]modelPiece
+	sections int // 0 for 1
 }
 
-// text returns the expected text of the page.
-func (m *clearPage) text() string {
+// section returns the pieces of a family in a section.
+func (m *clearPage) section(family, number int) []modelPiece {
+	pieces, sections := m.pieces[family], max(1, m.sections)
+	return pieces[number*len(pieces)/sections : (number+1)*len(pieces)/sections]
+}
+
+// text returns the expected text of what is selected of the page.
+func (m *clearPage) text(s Selection) string {
 	var all strings.Builder
+	sections, parts := max(1, m.sections), max(1, s.Parts)
 	for family, text := range m.appended {
-		for _, piece := range m.pieces[family] {
-			text += piece.text
+		if s.Part > 0 {
+			text = ""
 		}
-		if text != "" {
-			all.Write(modelLayout[family])
+		for number := s.Part * sections / parts; number < (s.Part+1)*sections/parts; number++ {
+			for _, piece := range m.section(family, number) {
+				text += piece.text
+			}
+		}
+		if text != "" && (s.Groups == nil || slices.Contains(s.Groups, modelGroups[family])) {
+			all.Write(modelLayout[family].Header)
 			all.WriteString(text)
 		}
 	}
@@ -53,17 +71,24 @@ func (m *clearPage) text() string {
 func (m *clearPage) page(previous *Page) *Page {
 	b := NewBuilder(modelLayout, previous)
 	var scratch []byte // the Builder must not retain it
+	for number := range max(1, m.sections) {
+		if number > 0 {
+			b.EndSection()
+		}
+		for family := range modelFamilies {
+			for _, piece := range m.section(family, number) {
+				if previous != nil && piece.kept >= 0 {
+					b.Keep(family, piece.kept)
+					continue
+				}
+				clear(scratch)
+				scratch = append(scratch[:0], piece.text...)
+				b.Add(family, scratch)
+			}
+		}
+	}
 	for family, text := range m.appended {
 		b.Append(family, []byte(text))
-		for _, piece := range m.pieces[family] {
-			if previous != nil && piece.kept >= 0 {
-				b.Keep(family, piece.kept)
-				continue
-			}
-			clear(scratch)
-			scratch = append(scratch[:0], piece.text...)
-			b.Add(family, scratch)
-		}
 	}
 	return b.Page()
 }
@@ -76,7 +101,6 @@ func TestPiecesKeepTheirOrderWithinEachFamily(t *testing.T) {
 	b.Add(3, []byte("family_3 1\n"))
 	b.Add(2, nil)
 	b.Add(3, []byte("family_3 2\n"))
-	b.Append(3, []byte("family_3 0\n"))
 	b.Add(2, []byte("family_2 3\n"))
 	b.Add(3, []byte("family_3 3\n"))
 	b.Add(4, nil)
@@ -86,7 +110,6 @@ first 1
 family_2 1
 family_2 3
 # TYPE family_3 gauge
-family_3 0
 family_3 1
 family_3 2
 family_3 3
@@ -128,16 +151,16 @@ func TestAKeptPieceSharesItsMemory(t *testing.T) {
 	b := NewBuilder(modelLayout, nil)
 	for _, text := range []string{"a 1\n", "b 1\n", "c 1\n"} {
 		b.Add(2, []byte(text))
-		b.Add(5, []byte(text))
+		b.Add(4, []byte(text))
 	}
 	first := b.Page()
 	b = NewBuilder(modelLayout, first)
 	b.Add(2, []byte("new 1\n"))
 	b.Keep(2, 2)
 	b.Keep(2, 0)
-	b.Add(5, []byte("a 1\n"))
+	b.Add(4, []byte("a 1\n"))
 	second := b.Page()
-	checkPage(t, second, "# TYPE family_2 gauge\nnew 1\nc 1\na 1\n# TYPE family_5 gauge\na 1\n")
+	checkPage(t, second, "# TYPE family_2 gauge\nnew 1\nc 1\na 1\n# TYPE family_4 gauge\na 1\n")
 	for number, old := range map[int]int{1: 2, 2: 0} {
 		if !sameMemory(first.pieces[2][old], second.pieces[2][number]) {
 			t.Errorf("piece %d is a copy", number)
@@ -147,7 +170,7 @@ func TestAKeptPieceSharesItsMemory(t *testing.T) {
 
 func TestNothingCanBeKeptFromAnotherLayout(t *testing.T) {
 	renamed := slices.Clone(modelLayout)
-	renamed[3] = []byte("# TYPE other gauge\n")
+	renamed[3].Header = []byte("# TYPE other gauge\n")
 	b := NewBuilder(modelLayout, nil)
 	b.Add(2, []byte("a 1\n"))
 	page := b.Page()
@@ -190,20 +213,46 @@ func TestPagesBuiltFromPagesEqualPagesBuiltFromScratch(t *testing.T) {
 		for step := range pages {
 			m = edit(random, m, someText)
 			page := m.page(previous)
-			checkPage(t, page, m.text())
+			checkPage(t, page, m.text(Selection{}))
 			if scratch := m.page(nil); page.totals != scratch.totals {
 				t.Fatalf("sequence %d, page %d: totals %+v, from scratch %+v", sequence, step, page.totals, scratch.totals)
+			}
+			for range 4 {
+				selection := someSelection(random, m.sections)
+				e := page.selected(&selection)
+				if got, want := inflated(t, &e), m.text(selection); got != want {
+					t.Fatalf("sequence %d, page %d: %+v has %d bytes, want %d", sequence, step, selection, len(got), len(want))
+				}
 			}
 			previous = page
 		}
 	}
 }
 
+// someSelection returns groups, or a part, or both.
+func someSelection(random *rand.Rand, sections int) (s Selection) {
+	for _, group := range []string{"a", "b", "c", "p", "q"} {
+		if random.IntN(2) == 0 {
+			s.Groups = append(s.Groups, group)
+		}
+	}
+	if random.IntN(3) == 0 {
+		s.Groups = nil
+	}
+	for s.Parts = 1 + random.IntN(max(1, sections)); max(1, sections)%s.Parts != 0; s.Parts-- {
+	}
+	s.Part = random.IntN(s.Parts)
+	return s
+}
+
 // edit returns the model of the next page.
 func edit(random *rand.Rand, m *clearPage, someText func() string) *clearPage {
-	next := &clearPage{appended: m.appended}
-	if random.IntN(2) == 0 {
-		next.appended[random.IntN(modelFamilies)] = someText()
+	next := &clearPage{appended: m.appended, sections: m.sections}
+	if random.IntN(4) == 0 {
+		next.sections = random.IntN(9)
+	}
+	if family := random.IntN(modelFamilies); !hasPieces(family) {
+		next.appended[family] = someText()
 	}
 	if random.IntN(10) == 0 {
 		next.appended = [modelFamilies]string{}
@@ -224,7 +273,7 @@ func edit(random *rand.Rand, m *clearPage, someText func() string) *clearPage {
 			next.pieces[family] = append(next.pieces[family], piece)
 		}
 		for range random.IntN(3) {
-			if !nothing {
+			if hasPieces(family) && !nothing {
 				at := random.IntN(len(next.pieces[family]) + 1)
 				next.pieces[family] = slices.Insert(next.pieces[family], at, modelPiece{someText(), -1})
 			}

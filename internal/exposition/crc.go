@@ -17,12 +17,6 @@ import "hash/crc32"
 // Polynomials are kept in the CRC's own order of bits: bit 31 is the coefficient
 // of x^0, bit 0 that of x^31.
 
-// combine returns the CRC-32 (IEEE) of a text ab, given the CRC-32 of a and b and
-// the length of b in bytes.
-func combine(a, b uint32, length int64) uint32 {
-	return multiply(a, shift(length)) ^ b
-}
-
 // shift returns x^(8·length) mod P. A CRC is multiplied by it when length bytes are
 // appended to the text.
 func shift(length int64) uint32 {

@@ -8,6 +8,9 @@ import (
 	"testing"
 )
 
+// combine returns the CRC-32 of a text ab, given the CRC-32 of a and b and the length of b in bytes.
+func combine(a, b uint32, length int64) uint32 { return multiply(a, shift(length)) ^ b }
+
 func TestCombineEqualsTheChecksumOfTheJoinedText(t *testing.T) {
 	random := rand.NewChaCha8([32]byte{1})
 	text := make([]byte, 1<<20)

@@ -32,6 +32,12 @@
 // sent. In both cases the length is known before the first byte is sent, and memory
 // never holds a second copy of the page.
 //
+// # Parts and groups
+//
+// A scrape can ask for groups of families, and for a part of the pieces ([Selection]). Both are made of the same
+// fragments: nothing is rendered, compressed or kept twice. The pieces of a page are divided into sections
+// ([Builder.EndSection]), and a page knows the length and the CRC of the pieces that a family has in a section.
+//
 // # Why this is one valid gzip file
 //
 // A gzip file may consist of several members, each with a header and a trailer,
@@ -47,7 +53,7 @@
 //     every fragment, so that a fragment refers to no earlier text and can stand
 //     anywhere.
 //   - The trailer holds the CRC-32 of the whole text. The CRC of a joined text
-//     follows from the CRCs and lengths of its parts (see combine in crc.go),
+//     follows from the CRCs and lengths of its parts (see crc.go),
 //     without the text itself, which is no longer in memory. A page knows its CRC;
 //     a scrape only adds the live part.
 //

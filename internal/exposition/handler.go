@@ -35,6 +35,13 @@ type HandlerOptions struct {
 	// once, and the handler does not check this. Live may be nil.
 	Live prometheus.Gatherer
 
+	// Groups are the groups of the page's families, for which scrapes may ask.
+	Groups []string
+
+	// Parts is how many sections the pages have: a scrape may ask for a part of as many, or of a number that divides it.
+	// Zero and one mean that there are no parts.
+	Parts int
+
 	// MaxRequests is the maximum number of scrapes served at once. The same number of
 	// further scrapes may wait; after a few seconds they get a 503. Scrapers that stall,
 	// or that use more than their share, give way to those that wait. Zero or less means
@@ -50,8 +57,12 @@ type HandlerOptions struct {
 	ErrorLog *slog.Logger
 }
 
+// LiveGroup is the group of the live part, for which scrapes may ask as for a group of the page.
+const LiveGroup = "exporter"
+
 // NewHandler returns the handler that serves scrapes. It answers GET and HEAD,
 // with or without gzip as the client prefers, always with a Content-Length.
+// The parameters collect[] and part choose what is served; see [Selection].
 //
 // A metric of the live part that fails is left out and logged; the rest is served. Errors
 // are counted in promhttp_metric_handler_errors_total. The causes are "gathering" and
@@ -116,6 +127,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Metrics are read with GET or HEAD.", http.StatusMethodNotAllowed)
 		return
 	}
+	selection, err := h.selection(r.URL.Query())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
 	var mine *slot
 	if h.slots != nil {
 		if mine = h.slots.acquire(r.Context(), r.RemoteAddr); mine == nil {
@@ -129,9 +145,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	live := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(live)
 	live.Reset()
-	h.gather(live) // first, so that the scrape holds no page meanwhile
+	if selection.Part == 0 && selection.has(LiveGroup) {
+		h.gather(live) // first, so that the scrape holds no page meanwhile
+	}
 
-	s := h.begin(w, r, mine)
+	s := h.begin(w, r, selection, mine)
 	defer h.end(s)
 	var slow slowness
 	if err := s.send(r, live.Bytes()); errors.As(err, &slow) {

@@ -15,14 +15,39 @@ import (
 // A Page is one immutable exposition: the text of all families, compressed.
 // A nil *Page is an empty one.
 type Page struct {
-	totals
-	order [][]fragment // all fragments, in the order in which they are written
+	excerpt // of everything
+	blocks  []block
+	// sections is how many sections there are.
+	sections int
 
-	// The next page is built from these.
+	// What a later page is built from.
 	layout   Layout
 	appended map[identity]fragment
-	pieces   [][]fragment // by family; a piece without lines is an empty fragment
+	pieces   [][]fragment // by family; one without lines is an empty fragment
 }
+
+// An excerpt is the text of one answer, compressed.
+type excerpt struct {
+	totals
+	order [][]fragment // all of it, one after the other
+}
+
+// A block is some consecutive fragments that are always served together.
+type block struct {
+	totals
+	list    []fragment
+	shift   uint32 // shift(text)
+	group   string
+	section int // or once, or header
+}
+
+// Blocks that belong to no section.
+const (
+	// once marks what the first part has, and no other.
+	once = -1
+	// header marks the header of a family. Each part has it that has pieces of the family.
+	header = -2
+)
 
 // TextBytes returns the length of the page's text in bytes.
 func (p *Page) TextBytes() int64 {
@@ -49,16 +74,64 @@ func (p *Page) Fragments() int {
 	return p.fragments
 }
 
-// put adds fragments, whose totals are t, to the end of the page.
-func (p *Page) put(fragments []fragment, t totals) {
-	p.order = append(p.order, fragments)
-	p.join(t)
+// put adds a block to the end of the page, unless it has no text.
+func (p *Page) put(b block) {
+	if b.totals.fragments == 0 {
+		for _, f := range b.list {
+			b.add(f)
+		}
+	}
+	if b.text == 0 {
+		return
+	}
+	b.shift = shift(b.text)
+	p.blocks = append(p.blocks, b)
+	p.join(&b)
 }
 
-// writeDeflate writes the page as a deflate stream without its final block.
+// join adds a block to the end.
+func (e *excerpt) join(b *block) {
+	e.order = append(e.order, b.list)
+	e.fragments += b.fragments
+	e.crc = multiply(e.crc, b.shift) ^ b.crc
+	e.text += b.text
+	e.compressed += b.compressed
+}
+
+// selected returns what a selection has of the page. It shares the page's fragments.
+func (p *Page) selected(s *Selection) excerpt {
+	if s.everything() {
+		return p.excerpt
+	}
+	first, end := 0, p.sections
+	if s.Parts > 1 {
+		first, end = s.Part*p.sections/s.Parts, (s.Part+1)*p.sections/s.Parts
+	}
+	var e excerpt
+	var title *block // the header of the current family, until it is written
+	for i := range p.blocks {
+		b := &p.blocks[i]
+		switch {
+		case !s.has(b.group):
+		case b.section == header:
+			title = b
+		case b.section == once && first == 0:
+			e.join(b)
+		case b.section >= first && b.section < end:
+			if title != nil {
+				e.join(title)
+				title = nil
+			}
+			e.join(b)
+		}
+	}
+	return e
+}
+
+// writeDeflate writes the text as a deflate stream without its final block.
 // It stops at an error, which w keeps.
-func (p *Page) writeDeflate(w *bufio.Writer) {
-	for _, fragments := range p.order {
+func (e *excerpt) writeDeflate(w *bufio.Writer) {
+	for _, fragments := range e.order {
 		for i := range fragments {
 			if _, err := w.WriteString(fragments[i].deflate); err != nil {
 				return
@@ -67,9 +140,9 @@ func (p *Page) writeDeflate(w *bufio.Writer) {
 	}
 }
 
-// writeText writes the page's text. It stops at an error, which w keeps.
-func (p *Page) writeText(w *bufio.Writer) {
-	inflater := flate.NewReader(bufio.NewReader(&deflateReader{order: p.order}))
+// writeText writes the text. It stops at an error, which w keeps.
+func (e *excerpt) writeText(w *bufio.Writer) {
+	inflater := flate.NewReader(bufio.NewReader(&deflateReader{order: e.order}))
 	defer inflater.Close()
 	// Only w can fail: the compressed text was made by a Builder and is in memory.
 	_, _ = io.Copy(w, inflater)
@@ -85,14 +158,14 @@ var gzipHeader = []byte{
 	255, // unknown operating system
 }
 
-// writeTail writes the end of a gzip member, after the page's fragments: the live text as
+// writeTail writes the end of a gzip member, after the fragments: the live text as
 // the final deflate blocks, and the trailer.
-func (p *Page) writeTail(w *bytes.Buffer, live []byte) {
+func (e *excerpt) writeTail(w *bytes.Buffer, live []byte) {
 	// The stateless compressor needs no tables. Those of flate.Writer take 1 MB per scrape.
 	mustWrite(0, flate.StatelessDeflate(w, live, true, nil))
 	var trailer [8]byte
-	binary.LittleEndian.PutUint32(trailer[:4], crc32.Update(p.crc, crc32.IEEETable, live))
-	binary.LittleEndian.PutUint32(trailer[4:], uint32(p.text+int64(len(live)))) // modulo 2^32, as RFC 1952 defines it
+	binary.LittleEndian.PutUint32(trailer[:4], crc32.Update(e.crc, crc32.IEEETable, live))
+	binary.LittleEndian.PutUint32(trailer[4:], uint32(e.text+int64(len(live)))) // modulo 2^32, as RFC 1952 defines it
 	w.Write(trailer[:])
 }
 
@@ -127,14 +200,6 @@ func (t *totals) add(f fragment) {
 	t.crc = multiply(t.crc, f.shift) ^ f.crc
 	t.text += int64(f.length)
 	t.compressed += int64(len(f.deflate))
-}
-
-// join adds the totals of the text that follows.
-func (t *totals) join(next totals) {
-	t.fragments += next.fragments
-	t.crc = combine(t.crc, next.crc, next.text)
-	t.text += next.text
-	t.compressed += next.compressed
 }
 
 // An identity identifies a text: two texts with the same identity are taken to be equal.

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -16,14 +17,24 @@ import (
 // text returns the page's text, and checks that TextBytes is its length.
 func text(t testing.TB, p *Page) string {
 	t.Helper()
+	text := inflated(t, &p.excerpt)
+	if int64(len(text)) != p.TextBytes() {
+		t.Fatalf("the page has %d bytes of text, TextBytes says %d", len(text), p.TextBytes())
+	}
+	return text
+}
+
+// inflated returns the text of an excerpt, and checks its totals.
+func inflated(t testing.TB, e *excerpt) string {
+	t.Helper()
 	var b strings.Builder
 	w := bufio.NewWriter(&b)
-	p.writeText(w)
+	e.writeText(w)
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if int64(b.Len()) != p.TextBytes() {
-		t.Fatalf("the page has %d bytes of text, TextBytes says %d", b.Len(), p.TextBytes())
+	if crc := crc32.ChecksumIEEE([]byte(b.String())); int64(b.Len()) != e.totals.text || crc != e.crc {
+		t.Fatalf("%d bytes of text with the CRC %08x, and the totals are %+v", b.Len(), crc, e.totals)
 	}
 	return b.String()
 }
@@ -110,7 +121,7 @@ func TestSmallFamiliesShareAFragment(t *testing.T) {
 }
 
 func TestAHeaderAndItsFirstChunkShareAFragment(t *testing.T) {
-	b := NewBuilder(Layout{[]byte("# TYPE sample gauge\n")}, nil)
+	b := NewBuilder(Layout{{Header: []byte("# TYPE sample gauge\n")}}, nil)
 	b.Append(0, lines(1, fragmentText))
 	b.Append(0, lines(2, fragmentText))
 	if got := b.Page().Fragments(); got != 2 {

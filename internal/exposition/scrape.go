@@ -39,6 +39,7 @@ const (
 // soon as the scrape must end.
 type scrape struct {
 	page       *Page
+	selection  *Selection
 	slot       *slot
 	w          http.ResponseWriter
 	controller *http.ResponseController
@@ -66,11 +67,12 @@ const (
 var emptyPage = &Page{}
 
 // begin starts a scrape of the current page, and ends scrapes of pages that are too old.
-func (h *handler) begin(w http.ResponseWriter, r *http.Request, mine *slot) *scrape {
+func (h *handler) begin(w http.ResponseWriter, r *http.Request, selection *Selection, mine *slot) *scrape {
 	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client disconnects
 	ctx, release := context.WithTimeoutCause(ctx, scrapeTimeout, errTooLong)
 	mine.progressed()
 	s := &scrape{
+		selection:  selection,
 		slot:       mine,
 		w:          w,
 		controller: http.NewResponseController(w),
@@ -121,16 +123,17 @@ func (s *scrape) send(r *http.Request, live []byte) error {
 	defer buffers.Put(tail)
 	tail.Reset()
 
+	page := s.page.selected(s.selection)
 	header := s.w.Header()
 	header.Set("Content-Type", contentType)
 	header.Set("Cache-Control", "no-store")
 	header.Add("Vary", "Accept-Encoding")
-	length := s.page.text + int64(len(live))
+	length := page.text + int64(len(live))
 	zipped := prefersGzip(r.Header)
 	if zipped {
 		header.Set("Content-Encoding", "gzip")
-		s.page.writeTail(tail, live)
-		length = int64(len(gzipHeader)) + s.page.compressed + int64(tail.Len())
+		page.writeTail(tail, live)
+		length = int64(len(gzipHeader)) + page.compressed + int64(tail.Len())
 	}
 	header.Set("Content-Length", strconv.FormatInt(length, 10))
 	if r.Method == http.MethodHead {
@@ -142,10 +145,10 @@ func (s *scrape) send(r *http.Request, live []byte) error {
 	out := bufio.NewWriterSize(s, writeBytes)
 	if zipped {
 		_, _ = out.Write(gzipHeader)
-		s.page.writeDeflate(out)
+		page.writeDeflate(out)
 		_, _ = out.Write(tail.Bytes())
 	} else {
-		s.page.writeText(out)
+		page.writeText(out)
 		_, _ = out.Write(live)
 	}
 	return out.Flush()
