@@ -13,6 +13,7 @@ package collector
 
 import (
 	"iter"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -35,6 +36,8 @@ type Options struct {
 	// ReleaseLimit is how many releases a fleet may have in balena_fleet_devices_by_release before the
 	// least used become one row; 0 means no limit.
 	ReleaseLimit int
+	// Exported chooses families by name; nil exports all of the groups that are switched on.
+	Exported func(family string) bool
 	// ObserveImplausible is told by [Collector.Render] how many values of a field of the API are new and cannot
 	// be true; see [Metrics.ObserveImplausible]. May be nil.
 	ObserveImplausible func(field string, values int)
@@ -70,13 +73,27 @@ type Collector struct {
 func New(source func() *balena.Snapshot, o Options) *Collector {
 	c := &Collector{source: source, groups: groups(o), observeImplausible: o.ObserveImplausible}
 	for d := range c.Descriptions() {
-		c.layout = append(c.layout, appendHeader(nil, &d))
+		c.layout = append(c.layout, exposition.Family{Header: appendHeader(nil, &d), Group: d.ScrapeGroup()})
 	}
 	return c
 }
 
-// groups returns the tables that the options switch on, in the order in which they are exported.
-func groups(o Options) []group {
+// groups returns the tables that the options switch on, without the families that they leave out, in the order in which
+// they are exported.
+func groups(o Options) (exported []group) {
+	for _, g := range tables(o) {
+		if o.Exported != nil {
+			g = g.only(o.Exported)
+		}
+		if g != nil {
+			exported = append(exported, g)
+		}
+	}
+	return exported
+}
+
+// tables returns the tables that the options switch on.
+func tables(o Options) []group {
 	g := []group{fleetNameTable(), fleetTable(o)}
 	if len(o.FleetTags) > 0 {
 		g = append(g, fleetTagTable(o))
@@ -157,6 +174,16 @@ func (c *Collector) Render(s *balena.Snapshot) *exposition.Page {
 	}
 	c.rendered, c.page = v, page.Page()
 	return c.page
+}
+
+// ScrapeGroups returns the names of the groups, in the order of the page, by which a scrape can ask for some of them.
+func (c *Collector) ScrapeGroups() (names []string) {
+	for d := range c.Descriptions() {
+		if name := d.ScrapeGroup(); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Descriptions describes all families that the collector has.

@@ -70,12 +70,14 @@ func (r *runs) add(t *table[device], first int) {
 // compareWith notes in what the snapshot before differs beside its devices.
 func (r *runs) compareWith(before *view) {
 	r.before = before
-	r.places = make(map[int64]place, len(before.Devices.Runs()))
-	for long := range longRuns(before.Devices.Runs()) {
-		for _, run := range long {
-			r.places[run.Devices[0].ID] = place{run, len(r.places), len(r.long)}
+	r.places = make(map[int64]place)
+	for _, stripe := range before.Devices.Stripes() {
+		for long := range longRuns(stripe) {
+			for _, run := range long {
+				r.places[run.Devices[0].ID] = place{run, len(r.places), len(r.long)}
+			}
+			r.long = append(r.long, len(long))
 		}
-		r.long = append(r.long, len(long))
 	}
 	r.renamed, r.reworded = map[int64]bool{}, map[int64]bool{}
 	for id, slug := range r.before.slugs {
@@ -127,7 +129,17 @@ func (r *runs) render() {
 	if len(r.columns) == 0 {
 		return
 	}
-	for long := range longRuns(r.now.Devices.Runs()) {
+	for i, stripe := range r.now.Devices.Stripes() {
+		if i > 0 {
+			r.page.EndSection()
+		}
+		r.renderStripe(stripe)
+	}
+}
+
+// renderStripe renders the devices of a stripe, which are a section of the page.
+func (r *runs) renderStripe(stripe []*balena.Run) {
+	for long := range longRuns(stripe) {
 		stretches := r.stretches[:len(long)]
 		was, known := -1, 0 // the long run before to which the runs belonged, and how many of them
 		for i := range r.columns {

@@ -29,6 +29,9 @@ type Description struct {
 	Group string
 }
 
+// ScrapeGroup is the name by which a scrape asks for the family and the others of its group, with collect[].
+func (d *Description) ScrapeGroup() string { return strings.ToLower(strings.TrimSuffix(d.Group, "s")) }
+
 // HelpText is the family's help as it is exported.
 func (d *Description) HelpText() string {
 	help := d.Help
@@ -107,8 +110,19 @@ func boolean(b bool) float64 {
 // group is a table of whatever subject.
 type group interface {
 	descriptions() []Description
+	// only returns the group without the families of other names; nil if there are none left.
+	only(exported func(family string) bool) group
 	collect(v *view, ch chan<- prometheus.Metric)
 	render(v *view, emit func(family int, lines []byte))
+}
+
+func (t *table[T]) only(exported func(family string) bool) group {
+	left := *t
+	left.families = slices.DeleteFunc(slices.Clone(t.families), func(f family[T]) bool { return !exported(f.name) })
+	if len(left.families) == 0 {
+		return nil
+	}
+	return &left
 }
 
 func (t *table[T]) descriptions() []Description {

@@ -26,6 +26,8 @@ type Config struct {
 type Options struct {
 	// Devices asks for the fields that only metrics of single devices need.
 	Devices bool
+	// Unneeded are those of [MetricFields] that are not asked for, because no metric needs them.
+	Unneeded []string
 	// Releases asks for the newest release of each fleet. Those that run or should run are always read.
 	Releases bool
 	// Services asks for the services on each device.

@@ -4,6 +4,7 @@ package account
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -19,6 +20,8 @@ type field[T any] struct {
 	api.Field[T]
 	// on tells whether a request asks for the field; nil for always.
 	on condition
+	// metric is set if nothing but metrics of single devices needs the field; see [MetricFields].
+	metric bool
 	// computed is set if the API computes the value from other rows than the device's own: then it changes
 	// without the device's modified_at.
 	computed bool
@@ -39,15 +42,14 @@ func onV7(_ *Options, d dialect) bool       { return d.version == balena.V7 }
 func onV6(_ *Options, d dialect) bool       { return d.version == balena.V6 }
 func onCloud(_ *Options, d dialect) bool    { return d.cloud }
 
-func both(a, b condition) condition {
-	return func(o *Options, d dialect) bool { return a(o, d) && b(o, d) }
-}
-
 // wanted are the fields of a table that this refresh asks for.
 func wanted[T any](f *refresh, table []field[T]) api.Record[T] {
 	var r api.Record[T]
 	for _, field := range table {
-		if field.on == nil || field.on(&f.config.Options, f.after.asked) {
+		switch o := &f.config.Options; {
+		case field.on != nil && !field.on(o, f.after.asked):
+		case field.metric && (!o.Devices || slices.Contains(o.Unneeded, field.Name)):
+		default:
 			r = append(r, field.Field)
 		}
 	}
@@ -153,19 +155,29 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.To("is_pinned_on__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV7},
 	{Field: api.To("should_be_running__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV6}, // the pin alone
 
-	{Field: api.To("overall_progress", number, func(d *balena.Device) *balena.Number { return &d.UpdateProgress }), on: forDevices, computed: true},
-	{Field: api.To("last_update_status_event", instant, func(d *balena.Device) *balena.Instant { return &d.UpdateChanged }), on: forDevices},
-	{Field: api.To("cpu_usage", number, func(d *balena.Device) *balena.Number { return &d.CPUUsage }), on: forDevices},
-	{Field: api.To("cpu_temp", number, func(d *balena.Device) *balena.Number { return &d.CPUTemperature }), on: forDevices},
-	{Field: api.To("memory_usage", number, func(d *balena.Device) *balena.Number { return &d.MemoryUsed }), on: forDevices},
-	{Field: api.To("memory_total", number, func(d *balena.Device) *balena.Number { return &d.MemorySize }), on: forDevices},
-	{Field: api.To("storage_usage", number, func(d *balena.Device) *balena.Number { return &d.StorageUsed }), on: forDevices},
-	{Field: api.To("storage_total", number, func(d *balena.Device) *balena.Number { return &d.StorageSize }), on: forDevices},
-	{Field: api.To("is_web_accessible", boolean, func(d *balena.Device) *bool { return &d.WebAccessible }), on: forDevices},
-	{Field: api.To("should_be_operated_by__release", reference, func(d *balena.Device) *int64 { return &d.OSTarget }), on: forDevices, computed: true},
-	{Field: api.To("should_be_managed_by__release", reference, func(d *balena.Device) *int64 { return &d.SupervisorTarget }), on: both(forDevices, onV7), computed: true},
-	{Field: api.To("created_at", instant, func(d *balena.Device) *balena.Instant { return &d.Created }), on: forDevices},
+	{Field: api.To("overall_progress", number, func(d *balena.Device) *balena.Number { return &d.UpdateProgress }), metric: true, computed: true},
+	{Field: api.To("last_update_status_event", instant, func(d *balena.Device) *balena.Instant { return &d.UpdateChanged }), metric: true},
+	{Field: api.To("cpu_usage", number, func(d *balena.Device) *balena.Number { return &d.CPUUsage }), metric: true},
+	{Field: api.To("cpu_temp", number, func(d *balena.Device) *balena.Number { return &d.CPUTemperature }), metric: true},
+	{Field: api.To("memory_usage", number, func(d *balena.Device) *balena.Number { return &d.MemoryUsed }), metric: true},
+	{Field: api.To("memory_total", number, func(d *balena.Device) *balena.Number { return &d.MemorySize }), metric: true},
+	{Field: api.To("storage_usage", number, func(d *balena.Device) *balena.Number { return &d.StorageUsed }), metric: true},
+	{Field: api.To("storage_total", number, func(d *balena.Device) *balena.Number { return &d.StorageSize }), metric: true},
+	{Field: api.To("is_web_accessible", boolean, func(d *balena.Device) *bool { return &d.WebAccessible }), metric: true},
+	{Field: api.To("should_be_operated_by__release", reference, func(d *balena.Device) *int64 { return &d.OSTarget }), metric: true, computed: true},
+	{Field: api.To("should_be_managed_by__release", reference, func(d *balena.Device) *int64 { return &d.SupervisorTarget }), on: onV7, metric: true, computed: true},
+	{Field: api.To("created_at", instant, func(d *balena.Device) *balena.Instant { return &d.Created }), metric: true},
 	{Field: api.To("modified_at", instant, func(d *balena.Device) *balena.Instant { return &d.Modified }), computed: true},
+}
+
+// MetricFields returns the names of the fields of a device that are read for nothing but metrics of single devices.
+func MetricFields() (names []string) {
+	for _, field := range deviceFields {
+		if field.metric {
+			names = append(names, field.Name)
+		}
+	}
+	return names
 }
 
 // unknownDevice is a device of which nothing has been read.
