@@ -3,11 +3,10 @@
 package collector
 
 import (
-	"fmt"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
 // Metrics of tags: allow-listed ones only, since anybody who may edit a device can write anything there.
@@ -15,28 +14,8 @@ import (
 // maxTagValue is how many characters of a tag's value are exported; it may have 10 kB.
 const maxTagValue = 128
 
-// tagLabels makes label names of the keys of tags: what no label name can hold becomes an underscore. Keys
-// that come out alike are told apart by a number.
-func tagLabels(keys []string) []string {
-	labels := make([]string, len(keys))
-	taken := map[string]bool{}
-	for i, key := range keys {
-		label := "tag_" + strings.Map(func(r rune) rune {
-			switch {
-			case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
-				return r
-			}
-			return '_'
-		}, key)
-		unique := label
-		for n := 2; taken[unique]; n++ {
-			unique = fmt.Sprintf("%s_%d", label, n)
-		}
-		taken[unique] = true
-		labels[i] = unique
-	}
-	return labels
-}
+// tagLabels returns the names of the labels for the keys of tags.
+func tagLabels(keys []string) []string { return exposition.LabelNames("tag_", keys) }
 
 // tagValues cuts the values of tags to the length that is exported.
 func tagValues(values []string) []string {

@@ -296,3 +296,11 @@ func TestALongPieceIsCompressedBetter(t *testing.T) {
 		t.Errorf("a long piece has %d bytes, the same text appended %d", b.CompressedBytes(), a.CompressedBytes())
 	}
 }
+
+func TestLabelNamesAreValidAndDistinct(t *testing.T) {
+	keys := []string{"site", "my-site", "my.site", "my_site_2", "Standort ü", "1", ""}
+	want := []string{"tag_site", "tag_my_site", "tag_my_site_2", "tag_my_site_2_2", "tag_Standort__", "tag_1", "tag_"}
+	if got := LabelNames("tag_", keys); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

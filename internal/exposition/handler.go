@@ -84,12 +84,11 @@ func NewHandler(options HandlerOptions) http.Handler {
 
 type handler struct {
 	HandlerOptions
-	slots  *slots // nil if the number of scrapes is not limited
+	sender *Sender
 	errors *prometheus.CounterVec
 
-	mutex    sync.Mutex
-	inFlight []*scrape            // in the order of their pages
-	logged   map[string]time.Time // time of the last log line, by cause
+	mutex  sync.Mutex
+	logged map[string]time.Time // time of the last log line, by cause
 }
 
 // The causes of errors.
@@ -102,14 +101,12 @@ const (
 func newHandler(options HandlerOptions) *handler {
 	h := &handler{
 		HandlerOptions: options,
+		sender:         NewSender(options.MaxRequests),
 		logged:         map[string]time.Time{},
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "promhttp_metric_handler_errors_total",
 			Help: "Total number of internal errors encountered by the promhttp metric handler.",
 		}, []string{"cause"}),
-	}
-	if options.MaxRequests > 0 {
-		h.slots = &slots{limit: options.MaxRequests}
 	}
 	if h.ErrorLog == nil {
 		h.ErrorLog = slog.New(slog.DiscardHandler)
@@ -132,27 +129,19 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	var mine *slot
-	if h.slots != nil {
-		if mine = h.slots.acquire(r.Context(), r.RemoteAddr); mine == nil {
-			http.Error(w, fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", h.MaxRequests),
-				http.StatusServiceUnavailable)
-			return
-		}
-		defer h.slots.release(mine)
-		r = r.WithContext(mine.ctx)
-	}
 	live := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(live)
-	live.Reset()
-	if selection.Part == 0 && selection.has(LiveGroup) {
-		h.gather(live) // first, so that the scrape holds no page meanwhile
-	}
-
-	s := h.begin(w, r, selection, mine)
-	defer h.end(s)
+	err = h.sender.Send(w, r, func() *Answer {
+		live.Reset()
+		if selection.Part == 0 && selection.has(LiveGroup) {
+			h.gather(live)
+		}
+		w.Header().Set("Content-Type", contentType)
+		w.Header().Set("Cache-Control", "no-store")
+		return &Answer{Page: h.Page, Selection: *selection, Tail: live.Bytes()}
+	})
 	var slow slowness
-	if err := s.send(r, live.Bytes()); errors.As(err, &slow) {
+	if errors.As(err, &slow) {
 		h.report(sending, fmt.Errorf("scraper %s did not read the response in time: %w", r.RemoteAddr, slow))
 	}
 }

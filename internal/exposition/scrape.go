@@ -7,10 +7,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -38,8 +40,9 @@ const (
 // A scrape is one answer being sent. It is the io.Writer of the body; writing fails as
 // soon as the scrape must end.
 type scrape struct {
+	of         string
 	page       *Page
-	selection  *Selection
+	selection  Selection
 	slot       *slot
 	w          http.ResponseWriter
 	controller *http.ResponseController
@@ -66,13 +69,70 @@ const (
 
 var emptyPage = &Page{}
 
-// begin starts a scrape of the current page, and ends scrapes of pages that are too old.
-func (h *handler) begin(w http.ResponseWriter, r *http.Request, selection *Selection, mine *slot) *scrape {
-	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client disconnects
+// A Sender answers requests with pages. It bounds how many are answered at once, how long
+// each of them takes, and how many old pages they hold.
+type Sender struct {
+	slots *slots // nil: any number of requests is answered at once
+
+	mutex    sync.Mutex
+	inFlight []*scrape // in the order in which they began
+}
+
+// NewSender returns a Sender that answers so many requests at once, as [HandlerOptions]
+// has it. Zero or less: no limit.
+func NewSender(maxRequests int) *Sender {
+	if maxRequests <= 0 {
+		return &Sender{}
+	}
+	return &Sender{slots: &slots{limit: maxRequests}}
+}
+
+// An Answer is what a request is answered with.
+type Answer struct {
+	// Page returns the page; nil is an empty one. It must not block.
+	Page func() *Page
+	// Selection is what is sent of the page.
+	Selection Selection
+	// Tail is text that follows the page. It is compressed for each request.
+	Tail []byte
+	// Of names what the page is a state of. A page replaces older ones of the same name.
+	Of string
+}
+
+// Send answers a GET or HEAD request, with gzip or without as the client prefers, always
+// with a Content-Length. When it is the request's turn, answer returns the answer and sets
+// the headers that depend on it. It returns nil if it has answered the request itself.
+//
+// Write deadlines are set as bytes are taken, in place of http.Server.WriteTimeout. The
+// error says why the answer was not taken.
+func (s *Sender) Send(w http.ResponseWriter, r *http.Request, answer func() *Answer) error {
+	var mine *slot
+	if s.slots != nil {
+		if mine = s.slots.acquire(r.Context(), r.RemoteAddr); mine == nil {
+			http.Error(w, fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", s.slots.limit),
+				http.StatusServiceUnavailable)
+			return nil
+		}
+		defer s.slots.release(mine)
+		r = r.WithContext(mine.ctx)
+	}
+	a := answer() // before there is a page to hold
+	if a == nil {
+		return nil
+	}
+	scrape := s.begin(w, r, mine, a)
+	defer s.end(scrape)
+	return scrape.send(r, a.Tail)
+}
+
+// begin starts a scrape of an answer's page, and ends those that hold too old ones.
+func (s *Sender) begin(w http.ResponseWriter, r *http.Request, mine *slot, a *Answer) *scrape {
+	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client is gone
 	ctx, release := context.WithTimeoutCause(ctx, scrapeTimeout, errTooLong)
 	mine.progressed()
-	s := &scrape{
-		selection:  selection,
+	me := &scrape{
+		of:         a.Of,
+		selection:  a.Selection,
 		slot:       mine,
 		w:          w,
 		controller: http.NewResponseController(w),
@@ -80,53 +140,52 @@ func (h *handler) begin(w http.ResponseWriter, r *http.Request, selection *Selec
 		cancel:     func(cause error) { cancel(cause); release() },
 		cut:        make(chan struct{}),
 	}
-	s.stop = context.AfterFunc(ctx, func() {
-		defer close(s.cut)
-		// A deadline in the past ends a blocked write. If the ResponseWriter does not
-		// support deadlines, the scrape ends when the write returns.
-		_ = s.controller.SetWriteDeadline(time.Unix(1, 0))
+	me.stop = context.AfterFunc(ctx, func() {
+		defer close(me.cut)
+		// A deadline in the past ends a write that is blocked. Without support for
+		// deadlines there is nothing to be done before the write returns.
+		_ = me.controller.SetWriteDeadline(time.Unix(1, 0))
 	})
 
-	h.mutex.Lock()
-	defer h.mutex.Unlock()
-	s.page = emptyPage
-	if page := h.Page(); page != nil {
-		s.page = page
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	me.page = emptyPage
+	if page := a.Page(); page != nil {
+		me.page = page
 	}
-	h.inFlight = append(h.inFlight, s)
-	pages := 1
-	for i := len(h.inFlight) - 2; i >= 0; i-- {
-		if h.inFlight[i].page != h.inFlight[i+1].page {
-			pages++
-		}
-		if pages > maxPages {
-			h.inFlight[i].cancel(errSuperseded)
+	s.inFlight = append(s.inFlight, me)
+	var newest []*Page
+	for _, other := range slices.Backward(s.inFlight) {
+		switch {
+		case other.of != me.of || slices.Contains(newest, other.page):
+		case len(newest) < maxPages:
+			newest = append(newest, other.page)
+		default:
+			other.cancel(errSuperseded)
 		}
 	}
-	return s
+	return me
 }
 
-// end removes the scrape from those in flight.
-func (h *handler) end(s *scrape) {
-	if !s.stop() {
-		<-s.cut // the ResponseWriter must not be touched after the handler returned
+// end gives the page back.
+func (s *Sender) end(me *scrape) {
+	if !me.stop() {
+		<-me.cut // the ResponseWriter must not be touched after the handler returned
 	}
-	s.cancel(nil)
-	h.mutex.Lock()
-	defer h.mutex.Unlock()
-	h.inFlight = slices.DeleteFunc(h.inFlight, func(other *scrape) bool { return other == s })
+	me.cancel(nil)
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.inFlight = slices.DeleteFunc(s.inFlight, func(other *scrape) bool { return other == me })
 }
 
-// send answers a scrape with its page and the live part.
+// send answers a scrape with its page and what follows that.
 func (s *scrape) send(r *http.Request, live []byte) error {
 	tail := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(tail)
 	tail.Reset()
 
-	page := s.page.selected(s.selection)
+	page := s.page.selected(&s.selection)
 	header := s.w.Header()
-	header.Set("Content-Type", contentType)
-	header.Set("Cache-Control", "no-store")
 	header.Add("Vary", "Accept-Encoding")
 	length := page.text + int64(len(live))
 	zipped := prefersGzip(r.Header)

@@ -306,10 +306,10 @@ func TestStuckScrapersHoldFewPages(t *testing.T) {
 	scrape, ended := stuckServer(t, h)
 
 	held := func() map[*Page]int {
-		h.mutex.Lock()
-		defer h.mutex.Unlock()
+		h.sender.mutex.Lock()
+		defer h.sender.mutex.Unlock()
 		held := map[*Page]int{}
-		for _, s := range h.inFlight {
+		for _, s := range h.sender.inFlight {
 			held[s.page]++
 		}
 		return held
