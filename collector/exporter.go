@@ -104,6 +104,9 @@ var (
 	}
 )
 
+// exporterHeading is the heading of the exporter's own metrics, which belong to no table.
+const exporterHeading = "Exporter and API"
+
 // exporterFamilies is the group as it is documented.
 func exporterFamilies() []Description {
 	families := []Description{
@@ -112,7 +115,7 @@ func exporterFamilies() []Description {
 		apiVersionFamily, requestsFamily, requestDurationFamily, responseBytesFamily, rateLimitedFamily, tokenExpiryFamily,
 	}
 	for i := range families {
-		families[i].Group = "Exporter and API"
+		families[i].Group = exporterHeading
 		if families[i].Series == "" {
 			families[i].Series = "1"
 		}

@@ -205,6 +205,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 			ArchivedFleets: r.IntN(2) == 0, Keep: time.Minute, FullRefreshInterval: oneOf(r, time.Hour, 3*time.Hour, 24*time.Hour),
 		},
 	}
+	t.config.Stripes = 1 + int(h.seed%3) // not drawn, so that a history of a seed stays what it was
 	switch r.IntN(6) {
 	case 0:
 		t.config.Include = regexp.MustCompile("/(alpha|greenhouse|kiosk)")

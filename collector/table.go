@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
 // Description is what there is to know of a metric family.
@@ -30,7 +32,12 @@ type Description struct {
 }
 
 // ScrapeGroup is the name by which a scrape asks for the family and the others of its group, with collect[].
-func (d *Description) ScrapeGroup() string { return strings.ToLower(strings.TrimSuffix(d.Group, "s")) }
+func (d *Description) ScrapeGroup() string {
+	if d.Group == exporterHeading {
+		return exposition.LiveGroup
+	}
+	return strings.ToLower(strings.TrimSuffix(d.Group, "s"))
+}
 
 // HelpText is the family's help as it is exported.
 func (d *Description) HelpText() string {

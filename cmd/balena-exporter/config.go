@@ -102,6 +102,9 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		deviceTags  = app.Flag("collector.device.tags", "Keys of the device tags to export, separated by commas.").PlaceHolder("KEY,...").String()
 		fleetTags   = app.Flag("collector.fleet.tags", "Keys of the fleet tags to export, separated by commas.").PlaceHolder("KEY,...").String()
 	)
+	allowlist := app.Flag("collector.metric-allowlist", "Regular expression of the metrics to export, anchored at both ends; may be repeated. The metrics of the exporter itself are always exported.").PlaceHolder("REGEXP").Strings()
+	denylist := app.Flag("collector.metric-denylist", "Regular expression of metrics not to export, anchored at both ends; may be repeated. It goes before the allowlist.").PlaceHolder("REGEXP").Strings()
+	parts := app.Flag("web.parts", "Into how many parts the devices can be divided, for scrapes with ?part=INDEX/COUNT; COUNT is this or divides it.").Default("1").Int()
 	app.Flag("collector.device", "Export metrics of each device, about 20 series a device.").Default("true").BoolVar(&c.collector.Devices)
 	app.Flag("collector.release", "Export metrics of releases.").Default("true").BoolVar(&c.collector.Releases)
 	app.Flag("collector.release.limit", "Releases in use that are told apart in a fleet; 0 for no limit.").Default("50").IntVar(&c.collector.ReleaseLimit)
@@ -133,6 +136,10 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	// The rest is checking, flag by flag; the first mistake is told.
 	check := checker{}
 	check.proxies()
+	c.collector.DeviceTags = check.list("--collector.device.tags", *deviceTags)
+	c.collector.FleetTags = check.list("--collector.fleet.tags", *fleetTags)
+	c.collector.Exported = check.metrics(*allowlist, *denylist)
+	c.collector = c.collector.Trimmed()
 	c.client = account.Config{
 		Config: api.Config{
 			URL:       check.apiURL(*apiURL, *allowHTTP),
@@ -147,8 +154,10 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 			Releases:            c.collector.Releases,
 			Services:            c.collector.Services,
 			Keys:                c.collector.Keys,
-			DeviceTags:          check.list("--collector.device.tags", *deviceTags),
-			FleetTags:           check.list("--collector.fleet.tags", *fleetTags),
+			DeviceTags:          c.collector.DeviceTags,
+			FleetTags:           c.collector.FleetTags,
+			Unneeded:            c.collector.Unneeded(account.MetricFields()),
+			Stripes:             check.within("--web.parts", *parts, 1, balena.MaxStripes),
 			Include:             check.pattern("--balena.fleet-include", *include),
 			Exclude:             check.pattern("--balena.fleet-exclude", *exclude),
 			ArchivedFleets:      *archived,
@@ -177,7 +186,6 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	}
 
 	c.collector.DeviceNames = *deviceNames
-	c.collector.DeviceTags, c.collector.FleetTags = c.client.DeviceTags, c.client.FleetTags
 	c.collector.DisconnectedThresholds = check.seconds("--collector.fleet.disconnected-thresholds", *thresholds)
 	check.within("--collector.release.limit", c.collector.ReleaseLimit, 0, 1<<30)
 	check.within("--web.max-requests", c.maxRequests, 0, 1<<30)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
@@ -90,6 +91,11 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"a threshold twice", "--collector.fleet.disconnected-thresholds=60,60", nil, "", []string{"--collector.fleet.disconnected-thresholds", `"60" twice`}},
 		{"a device tag twice", "--collector.device.tags=site,customer,site", nil, "", []string{"--collector.device.tags", `"site" twice`}},
 		{"a fleet tag twice", "--collector.fleet.tags=site,site", nil, "", []string{"--collector.fleet.tags", `"site" twice`}},
+		{"an allowlist of nothing", "--collector.metric-allowlist=balena_device_onlin", nil, "", []string{"--collector.metric-allowlist", `"balena_device_onlin"`, "nearest name is balena_device_online"}},
+		{"a denylist of the exporter's own metrics", "--collector.metric-denylist=balena_up", nil, "", []string{"--collector.metric-denylist", "matches no metric"}},
+		{"a denylist that is no expression", "--collector.metric-denylist=balena_device_.* --collector.metric-denylist=(", nil, "", []string{"--collector.metric-denylist", "missing closing )"}},
+		{"no parts", "--web.parts=0", nil, "", []string{"--web.parts", "from 1 to 64"}},
+		{"too many parts", "--web.parts=65", nil, "", []string{"--web.parts", "from 1 to 64"}},
 		{"a negative limit", "--collector.release.limit=-1", nil, "", []string{"--collector.release.limit", "from 0"}},
 		{"a switch that is none", "", []string{"BALENA_EXPORTER_COLLECTOR_DEVICE", "perhaps"}, "", []string{"--collector.device", `"perhaps"`}},
 
@@ -201,7 +207,7 @@ func TestHelpAndVersion(t *testing.T) {
 			"--balena.page-size", "--balena.max-staleness", "--balena.slow-interval", "--balena.full-refresh-interval", "--balena.fleet-include", "--balena.fleet-exclude",
 			"--[no-]balena.archived-fleets", "--[no-]balena.allow-http", "--[no-]collector.device", "--[no-]collector.device.name",
 			"--[no-]collector.release", "--collector.release.limit", "--[no-]collector.service", "--[no-]collector.api-key",
-			"--collector.device.tags", "--collector.fleet.tags", "--collector.fleet.disconnected-thresholds",
+			"--collector.device.tags", "--collector.fleet.tags", "--collector.fleet.disconnected-thresholds", "--collector.metric-allowlist", "--collector.metric-denylist", "--web.parts",
 			"--web.listen-address", "--web.config.file", "--[no-]web.systemd-socket", "--web.telemetry-path", "--web.max-requests",
 			"--[no-]web.disable-exporter-metrics", "--web.health-listen-address", "--[no-]web.enable-pprof",
 			"--log.level", "--log.format", "--[no-]version", "--[no-]help",
@@ -229,6 +235,15 @@ func TestGoodConfiguration(t *testing.T) {
 	staleness := func(c *config) any { return c.maxStaleness }
 	fullRefresh := func(c *config) any { return c.client.FullRefreshInterval }
 	warnings := func(c *config) any { return len(c.warnings) }
+	exported := func(c *config) any {
+		var families []string
+		for d := range collector.New(nil, c.collector).Descriptions() {
+			if d.Group == "Devices" {
+				families = append(families, d.Name)
+			}
+		}
+		return strings.Join(families, " ")
+	}
 	for _, test := range []struct {
 		name string
 		args string
@@ -265,6 +280,15 @@ func TestGoodConfiguration(t *testing.T) {
 		{"an expression is of the whole slug", "--balena.fleet-include=a|b", nil, func(c *config) any { return c.client.Include.MatchString("ab") }, false},
 		{"thresholds in order", "--collector.fleet.disconnected-thresholds=120,60", nil, func(c *config) any { return slices.Equal(c.collector.DisconnectedThresholds, []int{60, 120}) }, true},
 		{"tags", "--collector.device.tags=site,,customer,", nil, func(c *config) any { return strings.Join(c.collector.DeviceTags, "|") }, "site|customer"},
+
+		{"metrics by a list", "--collector.metric-allowlist=balena_fleet_.*|balena_device_(online|info)", nil, exported, "balena_device_info balena_device_online"},
+		{"metrics by several lists", "--collector.metric-allowlist=balena_device_info --collector.metric-allowlist=balena_device_online", nil, exported, "balena_device_info balena_device_online"},
+		{"not by the beginning of a name", "--collector.metric-denylist=balena_device_online --collector.metric-allowlist=balena_device_.*|balena_fleet_tags", nil, func(c *config) any { return c.collector.Exported("balena_device_online_at_all") }, true},
+		{"the denylist goes first", "--collector.metric-allowlist=balena_device_info|balena_device_online --collector.metric-denylist=.*_online", nil, exported, "balena_device_info"},
+		{"lists by variables", "", []string{"BALENA_EXPORTER_COLLECTOR_METRIC_ALLOWLIST", "balena_device_info\nbalena_device_online"}, exported, "balena_device_info balena_device_online"},
+		{"without metrics of devices, what only they need is not read", "--collector.metric-allowlist=balena_fleet_devices", nil, func(c *config) any { return c.client.Devices || c.client.Releases || c.client.Keys }, false},
+		{"nor fields that no metric needs", "--collector.metric-denylist=balena_device_memory_.*", nil, func(c *config) any { return strings.Join(c.client.Unneeded, " ") }, "memory_usage memory_total"},
+		{"parts", "--web.parts=8", nil, func(c *config) any { return c.client.Stripes }, 8},
 
 		{"variables of all other flags", "", []string{"BALENA_EXPORTER_LOG_LEVEL", "debug"}, func(c *config) any { return c.logLevel }, "debug"},
 		{"such as switches", "", []string{"BALENA_EXPORTER_COLLECTOR_DEVICE", "false"}, func(c *config) any { return c.collector.Devices }, false},

@@ -152,7 +152,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics, versioncollector.NewCollector("balena_exporter"))
-	options := exposition.HandlerOptions{Page: loop.Page, Live: registry, MaxRequests: c.maxRequests, ErrorLog: slogger}
+	options := exposition.HandlerOptions{
+		Page: loop.Page, Live: registry, Groups: fleets.ScrapeGroups(), Parts: c.client.Stripes, MaxRequests: c.maxRequests, ErrorLog: slogger,
+	}
 	if !c.disableExporterMetrics {
 		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		options.Registerer = registry
