@@ -251,3 +251,15 @@ where the chart cannot know it.
 {{- end }}
 {{- toJson $ports }}
 {{- end }}
+
+{{/*
+What to hash for each part of the exposition, as JSON. The Prometheus Operator's shard of a target is the MD5 of __tmp_hash
+modulo the number of shards: of these texts it is the number of the part modulo that number, for up to 8 shards, and for
+others that divide 6720. So the parts are spread evenly, as digits would not be.
+*/}}
+{{- define "balena-exporter.partHashes" -}}
+["pmia", "dmka", "xnba", "yjea", "qsda", "wsda", "sjmb", "gvda", "oiia", "kqcb", "apga", "ctda", "xoba", "vkla", "uzia", "tyfa",
+ "jnfa", "pzda", "eroa", "jysa", "ogga", "xrca", "hlga", "kuaa", "yoga", "upma", "rila", "bkcc", "mmqa", "svdb", "tgba", "lsda",
+ "fiua", "gcfa", "eyga", "ryka", "mqka", "gkha", "wkba", "sffa", "fbra", "xaza", "shpa", "dvhb", "yoha", "tyba", "grca", "hffa",
+ "fgha", "esea", "frrb", "nhna", "fbca", "umka", "swia", "dqia", "hfjb", "oala", "rmwa", "mmaa", "cgsa", "usra", "frca", "yhwa"]
+{{- end }}

@@ -90,6 +90,12 @@ spec:
         {{- if not .apiKey }}
         - --no-collector.api-key
         {{- end }}
+        {{- range .metricAllowlist }}
+        - {{ printf "--collector.metric-allowlist=%s" . | quote }}
+        {{- end }}
+        {{- range .metricDenylist }}
+        - {{ printf "--collector.metric-denylist=%s" . | quote }}
+        {{- end }}
         {{- with .deviceTags }}
         - {{ printf "--collector.device.tags=%s" (join "," .) | quote }}
         {{- end }}
@@ -107,6 +113,9 @@ spec:
         {{- end }}
         - --web.listen-address=:8000
         - --web.health-listen-address=:8001
+        {{- if gt (int .Values.serviceMonitor.parts) 1 }}
+        - --web.parts={{ .Values.serviceMonitor.parts }}
+        {{- end }}
         {{- if include "balena-exporter.webConfigured" . }}
         - --web.config.file=/etc/balena-exporter/web/{{ ternary .Values.webConfig.existingSecret.key "web-config.yml" (ne .Values.webConfig.existingSecret.name "") }}
         {{- end }}

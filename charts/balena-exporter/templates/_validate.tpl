@@ -197,7 +197,10 @@ collector.api-key: collectors.apiKey
 collector.device.tags: collectors.deviceTags
 collector.fleet.tags: collectors.fleetTags
 collector.fleet.disconnected-thresholds: collectors.disconnectedThresholds
+collector.metric-allowlist: collectors.metricAllowlist
+collector.metric-denylist: collectors.metricDenylist
 balena.shard: shards
+web.parts: serviceMonitor.parts
 web.listen-address: service.port, for the port of the Service; that of the pod stays 8000
 web.health-listen-address: livenessProbe and readinessProbe; their port stays 8001
 web.config.file: webConfig
