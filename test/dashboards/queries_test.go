@@ -3,6 +3,8 @@
 package dashboards
 
 import (
+	"fmt"
+	"hash/crc32"
 	"maps"
 	"math"
 	"net/http/httptest"
@@ -23,6 +25,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/teststorage"
 
 	"github.com/balena-exporter/balena-exporter/collector"
@@ -179,32 +182,50 @@ func (w *world) scrape(t *testing.T, registry *prometheus.Registry) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What Prometheus adds of its own.
-	for name, value := range map[model.LabelValue]model.SampleValue{"up": 1, "scrape_duration_seconds": 0.1, "scrape_samples_scraped": model.SampleValue(len(samples))} {
-		samples = append(samples, &model.Sample{Metric: model.Metric{model.MetricNameLabel: name}, Value: value})
-	}
 	for storage, instances := range map[*teststorage.TestStorage][]string{w.one: {"a:8000"}, w.two: {"a:8000", "b:8000"}} {
 		appender := storage.Appender(t.Context())
 		for _, instance := range instances {
-			for _, s := range samples {
-				b := labels.NewBuilder(labels.FromStrings("job", "balena-exporter", "instance", instance))
-				for name, value := range s.Metric {
-					b.Set(string(name), string(value))
-				}
-				series := b.Labels()
-				if _, err := appender.Append(0, series, w.end.UnixMilli(), float64(s.Value)); err != nil {
-					t.Fatal(err)
-				}
-				known := w.labels[series.Get(model.MetricNameLabel)]
-				if known == nil {
-					known = map[string]bool{}
-					w.labels[series.Get(model.MetricNameLabel)] = known
-				}
-				series.Range(func(l labels.Label) { known[l.Name] = true })
+			// The second exporter is scraped in parts.
+			parts := map[string]int{"a:8000": 1, "b:8000": 4}[instance]
+			for part := range parts {
+				w.append(t, appender, instance, part, parts, samples)
 			}
 		}
 		if err := appender.Commit(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// append appends what a part of an exporter exports, and what Prometheus adds of its own.
+func (w *world) append(t *testing.T, appender storage.Appender, instance string, part, parts int, samples model.Vector) {
+	t.Helper()
+	target := labels.FromStrings("job", "balena-exporter", "instance", instance)
+	if parts > 1 {
+		target = labels.NewBuilder(target).Set("metrics_part", fmt.Sprintf("%d/%d", part, parts)).Labels()
+	}
+	add := func(metric model.Metric, value model.SampleValue) {
+		b := labels.NewBuilder(target)
+		for name, value := range metric {
+			b.Set(string(name), string(value))
+		}
+		series := b.Labels()
+		if _, err := appender.Append(0, series, w.end.UnixMilli(), float64(value)); err != nil {
+			t.Fatal(err)
+		}
+		known := w.labels[series.Get(model.MetricNameLabel)]
+		if known == nil {
+			known = map[string]bool{}
+			w.labels[series.Get(model.MetricNameLabel)] = known
+		}
+		series.Range(func(l labels.Label) { known[l.Name] = true })
+	}
+	for name, value := range map[model.LabelValue]model.SampleValue{"up": 1, "scrape_duration_seconds": 0.1, "scrape_samples_scraped": model.SampleValue(len(samples))} {
+		add(model.Metric{model.MetricNameLabel: name}, value)
+	}
+	for _, s := range samples {
+		if s.Metric["uuid"] == "" && part == 0 || s.Metric["uuid"] != "" && int(crc32.ChecksumIEEE([]byte(s.Metric["uuid"])))%parts == part {
+			add(s.Metric, s.Value)
 		}
 	}
 }
