@@ -176,6 +176,10 @@ soak: ## Let everything go wrong at random for SOAK (1m), and look at what is le
 bench: build ## Measure the exporter against its floors and print one table (BENCH_DEVICES=1000,10000 for some)
 	@$(GO) run ./test/bench -bin bin -devices $(BENCH_DEVICES)
 
+.PHONY: bench-prometheus
+bench-prometheus: build $(TOOLS)/prometheus ## Measure what a Prometheus server needs for 10,000 and 100,000 devices
+	@$(GO) run ./test/bench -bin bin -devices 10000,100000 -prometheus $(TOOLS)/prometheus
+
 .PHONY: bench-go
 bench-go: $(TOOLS)/benchstat ## Run the Go benchmarks matching BENCH, for comparisons with benchstat
 	@mkdir -p bin

@@ -50,6 +50,7 @@ func main() {
 	bin := flag.String("bin", "bin", "directory with the binaries of exporter and simulator")
 	only := flag.Bool("only-changes", false, "measure only refreshes that read what changed")
 	sizes := flag.String("devices", "1000,10000,100000", "numbers of devices to measure with, separated by commas")
+	server := flag.String("prometheus", "", "a Prometheus server's binary: measure what it needs, and nothing else")
 	serve := flag.String("serve", "", "for the program's own use: the address of an API whose devices to serve")
 	flag.Parse()
 	if *serve != "" {
@@ -58,6 +59,18 @@ func main() {
 	}
 
 	b := bench{bin: *bin}
+	if *server != "" {
+		fmt.Println("| devices | scraped | series of a server | series a device | CPU a scrape | allocated a scrape | memory a series |")
+		fmt.Println("|---|---|---|---|---|---|---|")
+		for s := range strings.SplitSeq(*sizes, ",") {
+			n, err := strconv.Atoi(s)
+			if err != nil {
+				log.Fatalf("-devices: %v", err)
+			}
+			b.prometheus(*server, n)
+		}
+		return
+	}
 	fmt.Printf("%s, %d cores, %s/%s. CPU is that of the process measured; × compares with the line's floor, taken in the same run.\n\n",
 		runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
 	fmt.Println("| devices | what | measured | floor | × | bar |")

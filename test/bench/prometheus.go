@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// What a Prometheus server pays for the metrics of an account. `make bench-prometheus` runs it.
+
+// minimal is the profile of the same name in docs/scaling.md.
+const minimal = "balena_fleet_(info|devices|devices_connected|devices_by_status)|balena_device_(info|connected|status)"
+
+// ways are the ways of being scraped that are compared.
+var ways = []struct {
+	name    string
+	args    []string
+	servers int
+	parts   int
+}{
+	{"all metrics", nil, 1, 1},
+	{"profile minimal", []string{"--collector.metric-allowlist=" + minimal}, 1, 1},
+	{"without metrics of devices", []string{"--no-collector.device"}, 1, 1},
+	{"8 parts, one server", []string{"--web.parts=8"}, 1, 8},
+	{"8 parts, two servers, each", []string{"--web.parts=8"}, 2, 8},
+}
+
+// prometheus measures what Prometheus servers need for so many devices.
+func (b *bench) prometheus(binary string, n int) {
+	api := b.simulator(n, cached)
+	defer api.stop()
+	for _, way := range ways {
+		address := freeAddress()
+		cmd := exec.Command(filepath.Join(b.bin, "balena-exporter"), append([]string{
+			"--web.listen-address=" + address, "--web.health-listen-address=", "--balena.api-url=" + api.url, "--log.level=error",
+		}, way.args...)...)
+		cmd.Env = append(os.Environ(), "BALENA_TOKEN=bench")
+		exporter := launch("/-/ready", "http://"+address, cmd)
+		for !strings.Contains(body(exporter.url+"/metrics"), "\nbalena_up 1\n") {
+			time.Sleep(50 * time.Millisecond)
+		}
+		var servers []*server
+		for i := range way.servers {
+			var parts []string
+			for part := i; part < way.parts; part += way.servers {
+				parts = append(parts, fmt.Sprintf("%d/%d", part, way.parts))
+			}
+			servers = append(servers, startPrometheus(binary, address, parts))
+		}
+		var sum load
+		for _, s := range servers {
+			l := s.measure()
+			sum.series += l.series
+			sum.cpu += l.cpu
+			sum.allocated += l.allocated
+			sum.memory += l.memory
+		}
+		of := int64(len(servers))
+		fmt.Printf("| %d | %s | %d | %.1f | %s | %.1f MB | %.2f kB |\n", n, way.name, sum.series/of, float64(sum.series)/float64(n),
+			ms(sum.cpu/time.Duration(of)), float64(sum.allocated/of)/1e6, float64(sum.memory)/float64(sum.series)/1e3)
+		for _, s := range servers {
+			s.stop()
+			_ = os.RemoveAll(s.directory)
+		}
+		exporter.stop()
+	}
+}
+
+// load is what a Prometheus server needed.
+type load struct {
+	series    int64
+	cpu       time.Duration // a scrape of all its targets
+	allocated int64         // in bytes, in such a scrape
+	memory    int64         // in bytes of the heap
+}
+
+type server struct {
+	*process
+	directory string
+	targets   int64
+}
+
+// startPrometheus starts a Prometheus server that scrapes parts of an exporter.
+func startPrometheus(binary, exporter string, parts []string) *server {
+	directory, err := os.MkdirTemp("", "balena-exporter-bench")
+	if err != nil {
+		log.Fatal(err)
+	}
+	var config strings.Builder
+	fmt.Fprintf(&config, "global: {scrape_interval: 5s, scrape_timeout: 5s}\nscrape_configs:\n")
+	for _, part := range parts {
+		fmt.Fprintf(&config, "  - {job_name: '%s', params: {part: ['%s']}, static_configs: [{targets: ['%s'], labels: {metrics_part: '%s'}}]}\n", part, part, exporter, part)
+	}
+	file := filepath.Join(directory, "prometheus.yml")
+	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
+		log.Fatal(err)
+	}
+	address := freeAddress()
+	cmd := exec.Command(binary, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(directory, "data"), "--web.listen-address="+address, "--log.level=error")
+	return &server{launch("/-/ready", "http://"+address, cmd), directory, int64(len(parts))}
+}
+
+// value is the sum of a family's samples in what a server tells of itself.
+func value(text, family string) (sum float64) {
+	for line := range strings.Lines(text) {
+		if rest, found := strings.CutPrefix(line, family); found && strings.ContainsAny(rest[:1], " {") {
+			var v float64
+			_, _ = fmt.Sscan(rest[strings.LastIndex(rest, " ")+1:], &v)
+			sum += v
+		}
+	}
+	return sum
+}
+
+// measure waits for a few scrapes after the first ones, and returns what they took.
+func (s *server) measure() load {
+	const first, more = 3, 4
+	scrapes := func(n int64) string {
+		for {
+			text := body(s.url + "/metrics")
+			if value(text, "prometheus_target_interval_length_seconds_count") >= float64(n*s.targets) {
+				return text
+			}
+			time.Sleep(time.Second)
+		}
+	}
+	before, after := scrapes(first), scrapes(first+more)
+	rise := func(family string) float64 { return (value(after, family) - value(before, family)) / more }
+	_ = body(s.url + "/debug/pprof/heap?gc=1")
+	return load{
+		series: int64(value(after, "prometheus_tsdb_head_series")),
+		cpu:    time.Duration(rise("process_cpu_seconds_total") * 1e9), allocated: int64(rise("go_memstats_alloc_bytes_total")),
+		memory: int64(value(body(s.url+"/metrics"), "go_memstats_heap_alloc_bytes")),
+	}
+}
