@@ -133,4 +133,68 @@ func TestProtectedMetrics(t *testing.T) {
 		s.allScrapesSince(start, pod)
 		s.undisturbed("balena-exporter", pod)
 	})
+
+	s.part("parts for two Prometheus servers", func(s *story) {
+		merge(protection, map[string]any{"serviceMonitor": map[string]any{"parts": 4}})
+		s.install("balena-exporter", protection)
+		s.apply(shardedPrometheus, nil)
+		defer func() { s.kubectl("delete", "--namespace=monitoring", "--wait=false", "prometheus/sharded") }()
+		var devices [2]map[string]bool // of each server, by uuid
+		s.within(3*time.Minute, "each server has its parts", func() error {
+			fleets := 0.0
+			for i, name := range []string{"prometheus-sharded-0", "prometheus-sharded-shard-1-0"} {
+				var pod Pod
+				if err := kubernetes.Get(s.Context(), "/api/v1/namespaces/monitoring/pods/"+name, &pod); err != nil {
+					return err
+				}
+				server := &Prometheus{cluster: kubernetes, address: "http://" + pod.Status.PodIP + ":9090", client: http.Client{Timeout: 10 * time.Second}}
+				samples, err := server.Query(s.Context(), `balena_device_info{namespace="protected"}`)
+				if err != nil {
+					return err
+				}
+				devices[i] = map[string]bool{}
+				for _, sample := range samples {
+					if uuid := sample.Labels["uuid"]; devices[0][uuid] || devices[1][uuid] {
+						return fmt.Errorf("device %s is there twice", uuid)
+					} else {
+						devices[i][uuid] = true
+					}
+				}
+				counted, err := server.Query(s.Context(), `sum(balena_fleet_devices{namespace="protected"})`)
+				if err != nil {
+					return err
+				}
+				for _, sample := range counted {
+					fleets += sample.Value
+				}
+			}
+			if len(devices[0])+len(devices[1]) != small.Devices || fleets != float64(small.Devices) {
+				return fmt.Errorf("%d and %d devices, %v in the fleets, want %d", len(devices[0]), len(devices[1]), fleets, small.Devices)
+			}
+			return nil
+		})
+		if n := len(devices[0]); n < small.Devices/4 || n > small.Devices*3/4 {
+			s.Errorf("one server has %d devices of %d", n, small.Devices)
+		}
+	})
 }
+
+// shardedPrometheus are two servers that divide the targets of the monitors.
+const shardedPrometheus = `
+apiVersion: monitoring.coreos.com/v1
+kind: Prometheus
+metadata: {name: sharded, namespace: monitoring}
+spec:
+  shards: 2
+  replicas: 1
+  serviceAccountName: prometheus
+  serviceDiscoveryRole: EndpointSlice
+  serviceMonitorSelector: {matchLabels: {release: ` + release + `}}
+  serviceMonitorNamespaceSelector: {matchLabels: {kubernetes.io/metadata.name: protected}}
+  image: localhost/prometheus:1
+  version: v3.15.0
+  containers:
+  - name: prometheus
+    startupProbe: {periodSeconds: 1, failureThreshold: 120}
+    readinessProbe: {periodSeconds: 1, failureThreshold: 10}
+`
