@@ -22,9 +22,9 @@ const eachSecond = "--balena.refresh-interval=1"
 func small() simulator.Config { return simulator.Config{Devices: 20, Fleets: 2, Seed: 1} }
 
 const (
-	troubleLine = `msg="cannot refresh the data"`
-	firstLine   = `msg="the first data are here"`
-	againLine   = `msg="refreshing the data works again"`
+	troubleLine = `msg="refresh failed"`
+	firstLine   = `msg="first refresh succeeded"`
+	againLine   = `msg="refresh succeeded again"`
 )
 
 // tells checks how often the log says something at level info or above. The log is written behind what it is about.
@@ -143,7 +143,7 @@ func TestSlowAPI(t *testing.T) {
 	sim.SetFaults(nil)
 	e.up(1)
 	// More than once, where this machine is so busy that answers without a fault take as long.
-	for _, line := range []string{`msg="cannot refresh the data".*no complete answer within 1s`, againLine} {
+	for _, line := range []string{`msg="refresh failed".*no complete answer within 1s`, againLine} {
 		if !regexp.MustCompile(line).MatchString(e.stderr.String()) {
 			t.Errorf("the log does not tell %q", line)
 		}
@@ -247,7 +247,7 @@ func TestOptionalCollectorFails(t *testing.T) {
 	e.tells(1, "level=warn", "a part of the refresh failed", "part=api_key")
 	sim.SetFaults(nil)
 	e.sample(`balena_exporter_refresh_part_success{part="api_key"}`, func(v float64) bool { return v == 1 })
-	e.tells(1, "level=info", "a part of the refresh works again", "part=api_key")
+	e.tells(1, "level=info", "a part of the refresh succeeded again", "part=api_key")
 }
 
 // A server that repeats what it was sent does not get the token into the log; all that is said anywhere is checked.

@@ -159,10 +159,10 @@ func TestLogOfAnExporter(t *testing.T) {
 			if a, err := get(e.client, e.url("/metrics"), nil); err == nil && a.status != 400 {
 				t.Errorf("plain HTTP is answered with %d", a.status)
 			}
-			refreshed := regexp.MustCompile(`msg"?[=:]"refreshed the data"`)
+			refreshed := regexp.MustCompile(`msg"?[=:]"refresh succeeded"`)
 			eventually(t, "refreshes are logged at level debug", func() bool { return refreshed.MatchString(e.stderr.String()) })
 			sim.down.Store(true)
-			eventually(t, "a trouble is logged", func() bool { return strings.Contains(e.stderr.String(), "cannot refresh the data") })
+			eventually(t, "a trouble is logged", func() bool { return strings.Contains(e.stderr.String(), "refresh failed") })
 			eventually(t, "the scraper is logged", func() bool { return strings.Contains(e.stderr.String(), "TLS handshake error") })
 			e.end()
 			callers := map[string]bool{}

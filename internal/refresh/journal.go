@@ -19,18 +19,18 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// A journal writes to the log how refreshes go: each trouble when it begins and when it ends, and once an hour
-// while it lasts. The rest is of level debug.
+// A journal logs the outcome of refreshes. A trouble is logged when it begins, when it ends, and once an hour while it
+// lasts. Everything else is logged at level debug.
 type journal struct {
 	logger       log.Logger
 	maxStaleness time.Duration
 
-	mutex   sync.Mutex // the expiry is a goroutine of its own
+	mutex   sync.Mutex // expiry runs in a goroutine of its own
 	started bool       // a refresh has succeeded
 	api     balena.Version
 	mode    balena.Mode
-	expiry  *time.Timer // logs that the data served expire
-	expired bool        // the data served last have expired
+	expiry  *time.Timer // logs that the current data become stale
+	expired bool        // the last data that were served have become stale
 
 	refreshing, stale, slow, disabled trouble
 	parts                             map[balena.PartName]*trouble
@@ -40,7 +40,7 @@ func newJournal(logger log.Logger, maxStaleness time.Duration) *journal {
 	return &journal{logger: logger, maxStaleness: maxStaleness, parts: map[balena.PartName]*trouble{}}
 }
 
-// close ends the journal: nothing is logged any more because time passes.
+// close stops the timer: the journal no longer logs on its own.
 func (j *journal) close() {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
@@ -49,7 +49,7 @@ func (j *journal) close() {
 	}
 }
 
-// failed logs a refresh that failed, the last one of so many in a row.
+// failed logs a refresh that failed. failures is the number of consecutive failures, this one included.
 func (j *journal) failed(err error, failures int) {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
@@ -57,22 +57,22 @@ func (j *journal) failed(err error, failures int) {
 	if j.refreshing.isNews(err) {
 		line = level.Error(j.logger)
 	}
-	_ = line.Log("msg", "cannot refresh the data", "err", err, "failures", failures)
+	_ = line.Log("msg", "refresh failed", "err", err, "failures", failures)
 }
 
-// succeeded logs a refresh that succeeded and took so long.
+// succeeded logs a refresh that succeeded, and its duration.
 func (j *journal) succeeded(s *balena.Snapshot, took time.Duration) {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
-	line, msg := level.Debug(j.logger), "refreshed the data"
+	line, msg := level.Debug(j.logger), "refresh succeeded"
 	about := []any{"fleets", len(s.Fleets), "devices", s.Devices.Len(), "api", s.APIVersion, "duration", took.Round(time.Millisecond)}
-	lasted, was := j.refreshing.end()
-	if was {
-		line, msg = level.Info(j.logger), "refreshing the data works again"
+	lasted, failing := j.refreshing.end()
+	if failing {
+		line, msg = level.Info(j.logger), "refresh succeeded again"
 		about = append(about, "failed_for", lasted)
 	}
 	if !j.started {
-		line, msg = level.Info(j.logger), "the first data are here"
+		line, msg = level.Info(j.logger), "first refresh succeeded"
 	}
 	about = append(about, "kind", s.Reading.Kind, "read", s.Reading.Devices, "changed", s.Reading.Changed)
 	if s.Reading.Why != "" && j.started {
@@ -82,9 +82,9 @@ func (j *journal) succeeded(s *balena.Snapshot, took time.Duration) {
 
 	switch {
 	case !j.started && len(s.Fleets) == 0:
-		_ = level.Warn(j.logger).Log("msg", "the token may see no fleet, or none is chosen")
+		_ = level.Warn(j.logger).Log("msg", "no fleets: the token has access to none, or the options select none")
 	case j.started && s.APIVersion != j.api:
-		_ = level.Warn(j.logger).Log("msg", "the server now speaks another version of the API, and some metrics change with it", "was", j.api, "is", s.APIVersion)
+		_ = level.Warn(j.logger).Log("msg", "the server now uses another API version, and some metrics change with it", "was", j.api, "is", s.APIVersion)
 	}
 	j.logMode(s.Reading)
 	j.started, j.api, j.mode = true, s.APIVersion, s.Reading.Mode
@@ -96,13 +96,13 @@ func (j *journal) succeeded(s *balena.Snapshot, took time.Duration) {
 }
 
 var (
-	errSlow  = errors.New("refreshing takes longer than data may be old, so that none are served: raise --balena.max-staleness or --balena.refresh-interval")
-	errStale = errors.New("the data are too old: fleets and devices disappear until a refresh succeeds")
+	errSlow  = errors.New("a refresh takes so long that its data are stale when it ends, and no data are served: raise --balena.max-staleness or --balena.refresh-interval")
+	errStale = errors.New("the data are stale: fleets and devices are not served until a refresh succeeds")
 )
 
-// age logs when the data of that time are too old to be served, now or later.
+// age logs that the data read at a time are stale, now or when they become so.
 func (j *journal) age(at time.Time, took time.Duration) {
-	// Data that expired between two refreshes may do so again and again: that is one trouble.
+	// Data may become stale between every two refreshes. That is one trouble, not several.
 	if !j.expired {
 		j.stale.end()
 	}
@@ -118,7 +118,7 @@ func (j *journal) age(at time.Time, took time.Duration) {
 	}
 }
 
-// expire logs that the data of that time are not served any more.
+// expire logs that the data read at a time are no longer served.
 func (j *journal) expire(at time.Time) {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
@@ -128,23 +128,24 @@ func (j *journal) expire(at time.Time) {
 	}
 }
 
-// logMode logs that changes are asked for in another way than before, and reminds while they are not asked for.
+// logMode logs changes of how incremental refreshes ask for changed devices. It repeats a warning while incremental
+// refreshes are disabled.
 func (j *journal) logMode(r balena.Reading) {
 	if r.Disabled != "" {
 		if j.disabled.isNews(r.Distrust) {
-			_ = level.Warn(j.logger).Log("msg", "the server is not asked for changes, everything is read each time", "reason", r.Disabled, "err", r.Distrust)
+			_ = level.Warn(j.logger).Log("msg", "incremental refreshes are disabled: every refresh reads all devices", "reason", r.Disabled, "err", r.Distrust)
 		}
 		return
 	}
 	lasted, disabled := j.disabled.end()
 	switch {
 	case disabled:
-		_ = level.Info(j.logger).Log("msg", "the server is asked for changes again", "mode", r.Mode, "disabled_for", lasted)
+		_ = level.Info(j.logger).Log("msg", "incremental refreshes are enabled again", "mode", r.Mode, "disabled_for", lasted)
 	case !j.started || r.Mode == j.mode:
 	case r.Distrust != nil:
-		_ = level.Info(j.logger).Log("msg", "the server does not answer one question for changes and is asked the next one", "mode", r.Mode, "err", r.Distrust)
+		_ = level.Info(j.logger).Log("msg", "the server rejects a query for changes, so a simpler query is used", "mode", r.Mode, "err", r.Distrust)
 	default:
-		_ = level.Info(j.logger).Log("msg", "the server answers the first question for changes again", "mode", r.Mode)
+		_ = level.Info(j.logger).Log("msg", "the server accepts the first query for changes again", "mode", r.Mode)
 	}
 }
 
@@ -155,8 +156,8 @@ func (j *journal) logPart(p balena.Part) {
 		j.parts[p.Name] = t
 	}
 	if p.Err == nil {
-		if lasted, was := t.end(); was {
-			_ = level.Info(j.logger).Log("msg", "a part of the refresh works again", "part", p.Name, "failed_for", lasted)
+		if lasted, failing := t.end(); failing {
+			_ = level.Info(j.logger).Log("msg", "a part of the refresh succeeded again", "part", p.Name, "failed_for", lasted)
 		}
 	} else if t.isNews(p.Err) {
 		_ = level.Warn(j.logger).Log("msg", "a part of the refresh failed", "part", p.Name, "err", p.Err)
@@ -164,20 +165,20 @@ func (j *journal) logPart(p balena.Part) {
 }
 
 const (
-	// remindEvery is how often an error of a class that goes on is logged again.
+	// remindEvery is the time after which an error of the same class is logged again.
 	remindEvery = time.Hour
-	// maxClasses of errors are told apart in a trouble. There are hardly more of them.
+	// maxClasses is how many classes of errors a trouble distinguishes. More are unlikely.
 	maxClasses = 16
 )
 
-// A trouble is a time in which something does not work, for one reason or several that take turns, such as a proxy
-// that times out now and refuses then.
+// A trouble is a period in which something does not work. It may have several alternating reasons, such as a proxy that
+// sometimes times out and sometimes refuses connections.
 type trouble struct {
 	since  time.Time
-	logged map[string]time.Time // by class of error; nil when all is well
+	logged map[string]time.Time // time of the last line by class of error; nil when there is no trouble
 }
 
-// isNews reports whether an error is worth a line: its class is new in this trouble, or was not logged for long.
+// isNews reports whether an error must be logged: its class is new in this trouble, or was last logged long ago.
 func (t *trouble) isNews(err error) bool {
 	now := time.Now()
 	if t.logged == nil {
@@ -196,26 +197,26 @@ func (t *trouble) isNews(err error) bool {
 	return true
 }
 
-// end reports whether there was a trouble, and how long it lasted.
-func (t *trouble) end() (lasted time.Duration, was bool) {
-	lasted, was = time.Since(t.since).Round(time.Second), t.logged != nil
+// end ends the trouble. It returns how long the trouble lasted, and whether there was one.
+func (t *trouble) end() (lasted time.Duration, ended bool) {
+	lasted, ended = time.Since(t.since).Round(time.Second), t.logged != nil
 	*t = trouble{}
-	return lasted, was
+	return lasted, ended
 }
 
-// classOf returns the class of an error, which says what to do about it. Nothing of it is taken from the server's
-// own words: a server that varies them would have each failure be news.
+// classOf returns the class of an error. Errors of one class have the same remedy. The class contains no text of the
+// server: if the server varied its text, every failure would be logged.
 func classOf(err error) string {
 	e, ok := errors.AsType[*api.Error](err)
 	if !ok {
 		return withoutDigits(err.Error())
 	}
-	// On which page of a list it happened is chance.
+	// The page of the list on which the request failed does not matter.
 	request, _, _ := strings.Cut(e.Request, " page ")
 	class := fmt.Sprint(request, " ", e.Problem, " ", e.Status)
 	switch {
 	case e.Request == "token":
-		// The exporter's own sentence.
+		// The text is the exporter's own.
 		class += withoutDigits(e.Err.Error())
 	case e.Status == 0:
 		class += reasonOf(e.Err)
@@ -223,8 +224,8 @@ func classOf(err error) string {
 	return class
 }
 
-// reasonOf tells apart why there was no answer, as far as that is a matter of the network: whoever mends one thing
-// after the other sees the next.
+// reasonOf returns the reason why there was no answer, if the network is the cause. An operator who has fixed one cause
+// can then see the next one in the log.
 func reasonOf(err error) string {
 	if number, ok := errors.AsType[syscall.Errno](err); ok {
 		return number.Error()
@@ -243,7 +244,7 @@ func reasonOf(err error) string {
 	return ""
 }
 
-// withoutDigits leaves out of a sentence what differs from time to time, such as a device's id.
+// withoutDigits removes from a text what varies, such as the id of a device.
 func withoutDigits(s string) string {
 	return strings.Map(func(r rune) rune {
 		if '0' <= r && r <= '9' {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package refresh keeps the data fresh: it fetches a snapshot again and again in the background, one at a
-// time and never because somebody scrapes, has it rendered, and swaps the new one in whole.
+// Package refresh keeps the data up to date. In the background it reads one snapshot after another, renders it, and
+// replaces the previous snapshot as a whole. A scrape never causes a refresh.
 package refresh
 
 import (
@@ -20,57 +20,58 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
-// Config says how to refresh. All fields are required.
+// Config configures a Loop. All fields are required.
 type Config struct {
 	// Fetch reads a snapshot.
 	Fetch func(context.Context) (*balena.Snapshot, error)
-	// Render makes a page of it.
+	// Render makes a page of a snapshot.
 	Render func(*balena.Snapshot) *exposition.Page
-	// Observe is told how each refresh went; a refresh that was cancelled does not count.
+	// Observe is called with the outcome and the duration of each refresh, except one that was canceled.
 	Observe func(s *balena.Snapshot, err error, took time.Duration)
-	// Interval is the time from the beginning of one refresh to that of the next.
+	// Interval is the time from the beginning of one refresh to the beginning of the next.
 	Interval time.Duration
 	// MaxStaleness is how long a snapshot is served while refreshes fail.
 	MaxStaleness time.Duration
-	// Timeout is how long a refresh may take. One that takes longer fails.
+	// Timeout is the maximum duration of a refresh. A refresh that takes longer fails.
 	Timeout time.Duration
 	Logger  log.Logger
 }
 
 const (
-	// jitter spreads the refreshes of many exporters that started together, as a share of the wait.
+	// jitter spreads the refreshes of exporters that started together. It is a fraction of the wait.
 	jitter = 0.05
-	// firstRetry is the wait after the first failure of a server that can't be reached or wants to be asked
-	// less. It doubles with every further failure up to the interval, at which there are no more requests
-	// than in good times.
+	// firstRetry is the wait after the first failure of a server that is unavailable or limits the rate of requests.
+	// The wait doubles with every further failure up to the interval. Failures then cause no more requests than
+	// successful refreshes do.
 	firstRetry = 5 * time.Second
-	// pauseShare of the interval is the least pause between two refreshes, so that a server that is slow to
-	// answer is left alone now and then.
+	// pauseShare is the minimum pause between two refreshes as a fraction of the interval, so that a slow server has
+	// times without requests.
 	pauseShare = 0.1
 )
 
-// Loop refreshes. Its snapshot and page may be read at any time by anybody.
+// Loop refreshes repeatedly. Its methods Snapshot, Page and Status are safe for concurrent use.
 type Loop struct {
 	config   Config
 	current  atomic.Pointer[current]
 	status   atomic.Pointer[Status]
-	failures int // in a row
+	failures int // consecutive
 	journal  *journal
 }
 
-// Status is how the refreshes went.
+// Status is the outcome of the refreshes so far.
 type Status struct {
-	// Up tells whether the last refresh succeeded.
+	// Up reports whether the last refresh succeeded.
 	Up bool
-	// LastSuccess is when the newest data were fetched, served or not; zero when no refresh succeeded yet.
+	// LastSuccess is the time of the newest data, whether they are still served or not; zero if no refresh has
+	// succeeded yet.
 	LastSuccess time.Time
-	// LastError is the error of the last refresh that failed, and LastErrorTime when that was. They stay
-	// when refreshes succeed again; empty and zero when none ever failed.
+	// LastError and LastErrorTime are the error and the time of the last refresh that failed. They stay
+	// when refreshes succeed again; they are empty and zero if no refresh has failed.
 	LastError     string
 	LastErrorTime time.Time
 }
 
-// Status returns how the refreshes went so far.
+// Status returns the outcome of the refreshes so far.
 func (l *Loop) Status() Status {
 	if s := l.status.Load(); s != nil {
 		return *s
@@ -78,18 +79,18 @@ func (l *Loop) Status() Status {
 	return Status{}
 }
 
-// current is what is served.
+// current is the snapshot that is served, and its page.
 type current struct {
 	snapshot *balena.Snapshot
 	page     *exposition.Page
 }
 
-// New returns a loop that does not run yet.
+// New returns a Loop. Call Run to start it.
 func New(config Config) *Loop {
 	return &Loop{config: config, journal: newJournal(config.Logger, config.MaxStaleness)}
 }
 
-// Snapshot returns the newest snapshot; nil when there is none or it is too old to be shown.
+// Snapshot returns the newest snapshot, or nil if there is none or it is stale.
 func (l *Loop) Snapshot() *balena.Snapshot {
 	if c := l.fresh(); c != nil {
 		return c.snapshot
@@ -97,7 +98,7 @@ func (l *Loop) Snapshot() *balena.Snapshot {
 	return nil
 }
 
-// Page returns the newest snapshot as rendered; nil when there is none or it is too old to be shown.
+// Page returns the page of the newest snapshot, or nil if there is none or it is stale.
 func (l *Loop) Page() *exposition.Page {
 	if c := l.fresh(); c != nil {
 		return c.page
@@ -105,7 +106,8 @@ func (l *Loop) Page() *exposition.Page {
 	return nil
 }
 
-// fresh decides by the time of reading, so that data expire even while a refresh hangs.
+// fresh returns the current data unless they are stale. It checks their age at each call, so that data become stale
+// even while a refresh hangs.
 func (l *Loop) fresh() *current {
 	c := l.current.Load()
 	if c == nil || time.Since(c.snapshot.Time) > l.config.MaxStaleness {
@@ -131,7 +133,7 @@ func (l *Loop) Run(ctx context.Context) {
 	}
 }
 
-// once refreshes one time.
+// once performs one refresh.
 func (l *Loop) once(ctx context.Context) error {
 	began := time.Now()
 	s, err := l.fetch(ctx)
@@ -150,25 +152,25 @@ func (l *Loop) once(ctx context.Context) error {
 	}
 	l.journal.succeeded(s, took)
 	if s.Reading.Kind == balena.Full {
-		// What a full refresh needed beside, and what it replaced, is not needed again for long. Last, since it
-		// takes its time, and a scrape meanwhile should find the new data and the new balena_up.
+		// The next full refresh is a long time away, so return the memory of this one and of the replaced data to the
+		// system. This takes time and therefore happens last: scrapes already get the new data and the new balena_up.
 		debug.FreeOSMemory()
 	}
 	return nil
 }
 
-// fetch fetches a snapshot within the time that a refresh may take.
+// fetch reads a snapshot, and fails if that takes longer than the timeout.
 func (l *Loop) fetch(ctx context.Context) (*balena.Snapshot, error) {
 	bounded, cancel := context.WithTimeout(ctx, l.config.Timeout)
 	defer cancel()
 	s, err := l.config.Fetch(bounded)
 	if err != nil && bounded.Err() != nil {
-		return nil, fmt.Errorf("the refresh took longer than %s and was stopped: raise --balena.max-staleness, or divide the fleets with --balena.shard", l.config.Timeout)
+		return nil, fmt.Errorf("the refresh was stopped because it took longer than %s: raise --balena.max-staleness, or divide the fleets with --balena.shard", l.config.Timeout)
 	}
 	return s, err
 }
 
-// note keeps how a refresh went.
+// note records the outcome of a refresh in the status.
 func (l *Loop) note(s *balena.Snapshot, err error) {
 	status := l.Status()
 	if status.Up = err == nil; status.Up {
@@ -181,7 +183,7 @@ func (l *Loop) note(s *balena.Snapshot, err error) {
 	l.status.Store(&status)
 }
 
-// wait is how long to wait after a refresh that ended in err and took so long.
+// wait returns how long to wait after a refresh that ended with err and took so long.
 func (l *Loop) wait(err error, took time.Duration) time.Duration {
 	pause := max(spread(l.config.Interval)-took, time.Duration(pauseShare*float64(l.config.Interval)))
 	if err == nil {
@@ -193,10 +195,10 @@ func (l *Loop) wait(err error, took time.Duration) time.Duration {
 		return max(pause, backoff)
 	}
 	if e.Problem == api.Unavailable || e.Problem == api.RateLimited {
-		pause = 0 // It may be over soon.
+		pause = 0 // The trouble may be over soon.
 	}
 	if e.Wait > 0 {
-		// Never sooner than the server wants.
+		// Never retry sooner than the server permits.
 		pause = max(pause, e.Wait+rand.N(time.Duration(float64(e.Wait)*jitter)+time.Second))
 	}
 	return max(pause, backoff)

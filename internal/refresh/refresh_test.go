@@ -26,7 +26,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
-// Time is that of synctest in these tests: it passes only when everybody waits for it, and so times are exact.
+// These tests use the fake clock of synctest. It advances only while all goroutines wait, so times are exact.
 
 const (
 	interval  = time.Minute
@@ -34,20 +34,20 @@ const (
 	timeout   = 10 * time.Minute
 )
 
-// A trial is a loop that runs, with what it did.
+// A trial is a running loop and the record of what it did.
 type trial struct {
 	*Loop
 	log    buffer
-	starts []time.Duration // of refreshes, since the beginning
+	starts []time.Duration // of refreshes, since the loop began
 	errs   []error         // as observed
 	took   []time.Duration // as observed
 	began  time.Time
-	stop   func() // returns when the loop has ended
+	stop   func() // stops the loop and waits for its end
 
 	handing sync.Mutex
 }
 
-// A buffer is what was logged, by the loop or by a timer of the journal's.
+// A buffer holds the log, which the loop and a timer of the journal write.
 type buffer struct {
 	mutex sync.Mutex
 	text  bytes.Buffer
@@ -71,7 +71,7 @@ func (b *buffer) Reset() {
 	b.text.Reset()
 }
 
-// try runs a loop whose n-th refresh, counted from 1, is fetch(n); it ends with the test.
+// try runs a loop until the end of the test. Its n-th refresh, counted from 1, is fetch(n).
 func try(t *testing.T, fetch func(ctx context.Context, n int) (*balena.Snapshot, error), change ...func(*Config)) *trial {
 	t.Helper()
 	tr := &trial{began: time.Now()}
@@ -112,18 +112,18 @@ func try(t *testing.T, fetch func(ctx context.Context, n int) (*balena.Snapshot,
 	return tr
 }
 
-// pass lets time pass, and what is due then happen.
+// pass advances the clock by d and waits until everything that is due has happened.
 func (tr *trial) pass(d time.Duration) {
 	tr.handOver()
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// handOver makes what the test wrote known to the loop, as the race detector sees it: that time passed between the
-// two, as only one of them ran, is nothing that it knows of.
+// handOver synchronizes the test with the loop. The fake clock lets only one of them run at a time, but the race
+// detector does not know this.
 func (tr *trial) handOver() {
 	tr.handing.Lock()
-	tr.handing.Unlock() //nolint:gocritic,staticcheck // nothing to do in between: the order is all that counts
+	tr.handing.Unlock() //nolint:gocritic,staticcheck // the critical section is empty: only the order matters
 }
 
 // takeLog returns what was logged since the last call.
@@ -141,7 +141,7 @@ func (tr *trial) waits() []time.Duration {
 	return waits
 }
 
-// now is a snapshot that was begun now, with a fleet.
+// now returns a snapshot with one fleet that was read now.
 func now() *balena.Snapshot {
 	return &balena.Snapshot{Time: time.Now(), Fleets: []balena.Fleet{{ID: 1}}, APIVersion: balena.V7, Reading: balena.Reading{Kind: balena.Full}}
 }
@@ -164,7 +164,7 @@ func badAnswer() error {
 	return &api.Error{Problem: api.BadAnswer, Request: "GET /v7/application", Status: 200, Err: errors.New("not JSON")}
 }
 
-// about tells whether a wait is what it should be but for the jitter.
+// about reports whether two waits differ by no more than the jitter.
 func about(got, want time.Duration) bool {
 	return float64(got) >= float64(want)*(1-jitter) && float64(got) <= float64(want)*(1+jitter)
 }
@@ -193,8 +193,8 @@ func TestRefreshesAtTheIntervalWithJitter(t *testing.T) {
 	})
 }
 
-// The interval is from beginning to beginning, however long a refresh takes, but there is one at a time. A server that
-// is slow to answer has a pause of a tenth of the interval all the same.
+// The interval runs from the beginning of one refresh to the beginning of the next, however long a refresh takes. Only
+// one refresh runs at a time. After a slow refresh there is still a pause of a tenth of the interval.
 func TestOneRefreshAtATime(t *testing.T) {
 	for _, test := range []struct{ took, least, most time.Duration }{
 		{30 * time.Second, 57 * time.Second, 63 * time.Second},
@@ -242,14 +242,14 @@ func TestWaitsAfterFailures(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name string
-		errs []error // nil is success; the last one goes on for ever
+		errs []error // nil is success; the last one repeats
 		want []time.Duration
 	}{
 		{"unavailable doubles up to the interval", []error{unavailable()}, seconds(5, 10, 20, 40, 60, 60, 60)},
-		{"and begins anew after a success", []error{unavailable(), unavailable(), nil, unavailable()}, seconds(5, 10, 60, 5, 10, 20)},
+		{"backoff starts again after a success", []error{unavailable(), unavailable(), nil, unavailable()}, seconds(5, 10, 60, 5, 10, 20)},
 		{"a token that is not accepted is tried at the interval", []error{unauthorized()}, seconds(60, 60, 60)},
-		{"so is a bad answer", []error{badAnswer()}, seconds(60, 60, 60)},
-		{"and what is no error of the API's", []error{errors.New("odd")}, seconds(60, 60, 60)},
+		{"a bad answer is retried at the interval", []error{badAnswer()}, seconds(60, 60, 60)},
+		{"another error is retried at the interval", []error{errors.New("unexpected")}, seconds(60, 60, 60)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -302,7 +302,7 @@ func TestRateLimitsAreKept(t *testing.T) {
 				for i, got := range tr.waits() {
 					least := took + wait
 					most := least + wait/10 + time.Second
-					if i > 0 || wait < firstRetry { // the backoff
+					if i > 0 || wait < firstRetry { // the backoff applies
 						most = max(most, took+interval+interval/10)
 					}
 					if got < least || got > most {
@@ -317,7 +317,7 @@ func TestRateLimitsAreKept(t *testing.T) {
 	}
 }
 
-// Whoever says when to come back is asked then, and not sooner: a 503 may say it, too.
+// A 503 may have a Retry-After, which is obeyed.
 func TestAServerThatIsUnavailableMaySayForHowLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
@@ -332,7 +332,7 @@ func TestAServerThatIsUnavailableMaySayForHowLong(t *testing.T) {
 	})
 }
 
-// A server that says "wait a second" each time is not asked each second.
+// A server that answers every request with "Retry-After: 1" does not get a request every second.
 func TestShortRateLimitsBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) { return nil, limited(time.Second) })
@@ -358,7 +358,7 @@ func TestServesTheNewestSnapshot(t *testing.T) {
 		}, func(c *Config) {
 			c.Render = func(s *balena.Snapshot) *exposition.Page {
 				if s != snapshots[len(snapshots)-1] {
-					t.Error("another snapshot is rendered than was fetched")
+					t.Error("the rendered snapshot is not the one that was fetched")
 				}
 				pages = append(pages, exposition.NewBuilder(exposition.Layout{}, nil).Page())
 				return pages[len(pages)-1]
@@ -372,7 +372,7 @@ func TestServesTheNewestSnapshot(t *testing.T) {
 			t.Fatalf("only %d refreshes", len(tr.starts))
 		}
 		if tr.Snapshot() != snapshots[len(snapshots)-1] || tr.Page() != pages[len(pages)-1] {
-			t.Error("what is served is not the newest")
+			t.Error("the newest snapshot is not served")
 		}
 		if len(pages) != len(snapshots) {
 			t.Errorf("%d pages for %d snapshots", len(pages), len(snapshots))
@@ -380,7 +380,7 @@ func TestServesTheNewestSnapshot(t *testing.T) {
 	})
 }
 
-func TestDataDisappearWhenTheyAreTooOld(t *testing.T) {
+func TestStaleDataAreNotServed(t *testing.T) {
 	fails := func(context.Context) error { return unavailable() }
 	hangs := func(ctx context.Context) error {
 		<-ctx.Done()
@@ -462,7 +462,7 @@ func TestCancellation(t *testing.T) {
 			}
 		})
 	})
-	t.Run("by one that does not notice", func(t *testing.T) {
+	t.Run("ignored by fetch", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
 				time.Sleep(time.Second)
@@ -508,8 +508,7 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// script is a loop whose refreshes end in the errors, one after the other, and then well. It runs until all
-// have, and returns the log.
+// script runs a loop whose refreshes end with the errors, one after the other, and then succeed. It returns the log.
 func script(t *testing.T, errs ...error) (logged string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -518,7 +517,7 @@ func script(t *testing.T, errs ...error) (logged string) {
 				return nil, errs[n-1]
 			}
 			return now(), nil
-		}, func(c *Config) { c.Interval = firstRetry }) // all waits are about the same
+		}, func(c *Config) { c.Interval = firstRetry }) // so that all waits are about the same
 		tr.pass(time.Duration(len(errs)+1) * firstRetry * 11 / 10)
 		if len(tr.starts) < len(errs)+2 {
 			t.Fatalf("only %d refreshes for a script of %d", len(tr.starts), len(errs))
@@ -528,13 +527,13 @@ func script(t *testing.T, errs ...error) (logged string) {
 	return logged
 }
 
-func TestLogTellsEachTroubleOnceAndWhenItIsOver(t *testing.T) {
+func TestATroubleIsLoggedOnceAndWhenItEnds(t *testing.T) {
 	const (
-		first    = `level=info msg="the first data are here"`
-		again    = `level=info msg="refreshing the data works again"`
-		refused  = `level=error msg="cannot refresh the data" err="GET /v7/application: answered 502"`
-		notMine  = `level=error msg="cannot refresh the data" err="GET /v7/application: answered 401"`
-		notKnown = `level=error msg="cannot refresh the data" err=odd`
+		first   = `level=info msg="first refresh succeeded"`
+		again   = `level=info msg="refresh succeeded again"`
+		failed  = `level=error msg="refresh failed" err="GET /v7/application: answered 502"`
+		denied  = `level=error msg="refresh failed" err="GET /v7/application: answered 401"`
+		unknown = `level=error msg="refresh failed" err=unexpected`
 	)
 	at := func(page int) error {
 		return &api.Error{Problem: api.Unavailable, Request: fmt.Sprintf("GET /v7/device page %d", page), Err: fmt.Errorf("gone after %d s", page)}
@@ -545,17 +544,17 @@ func TestLogTellsEachTroubleOnceAndWhenItIsOver(t *testing.T) {
 		want []string
 	}{
 		{"nothing", []error{nil, nil}, []string{first}},
-		{"a trouble", []error{nil, unavailable(), unavailable(), unavailable(), nil, nil}, []string{first, refused, again}},
-		{"a trouble at the start", []error{unavailable(), unavailable(), nil, nil, nil}, []string{refused, first}},
-		{"two troubles", []error{nil, unavailable(), nil, unavailable(), nil}, []string{first, refused, again, refused, again}},
-		{"one that changes", []error{nil, unavailable(), unauthorized(), unauthorized(), nil}, []string{first, refused, notMine, again}},
-		{"one that alternates", []error{nil, unavailable(), unauthorized(), unavailable(), unauthorized(), unavailable(), nil}, []string{first, refused, notMine, again}},
+		{"a trouble", []error{nil, unavailable(), unavailable(), unavailable(), nil, nil}, []string{first, failed, again}},
+		{"a trouble at the start", []error{unavailable(), unavailable(), nil, nil, nil}, []string{failed, first}},
+		{"two troubles", []error{nil, unavailable(), nil, unavailable(), nil}, []string{first, failed, again, failed, again}},
+		{"a trouble whose error changes", []error{nil, unavailable(), unauthorized(), unauthorized(), nil}, []string{first, failed, denied, again}},
+		{"a trouble with alternating errors", []error{nil, unavailable(), unauthorized(), unavailable(), unauthorized(), unavailable(), nil}, []string{first, failed, denied, again}},
 		{
-			"one on many pages",
+			"the same error on several pages",
 			[]error{nil, at(1), at(7), at(3), at(2), nil},
-			[]string{first, `level=error msg="cannot refresh the data" err="GET /v7/device page 1: gone after 1 s"`, again},
+			[]string{first, `level=error msg="refresh failed" err="GET /v7/device page 1: gone after 1 s"`, again},
 		},
-		{"what is no error of the API's", []error{nil, errors.New("odd"), errors.New("odd"), nil}, []string{first, notKnown, again}},
+		{"an error that is not of the API", []error{nil, errors.New("unexpected"), errors.New("unexpected"), nil}, []string{first, unknown, again}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			logged := script(t, test.errs...)
@@ -574,7 +573,7 @@ func TestLogTellsEachTroubleOnceAndWhenItIsOver(t *testing.T) {
 	}
 }
 
-func TestLogSaysForHowLongAndWhatCame(t *testing.T) {
+func TestLogHasTheDurationOfTroublesAndTheSizeOfTheData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
 			time.Sleep(2 * time.Second)
@@ -584,16 +583,16 @@ func TestLogSaysForHowLongAndWhatCame(t *testing.T) {
 			return now(), nil
 		})
 		tr.pass(5 * time.Second)
-		if got, want := tr.takeLog(), `level=info msg="the first data are here" fleets=1 devices=0 api=v7 duration=2s kind=full read=0 changed=0`+"\n"; got != want {
+		if got, want := tr.takeLog(), `level=info msg="first refresh succeeded" fleets=1 devices=0 api=v7 duration=2s kind=full read=0 changed=0`+"\n"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 		tr.pass(2 * interval)
-		if got, want := tr.takeLog(), `level=error msg="cannot refresh the data" err="GET /v7/application: answered 429" failures=1`+"\n"; got != want {
+		if got, want := tr.takeLog(), `level=error msg="refresh failed" err="GET /v7/application: answered 429" failures=1`+"\n"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 		tr.pass(11 * time.Minute)
-		if got := tr.takeLog(); !strings.Contains(got, `msg="refreshing the data works again"`) || !strings.Contains(got, "failed_for=10m") && !strings.Contains(got, "failed_for=11m") {
-			t.Errorf("the log does not tell that and since when it works again: %s", got)
+		if got := tr.takeLog(); !strings.Contains(got, `msg="refresh succeeded again"`) || !strings.Contains(got, "failed_for=10m") && !strings.Contains(got, "failed_for=11m") {
+			t.Errorf("the log does not say that refreshes succeed again, and how long they failed: %s", got)
 		}
 	})
 }
@@ -606,12 +605,12 @@ func TestLogRemindsEveryHour(t *testing.T) {
 			if got := strings.Count(tr.takeLog(), "level=error"); got != 1 {
 				t.Errorf("%d lines in hour %d, want 1", got, hour)
 			}
-			tr.pass(remindEvery + 2*interval) // the first refresh behind the hour
+			tr.pass(remindEvery + 2*interval) // past the first refresh after the hour
 		}
 	})
 }
 
-func TestLogTellsThatThereAreNoFleets(t *testing.T) {
+func TestLogWarnsThatThereAreNoFleets(t *testing.T) {
 	for name, errs := range map[string][]error{"at once": nil, "after a trouble": {unavailable()}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -622,8 +621,8 @@ func TestLogTellsThatThereAreNoFleets(t *testing.T) {
 					return &balena.Snapshot{Time: time.Now()}, nil
 				})
 				tr.pass(10 * interval)
-				if got := strings.Count(tr.takeLog(), `level=warn msg="the token may see no fleet, or none is chosen"`); got != 1 {
-					t.Errorf("told %d times, want once", got)
+				if got := strings.Count(tr.takeLog(), `level=warn msg="no fleets: the token has access to none, or the options select none"`); got != 1 {
+					t.Errorf("logged %d times, want once", got)
 				}
 			})
 		})
@@ -658,22 +657,22 @@ func TestLogOfOptionalParts(t *testing.T) {
 		keys = unauthorized()
 		step(`level=warn msg="a part of the refresh failed" part=api_key err="GET /v7/application: answered 401"`)
 		releases = nil
-		step(`level=info msg="a part of the refresh works again" part=release`)
+		step(`level=info msg="a part of the refresh succeeded again" part=release`)
 		step()
 		tr.pass(remindEvery - 30*interval)
 		step(`level=warn msg="a part of the refresh failed" part=api_key err="GET /v7/application: answered 401"`)
 		keys = nil
-		step(`level=info msg="a part of the refresh works again" part=api_key`)
+		step(`level=info msg="a part of the refresh succeeded again" part=api_key`)
 		for _, err := range tr.errs {
 			if err != nil {
-				t.Errorf("a part that fails fails the refresh: %v", err)
+				t.Errorf("the failure of a part made the refresh fail: %v", err)
 			}
 		}
 	})
 }
 
-// Without an answer the reason is all there is to tell apart: whoever mends one thing after the other sees the next.
-func TestLogTellsReasonsApartWhereThereIsNoAnswer(t *testing.T) {
+// If there is no answer, each new reason is logged: an operator who has fixed one cause can see the next.
+func TestEachReasonForAMissingAnswerIsLogged(t *testing.T) {
 	gone := func(why error) error {
 		return &api.Error{Problem: api.Unavailable, Request: "GET /v7/application", Err: fmt.Errorf("dial tcp: %w", why)}
 	}
@@ -683,29 +682,29 @@ func TestLogTellsReasonsApartWhereThereIsNoAnswer(t *testing.T) {
 	stranger := &tls.CertificateVerificationError{Err: errors.New("a certificate of a stranger")}
 	plain := tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}
 	logged := script(t, nil, gone(refused), gone(unreachable), gone(refused), gone(unknown), gone(stranger), gone(plain), gone(unknown), gone(stranger), nil)
-	for _, text := range []string{"connection refused", "no route to host", "no such host", "of a stranger", "TLS handshake", "works again"} {
+	for _, text := range []string{"connection refused", "no route to host", "no such host", "of a stranger", "TLS handshake", "succeeded again"} {
 		if got := strings.Count(logged, text); got != 1 {
-			t.Errorf("the log tells %d times of %q, want once:\n%s", got, text, logged)
+			t.Errorf("the log has %q %d times, want once:\n%s", text, got, logged)
 		}
 	}
 }
 
-// So does what the exporter says of the token file.
-func TestLogTellsReasonsApartOfTheToken(t *testing.T) {
+// Each problem of the token file is logged too.
+func TestEachProblemOfTheTokenFileIsLogged(t *testing.T) {
 	bad := func(why string) error {
 		return &api.Error{Problem: api.Unavailable, Request: "token", Err: errors.New(why)}
 	}
 	logged := script(t, nil, bad("the file is gone"), bad("the token is empty"), bad("the file is gone"), bad("the token is empty"), nil)
 	for _, text := range []string{"the file is gone", "the token is empty"} {
 		if got := strings.Count(logged, text); got != 1 {
-			t.Errorf("the log tells %d times of %q, want once:\n%s", got, text, logged)
+			t.Errorf("the log has %q %d times, want once:\n%s", text, got, logged)
 		}
 	}
 }
 
-// A server that says something else each time is one trouble, and nothing of what it said is kept.
-func TestVaryingWordsOfTheServerAreNoNews(t *testing.T) {
-	odd := func(problem api.Problem, status, n int) error {
+// A server whose text differs at every failure is one trouble, and its text is not kept.
+func TestVaryingTextOfTheServerIsNotLoggedEachTime(t *testing.T) {
+	varying := func(problem api.Problem, status, n int) error {
 		words := strings.Repeat(string(rune('a'+n%26)), 1000+n)
 		return &api.Error{Problem: problem, Request: "GET /v7/device page 7", Status: status, Err: errors.New(words)}
 	}
@@ -721,7 +720,7 @@ func TestVaryingWordsOfTheServerAreNoNews(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
-					return nil, odd(test.problem, test.status, n)
+					return nil, varying(test.problem, test.status, n)
 				})
 				tr.pass(3*remindEvery - time.Minute)
 				if n := len(tr.starts); n < 100 {
@@ -733,7 +732,7 @@ func TestVaryingWordsOfTheServerAreNoNews(t *testing.T) {
 				tr.stop()
 				for class := range tr.journal.refreshing.logged {
 					if len(class) > 100 {
-						t.Errorf("it is kept: %s", class)
+						t.Errorf("the text is kept: %s", class)
 					}
 				}
 			})
@@ -741,11 +740,11 @@ func TestVaryingWordsOfTheServerAreNoNews(t *testing.T) {
 	}
 }
 
-// There are never more lines an hour than classes, and one, whatever the errors are.
+// Whatever the errors are, there are at most maxClasses + 1 lines an hour.
 func TestClassesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
-			return nil, fmt.Errorf("odd %s", strings.Repeat("x", n))
+			return nil, fmt.Errorf("unexpected %s", strings.Repeat("x", n))
 		}, func(c *Config) { c.Interval = time.Second })
 		tr.pass(time.Hour - time.Minute)
 		if got := strings.Count(tr.takeLog(), "level=error"); got != maxClasses+1 {
@@ -758,7 +757,7 @@ func TestClassesAreBounded(t *testing.T) {
 	})
 }
 
-// A refresh ends some time, and says why and what to do.
+// A refresh that exceeds its timeout fails. The error says why and what to do.
 func TestARefreshThatTakesTooLongFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(ctx context.Context, _ int) (*balena.Snapshot, error) {
@@ -766,7 +765,7 @@ func TestARefreshThatTakesTooLongFails(t *testing.T) {
 			return nil, ctx.Err()
 		})
 		tr.pass(timeout)
-		const want = "the refresh took longer than 10m0s and was stopped: raise --balena.max-staleness, or divide the fleets with --balena.shard"
+		const want = "the refresh was stopped because it took longer than 10m0s: raise --balena.max-staleness, or divide the fleets with --balena.shard"
 		if len(tr.errs) != 1 || tr.errs[0].Error() != want {
 			t.Errorf("refreshes ended in %v, want %s", tr.errs, want)
 		}
@@ -783,7 +782,7 @@ func TestARefreshThatTakesTooLongFails(t *testing.T) {
 	})
 }
 
-// One that succeeds as its time is over is good.
+// A refresh that succeeds just when its timeout passes counts as successful.
 func TestARefreshThatSucceedsLateSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(ctx context.Context, _ int) (*balena.Snapshot, error) {
@@ -797,7 +796,7 @@ func TestARefreshThatSucceedsLateSucceeds(t *testing.T) {
 	})
 }
 
-func TestLogOfHowChangesAreAskedFor(t *testing.T) {
+func TestLogOfIncrementalRefreshModes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var distrust func(n int) error
 		mode := balena.DevicesAndInstalls
@@ -827,16 +826,16 @@ func TestLogOfHowChangesAreAskedFor(t *testing.T) {
 			}
 		}
 		const (
-			everything = `level=warn msg="the server is not asked for changes, everything is read each time" reason=inconsistent err=`
-			again      = `level=info msg="the server is asked for changes again" mode=`
-			next       = `level=info msg="the server does not answer one question for changes and is asked the next one" mode=devices err=`
+			everything = `level=warn msg="incremental refreshes are disabled: every refresh reads all devices" reason=inconsistent err=`
+			again      = `level=info msg="incremental refreshes are enabled again" mode=`
+			next       = `level=info msg="the server rejects a query for changes, so a simpler query is used" mode=devices err=`
 		)
 		step()
 		mode, distrust = balena.DevicesOnly, func(int) error { return errors.New("an empty body") }
 		step(next + `"an empty body"`)
 		step()
 		mode, distrust = balena.DevicesAndInstalls, nil
-		step(`level=info msg="the server answers the first question for changes again" mode=devices_and_installs`)
+		step(`level=info msg="the server accepts the first query for changes again" mode=devices_and_installs`)
 		step()
 		mode = balena.Everything
 		distrust = func(n int) error { return fmt.Errorf("its clock jumped by %d s", n) }
@@ -856,14 +855,14 @@ func TestLogOfHowChangesAreAskedFor(t *testing.T) {
 		step()
 		for _, err := range tr.errs {
 			if err != nil {
-				t.Errorf("a server that is distrusted fails the refresh: %v", err)
+				t.Errorf("a refresh failed because the server is not trusted: %v", err)
 			}
 		}
 	})
 }
 
-// Each refresh says what it read, to whoever wants to know.
-func TestLogTellsWhatWasRead(t *testing.T) {
+// Each refresh logs what it read, at level debug.
+func TestLogHasTheNumberOfDevicesRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
 		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
@@ -875,16 +874,16 @@ func TestLogTellsWhatWasRead(t *testing.T) {
 			return s, nil
 		}, func(c *Config) { c.Logger = log.NewLogfmtLogger(&logged) })
 		tr.pass(interval * 11 / 10)
-		want := `level=info msg="the first data are here" fleets=1 devices=0 api=v7 duration=0s kind=full read=2004 changed=2004` + "\n" +
-			`level=debug msg="refreshed the data" fleets=1 devices=0 api=v7 duration=0s kind=incremental read=30 changed=20` + "\n"
+		want := `level=info msg="first refresh succeeded" fleets=1 devices=0 api=v7 duration=0s kind=full read=2004 changed=2004` + "\n" +
+			`level=debug msg="refresh succeeded" fleets=1 devices=0 api=v7 duration=0s kind=incremental read=30 changed=20` + "\n"
 		if diff := cmp.Diff(want, logged.String()); diff != "" {
 			t.Errorf("the log (-want +got):\n%s", diff)
 		}
 	})
 }
 
-func TestLogTellsOnceThatDataExpire(t *testing.T) {
-	const line = "the data are too old"
+func TestStaleDataAreLoggedOnce(t *testing.T) {
+	const line = "the data are stale"
 	synctest.Test(t, func(t *testing.T) {
 		broken := false
 		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
@@ -893,26 +892,26 @@ func TestLogTellsOnceThatDataExpire(t *testing.T) {
 			}
 			return now(), nil
 		})
-		for range 2 { // anew in each trouble
-			tr.pass(4 * interval) // in which data do not expire
+		for range 2 { // once in each trouble
+			tr.pass(4 * interval) // the data do not become stale
 			broken = true
 			tr.takeLog()
 			tr.pass(staleness - 2*interval) // the last refresh that succeeded was up to an interval and its jitter ago
 			if got := tr.takeLog(); strings.Contains(got, line) {
-				t.Errorf("data expire too early: %s", got)
+				t.Errorf("the data become stale too early: %s", got)
 			}
 			tr.pass(10 * interval)
 			if got := tr.takeLog(); strings.Count(got, line) != 1 {
-				t.Errorf("want it told once that data expire: %s", got)
+				t.Errorf("want one line about stale data: %s", got)
 			}
-			broken = false // not before the first refresh, which has begun already
+			broken = false // takes effect after the first refresh, which has already begun
 		}
 	})
 }
 
-// The line is there when data expire, not when a refresh ends that runs meanwhile.
-func TestLogTellsWhenDataExpire(t *testing.T) {
-	for name, last := range map[string]error{"while a refresh hangs": nil, "while the server wants to be left alone": limited(time.Hour)} {
+// The line is logged at the moment when data become stale, and does not wait for the end of a refresh.
+func TestStaleDataAreLoggedAtOnce(t *testing.T) {
+	for name, last := range map[string]error{"while a refresh hangs": nil, "while the server limits requests": limited(time.Hour)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := try(t, func(ctx context.Context, n int) (*balena.Snapshot, error) {
@@ -928,7 +927,7 @@ func TestLogTellsWhenDataExpire(t *testing.T) {
 				tr.pass(staleness)
 				tr.takeLog()
 				tr.pass(time.Nanosecond)
-				const want = `level=warn msg="the data are too old: fleets and devices disappear until a refresh succeeds" age=5m0s max_staleness=5m0s` + "\n"
+				const want = `level=warn msg="the data are stale: fleets and devices are not served until a refresh succeeds" age=5m0s max_staleness=5m0s` + "\n"
 				if got := tr.takeLog(); got != want {
 					t.Errorf("the log says %swant %s", got, want)
 				}
@@ -938,8 +937,8 @@ func TestLogTellsWhenDataExpire(t *testing.T) {
 	}
 }
 
-// Data that expire between two slow refreshes, each of which succeeds, are one trouble.
-func TestLogTellsThatDataExpireBetweenSlowRefreshes(t *testing.T) {
+// Data that become stale between slow refreshes, each of which succeeds, are one trouble.
+func TestStaleDataBetweenSlowRefreshesAreOneTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
 			s := now()
@@ -947,13 +946,13 @@ func TestLogTellsThatDataExpireBetweenSlowRefreshes(t *testing.T) {
 			return s, nil
 		}, func(c *Config) { c.MaxStaleness = interval })
 		tr.pass(3*time.Hour - time.Minute)
-		if got := tr.takeLog(); strings.Count(got, "the data are too old") != 3 || strings.Contains(got, "takes longer") {
-			t.Errorf("want it told once an hour: %s", got)
+		if got := tr.takeLog(); strings.Count(got, "the data are stale") != 3 || strings.Contains(got, "takes so long") {
+			t.Errorf("want one line an hour: %s", got)
 		}
 	})
 }
 
-// A loop that ended logs no more.
+// A loop that has ended logs nothing.
 func TestAnEndedLoopIsSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, good)
@@ -967,7 +966,7 @@ func TestAnEndedLoopIsSilent(t *testing.T) {
 	})
 }
 
-func TestLogTellsOfRefreshesThatAreTooSlow(t *testing.T) {
+func TestRefreshesThatAreTooSlowAreLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
 			s := now()
@@ -975,16 +974,16 @@ func TestLogTellsOfRefreshesThatAreTooSlow(t *testing.T) {
 			return s, nil
 		})
 		tr.pass(5 * staleness)
-		if got := tr.takeLog(); strings.Count(got, "refreshing takes longer than data may be old") != 1 || !strings.Contains(got, "--balena.max-staleness") {
-			t.Errorf("want it told once that refreshes are too slow, with the way out: %s", got)
+		if got := tr.takeLog(); strings.Count(got, "a refresh takes so long that its data are stale") != 1 || !strings.Contains(got, "--balena.max-staleness") {
+			t.Errorf("want one line that refreshes are too slow, with the remedy: %s", got)
 		}
 		if tr.Snapshot() != nil {
-			t.Error("data too old are served")
+			t.Error("stale data are served")
 		}
 	})
 }
 
-func TestLogTellsOfAnotherVersionOfTheAPI(t *testing.T) {
+func TestAnotherVersionOfTheAPIIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
 			s := now()
@@ -994,8 +993,8 @@ func TestLogTellsOfAnotherVersionOfTheAPI(t *testing.T) {
 			return s, nil
 		})
 		tr.pass(10 * interval)
-		if got := tr.takeLog(); strings.Count(got, "level=warn msg=\"the server now speaks another version of the API") != 1 || !strings.Contains(got, "was=v7 is=v6") {
-			t.Errorf("want it told once: %s", got)
+		if got := tr.takeLog(); strings.Count(got, "level=warn msg=\"the server now uses another API version") != 1 || !strings.Contains(got, "was=v7 is=v6") {
+			t.Errorf("want one line: %s", got)
 		}
 	})
 }

@@ -256,14 +256,14 @@ func TestStrangeAnswers(t *testing.T) {
 		},
 		"what is no fleet":    {body(200, `{"d":[{"id":1,"slug":"a/b","is_of__class":"block","owns__device":0}]}`), api.BadAnswer, 200, fleet + "element 1: a/b is no fleet, and the filter asks for fleets"},
 		"a fleet not counted": {body(200, `{"d":[{"id":1,"slug":"a/b","is_of__class":"fleet"}]}`), api.BadAnswer, 200, fleet + "element 1: the devices of fleet a/b are not counted"},
-		"more after the end":  {body(200, `{"d":[]}{"d":[]}`), api.BadAnswer, 200, fleet + "something follows the end of the answer"},
+		"more after the end":  {body(200, `{"d":[]}{"d":[]}`), api.BadAnswer, 200, fleet + "text follows the end of the answer"},
 		"more in the answer":  {body(200, `{"d":[],"e":1}`), api.BadAnswer, 200, fleet + "found string where } was expected"},
 		"the token where an id should be": {
 			body(200, `{"d":[{"id":"`+token+`"}]}`), api.BadAnswer, 200, fleet + "element 1: id: found a string where an integer was expected",
 		},
 		"the token in a slug": {
 			body(200, `{"d":[{"id":1,"slug":"`+token+`","is_of__class":"block"}]}`), api.BadAnswer, 200,
-			fleet + "the server's answer repeats the token, so that it cannot be shown",
+			fleet + "the server's answer repeats the token and cannot be shown",
 		},
 		"204":        {body(204, ""), api.BadAnswer, 204, fleet + "answered 204"},
 		"not gzip":   {zipped(200, []byte(`{"d":[]}`+strings.Repeat(" ", 100))), api.BadAnswer, 200, fleet + "the answer claims to be gzip, and is not"},
@@ -403,7 +403,7 @@ func TestRateLimit(t *testing.T) {
 
 			k.advance(test.wait - time.Second)
 			e = wantError(t, fetchError(t, client), api.RateLimited, 0,
-				"GET /v7/application page 1: not asked, the server wants to be left alone for another 1s")
+				"GET /v7/application page 1: not sent: the server requested a pause of another 1s")
 			if e.Wait != time.Second {
 				t.Errorf("the rest of the wait is %s, want 1s", e.Wait)
 			}

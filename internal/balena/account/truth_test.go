@@ -137,11 +137,11 @@ func TestShortTokensAreKeptSecret(t *testing.T) {
 	wantError(t, said(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprint(w, `{"d":[{"id":1,"slug":"t0k","is_of__class":"app"}]}`)
 	}),
-		api.BadAnswer, 200, "GET /v7/application page 1: the server's answer repeats the token, so that it cannot be shown")
+		api.BadAnswer, 200, "GET /v7/application page 1: the server's answer repeats the token and cannot be shown")
 	wantError(t, said(func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://t0k.test/", http.StatusFound)
 	}),
-		api.BadAnswer, 0, "GET /v7/application page 1: the server's answer repeats the token, so that it cannot be shown: check --balena.api-url")
+		api.BadAnswer, 0, "GET /v7/application page 1: the server's answer repeats the token and cannot be shown: check --balena.api-url")
 	wantError(t, said(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no t0k", http.StatusBadRequest) }),
 		api.BadAnswer, 400, "GET /v7/application page 1: answered 400: a text that repeats the token")
 }

@@ -24,72 +24,72 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Config says which server to ask, and how.
+// Config configures a Client.
 type Config struct {
 	// URL is the server's address, such as https://api.balena-cloud.com.
 	URL *url.URL
-	// Token is asked for the token to send.
+	// Token returns the token to send.
 	Token TokenSource
-	// CAFile names a file of PEM certificates to trust beside the system's; empty for none.
+	// CAFile names a file of PEM certificates to trust in addition to the system's; empty for none.
 	CAFile string
-	// Timeout bounds each request, the reading of its answer included.
+	// Timeout bounds each request, including reading its answer.
 	Timeout time.Duration
-	// UserAgent is what the client calls itself.
+	// UserAgent is the header User-Agent.
 	UserAgent string
-	// Observe is told of each request that was sent; nil for nobody.
+	// Observe is called for each request that was sent; may be nil.
 	Observe func(Exchange)
 	// Now is the clock; nil for time.Now.
 	Now func() time.Time
 	// MaxAnswer bounds an answer after decompression, in bytes; 0 for 64 MiB. A page of 1,000 devices is about 1 MB.
 	MaxAnswer int64
-	// Transport sends the requests; nil for one of the client's own.
+	// Transport sends the requests; nil for a transport that New creates.
 	Transport http.RoundTripper
 }
 
-// An Exchange is a request that was sent and what came back.
+// An Exchange is a request that was sent, and its outcome.
 type Exchange struct {
 	Resource string
-	// Status is the answer's status; 0 when there was no answer, or when it could not be read to its end.
+	// Status is the status of the answer; 0 if there was no answer, or if it could not be read completely.
 	Status   int
 	Duration time.Duration
-	// Bytes is the size of the answer's body as it was transferred, compressed or not.
+	// Bytes is the size of the answer's body as transferred, compressed or not.
 	Bytes int64
 }
 
 const (
-	// IdleTimeout is how long an idle connection is kept. The server closes its end after 5 seconds; a
-	// client that keeps it longer meets a reset.
+	// IdleTimeout is how long an idle connection is kept. The server closes idle connections after 5 seconds; a
+	// client that keeps one longer gets a reset.
 	IdleTimeout = 4 * time.Second
 	maxAnswer   = 64 << 20
-	// maxErrorBody is how much is read of the body of an error.
+	// maxErrorBody is the number of bytes read of the body of an error.
 	maxErrorBody = 4 << 10
-	// maxRedirects is how many redirects within the host are followed.
+	// maxRedirects is the maximum number of redirects within the host that are followed.
 	maxRedirects = 3
-	// defaultWait is how long to leave the server alone when a 429 does not say, and maxWait bounds what
-	// it may say, so that a mistake in a header does not silence the exporter for days.
+	// defaultWait is the wait after a 429 without Retry-After. maxWait bounds Retry-After, so that a mistake in
+	// that header does not stop the exporter for days.
 	defaultWait = time.Minute
 	maxWait     = time.Hour
 )
 
-// Client asks one server. Requests are sent by one goroutine at a time; the methods TokenExpiry and Close may be
-// called by any.
+// Client sends requests to one server. Only one goroutine at a time may use it, except for the methods TokenExpiry and
+// Close, which are safe for concurrent use.
 type Client struct {
 	config Config
 	base   string
 	http   atomic.Pointer[http.Client]
 
 	secret      secret
-	tokenExpiry atomic.Int64 // Unix seconds, 0 when it is not known
-	// quietUntil is when the server may be asked again after it wanted to be left alone.
+	tokenExpiry atomic.Int64 // Unix seconds, 0 if unknown
+	// quietUntil is the end of the wait that the server requested. No request is sent before.
 	quietUntil time.Time
-	// received is the size of all answers as they were transferred.
+	// received is the size of all answers as transferred, in bytes.
 	received int64
 
 	words words
 	unzip gzip.Reader
 }
 
-// New returns a client for the server of config. It fails on a CA file that can't be read or holds no certificate.
+// New returns a client for the server of config. It fails if the CA file cannot be read or holds no certificate.
 func New(config Config) (*Client, error) {
 	if config.Now == nil {
 		config.Now = time.Now
@@ -109,13 +109,13 @@ func New(config Config) (*Client, error) {
 	return c, nil
 }
 
-// Now is the time by the client's clock.
+// Now returns the time of the client's clock.
 func (c *Client) Now() time.Time { return c.config.Now() }
 
-// Received is the size of all answers so far, as they were transferred.
+// Received returns the size of all answers so far in bytes, as transferred.
 func (c *Client) Received() int64 { return c.received }
 
-// connect makes the HTTP client, reading the CA file.
+// connect creates the HTTP client. It reads the CA file each time.
 func (c *Client) connect() error {
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.config.CAFile != "" {
@@ -141,7 +141,7 @@ func (c *Client) connect() error {
 			TLSHandshakeTimeout: c.config.Timeout,
 			IdleConnTimeout:     IdleTimeout,
 			ForceAttemptHTTP2:   true,
-			DisableCompression:  true, // gzip is asked for and undone in get, which counts what was transferred
+			DisableCompression:  true, // get handles gzip itself, so that it can count the transferred bytes
 		}
 	}
 	old := c.http.Swap(&http.Client{Transport: transport, CheckRedirect: withinHost})
@@ -151,7 +151,8 @@ func (c *Client) connect() error {
 	return nil
 }
 
-// ReadToken takes the token that is valid now, and returns a fingerprint by which it can be told from others.
+// ReadToken reads the current token, which the next requests send. It returns a fingerprint that distinguishes it from
+// other tokens.
 func (c *Client) ReadToken(ctx context.Context) (fingerprint uint64, err error) {
 	token, err := c.config.Token(ctx)
 	if ctx.Err() != nil {
@@ -170,7 +171,7 @@ func (c *Client) ReadToken(ctx context.Context) (fingerprint uint64, err error) 
 // Close closes idle connections.
 func (c *Client) Close() { c.http.Load().CloseIdleConnections() }
 
-// TokenExpiry is when the token in use expires: known of session tokens only, zero otherwise.
+// TokenExpiry returns when the current token expires. It is known for session tokens only, and zero otherwise.
 func (c *Client) TokenExpiry() time.Time {
 	if s := c.tokenExpiry.Load(); s != 0 {
 		return time.Unix(s, 0)
@@ -178,9 +179,9 @@ func (c *Client) TokenExpiry() time.Time {
 	return time.Time{}
 }
 
-// withinHost refuses redirects to another host, to another port, where somebody else may listen, and to
-// plain HTTP: they would carry the token or the fleets' data away. From plain HTTP to HTTPS, whatever the
-// ports, is what a proxy that ends TLS asks for.
+// withinHost refuses redirects that would disclose the token or the data of the fleets: to another host, to another
+// port, where another program may listen, and from HTTPS to plain HTTP. A redirect from plain HTTP to HTTPS may change
+// the port: a proxy that terminates TLS sends such redirects.
 func withinHost(to *http.Request, via []*http.Request) error {
 	from := via[0].URL
 	sameHost := strings.EqualFold(to.URL.Hostname(), from.Hostname())
@@ -195,7 +196,7 @@ func withinHost(to *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// port is the port of an address, by its scheme where it names none.
+// port returns the port of an address, or the default port of its scheme.
 func port(u *url.URL) string {
 	if p := u.Port(); p != "" {
 		return p
@@ -211,24 +212,23 @@ var (
 	errNoGzip   = errors.New("the answer claims to be gzip, and is not")
 )
 
-// Clock is what two clocks said of one moment.
+// Clock is the time of one answer on the clocks of the server and the client.
 type Clock struct {
-	// Server is the server's clock when it answered, by the header Date, in whole seconds; zero when the server does not
-	// tell it.
+	// Server is the header Date of the answer, in whole seconds; zero if the answer has none.
 	Server time.Time
-	// By the client's clock, the server answered between Sent, when the request was sent, and Received, when the answer's
-	// header was there. The body may have come much later.
+	// Sent and Received are times of the client's clock. The server answered between Sent, when the request was sent,
+	// and Received, when the header of the answer arrived. The body may have arrived much later.
 	Sent, Received time.Time
 }
 
-// request is one question to the server.
+// request is one request to the server.
 type request struct {
 	version  balena.Version
 	resource string
-	path     string // below the resource, if anything
-	// options is the query, written as OData has it but for blanks, which become %20.
+	path     string // below the resource; may be empty
+	// options is the query in OData's notation. Its blanks are sent as %20, everything else as it is.
 	options string
-	// note tells requests of one resource apart, such as "page 7".
+	// note distinguishes requests for one resource in errors, such as "page 7".
 	note string
 }
 
@@ -240,17 +240,17 @@ func (r *request) String() string {
 	return s
 }
 
-// failed makes the error of a request.
+// failed returns the error of a request.
 func (r *request) failed(problem Problem, status int, err error) *Error {
 	return &Error{Problem: problem, Request: r.String(), Status: status, Err: err}
 }
 
-// get asks, and hands the answer to decode as it arrives. All its errors are of type *Error, but for that
-// of a context that was cancelled.
+// get sends a request, and decodes the answer while it arrives. All its errors are of type *Error, except when the
+// context was canceled.
 func (c *Client) get(ctx context.Context, r *request, decode func(*Decoder) error) (Clock, error) {
 	var clock Clock
 	if wait := c.quietUntil.Sub(c.config.Now()); wait > 0 {
-		e := r.failed(RateLimited, 0, fmt.Errorf("not asked, the server wants to be left alone for another %s", wait.Round(time.Second)))
+		e := r.failed(RateLimited, 0, fmt.Errorf("not sent: the server requested a pause of another %s", wait.Round(time.Second)))
 		e.Wait = wait
 		return clock, e
 	}
@@ -309,9 +309,9 @@ func (c *Client) get(ctx context.Context, r *request, decode func(*Decoder) erro
 	return clock, nil
 }
 
-// noAnswer makes an error of a connection that failed or timed out.
+// noAnswer returns the error of a request whose connection failed or timed out.
 func (c *Client) noAnswer(r *request, err error) error {
-	// The URL, a long query in it, says nothing that the request does not say shorter.
+	// Leave out the URL with its long query: the error names the request already.
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
@@ -322,7 +322,7 @@ func (c *Client) noAnswer(r *request, err error) error {
 		return r.failed(Unavailable, 0, fmt.Errorf("no complete answer within %s", c.config.Timeout))
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		// The CA file may have been replaced, along with the server's certificate: the next request tries it.
+		// The CA file may have been replaced together with the server's certificate, so the next request reads it again.
 		if c.config.CAFile != "" {
 			_ = c.connect()
 		}
@@ -331,28 +331,28 @@ func (c *Client) noAnswer(r *request, err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return r.failed(Unavailable, 0, errors.New("the connection was closed in the middle of the answer"))
 	}
-	if _, ok := errors.AsType[*net.OpError](err); !ok { // the system's own words
+	if _, ok := errors.AsType[*net.OpError](err); !ok { // a *net.OpError holds only text of the system
 		err = c.secret.showable(err)
 	}
 	return r.failed(Unavailable, 0, err)
 }
 
-// refused makes an error of an answer whose status is not 200.
+// refused returns the error of an answer whose status is not 200.
 func (c *Client) refused(r *request, resp *http.Response, body io.Reader) error {
-	// An error's body is empty, a JSON string or a page of HTML. Its beginning is enough.
+	// The body of an error is empty, a JSON string or an HTML page. Its beginning is enough.
 	start, cut := io.ReadAll(io.LimitReader(body, maxErrorBody))
-	said := strings.Join(strings.Fields(strings.ToValidUTF8(string(start), "")), " ")
+	message := strings.Join(strings.Fields(strings.ToValidUTF8(string(start), "")), " ")
 	switch {
-	case strings.HasPrefix(said, "<"):
-		said = "a page of HTML"
+	case strings.HasPrefix(message, "<"):
+		message = "a page of HTML"
 	case c.secret.isIn(string(start)):
-		said = "a text that repeats the token"
+		message = "a text that repeats the token"
 	default:
-		said = shortened(said)
+		message = shortened(message)
 	}
 	status := fmt.Sprintf("answered %d", resp.StatusCode)
-	if said != "" {
-		status += ": " + said
+	if message != "" {
+		status += ": " + message
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusTooManyRequests:
@@ -368,7 +368,7 @@ func (c *Client) refused(r *request, resp *http.Response, body io.Reader) error 
 	case code == http.StatusUnauthorized:
 		return r.failed(Unauthorized, code, errors.New(status+": the token was not accepted, or the server's database is down"))
 	case code >= http.StatusInternalServerError:
-		if code == http.StatusInternalServerError && said == "" && cut == nil {
+		if code == http.StatusInternalServerError && message == "" && cut == nil {
 			return r.failed(Unavailable, code, fmt.Errorf("%s: %w", status, ErrBlank))
 		}
 		return r.failed(Unavailable, code, errors.New(status))
@@ -377,7 +377,7 @@ func (c *Client) refused(r *request, resp *http.Response, body io.Reader) error 
 	}
 }
 
-// leaveAlone asks nothing for as long as the header Retry-After says, and returns how long that is.
+// leaveAlone stops requests for the time of the header Retry-After, and returns that time.
 func (c *Client) leaveAlone(header string) time.Duration {
 	wait := retryAfter(header, c.config.Now())
 	c.quietUntil = c.config.Now().Add(wait)
@@ -390,7 +390,7 @@ func retryAfter(header string, now time.Time) time.Duration {
 	wait := defaultWait
 	if seconds, err := strconv.ParseInt(header, 10, 64); err == nil {
 		wait = time.Duration(min(max(seconds, 0), int64(maxWait/time.Second))) * time.Second
-	} else if errors.Is(err, strconv.ErrRange) { // more than anybody waits
+	} else if errors.Is(err, strconv.ErrRange) { // longer than any bound
 		wait = maxWait
 	} else if date, err := http.ParseTime(header); err == nil {
 		wait = date.Sub(now)
@@ -401,15 +401,15 @@ func retryAfter(header string, now time.Time) time.Duration {
 // body is an answer's body: counted as transferred, decompressed, and bounded.
 type body struct {
 	wire  wire
-	plain io.Reader // wire, or unzip once that has read the header
+	plain io.Reader // wire, or unzip after that has read the gzip header
 	unzip *gzip.Reader
 	limit int64
-	n     int64 // what was read of plain
-	// err is the error that ended the reading, unless that was the end of the body.
+	n     int64 // bytes read from plain
+	// err is the error that ended reading; nil at the end of the body.
 	err error
 }
 
-// newBody makes a body of an answer, valid until the next is made: they share the decompressor.
+// newBody returns the body of an answer. It is valid until the next call, because all bodies share one decompressor.
 func (c *Client) newBody(resp *http.Response) *body {
 	b := &body{wire: wire{Reader: resp.Body}, limit: c.config.MaxAnswer}
 	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
@@ -430,7 +430,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 		return 0, fmt.Errorf("the answer is larger than %d MiB", b.limit>>20)
 	}
 	if b.plain == nil {
-		// An empty body is no gzip and yet all right: io.EOF.
+		// An empty body is not gzip, but valid: Reset returns io.EOF.
 		if err := b.unzip.Reset(&b.wire); errors.Is(err, gzip.ErrHeader) {
 			return 0, errNoGzip
 		} else if err != nil {
@@ -447,7 +447,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 type wire struct {
 	io.Reader
 	n   int64
-	err error // what cut the transfer short, if anything
+	err error // the error that interrupted the transfer, if any
 }
 
 func (w *wire) Read(p []byte) (int, error) {

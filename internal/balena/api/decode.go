@@ -16,23 +16,23 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Decoder reads one answer, the array in {"d": […]}, element by element as it arrives. Nothing but the
-// element under way is held beside what has been made of it.
+// Decoder reads one answer, the array in {"d": […]}, element by element as it arrives. It holds only the
+// current element in memory.
 type Decoder struct {
 	json *jsontext.Decoder
 	*words
 }
 
-// words keeps every string that repeats from device to device (versions, states, types) once.
+// words interns strings that many devices share (versions, states, types): each is in memory once.
 type words struct {
 	known map[string]string
-	bytes int // the size of what is known
-	// derived holds what was made of the raw JSON of a value that repeats.
+	bytes int // total length of the known words
+	// derived holds the text made from a value that repeats, by the raw JSON of the value.
 	derived map[string]string
 }
 
-// What bounds the memory of a long life among ever new words: how many are kept, their size in bytes together, and
-// that of one. When one of the first two is reached, the collection starts anew; a longer word is not kept.
+// These constants bound the memory when new words keep arriving: the number of words, their total size in bytes, and the
+// size of one word. When one of the first two is reached, the collection starts again. A longer word is not kept.
 const (
 	maxWords     = 10_000
 	maxWordBytes = 1 << 20
@@ -64,21 +64,21 @@ func (w *words) grow(size int) {
 	w.bytes += size
 }
 
-// tolerant is how answers are read: letters that are no Unicode (a lone surrogate in a device's name,
-// say) become U+FFFD rather than cost the whole refresh, and looking for repeated names in objects would
-// take a quarter of the time.
+// tolerant holds the options for reading answers. Invalid Unicode, such as a lone surrogate in the name of a device,
+// becomes U+FFFD, so that it does not make the refresh fail. Repeated names in objects are not detected, because that
+// would take a quarter of the time.
 var tolerant = []jsontext.Options{jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)}
 
-// ValueDecoder returns a decoder for values that are there already.
+// ValueDecoder returns a decoder for single values that are already in memory.
 func ValueDecoder() *Decoder { return &Decoder{words: new(newWords())} }
 
 func newDecoder(r io.Reader, w *words) *Decoder {
 	return &Decoder{json: jsontext.NewDecoder(r, tolerant...), words: w}
 }
 
-// decodeAll reads a whole answer and calls each for every element in turn. The element is the same
-// variable every time, set to blank before. An answer that is not the envelope around an array of
-// objects, or does not end where it should, is an error.
+// decodeAll reads a whole answer and calls each for every element. It passes the same variable every
+// time, which it sets to blank before. An answer that is not an envelope around an array of objects, or has
+// text after its end, is an error.
 func decodeAll[T any](d *Decoder, fields Record[T], blank T, each func(*T) error) error {
 	if err := d.open(); err != nil {
 		return err
@@ -118,7 +118,7 @@ func decodeCount(d *Decoder) (int, error) {
 	return n, d.end()
 }
 
-// open reads the beginning of an answer, up to what it is about.
+// open reads the beginning of the envelope, up to the value of "d".
 func (d *Decoder) open() error {
 	if err := d.expect('{'); err != nil {
 		return err
@@ -133,21 +133,21 @@ func (d *Decoder) open() error {
 	return nil
 }
 
-// end reads the end of an answer.
+// end reads the end of the envelope.
 func (d *Decoder) end() error {
 	if err := d.expect('}'); err != nil {
 		return err
 	}
 	if _, err := d.json.ReadToken(); err == nil {
-		return errors.New("something follows the end of the answer")
+		return errors.New("text follows the end of the answer")
 	} else if !errors.Is(err, io.EOF) {
 		return unreadable(err)
 	}
 	return nil
 }
 
-// decodeObject reads one object into to. Fields come in the same order in every object of an answer, so
-// the next field is nearly always the one after the last.
+// decodeObject reads one object into to. All objects of an answer have their fields in the same order, so the search
+// for a field starts after the last one found.
 func decodeObject[T any](d *Decoder, fields Record[T], to *T) error {
 	if err := d.expect('{'); err != nil {
 		return err
@@ -164,7 +164,7 @@ func decodeObject[T any](d *Decoder, fields Record[T], to *T) error {
 			return unreadable(err)
 		}
 		if i < 0 {
-			continue // a field nobody asked for
+			continue // a field that was not selected
 		}
 		if err := fields[i].Set(d, value, to); err != nil {
 			return fmt.Errorf("%s: %w", fields[i].Name, err)
@@ -174,7 +174,7 @@ func decodeObject[T any](d *Decoder, fields Record[T], to *T) error {
 	return d.expect('}')
 }
 
-// find returns the index of the field of a name, trying at first; -1 if there is none.
+// find returns the index of the field with a name, or -1. It starts the search at first.
 func (r Record[T]) find(name []byte, first int) int {
 	for i := range r {
 		j := first + i
@@ -200,8 +200,8 @@ func (d *Decoder) expect(kind jsontext.Kind) error {
 	return nil
 }
 
-// unreadable gives the end of the input in the middle of an answer, and JSON that is none, a name that says what
-// happened.
+// unreadable replaces the decoder's errors for an answer that ends early, and for text that is not JSON, by errors that
+// say so.
 func unreadable(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("the answer is cut off: %w", io.ErrUnexpectedEOF)
@@ -212,7 +212,8 @@ func unreadable(err error) error {
 	return err
 }
 
-// What follows makes values of JSON. null is the zero value of everything but numbers, where it is balena.Null.
+// The following methods convert JSON to values. null becomes the zero value, except for numbers, where it becomes
+// balena.Null.
 
 func isNull(v jsontext.Value) bool { return v.Kind() == 'n' }
 
@@ -227,18 +228,18 @@ func (d *Decoder) bytes(v jsontext.Value) ([]byte, error) {
 	if inner := v[1 : len(v)-1]; bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
 		return inner, nil
 	}
-	// Letters that are no Unicode are replaced in what it returns, whatever it says of them.
+	// Invalid Unicode is replaced in the returned bytes; its error can be ignored.
 	b, _ := jsontext.AppendUnquote(nil, v)
 	return b, nil
 }
 
-// Text is a string that is its element's own.
+// Text reads a string that is different in every element.
 func (d *Decoder) Text(v jsontext.Value) (string, error) {
 	b, err := d.bytes(v)
 	return string(b), err
 }
 
-// Word is a string that many elements have in common.
+// Word reads a string that many elements share. It is interned.
 func (d *Decoder) Word(v jsontext.Value) (string, error) {
 	b, err := d.bytes(v)
 	return d.keep(b), err
@@ -267,7 +268,7 @@ func (d *Decoder) Integer(v jsontext.Value) (int64, error) {
 	return n, nil
 }
 
-// Number reads a number. One that no float64 can hold is none.
+// Number reads a number. A number outside the range of float64 is an error.
 func (d *Decoder) Number(v jsontext.Value) (balena.Number, error) {
 	if isNull(v) {
 		return balena.Null, nil
@@ -297,8 +298,8 @@ func (d *Decoder) Instant(v jsontext.Value) (balena.Instant, error) {
 	return balena.Instant(t.UnixMilli()), nil
 }
 
-// parseMilliseconds reads the one form in which the API writes dates, YYYY-MM-DDThh:mm:ss.sssZ, several
-// times faster than [time.Parse]: there are five dates a device.
+// parseMilliseconds reads the format that the API uses for dates, YYYY-MM-DDThh:mm:ss.sssZ. It is several
+// times faster than [time.Parse], which matters with five dates per device.
 func parseMilliseconds(b []byte) (balena.Instant, bool) {
 	const form = "0000-00-00T00:00:00.000Z"
 	if len(b) != len(form) {
@@ -324,11 +325,11 @@ func parseMilliseconds(b []byte) (balena.Instant, bool) {
 		return 0, false
 	}
 	t := time.Date(year, time.Month(month), day, hour, minute, second, numbers[6]*int(time.Millisecond), time.UTC)
-	return balena.Instant(t.UnixMilli()), t.Day() == day // 31 April would be 1 May
+	return balena.Instant(t.UnixMilli()), t.Day() == day // rejects 31 April, which became 1 May
 }
 
-// Reference reads a navigation property that was not expanded: {"__id": n} or null. (v6 writes some of
-// them as plain numbers.)
+// Reference reads a navigation property that was not expanded: {"__id": n} or null. Version 6 writes some of
+// them as plain numbers.
 func (d *Decoder) Reference(v jsontext.Value) (int64, error) {
 	if v.Kind() != '{' {
 		return d.Integer(v)
@@ -339,7 +340,7 @@ func (d *Decoder) Reference(v jsontext.Value) (int64, error) {
 			return n, nil
 		}
 	}
-	// With blanks in it, or not a reference.
+	// It contains blanks, or is not a reference.
 	compact := v.Clone()
 	if err := compact.Compact(); err == nil && len(compact) < len(v) {
 		return d.Reference(compact)
@@ -347,8 +348,8 @@ func (d *Decoder) Reference(v jsontext.Value) (int64, error) {
 	return 0, wrongType(`{"__id": n}`, v)
 }
 
-// wrongType says what kind of value was found in place of what. It does not repeat the value, in which there
-// may be anything.
+// wrongType returns an error that names the expected and the found kind of value. It does not repeat the value, which
+// may contain a secret.
 func wrongType(want string, got jsontext.Value) error {
 	found := map[jsontext.Kind]string{
 		'"': "a string", '0': "a number", 't': "true", 'f': "false", 'n': "null", '{': "an object", '[': "an array",

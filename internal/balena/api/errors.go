@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// Problem says what kind of trouble a request met, which decides when to ask again.
+// Problem is the kind of failure of a request. It decides when to retry.
 type Problem int
 
-// The kinds of trouble.
+// The kinds of failure.
 const (
-	// Unavailable is a server that can't be reached or fails (5xx): worth asking again soon.
+	// Unavailable is a server that cannot be reached or fails (5xx). A retry soon may succeed.
 	Unavailable Problem = iota + 1
-	// RateLimited is a 429; [Error.Wait] says how long not to ask.
+	// RateLimited is a 429. [Error.Wait] is how long to send no request.
 	RateLimited
-	// Unauthorized is a 401. It is no proof of a bad token: a server without its database says it too.
+	// Unauthorized is a 401. It does not prove that the token is bad: a server without its database answers 401 too.
 	Unauthorized
-	// BadAnswer is an answer that can't be true or can't be read.
+	// BadAnswer is an answer that cannot be read or cannot be correct.
 	BadAnswer
 )
 
@@ -38,18 +38,18 @@ func (p Problem) String() string {
 	return "unknown problem"
 }
 
-// Error is a request that failed. It never holds a piece of the token, and never more of what the server said
-// than some 300 bytes.
+// Error is the error of a request. It never contains a piece of the token, and at most about 300 bytes of the server's
+// text.
 type Error struct {
 	Problem Problem
-	// Request is what was asked, such as "GET /v7/device page 7".
+	// Request names the request, such as "GET /v7/device page 7".
 	Request string
-	// Status is the answer's status, 0 when there was none.
+	// Status is the status of the answer, 0 if there was none.
 	Status int
-	// Wait is how long the server wants to be left alone: always set for RateLimited, and for Unavailable where the
-	// server says so.
+	// Wait is the pause that the server requested. It is always set for RateLimited, and for Unavailable if the answer
+	// had a Retry-After.
 	Wait time.Duration
-	// Err says what was wrong.
+	// Err is the cause.
 	Err error
 }
 
@@ -57,11 +57,11 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Request, e.Err) 
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// ErrBlank marks a 500 whose body is empty, which is how the server says that it does not know a field. A server
-// in trouble may say the same.
+// ErrBlank marks a 500 with an empty body. The server answers so if it does not know a selected field, but a failing
+// server may answer the same.
 var ErrBlank = errors.New("an empty body")
 
-// StatusOf returns the status of the answer that an error tells of; 0 when it tells of none.
+// StatusOf returns the status of the answer that caused an error, or 0 if there was none.
 func StatusOf(err error) int {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Status
@@ -69,7 +69,7 @@ func StatusOf(err error) int {
 	return 0
 }
 
-// ProblemOf returns the kind of trouble that an error tells of; 0 when it is no [*Error].
+// ProblemOf returns the kind of failure of an error, or 0 if it is not an [*Error].
 func ProblemOf(err error) Problem {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Problem
@@ -77,7 +77,7 @@ func ProblemOf(err error) Problem {
 	return 0
 }
 
-// NotUnderstood reports whether an answer says that the server does not understand the question.
+// NotUnderstood reports whether an answer means that the server does not understand the query.
 func NotUnderstood(err error) bool {
 	return errors.Is(err, ErrBlank) || StatusOf(err) == http.StatusBadRequest
 }

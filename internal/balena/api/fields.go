@@ -13,20 +13,19 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Field is a field of a resource: how it is asked for and where its value goes. Tables of fields are the only place
-// that knows either.
+// Field is a field of a resource: how to request it, and where to store its value. Only tables of fields know both.
 type Field[T any] struct {
 	// Name is the field's name, which is its $select as well unless Expand is set.
 	Name string
-	// Expand is the field's $expand option, for a navigation property that has to be read along.
+	// Expand is the field's $expand option, for a navigation property that is read in the same request.
 	Expand string
 	// Set reads a value into a row.
 	Set func(d *Decoder, v jsontext.Value, to *T) error
-	// Same reports whether two rows have the same value; nil where rows are not compared by the field.
+	// Same reports whether two rows have the same value; nil if rows are not compared by the field.
 	Same func(a, b *T) bool
 }
 
-// To is the field of a name whose values read makes, and which go to a place in the row.
+// To returns the field with a name. Its values are read by read and stored at place in the row.
 func To[T any, V comparable](name string, read func(*Decoder, jsontext.Value) (V, error), place func(*T) *V) Field[T] {
 	return Field[T]{
 		Name: name,
@@ -41,9 +40,9 @@ func To[T any, V comparable](name string, read func(*Decoder, jsontext.Value) (V
 	}
 }
 
-// Expanded is the field of a navigation property that is read along. Its value is an array, of no or one element for
-// a foreign key; set gets the first, and is not called where there is none. There are few of them, one or three a
-// fleet, so the plain decoder reads them.
+// Expanded returns the field of an expanded navigation property. Its value is an array, which has at most one element for
+// a foreign key. set gets the first element, and is not called if there is none. Such values are rare, one to three per
+// fleet, so the standard decoder reads them.
 func Expanded[E, T any](name, expand string, set func(*Decoder, E, *T) error) Field[T] {
 	return Field[T]{
 		Name: name, Expand: expand,
@@ -60,7 +59,8 @@ func Expanded[E, T any](name, expand string, set func(*Decoder, E, *T) error) Fi
 	}
 }
 
-// wrongElement says which value in an array of objects was not read, and why. Like [wrongType], it does not repeat the value.
+// wrongElement returns an error that names the value in an array of objects that could not be read, and the reason. Like
+// [wrongType], it does not repeat the value.
 func wrongElement(err error, got jsontext.Value) error {
 	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
 	if !ok || wrong.Field == "" {
@@ -69,12 +69,12 @@ func wrongElement(err error, got jsontext.Value) error {
 	want := map[reflect.Kind]string{
 		reflect.String: "a string", reflect.Bool: "true or false", reflect.Int64: "an integer", reflect.Slice: "an array of objects", reflect.Struct: "an object",
 	}[wrong.Type.Kind()]
-	kind, _, _ := strings.Cut(wrong.Value, " ") // of a number, the number follows
+	kind, _, _ := strings.Cut(wrong.Value, " ") // after "number", the number itself follows
 	found := map[string]string{"object": "an object", "array": "an array", "string": "a string", "number": "a number", "bool": "a boolean"}[kind]
 	return fmt.Errorf("%s: found %s where %s was expected", wrong.Field, found, want)
 }
 
-// Derived is a field like that of [Expanded] whose values repeat: a text is made of each of them once only.
+// Derived returns a field like [Expanded] whose values repeat: the text is made only once for each value.
 func Derived[E, T any](name, expand string, text func(E) string, place func(*T) *string) Field[T] {
 	f := Expanded(name, expand, func(d *Decoder, e E, to *T) error {
 		*place(to) = d.Keep(text(e))
@@ -96,7 +96,7 @@ func Derived[E, T any](name, expand string, text func(E) string, place func(*T) 
 	return f
 }
 
-// Keep returns a text that many rows have in common, which is then in memory once.
+// Keep interns a text that many rows share: it is in memory only once.
 func (d *Decoder) Keep(s string) string { return d.keep([]byte(s)) }
 
 // Count reads the number that $expand=…/$count leaves under the name of the navigation property.
@@ -108,7 +108,7 @@ func (d *Decoder) Count(v jsontext.Value) (int, error) {
 	return int(n), err
 }
 
-// Record is the fields that a request asks for.
+// Record is the list of fields of a request.
 type Record[T any] []Field[T]
 
 func (r Record[T]) options() string {
@@ -127,7 +127,7 @@ func (r Record[T]) options() string {
 	return s
 }
 
-// Blank is a row of which nothing has been read: every field is null.
+// Blank returns a row in which every field is null.
 func (r Record[T]) Blank() (row T) {
 	d := ValueDecoder()
 	for _, f := range r {

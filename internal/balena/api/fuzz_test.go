@@ -16,7 +16,7 @@ import (
 // noon is the time of the tests.
 var noon = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
-// The fast way to read dates agrees with the standard library's on what is a date, and which.
+// The fast parser of dates and the standard library accept the same dates, with the same result.
 func FuzzInstant(f *testing.F) {
 	for _, s := range []string{
 		"2026-11-22T14:09:34.280Z", "2024-02-29T23:59:59.999Z", "2026-02-29T00:00:00.000Z", "2026-04-31T00:00:00.000Z", "1970-01-01T00:00:00.000Z",
@@ -38,8 +38,7 @@ func FuzzInstant(f *testing.F) {
 	})
 }
 
-// A literal stands in a query as one string of OData that means what was written, and passes through
-// everything that parses URLs as it is.
+// A literal is one OData string with the original value, and URL parsers leave it unchanged.
 func FuzzLiteral(f *testing.F) {
 	for _, s := range []string{"", "site", "it's", "'", "''", "a b&c+d", "100%", "%27", "#?/:@", "größe", "🚜", "\x00\n\x7f\xff", `"\`, "$(),;="} {
 		f.Add(s)
@@ -51,7 +50,7 @@ func FuzzLiteral(f *testing.F) {
 		if !opened || !closed {
 			t.Fatalf("%q is written %q, without quotes around it", s, written)
 		}
-		// The server finds the end of the string first, at the first quote that is not doubled.
+		// The server ends the string at the first quote that is not doubled.
 		for rest := inner; ; {
 			i := strings.IndexByte(rest, '\'')
 			if i < 0 {
@@ -79,8 +78,7 @@ func FuzzLiteral(f *testing.F) {
 	})
 }
 
-// However a server says when to come back, the wait is between a second and an hour, and what it says when
-// that is what it says.
+// Whatever Retry-After says, the wait is between a second and an hour. A date within that range is obeyed.
 func FuzzRetryAfter(f *testing.F) {
 	for _, s := range []string{"", "0", "-1", "7", " 7 ", "3600", "3601", "99999999999999999999", "1.5", "soon", "Sun, 22 Nov 2026 12:01:30 GMT", "Sun, 22 Nov 2020 12:00:00 GMT"} {
 		f.Add(s)

@@ -13,38 +13,39 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Query asks for rows of a resource.
+// Query selects rows of a resource.
 type Query[T any] struct {
 	Version  balena.Version
 	Resource string
-	// Note tells queries of one resource apart in errors; empty for none.
+	// Note distinguishes queries for one resource in errors; may be empty.
 	Note   string
 	Fields Record[T]
-	// Filter is the condition for the rows; empty for all.
+	// Filter is the condition for the rows; empty for all rows.
 	Filter string
-	// Blank is a row of which nothing has been read.
+	// Blank is the row before any field is read.
 	Blank T
 	// ID returns the row's id, which the fields must read.
 	ID func(*T) int64
-	// PageSize is how many rows to ask for at a time.
+	// PageSize is the number of rows per page.
 	PageSize int
-	// Limit is how many rows there may be at most. A list of more can't be true, and is an error.
+	// Limit is the maximum number of rows. A longer list cannot be correct, and is an error.
 	Limit int
-	// Done tells after a page that there can be no more rows, be it that the page was full; nil for never.
+	// Done is called after each page, and reports whether there can be no more rows, even if the page was full. It may
+	// be nil.
 	Done func() bool
 }
 
 // ErrTooMany marks a list of more rows than there can be.
 var ErrTooMany = errors.New("the list has more rows than there can be")
 
-// minPageShare is the share of a page that a server must give on average: with a smaller one a list of the largest
-// accounts would take more requests than anybody should send.
+// minPageShare is the divisor for the minimum number of rows per page: a server must return at least 1/minPageShare of
+// the page size on average. With fewer rows, a list of a large account would take too many requests.
 const minPageShare = 100
 
-// List reads all rows in ascending order of id, page by page, each page beginning behind the last id seen. Rows that
-// come and go meanwhile can neither hide others nor be seen twice. The list ends with an empty page: a page with
-// room left may have been cut by a server or a proxy with a limit of its own. The rows that each is handed are the
-// same variable every time. The clock is that of the first page.
+// List reads all rows in ascending order of id, page by page. Each page begins after the last id read, so that rows that
+// are added or removed meanwhile neither hide other rows nor are read twice. Only an empty page ends the list: a page that
+// is not full may have been truncated by a server or a proxy with a limit. List passes the same variable to each
+// every time. The clock is that of the first page.
 func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error) (Clock, error) {
 	var clock Clock
 	options := q.Fields.options()
@@ -86,13 +87,13 @@ func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error
 		case page == 0 || q.Done != nil && q.Done():
 			return clock, nil
 		case n >= maxPages:
-			return clock, r.failed(BadAnswer, http.StatusOK, errors.New("the server answers with so few rows a page that the list would take too many requests"))
+			return clock, r.failed(BadAnswer, http.StatusOK, errors.New("the server returns so few rows per page that the list would take too many requests"))
 		}
 	}
 }
 
-// ascending checks the order that was asked for, which paging depends on: a page that repeats ids, or a row without
-// one, can't be true.
+// ascending checks that ids ascend, on which paging depends. A page that repeats an id, or has a row without one, cannot
+// be correct.
 func ascending(last *int64, id int64) error {
 	switch {
 	case id <= 0:
@@ -104,7 +105,7 @@ func ascending(last *int64, id int64) error {
 	return nil
 }
 
-// Count asks how many rows of a resource match a filter; empty for all.
+// Count returns how many rows of a resource match a filter. An empty filter matches all rows.
 func Count(ctx context.Context, c *Client, version balena.Version, resource, filter string) (n int, err error) {
 	r := &request{version: version, resource: resource, path: "/$count"}
 	if filter != "" {
@@ -117,7 +118,7 @@ func Count(ctx context.Context, c *Client, version balena.Version, resource, fil
 	return n, err
 }
 
-// In is the condition that a field has one of some values.
+// In returns the condition that a field has one of the values.
 func In(field string, values []string) string {
 	quoted := make([]string, len(values))
 	for i, v := range values {
@@ -126,7 +127,7 @@ func In(field string, values []string) string {
 	return field + " in (" + strings.Join(quoted, ",") + ")"
 }
 
-// InIDs is the condition that a field has one of some ids.
+// InIDs returns the condition that a field has one of the ids.
 func InIDs(field string, ids []int64) string {
 	var b strings.Builder
 	b.WriteString(field + " in (")
@@ -140,7 +141,7 @@ func InIDs(field string, ids []int64) string {
 	return b.String()
 }
 
-// And joins conditions, of which some may be empty.
+// And joins conditions. It ignores empty ones.
 func And(conditions ...string) string {
 	var b strings.Builder
 	for _, c := range conditions {
@@ -155,8 +156,8 @@ func And(conditions ...string) string {
 	return b.String()
 }
 
-// literal writes a string into a query: quotes doubled, and everything encoded that a URL can't hold or
-// that means something else there. What OData means something by must stay as it is, even in a string.
+// literal returns a string as it is written in a query. Quotes are doubled. Characters that are not allowed in a URL, or
+// that have a meaning there, are percent-encoded. Characters with a meaning in OData stay as they are.
 func literal(s string) string {
 	const plain = "-_.~!*()/:,;=@$'"
 	var b strings.Builder

@@ -14,21 +14,22 @@ import (
 	"unicode/utf8"
 )
 
-// What a server says may hold the token: a proxy that echoes the header, a page that shows the request. No piece of
-// it is ever shown.
+// The text of a server may contain the token: a proxy may echo the header, a page may show the request. No piece of the
+// token is ever shown.
 
-// piece is how many letters of a token in a row count as a piece of it. Fewer are in any text by chance.
+// piece is the number of consecutive characters that count as a piece of a token. Shorter matches happen by chance.
 const piece = 8
 
-// secret is a token, and how to find pieces of it.
+// secret is a token that can be found in a text.
 type secret struct {
 	token       string
 	fingerprint uint64
-	// pieces are all pieces of the token and of its encodings; of a token shorter than a piece, the token.
+	// pieces holds all pieces of the token and of its encodings. If the token is shorter than a piece, it holds the
+	// token itself.
 	pieces map[string]bool
 }
 
-// fingerprintSeed makes fingerprints that tell nothing of a token.
+// fingerprintSeed is random, so that a fingerprint reveals nothing about the token.
 var fingerprintSeed = maphash.MakeSeed()
 
 func newSecret(token string) secret {
@@ -38,9 +39,9 @@ func newSecret(token string) secret {
 		return s
 	}
 	forms := []string{token}
-	for shift := range 3 { // of the token among other bytes, base64 has three forms
+	for shift := range 3 { // base64 has three forms, depending on the position of the token
 		encoded := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat("\x00", shift) + token))
-		// The first and the last letters depend on the bytes around the token.
+		// The first and the last characters depend on the bytes around the token.
 		first := []int{0, 2, 3}[shift]
 		last := len(encoded) - []int{0, 1, 1}[(len(token)+shift)%3]
 		forms = append(forms, encoded[first:last], strings.NewReplacer("+", "-", "/", "_").Replace(encoded[first:last]))
@@ -53,8 +54,8 @@ func newSecret(token string) secret {
 	return s
 }
 
-// isIn reports whether a text of the server holds a piece of the secret, plain or encoded as JSON, HTML, URLs or
-// base64 do, whatever blanks and control characters lie in between.
+// isIn reports whether a text contains a piece of the secret, plain or encoded as in JSON, HTML, URLs or base64. Blanks and
+// control characters are ignored.
 func (s *secret) isIn(text string) bool {
 	if len(s.pieces) == 0 {
 		return false
@@ -73,7 +74,7 @@ func (s *secret) isIn(text string) bool {
 	return false
 }
 
-// printable leaves out what separates letters without being seen, and everything that no token has.
+// printable removes white space, invisible characters and characters that no token contains.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' {
@@ -83,7 +84,7 @@ func printable(s string) string {
 	}, s)
 }
 
-// unescaped undoes the escapes of JSON strings, repeatedly escaped backslashes among them.
+// unescaped decodes the escapes of JSON strings, including backslashes that were escaped several times.
 func unescaped(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -104,7 +105,7 @@ func unescaped(s string) string {
 	return b.String()
 }
 
-// percentDecoded undoes percent-encoding, also of what was encoded twice, and leaves alone what is none.
+// percentDecoded decodes percent-encoding, even if applied twice. Invalid encoding stays as it is.
 func percentDecoded(s string) string {
 	for range 2 {
 		var b strings.Builder
@@ -123,11 +124,11 @@ func percentDecoded(s string) string {
 	return s
 }
 
-// errRepeatsToken stands in for what holds a piece of the token.
-var errRepeatsToken = errors.New("the server's answer repeats the token, so that it cannot be shown")
+// errRepeatsToken replaces an error that contains a piece of the token.
+var errRepeatsToken = errors.New("the server's answer repeats the token and cannot be shown")
 
-// showable returns an error that may hold words of the server, fit to be shown: without a piece of the token, and not
-// long. What it wraps stays unless it must be hidden.
+// showable returns a safe form of an error that may contain text of the server: short, and without a piece of the token.
+// It still wraps the original error, unless that must be hidden.
 func (s *secret) showable(err error) error {
 	text := err.Error()
 	if s.isIn(text) {
@@ -139,10 +140,10 @@ func (s *secret) showable(err error) error {
 	return err
 }
 
-// maxText is how many bytes of what a server said are shown.
+// maxText is the maximum number of bytes of a server's text that are shown.
 const maxText = 300
 
-// shortened cuts a text of the server, and leaves out of it what could deceive a reader of the log: control
+// shortened truncates a text of the server. It removes characters that could mislead a reader of the log: control
 // characters, line breaks, and characters that change the direction of writing.
 func shortened(s string) string {
 	s = strings.Map(func(r rune) rune {

@@ -16,7 +16,7 @@ import (
 
 const testToken = "0123456789abcdefSECRETfedcba9876"
 
-// No piece of a token is shown, however a server writes it and whatever stands around it.
+// No piece of a token is shown, however the server encodes it and whatever surrounds it.
 func TestPiecesOfATokenAreFound(t *testing.T) {
 	s := newSecret(testToken)
 	quoted, err := json.Marshal(testToken)
@@ -51,7 +51,7 @@ func TestPiecesOfATokenAreFound(t *testing.T) {
 		"base64 for URLs":          base64.RawURLEncoding.EncodeToString([]byte("??" + testToken)),
 	} {
 		if name == "in entities of HTML" {
-			continue // it is written for two rounds of decoding, as no server does
+			continue // it needs two rounds of decoding, which no server requires
 		}
 		if !s.isIn(text) {
 			t.Errorf("%s: %q would be shown", name, text)
@@ -67,14 +67,14 @@ func TestPiecesOfATokenAreFound(t *testing.T) {
 func TestShortTokens(t *testing.T) {
 	s := newSecret("t0k")
 	if !s.isIn("no t0k") || s.isIn("no to k") {
-		t.Error("a token shorter than a piece is looked for as a whole")
+		t.Error("a token shorter than a piece must be searched for as a whole")
 	}
 	if (&secret{}).isIn("anything") {
-		t.Error("there is no token yet")
+		t.Error("a secret without a token was found in a text")
 	}
 }
 
-// A text of the server is short, and holds nothing that could deceive its reader.
+// A shown text of the server is short and contains no characters that could mislead its reader.
 func TestShortened(t *testing.T) {
 	for text, want := range map[string]string{
 		"fine":                   "fine",
@@ -87,7 +87,7 @@ func TestShortened(t *testing.T) {
 	}
 }
 
-// Whatever a server says, no piece of the token is left in what is shown, and it is short and whole letters.
+// Whatever a server answers, the shown text contains no piece of the token, is short, and is valid UTF-8.
 func FuzzShowable(f *testing.F) {
 	for _, text := range []string{
 		testToken, "x" + testToken[:20], strings.Repeat(" ", 300) + testToken, `\u0030123456789`, "%30123456789",

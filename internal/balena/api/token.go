@@ -16,41 +16,40 @@ import (
 	"time"
 )
 
-// TokenSource returns the token to send. It is asked at the beginning of each refresh, so that a token
-// that was rotated is picked up. It returns when the context is done, at the latest.
+// TokenSource returns the token to send. It is called at the beginning of each refresh, so that a rotated token
+// takes effect. It returns at the latest when the context is done.
 type TokenSource func(context.Context) (string, error)
 
 const (
-	// maxTokenFile is the size of a token file in bytes, at most. A session token has about 1 kB.
+	// maxTokenFile is the maximum size of a token file in bytes. A session token has about 1 kB.
 	maxTokenFile = 64 << 10
-	// tokenTimeout is how long reading a token file may take. It takes longer only where the file system hangs.
+	// tokenTimeout is the maximum time for reading a token file. Only a file system that hangs takes longer.
 	tokenTimeout = 5 * time.Second
 )
 
-// StaticToken is a token that never changes.
+// StaticToken returns the source of a token that never changes.
 func StaticToken(token string) TokenSource {
 	return func(context.Context) (string, error) { return cleanToken(token) }
 }
 
-// FileToken reads the token from a file anew each time.
+// FileToken returns a source that reads the token from a file each time.
 func FileToken(path string) TokenSource {
 	return boundedToken(func() (string, error) { return readTokenFile(path) })
 }
 
-// boundedToken bounds the time of read, which the system may block for ever: no deadline ends a read from a
-// network file system whose server is gone. One read is under way at most, however often the token is asked
-// for meanwhile.
+// boundedToken bounds the time of read. A read from a network file system whose server is down can block forever, and no
+// deadline ends it. At most one read runs at a time, however often the token is requested meanwhile.
 func boundedToken(read func() (string, error)) TokenSource {
 	type result struct {
 		token string
 		err   error
 	}
 	var mutex sync.Mutex
-	var reading chan result // the read under way, nil when there is none
+	var reading chan result // the read in progress, or nil
 	return func(ctx context.Context) (string, error) {
 		mutex.Lock()
 		if len(reading) > 0 {
-			reading = nil // It ended when nobody waited any more. The file may be another by now.
+			reading = nil // The read ended after its callers had given up. The file may have changed since.
 		}
 		if reading == nil {
 			reading = make(chan result, 1)
@@ -73,7 +72,7 @@ func boundedToken(read func() (string, error)) TokenSource {
 			}
 			return r.token, r.err
 		case <-timeout.C:
-			return "", fmt.Errorf("reading the token file takes longer than %s: check the file system that it is on", tokenTimeout)
+			return "", fmt.Errorf("reading the token file takes longer than %s: check its file system", tokenTimeout)
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}
@@ -81,7 +80,7 @@ func boundedToken(read func() (string, error)) TokenSource {
 }
 
 func readTokenFile(path string) (string, error) {
-	// Without O_NONBLOCK, opening a named pipe waits for somebody who writes to it.
+	// Without O_NONBLOCK, opening a named pipe waits for a writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", fmt.Errorf("cannot read the token file: %w", err)
@@ -108,8 +107,8 @@ func readTokenFile(path string) (string, error) {
 	return token, nil
 }
 
-// cleanToken trims the white space that editors and shells leave around a token. What remains must be fit
-// for a header; the error does not repeat it, since a token nearly right is a secret too.
+// cleanToken trims the white space that editors and shells leave around a token. The rest must be valid in a header.
+// The error does not repeat it, because a token that is nearly right is a secret too.
 func cleanToken(s string) (string, error) {
 	token := strings.TrimSpace(s)
 	if token == "" {
@@ -117,14 +116,14 @@ func cleanToken(s string) (string, error) {
 	}
 	for _, r := range token {
 		if r <= ' ' || r > '~' {
-			return "", errors.New("the token holds blanks, line breaks or other characters that no token has")
+			return "", errors.New("the token contains blanks, line breaks or other characters that a token cannot have")
 		}
 	}
 	return token, nil
 }
 
-// tokenExpiry is when a session token (a JWT) expires, by its own claim "exp", in seconds since 1970; 0 for
-// an API key, which does not tell.
+// tokenExpiry returns when a session token (a JWT) expires: its claim "exp", in seconds since 1970. It returns 0 for
+// an API key, whose expiry date is not part of the key.
 func tokenExpiry(token string) int64 {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

@@ -13,7 +13,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// token is what nothing may ever show.
+// token is the secret that no output may contain.
 const token = "0123456789abcdefSECRETfedcba9876"
 
 func tokenFile(t testing.TB, content string) string {
@@ -25,9 +25,9 @@ func tokenFile(t testing.TB, content string) string {
 	return name
 }
 
-// White space around a token is trimmed. A token that can't be one is refused without being shown.
+// White space around a token is trimmed. An invalid token is refused without being shown.
 func TestTokens(t *testing.T) {
-	const empty, unfit = "the token is empty", "the token holds blanks, line breaks or other characters that no token has"
+	const empty, unfit = "the token is empty", "the token contains blanks, line breaks or other characters that a token cannot have"
 	for name, test := range map[string]struct{ content, token, err string }{
 		"plain":                {token, token, ""},
 		"an editor's newline":  {token + "\n", token, ""},
@@ -67,8 +67,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// What is not a file of a token is refused, and at once: neither does it wait for a writer, nor does it read without end.
-func TestTokenFilesThatAreNone(t *testing.T) {
+// A path that is not a token file is refused at once: the exporter neither waits for a writer nor reads without end.
+func TestInvalidTokenFiles(t *testing.T) {
 	dir := t.TempDir()
 	pipe, sparse := filepath.Join(dir, "pipe"), filepath.Join(dir, "sparse")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A file system that hangs makes a token fail in time, and every other one too until it answers: with one read
-// under way, however often the token is asked for.
+// If the file system hangs, reading a token fails after tokenTimeout, and so do further reads until the file system
+// answers. Only one read is in progress, however often the token is requested.
 func TestATokenThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var reads atomic.Int32
@@ -21,7 +21,7 @@ func TestATokenThatHangs(t *testing.T) {
 			reads.Add(1)
 			return <-answer, nil
 		})
-		const want = "reading the token file takes longer than 5s: check the file system that it is on"
+		const want = "reading the token file takes longer than 5s: check its file system"
 		for range 3 {
 			began := time.Now()
 			_, err := source(t.Context())
@@ -38,14 +38,14 @@ func TestATokenThatHangs(t *testing.T) {
 			t.Errorf("%d reads at once, want 1", n)
 		}
 
-		// The first read ends when nobody waits for it. Its token may be an old one.
+		// The first read ends when no caller waits for it. Its token may be outdated.
 		answer <- "old"
 		synctest.Wait()
 		go func() { answer <- "new" }()
 		if token, err := source(t.Context()); token != "new" || err != nil {
 			t.Errorf("got the token %q, error %v, want the one that is in the file now", token, err)
 		}
-		// One that ends while somebody waits is good.
+		// A read that ends while a caller waits is used.
 		go func() { answer <- "newer" }()
 		if token, err := source(t.Context()); token != "newer" || err != nil {
 			t.Errorf("got the token %q, error %v, want another read", token, err)
