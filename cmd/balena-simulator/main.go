@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command balena-simulator serves a balena API from memory, to try the exporter without an account, to load it
-// with as many devices as wanted, and to see how it takes what goes wrong:
+// Command balena-simulator serves a balena API from memory. Use it to try the exporter without an account, with any
+// number of devices, and to see how the exporter handles faults:
 //
 //	balena-simulator --devices=5000 --fleets=20
 //	BALENA_TOKEN=anything balena-exporter --balena.api-url=http://127.0.0.1:8085
@@ -11,7 +11,7 @@
 //	balena-simulator --fault=resource=device,status=429,retry_after=7s,every=3
 //	curl -X PUT -d '[{"resource":"device","cut_after":1000}]' http://127.0.0.1:8085/simulator/faults
 //
-// Its README tells what the editions are and how programs use it. Package internal/simulator documents what is
+// Its README describes the editions and how programs use it. Package internal/simulator documents what is
 // simulated, and all faults.
 package main
 
@@ -39,10 +39,10 @@ import (
 const (
 	name = "balena-simulator"
 
-	// shutdownTimeout is how long requests in flight may take after a signal; slow ones may be endless by design.
+	// shutdownTimeout is how long requests in flight may take after a signal. A fault may make a request endless.
 	shutdownTimeout = time.Second
 
-	// readHeaderTimeout keeps connections that say nothing from piling up.
+	// readHeaderTimeout bounds the life of connections that send no request.
 	readHeaderTimeout = 10 * time.Second
 )
 
@@ -70,30 +70,30 @@ type options struct {
 
 func parseFlags(args []string, out io.Writer) (*options, error) {
 	o := &options{}
-	app := kingpin.New(name, "A balena API from memory: simulated fleets of devices that live, and faults on demand.")
+	app := kingpin.New(name, "Serves a balena API from memory, with simulated fleets of devices and faults on demand.")
 	app.UsageWriter(out)
 	app.ErrorWriter(out)
 	app.Terminate(func(int) { o.helpOrVersionOut = true })
 	app.Version(version.Print(name))
 	app.HelpFlag.Short('h')
 	app.Flag("listen-address", "Address to serve the API on.").Default("127.0.0.1:8085").StringVar(&o.listenAddress)
-	webListenAddress := app.Flag("web.listen-address", "The same, under the name that exporters have for it.").Hidden().String()
+	webListenAddress := app.Flag("web.listen-address", "Same as --listen-address, under the usual name of exporters.").Hidden().String()
 	app.Flag("devices", "Number of devices to generate.").Default("1000").IntVar(&o.config.Devices)
 	app.Flag("fleets", "Number of fleets to generate.").Default("10").IntVar(&o.config.Fleets)
-	app.Flag("seed", "What the generated account and its life follow from; the same seed gives the same ones.").Default("1").Uint64Var(&o.config.Seed)
+	app.Flag("seed", "Seed of the generated account and of its changes. The same seed gives the same account.").Default("1").Uint64Var(&o.config.Seed)
 	app.Flag("dataset", "Directory with an account to serve instead of a generated one: the API's answers by resource (application.json, device.json, …).").
 		PlaceHolder("DIR").StringVar(&o.dataset)
-	app.Flag("token", "Token to accept; may be repeated. Any token is, without one.").PlaceHolder("TOKEN").StringsVar(&o.config.Tokens)
-	app.Flag("tick-interval", "Time between two steps of the devices' life. 0 freezes them.").Default("15s").DurationVar(&o.tickInterval)
+	app.Flag("token", "Token to accept; may be repeated. By default every token is accepted.").PlaceHolder("TOKEN").StringsVar(&o.config.Tokens)
+	app.Flag("tick-interval", "Time between two steps in which devices change. 0 stops all changes.").Default("15s").DurationVar(&o.tickInterval)
 	app.Flag("tls-cert-file", "Certificate to serve HTTPS with.").PlaceHolder("FILE").StringVar(&o.certFile)
 	app.Flag("tls-key-file", "Key of the certificate.").PlaceHolder("FILE").StringVar(&o.keyFile)
 	app.Flag("fault", "Fault to inject, as key=value,…; may be repeated. Keys: resource, query, from, every, times, page (when); "+
 		"latency, status, body, retry_after, retry_after_date, redirect, guest, spoil, max_rows, cut_after, endless, pace (what). "+
 		"For example: resource=device,status=429,retry_after=30,times=3").
 		PlaceHolder("FAULT").StringsVar(&o.faults)
-	app.Flag("edition", "Server to simulate: openbalena, or cloud for what balenaCloud declares of its model.").
+	app.Flag("edition", "Server to simulate: openbalena, or cloud for a server with the fields that balenaCloud declares.").
 		Default(string(simulator.OpenBalena)).EnumVar((*string)(&o.config.Edition), simulator.Editions()...)
-	app.Flag("cache-answers", "Keep answers until the data change, to measure a client and not the simulator.").BoolVar(&o.config.CacheAnswers)
+	app.Flag("cache-answers", "Keep answers until the data change, so that a benchmark of a client does not measure the simulator.").BoolVar(&o.config.CacheAnswers)
 	app.Flag("api-versions", "Version of the API to serve, v6 or v7; may be repeated.").Default("v6", "v7").EnumsVar(&o.config.Versions, "v6", "v7")
 	if _, err := app.Parse(args); err != nil {
 		return nil, err
@@ -102,10 +102,10 @@ func parseFlags(args []string, out io.Writer) (*options, error) {
 		o.listenAddress = *webListenAddress
 	}
 	if (o.certFile == "") != (o.keyFile == "") {
-		return nil, errors.New("--tls-cert-file and --tls-key-file go together: give both or none")
+		return nil, errors.New("--tls-cert-file and --tls-key-file must be set together: set both or neither")
 	}
 	if o.tickInterval < 0 {
-		return nil, fmt.Errorf("--tick-interval=%s: want a positive duration, or 0 to freeze the devices", o.tickInterval)
+		return nil, fmt.Errorf("--tick-interval=%s: want a positive duration, or 0 to stop all changes", o.tickInterval)
 	}
 	return o, nil
 }
@@ -161,7 +161,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	logger.Log("msg", "serving a simulated balena API", "url", scheme+"://"+listener.Addr().String(),
 		"version", version.Version)
 
-	ticks := make(<-chan time.Time) // never, unless devices live
+	ticks := make(<-chan time.Time) // receives nothing if there are no ticks
 	if o.tickInterval > 0 {
 		ticker := time.NewTicker(o.tickInterval)
 		defer ticker.Stop()

@@ -23,7 +23,7 @@ import (
 	"time"
 )
 
-// start runs the program and returns its URL, and a function that stops it and returns what run returned.
+// start runs the program. It returns the URL, and a function that stops the program and returns the result of run.
 func start(t *testing.T, args ...string) (url string, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -44,7 +44,7 @@ func start(t *testing.T, args ...string) (url string, stop func() error) {
 	go io.Copy(io.Discard, logs)
 	stop = func() error { cancel(); return <-done }
 	if url == "" {
-		t.Fatalf("it ended without telling its address: %v", stop())
+		t.Fatalf("the program ended without logging its address: %v", stop())
 	}
 	t.Cleanup(func() { cancel() })
 	return url, stop
@@ -100,8 +100,8 @@ func TestServes(t *testing.T) {
 	}
 }
 
-// TestStopsInTheMiddle: a body that never ends does not keep the program from ending.
-func TestStopsInTheMiddle(t *testing.T) {
+// An endless body does not keep the program from ending.
+func TestStopsDuringAnAnswer(t *testing.T) {
 	url, stop := start(t, "--fault=endless,pace=1ms")
 	res, err := http.Get(url + "/ping")
 	if err != nil {
@@ -126,7 +126,7 @@ func TestServesTLS(t *testing.T) {
 	}
 }
 
-// certificate writes a certificate for 127.0.0.1 that signs itself.
+// certificate writes a self-signed certificate for 127.0.0.1.
 func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -162,8 +162,8 @@ func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 	return certFile, keyFile, pool
 }
 
-// TestMistakes: each is told in one sentence that names the flag or the value.
-func TestMistakes(t *testing.T) {
+// Each error is one sentence that names the flag or the value.
+func TestInvalidFlags(t *testing.T) {
 	for _, test := range []struct{ flag, says string }{
 		{"--bogus", "--bogus"},
 		{"--devices=many", "many"},
@@ -184,7 +184,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-func TestTellsAboutItself(t *testing.T) {
+func TestHelpAndVersion(t *testing.T) {
 	for flag, says := range map[string]string{"--version": "balena-simulator, version ", "--help": "--listen-address"} {
 		var out strings.Builder
 		if err := run(t.Context(), []string{flag}, &out, io.Discard); err != nil || !strings.Contains(out.String(), says) {

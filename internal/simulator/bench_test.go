@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// devicePage is what an exporter asks for, page by page.
+// devicePage is the query of an exporter for a page of devices.
 const devicePage = "/v7/device?$select=id,uuid,device_name,overall_status,overall_progress,is_online,is_connected_to_vpn,last_connectivity_event,last_vpn_event," +
 	"api_heartbeat_state,changed_api_heartbeat_state_on__date,is_pinned_on__release,should_be_operated_by__release,should_be_managed_by__release,update_status," +
 	"last_update_status_event,os_version,os_variant,supervisor_version,cpu_usage,cpu_temp,memory_usage,memory_total,storage_usage,storage_total,is_undervolted," +
@@ -55,7 +55,7 @@ func BenchmarkPages(b *testing.B) {
 	}
 }
 
-// BenchmarkFleets asks for all fleets with a count of their devices.
+// BenchmarkFleets reads all fleets with a count of their devices.
 func BenchmarkFleets(b *testing.B) {
 	sim, err := New(Config{Devices: 100_000, Fleets: 200, Seed: 1})
 	if err != nil {
@@ -85,7 +85,7 @@ func BenchmarkGenerate(b *testing.B) {
 	}
 }
 
-// BenchmarkChanges asks for what changed, a hundredth of the devices, by themselves or by an image install.
+// BenchmarkChanges reads the changed devices, one in a hundred, including those with a changed image install.
 func BenchmarkChanges(b *testing.B) {
 	now := time.UnixMilli(1_800_000_000_000)
 	sim, err := New(Config{Devices: 100_000, Fleets: 200, Seed: 1, Now: func() time.Time { return now }})

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// As many devices change as are asked for, all at the time of the change.
+// Change changes the requested number of devices, all with the current time.
 func TestChange(t *testing.T) {
 	for _, n := range []string{"0", "1", "30", "300"} {
 		clock := newClock()
@@ -21,12 +21,12 @@ func TestChange(t *testing.T) {
 			t.Fatalf("%v %v", resp, err)
 		}
 		if _, body := get(t, srv, "/v7/device/$count?$filter=modified_at%20gt%20"+instant(clock.now().Add(-time.Minute))); body != `{"d":`+n+`}` {
-			t.Errorf("%s were to change: %s", n, body)
+			t.Errorf("%s devices should have changed: %s", n, body)
 		}
 	}
 }
 
-// A clock that is put forward goes on from there, in what the server tells and in what it writes.
+// After the clock is advanced, it runs on from there, in answers and in timestamps of rows.
 func TestClockOfAnotherProcess(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)

@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// An Edition is a server that is simulated. The editions differ in their fields: openBalena has created_at and
-// modified_at everywhere, balenaCloud has what it declares and no more.
+// An Edition is a kind of simulated server. The editions differ in their fields: openBalena has created_at and
+// modified_at in every resource, balenaCloud has only the fields that it declares.
 type Edition string
 
 // The editions.
@@ -22,7 +22,7 @@ const (
 	Cloud      Edition = "cloud"
 )
 
-// Editions are the names of all editions.
+// Editions returns the names of all editions.
 func Editions() []string { return []string{string(OpenBalena), string(Cloud)} }
 
 func (e Edition) schema() schema {
@@ -32,8 +32,8 @@ func (e Edition) schema() schema {
 	return openSchema
 }
 
-// A declaration is what a model says of a field: a type by the name that the model has for it, "reference" for a foreign
-// key, "navigation" for the way back along one.
+// A declaration is the type of a field in a model: a type name of the model, "reference" for a foreign key, or
+// "navigation" for the reverse of a foreign key.
 type declaration struct {
 	Type   string `json:"type"`
 	Null   bool   `json:"null"`
@@ -61,7 +61,7 @@ var cloudSchema = sync.OnceValue(func() schema {
 				f := *r.byName[r.synonyms[name]]
 				f.name, f.key = name, append(appendString(nil, name), ':')
 				r.byName[name] = &f
-			default: // declared, and not simulated: always null
+			default: // declared but not simulated: always null
 				f := null(name)
 				r.fields, r.byName[name] = append(r.fields, f), f
 				if d.Type == "reference" {
@@ -73,7 +73,7 @@ var cloudSchema = sync.OnceValue(func() schema {
 	return s
 })
 
-// model returns the fields of all resources as version 7 knows them.
+// model returns the fields of all resources in version 7.
 func (e Edition) model() map[string]map[string]declaration {
 	s := e.schema()
 	model := make(map[string]map[string]declaration, len(s))
@@ -110,7 +110,8 @@ const cloudConfig = `{"deployment":null,"deviceUrlsBase":"` + DeviceURLsBase + `
 	`"gitServerUrl":"git.balena-cloud.com","DEVICE_ONLINE_ICON":"","DEVICE_OFFLINE_ICON":"","signupCodeRequired":false,` +
 	`"supportedSocialProviders":["google","github"],"deviceTypes":[]}`
 
-// osOrganization owns what balena itself publishes. It has no row: only members can read an organization.
+// osOrganization owns the applications that balena publishes. It has no row, because only members can read an
+// organization.
 const osOrganization = 9999
 
 // A published is a release of a host OS or supervisor.
@@ -122,11 +123,11 @@ type published struct {
 	draft       bool
 	phase       string
 	knownIssues string
-	base        string // of an ESR release: the default release that it is made from
-	old         bool   // its version is in its tags, as in early releases
+	base        string // for an ESR release, the default release on which it is based
+	old         bool   // an early release, whose version is in its tags
 }
 
-// The releases of each device type's host OS, by line, and those of the supervisor; the oldest first.
+// The releases of the host OS of each device type, by line, and of the supervisor; oldest first.
 var (
 	defaultLine = []published{
 		{version: "2.58.3+rev1", age: 1800 * day, old: true},
@@ -165,11 +166,11 @@ var (
 	}
 )
 
-// addCloud adds what only balenaCloud has: published applications and, to a generated account, values of the fields that
-// openBalena lacks.
+// addCloud adds the data that only balenaCloud has: published applications and, in a generated account, values of the
+// fields that openBalena lacks.
 func addCloud(w *world, cfg *Config, now Time) {
 	g := &generator{world: w, Rand: rand.New(rand.NewPCG(cfg.Seed, cloudStream)), now: now}
-	known := make(map[string]bool) // slugs of what a dataset holds already
+	known := make(map[string]bool) // slugs that the dataset already contains
 	for _, f := range w.Fleets.rows {
 		known[f.Slug] = true
 		f.IsForeign = f.IsPublic && w.Organizations.find(f.OrganizationID) == nil
@@ -207,11 +208,12 @@ func addCloud(w *world, cfg *Config, now Time) {
 	w.Devices.forget()
 }
 
-// cloudStream is a random stream for the values that only balenaCloud has. The rest of an account follows from the seed
-// alone, whatever the edition.
+// cloudStream selects the random stream for values that only balenaCloud has. The rest of an account depends on the seed
+// only, so it is the same in both editions.
 const cloudStream = 1 << 63
 
-// publish adds a public application with its releases, unless its slug is known, and returns their ids by version.
+// publish adds a public application with its releases, unless its slug is known. It returns the ids of the releases by
+// version.
 func (g *generator) publish(known map[string]bool, f Fleet, releases []published, tags ...FleetTag) map[string]int {
 	f.Slug = "balena_os/" + f.AppName
 	if known[f.Slug] {
@@ -264,7 +266,7 @@ func (g *generator) publish(known map[string]bool, f Fleet, releases []published
 	return ids
 }
 
-// cities are where generated devices are.
+// cities are the locations of generated devices.
 var cities = []struct {
 	name                string
 	latitude, longitude float64
@@ -277,8 +279,8 @@ var cities = []struct {
 	{"Osaka, Japan", 34.69, 135.50},
 }
 
-// equip gives a device that has been provisioned values of the fields that only balenaCloud has, and the releases of
-// the host OS and the supervisor that it should have.
+// equip sets the fields of a provisioned device that only balenaCloud has, and its target releases of the host OS and
+// the supervisor.
 func (g *generator) equip(d *Device, hosts, supervisors map[string]int) {
 	if id := hosts[strings.TrimPrefix(d.OSVersion, "balenaOS ")]; id != 0 && g.chance(0.6) {
 		d.OSReleaseID = id
@@ -303,23 +305,23 @@ func (g *generator) equip(d *Device, hosts, supervisors map[string]int) {
 	}
 }
 
-// silence ends what is heard of a device that was switched off or frozen.
+// silence disconnects a device that was deactivated or frozen.
 func (g *generator) silence(d *Device, at Time) {
 	d.Disconnect(at)
 	d.ModifiedAt = max(d.ModifiedAt, at)
 }
 
-// Chances, for each tick, of what happens to accounts on balenaCloud.
+// Probabilities, per tick, of events in accounts on balenaCloud.
 const (
 	chanceInvoiceDue  = 0.0005 // that an invoice of an organization becomes overdue
 	chanceFreeze      = 0.002  // that an organization with an overdue invoice is frozen
 	chancePaid        = 0.01   // that an overdue invoice is paid
 	chanceActivation  = 0.05   // that a device is deactivated or activated
-	chanceSupport     = 0.05   // that support gets access to a device, or loses it
+	chanceSupport     = 0.05   // that support is granted or loses access to a device
 	supportAccessTime = day
 )
 
-// account changes invoices, activates and deactivates devices, and grants and ends access of support.
+// account changes invoices, activates and deactivates devices, and grants and revokes access of support.
 func (s *step) account() {
 	for _, o := range s.Organizations.rows {
 		before := *o
@@ -359,8 +361,8 @@ func (s *step) account() {
 	}
 }
 
-// freeze freezes an organization with all its devices, or ends that. The API refuses what a frozen device asks, so
-// that its heartbeat ends.
+// freeze freezes or unfreezes an organization with all its devices. The API refuses the requests of a frozen device, so
+// its heartbeat ends.
 func (s *step) freeze(o *Organization, frozen bool) {
 	o.IsFrozen = frozen
 	for _, d := range s.Devices.rows {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// newCloud returns a generated account on balenaCloud that has lived for a while, and its server.
+// newCloud returns a generated account on balenaCloud after some ticks, and its server.
 func newCloud(t *testing.T) (*Simulator, *httptest.Server) {
 	t.Helper()
 	clock := newClock()
@@ -27,7 +27,7 @@ func newCloud(t *testing.T) (*Simulator, *httptest.Server) {
 	return sim, srv
 }
 
-// rowsAt returns the rows that a request answers.
+// rowsAt returns the rows of the answer to a request.
 func rowsAt(t *testing.T, srv *httptest.Server, target string) []map[string]any {
 	t.Helper()
 	status, body := get(t, srv, target)
@@ -38,8 +38,8 @@ func rowsAt(t *testing.T, srv *httptest.Server, target string) []map[string]any 
 	return answer.D
 }
 
-// The cloud edition takes every declared field wherever its type allows, and no other field anywhere.
-func TestCloudKnowsWhatIsDeclared(t *testing.T) {
+// The cloud edition accepts every declared field wherever its type allows, and no other field.
+func TestCloudHasTheDeclaredFields(t *testing.T) {
 	_, srv := newCloud(t)
 	status := func(target string) int {
 		t.Helper()
@@ -88,8 +88,8 @@ func TestCloudKnowsWhatIsDeclared(t *testing.T) {
 	}
 }
 
-// Values have the declared types, are null only where that is declared, and references lead somewhere.
-func TestCloudValuesAreAsDeclared(t *testing.T) {
+// Values have the declared types, are null only if declared so, and references lead to existing rows.
+func TestCloudValuesMatchTheirDeclaration(t *testing.T) {
 	_, srv := newCloud(t)
 	for resource, declared := range cloudModel {
 		var fields []string
@@ -110,7 +110,7 @@ func TestCloudValuesAreAsDeclared(t *testing.T) {
 			}
 		}
 	}
-	// These links date from before organizations existed. No simulated account has them.
+	// These links are older than organizations. No simulated account has them.
 	legacy := []string{"includes_legacy_link_to__user", "has_legacy_link_to__organization"}
 	for resource, declared := range cloudModel {
 		for name, d := range declared {
@@ -151,8 +151,8 @@ func fits(v any, d declaration) bool {
 	return false
 }
 
-// What only balenaCloud has takes different values, and changes while the account lives.
-func TestCloudLives(t *testing.T) {
+// Fields that only balenaCloud has take different values, and change with ticks.
+func TestCloudFieldsChange(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Edition: Cloud, Devices: 400, Fleets: 7, Seed: 1, Now: clock.now}, nil)
 	seen := make(map[string]map[string]bool)
@@ -196,7 +196,7 @@ func TestCloudLives(t *testing.T) {
 	}
 }
 
-// Without a token balenaCloud tells what balena publishes and nothing of the account.
+// Without a token, only what balena publishes is readable, and nothing of the account.
 func TestCloudOfGuests(t *testing.T) {
 	sim, srv := newSimulator(t, Config{Edition: Cloud, Devices: 10, Fleets: 2, Tokens: []string{"another"}}, nil)
 	hosts := rowsAt(t, srv, "/v7/application?$select=slug&$filter=is_host+eq+true&$expand=owns__release($expand=release_tag),application_tag")
@@ -221,7 +221,7 @@ func TestCloudOfGuests(t *testing.T) {
 	}
 }
 
-// Published applications do not belong to the account, and a recorded account is the same in both editions.
+// Published applications do not belong to the account. A recorded account is the same in both editions.
 func TestCloudOfDataset(t *testing.T) {
 	_, open := newSimulator(t, Config{Dataset: loadDataset(t)}, nil)
 	_, cloud := newSimulator(t, Config{Dataset: loadDataset(t), Edition: Cloud}, nil)
@@ -244,7 +244,7 @@ func TestCloudOfDataset(t *testing.T) {
 }
 
 // The answers of the cloud edition can be loaded as a dataset.
-func TestCloudDatasetAgain(t *testing.T) {
+func TestCloudAnswersAreADataset(t *testing.T) {
 	_, srv := newCloud(t)
 	files := make(fstest.MapFS)
 	for _, resource := range []string{"organization", "device", "application", "release", "release_tag", "device_type"} {
@@ -270,7 +270,7 @@ func TestCloudDatasetAgain(t *testing.T) {
 	}
 }
 
-// The fields of an edition can be asked for.
+// /simulator/model returns the fields of an edition.
 func TestModel(t *testing.T) {
 	for edition, want := range map[Edition]string{
 		OpenBalena: "[Date Time] []", Cloud: "[] [Boolean]",

@@ -23,8 +23,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A recording is one request to a real openBalena API server and its answer. testdata/README.md tells where they
-// come from.
+// A recording is one request to a real openBalena API server and its answer. testdata/README.md describes their
+// origin.
 type recording struct {
 	Name          string
 	Method        string
@@ -37,11 +37,11 @@ type recording struct {
 	Truncated     bool `json:"body_truncated_to_first_items"`
 }
 
-// skipped are the recordings that are not replayed, with the reason.
+// skipped lists the recordings that are not replayed, with the reason.
 var skipped = map[string]string{
 	"auth_header_trailing_newline_space":         "a client of net/http can't send the header",
 	"err_db_statement_timeout":                   "a fault of the database, not an answer to the request; Fault plays it",
-	"compress_br":                                "the simulator speaks gzip alone, the only one that clients in Go ask for",
+	"compress_br":                                "the simulator supports only gzip, the coding that Go clients accept",
 	"err_pg_down_application":                    "the database is down; Fault plays it",
 	"err_pg_down_badkey":                         "the database is down; Fault plays it",
 	"err_pg_down_device":                         "the database is down; Fault plays it",
@@ -64,12 +64,12 @@ var skipped = map[string]string{
 	"v7_service_install":                         "service_install only serves service variables; no exporter uses it",
 }
 
-// notInDataset are fields of which the dataset says nothing, by the first column of a recording's name. Their
-// keys must be there; their values can't be compared.
+// notInDataset lists fields that the dataset does not contain, by the name of the recording. Their
+// keys must exist, but their values cannot be compared.
 var notInDataset = map[string][]string{
 	// Addresses and serial numbers, which an exporter must never ask for.
 	"device_all_fields_no_select": {"public_address", "ip_address", "mac_address", "storage_block_device", "cpu_id"},
-	// What a release is built from and how.
+	// Source and build of a release.
 	"release_fields":       {"source", "start_timestamp", "end_timestamp", "update_timestamp", "invalidation_reason", "modified_at"},
 	"api_key_list":         {"key", "description", "modified_at"},
 	"application_tag_list": {"created_at", "modified_at"},
@@ -77,17 +77,17 @@ var notInDataset = map[string][]string{
 	"organization_list":    {"created_at", "modified_at"},
 }
 
-// differing are recordings whose values the dataset, dumped later, can't give back; status, keys and types are
-// compared all the same.
+// differing lists recordings whose values differ from the dataset, which was dumped later. Only status, keys and types
+// are compared.
 var differing = map[string]string{
-	"actor_whoami_devicekey":       "the actors of devices are made up; the uuid is a placeholder in the recording",
+	"actor_whoami_devicekey":       "the actors of devices are invented; the uuid is a placeholder in the recording",
 	"err_devicekey_device_list":    "the uuid is a placeholder in the recording",
 	"v6_image_fields":              "the times, sizes and places of images are made up",
 	"v7_image_fields":              "the times, sizes and places of images are made up",
-	"v7_count_and_select_same_nav": "which device comes first without $orderby is how the database stored it",
+	"v7_count_and_select_same_nav": "without $orderby, the first device depends on how the database stored it",
 }
 
-// earlier puts back what the server changed between most of the recordings and the dump.
+// earlier reverts the changes on the server between most of the recordings and the dump.
 func earlier(st *State) {
 	st.Device(1).ModifiedAt = st.Device(2).ModifiedAt
 	st.APIKeys.Delete(14)
@@ -125,7 +125,7 @@ func loadRecordings(t *testing.T) []recording {
 	return all
 }
 
-// dataset is loaded once: it takes the longest of all here.
+// dataset is loaded only once, because loading takes longer than everything else here.
 var dataset = sync.OnceValues(func() (*Dataset, error) { return LoadDataset(os.DirFS("testdata/dataset")) })
 
 func loadDataset(t testing.TB) *Dataset {
@@ -137,7 +137,7 @@ func loadDataset(t testing.TB) *Dataset {
 	return ds
 }
 
-// tokens of the recordings that may read everything; all others may not.
+// userTokens are the tokens of the recordings that may read everything.
 var userTokens = []string{"<named-user-api-key>", "<session-token>", "<viewer-api-key>", "<apikey>"}
 
 func newContractServer(t *testing.T, change func(*State)) *httptest.Server {
@@ -145,7 +145,7 @@ func newContractServer(t *testing.T, change func(*State)) *httptest.Server {
 		Dataset:    loadDataset(t),
 		Tokens:     userTokens,
 		DeviceKeys: map[string]int{"<device-key>": 2002},
-		// The hour of the recordings: some ask for what lies an hour back.
+		// The time of the recordings: some request what changed within the last hour.
 		Now: func() time.Time { return time.Date(2026, 11, 22, 13, 57, 0, 0, time.UTC) },
 	})
 	if err != nil {
@@ -157,7 +157,7 @@ func newContractServer(t *testing.T, change func(*State)) *httptest.Server {
 	return srv
 }
 
-// authorizations are those that were recorded as "Bearer $custom": what was sent instead.
+// authorizations are the headers that were sent where the recording has "Bearer $custom".
 var authorizations = map[string]string{
 	"auth_double_space":            "Bearer  <named-user-api-key>",
 	"auth_header_lowercase_bearer": "bearer <named-user-api-key>",
@@ -165,7 +165,7 @@ var authorizations = map[string]string{
 	"auth_trailing_space":          "Bearer <named-user-api-key> ",
 }
 
-// TestContract replays what was recorded of a real server. Every recording must be replayed or be listed above.
+// TestContract replays the recordings of a real server. Every recording must be replayed or listed above.
 func TestContract(t *testing.T) {
 	before, after := newContractServer(t, earlier), newContractServer(t, func(*State) {})
 	names := make(map[string]bool)
@@ -173,7 +173,7 @@ func TestContract(t *testing.T) {
 	for _, r := range loadRecordings(t) {
 		srv := before
 		if dumped = dumped || r.Name == "v7_plan_fleets"; dumped || r.Name == "auth_trailing_space" {
-			srv = after // these recordings are as young as the dump
+			srv = after // these recordings were made after the changes
 		}
 		names[r.Name] = true
 		if skipped[r.Name] != "" {
@@ -228,7 +228,7 @@ func replay(t *testing.T, srv *httptest.Server, r *recording) {
 	compare(t, r, got)
 }
 
-// send sends a recorded request as it was sent, byte for byte: package url would escape it its own way.
+// send sends a recorded request byte for byte as it was recorded: package url would escape it differently.
 func send(t *testing.T, srv *httptest.Server, r *recording) *http.Response {
 	t.Helper()
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
@@ -280,7 +280,7 @@ func compare(t *testing.T, r *recording, got any) {
 			blank(gotRows, fields)
 		}
 	}
-	// Without $orderby rows lie as the database wrote them.
+	// Without $orderby, the order of rows depends on the database.
 	if !strings.Contains(r.URL, ";$orderby=") {
 		sortNested(wantRows)
 		sortNested(gotRows)
@@ -295,13 +295,14 @@ func compare(t *testing.T, r *recording, got any) {
 	equalOrListed(t, r, wantRows, gotRows)
 }
 
-// equalOrListed wants equal values, or where the recording is listed as differing, different ones of one shape.
+// equalOrListed requires equal values. If the recording is listed as differing, it requires different values of the same
+// shape.
 func equalOrListed(t *testing.T, r *recording, want, got any) {
 	t.Helper()
 	diff := cmp.Diff(want, got)
 	if why := differing[r.Name]; why != "" {
 		if diff == "" {
-			t.Errorf("listed as differing and equal all the same: %s", why)
+			t.Errorf("listed as differing, but equal: %s", why)
 		}
 		diff = cmp.Diff(shape(want), shape(got))
 	}
@@ -327,7 +328,7 @@ func blank(rows []any, fields []string) {
 	}
 }
 
-// shape reduces a value to the types in it.
+// shape replaces all values by their types.
 func shape(v any) any {
 	switch v := v.(type) {
 	case map[string]any:

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// A Dataset is the content of an API server. It is not changed by the simulators that start from it.
+// A Dataset is the content of an API server. Simulators that start from it do not change it.
 type Dataset struct{ world world }
 
-// LoadDataset reads a dataset from one file a resource (application.json, device.json and so on), each the API's
-// own answer to a version 7 request for all rows: {"d": [row, …]}. A missing file is an empty resource, a
+// LoadDataset reads a dataset from one file per resource (application.json, device.json and so on). Each file is the
+// API's answer to a version 7 request for all rows: {"d": [row, …]}. A missing file is an empty resource, a
 // missing field is null.
 func LoadDataset(dir fs.FS) (*Dataset, error) {
 	ds := &Dataset{}
 	w := &ds.world
-	// Without fleets there is nothing to serve: most likely the directory is the wrong one.
+	// Without fleets there is nothing to serve: this is probably the wrong directory.
 	if _, err := fs.Stat(dir, "application.json"); err != nil {
 		return nil, fmt.Errorf("read dataset: %w", err)
 	}
@@ -124,7 +124,7 @@ func (m *moment) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ref is a foreign key: {"__id": n}, or the row itself in an array where it was expanded, or null.
+// ref is a foreign key: {"__id": n}, an array with the row itself if it was expanded, or null.
 type ref struct{ ID int }
 
 func (r *ref) UnmarshalJSON(b []byte) error {
@@ -146,14 +146,14 @@ func (r *ref) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// stamps is what every row has.
+// stamps holds the fields that every row has.
 type stamps struct {
 	ID         int
 	CreatedAt  moment `json:"created_at"`
 	ModifiedAt moment `json:"modified_at"`
 }
 
-// row supplies a time of modification where the dataset has none; it must not change from load to load.
+// row supplies a modification time if the dataset has none. That time must be the same at every load.
 func (s *stamps) row() Row {
 	r := Row{ID: s.ID, CreatedAt: s.CreatedAt.Time, ModifiedAt: s.ModifiedAt.Time}
 	if r.ModifiedAt == 0 {
@@ -167,7 +167,7 @@ type tag struct {
 	Value string
 }
 
-// number is an integer or null.
+// nullable is an integer or null.
 type nullable struct{ Number }
 
 func (n *nullable) UnmarshalJSON(b []byte) error {
@@ -193,7 +193,7 @@ func (w *world) loadDeviceType(r deviceTypeRow) {
 	w.DeviceTypes.insert(&t)
 }
 
-// architecture returns the id of an architecture, a new one if need be.
+// architecture returns the id of an architecture, and adds the architecture if it is new.
 func (w *world) architecture(slug string) int {
 	for _, a := range w.Architectures.rows {
 		if a.Slug == slug {
@@ -299,7 +299,7 @@ func (w *world) loadDevice(r deviceRow) {
 	w.Devices.insert(&Device{
 		Row: r.row(), UUID: r.UUID, Name: r.Name, FleetID: r.Fleet.ID, DeviceTypeID: r.DeviceType.ID,
 		IsConnectedToVPN: r.IsConnectedToVPN, LastConnectivityEvent: r.LastConnectivityEvent.Time, LastVPNEvent: r.LastVPNEvent.Time,
-		// The variable that switches the VPN off shows in nothing but the status of who is heard without it.
+		// The configuration variable that disables the VPN is visible only in the status of a device with a heartbeat.
 		IsVPNDisabled:  !r.IsConnectedToVPN && r.HeartbeatState == "online" && r.OverallStatus == "operational",
 		HeartbeatState: r.HeartbeatState, HeartbeatChangedOn: r.HeartbeatChangedOn.Time,
 		Status: r.Status, UpdateStatus: r.UpdateStatus, LastUpdateStatusEvent: r.LastUpdateStatusEvent.Time,

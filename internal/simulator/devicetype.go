@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// families are the families of device types, by how the slugs of their types begin.
+// families are the families of device types, by the prefix of their slugs.
 var families = []struct{ prefix, slug, name, manufacturer, manufacturerName string }{
 	{"raspberrypi", "raspberrypi", "Raspberry Pi", "raspberrypi-foundation", "Raspberry Pi Foundation"},
 	{"jetson-", "jetson", "Jetson", "nvidia", "NVIDIA"},
@@ -17,7 +17,8 @@ var families = []struct{ prefix, slug, name, manufacturer, manufacturerName stri
 	{"fincm", "fin", "balenaFin", "balena", "balena"},
 }
 
-// family returns the id of the family that a device type belongs to, a new one if need be, or 0 for none.
+// family returns the id of the family of a device type, and adds the family if it is new. It returns 0 if the device
+// type belongs to none.
 func (w *world) family(slug string) int {
 	for _, f := range families {
 		if !strings.HasPrefix(slug, f.prefix) {
@@ -36,16 +37,16 @@ func (w *world) family(slug string) int {
 	return 0
 }
 
-// catalogTime is when the catalog of device types was filled: the beginning of 2024.
+// catalogTime is the creation time of all device types: the beginning of 2024.
 const catalogTime Time = 1704067200000
 
-// logo is a data URL, as the real ones are.
+// logo returns a data URL, as the real server does.
 func (t *DeviceType) logo() string {
 	svg := fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><title>%s</title><rect width="64" height="64"/></svg>`, t.Slug)
 	return "data:image/svg+xml;base64," + base64.StdEncoding.EncodeToString([]byte(svg))
 }
 
-// contract describes the hardware and how it is flashed.
+// contract returns the description of the hardware and of how to flash it.
 func (c *view) contract(t *DeviceType) string {
 	type object = map[string]any
 	arch := ""
@@ -62,7 +63,7 @@ func (c *view) contract(t *DeviceType) string {
 		"partials": object{"bootDevice": []string{"Connect power to the {{name}}"}},
 	})
 	if err != nil {
-		panic(err) // strings always can
+		panic(err) // strings can always be encoded
 	}
 	return string(b)
 }

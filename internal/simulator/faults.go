@@ -16,45 +16,45 @@ import (
 	"time"
 )
 
-// Faults are what goes wrong, by request. Of those that concern a request the first that is due happens.
-// The zero value is a server in good health.
+// Faults are the faults of a server. If several faults match a request, the first one that is due happens.
+// The zero value is a server without faults.
 type Faults []Fault
 
-// A Fault says which requests it happens to and what happens. Its zero value answers every request as usual.
+// A Fault defines which requests fail and how. The zero value matches every request and answers it normally.
 type Fault struct {
 	// Resource limits the fault to requests for a resource, as [Simulator.Requests] names them.
 	Resource string `json:"resource,omitempty"`
-	// Query limits it to requests whose query holds this text, once it is decoded, such as "modified_at gt".
+	// Query limits it to requests whose decoded query contains this text, such as "modified_at gt".
 	Query string `json:"query,omitempty"`
-	// From is the first request of those that happens something, counted from 1 since the faults were set.
+	// From is the first of the matching requests that fails, counted from 1 since the faults were set.
 	From int `json:"from,omitempty"`
-	// Every makes it happen to one request in so many only, the first of them first.
+	// Every makes it happen only to every n-th matching request, beginning with the first.
 	Every int `json:"every,omitempty"`
-	// Times is how often it happens at most.
+	// Times is the maximum number of times that it happens.
 	Times int `json:"times,omitempty"`
 	// Page limits it to the n-th page, counted from 1, of a list that is read by "id gt LAST".
 	Page int `json:"page,omitempty"`
 
-	// Latency passes before anything is answered.
+	// Latency delays the answer.
 	Latency Duration `json:"latency,omitzero"`
-	// Status is answered instead of the truth, with a body as the real server sends it, or with Body.
+	// Status replaces the normal answer, with the body that the real server sends, or with Body.
 	Status int    `json:"status,omitempty"`
 	Body   string `json:"body,omitempty"`
-	// RetryAfter goes with a Status: seconds, or as a date with RetryAfterDate.
+	// RetryAfter is sent together with Status: in seconds, or as a date if RetryAfterDate is set.
 	RetryAfter     Duration `json:"retry_after,omitzero"`
 	RetryAfterDate bool     `json:"retry_after_date,omitempty"`
-	// Redirect sends the client to this base URL, with the path and query it asked for.
+	// Redirect redirects the client to this base URL, with the requested path and query.
 	Redirect string `json:"redirect,omitempty"`
-	// Guest answers as if the token were nobody's.
+	// Guest answers as if the token were unknown.
 	Guest bool `json:"guest,omitempty"`
-	// Spoil changes the truth.
+	// Spoil makes the normal answer wrong.
 	Spoil Spoil `json:"spoil,omitempty"`
-	// MaxRows is the most rows that a list has, whatever $top asks for: a server or a proxy with a limit of its own.
+	// MaxRows is the maximum number of rows of a list, whatever $top is: the limit of a server or a proxy.
 	// Counts and expanded rows have no limit.
 	MaxRows int `json:"max_rows,omitempty"`
-	// CutAfter closes the connection after so many bytes of the body as it is sent, compressed or not.
+	// CutAfter closes the connection after this many bytes of the body as transferred, compressed or not.
 	CutAfter int `json:"cut_after,omitempty"`
-	// Endless goes on with blanks instead of the end of the body, for ever.
+	// Endless sends blanks forever instead of the end of the body.
 	Endless bool `json:"endless,omitempty"`
 	// Pace is the pause after each 64 bytes of the body.
 	Pace Duration `json:"pace,omitzero"`
@@ -63,23 +63,24 @@ type Fault struct {
 // Spoil names a way in which a body can be wrong.
 type Spoil string
 
-// The ways in which a body can be wrong, all of them with status 200.
+// The ways in which a body can be wrong. The status is 200.
 const (
-	SpoilJSON  Spoil = "json"           // the first half of the JSON, and no more
-	SpoilHTML  Spoil = "html"           // a page as a captive portal has it
+	SpoilJSON  Spoil = "json"           // only the first half of the JSON
+	SpoilHTML  Spoil = "html"           // an HTML page, as from a captive portal
 	SpoilTypes Spoil = "types"          // strings for numbers, numbers for strings, and so on
 	SpoilNulls Spoil = "nulls"          // null in every field but id
 	SpoilNoIDs Spoil = "missing-ids"    // the last row has no id
-	SpoilTwice Spoil = "repeated-ids"   // the first row once more at the end
+	SpoilTwice Spoil = "repeated-ids"   // the first row is repeated at the end
 	SpoilPages Spoil = "repeated-pages" // "id gt LAST" is ignored: every page is the first
-	SpoilMore  Spoil = "ever-more-rows" // behind the last row each page is full of made-up rows of 2099
+	SpoilMore  Spoil = "ever-more-rows" // after the last row, each page is full of invented rows of 2099
 	SpoilEmpty Spoil = "empty"          // no rows, or a count of 0
 )
 
 // noRows is the body of an empty list.
 var noRows = []byte(`{"d":[]}`)
 
-// spoils maps each to what it does to a body. Two need the first page, too, and so a request of their own.
+// spoils maps each Spoil to the function that changes a body. Two of them need the first page, for which serveFault makes
+// another request.
 var spoils = map[Spoil]func(body []byte) []byte{
 	SpoilJSON: func(body []byte) []byte { return body[:len(body)/2] },
 	SpoilHTML: func([]byte) []byte { return []byte("<!DOCTYPE html><html><body><h1>Sign in</h1></body></html>") },
@@ -134,7 +135,7 @@ var spoils = map[Spoil]func(body []byte) []byte{
 	},
 }
 
-// eachBody lets change have the rows of an answer that is a list.
+// eachBody applies change to the rows of an answer that is a list.
 func eachBody(body []byte, change func(rows []any) []any) []byte {
 	var answer struct {
 		D any `json:"d"`
@@ -165,11 +166,11 @@ func eachObject(body []byte, change func(o map[string]any)) []byte {
 	})
 }
 
-// maxEverMore bounds the pages that everMore makes.
+// maxEverMore is the maximum size of the pages of everMore, in rows.
 const maxEverMore = 1000
 
-// everMore makes a page out of the first one, under ids that follow last. What must be unique differs, too, and all
-// was changed just now and will be for long, so that no reader can take it for old.
+// everMore makes a page from the first one, with ids that follow last. Values that must be unique differ too. The rows
+// were modified in the far future, so that a client always takes them for changed.
 func everMore(first []byte, last, size int) []byte {
 	return eachBody(first, func(first []any) []any {
 		rows := make([]any, 0, size)
@@ -191,10 +192,10 @@ func everMore(first []byte, last, size int) []byte {
 	})
 }
 
-// top matches the number of rows that a query asks for, but not that of an expanded resource.
+// top matches the number of rows that a query requests, but not that of an expanded resource.
 var top = regexp.MustCompile(`([?&]\$top=)(\d+)`)
 
-// limited is a request URI that asks for no more rows than limit.
+// limited returns a request URI that requests no more rows than limit.
 func limited(uri string, limit int) string {
 	if m := top.FindStringSubmatch(uri); m != nil {
 		n, err := strconv.Atoi(m[2])
@@ -213,7 +214,7 @@ func limited(uri string, limit int) string {
 	return uri + "?$top=" + strconv.Itoa(limit)
 }
 
-// SetFaults replaces the faults and starts to count requests for them anew.
+// SetFaults replaces the faults and resets their counters.
 func (s *Simulator) SetFaults(f Faults) {
 	s.control.Lock()
 	defer s.control.Unlock()
@@ -239,7 +240,7 @@ func (s *Simulator) Happened() []int {
 	return n
 }
 
-// Validate says what is wrong with a fault that can't happen.
+// Validate returns an error for a fault that cannot happen.
 func (f Fault) Validate() error {
 	if _, ok := spoils[f.Spoil]; !ok && f.Spoil != "" {
 		return fmt.Errorf("unknown spoil %q", f.Spoil)
@@ -256,7 +257,8 @@ func (f Fault) Validate() error {
 	return nil
 }
 
-// ParseFault reads a fault as a flag gives it, with the keys of the JSON: "resource=device,status=429,retry_after=7s".
+// ParseFault reads a fault in the notation of a flag, with the keys of the JSON:
+// "resource=device,status=429,retry_after=7s".
 func ParseFault(s string) (Fault, error) {
 	fields := make(map[string]any)
 	for pair := range strings.SplitSeq(s, ",") {
@@ -288,7 +290,7 @@ func ParseFault(s string) (Fault, error) {
 	return f, nil
 }
 
-// Duration is a [time.Duration] that JSON shows as "1.5s".
+// Duration is a [time.Duration] that JSON represents as "1.5s".
 type Duration struct{ time.Duration }
 
 // MarshalText returns the duration in Go's notation.
@@ -305,17 +307,17 @@ func (d *Duration) UnmarshalJSON(b []byte) (err error) {
 	return err
 }
 
-// faultCounters count what faults go by.
+// faultCounters count the requests and events that decide which faults are due.
 type faultCounters struct {
-	page  map[string]int // the page that a resource's list is being read at
-	met   map[int]int    // requests that concerned a fault, by its index
-	times map[int]int    // how often it happened
+	page  map[string]int // current page of the list, by resource
+	met   map[int]int    // requests that match a fault, by the index of the fault
+	times map[int]int    // how often a fault happened, by its index
 }
 
 // next returns the fault that happens to a request for the resource with the raw query.
 func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool) {
 	if len(faults) == 0 {
-		return Fault{}, false // nothing to count for
+		return Fault{}, false // nothing to count
 	}
 	if n.page == nil {
 		n.page, n.met, n.times = make(map[string]int), make(map[int]int), make(map[int]int)
@@ -324,7 +326,7 @@ func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool
 		n.page[resource] = 0
 	}
 	n.page[resource]++
-	// A query that can't be decoded holds no text.
+	// A query that cannot be decoded contains no text.
 	decoded, err := url.QueryUnescape(query)
 	if err != nil {
 		decoded = ""
@@ -345,14 +347,14 @@ func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool
 	return Fault{}, false
 }
 
-// keyset matches the condition that a list read page by page goes on with.
+// keyset matches the condition of a page that is not the first.
 var keyset = regexp.MustCompile(`(^|[^A-Za-z_])id(%20|\+)gt(%20|\+)[1-9]\d*`)
 
-// behind matches the same condition on any page, and the id behind which the page begins.
+// behind matches the same condition on any page, with the id after which the page begins.
 var behind = regexp.MustCompile(`((?:^|[^A-Za-z_])id(?:%20|\+)gt(?:%20|\+))(\d+)`)
 
-// page returns behind which id a page begins that a request asks for, and how many rows it may have; false for a list
-// that is not read page by page.
+// page returns the id after which the requested page begins, and its maximum number of rows. It returns false for a
+// list that is not read page by page.
 func page(uri string) (last, size int, ok bool) {
 	from, most := behind.FindStringSubmatch(uri), top.FindStringSubmatch(uri)
 	if from == nil || most == nil {
@@ -363,12 +365,12 @@ func page(uri string) (last, size int, ok bool) {
 	return last, size, err == nil && err2 == nil
 }
 
-// firstPage is a request URI that asks for the first page of the same list.
+// firstPage returns a request URI for the first page of the same list.
 func firstPage(uri string) string { return behind.ReplaceAllString(uri, "${1}0") }
 
 func isNextPage(query string) bool { return keyset.MatchString(query) }
 
-// bodies are what the real server, or a proxy before it, sends with a status.
+// bodies are the bodies that the real server, or a proxy in front of it, sends with a status.
 var bodies = map[int]struct{ contentType, body string }{
 	http.StatusTooManyRequests:    {contentTypeJSON, `"Too Many Requests"`},
 	http.StatusBadGateway:         {contentTypeHTML, "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"},
@@ -401,7 +403,7 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 			a.contentType, a.body = "text/plain; charset=utf-8", []byte(f.Body)
 		}
 	} else {
-		// Nobody can spoil what is compressed already.
+		// A compressed answer cannot be spoiled.
 		asked := r.Clone(r.Context())
 		asked.Header.Del("Accept-Encoding")
 		if f.Spoil == SpoilPages {
@@ -410,11 +412,11 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 		if f.MaxRows > 0 {
 			asked.RequestURI = limited(asked.RequestURI, f.MaxRows)
 		}
-		who := s.caller(r)
+		client := s.caller(r)
 		if f.Guest {
-			who = caller{}
+			client = caller{}
 		}
-		a = answer(asked, who)
+		a = answer(asked, client)
 		if spoil, ok := spoils[f.Spoil]; ok && a.status == http.StatusOK {
 			a.body = spoil(a.body)
 			switch f.Spoil {
@@ -424,7 +426,7 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 				last, size, ok := page(asked.RequestURI)
 				if ok && bytes.Equal(a.body, noRows) {
 					asked.RequestURI = firstPage(asked.RequestURI)
-					a.body = everMore(answer(asked, who).body, last, min(size, maxEverMore))
+					a.body = everMore(answer(asked, client).body, last, min(size, maxEverMore))
 				}
 			}
 		}
@@ -439,7 +441,7 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 	}
 }
 
-// pause waits and says whether the client is still there.
+// pause waits, and reports whether the client is still connected.
 func pause(r *http.Request, d Duration) bool {
 	t := time.NewTimer(d.Duration)
 	defer t.Stop()
@@ -462,12 +464,12 @@ func (w *cutWriter) Write(b []byte) (int, error) {
 		w.left -= len(b)
 		return w.ResponseWriter.Write(b)
 	}
-	w.ResponseWriter.Write(b[:w.left])                   //nolint:errcheck // it is to fail anyway
+	w.ResponseWriter.Write(b[:w.left])                   //nolint:errcheck // the connection is closed anyway
 	http.NewResponseController(w.ResponseWriter).Flush() //nolint:errcheck // as above
 	panic(http.ErrAbortHandler)
 }
 
-// chunk is what a body sent at a pace goes by; a fast one goes by a thousand of them.
+// chunk is the number of bytes sent between two pauses. A body without pauses is sent in pieces of a thousand chunks.
 const chunk = 64
 
 // drip sends a body slowly, endlessly or both, uncompressed.

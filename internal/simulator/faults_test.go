@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// outcome is what a client without retries or redirects sees of one request.
+// outcome is the result of one request of a client without retries or redirects.
 type outcome struct {
 	status int
 	header http.Header
@@ -28,7 +28,7 @@ type outcome struct {
 	err    error // of reading the body
 }
 
-// ask sends a request that takes compressed answers and leaves them so.
+// ask sends a request that accepts compressed answers, and does not decompress them.
 func ask(t *testing.T, ctx context.Context, url string) outcome {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -207,7 +207,7 @@ func TestRepeatedPages(t *testing.T) {
 	}
 }
 
-// TestLimitedLists: a limit of rows holds whatever $top asks for, and not for counts and expanded rows.
+// A limit of rows applies whatever $top is, but not to counts and expanded rows.
 func TestLimitedLists(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	sim.SetFaults(Faults{{MaxRows: 2}})
@@ -229,7 +229,7 @@ func TestLimitedLists(t *testing.T) {
 	}
 }
 
-// TestListsWithoutEnd: what there is comes first, and then pages that are full for ever.
+// A list without end begins with the real rows, followed by full pages forever.
 func TestListsWithoutEnd(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	sim.SetFaults(Faults{{Spoil: SpoilMore}})
@@ -252,11 +252,11 @@ func TestListsWithoutEnd(t *testing.T) {
 			}
 		}
 		if err := json.Unmarshal([]byte(got), &answer); err != nil || len(answer.D) != 3 {
-			t.Fatalf("page behind %d: %s (%v)", last, got, err)
+			t.Fatalf("page after %d: %s (%v)", last, got, err)
 		}
 		for i, row := range answer.D {
 			if row.ID != last+1+i || uuids[row.UUID] || row.ModifiedAt.Year() != 2099 {
-				t.Errorf("page behind %d: %+v", last, row)
+				t.Errorf("page after %d: %+v", last, row)
 			}
 			uuids[row.UUID] = true
 		}
@@ -268,7 +268,7 @@ func TestListsWithoutEnd(t *testing.T) {
 	}
 }
 
-// TestHappened: faults are counted as they happen, and never to those who are told the truth.
+// Faults are counted when they happen. Requests to the handler of Faultless are not counted.
 func TestHappened(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	truth := httptest.NewServer(sim.Faultless())
@@ -277,7 +277,7 @@ func TestHappened(t *testing.T) {
 	sim.ResetRequests()
 	for range 3 {
 		if got := ask(t, t.Context(), truth.URL+"/v7/device/$count"); got.status != 200 || got.body != `{"d":4}` {
-			t.Errorf("%d %s, want the truth", got.status, got.body)
+			t.Errorf("%d %s, want the normal answer", got.status, got.body)
 		}
 		ask(t, t.Context(), srv.URL+"/v7/device")
 	}
@@ -289,7 +289,7 @@ func TestHappened(t *testing.T) {
 	}
 }
 
-// TestCutBodies: the connection ends in the middle, whether the body is compressed or not.
+// A cut body ends in the middle, whether it is compressed or not.
 func TestCutBodies(t *testing.T) {
 	sim, srv := newSimulator(t, Config{Devices: 50, Fleets: 1}, nil)
 	sim.SetFaults(Faults{{CutAfter: 100}})
@@ -305,7 +305,7 @@ func TestCutBodies(t *testing.T) {
 	}
 }
 
-// TestEndlessBodies: the body begins well and goes on until the client has had enough.
+// An endless body begins with the normal answer and continues until the client disconnects.
 func TestEndlessBodies(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	for _, f := range []Fault{{Endless: true}, {Endless: true, Pace: Duration{time.Millisecond}}} {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// The vocabulary of generated accounts. Some names are there to break who quotes carelessly: the API takes any
-// text as a device's name or a tag's value, and old rows hold fleets that today's rules would refuse.
+// The vocabulary of generated accounts. Some names break programs that do not quote correctly: the API accepts any
+// text as the name of a device or the value of a tag, and old fleets may have names that are refused today.
 var (
 	architectures = []string{"aarch64", "amd64", "armv7hf"}
 
@@ -67,16 +67,16 @@ const (
 	day  = 24 * hour
 )
 
-// generator makes up an account.
+// generator generates an account.
 type generator struct {
 	*world
 	*rand.Rand
 	now      Time
-	releases map[int][]*Release // by fleet, oldest first; only those that can be run
+	releases map[int][]*Release // by fleet, oldest first; only those that devices can run
 	built    map[int][]*Image   // by release
 }
 
-// generate makes up an account of so many devices in so many fleets.
+// generate returns an account with the given numbers of devices and fleets.
 func generate(devices, fleets int, seed uint64, now Time) *world {
 	g := &generator{world: &world{}, Rand: rand.New(rand.NewPCG(seed, 0)), now: now, releases: make(map[int][]*Release), built: make(map[int][]*Image)}
 	for i, slug := range architectures {
@@ -100,7 +100,7 @@ func generate(devices, fleets int, seed uint64, now Time) *world {
 	return g.world
 }
 
-// row makes the common part of a row of about that age.
+// row returns the common part of a row of about the given age.
 func (g *generator) row(id int, age Time) Row {
 	at := g.now - age + Time(g.Int64N(int64(day)))
 	return Row{ID: id, CreatedAt: at, ModifiedAt: at}
@@ -108,7 +108,7 @@ func (g *generator) row(id int, age Time) Row {
 
 func (g *generator) uuid() string { return fmt.Sprintf("%016x%016x", g.Uint64(), g.Uint64()) }
 
-// hexID makes what looks like a uuid or commit out of a number.
+// hexID derives a text like a UUID or a commit hash from a number.
 func hexID(n int) string {
 	r := rand.New(rand.NewPCG(uint64(n), 1))
 	return fmt.Sprintf("%016x%016x", r.Uint64(), r.Uint64())
@@ -117,7 +117,7 @@ func hexID(n int) string {
 // chance is true with probability p.
 func (g *generator) chance(p float64) bool { return g.Float64() < p }
 
-// fleet makes the i-th fleet with its releases. The first two have one name in two organizations.
+// fleet adds the i-th fleet with its releases. The first two fleets have the same name in two organizations.
 func (g *generator) fleet(i int) {
 	id := i + 1
 	f := &Fleet{
@@ -151,7 +151,7 @@ func (g *generator) fleet(i int) {
 	}
 }
 
-// release makes the n-th release of a fleet. The one before the last failed, the last is a draft.
+// release adds the n-th release of a fleet. The build of the last but one failed, and the last is a draft.
 func (g *generator) release(f *Fleet, n, last int) {
 	r := &Release{
 		Row: g.row(g.Releases.Len()+1, Time(last-n+1)*30*day), FleetID: f.ID, Commit: g.uuid(), Status: "success", IsFinal: true, IsPassingTests: true,
@@ -184,7 +184,7 @@ func (g *generator) release(f *Fleet, n, last int) {
 	}
 }
 
-// images returns the images of a release, and builds them when there are none yet.
+// images returns the images of a release, and builds them if there are none.
 func (w *world) images(r *Release) []*Image {
 	var images []*Image
 	for _, i := range w.Images.referrers("release", func(r row) int { return r.(*Image).ReleaseID }, r.ID) {
@@ -196,7 +196,7 @@ func (w *world) images(r *Release) []*Image {
 	return w.build(r)
 }
 
-// build makes one image for each service of the release's fleet. A fleet without services gets one.
+// build adds one image for each service of the release's fleet. A fleet without services gets a service.
 func (w *world) build(r *Release) []*Image {
 	stamps := Row{CreatedAt: r.CreatedAt, ModifiedAt: r.CreatedAt}
 	services := w.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, r.FleetID)
@@ -216,8 +216,8 @@ func (w *world) build(r *Release) []*Image {
 	return images
 }
 
-// devices makes the devices and spreads them over the fleets: a few large ones and many small ones, and from the
-// fifth on one that is empty. Neighbours by id belong to different fleets, as devices do that registered by chance.
+// devices adds the devices and distributes them over the fleets: a few fleets are large, many are small, and if there are
+// at least five, one is empty. Devices with neighboring ids belong to different fleets, as in a real account.
 func (g *generator) devices(n, fleets int) {
 	weights, sum := make([]float64, fleets), 0.0
 	for i := range weights {
@@ -244,7 +244,7 @@ func (g *generator) devices(n, fleets int) {
 	}
 }
 
-// device makes a device in one of the states in which devices are, changed last by the last of its events or later.
+// device fills in a device in one of the usual states. It was last modified at the time of its last event or later.
 func (g *generator) device(d *Device, id int, f *Fleet) {
 	age := day + Time(g.Int64N(int64(600*day)))
 	*d = Device{
@@ -276,13 +276,13 @@ func (g *generator) device(d *Device, id int, f *Fleet) {
 	switch x := g.Float64(); {
 	case x < 0.72:
 		d.Connect(since(20 * day))
-	case x < 0.74: // the VPN is up and heartbeats are late
+	case x < 0.74: // the VPN is up, and heartbeats are late
 		d.Connect(since(20 * day))
 		d.heartbeat("timeout", since(hour))
-	case x < 0.76: // heartbeats without a VPN
+	case x < 0.76: // heartbeats, but no VPN
 		d.Connect(since(20 * day))
 		d.dropVPN(since(hour))
-	case x < 0.78: // the same by configuration
+	case x < 0.78: // the same, because the VPN is disabled
 		d.Connect(since(20 * day))
 		d.dropVPN(since(hour))
 		d.IsVPNDisabled = true
@@ -315,7 +315,7 @@ func (g *generator) device(d *Device, id int, f *Fleet) {
 	}
 }
 
-// settle gives a device what it reports once it has been provisioned.
+// settle sets the values that a device reports once it has been provisioned.
 func (g *generator) settle(d *Device) {
 	os := osVersions[g.IntN(len(osVersions))]
 	d.OSVersion, d.SupervisorVersion, d.OSVariant = os.os, os.supervisor, "prod"
@@ -324,7 +324,7 @@ func (g *generator) settle(d *Device) {
 	}
 	d.IsUndervolted = g.chance(0.04)
 	if strings.HasPrefix(os.os, "Resin") {
-		return // too old to report figures
+		return // too old to report hardware figures
 	}
 	memory := 2000
 	if i := d.DeviceTypeID - 1; i < len(deviceTypes) {
@@ -336,7 +336,7 @@ func (g *generator) settle(d *Device) {
 	d.StorageTotal, d.StorageUsage = N(storage), N(storage/10+g.IntN(storage*8/10))
 }
 
-// installs puts the images of the release it runs on a device.
+// installs adds the images of the running release to a device.
 func (g *generator) installs(d *Device) {
 	for _, image := range g.built[d.RunningReleaseID] {
 		status := "Running"

@@ -7,25 +7,25 @@ import (
 	"math/rand/v2"
 )
 
-// Chances, for each tick. They keep about a quarter of the devices offline and let a rollout last some twenty ticks.
+// Probabilities per tick. With them about a quarter of the devices is offline, and a rollout takes about twenty ticks.
 const (
 	chanceVPNDrops     = 0.004
 	chanceComesBack    = 0.012 // of a device that is offline
-	chanceFirstSeen    = 0.002 // of a device that has never been
+	chanceFirstSeen    = 0.002 // of a device that has never connected
 	chanceReconnects   = 0.3   // while heartbeats are still expected
-	chanceHeartbeat    = 0.3   // that a heartbeat goes missing, or the next deadline passes, while the VPN is down
+	chanceHeartbeat    = 0.3   // that a heartbeat is missed, or the next deadline passes, while the VPN is down
 	chanceMeasures     = 0.2   // that new hardware figures are reported
 	chanceVoltage      = 0.001
 	chanceUpdateStarts = 0.25
 	chanceUpdateFails  = 0.02
 	chanceUpdateRetry  = 0.05
-	chanceRelease      = 0.02 // that somebody pushes a release to one of the fleets
+	chanceRelease      = 0.02 // that a release is pushed to one of the fleets
 )
 
-// life is what happens to devices of its own accord.
+// life simulates events in an account.
 type life struct {
 	seed, ticks uint64
-	cloud       bool // balenaCloud's own, too
+	cloud       bool // include events that only balenaCloud has
 }
 
 func newLife(seed uint64) *life { return &life{seed: seed} }
@@ -48,7 +48,7 @@ func (l *life) tick(w *world, now Time) {
 	moved := false
 	for _, d := range w.Devices.rows {
 		if d.IsInactive || d.IsFrozen {
-			continue // switched off, or refused by the API
+			continue // deactivated, or refused by the API
 		}
 		before := *d
 		s.connectivity(d)
@@ -68,13 +68,13 @@ func (l *life) tick(w *world, now Time) {
 		w.Installs.insert(i)
 	}
 	if len(s.added) > 0 {
-		// What was removed long ago: an account that lives for weeks must not grow for ever.
+		// Remove old rows of deleted images, so that an account does not grow forever.
 		w.Installs.DeleteFunc(func(i *Install) bool { return i.Status == "deleted" && i.ModifiedAt < now-day })
 	}
 }
 
-// change lets so many devices change at once, as a minute does it: of those online nine in ten report new hardware
-// figures, and one goes offline; where more are to change, others come online.
+// change changes the given number of devices at once, as in a typical minute: nine in ten of the online devices report
+// new hardware figures, and one in ten goes offline. If more devices must change, others come online.
 func (l *life) change(w *world, devices int, now Time) {
 	l.ticks++
 	s := &step{generator: generator{world: w, Rand: rand.New(rand.NewPCG(l.seed, l.ticks)), now: now}}
@@ -106,18 +106,18 @@ func (l *life) change(w *world, devices int, now Time) {
 	}
 }
 
-// push gives a fleet that tracks its latest release a new one.
+// push adds a release to a fleet that tracks its latest release.
 func (s *step) push() {
-	var own []*Fleet
+	var fleets []*Fleet
 	for _, f := range s.Fleets.rows {
 		if !f.IsForeign {
-			own = append(own, f)
+			fleets = append(fleets, f)
 		}
 	}
-	if len(own) == 0 {
+	if len(fleets) == 0 {
 		return
 	}
-	f := own[s.IntN(len(own))]
+	f := fleets[s.IntN(len(fleets))]
 	if f.Class != "fleet" || f.IsArchived || !f.TracksLatest {
 		return
 	}
@@ -126,7 +126,8 @@ func (s *step) push() {
 	s.Fleets.forget()
 }
 
-// connectivity lets devices come and go. A device that goes drops the VPN first; its heartbeats time out later.
+// connectivity connects or disconnects a device. A device that disconnects loses the VPN first; its heartbeats time out
+// later.
 func (s *step) connectivity(d *Device) {
 	switch d.HeartbeatState {
 	case "online":
@@ -164,7 +165,7 @@ func (s *step) connectivity(d *Device) {
 	}
 }
 
-// measure lets hardware figures walk.
+// measure changes hardware figures by small random steps.
 func (s *step) measure(d *Device) {
 	if s.chance(chanceVoltage) {
 		d.IsUndervolted = !d.IsUndervolted
@@ -174,7 +175,7 @@ func (s *step) measure(d *Device) {
 	}
 }
 
-// report gives a device new hardware figures.
+// report sets new hardware figures of a device.
 func (s *step) report(d *Device) {
 	walk := func(n Number, by, low, high int) Number {
 		return N(max(low, min(high, int(n.n)+s.IntN(2*by+1)-by)))
@@ -185,8 +186,8 @@ func (s *step) report(d *Device) {
 	d.StorageUsage = walk(d.StorageUsage, 100, 100, int(d.StorageTotal.n))
 }
 
-// update takes a device one step nearer to its target release: downloading, downloaded, applying changes, done; or
-// rejected or aborted, and tried again later.
+// update takes a device one step closer to its target release: downloading, downloaded, applying changes, done. The
+// update may also be rejected or aborted, and is retried later.
 func (s *step) update(d *Device) {
 	target := s.targetRelease(d)
 	r, ok := s.Releases.find(target).(*Release)
@@ -195,13 +196,13 @@ func (s *step) update(d *Device) {
 	}
 	if target == d.RunningReleaseID {
 		if d.UpdateStatus != "done" && d.UpdateStatus != "" {
-			s.finish(d, target) // the target went back to what it runs
+			s.finish(d, target) // the target changed back to the running release
 		}
 		return
 	}
 	installs := s.of(d, target)
 	if len(installs) == 0 && d.UpdateStatus != "rejected" && d.UpdateStatus != "aborted" {
-		// Nothing has begun yet, or the target moved on meanwhile.
+		// The update has not begun, or the target has changed meanwhile.
 		if s.chance(chanceUpdateStarts) {
 			s.download(d, r)
 		}
@@ -231,7 +232,7 @@ func (s *step) update(d *Device) {
 	}
 }
 
-// of returns what there is of a release on a device, deleted images left out.
+// of returns the image installs of a release on a device, without deleted ones.
 func (s *step) of(d *Device, release int) []*Install {
 	var installs []*Install
 	for _, r := range s.installsOf(d.ID) {
@@ -242,8 +243,8 @@ func (s *step) of(d *Device, release int) []*Install {
 	return installs
 }
 
-// download begins an update. There is one install for an image on a device, whatever became of it before. New ones
-// are added at the end of the tick, which keeps the index over the table while it lasts.
+// download begins an update. An image has only one install on a device, even if it was deleted before. New installs
+// are added at the end of the tick, so that the index of the table stays valid during the tick.
 func (s *step) download(d *Device, r *Release) {
 	d.setUpdate("downloading", s.now)
 	known := make(map[int]*Install)
@@ -264,7 +265,7 @@ func (s *step) download(d *Device, r *Release) {
 	}
 }
 
-// progress goes on with a download and says whether it is complete.
+// progress continues a download and reports whether it is complete.
 func (s *step) progress(d *Device, installs []*Install) bool {
 	complete := true
 	for _, i := range installs {

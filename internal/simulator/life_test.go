@@ -33,7 +33,7 @@ func everything(t *testing.T, sim *Simulator) map[string]string {
 	return all
 }
 
-func TestSeedDecides(t *testing.T) {
+func TestTheSeedDeterminesTheAccount(t *testing.T) {
 	live := func(seed uint64) map[string]string {
 		clock := newClock()
 		sim, err := New(Config{Devices: 300, Fleets: 7, Seed: seed, Now: clock.now})
@@ -48,14 +48,14 @@ func TestSeedDecides(t *testing.T) {
 	}
 	one, again, other := live(1), live(1), live(2)
 	if diff := cmp.Diff(one, again); diff != "" {
-		t.Errorf("one seed, two accounts:\n%.1000s", diff)
+		t.Errorf("the same seed gives two different accounts:\n%.1000s", diff)
 	}
 	if one["device"] == other["device"] {
-		t.Error("two seeds, one account")
+		t.Error("two seeds give the same account")
 	}
 }
 
-// TestDatasetIsNotChanged: several simulators may start from one dataset.
+// A simulator does not change its dataset, so several simulators may share one.
 func TestDatasetIsNotChanged(t *testing.T) {
 	ds := loadDataset(t)
 	sim, err := New(Config{Dataset: ds, Now: newClock().now})
@@ -113,7 +113,7 @@ func TestGeneratedAccount(t *testing.T) {
 			t.Errorf("%s is %d, want %d to %d", test.target, n, test.min, test.max)
 		}
 	}
-	// A long life changes devices and not the kind of account.
+	// Many ticks change devices, but not the proportions of the account.
 	online := count("device/$count?$filter=is_online%20eq%20true")
 	for range 100 {
 		sim.Tick()
@@ -132,7 +132,7 @@ func TestEmptyAccounts(t *testing.T) {
 		}
 	}
 	if _, err := New(Config{Devices: -1}); err == nil {
-		t.Error("less than no devices are taken")
+		t.Error("a negative number of devices is accepted")
 	}
 }
 
@@ -145,7 +145,7 @@ func TestRollout(t *testing.T) {
 		release = st.NewRelease(1, "3.0.0").ID
 		st.Fleet(1).TargetReleaseID = release
 	})
-	// Which states the devices went through, and the chain of states of each.
+	// The states that occurred, and the sequence of states of each device.
 	seen := make(map[string]bool)
 	chains := make(map[int][]string)
 	for range 120 {
@@ -194,13 +194,13 @@ func TestRollout(t *testing.T) {
 		}
 	}
 	if updated < 300 || behind > 30 {
-		t.Errorf("%d devices updated step by step and %d online ones are behind, want most and few", updated, behind)
+		t.Errorf("%d devices updated step by step, want most; %d online devices have not finished the update, want few", updated, behind)
 	}
 }
 
-// TestModifiedAtTellsWhatChanged: a row that a tick changes, and no other, was modified at the time of the tick; and no
-// device was modified before something happened to it.
-func TestModifiedAtTellsWhatChanged(t *testing.T) {
+// Only rows that a tick changes have the time of the tick as modified_at. No modified_at of a device is earlier than the
+// events of the device.
+func TestModifiedAtShowsChanges(t *testing.T) {
 	clock := newClock()
 	sim, _ := newSimulator(t, Config{Devices: 500, Fleets: 10, Seed: 1, Now: clock.now}, nil)
 	check := func() {
@@ -235,7 +235,7 @@ func TestModifiedAtTellsWhatChanged(t *testing.T) {
 		changedAt(t, now, &before.Releases, &sim.world.Releases)
 	}
 	if devices < 1000 || installs < 1000 {
-		t.Errorf("%d changes of devices and %d of installs are too few to tell", devices, installs)
+		t.Errorf("%d changes of devices and %d of installs are too few for this test", devices, installs)
 	}
 }
 
@@ -247,7 +247,7 @@ func rowsOfTable[R comparable, P rowPointer[R]](table *Table[R, P]) []row {
 	return rows
 }
 
-// changedAt counts the rows that came or changed, and sees to it that they tell when.
+// changedAt counts the rows that were added or changed, and checks their timestamps.
 func changedAt[R comparable, P rowPointer[R]](t *testing.T, now Time, before, after *Table[R, P]) int {
 	t.Helper()
 	n := 0
@@ -264,7 +264,7 @@ func changedAt[R comparable, P rowPointer[R]](t *testing.T, now Time, before, af
 	return n
 }
 
-// TestHardwareFiguresStay: the API never clears them, and clients must know.
+// Hardware figures stay when a device disconnects: the API never clears them.
 func TestHardwareFiguresStay(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	sim.Update(func(st *State) { st.Device(1).Disconnect(st.Now()) })
@@ -273,7 +273,7 @@ func TestHardwareFiguresStay(t *testing.T) {
 	}
 }
 
-// TestConcurrentUse lets everything happen at once, for the race detector, and reads consistent pages meanwhile.
+// TestConcurrentUse uses everything concurrently, for the race detector, and checks that pages are consistent.
 func TestConcurrentUse(t *testing.T) {
 	sim, srv := newSimulator(t, Config{Devices: 200, Fleets: 4, Seed: 1, CacheAnswers: true}, nil)
 	var wg sync.WaitGroup

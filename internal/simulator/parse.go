@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// The real server parses the raw request target with one grammar and never decodes it first. That is why a
-// parenthesis written as %28 is a syntax error there, and why this parser reads raw text as well: only a space
-// may be written as %20 or +, the $ that starts an option's name as %24, and anything goes inside a string.
+// The real server parses the raw request target with one grammar, without decoding it first. A parenthesis written as
+// %28 is therefore a syntax error. This parser reads raw text too: only a space may be written as %20 or +, the $ at
+// the beginning of an option as %24, and any character inside a string may be percent-encoded.
 
 // A request is a parsed request target below the version.
 type request struct {
@@ -26,11 +26,11 @@ type request struct {
 
 // options are $select, $filter and so on, of the request or of one expanded property.
 type options struct {
-	selects []string // nil when there is no $select
+	selects []string // nil without $select
 	filter  *expr
 	expands []expand
 	orders  []order
-	top     int // -1 when there is no $top
+	top     int // -1 without $top
 	skip    int
 }
 
@@ -81,12 +81,12 @@ type expr struct {
 	literal  value
 }
 
-// A syntaxError is answered 400 "Malformed url".
+// A syntaxError is answered with 400 "Malformed url".
 type syntaxError struct{}
 
 func (syntaxError) Error() string { return "malformed url" }
 
-// A brokenQuery is well formed and yet can't be executed; it is answered 500 with an empty body.
+// A brokenQuery is well formed but cannot be executed. It is answered with 500 and an empty body.
 type brokenQuery string
 
 func (e brokenQuery) Error() string { return string(e) }
@@ -97,8 +97,8 @@ type parser struct {
 	now Time
 }
 
-// parse parses the request target below the version: "device(1)?$select=id". The parser's panics with the two
-// error types above never leave it.
+// parse parses the request target after the version: "device(1)?$select=id". The parser panics with the two error types
+// above; parse recovers from that.
 func parse(target string, now Time) (r *request, err error) {
 	defer func() {
 		switch e := recover().(type) {
@@ -134,7 +134,7 @@ func (p *parser) expect(text string) {
 
 func (p *parser) end() bool { return p.pos == len(p.s) }
 
-// spaces consumes white space and says whether there was any.
+// spaces consumes white space and reports whether there was any.
 func (p *parser) spaces() bool {
 	start := p.pos
 	for p.accept("%20") || p.accept("+") || p.accept(" ") || p.accept("%09") {
@@ -221,7 +221,7 @@ func (p *parser) request() *request {
 	return r
 }
 
-// topOption parses one option of the query string; those without a $ are nobody's business.
+// topOption parses one option of the query string. Options without a $ are ignored.
 func (p *parser) topOption(o *options) {
 	if !p.accept("$") && !p.accept("%24") {
 		for !p.end() && p.s[p.pos] != '&' {
@@ -479,7 +479,7 @@ func (p *parser) peekQuote() int {
 	return 0
 }
 
-// quoted parses a string: a quote inside is doubled, and anything else may be percent-encoded.
+// quoted parses a string. A quote inside it is doubled, and any other character may be percent-encoded.
 func (p *parser) quoted() string {
 	quote := func() bool {
 		n := p.peekQuote()
@@ -531,7 +531,7 @@ func (p *parser) natural() int64 {
 	return n
 }
 
-// parseDate panics with a brokenQuery where the text is no date.
+// parseDate panics with a brokenQuery if the text is not a date.
 func parseDate(s string) Time {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02"} {
 		if t, err := time.Parse(layout, s); err == nil {

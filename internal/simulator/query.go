@@ -12,15 +12,15 @@ import (
 	"strings"
 )
 
-// A forbidden request is answered 401 with an empty body, whatever is wrong with the token or the resource.
+// A forbidden request is answered with 401 and an empty body, whether the token or the resource is wrong.
 type forbidden struct{}
 
 func (forbidden) Error() string { return "unauthorized" }
 
-// caller is who a token belongs to.
+// caller is the owner of a token.
 type caller struct {
-	user   bool // may read everything there is
-	device int  // the device of a device's own key
+	user   bool // a user, who may read everything
+	device int  // id of the device, if the token is a device key
 }
 
 func (c caller) guest() bool { return !c.user && c.device == 0 }
@@ -32,7 +32,7 @@ type compiler struct {
 	caller caller
 }
 
-// scope is the chain of rows that the variables of lambdas stand for, the innermost first.
+// scope is the chain of rows to which the variables of lambdas refer, the innermost first.
 type scope struct {
 	row row
 	up  *scope
@@ -57,7 +57,7 @@ func truthOf(b bool) truth {
 type (
 	predicate func(*scope) truth
 	operand   func(*scope) value
-	// static is what the compiler knows of a scope.
+	// static is the part of a scope that is known at compile time.
 	static struct {
 		name     string
 		resource *resource
@@ -144,7 +144,7 @@ func (c *compiler) public(res *resource) bool {
 	return res.public == public || res.public == publicOnCloud && c.cfg.Edition == Cloud
 }
 
-// other returns the resource at the end of a navigation. One that is not simulated has no fields to ask for.
+// other returns the resource at the end of a navigation. A resource that is not simulated has no fields.
 func (c *compiler) other(nav navigation) *resource {
 	if nav.to == nil && nav.back == "" || c.schema[nav.target] == nil {
 		return &resource{name: nav.target}
@@ -152,18 +152,18 @@ func (c *compiler) other(nav navigation) *resource {
 	return c.resource(nav.target)
 }
 
-// access returns whether the caller may see a row.
+// access returns a function that reports whether the caller may see a row.
 func (c *compiler) access() func(row) bool {
 	if c.caller.user {
 		return func(row) bool { return true }
 	}
-	own := 0
+	callersFleet := 0
 	if d, ok := c.w.Devices.find(c.caller.device).(*Device); ok {
-		own = d.FleetID
+		callersFleet = d.FleetID
 	}
 	fleet := func(id int) bool {
 		f, ok := c.w.Fleets.find(id).(*Fleet)
-		return ok && f.IsPublic || id == own && own != 0
+		return ok && f.IsPublic || id == callersFleet && callersFleet != 0
 	}
 	release := func(id int) bool {
 		r, ok := c.w.Releases.find(id).(*Release)
@@ -257,8 +257,8 @@ func (c *compiler) follow(nav navigation) func(row) []row {
 type list struct {
 	c       *compiler
 	filter  predicate // or nil
-	after   int       // rows of lower and equal ids need not be looked at
-	ids     []int     // only these ids can match; nil when the filter doesn't say
+	after   int       // only rows with a higher id can match
+	ids     []int     // only these ids can match; nil for any id
 	compare func(a, b row) int
 	byID    bool // compare sorts by ascending id, as tables do
 	top     int  // -1 for all
@@ -288,7 +288,7 @@ func (c *compiler) list(res *resource, o *options) *list {
 		target := c.other(nav)
 		s := shown{key: append(appendString(nil, e.property), ':'), follow: c.follow(nav), count: e.count, nested: c.list(target, &e.options)}
 		expanded[e.property] = true
-		// The same navigation twice: the last one wins.
+		// If a navigation occurs twice, the last one wins.
 		if i := slices.IndexFunc(l.shown, func(o shown) bool { return bytes.Equal(o.key, s.key) }); i >= 0 {
 			l.shown[i] = s
 		} else {
@@ -311,7 +311,7 @@ func (c *compiler) list(res *resource, o *options) *list {
 	return l
 }
 
-// narrow finds what the filter says about ids, so that a page of a keyset costs a page and not the table.
+// narrow uses the conditions of the filter on ids, so that reading a page scans only that page and not the whole table.
 func (l *list) narrow(e *expr) {
 	switch e.op {
 	case opAnd:
@@ -461,8 +461,8 @@ func (s *shown) appendNested(b []byte, r row) []byte {
 	return n.appendRows(b, n.cut(rows))
 }
 
-// ordering compiles $orderby. Without one, rows come as they lie in the real database, where every change
-// moves a row to the end: about by the time of their last change. Only the lucky get them by id.
+// ordering compiles $orderby. Without it, rows have the order of the real database, where every change moves a row to the
+// end: roughly the time of their last change. A client must not rely on the order of ids.
 func (c *compiler) ordering(res *resource, orders []order) (compare func(a, b row) int, byID bool) {
 	if len(orders) == 0 {
 		return byAge, false
@@ -513,7 +513,7 @@ func compareValues(a, b value) int {
 	return 0
 }
 
-// user is the property through which fleets say who may access them directly, and its only use is any().
+// user is the property of fleets that names the users with direct access. It can only be used with any().
 const user = "is_directly_accessible_by__user"
 
 func (c *compiler) predicate(st *static, e *expr) predicate {
@@ -573,7 +573,7 @@ func (c *compiler) predicate(st *static, e *expr) predicate {
 	panic(brokenQuery("not a condition"))
 }
 
-// operands compiles both sides and sees to it that a literal fits the field, as the database insists.
+// operands compiles both sides. A literal must fit the field, as in the database.
 func (c *compiler) operands(st *static, e *expr) (a, b operand) {
 	args := slices.Clone(e.args)
 	for i, x := range e.args {
@@ -584,8 +584,8 @@ func (c *compiler) operands(st *static, e *expr) (a, b operand) {
 	return c.operand(st, args[0]), c.operand(st, args[1])
 }
 
-// fit returns a literal as the type of the field e wants it: a date may be a mere string. It refuses a literal of
-// another type, and integers that don't fit into the column.
+// fit converts a literal to the type of the field e: a date may be written as a string. It refuses a literal of another
+// type, and integers that are out of range for the column.
 func (c *compiler) fit(st *static, e *expr, lit value) value {
 	if lit.kind == kindInt && (lit.n > math.MaxInt32 || lit.n < math.MinInt32) {
 		panic(brokenQuery("integer out of range"))
@@ -680,7 +680,7 @@ func (c *compiler) any(st *static, e *expr) predicate {
 		if !c.caller.user {
 			panic(forbidden{})
 		}
-		// All fleets belong to the one user there is, but for public ones of others.
+		// All fleets belong to the only user, except public fleets of others.
 		hops := st.depth - from.depth
 		return func(s *scope) truth {
 			f, ok := s.out(hops).(*Fleet)
@@ -693,7 +693,7 @@ func (c *compiler) any(st *static, e *expr) predicate {
 	nav := c.navigation(from.resource, path[0])
 	inner := c.predicate(&static{name: e.variable, resource: c.other(nav), up: st, depth: st.depth + 1}, e.args[0])
 	hops, follow, in := st.depth-from.depth, c.follow(nav), &scope{}
-	var referring map[int]bool // the ids that match, once it pays to know them all
+	var referring map[int]bool // all matching ids, computed when there are many lookups
 	asked, self := 0, nav.back != "" && closed(e.args[0], e.variable)
 	return func(s *scope) truth {
 		r := s.out(hops)
@@ -713,11 +713,11 @@ func (c *compiler) any(st *static, e *expr) predicate {
 	}
 }
 
-// manyRows is how often a condition on the rows that refer to a row is looked up row by row; after that all rows of
-// the other table are looked at once.
+// manyRows is the number of rows after which a condition on referring rows is no longer checked row by row. Instead, all
+// rows of the other table are then checked once.
 const manyRows = 100
 
-// referring returns the ids that are referred to by any row that matches.
+// referring returns the ids to which matching rows refer.
 func (c *compiler) referring(nav navigation, matches predicate) map[int]bool {
 	target := c.schema[nav.target]
 	table, back := target.table(c.w), target.byName[nav.back]
@@ -731,7 +731,7 @@ func (c *compiler) referring(nav navigation, matches predicate) map[int]bool {
 	return ids
 }
 
-// closed says whether a condition depends on no other variables than these.
+// closed reports whether a condition depends on no variables except the given ones.
 func closed(e *expr, variables ...string) bool {
 	if e.path != nil && (len(e.path) == 1 || !slices.Contains(variables, e.path[0])) {
 		return false
@@ -747,7 +747,7 @@ func closed(e *expr, variables ...string) bool {
 	return true
 }
 
-// resolve finds the scope that a path starts from: a variable's or the innermost, and what is left of the path.
+// resolve returns the scope at which a path starts, that of a variable or the innermost, and the rest of the path.
 func resolve(st *static, path []string) (*static, []string) {
 	if len(path) > 1 {
 		for s := st; s != nil; s = s.up {
@@ -756,14 +756,14 @@ func resolve(st *static, path []string) (*static, []string) {
 			}
 		}
 	}
-	// A name without a variable belongs to the row of the request.
+	// A name without a variable is a field of the requested row.
 	for st.up != nil {
 		st = st.up
 	}
 	return st, path
 }
 
-// out returns the row of the variable so many lambdas further out.
+// out returns the row of the scope that is hops lambdas further out.
 func (s *scope) out(hops int) row {
 	for range hops {
 		s = s.up

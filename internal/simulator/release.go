@@ -17,7 +17,7 @@ type version struct {
 	prerelease, build   string
 }
 
-// parseVersion takes what is not a number for 0, as the columns of the real server can't be null.
+// parseVersion replaces a part that is not a number by 0, because the columns of the real server cannot be null.
 func parseVersion(raw string) version {
 	v := version{raw: raw}
 	rest, build, _ := strings.Cut(raw, "+")
@@ -32,8 +32,8 @@ func parseVersion(raw string) version {
 	return v
 }
 
-// version is raw_version as an object: without the build in its own version, and with the time of a draft as a number,
-// which follows the words of the prerelease.
+// version returns raw_version as an object. Its field "version" is without the build. The time of a draft is a number
+// after the words of the prerelease.
 func (r *Release) version() string {
 	v := parseVersion(r.RawVersion)
 	words := 0
@@ -51,7 +51,8 @@ func (r *Release) version() string {
 	return string(append(b, '}'))
 }
 
-// appendParts appends what stands between the dots as an array: so many words, then numbers.
+// appendParts appends the parts between the dots as an array. The first ones are strings, as many as words says; the
+// others are numbers.
 func appendParts(b []byte, s string, words int) []byte {
 	b = append(b, '[')
 	for i, part := range strings.Split(s, ".") {
@@ -70,7 +71,7 @@ func appendParts(b []byte, s string, words int) []byte {
 	return append(b, ']')
 }
 
-// revision counts the final releases of one version; a draft has none.
+// revision returns the number of the release among the final releases of its version. A draft has no revision.
 func (r *Release) revision() Number {
 	if !r.IsFinal {
 		return Number{}
@@ -92,7 +93,7 @@ func (r *Release) releaseType() string {
 	return "draft"
 }
 
-// endedAt is when the build was over.
+// endedAt returns the end of the build.
 func (r *Release) endedAt() Time {
 	if r.Status == "running" {
 		return 0
@@ -100,7 +101,7 @@ func (r *Release) endedAt() Time {
 	return r.CreatedAt
 }
 
-// composition names the services that the release was built with, or those of its fleet where its images are not known.
+// composition lists the services of the release, or those of its fleet if its images are unknown.
 func (c *view) composition(r *Release) string {
 	var names []string
 	add := func(s row) {
@@ -116,7 +117,7 @@ func (c *view) composition(r *Release) string {
 			add(s)
 		}
 	}
-	// The database keeps keys by their length.
+	// The database sorts keys by their length.
 	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) })
 	b := []byte(`{"version":"2.1","services":{`)
 	for i, name := range names {
@@ -128,7 +129,7 @@ func (c *view) composition(r *Release) string {
 	return string(append(b, `}}`...))
 }
 
-// imageSize is made up, in bytes; version 6 shows a number.
+// imageSize returns an invented size in bytes. In version 6 it is a number.
 func (c *view) imageSize(i *Image) value {
 	n := 40e6 + int64(i.ID)*7_654_321%900e6
 	if c.v6 {

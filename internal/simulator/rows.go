@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Time is a point in time in milliseconds since 1970, as precise as the API tells it. Zero is null.
+// Time is a point in time in milliseconds since 1970, which is the precision of the API. Zero is null.
 type Time int64
 
 // At converts a time; the zero time is null.
@@ -38,7 +38,7 @@ type Number struct {
 // N returns a Number that is not null.
 func N(n int) Number { return Number{true, int32(n)} }
 
-// Int returns the number and whether it is one.
+// Int returns the number, and false if it is null.
 func (n Number) Int() (int, bool) { return int(n.n), n.valid }
 
 func (n Number) String() string {
@@ -48,19 +48,19 @@ func (n Number) String() string {
 	return strconv.Itoa(int(n.n))
 }
 
-// The rows are named after their resources. In all of them an empty string, a zero reference, a zero [Time] and
-// a zero [Number] are null where the API allows null. Fields that the API computes (overall_status, the
-// effective target release, is_online) are not stored: change what they depend on.
+// The rows are named after their resources. An empty string, a zero reference, a zero [Time] and a zero [Number]
+// are null if the API allows null. Fields that the API computes (overall_status, the effective target release,
+// is_online) are not stored: change the fields on which they depend.
 
 // Organization is a row of organization.
 type Organization struct {
 	Row
 	Name, Handle        string
-	IsFrozen            bool // balenaCloud only, like the next
+	IsFrozen            bool // balenaCloud only, like PastDueInvoiceSince
 	PastDueInvoiceSince Time // has_past_due_invoice_since__date
 }
 
-// User is a row of user. There is one: who all tokens belong to.
+// User is a row of user. There is one user, to whom all tokens belong.
 type User struct {
 	Row
 }
@@ -106,7 +106,7 @@ type Fleet struct {
 	IsHost          bool
 	IsArchived      bool
 	IsPublic        bool
-	IsForeign       bool // the caller sees it because it is public, and has no direct access
+	IsForeign       bool // visible to the user because it is public, without direct access
 	SupportUntil    Time // is_accessible_by_support_until__date; balenaCloud only
 }
 
@@ -124,7 +124,7 @@ type Release struct {
 	IsPassingTests bool
 	FinalizedAt    Time   // is_finalized_at__date
 	Source         string // cloud or local; empty is cloud
-	Variant        string // of a host OS
+	Variant        string // of a host OS release
 	KnownIssues    string // known_issue_list
 }
 
@@ -142,11 +142,11 @@ type Service struct {
 	Name    string
 }
 
-// Image is a row of image: what a service became in a release.
+// Image is a row of image: the build of a service in a release.
 type Image struct {
 	Row
 	ServiceID int // is_a_build_of__service
-	ReleaseID int // the release it was built for; the API reaches it by a resource of its own
+	ReleaseID int // the release it was built for; in the API a resource of its own, release_image
 }
 
 // Device is a row of device.
@@ -157,8 +157,8 @@ type Device struct {
 	FleetID      int    // belongs_to__application
 	DeviceTypeID int
 
-	IsConnectedToVPN      bool // is_online says the same
-	IsVPNDisabled         bool // a configuration variable: never online, and not reduced for it
+	IsConnectedToVPN      bool // is_online is the same
+	IsVPNDisabled         bool // a configuration variable; the device is never online, but may be operational
 	LastConnectivityEvent Time
 	LastVPNEvent          Time
 	HeartbeatState        string // api_heartbeat_state: online, timeout, offline, unknown
@@ -182,18 +182,18 @@ type Device struct {
 
 	CPUUsage      Number // %
 	CPUTemp       Number // °C
-	MemoryUsage   Number // MiB, like the next three
+	MemoryUsage   Number // MiB, like the following three
 	MemoryTotal   Number
 	StorageUsage  Number
 	StorageTotal  Number
 	IsUndervolted bool
 
 	IsWebAccessible bool
-	IsInactive      bool // not is_active; balenaCloud only, like all that follow
+	IsInactive      bool // the opposite of is_active; balenaCloud only, like all following fields
 	IsFrozen        bool
 
-	Latitude, Longitude             string // where its public address is, as text
-	CustomLatitude, CustomLongitude string // where somebody said it is
+	Latitude, Longitude             string // derived from its public IP address; text
+	CustomLatitude, CustomLongitude string // set by a user
 	Location                        string
 	SupportUntil                    Time // is_accessible_by_support_until__date
 }

@@ -8,16 +8,16 @@ import (
 	"math"
 )
 
-// A view is what the fields of a row depend on beside the row.
+// A view holds what the fields of a row depend on in addition to the row.
 type view struct {
 	w   *world
 	cfg *Config
 	schema
-	v6  bool // the words and meanings of version 6
+	v6  bool // fields and values of version 6
 	now Time
 }
 
-// A field is a property of a resource that can be selected, filtered and sorted by.
+// A field is a property of a resource. Queries can select it, filter by it and sort by it.
 type field struct {
 	name   string
 	kind   kind
@@ -27,38 +27,39 @@ type field struct {
 	only   presence
 }
 
-// A presence says where a field exists.
+// A presence states which servers have a field.
 type presence uint8
 
 const (
 	everywhere presence = iota
 	onlyV6
 	onlyV7
-	onlyCloud // balenaCloud; the open server answers a request for it with 500
+	onlyCloud // balenaCloud; openBalena answers a request for it with 500
 )
 
 func (f *field) in(p presence) *field { f.only = p; return f }
 
-// A navigation leads from a row to rows of another resource: along one of its own foreign keys, or back along
-// one of theirs. With neither it leads to a resource that is not simulated, and finds nothing.
+// A navigation leads from a row to rows of another resource: along a foreign key of the row, or back along a foreign key
+// of the other rows. Without a foreign key it leads to a resource that is not simulated, and finds no rows.
 type navigation struct {
 	target string
-	to     *field // own foreign key, or nil
-	back   string // their foreign key
-	scan   bool   // their foreign key is computed: there can be no index over it
+	to     *field // foreign key of the row, or nil
+	back   string // foreign key of the other rows
+	scan   bool   // the foreign key of the other rows is computed, so it has no index
 }
 
 type resource struct {
 	name     string
 	public   publicity
-	fields   []*field // what an answer without $select has
+	fields   []*field // the fields of an answer without $select
 	byName   map[string]*field
 	navs     map[string]navigation
 	synonyms map[string]string // other names of foreign keys
 	table    func(*world) relation
 }
 
-// A publicity says who may read a resource without a token: rows of public fleets only where it is about fleets.
+// A publicity states which rows of a resource can be read without a token: for resources that belong to fleets, those of
+// public fleets.
 type publicity uint8
 
 const (
@@ -67,12 +68,12 @@ const (
 	publicOnCloud
 )
 
-// A schema is the resources of an edition, by all their names.
+// A schema holds the resources of an edition by all their names.
 type schema map[string]*resource
 
 func (s schema) add(r *resource) { s[r.name] = r }
 
-// back is a map of navigations that lead to the target back along one of its foreign keys.
+// back returns navigations that lead to the target, back along one of its foreign keys.
 func back(target, key string, names ...string) map[string]navigation {
 	navs := make(map[string]navigation, len(names))
 	for _, name := range names {
@@ -93,12 +94,12 @@ func newField(name string, k kind, get func(*view, row) value) *field {
 	return &field{name: name, kind: k, key: append(appendString(nil, name), ':'), get: get}
 }
 
-// computed makes a field of row type R that depends on more than the row.
+// computed returns a field that depends on more than the row, which has type R.
 func computed[R any](name string, k kind, get func(*view, *R) value) *field {
 	return newField(name, k, func(c *view, r row) value { return get(c, any(r).(*R)) })
 }
 
-// The others make fields out of what the row holds. text is never null, word is null when empty.
+// The following functions return fields that are stored in the row. text is never null, word is null if empty.
 
 func text[R any](name string, get func(*R) string) *field {
 	return newField(name, kindString, func(_ *view, r row) value { return stringValue(get(any(r).(*R))) })
@@ -126,24 +127,24 @@ func reference[R any](name, target string, get func(*R) int) *field {
 	return f
 }
 
-// null makes a field of the real server that the simulator has nothing to say about.
+// null returns a field of the real server that is not simulated: it is always null.
 func null(name string) *field {
 	return newField(name, kindNull, func(*view, row) value { return value{} })
 }
 
-// constant makes a reference that is the same in all rows, null for 0.
+// constant returns a reference that is the same in all rows; id 0 is null.
 func constant(name, target string, id int) *field {
 	f := newField(name, kindRef, func(*view, row) value { return refValue(id) })
 	f.target = target
 	return f
 }
 
-// never makes a flag that is never set.
+// never returns a flag that is never set.
 func never(name string) *field {
 	return newField(name, kindBool, func(*view, row) value { return boolValue(false) })
 }
 
-// object makes a field whose value is JSON, or null when get returns the empty string.
+// object returns a field whose value is JSON, or null if get returns the empty string.
 func object[R any](name string, get func(*view, *R) string) *field {
 	return newField(name, kindJSON, func(c *view, r row) value { return jsonValue(get(c, any(r).(*R))) })
 }
@@ -168,7 +169,7 @@ func modifiedAt() *field {
 	})
 }
 
-// actor is made up from the id; version 6 shows it as a bare number.
+// actor returns a field that is derived from the id. In version 6 it is a plain number.
 func actor(first int) *field {
 	f := newField("actor", kindRef, func(c *view, r row) value {
 		n := first + r.meta().ID
@@ -181,14 +182,14 @@ func actor(first int) *field {
 	return f
 }
 
-// The first actors after those of users belong to fleets and then to devices.
+// Actors of fleets follow those of users, and actors of devices follow those of fleets.
 const (
 	firstFleetActor  = 2
 	firstDeviceActor = 18
 )
 
-// openSchema is the part of openBalena's model that is simulated, with what only balenaCloud has beside it, one line a
-// field, in the order in which the real server answers a request without $select.
+// openSchema is the simulated part of openBalena's model, together with the fields that only balenaCloud has. The fields
+// are in the order in which the real server answers a request without $select.
 var openSchema = newSchema()
 
 func newSchema() schema {
@@ -534,7 +535,7 @@ func newSchema() schema {
 	return all
 }
 
-// complete derives from the fields of all resources how they are found.
+// complete builds the indexes by which resources and fields are found.
 func (s schema) complete() {
 	for _, r := range s {
 		r.byName = make(map[string]*field, len(r.fields))
@@ -556,7 +557,8 @@ func (s schema) complete() {
 	}
 }
 
-// targetRelease is the pin, else on version 7 the fleet's target.
+// targetRelease returns the field of the target release: the release to which the device is pinned, otherwise in version 7
+// that of the fleet.
 func targetRelease() *field {
 	f := computed("should_be_running__release", kindRef, func(c *view, d *Device) value { return refValue(c.targetRelease(d)) })
 	f.target = "release"
@@ -580,7 +582,7 @@ func (w *world) targetRelease(d *Device) int {
 	return 0
 }
 
-// overallStatus computes the status as the real server does; the first rule that applies wins.
+// overallStatus computes the status as the real server does. The first rule that applies wins.
 func (c *view) overallStatus(d *Device) string {
 	switch {
 	case d.IsInactive:
@@ -598,7 +600,7 @@ func (c *view) overallStatus(d *Device) string {
 		return "updating"
 	case d.ProvisioningProgress.valid:
 		return "configuring"
-	case (d.heard() || c.v6) && c.w.downloadsImage(d): // v6 does not ask for the heartbeat
+	case (d.heard() || c.v6) && c.w.downloadsImage(d): // v6 does not check the heartbeat
 		return "updating"
 	case c.v6:
 		return "idle"
@@ -612,7 +614,7 @@ func (w *world) installsOf(device int) []row {
 	return w.Installs.referrers("device", func(r row) int { return r.(*Install).DeviceID }, device)
 }
 
-// overallProgress computes in percent how far a device is, as the real server does; the first rule that applies wins.
+// overallProgress computes the progress of a device in percent, as the real server does. The first rule that applies wins.
 func (c *view) overallProgress(d *Device) Number {
 	switch {
 	case d.IsInactive:
@@ -628,14 +630,14 @@ func (c *view) overallProgress(d *Device) Number {
 	case !c.w.downloadsImage(d):
 		return Number{}
 	}
-	// The mean of what is being downloaded and of what belongs to the release that should run.
+	// The mean over images that are being downloaded or belong to the target release.
 	sum, n := 0, 0
 	for _, r := range c.w.installsOf(d.ID) {
 		i := r.(*Install)
 		if i.Status != "Downloading" && (i.Status == "deleted" || i.ReleaseID != c.w.targetRelease(d)) {
 			continue
 		}
-		progress := 100 // an image that is there
+		progress := 100 // an image that has been downloaded
 		if i.DownloadProgress.valid {
 			progress = int(i.DownloadProgress.n)
 		}
@@ -644,7 +646,7 @@ func (c *view) overallProgress(d *Device) Number {
 	return N(int(math.Round(float64(sum) / float64(n))))
 }
 
-// What overall_status and overall_progress are made of.
+// overall_status and overall_progress depend on the following conditions.
 
 func (d *Device) heard() bool { return d.HeartbeatState == "online" || d.HeartbeatState == "timeout" }
 

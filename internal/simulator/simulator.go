@@ -22,51 +22,51 @@ import (
 )
 
 const (
-	// IdleTimeout is how long the real server keeps an idle connection. A client that keeps it longer meets a reset.
+	// IdleTimeout is how long the real server keeps an idle connection. A client that keeps it longer gets a reset.
 	IdleTimeout = 5 * time.Second
 
-	// maxTarget is the length from which on the real server answers 431.
+	// maxTarget is the minimum length of a request target that the real server answers with 431.
 	maxTarget = 16 << 10
 
-	// The one user that all tokens belong to.
+	// The only user, to whom all tokens belong.
 	userID    = 2
 	userName  = "admin"
 	userEmail = "admin@example.test"
 )
 
-// Config is what a simulator starts with. The zero value serves an account without fleets.
+// Config configures a simulator. The zero value serves an account without fleets.
 type Config struct {
-	// Dataset is the content to start with. Without one, Devices in Fleets are generated from Seed: the same
-	// three numbers and the same clock give the same account.
+	// Dataset is the initial content. If it is nil, the account is generated from Devices, Fleets and Seed: the same
+	// numbers and the same clock give the same account.
 	Dataset         *Dataset
 	Devices, Fleets int
 	Seed            uint64
 
-	// Tokens are accepted for everything; with none, any token is. See [Simulator.SetTokens].
+	// Tokens are accepted for everything. If there are none, every token is accepted. See [Simulator.SetTokens].
 	Tokens []string
 
-	// DeviceKeys are the keys of devices, by token: such a caller sees its device and its fleet.
+	// DeviceKeys maps tokens of devices to device ids. Such a caller can read its device and its fleet.
 	DeviceKeys map[string]int
 
-	// Versions are the versions of the API that exist; by default v6 and v7. All others are 404.
+	// Versions are the API versions that exist, by default v6 and v7. Other versions are answered with 404.
 	Versions []string
 
-	// Edition is which server is simulated; by default [OpenBalena].
+	// Edition is the simulated server, by default [OpenBalena].
 	Edition Edition
 
-	// CloudFields makes the open edition have the fields that only balenaCloud has, beside its own: what balenaCloud
-	// may be like if it has more fields than it declares, above all modified_at of image installs and tags.
+	// CloudFields adds the fields that only balenaCloud has to the openBalena edition. This simulates a balenaCloud
+	// that has more fields than it declares, above all modified_at of image installs and tags.
 	CloudFields bool
 
-	// ModifiedAtStandsStill and ModifiedAtIsNull are servers whose modified_at does not tell what changed: it stays
-	// what it was when the row was created, or nothing ever set it.
+	// ModifiedAtStandsStill and ModifiedAtIsNull simulate servers whose modified_at does not show changes: it keeps
+	// the time of creation, or is never set.
 	ModifiedAtStandsStill, ModifiedAtIsNull bool
 
-	// CacheAnswers keeps answers, compressed ones too, until the data change. For benchmarks of a client in
-	// the same process, where the server should not count.
+	// CacheAnswers keeps answers, including compressed ones, until the data change. It is meant for benchmarks of a
+	// client in the same process, so that the cost of the server does not count.
 	CacheAnswers bool
 
-	// Now is the server's clock; by default [time.Now]. Every answer tells it in its header Date.
+	// Now is the server's clock, by default [time.Now]. Every answer has its time in the header Date.
 	Now func() time.Time
 }
 
@@ -74,9 +74,9 @@ type Config struct {
 type Simulator struct {
 	cfg   Config
 	now   func() Time
-	ahead atomic.Int64 // how far the clock was put forward, in nanoseconds
+	ahead atomic.Int64 // how far the clock was advanced, in nanoseconds
 
-	mu     sync.RWMutex // guards the data and what is made from them
+	mu     sync.RWMutex // guards the data and everything derived from them
 	world  *world
 	life   *life
 	cached *answers
@@ -90,7 +90,7 @@ type Simulator struct {
 	}
 }
 
-// New starts a simulator.
+// New returns a simulator.
 func New(cfg Config) (*Simulator, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -110,7 +110,7 @@ func New(cfg Config) (*Simulator, error) {
 		return nil, fmt.Errorf("unknown edition %q: want %s or %s", cfg.Edition, OpenBalena, Cloud)
 	}
 	if cfg.Devices < 0 || cfg.Fleets < 0 {
-		return nil, fmt.Errorf("%d devices in %d fleets: there can't be fewer than none", cfg.Devices, cfg.Fleets)
+		return nil, fmt.Errorf("%d devices in %d fleets: want numbers that are not negative", cfg.Devices, cfg.Fleets)
 	}
 	s := &Simulator{}
 	clock := cfg.Now
@@ -135,13 +135,13 @@ func New(cfg Config) (*Simulator, error) {
 	return s, nil
 }
 
-// Update changes the data. Requests see all of the change or nothing of it. Rows that change get a new
-// modified_at, as a trigger does it on the real server, and only they: a new target of a fleet does not touch its
-// devices, an image install does not touch its device.
+// Update changes the data. Requests see the whole change or none of it. Only rows that change get a new modified_at, as
+// by a trigger on the real server: a new target of a fleet does not modify its devices, an image install does not modify
+// its device.
 func (s *Simulator) Update(change func(*State)) { s.UpdateSince(s.cfg.Now(), change) }
 
-// UpdateSince changes the data in a transaction that began at a time and is committed now. As on the real server, its
-// rows say that they were created and modified when it began, and nobody has seen them before now.
+// UpdateSince changes the data in a transaction that began at a time and is committed now. As on the real server,
+// created_at and modified_at of its rows are the time when it began, and the rows were not visible before the commit.
 func (s *Simulator) UpdateSince(began time.Time, change func(*State)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +150,7 @@ func (s *Simulator) UpdateSince(began time.Time, change func(*State)) {
 	for _, t := range tables {
 		t.begin(now)
 	}
-	// Also when change panics: the data must stay usable for who recovers.
+	// Unlock even if change panics: the data must stay usable for a caller that recovers.
 	defer func() {
 		for _, t := range tables {
 			t.commit()
@@ -160,7 +160,8 @@ func (s *Simulator) UpdateSince(began time.Time, change func(*State)) {
 	change(&State{world: s.world, now: now})
 }
 
-// Tick is one step of life: devices come and go, update, heat up. The steps are decided by the seed.
+// Tick simulates one step in the life of the account: devices connect, disconnect, update, get warmer. The seed decides
+// what happens.
 func (s *Simulator) Tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,7 +169,7 @@ func (s *Simulator) Tick() {
 	s.cached.forget()
 }
 
-// Change lets so many devices, chosen by the seed, change at once: for measuring what changes cost.
+// Change changes the given number of devices, chosen by the seed, at once. It is meant for measuring the cost of changes.
 func (s *Simulator) Change(devices int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,15 +177,15 @@ func (s *Simulator) Change(devices int) {
 	s.cached.forget()
 }
 
-// Requests returns how many requests were answered or meant to fail, by resource. Those below /user and /actor
-// count as whoami, those that concern no resource as other. The simulator's own paths don't count.
+// Requests returns the number of requests by resource, including requests with a fault. Paths below /user and /actor
+// count as whoami, paths without a resource as other. The simulator's own paths do not count.
 func (s *Simulator) Requests() map[string]int {
 	s.control.Lock()
 	defer s.control.Unlock()
 	return maps.Clone(s.control.requests)
 }
 
-// ResetRequests sets all counts to zero, those that faults go by included.
+// ResetRequests sets all counts to zero, including those that decide which faults are due.
 func (s *Simulator) ResetRequests() {
 	s.control.Lock()
 	defer s.control.Unlock()
@@ -192,22 +193,22 @@ func (s *Simulator) ResetRequests() {
 	s.control.fault = faultCounters{}
 }
 
-// SetTokens says which tokens are accepted from now on; with none, any token is.
+// SetTokens sets the accepted tokens. Without arguments, every token is accepted.
 func (s *Simulator) SetTokens(tokens ...string) {
 	s.control.Lock()
 	defer s.control.Unlock()
 	s.control.tokens = slices.Clone(tokens)
 }
 
-// Faultless returns a handler that answers from the same data. Faults do not happen to its requests, and they are not
-// counted. It is for a client with which others are compared.
+// Faultless returns a handler that answers from the same data, without faults and without counting requests. It is meant
+// for a reference client, whose results are compared with those of others.
 func (s *Simulator) Faultless() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), faultless{}, true)))
 	})
 }
 
-// faultless marks the context of a request to which no faults happen.
+// faultless is the key that marks the context of a request without faults.
 type faultless struct{}
 
 // ServeHTTP answers a request as the balena API does.
@@ -224,7 +225,7 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.begin("other", "")
 		w.WriteHeader(http.StatusRequestHeaderFieldsTooLarge)
 	case r.Header.Get("X-Forwarded-Proto") == "http":
-		// What a proxy says that ends TLS.
+		// A proxy that terminates TLS sets this header.
 		s.begin("other", "")
 		location := "https://" + r.Host + r.RequestURI
 		w.Header().Set("Location", location)
@@ -245,7 +246,7 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// resourceOf returns what a request counts as.
+// resourceOf returns the resource as which a request is counted.
 func (s *Simulator) resourceOf(target string) string {
 	end := 0
 	for end < len(target) && isNameByte(target[end]) {
@@ -265,13 +266,13 @@ func (s *Simulator) begin(resource, query string) (f Fault, faulty bool) {
 	return s.control.fault.next(s.control.faults, resource, query)
 }
 
-// A response is an answer before it is compressed, cut or otherwise spoilt.
+// A response is an answer before it is compressed, cut or spoiled.
 type response struct {
 	status      int
 	contentType string
 	body        []byte
-	compressed  bool    // the body is, already
-	buffer      *[]byte // to use again once the body is sent
+	compressed  bool    // the body is already compressed
+	buffer      *[]byte // can be reused once the body is sent
 }
 
 func textResponse(contentType, body string) response {
@@ -298,7 +299,7 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, resource strin
 	}
 }
 
-// buffers are for bodies that nobody keeps.
+// buffers hold bodies that are not cached.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func (s *Simulator) send(w http.ResponseWriter, r *http.Request, a response) {
@@ -320,7 +321,7 @@ func (s *Simulator) send(w http.ResponseWriter, r *http.Request, a response) {
 	}
 	h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	w.WriteHeader(a.status)
-	w.Write(a.body) //nolint:errcheck // the client is gone: nobody is left to tell
+	w.Write(a.body) //nolint:errcheck // fails only if the client has disconnected
 }
 
 func write(w http.ResponseWriter, status int, contentType, body string) {
@@ -329,7 +330,7 @@ func write(w http.ResponseWriter, status int, contentType, body string) {
 	io.WriteString(w, body) //nolint:errcheck // as above
 }
 
-// The real server compresses from a kilobyte on.
+// minCompressed is the minimum size in bytes of a body that the real server compresses.
 const minCompressed = 1024
 
 func compressible(r *http.Request, body []byte) bool {
@@ -350,13 +351,13 @@ func compress(body []byte) []byte {
 	w := gzipWriters.Get().(*gzip.Writer)
 	defer gzipWriters.Put(w)
 	w.Reset(&b)
-	w.Write(body) //nolint:errcheck // a buffer takes everything
+	w.Write(body) //nolint:errcheck // writing to a buffer does not fail
 	w.Close()     //nolint:errcheck // as above
 	return b.Bytes()
 }
 
-// caller finds out who a request's token belongs to. As on the real server, the word before the token may be
-// written in any case, and a second blank makes another token of it.
+// caller returns the owner of a request's token. As on the real server, the word before the token is not
+// case-sensitive, and a second blank becomes part of the token.
 func (s *Simulator) caller(r *http.Request) caller {
 	token := r.URL.Query().Get("apikey")
 	if h := r.Header.Get("Authorization"); h != "" {
@@ -389,15 +390,15 @@ func (s *Simulator) whoami(c caller, path string) response {
 	if !c.user {
 		return response{status: http.StatusUnauthorized}
 	}
-	who := fmt.Sprintf(`{"id":%d,"username":%q,"email":%q}`, userID, userName, userEmail)
+	body := fmt.Sprintf(`{"id":%d,"username":%q,"email":%q}`, userID, userName, userEmail)
 	if path == "/actor/v1/whoami" {
-		who = fmt.Sprintf(`{"id":%d,"actorType":"user","actorTypeId":%d,"username":%q,"email":%q}`, userID, userID, userName, userEmail)
+		body = fmt.Sprintf(`{"id":%d,"actorType":"user","actorTypeId":%d,"username":%q,"email":%q}`, userID, userID, userName, userEmail)
 	}
-	return textResponse(contentTypeJSON, who)
+	return textResponse(contentTypeJSON, body)
 }
 
 // query answers a request for a resource.
-func (s *Simulator) query(r *http.Request, who caller) response {
+func (s *Simulator) query(r *http.Request, client caller) response {
 	if r.Method == http.MethodHead {
 		return response{status: http.StatusInternalServerError}
 	}
@@ -405,15 +406,15 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 	now := s.now()
 	q, err := parse(target, now)
 	if err == nil && r.Method != http.MethodGet {
-		// Nothing can be written here; the real server lets nobody but users try.
-		if who.guest() {
+		// The simulator is read-only. The real server lets only users try to write.
+		if client.guest() {
 			return response{status: http.StatusUnauthorized}
 		}
 		return response{status: http.StatusInternalServerError}
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	cacheable := s.cached != nil && err == nil && who.user && !strings.Contains(target, "now()")
+	cacheable := s.cached != nil && err == nil && client.user && !strings.Contains(target, "now()")
 	key := r.Header.Get("Accept-Encoding") + " " + r.RequestURI
 	if cacheable {
 		if a, ok := s.cached.get(key); ok {
@@ -427,7 +428,7 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 			buffer = buffers.Get().(*[]byte)
 			body = *buffer
 		}
-		c := &compiler{view: &view{w: s.world, cfg: &s.cfg, schema: s.cfg.Edition.schema(), v6: version == "v6", now: now}, caller: who}
+		c := &compiler{view: &view{w: s.world, cfg: &s.cfg, schema: s.cfg.Edition.schema(), v6: version == "v6", now: now}, caller: client}
 		body, err = s.world.answer(body, c, q)
 	}
 	if err != nil {
@@ -443,7 +444,7 @@ func (s *Simulator) query(r *http.Request, who caller) response {
 	return a
 }
 
-// refuse answers a query that can't be answered.
+// refuse returns the answer to a query that failed.
 func refuse(r *http.Request, err error) response {
 	if _, ok := errors.AsType[syntaxError](err); ok {
 		body := appendString(nil, "Malformed url: '"+r.RequestURI+"'")
@@ -486,7 +487,7 @@ func (c *answers) forget() {
 	c.byRequest = nil
 }
 
-// serveControl answers the paths below /simulator/, with which a simulator that runs elsewhere is controlled.
+// serveControl answers the paths below /simulator/, which control a simulator in another process.
 func (s *Simulator) serveControl(w http.ResponseWriter, r *http.Request, path string) {
 	var got any
 	switch r.Method + " " + path {
@@ -543,10 +544,10 @@ func (s *Simulator) serveControl(w http.ResponseWriter, r *http.Request, path st
 		return
 	}
 	w.Header().Set("Content-Type", contentTypeJSON)
-	json.NewEncoder(w).Encode(got) //nolint:errcheck // the client is gone: nobody is left to tell
+	json.NewEncoder(w).Encode(got) //nolint:errcheck // fails only if the client has disconnected
 }
 
-// decode reads strict JSON: a misspelt fault that never happens would be a test that proves nothing.
+// decode reads strict JSON: with a misspelled fault, which never happens, a test would prove nothing.
 func decode(r io.Reader, v any) error {
 	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// testClock is a clock that only tests move.
+// testClock is a clock that only tests advance.
 type testClock struct {
 	mu sync.Mutex
 	t  time.Time
@@ -39,7 +39,7 @@ func (c *testClock) advance(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-// newSimulator returns a simulator that holds what fill puts in, and its server.
+// newSimulator returns a simulator with the data that fill adds, and its server.
 func newSimulator(t *testing.T, cfg Config, fill func(*State)) (*Simulator, *httptest.Server) {
 	t.Helper()
 	if cfg.Now == nil {
@@ -57,7 +57,7 @@ func newSimulator(t *testing.T, cfg Config, fill func(*State)) (*Simulator, *htt
 	return sim, srv
 }
 
-// get asks for a path and query and returns status and body.
+// get requests a path with a query, and returns status and body.
 func get(t *testing.T, srv *httptest.Server, target string) (int, string) {
 	t.Helper()
 	res := do(t, srv, http.MethodGet, target, "")
@@ -83,7 +83,7 @@ func do(t *testing.T, srv *httptest.Server, method, target, body string) *http.R
 	return res
 }
 
-// smallAccount has two fleets, two releases and four devices:
+// smallAccount adds two fleets, two releases and four devices:
 //
 //	1 online, runs the target       3 offline, never updated
 //	2 online, pinned on release 1   4 in the other fleet, never seen
@@ -121,7 +121,7 @@ func TestQueries(t *testing.T) {
 		{"device?$select=id&$filter=device_name%20eq%20'O''Brien+%26+co'", `[]`},
 		{"device?$select=id&$filter=startswith(device_name,'gr%C3%B6')", `[{"id":3}]`},
 		{"device?$select=id&$filter=endswith(device_name,'%E2%98%83')", `[{"id":3}]`},
-		// A quote may be written as %27, also where it is doubled, and even at one end only.
+		// A quote may be written as %27, also if it is doubled, and even at only one end.
 		{"device?$select=id&$filter=device_name%20eq%20%27a%27", `[{"id":1}]`},
 		{"device?$select=id&$filter=device_name%20eq%20%27O%27%27Brien%20%26%20co%27", `[{"id":2}]`},
 		{"device?$select=id&$filter=device_name%20eq%20'O%27'Brien%20%26%20co%27", `[{"id":2}]`},
@@ -129,16 +129,16 @@ func TestQueries(t *testing.T) {
 		{"release(belongs_to__application=1,raw_version='2.0.0')?$select=id", `[{"id":2}]`},
 		{"release(belongs_to__application=2,raw_version='2.0.0')?$select=id", `[]`},
 		{"device?$select=id&$filter=last_connectivity_event%20ge%20datetime%272027-03-01T11%3A30%3A00.000Z%27", `[{"id":2}]`},
-		// A date may be a mere string.
+		// A date may be a string.
 		{"device?$select=id&$filter=last_connectivity_event%20ge%20'2027-03-01T11%3A30%3A00.000Z'", `[{"id":2}]`},
 		{"device?$select=id&$filter='2027-03-01T11:30:00.000Z'%20le%20last_connectivity_event", `[{"id":2}]`},
 		{"device?$select=id&$filter=last_connectivity_event%20in%20('2027-03-01T11:30:00.000Z')", `[{"id":2}]`},
 		{"device?$select=id&$filter=contains(device_name,'☃')", `[{"id":3}]`},
 		{"device?$select=id&$filter=is_online%20and+not(id+eq+1)", `[{"id":2}]`},
-		// Operators bind as everywhere: and before or.
+		// The operator "and" binds before "or".
 		{"device?$select=id&$filter=id%20eq%201%20or%20id%20eq%202%20and%20is_online%20eq%20false", `[{"id":1}]`},
 		{"device?$select=id&$filter=(id%20eq%201%20or%20id%20eq%202)%20and%20is_online%20eq%20false", `[]`},
-		// Null is a value to eq and ne, and never matches anything else, negated or not.
+		// For eq and ne null is a value. Other operators never match null, negated or not.
 		{"device/$count?$filter=cpu_temp%20eq%20null", `2`},
 		{"device/$count?$filter=cpu_temp%20ne%20null", `2`},
 		{"device/$count?$filter=cpu_temp%20ne%2050", `3`},
@@ -160,7 +160,7 @@ func TestQueries(t *testing.T) {
 		{"device?$select=id&$filter=belongs_to__application/any(a:a/is_directly_accessible_by__user/any(dau:1%20eq%201))%20and%20id%20gt%202&$orderby=id%20asc", `[{"id":3},{"id":4}]`},
 		{"device?$select=id&$filter=belongs_to__application%20in%20(1)%20and%20id%20gt%201&$orderby=id%20asc&$top=1", `[{"id":2}]`},
 		{"application?$select=id&$filter=owns__device/$count%20gt%201", `[{"id":1}]`},
-		// Order: without a direction it is descending; null comes last, and so first when descending.
+		// Without a direction the order is descending. null sorts last, and so first in descending order.
 		{"device?$select=id&$orderby=id", `[{"id":4},{"id":3},{"id":2},{"id":1}]`},
 		{"device?$select=id&$orderby=cpu_temp%20asc,id%20desc", `[{"id":2},{"id":1},{"id":4},{"id":3}]`},
 		{"device?$select=id&$orderby=cpu_temp%20desc,id%20asc&$top=1", `[{"id":3}]`},
@@ -200,7 +200,7 @@ func TestQueries(t *testing.T) {
 		{"release?$select=id&$filter=should_be_running_on__device/any(d:d/id%20eq%203)", `[{"id":2}]`},
 		{"device_type?$select=id&$filter=device_type_alias/any(a:a/is_referenced_by__alias%20eq%20'nuc')", `[{"id":8}]`},
 		{"release(2)?$select=semver_major,revision,version", `[{"semver_major":2,"revision":0,"version":{"raw":"2.0.0","build":[],"major":2,"minor":0,"patch":0,"version":"2.0.0","prerelease":[]}}]`},
-		// What is computed.
+		// Computed fields.
 		{
 			"device?$select=overall_status,should_be_running__release,last_vpn_event&$orderby=id%20asc&$top=3",
 			`[{"overall_status":"operational","should_be_running__release":{"__id":2},"last_vpn_event":"2027-03-01T09:00:00.000Z"},` +
@@ -217,7 +217,7 @@ func TestQueries(t *testing.T) {
 	}
 }
 
-// TestManyRows: conditions on other rows are looked up in another way when there are many of them.
+// Conditions on other rows are evaluated differently if there are many rows; the result is the same.
 func TestManyRows(t *testing.T) {
 	_, srv := newSimulator(t, Config{Devices: 3 * manyRows, Fleets: 3, Seed: 1}, nil)
 	for _, condition := range []string{
@@ -342,7 +342,7 @@ func TestStatusOfDevices(t *testing.T) {
 	}
 }
 
-func TestChangesTouchWhatTheyChange(t *testing.T) {
+func TestOnlyChangedRowsAreModified(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
 	changed := func(resource string, since time.Time) string {
@@ -398,8 +398,8 @@ func TestChangesTouchWhatTheyChange(t *testing.T) {
 	}
 }
 
-// TestMovedRowsAreCountedAnew: also when nothing else happens.
-func TestMovedRowsAreCountedAnew(t *testing.T) {
+// Counts follow a row that moves to another fleet, even if nothing else changes.
+func TestMovedRowsAreCountedAgain(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	count := func(want string) {
 		t.Helper()
@@ -416,8 +416,8 @@ func TestMovedRowsAreCountedAnew(t *testing.T) {
 	count(`{"owns__device":1,"id":1},{"owns__device":2,"id":2}`)
 }
 
-// TestTransactionsThatTakeTime: what a transaction writes says when that began, and is seen when it is committed.
-func TestTransactionsThatTakeTime(t *testing.T) {
+// Rows written by a transaction have the time when it began, and are visible after it is committed.
+func TestLongTransactions(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
 	began := clock.now().Add(time.Minute)
@@ -426,7 +426,7 @@ func TestTransactionsThatTakeTime(t *testing.T) {
 	sim.UpdateSince(began, func(st *State) {
 		st.Device(2).Name = "slow"
 		if d := st.AddDevice(Device{FleetID: 2}); d.CreatedAt != At(began) || st.Now() != At(began) {
-			t.Errorf("a device was created at %v by a transaction that began %v", d.CreatedAt, began)
+			t.Errorf("a transaction that began at %[2]v created a device at %[1]v", d.CreatedAt, began)
 		}
 	})
 	since := func(at time.Time) string {
@@ -434,15 +434,15 @@ func TestTransactionsThatTakeTime(t *testing.T) {
 		return got
 	}
 	if got := since(began); got != `{"d":[{"id":1}]}` {
-		t.Errorf("since the slow one began: %s", got)
+		t.Errorf("since the slow transaction began: %s", got)
 	}
 	if got := since(began.Add(-time.Millisecond)); got != `{"d":[{"id":1},{"id":2},{"id":5}]}` {
 		t.Errorf("since before: %s", got)
 	}
 }
 
-// TestWhatChangedIsAskedFor asks as an exporter does that reads nothing but what changed.
-func TestWhatChangedIsAskedFor(t *testing.T) {
+// TestQueriesForChanges sends the queries of an incremental refresh.
+func TestQueriesForChanges(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
 	since := clock.now()
@@ -454,18 +454,18 @@ func TestWhatChangedIsAskedFor(t *testing.T) {
 		st.DeviceTags.Add(DeviceTag{DeviceID: 5, Key: "site", Value: "y"})
 		st.Installs.Add(Install{DeviceID: 5, ImageID: 1, ReleaseID: 2, Status: "deleted"})
 	})
-	const mine = "belongs_to__application/any(a:a/is_directly_accessible_by__user/any(dau:1 eq 1))"
-	// modified is the condition that a row changed after the beginning.
+	const access = "belongs_to__application/any(a:a/is_directly_accessible_by__user/any(dau:1 eq 1))"
+	// modified is the condition that a row changed after the start.
 	modified := "modified_at gt datetime'" + since.Format("2006-01-02T15:04:05.000Z07:00") + "'"
 	changed := "(" + modified + " or image_install/any(i:i/" + modified + "))"
 	for _, version := range []string{"v6", "v7"} {
 		for _, test := range []struct{ query, want string }{
-			{"device?$select=id&$filter=" + mine + " and " + changed + " and id gt 0&$orderby=id asc&$top=2", `[{"id":1},{"id":2}]`},
-			{"device?$select=id&$filter=" + mine + " and " + changed + " and id gt 2&$orderby=id asc&$top=2", `[{"id":5}]`},
-			{"device?$select=id&$filter=" + mine + " and " + modified + " and id gt 0&$orderby=id asc", `[{"id":2},{"id":5}]`},
+			{"device?$select=id&$filter=" + access + " and " + changed + " and id gt 0&$orderby=id asc&$top=2", `[{"id":1},{"id":2}]`},
+			{"device?$select=id&$filter=" + access + " and " + changed + " and id gt 2&$orderby=id asc&$top=2", `[{"id":5}]`},
+			{"device?$select=id&$filter=" + access + " and " + modified + " and id gt 0&$orderby=id asc", `[{"id":2},{"id":5}]`},
 			{"device?$select=id&$filter=belongs_to__application in (1) and " + changed + " and id gt 0&$orderby=id asc", `[{"id":1},{"id":2}]`},
 			{"device?$select=id&$filter=belongs_to__application in (1,2) and id gt 2&$orderby=id asc&$top=1000", `[{"id":3},{"id":4},{"id":5}]`},
-			{"device/$count?$filter=" + mine + " and " + changed, `3`},
+			{"device/$count?$filter=" + access + " and " + changed, `3`},
 			{"device/$count?$filter=belongs_to__application in (2,7)", `2`},
 			{"image_install?$select=id&$filter=" + modified + " and id gt 0&$orderby=id asc", `[{"id":1},{"id":2}]`},
 			{"image_install?$select=id&$filter=status ne 'deleted' and " + modified + " and id gt 0&$orderby=id asc", `[{"id":1}]`},
@@ -487,12 +487,12 @@ func TestWhatChangedIsAskedFor(t *testing.T) {
 	}
 }
 
-// TestServersThatDoNotTellWhatChanged: what is null never matches, and what stands still matches once, if at all.
-func TestServersThatDoNotTellWhatChanged(t *testing.T) {
+// On servers whose modified_at does not show changes, null never matches, and a constant time matches at most once.
+func TestServersWithoutUsableModifiedAt(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		config     Config
-		gt, ge     string // ids of devices modified after, and not before, the beginning
+		gt, ge     string // ids of devices modified after, and not before, the start
 		modifiedAt string // of device 1
 	}{
 		{"in order", Config{}, `[{"id":1},{"id":5}]`, `[{"id":1},{"id":2},{"id":3},{"id":4},{"id":5}]`, `"2027-03-01T12:01:00.000Z"`},
@@ -522,8 +522,8 @@ func TestServersThatDoNotTellWhatChanged(t *testing.T) {
 	}
 }
 
-// TestAnswersTellTheServersTime, which need not be ours.
-func TestAnswersTellTheServersTime(t *testing.T) {
+// The header Date of answers is the time of the server's clock, which may differ from the client's.
+func TestAnswersHaveTheTimeOfTheServer(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now, Tokens: []string{"token"}}, smallAccount)
 	sim.SetFaults(Faults{{Resource: "release", Status: 429}, {Resource: "api_key", Spoil: SpoilJSON}})
@@ -537,8 +537,8 @@ func TestAnswersTellTheServersTime(t *testing.T) {
 	}
 }
 
-// TestFarIDs: ids may lie anywhere.
-func TestFarIDs(t *testing.T) {
+// Ids may have large gaps.
+func TestSparseIDs(t *testing.T) {
 	_, srv := newSimulator(t, Config{}, func(st *State) {
 		st.AddFleet(Fleet{Row: Row{ID: 2_000_000_000}})
 		st.AddFleet(Fleet{Row: Row{ID: 5}})
@@ -556,7 +556,7 @@ func TestFarIDs(t *testing.T) {
 	}
 }
 
-// TestOrderOfRows: who forgets $orderby must notice.
+// Without $orderby, rows are not sorted by id, so that a client that forgets it fails.
 func TestOrderOfRows(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
@@ -577,7 +577,7 @@ func TestTokens(t *testing.T) {
 	if status, body := get(t, srv, fleets); status != 401 || body != "" {
 		t.Errorf("with a bad token: %d %q, want 401 and nothing", status, body)
 	}
-	// What looks like an account with little in it.
+	// The answer looks like a small account.
 	if status, body := get(t, srv, "/v7/application?$select=id"); status != 200 || body != `{"d":[{"id":2}]}` {
 		t.Errorf("with a bad token and no filter: %d %s, want the public fleet", status, body)
 	}
@@ -658,7 +658,7 @@ func TestControl(t *testing.T) {
 		t.Errorf("after other tokens were set: %d, want 401", status)
 	}
 	if status, body := get(t, srv, "/simulator/nope"); status != 404 || !strings.Contains(body, "/simulator/faults") {
-		t.Errorf("unknown control path: %d %s, want 404 with the paths there are", status, body)
+		t.Errorf("unknown control path: %d %s, want 404 with the existing paths", status, body)
 	}
 }
 
@@ -674,7 +674,7 @@ func jsonEqual(t *testing.T, a, b string) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// TestCompression: who asks for gzip gets it, and the same body in it, from the cache, too, and when it is spoilt.
+// A client that accepts gzip gets it. The body is the same, also from the cache and when it is spoiled.
 func TestCompression(t *testing.T) {
 	for _, cached := range []bool{false, true} {
 		sim, srv := newSimulator(t, Config{Devices: 100, Fleets: 1, CacheAnswers: cached}, nil)
@@ -695,11 +695,11 @@ func TestCompression(t *testing.T) {
 				}
 				want, err := io.ReadAll(res.Body)
 				if err != nil || res.Header.Get("Content-Encoding") != "" {
-					t.Fatalf("unasked: %v, %v", res.Header, err)
+					t.Fatalf("compressed without being requested: %v, %v", res.Header, err)
 				}
 				got := ask(t, t.Context(), srv.URL+"/v7/device?$orderby=id%20asc")
 				if got.header.Get("Content-Encoding") != "gzip" || got.body != string(want) || !json.Valid(want) {
-					t.Errorf("compressed %v and not the same body", got.header)
+					t.Errorf("compressed %v, but the body differs", got.header)
 				}
 			}
 		}
@@ -724,7 +724,7 @@ func TestCachedAnswersFollowTheData(t *testing.T) {
 	}
 }
 
-// FuzzQuery looks for queries that break the engine instead of being refused.
+// FuzzQuery searches for queries that break the engine instead of being refused.
 func FuzzQuery(f *testing.F) {
 	for _, seed := range []string{
 		"device?$select=id&$filter=id%20gt%200&$orderby=id%20asc&$top=1", "application(1)?$expand=owns__device/$count($filter=is_online eq true)",

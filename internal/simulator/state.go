@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// A world is everything the API has to tell, a table for each resource.
+// A world is the whole content of the API: a table for each resource.
 type world struct {
 	Organizations Table[Organization, *Organization]
 	Users         Table[User, *User]
@@ -26,7 +26,7 @@ type world struct {
 	APIKeys       Table[APIKey, *APIKey]
 }
 
-// lifecycle is what the tables have in common as far as their row types don't matter.
+// lifecycle holds the methods of tables that do not depend on their row type.
 type lifecycle interface {
 	begin(now Time)
 	commit()
@@ -60,7 +60,7 @@ func (w *world) clone() *world {
 	return c
 }
 
-// State is the living data as [Simulator.Update] hands it out. Rows got from it may be changed in place:
+// State gives access to the data during [Simulator.Update]. Its rows may be changed in place:
 //
 //	sim.Update(func(st *simulator.State) {
 //		st.Device(7).Name = "renamed"
@@ -69,13 +69,13 @@ func (w *world) clone() *world {
 //		st.Devices.Add(simulator.Device{FleetID: 2, UUID: "…"})
 //	})
 //
-// Nothing of it may be kept or used after the function returns.
+// The state and its rows must not be used after the function returns.
 type State struct {
 	*world
 	now Time
 }
 
-// Now returns the server's time, which stands still during an update, as in a transaction: it is when that began.
+// Now returns the server's time. During an update it is constant, as in a transaction: the time when the update began.
 func (st *State) Now() Time { return st.now }
 
 // Device returns the device with the id, or nil.
@@ -108,8 +108,8 @@ func (st *State) InstallsOf(device int) []*Install {
 	return installs
 }
 
-// AddDevice adds a device as one that has just been registered: with a uuid, a name and a type, where d has
-// none, and never seen.
+// AddDevice adds a device that has just been registered and never connected. It supplies a UUID, a name and a device
+// type if d has none.
 func (st *State) AddDevice(d Device) *Device {
 	if d.ID == 0 {
 		d.ID = st.Devices.nextID()
@@ -129,7 +129,7 @@ func (st *State) AddDevice(d Device) *Device {
 	return st.Devices.Add(d)
 }
 
-// AddFleet adds a fleet of class fleet, where f names no other.
+// AddFleet adds a fleet. Its class is "fleet" unless f has another one.
 func (st *State) AddFleet(f Fleet) *Fleet {
 	if f.ID == 0 {
 		f.ID = st.Fleets.nextID()
@@ -155,7 +155,7 @@ func (st *State) AddFleet(f Fleet) *Fleet {
 	return st.Fleets.Add(f)
 }
 
-// NewRelease adds a good and final release to a fleet. To roll it out, set the fleet's TargetReleaseID to it.
+// NewRelease adds a successful, final release to a fleet. To roll it out, set the fleet's TargetReleaseID to it.
 func (st *State) NewRelease(fleet int, version string) *Release {
 	return st.Releases.touch(st.newRelease(fleet, version, st.now))
 }
@@ -178,7 +178,7 @@ func (w *world) slug(organization int, name string) string {
 	return handle + "/" + name
 }
 
-// RenameFleet gives a fleet another name, and the slug that follows from it.
+// RenameFleet gives a fleet another name, and the slug derived from it.
 func (st *State) RenameFleet(id int, name string) {
 	f := st.Fleet(id)
 	f.AppName, f.Slug = name, st.slug(f.OrganizationID, name)
@@ -213,7 +213,7 @@ func (st *State) deleteDevices(gone func(*Device) bool) {
 	st.DeviceTags.DeleteFunc(func(t *DeviceTag) bool { return ids[t.DeviceID] })
 }
 
-// Connect plays a device that comes online at the given time: the VPN is up, heartbeats arrive.
+// Connect connects the device at the given time: the VPN is up, heartbeats arrive.
 func (d *Device) Connect(at Time) {
 	if !d.IsVPNDisabled && !d.IsConnectedToVPN {
 		d.IsConnectedToVPN = true
@@ -222,7 +222,7 @@ func (d *Device) Connect(at Time) {
 	d.heartbeat("online", at)
 }
 
-// Disconnect plays a device that goes away for good: the VPN is down, heartbeats have been missing for long. Its
+// Disconnect disconnects the device for good: the VPN is down, heartbeats have been missing for a long time. Its
 // hardware figures stay, as on the real server.
 func (d *Device) Disconnect(at Time) {
 	d.dropVPN(at)

@@ -9,13 +9,13 @@ import (
 	"sync"
 )
 
-// Row is what every row of every resource has.
+// Row holds the fields that every row of every resource has.
 type Row struct {
-	// ID is the primary key; 0 asks [Table.Add] for the next free one.
+	// ID is the primary key; for 0, [Table.Add] assigns the next free one.
 	ID int
-	// CreatedAt and ModifiedAt are set by the server, as database triggers do. A row that was changed in
-	// [Simulator.Update] gets a new ModifiedAt, unless the update set one itself: a time that lies in the
-	// past plays a transaction that started long before it committed.
+	// CreatedAt and ModifiedAt are set by the server, as by database triggers. A row that was changed in
+	// [Simulator.Update] gets a new ModifiedAt, unless the update itself set one. A time in the past simulates a
+	// transaction that began long before it was committed.
 	CreatedAt, ModifiedAt Time
 }
 
@@ -33,13 +33,13 @@ type rowPointer[R any] interface {
 // Table holds the rows of one resource by ascending id.
 type Table[R comparable, P rowPointer[R]] struct {
 	rows   []P
-	lastID int // the highest there ever was
-	// before holds each row handed out for writing as it was, so that the end of an update can tell which
-	// rows were really changed.
+	lastID int // the highest id ever used
+	// before holds a copy of each row that an update may change, so that commit can find the rows that
+	// really changed.
 	before map[P]R
 	now    Time // of the update
 
-	mu    sync.Mutex // guards index, which readers build as they need it
+	mu    sync.Mutex // guards index, which readers build on demand
 	index map[string]*index
 }
 
@@ -63,8 +63,8 @@ func (t *Table[R, P]) All() []P {
 // Len returns the number of rows.
 func (t *Table[R, P]) Len() int { return len(t.rows) }
 
-// Add inserts a row and returns the stored one. Where ID, CreatedAt or ModifiedAt are zero, Add sets them. It
-// replaces a row of the same id.
+// Add inserts a row and returns the stored row. It sets ID, CreatedAt and ModifiedAt if they are zero. It
+// replaces a row with the same id.
 func (t *Table[R, P]) Add(r R) P {
 	p := P(&r)
 	m := p.meta()
@@ -96,7 +96,7 @@ func (t *Table[R, P]) insert(p P) {
 	t.forget()
 }
 
-// Delete removes the row with the id; its id is never used again.
+// Delete removes the row with the id. The id is never used again.
 func (t *Table[R, P]) Delete(id int) {
 	t.DeleteFunc(func(p P) bool { return p.meta().ID == id })
 }
@@ -135,7 +135,7 @@ func (t *Table[R, P]) commit() {
 	t.before = nil
 }
 
-// moved tells whether a foreign key changed that there is an index over.
+// moved reports whether a foreign key changed that has an index.
 func (t *Table[R, P]) moved(before, after P) bool {
 	for _, x := range t.index {
 		if x.key(before) != x.key(after) {
@@ -145,7 +145,7 @@ func (t *Table[R, P]) moved(before, after P) bool {
 	return false
 }
 
-// forget drops the indexes over foreign keys: they may have changed.
+// forget drops the indexes of foreign keys, which may be out of date.
 func (t *Table[R, P]) forget() {
 	t.mu.Lock()
 	t.index = nil
@@ -164,7 +164,7 @@ func (t *Table[R, P]) copyFrom(from *Table[R, P]) {
 
 // search returns the index of the first row whose id is not below id.
 func (t *Table[R, P]) search(id int) int {
-	// Ids without gaps are the rule: look there first.
+	// Ids usually have no gaps, so look at that position first.
 	if n := len(t.rows); n > 0 {
 		if first := t.rows[0].meta().ID; id >= first && id-first < n && t.rows[id-first].meta().ID == id {
 			return id - first
@@ -176,7 +176,7 @@ func (t *Table[R, P]) search(id int) int {
 	return sort.Search(len(t.rows), func(i int) bool { return t.rows[i].meta().ID >= id })
 }
 
-// relation is how the query engine sees a table.
+// relation is the interface of a table for the query engine.
 type relation interface {
 	Len() int
 	search(id int) int
@@ -187,7 +187,7 @@ type relation interface {
 
 func (t *Table[R, P]) at(i int) row { return t.rows[i] }
 
-// find is Get for readers; it returns a nil interface for an unknown id.
+// find is like Get, for readers. It returns a nil interface for an unknown id.
 func (t *Table[R, P]) find(id int) row {
 	if i := t.search(id); i < len(t.rows) && t.rows[i].meta().ID == id {
 		return t.rows[i]
@@ -195,8 +195,8 @@ func (t *Table[R, P]) find(id int) row {
 	return nil
 }
 
-// referrers returns the rows whose foreign key of that name, which key reads, is id. The index behind it lasts
-// until rows come, go or move.
+// referrers returns the rows whose foreign key of that name, which key reads, is id. Its index is valid until a row is
+// added, removed or gets another foreign key.
 func (t *Table[R, P]) referrers(name string, key func(row) int, id int) []row {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -211,13 +211,13 @@ func (t *Table[R, P]) referrers(name string, key func(row) int, id int) []row {
 	return x.rows(id)
 }
 
-// An index finds the rows of a table by a foreign key. It is made anew whenever rows come, go or move, and so must
-// be cheap to make: rows are sorted by counting.
+// An index finds the rows of a table by a foreign key. It is rebuilt whenever a row is added, removed or gets another
+// foreign key. This must be cheap, so rows are sorted by counting.
 type index struct {
 	key    func(row) int
 	starts []int32 // the rows of id are sorted[starts[id]:starts[id+1]]
 	sorted []row
-	sparse map[int][]row // instead, where ids are few and far between
+	sparse map[int][]row // used instead if ids are sparse
 }
 
 func newIndex(t relation, key func(row) int) *index {
@@ -239,7 +239,7 @@ func newIndex(t relation, key func(row) int) *index {
 		}
 		return x
 	}
-	// Counted one place too far, so that the second pass, which moves each start on, leaves them where they belong.
+	// The counts are shifted by one place. The second pass advances each start, which brings them to the right place.
 	x.starts, x.sorted = make([]int32, last+3), make([]row, t.Len())
 	for i := range t.Len() {
 		x.starts[key(t.at(i))+2]++

@@ -77,7 +77,7 @@ func numberValue(n Number) value {
 	return intValue(int64(n.n))
 }
 
-// appendJSON appends the value as the API shows it.
+// appendJSON appends the value in the API's notation.
 func (v value) appendJSON(b []byte) []byte {
 	switch v.kind {
 	case kindBool:
@@ -122,7 +122,7 @@ func appendDigits(b []byte, n, width int) []byte {
 	return b
 }
 
-// appendString appends a JSON string as JavaScript writes it: nothing is escaped that need not be.
+// appendString appends a JSON string as JavaScript writes it: with no more escapes than necessary.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0
