@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Fails, with one sentence each, when programs in the arguments are missing or Go is too old. GO is the Go command, if not go.
+# Fails if a program in the arguments is missing or Go is too old, with one sentence for each. GO is the Go command (default: go).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,7 @@ complain() {
 	failed=1
 }
 
-# there fails with a sentence, which ends in $2, when the program $1 is missing.
+# there complains with a sentence that ends in $2 if the program $1 is missing.
 there() {
 	command -v "$1" >/dev/null || complain "$1 is missing: $2."
 }

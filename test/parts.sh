@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs make with each of the arguments, one after another. Says which part is under way, and at the end how long each took.
-# The first part that fails ends it.
+# Runs make with each of the arguments, one after another. Prints the current part, and at the end the duration of each part.
+# The first part that fails ends the script.
 set -euo pipefail
 
 number=0 times=''

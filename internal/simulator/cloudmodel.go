@@ -4,7 +4,7 @@
 
 package simulator
 
-// cloudModel is what balenaCloud declares of its resources: their fields, with the types that the model names.
+// cloudModel holds the fields that balenaCloud declares for its resources, with the type names of the model.
 var cloudModel = map[string]map[string]declaration{
 	"api_key": {
 		"created_at":   {Type: "Date Time"},
@@ -392,7 +392,7 @@ var cloudModel = map[string]map[string]declaration{
 	},
 }
 
-// cloudSynonyms are further names of the resources.
+// cloudSynonyms maps other names of resources to their names in cloudModel.
 var cloudSynonyms = map[string]string{
 	"application__has__tag_key":            "application_tag",
 	"device__has__tag_key":                 "device_tag",

@@ -28,13 +28,13 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// minute is the interval between two refreshes that the measurements stand for.
+// minute is the refresh interval for which the measurements are valid.
 const minute = time.Minute
 
-// modes are how each edition is asked for what changed.
+// modes are the modes of incremental refreshes by edition.
 var modes = map[string]balena.Mode{string(simulator.OpenBalena): balena.DevicesAndInstalls, string(simulator.Cloud): balena.DevicesOnly}
 
-// exporter is a client and what it makes of each refresh, as the exporter does.
+// exporter reads and renders snapshots, as the exporter does.
 type exporter struct {
 	client   *account.Reader
 	fleets   *collector.Collector
@@ -52,7 +52,7 @@ func newExporter(api string, now func() time.Time, fullRefreshes time.Duration) 
 	return e
 }
 
-// cost is what a refresh cost.
+// cost is the cost of a refresh.
 type cost struct {
 	cpu, server time.Duration
 	bytes       int64
@@ -60,7 +60,7 @@ type cost struct {
 	allocated   uint64
 }
 
-// refresh refreshes once. The CPU time is this process's, server that of the API's process.
+// refresh performs one refresh. In its cost, cpu is the CPU time of this process, server that of the API's process.
 func (e *exporter) refresh(api *process) cost {
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -76,7 +76,7 @@ func (e *exporter) refresh(api *process) cost {
 	return c
 }
 
-// text is the checksum of what the exporter exports, but for what it tells of itself.
+// text returns the checksum of the exposition without the metrics of the exporter itself.
 func (e *exporter) text() uint32 {
 	request := httptest.NewRequest(http.MethodGet, "/", nil)
 	w := &checksum{}
@@ -93,29 +93,29 @@ func (c *checksum) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// changes measures refreshes that read what changed within a minute against those that read everything, at an edition of
-// the server.
+// changes compares incremental refreshes, after a minute of changes, with full refreshes, for an edition of the server.
 func (b *bench) changes(n int, edition string) {
 	api := b.simulator(n, "--edition="+edition)
 	at := time.Now()
-	// Both refresh at the same time by their clock: how long devices have been disconnected is counted by it.
+	// Both use the same clock, because the time since which devices are disconnected depends on it.
 	now := func() time.Time { return at }
 	changes, full := newExporter(api.url, now, 24*time.Hour), newExporter(api.url, now, 0)
 	changes.refresh(api)
 	full.refresh(api)
-	// At balenaCloud it takes two refreshes until the question is known that the server answers.
+	// With the cloud edition, the exporter needs two refreshes to find the query for changes that the server accepts.
 	for changes.snapshot.Reading.Mode != modes[edition] {
 		at = at.Add(minute)
 		api.post("clock", minute.String())
 		changes.refresh(api)
 		if at.After(time.Now().Add(10 * minute)) {
-			log.Fatalf("changes are asked for by %s, and not by %s", changes.snapshot.Reading.Mode, modes[edition])
+			log.Fatalf("the mode of incremental refreshes is %s, want %s", changes.snapshot.Reading.Mode, modes[edition])
 		}
 	}
 	ahead := time.Until(at).Round(minute)
 	for _, percent := range []int{0, 1, 10, 100} {
 		var least, leastFull cost
-		rounds := max(3, min(12, 400_000/n)) // four times: less than the hour after which a client finds out anew what the server can
+		// The rounds for all percentages together take less than an hour. After an hour, the client would test the server again.
+		rounds := max(3, min(12, 400_000/n))
 		for round := range rounds {
 			ahead += minute
 			at = time.Now().Add(ahead)
@@ -125,7 +125,7 @@ func (b *bench) changes(n int, edition string) {
 			if changes.snapshot.Reading.Kind != balena.Incremental {
 				log.Fatalf("%d %% changed: a refresh of kind %s", percent, changes.snapshot.Reading.Kind)
 			}
-			// The first of them follows on another share of changes, some of which the overlap reads again.
+			// Skip the first round: because of the overlap it reads some changes of the previous percentage again.
 			if round == 1 {
 				least, leastFull = c, f
 			} else if round > 1 {
@@ -139,17 +139,17 @@ func (b *bench) changes(n int, edition string) {
 			log.Fatalf("%d %% changed: the expositions differ", percent)
 		}
 		what := fmt.Sprintf("%s, %d %% changed, ", edition, percent)
-		bar := func(s string) string {
+		limit := func(s string) string {
 			if percent > 1 || n < 100_000 {
-				return "" // the bar is for many devices, of which few change
+				return "" // the limit is for many devices with few changes
 			}
 			return s
 		}
 		row(n, what+"bytes", fmt.Sprintf("%.1f kB", float64(least.bytes)/1e3), fmt.Sprintf("%.1f kB (full refresh)", float64(leastFull.bytes)/1e3),
-			times(float64(least.bytes), float64(leastFull.bytes)), bar("≤ 0.03"))
+			times(float64(least.bytes), float64(leastFull.bytes)), limit("≤ 0.03"))
 		row(n, what+"API requests", fmt.Sprint(least.requests), fmt.Sprint(leastFull.requests), "", "")
-		row(n, what+"CPU of the API", ms(least.server), ms(leastFull.server), times(float64(least.server), float64(leastFull.server)), bar("≤ 0.1"))
-		row(n, what+"CPU", ms(least.cpu), ms(leastFull.cpu), times(float64(least.cpu), float64(leastFull.cpu)), bar("≤ 0.25"))
+		row(n, what+"CPU of the API", ms(least.server), ms(leastFull.server), times(float64(least.server), float64(leastFull.server)), limit("≤ 0.1"))
+		row(n, what+"CPU", ms(least.cpu), ms(leastFull.cpu), times(float64(least.cpu), float64(leastFull.cpu)), limit("≤ 0.25"))
 		row(n, what+"allocated", fmt.Sprintf("%.1f MB", float64(least.allocated)/1e6), fmt.Sprintf("%.1f MB", float64(leastFull.allocated)/1e6),
 			times(float64(least.allocated), float64(leastFull.allocated)), "")
 	}
@@ -158,7 +158,7 @@ func (b *bench) changes(n int, edition string) {
 	api.stop()
 }
 
-// atMost keeps the lesser of each, but adds up the server's time, which the kernel tells in large steps.
+// atMost keeps the lower of each figure, except that it adds up the server's time, which the kernel reports in large steps.
 func (c *cost) atMost(o cost) {
 	c.cpu, c.server, c.bytes = min(c.cpu, o.cpu), c.server+o.server, min(c.bytes, o.bytes)
 	c.requests, c.allocated = min(c.requests, o.requests), min(c.allocated, o.allocated)
@@ -181,13 +181,13 @@ func (p *process) post(path string, body any) {
 	}
 }
 
-// cpu is the CPU time that the process has used, in the kernel's ticks of 10 ms.
+// cpu returns the CPU time that the process has used, with the kernel's precision of 10 ms.
 func (p *process) cpu() time.Duration {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
 	if err != nil {
 		log.Fatal(err)
 	}
-	// After the name, which may hold anything, in brackets: user and system time are the 12th and 13th.
+	// User and system time are fields 12 and 13 after the name, which is in parentheses and may contain any characters.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	var user, system int64
 	_, _ = fmt.Sscan(fields[11], &user)

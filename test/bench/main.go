@@ -2,11 +2,11 @@
 
 //go:build unix
 
-// Bench measures the exporter against what it is up against: a static file for scrapes, reading and
-// unzipping for refreshes. It prints one table, mostly of ratios, since absolute times say more of the
-// machine than of the code. `make bench` runs it.
+// Bench compares the exporter with baselines: scrapes with a static file, refreshes with reading and
+// unzipping the same pages. It prints one table, mostly of ratios, because absolute times depend more on the
+// machine than on the code. `make bench` runs it. README.md describes the rows.
 //
-// Servers run in processes of their own, so that the CPU time of a server is its own and not its client's.
+// Servers run in processes of their own, so that their CPU time does not include that of their clients.
 package main
 
 import (
@@ -48,10 +48,10 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
 	bin := flag.String("bin", "bin", "directory with the binaries of exporter and simulator")
-	only := flag.Bool("only-changes", false, "measure only refreshes that read what changed")
-	sizes := flag.String("devices", "1000,10000,100000", "numbers of devices to measure with, separated by commas")
-	server := flag.String("prometheus", "", "a Prometheus server's binary: measure what it needs, and nothing else")
-	serve := flag.String("serve", "", "for the program's own use: the address of an API whose devices to serve")
+	only := flag.Bool("only-changes", false, "measure only incremental refreshes")
+	sizes := flag.String("devices", "1000,10000,100000", "comma-separated numbers of devices to measure with")
+	server := flag.String("prometheus", "", "the binary of a Prometheus server: measure only what it needs")
+	serve := flag.String("serve", "", "for internal use: the address of an API whose devices are served")
 	flag.Parse()
 	if *serve != "" {
 		serveScrapes(*serve)
@@ -71,9 +71,9 @@ func main() {
 		}
 		return
 	}
-	fmt.Printf("%s, %d cores, %s/%s. CPU is that of the process measured; × compares with the line's floor, taken in the same run.\n\n",
+	fmt.Printf("%s, %d cores, %s/%s. CPU is the CPU time of the measured process. The ratio compares with the baseline of the row, measured in the same run.\n\n",
 		runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
-	fmt.Println("| devices | what | measured | floor | × | bar |")
+	fmt.Println("| devices | what | measured | baseline | ratio | limit |")
 	fmt.Println("|---|---|---|---|---|---|")
 	for s := range strings.SplitSeq(*sizes, ",") {
 		n, err := strconv.Atoi(s)
@@ -94,63 +94,63 @@ func main() {
 
 type bench struct {
 	bin string
-	// last is the time of a refresh by device for the size before.
+	// last is the CPU time of a refresh per device, in nanoseconds, for the previous number of devices, lastSize.
 	last     float64
 	lastSize int
 }
 
-func row(devices int, what, measured, floor, ratio, bar string) {
-	fmt.Printf("| %d | %s | %s | %s | %s | %s |\n", devices, what, measured, floor, ratio, bar)
+func row(devices int, what, measured, baseline, ratio, limit string) {
+	fmt.Printf("| %d | %s | %s | %s | %s | %s |\n", devices, what, measured, baseline, ratio, limit)
 }
 
 func times(a, b float64) string { return fmt.Sprintf("%.2f", a/b) }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/1e6) }
 
-// measure measures with so many devices.
+// measure prints the rows for n devices.
 func (b *bench) measure(n int) {
 	api := b.simulator(n, cached)
 	defer api.stop()
 
 	pages, refresh := refreshes(api.url, n)
-	floor := pages.cpu
-	row(n, "decode, CPU", ms(refresh.fetch), ms(floor)+" (reading and unzipping the same pages)", times(float64(refresh.fetch), float64(floor)), "≤ 4")
-	row(n, "decode, objects a device", fmt.Sprintf("%.2f", float64(refresh.objects)/float64(n)), "", "", "≤ 3")
+	baseline := pages.cpu
+	row(n, "decode, CPU", ms(refresh.fetch), ms(baseline)+" (reading and unzipping the same pages)", times(float64(refresh.fetch), float64(baseline)), "≤ 4")
+	row(n, "decode, objects per device", fmt.Sprintf("%.2f", float64(refresh.objects)/float64(n)), "", "", "≤ 3")
 	seriesPerDevice := float64(refresh.samples) / float64(n)
-	bar := 7.5 * seriesPerDevice / 13.8
-	row(n, fmt.Sprintf("refresh, CPU, %.1f series a device", seriesPerDevice), ms(refresh.whole), ms(floor), times(float64(refresh.whole), float64(floor)), fmt.Sprintf("≤ %.1f (7.5 × series / 13.8)", bar))
-	row(n, "refresh, CPU, nothing changed", ms(refresh.again), ms(floor), times(float64(refresh.again), float64(floor)), "≤ 5")
-	row(n, "exposition", fmt.Sprintf("%.1f MB as text, %.0f B a device", float64(refresh.page.TextBytes())/1e6, float64(refresh.page.TextBytes())/float64(n)),
-		fmt.Sprintf("%.1f MB compressed, %.0f B a device", float64(refresh.page.CompressedBytes())/1e6, float64(refresh.page.CompressedBytes())/float64(n)), "", "")
+	limit := 7.5 * seriesPerDevice / 13.8
+	row(n, fmt.Sprintf("refresh, CPU, %.1f series per device", seriesPerDevice), ms(refresh.whole), ms(baseline), times(float64(refresh.whole), float64(baseline)), fmt.Sprintf("≤ %.1f (7.5 × series / 13.8)", limit))
+	row(n, "refresh, CPU, nothing changed", ms(refresh.again), ms(baseline), times(float64(refresh.again), float64(baseline)), "≤ 5")
+	row(n, "exposition", fmt.Sprintf("%.1f MB as text, %.0f B per device", float64(refresh.page.TextBytes())/1e6, float64(refresh.page.TextBytes())/float64(n)),
+		fmt.Sprintf("%.1f MB compressed, %.0f B per device", float64(refresh.page.CompressedBytes())/1e6, float64(refresh.page.CompressedBytes())/float64(n)), "", "")
 	each := float64(refresh.whole) / float64(n)
 	if b.lastSize != 0 {
-		row(n, "refresh, CPU a device", fmt.Sprintf("%.2f µs", each/1e3), fmt.Sprintf("%.2f µs with %d", b.last/1e3, b.lastSize), times(each, b.last), "≤ 1.2")
+		row(n, "refresh, CPU per device", fmt.Sprintf("%.2f µs", each/1e3), fmt.Sprintf("%.2f µs with %d", b.last/1e3, b.lastSize), times(each, b.last), "≤ 1.2")
 	}
 	b.last, b.lastSize = each, n
 	page, requests := refresh.page.CompressedBytes(), pages.requests
 	debug.FreeOSMemory()
 
 	scrapes := b.scrapes(api.url)
-	ours, static := scrapes("/ours", true), scrapes("/static", true)
-	cpuBar, wallBar := static.cpu*3/2+1500*time.Microsecond, static.wall*5/4+1500*time.Microsecond
-	row(n, "scrape, CPU", ms(ours.cpu), ms(static.cpu)+" (static file)", times(float64(ours.cpu), float64(static.cpu)), "≤ "+ms(cpuBar))
-	row(n, "scrape, wall", ms(ours.wall), ms(static.wall)+" (static file)", times(float64(ours.wall), float64(static.wall)), "≤ "+ms(wallBar))
-	row(n, "scrape, allocated", fmt.Sprintf("%.2f MB", float64(ours.allocated)/1e6), "", "", "≤ 0.5 MB")
+	exporter, static := scrapes("/exporter", true), scrapes("/static", true)
+	cpuLimit, wallLimit := static.cpu*3/2+1500*time.Microsecond, static.wall*5/4+1500*time.Microsecond
+	row(n, "scrape, CPU", ms(exporter.cpu), ms(static.cpu)+" (static file)", times(float64(exporter.cpu), float64(static.cpu)), "≤ "+ms(cpuLimit))
+	row(n, "scrape, wall", ms(exporter.wall), ms(static.wall)+" (static file)", times(float64(exporter.wall), float64(static.wall)), "≤ "+ms(wallLimit))
+	row(n, "scrape, allocated", fmt.Sprintf("%.2f MB", float64(exporter.allocated)/1e6), "", "", "≤ 0.5 MB")
 	if n <= 100_000 {
 		constant := scrapes("/const", true)
-		row(n, "a collector of const metrics, CPU", ms(constant.cpu), ms(ours.cpu)+" (ours)", times(float64(constant.cpu), float64(ours.cpu)), "≥ 300 from 10,000 devices on")
+		row(n, "a collector of const metrics, CPU", ms(constant.cpu), ms(exporter.cpu)+" (exporter)", times(float64(constant.cpu), float64(exporter.cpu)), "≥ 300 for 10,000 or more devices")
 	}
-	plain := scrapes("/ours", false)
-	row(n, "scrape without compression, CPU", ms(plain.cpu), ms(ours.cpu)+" (compressed)", times(float64(plain.cpu), float64(ours.cpu)), "")
+	plain := scrapes("/exporter", false)
+	row(n, "scrape without compression, CPU", ms(plain.cpu), ms(exporter.cpu)+" (compressed)", times(float64(plain.cpu), float64(exporter.cpu)), "")
 	scrapes("", false) // stops the server
 
 	peak := b.exporter(api)
 	allowed := 20e6 + float64(page) + 800*float64(n)
-	row(n, "peak memory, resident", fmt.Sprintf("%.1f MB", float64(peak)/1e6), fmt.Sprintf("%.1f MB", allowed/1e6), times(float64(peak), allowed), "≤ 1 (20 MB + compressed exposition + 0.8 kB a device)")
-	row(n, "API requests a refresh", strconv.Itoa(requests), strconv.Itoa(3+(n+999)/1000), "", "3 + ⌈devices / 1000⌉")
+	row(n, "peak memory, resident", fmt.Sprintf("%.1f MB", float64(peak)/1e6), fmt.Sprintf("%.1f MB", allowed/1e6), times(float64(peak), allowed), "≤ 1 (20 MB + compressed exposition + 0.8 kB per device)")
+	row(n, "API requests per refresh", strconv.Itoa(requests), strconv.Itoa(3+(n+999)/1000), "", "3 + ⌈devices / 1000⌉")
 }
 
-// cpu is the CPU time that this process has used.
+// cpu returns the CPU time that this process has used.
 func cpu() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -159,7 +159,7 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// least is the least CPU time of a few runs: what is more is the machine's doing.
+// least returns the least CPU time of a few runs: longer times are caused by the machine.
 func least(runs int, f func()) time.Duration {
 	best := time.Duration(0)
 	for range runs {
@@ -173,7 +173,7 @@ func least(runs int, f func()) time.Duration {
 	return best
 }
 
-// floorRun is reading and unzipping what a refresh reads, and nothing else.
+// floorRun is the baseline of a refresh: reading and unzipping the same pages, and nothing else.
 type floorRun struct {
 	cpu      time.Duration
 	requests int
@@ -186,7 +186,7 @@ type refreshed struct {
 	page                *exposition.Page
 }
 
-// recorder keeps the paths that a client asks for.
+// recorder records the paths that a client requests.
 type recorder struct{ paths []string }
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -194,9 +194,10 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
-// refreshes measures a refresh of the API's devices, and reading and unzipping the same pages.
+// refreshes measures a refresh of the API's devices, and its baseline.
 func refreshes(api string, n int) (floorRun, refreshed) {
-	// A proxy in between would count; what the client asks for is noted by a server that stands for the API once.
+	// A proxy during the measurement would add its own cost, so the paths are recorded beforehand, with a server that
+	// replaces the API.
 	noted := &recorder{}
 	spy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		req, _ := http.NewRequestWithContext(r.Context(), http.MethodGet, api+r.URL.RequestURI(), nil)
@@ -213,7 +214,7 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 	client := newClient(spy.URL)
 	fetch(client)
 	noted.paths = nil
-	fetch(client) // a steady refresh
+	fetch(client) // so that later refreshes are typical
 	steady := slices.Clone(noted.paths)
 	client.Close()
 	spy.Close()
@@ -266,7 +267,7 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 	return floor, r
 }
 
-// handler serves a page and what is live beside it.
+// handler serves a page together with live metrics.
 func handler(page *exposition.Page, live *prometheus.Registry) http.Handler {
 	return exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return page }, Live: live})
 }
@@ -312,7 +313,7 @@ func fetch(c *account.Reader) *balena.Snapshot {
 	return s
 }
 
-// process is a server that runs beside.
+// process is a server in a process of its own.
 type process struct {
 	*exec.Cmd
 	url string
@@ -323,7 +324,7 @@ func (p *process) stop() {
 	_ = p.Wait()
 }
 
-// launch starts a server and waits until it answers at path.
+// launch starts a server and waits until it answers requests for path.
 func launch(path, url string, cmd *exec.Cmd) *process {
 	cmd.Stderr = io.Discard
 	if err := cmd.Start(); err != nil {
@@ -342,56 +343,57 @@ func launch(path, url string, cmd *exec.Cmd) *process {
 	}
 }
 
-// freeAddress is an address on which nobody listens.
+// freeAddress returns an address on which no program listens.
 func freeAddress() string {
 	s := httptest.NewServer(nil)
 	defer s.Close()
 	return s.Listener.Addr().String()
 }
 
-// cached makes answers of the simulator cost nothing the second time.
+// cached is the flag of the simulator with which repeated answers cost nothing.
 const cached = "--cache-answers"
 
-// simulator starts an API of so many devices, in fleets of 500.
+// simulator starts an API with n devices, in fleets of 500.
 func (b *bench) simulator(n int, more ...string) *process {
 	address := freeAddress()
 	args := append([]string{"--listen-address=" + address, fmt.Sprint("--devices=", n), fmt.Sprint("--fleets=", max(1, n/500)), "--tick-interval=0s"}, more...)
 	api := launch("/ping", "http://"+address, exec.Command(filepath.Join(b.bin, "balena-simulator"), args...))
-	// Of an account that is quiet a full last page is the last. This one was written just now.
+	// The account was created just now. Advance the clock, so that nothing changed recently: the client then knows that a
+	// full page can be the last one.
 	api.post("clock", time.Minute.String())
 	return api
 }
 
 type scrape struct {
-	cpu, wall time.Duration // the server's, and from the first byte asked to the last read
+	cpu, wall time.Duration // CPU time of the server; time from the request to the last byte of the answer
 	allocated uint64        // by the server
 }
 
-// usage is what a server of scrapes tells of itself.
+// usage holds the resources that a server of scrapes has used, as it reports them.
 type usage struct {
 	CPU       time.Duration
 	Allocated uint64
 }
 
-// serveScrapes serves the same devices in the ways that are compared.
+// serveScrapes serves the same devices in the different ways that are compared.
 func serveScrapes(api string) {
 	s := fetch(newClient(api))
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	fleets := collector.New(func() *balena.Snapshot { return s }, collector.DefaultOptions())
-	ours := handler(fleets.Render(s), registry)
+	exporter := handler(fleets.Render(s), registry)
 
 	request := httptest.NewRequest(http.MethodGet, "/", nil)
 	request.Header.Set("Accept-Encoding", "gzip")
 	answer := httptest.NewRecorder()
-	ours.ServeHTTP(answer, request)
+	exporter.ServeHTTP(answer, request)
 	file := answer.Body.String()
 
 	everything := prometheus.NewRegistry()
 	everything.MustRegister(fleets)
 	mux := http.NewServeMux()
-	mux.Handle("/ours", ours)
+	mux.Handle("/exporter", exporter)
 	mux.Handle("/const", promhttp.HandlerFor(everything, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/static", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
@@ -406,8 +408,8 @@ func serveScrapes(api string) {
 	log.Fatal(http.ListenAndServe(flag.Arg(0), mux))
 }
 
-// scrapes starts a server of scrapes and returns a function that measures one of its paths; without a path
-// it stops the server.
+// scrapes starts a server of scrapes. It returns a function that measures one of the server's paths, or stops the
+// server if the path is empty.
 func (b *bench) scrapes(api string) func(path string, compressed bool) scrape {
 	address := freeAddress()
 	p := launch("/usage", "http://"+address, exec.Command(os.Args[0], "-serve", api, address))
@@ -472,7 +474,7 @@ func (b *bench) scrapes(api string) func(path string, compressed bool) scrape {
 	}
 }
 
-// exporter runs the exporter for a few refreshes, with scrapes all the while, and returns the most memory it had.
+// exporter runs the exporter for a few refreshes with constant scrapes, and returns its peak memory in bytes.
 func (b *bench) exporter(api *process) (peak int64) {
 	address := freeAddress()
 	cmd := exec.Command(filepath.Join(b.bin, "balena-exporter"), "--web.listen-address="+address, "--web.health-listen-address=",
@@ -488,7 +490,7 @@ func (b *bench) exporter(api *process) (peak int64) {
 	return memory(e, "VmHWM:")
 }
 
-// memory is a figure in bytes from what the kernel tells of a process.
+// memory returns a figure of the kernel about the memory of a process, in bytes.
 func memory(p *process, name string) (bytes int64) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
 	if err != nil {
@@ -512,7 +514,7 @@ func body(address string) string {
 	return string(b)
 }
 
-// start measures what there is before the first device.
+// start measures an exporter without devices.
 func (b *bench) start() {
 	binary := filepath.Join(b.bin, "balena-exporter")
 	info, err := os.Stat(binary)

@@ -18,10 +18,10 @@ import (
 	"github.com/prometheus/prometheus/promql"
 )
 
-var picture = flag.String("picture", "", "file to write a page to that shows what the dashboard of a fleet answers")
+var picture = flag.String("picture", "", "file to write an HTML page to that shows the dashboard of a fleet with data")
 
-// TestPicture draws what Prometheus answers to the panels of a dashboard, for the documentation. It is Grafana's
-// data and not Grafana: plain lines, bars and tables.
+// TestPicture draws the panels of a dashboard with the answers of Prometheus, for the documentation. It uses plain lines,
+// bars and tables, not Grafana.
 func TestPicture(t *testing.T) {
 	if *picture == "" {
 		t.Skip("only for the documentation: make pictures")
@@ -34,7 +34,7 @@ func TestPicture(t *testing.T) {
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 50_000_000, Timeout: time.Minute, LookbackDelta: 5 * time.Minute})
 	t.Cleanup(func() { _ = engine.Close() })
 
-	const lines = 7 // that are drawn of a panel: Grafana scrolls
+	const lines = 7 // lines drawn per panel; Grafana scrolls instead
 	var drawn []*drawing
 	for _, p := range panels {
 		if p.Dashboard != "balena-fleet" || p.Type == "" {
@@ -46,7 +46,7 @@ func TestPicture(t *testing.T) {
 				d.Lines = append(d.Lines, newLine(s, &p, &q))
 			}
 		}
-		if d.Type == "table" { // other queries of a table fill its columns
+		if d.Type == "table" { // the other queries of a table fill its columns
 			d.Lines = slices.DeleteFunc(d.Lines, func(l line) bool { return l.Name == "" })
 		}
 		slices.SortStableFunc(d.Lines, func(a, b line) int { return cmp.Compare(b.Last, a.Last) })
@@ -69,7 +69,7 @@ func TestPicture(t *testing.T) {
 	}
 }
 
-// drawing is a panel as it is drawn.
+// drawing is the drawing of a panel.
 type drawing struct {
 	Panel
 	Lines []line
@@ -80,14 +80,14 @@ type line struct {
 	Name, Color string
 	Last        float64
 	Points      []promql.FPoint
-	// Path and Width are how it is drawn: as a line of a chart of 300 by 100, and as a bar in percent.
+	// Path is the line in a chart of 300 by 100 units, Width the length of the bar in percent.
 	Path  string
 	Width float64
 
 	panel *Panel
 }
 
-// colors are those of Grafana's palette by their names in dashboards, and palette those of series without one.
+// colors are the colors of Grafana's palette by their names in dashboards. palette are the colors of series without one.
 var (
 	colors = map[string]string{
 		"green": "#73bf69", "red": "#f2495c", "orange": "#ff9830", "blue": "#5794f2", "light-blue": "#8ab8ff", "purple": "#b877d9", "super-light-purple": "#deb6f2",
@@ -113,7 +113,7 @@ func newLine(s promql.Series, p *Panel, q *Query) line {
 	return line{Name: name, Color: color, Last: s.Floats[len(s.Floats)-1].F, Points: s.Floats, panel: p}
 }
 
-// Column and Row are where it begins, counted from one.
+// Column and Row return the position of the top left cell, counted from one.
 func (d *drawing) Column() int { return d.Position.X + 1 }
 func (d *drawing) Row() int    { return d.Position.Y + 1 }
 
@@ -141,14 +141,14 @@ func (d *drawing) scale() {
 	}
 }
 
-// Value is the last value for people.
+// Value returns the last value in readable form.
 func (l line) Value() string {
 	const hour, day = 3600, 86400
 	if word, ok := l.panel.Words[fmt.Sprint(l.Last)]; ok {
 		return word
 	}
 	switch {
-	case l.Last > 1e12: // in milliseconds, as Grafana wants times
+	case l.Last > 1e12: // a time in milliseconds, as Grafana requires
 		return time.UnixMilli(int64(l.Last)).UTC().Format(time.DateOnly)
 	case l.panel.Unit == "percentunit" || l.Last != math.Trunc(l.Last) && l.Last < 1.5:
 		return fmt.Sprintf("%.0f %%", 100*l.Last)

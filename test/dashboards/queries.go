@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package dashboards reads the queries out of Grafana dashboards, so that Prometheus can be asked what it
-// makes of them.
+// Package dashboards extracts the queries from Grafana dashboards, so that tests can run them with Prometheus.
 package dashboards
 
 import (
@@ -16,14 +15,14 @@ import (
 // Panel is a panel with queries, or a variable of a dashboard.
 type Panel struct {
 	Dashboard, Title string
-	// Type is Grafana's; empty for a variable.
+	// Type is Grafana's type of the panel; empty for a variable.
 	Type    string
 	Queries []Query
 	// Columns are the labels that a table shows.
 	Columns []string
-	// Position is where the panel is, in cells of a grid that is 24 of them wide.
+	// Position is the position and size of the panel in a grid of 24 columns.
 	Position struct{ X, Y, W, H int }
-	// Unit, Words for values and Colors of series are Grafana's.
+	// Unit, Words (texts of values) and Colors (of series) are Grafana's settings of the panel.
 	Unit          string
 	Words, Colors map[string]string
 }
@@ -31,9 +30,9 @@ type Panel struct {
 // Query is a query in PromQL, with the variables of Grafana in it.
 type Query struct {
 	Expr string
-	// Range tells whether it is for a time range, and not for its end only.
+	// Range reports whether the query is for a time range, and not only for its end.
 	Range bool
-	// Labels are those that the legend names, or that a variable takes its values from.
+	// Labels are the labels in the legend, or those from which a variable takes its values.
 	Labels []string
 	// Legend is the legend as it is written.
 	Legend string
@@ -57,7 +56,7 @@ var (
 	valueColumn = regexp.MustCompile(`^Value( #[A-Z])?$`)
 )
 
-// Panels returns the panels of all dashboards, as they are in the JSON. Constants of the dashboards are in the queries.
+// Panels returns the panels of all dashboards from their JSON. Constants of the dashboards are replaced in the queries.
 func Panels() ([]Panel, error) {
 	panels, _, err := readAll()
 	return panels, err
@@ -137,7 +136,7 @@ func read(data []byte) (panels, annotations []Panel, err error) {
 	}
 	for _, a := range dashboard.Annotations.List {
 		if a.Expr == "" {
-			continue // Grafana's own
+			continue // built into Grafana
 		}
 		q := Query{Expr: a.Expr, Range: true}
 		q.Expr = q.Fill(constants)

@@ -35,7 +35,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// The simulated account: in the fleet that is looked at are more devices than any panel may show.
+// The simulated account. The selected fleet has more devices than a panel may show.
 const (
 	devices, fleets = 800, 8
 	fleetID         = 1
@@ -43,28 +43,28 @@ const (
 	interval        = time.Minute
 )
 
-// mostSeries is how many lines, bars or rows a panel may have: a hundred devices, which is the most that
-// can be chosen, or the states and versions of a fleet.
+// mostSeries is the maximum number of lines, bars or rows of a panel: a hundred devices, which is the highest value of
+// the variable, or the states and versions of a fleet.
 const mostSeries = 100
 
-// world is an account that was exported for a while: by one exporter, and by two at the same time.
+// world is an account that was exported for some time: by one exporter, and by two exporters at the same time.
 type world struct {
 	one, two   *teststorage.TestStorage
 	begin, end time.Time
 	variables  map[string]string
 	// archived is a fleet that is archived.
 	archived string
-	// devices are how many there are in fleets that are not archived.
+	// devices is the number of devices in fleets that are not archived.
 	devices int
-	// labels are the labels of each metric that was seen.
+	// labels are the labels of each exported metric.
 	labels map[string]map[string]bool
 }
 
-// simulate exports a simulated account with every kind of trouble in it. Time passes at once.
+// simulate exports a simulated account with every kind of trouble. It advances a clock instead of waiting.
 func simulate(t *testing.T) *world {
 	t.Helper()
 	w := &world{one: teststorage.New(t), two: teststorage.New(t), begin: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), labels: map[string]map[string]bool{}}
-	var passed atomic.Int64 // since the beginning
+	var passed atomic.Int64 // time since the beginning
 	now := func() time.Time { return w.begin.Add(time.Duration(passed.Load())) }
 
 	sim, err := simulator.New(simulator.Config{Devices: devices, Fleets: fleets, Seed: 1, CloudFields: true, Now: now})
@@ -91,7 +91,7 @@ func simulate(t *testing.T) *world {
 	var snapshot *balena.Snapshot
 	options := collector.DefaultOptions()
 	options.Services = true
-	version.Version = "0.0.0" // which the linker sets
+	version.Version = "0.0.0" // the linker sets it in a real build
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collector.New(func() *balena.Snapshot { return snapshot }, options), metrics, versioncollector.NewCollector("balena_exporter"),
@@ -114,7 +114,7 @@ func simulate(t *testing.T) *world {
 		sim.Tick()
 		sim.Update(func(st *simulator.State) {
 			for _, d := range st.Devices.All() {
-				if d.UUID == device { // simulated life may take it elsewhere
+				if d.UUID == device { // ticks may have changed it
 					d.IsConnectedToVPN, d.HeartbeatState = true, "online"
 					d.Status, d.UpdateStatus, d.DownloadProgress, d.LastUpdateStatusEvent = "Downloading", "downloading", simulator.N(40), st.Now()
 					d.CPUUsage, d.CPUTemp = simulator.N(50), simulator.N(60)
@@ -171,7 +171,7 @@ func simulate(t *testing.T) *world {
 	return w
 }
 
-// scrape appends what is exported now.
+// scrape appends the current samples of the exporter.
 func (w *world) scrape(t *testing.T, registry *prometheus.Registry) {
 	t.Helper()
 	families, err := registry.Gather()
@@ -230,14 +230,14 @@ func (w *world) append(t *testing.T, appender storage.Appender, instance string,
 	}
 }
 
-// alert appends what Prometheus itself does while alerts fire.
+// alert appends the samples that Prometheus adds while alerts fire.
 func (w *world) alert(t *testing.T, fleet, device string) {
 	t.Helper()
 	w.labels["ALERTS"] = map[string]bool{}
 	for _, storage := range []*teststorage.TestStorage{w.one, w.two} {
 		appender := storage.Appender(t.Context())
-		for _, own := range [][]string{{"alertname", "BalenaFleetLargelyOffline", "severity", "critical", "fleet", fleet}, {"alertname", "BalenaDeviceOverheating", "severity", "warning", "fleet", fleet, "uuid", device}, {"alertname", "BalenaAPIFailing", "severity", "warning", "job", "balena-exporter"}} {
-			series := labels.FromStrings(append(own, model.MetricNameLabel, "ALERTS", "alertstate", "firing")...)
+		for _, alert := range [][]string{{"alertname", "BalenaFleetLargelyOffline", "severity", "critical", "fleet", fleet}, {"alertname", "BalenaDeviceOverheating", "severity", "warning", "fleet", fleet, "uuid", device}, {"alertname", "BalenaAPIFailing", "severity", "warning", "job", "balena-exporter"}} {
+			series := labels.FromStrings(append(alert, model.MetricNameLabel, "ALERTS", "alertstate", "firing")...)
 			if _, err := appender.Append(0, series, w.end.UnixMilli(), 1); err != nil {
 				t.Fatal(err)
 			}
@@ -249,7 +249,7 @@ func (w *world) alert(t *testing.T, fleet, device string) {
 	}
 }
 
-// ask runs a query as Grafana does, and returns its series in order.
+// ask runs a query as Grafana does, and returns its series sorted.
 func (w *world) ask(t *testing.T, storage *teststorage.TestStorage, engine *promql.Engine, q *Query, expr string) promql.Matrix {
 	t.Helper()
 	var query promql.Query
@@ -281,12 +281,12 @@ func (w *world) ask(t *testing.T, storage *teststorage.TestStorage, engine *prom
 	default:
 		t.Fatalf("%s: the answer is a %s", expr, value.Type())
 	}
-	own := make(promql.Matrix, len(matrix)) // Close takes back the points
+	answer := make(promql.Matrix, len(matrix)) // a copy, because Close reuses the points
 	for i, s := range matrix {
-		own[i] = promql.Series{Metric: s.Metric, Floats: slices.Clone(s.Floats)}
+		answer[i] = promql.Series{Metric: s.Metric, Floats: slices.Clone(s.Floats)}
 	}
-	sort.Sort(own)
-	return own
+	sort.Sort(answer)
+	return answer
 }
 
 func TestDashboards(t *testing.T) {
@@ -311,7 +311,7 @@ func TestDashboards(t *testing.T) {
 		t.Run(p.String(), func(t *testing.T) {
 			variables := maps.Clone(w.variables)
 			if p.Dashboard == "balena-fleets" {
-				variables["fleet"] = ".+" // all of them
+				variables["fleet"] = ".+" // all fleets
 			}
 			answered := map[string]bool{}
 			for _, q := range p.Queries {
@@ -331,18 +331,18 @@ func TestDashboards(t *testing.T) {
 				}
 				for _, series := range answer {
 					if p.Dashboard == "balena-fleets" && p.Type != "" && series.Metric.Get("fleet") == w.archived {
-						t.Errorf("%s has an archived fleet, which alerts leave out", expr)
+						t.Errorf("%s includes an archived fleet, which alerts leave out", expr)
 					}
 					series.Metric.Range(func(l labels.Label) { answered[l.Name] = true })
 				}
 				for _, label := range q.Labels {
 					if !answered[label] {
-						t.Errorf("%s has no label %s, which is shown", expr, label)
+						t.Errorf("%s has no label %s, but the panel shows it", expr, label)
 					}
 				}
 				if p.Dashboard != "balena-exporter" && p.Type != "" {
 					if diff := cmp.Diff(answer, w.ask(t, w.two, engine, &q, expr), cmp.Comparer(labels.Equal)); diff != "" {
-						t.Errorf("%s gives something else when two exporters are scraped (-one +two):\n%s", expr, diff)
+						t.Errorf("%s has another result when two exporters are scraped (-one +two):\n%s", expr, diff)
 					}
 				}
 			}
@@ -355,7 +355,8 @@ func TestDashboards(t *testing.T) {
 	}
 }
 
-// totalsLeaveOutArchivedFleets: what the dashboard of all fleets sums up leaves archived fleets out, like the alerts.
+// totalsLeaveOutArchivedFleets checks that the sums on the dashboard of all fleets leave out archived fleets, like the
+// alerts.
 func (w *world) totalsLeaveOutArchivedFleets(t *testing.T, panels []Panel, engine *promql.Engine) {
 	variables := maps.Clone(w.variables)
 	variables["fleet"] = ".+"
@@ -374,22 +375,22 @@ func (w *world) totalsLeaveOutArchivedFleets(t *testing.T, panels []Panel, engin
 	}
 }
 
-// rolloutsAreMarked: a new target release is marked once, though several exporters tell of it, and when it came.
+// rolloutsAreMarked checks that a new target release is marked once, at the right time, even if several exporters export it.
 func (w *world) rolloutsAreMarked(t *testing.T, annotations []Panel, engine *promql.Engine) {
 	for _, storage := range []*teststorage.TestStorage{w.one, w.two} {
 		q := find(t, annotations, "balena-fleet", "Rollouts")
 		answer := w.ask(t, storage, engine, q, q.Fill(w.variables))
 		if len(answer) != 1 || answer[0].Metric.Get("release_version") != "10.0.0" {
-			t.Fatalf("marked are %v", answer)
+			t.Fatalf("the marks are %v", answer)
 		}
 		first := time.UnixMilli(answer[0].Floats[0].T).UTC()
-		if came := w.begin.Add(refreshes / 2 * interval); first.Before(came) || first.After(came.Add(2*interval)) {
-			t.Errorf("marked from %s, want %s", first, came)
+		if added := w.begin.Add(refreshes / 2 * interval); first.Before(added) || first.After(added.Add(2*interval)) {
+			t.Errorf("marked from %s, want %s", first, added)
 		}
 	}
 }
 
-// disconnectedDevicesAreNewOrLost: each is in one of the two tables.
+// disconnectedDevicesAreNewOrLost checks that each disconnected device is in one of the two tables.
 func (w *world) disconnectedDevicesAreNewOrLost(t *testing.T, panels []Panel, engine *promql.Engine) {
 	const week = 7 * 24 * 3600
 	variables := maps.Clone(w.variables)
@@ -412,7 +413,7 @@ func (w *world) disconnectedDevicesAreNewOrLost(t *testing.T, panels []Panel, en
 	}
 }
 
-// find gives the one query of a panel that is not a table, or of an annotation.
+// find returns the only query of a panel that is not a table, or of an annotation.
 func find(t *testing.T, panels []Panel, dashboard, title string) *Query {
 	t.Helper()
 	for _, p := range panels {
@@ -435,7 +436,7 @@ func ofTable(t *testing.T, panels []Panel, dashboard, title string) []Query {
 	return nil
 }
 
-// One of two exporters has read nothing for ten minutes: its data are the oldest.
+// One of two exporters has not refreshed for ten minutes, so its data are the oldest.
 func TestAgeOfTheOldestData(t *testing.T) {
 	panels, err := Panels()
 	if err != nil {
@@ -463,10 +464,10 @@ func TestAgeOfTheOldestData(t *testing.T) {
 	}
 }
 
-// check looks for metrics and labels that nobody exports: PromQL takes them for empty.
+// check searches for metrics and labels that are not exported: PromQL does not report them as errors.
 func (w *world) check(t *testing.T, expr parser.Expr) {
 	t.Helper()
-	// below are all labels of the metrics in an expression.
+	// below returns all labels of the metrics in an expression.
 	below := func(node parser.Node) map[string]bool {
 		all := map[string]bool{}
 		parser.Inspect(node, func(n parser.Node, _ []parser.Node) error {
@@ -489,7 +490,7 @@ func (w *world) check(t *testing.T, expr parser.Expr) {
 		switch n := n.(type) {
 		case *parser.VectorSelector:
 			if w.labels[n.Name] == nil {
-				t.Errorf("%s: nobody exports %s", n, n.Name)
+				t.Errorf("%s: %s is not exported", n, n.Name)
 				return nil
 			}
 			for _, m := range n.LabelMatchers {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs the exporter on a simulated balena API, both from the directory $1, until one of them ends or ctrl-C.
+# Runs the exporter and a simulated balena API, both from the directory $1, until one of them ends or ctrl-C is pressed.
 #   PORT, HEALTH_PORT, SIMULATOR_PORT  other ports than 8000, 8001 and 8085
-#   DEVICES, FLEETS                    another size than the simulator's own default
+#   DEVICES, FLEETS                    other numbers than the defaults of the simulator
 #   EDITION                            openbalena instead of cloud
 set -euo pipefail
 
@@ -14,8 +14,8 @@ token=demo
 
 simulator='' exporter=''
 
-# start runs a program in the background. Job control gives it a process group of its own: ctrl-C reaches this script only,
-# which then stops both programs once.
+# start runs a program in the background. Job control gives it a process group of its own: only this script receives ctrl-C,
+# and stops both programs once.
 start() {
 	set -m
 	"$@" &
@@ -24,7 +24,7 @@ start() {
 
 stop() {
 	trap '' INT TERM HUP
-	# All jobs, for a signal may come before the variable of a program is set.
+	# Stop all jobs: a signal may arrive before the variable of a program is set.
 	for pid in $(jobs -p); do
 		kill -TERM "$pid" 2>/dev/null || true
 	done
@@ -33,7 +33,7 @@ stop() {
 trap stop EXIT
 trap 'echo; exit 0' INT TERM HUP
 
-# alive fails with a sentence when one of the programs that were started is gone.
+# alive fails with a message if one of the started programs has ended.
 alive() {
 	runs simulator "$simulator" && runs exporter "$exporter"
 }
@@ -45,7 +45,7 @@ runs() {
 	fi
 }
 
-# answers tells whether GET http://127.0.0.1:$1$2 has a line that starts with $3.
+# answers succeeds if the answer to GET http://127.0.0.1:$1$2 has a line that starts with $3.
 answers() {
 	(
 		exec 3<>"/dev/tcp/127.0.0.1/$1"

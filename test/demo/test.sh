@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs make demo as a newcomer does: starts it, looks at it, stops it; takes its ports, lets its programs die, and presses
-# ctrl-C while it builds. Nothing may be left behind.
+# Tests make demo: starts it, checks its answers, stops it; starts it on ports in use, kills its programs, and presses ctrl-C
+# while it builds. No process and no temporary file may remain.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -21,18 +21,18 @@ fail() {
 	exit 1
 }
 
-# launch runs make demo in a process group of its own, which is what a terminal sends ctrl-C to, and takes SIGINT even
-# where this script ignores it, as in the background of another one. What it leaves in TMPDIR is seen.
+# launch runs make demo in a process group of its own, because a terminal sends ctrl-C to a process group. The demo receives
+# SIGINT even if this script ignores it, as in the background of another script. TMPDIR shows temporary files that remain.
 launch() {
 	mkdir -p "$work/tmp"
-	: >"$log" # of the demo before
+	: >"$log" # remove the log of the previous demo
 	set -m
 	TMPDIR=$work/tmp env --default-signal=INT make demo "$@" >"$log" 2>&1 &
 	pid=$!
 	set +m
 }
 
-# descendants lists the processes below process $1, if there are any.
+# descendants lists the descendants of process $1.
 descendants() {
 	local file line parent child
 	for file in /proc/[0-9]*/stat; do
@@ -46,7 +46,7 @@ descendants() {
 	done
 }
 
-# ctrl_c interrupts the demo and waits for its end. Neither a process nor a temporary file may survive.
+# ctrl_c interrupts the demo and waits for its end. No process and no temporary file may remain.
 ctrl_c() {
 	local below process
 	below=$(descendants $pid)
@@ -58,7 +58,7 @@ ctrl_c() {
 	[[ -z $(ls -A "$work/tmp") ]] || fail "ctrl-C left in TMPDIR: $(ls -A "$work/tmp")"
 }
 
-# ended waits until the demo ends, for five minutes at most, and sets status to what it ended with.
+# ended waits at most five minutes for the end of the demo, and sets status to its exit status.
 ended() {
 	local deadline=$((SECONDS + 300))
 	while kill -0 $pid 2>/dev/null; do
@@ -70,8 +70,8 @@ ended() {
 	pid=''
 }
 
-# start starts the demo on ports that are free. They are far below those that systems hand out, and the demo says when
-# another program has one of them.
+# start starts the demo on free ports. They are far below those that systems assign automatically. If a port is in use, start
+# tries others.
 start() {
 	while true; do
 		PORT=$((10000 + RANDOM % 10000))
@@ -104,7 +104,7 @@ get() {
 	)
 }
 
-echo '--- start it, look at it, stop it'
+echo '--- start it, check its answers, stop it'
 start
 [[ $(grep -n "http://localhost:$PORT/fleets" "$log" | cut -d: -f1) -lt $(grep -n "http://localhost:$PORT/metrics" "$log" | cut -d: -f1) ]] ||
 	fail 'the demo does not name /fleets, then /metrics'
@@ -112,7 +112,7 @@ metrics=$(get /metrics)
 grep -q '^balena_devices_online{fleet_name="' <<<"$metrics" || fail '/metrics has no fleets'
 grep -q '<html' <<<"$(get /fleets)" || fail '/fleets is no page'
 
-echo '--- ports that are taken'
+echo '--- ports in use'
 ports=$PORT
 for variable in PORT HEALTH_PORT SIMULATOR_PORT; do
 	said=$(make demo PORT=1 HEALTH_PORT=1 SIMULATOR_PORT=1 "$variable=$ports" 2>&1) && fail "the demo starts on $variable=$ports, which is taken"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The second half of test.sh, inside namespaces of its own: runs the images mounted under $1 and scrapes the exporter.
+# The second half of test.sh, which runs in its own namespaces: runs the images mounted under $1 and scrapes the exporter.
 set -euo pipefail
 
 root=$1
@@ -16,7 +16,7 @@ for image in balena-exporter balena-simulator; do
 	mount -o remount,bind,ro "$root/$image"
 done
 
-# As a container runtime would: the image as root directory, its user, no capabilities, no way to new privileges.
+# Run a program like a container runtime: the image as root directory, the image's user, no capabilities, no new privileges.
 in_image=(setpriv --no-new-privs chroot --groups='' --userspec=65532:65532)
 
 get() { busybox wget -q -O - "$1"; }
@@ -52,7 +52,7 @@ get http://127.0.0.1:8001/-/healthy
 get http://127.0.0.1:8001/-/ready
 grep -m 3 '^balena_fleet_devices_online{' <<<"$metrics" || fail 'no fleets'
 
-# Not only configured but so: no root, no capability.
+# Check that the settings took effect: no root, no capabilities.
 status=$(cat /proc/$exporter/status)
 grep -qP '^Uid:\t65532\t65532\t65532\t65532$' <<<"$status" || fail 'it runs as another user'
 grep -qP '^CapEff:\t0+$' <<<"$status" || fail 'it has capabilities'

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds the container images from the Dockerfile with buildah, looks at what is in them, and runs both: as the images' own user,
-# on a read-only root, in network and process namespaces of their own. Needs root, and Debian's buildah and busybox-static.
+# Builds the container images from the Dockerfile with buildah, checks their content, and runs both: as the images' user,
+# on a read-only root, in their own network and process namespaces. Needs root, and Debian's buildah and busybox-static.
 #
-# Where no registry can be reached, a stand-in takes the place of the Go image that the Dockerfile builds from: busybox and the Go
-# of this machine. Everything made here lives in a temporary directory.
+# If no registry can be reached, the Go image of the Dockerfile is replaced by a stand-in: busybox and the Go installation of
+# this machine. All files are created in a temporary directory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -24,16 +24,16 @@ storage=overlay
 buildah() { command buildah --root "$tmp/storage" --runroot "$tmp/run" --storage-driver $storage "$@"; }
 clean() {
 	buildah umount --all >/dev/null 2>&1 || true
-	umount "$tmp/storage/overlay" 2>/dev/null || true # overlay mounts it upon itself
+	umount "$tmp/storage/overlay" 2>/dev/null || true # the overlay driver bind-mounts this directory
 	rm -rf --one-file-system "$tmp"
 }
 trap clean EXIT
 if ! buildah images >/dev/null 2>&1; then
-	storage=vfs # the kernel or the file system beneath has no overlays
+	storage=vfs # the kernel or the file system does not support overlays
 	rm -rf "$tmp/storage" "$tmp/run"
 fi
 
-# Short names such as golang:1.26 mean what they mean to Docker, whatever this machine's own configuration says.
+# Resolve short names such as golang:1.26 like Docker, whatever the configuration of this machine is.
 cat >"$tmp/registries.conf" <<'END'
 unqualified-search-registries = ["docker.io"]
 short-name-mode = "permissive"
@@ -65,21 +65,21 @@ fi
 
 version=$(cat VERSION)
 
-# build makes the image $1, the target $2 of the Dockerfile ('' means its default), and mounts it; $tmp/$1 leads there.
+# build builds the image $1, the target $2 of the Dockerfile ('' is the default target), and mounts it; $tmp/$1 links there.
 build() {
 	echo "--- $1"
 	buildah bud -q --layers --pull=false --platform "linux/$(go env GOARCH)" "${volumes[@]}" ${2:+--target "$2"} --build-arg VERSION="$version" --build-arg REVISION=revision --build-arg BRANCH=branch -t "$1" . >/dev/null
 	ln -s "$(buildah mount "$(buildah from --pull-never "$1")")" "$tmp/$1"
 }
 
-# expect compares what the image's configuration says at a Go template path with $3.
+# expect compares the value at a Go template path of the image's configuration with $3.
 expect() {
 	local got
 	got=$(buildah inspect --type image --format "{{$2}}" "$1")
 	[[ $got == "$3" ]] || fail "$1: $2 is $got, not $3"
 }
 
-# check holds for both images: nothing but the program and the licenses, not root, static.
+# check checks an image: it contains only the program and the licenses, the program is static, the user is not root.
 check() {
 	expect "$1" .OCIv1.Config.User 65532:65532
 	expect "$1" .OCIv1.Config.Entrypoint "[/bin/$1]"

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Dependabot looks at every Go module, every npm package, the Dockerfiles and the actions, and at no directory that is gone.
+// Dependabot watches every Go module, every npm package, the Dockerfiles and the actions, and only directories that exist.
 func TestDependabotKnowsAllModules(t *testing.T) {
 	listed := map[string][]string{} // directories by ecosystem
 	ecosystem := ""

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package repository compares what is written about the repository as a whole with what is in it: the drawing of the
-// packages, links and names in documents, the jobs on GitHub, the modules that Dependabot looks at, and the licenses of
-// what is linked into the binaries.
+// Package repository checks documents and configuration against the content of the repository: the diagram of packages,
+// links and names in documents, the jobs on GitHub, the modules that Dependabot watches, and the licenses of the linked
+// modules.
 package repository
 
 //go:generate go test -run ^TestNotice$ . -update

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Links of the documents to files of the repository lead somewhere, and those to headings to a heading.
-func TestLinksLeadSomewhere(t *testing.T) {
+// Links in documents lead to existing files and headings of the repository.
+func TestLinksLeadToFilesAndHeadings(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	code := regexp.MustCompile("(?s)```.*?```")
 	count := 0
@@ -25,7 +25,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 			target, heading, _ := strings.Cut(m[1], "#")
 			target = path.Join(path.Dir(file), target)
 			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
-				t.Errorf("%s: the link %s leads nowhere", file, m[1])
+				t.Errorf("%s: the link %s leads to no file", file, m[1])
 			} else if heading != "" && !headings(t, target)[heading] {
 				t.Errorf("%s: the link %s leads to no heading", file, m[1])
 			}
@@ -36,7 +36,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
-// headings returns the anchors that GitHub gives to the headings of a document.
+// headings returns the anchors of the headings of a document, as GitHub forms them.
 func headings(t *testing.T, file string) map[string]bool {
 	t.Helper()
 	anchors := map[string]bool{}
@@ -47,7 +47,7 @@ func headings(t *testing.T, file string) map[string]bool {
 	return anchors
 }
 
-// The Go code in docs/architecture.md is the code of the packages that it explains.
+// The Go code in docs/architecture.md is part of the packages that it explains.
 func TestArchitectureQuotesTheCode(t *testing.T) {
 	var code strings.Builder
 	for _, file := range find(t, "*.go") {
@@ -71,7 +71,7 @@ func TestArchitectureQuotesTheCode(t *testing.T) {
 }
 
 // Tests and make targets that CONTRIBUTING.md names exist.
-func TestContributingNamesWhatThereIs(t *testing.T) {
+func TestContributingNamesExistingTestsAndTargets(t *testing.T) {
 	var tests strings.Builder
 	for _, file := range find(t, "*_test.go") {
 		tests.WriteString(read(t, file))

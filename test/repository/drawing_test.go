@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// The drawing in docs/architecture.md has an arrow for each import of one of the project's packages by another, and no
-// other arrow. Programs of test and deploy, and the imports of tests, are not drawn.
+// The drawing in docs/architecture.md has an arrow for each import between packages of the project, and no
+// other arrow. It does not show the programs in test and deploy, nor imports in tests.
 func TestDrawingShowsTheImports(t *testing.T) {
 	drawn, imported := arrows(t), imports(t)
 	for arrow := range imported {
@@ -24,7 +24,7 @@ func TestDrawingShowsTheImports(t *testing.T) {
 	}
 	for arrow := range drawn {
 		if imported[arrow] == "" {
-			t.Errorf("the drawing in docs/architecture.md has the arrow %s, and there is no such import", arrow)
+			t.Errorf("the drawing in docs/architecture.md has the arrow %s, but there is no such import", arrow)
 		}
 	}
 	if len(imported) < 10 {
@@ -32,7 +32,7 @@ func TestDrawingShowsTheImports(t *testing.T) {
 	}
 }
 
-// Every package that is drawn is described in the table of packages, and every package of the table is drawn.
+// The drawing and the table have the same packages.
 func TestDrawingAndTableHaveTheSamePackages(t *testing.T) {
 	drawn := map[string]bool{}
 	for arrow := range arrows(t) {
@@ -52,14 +52,14 @@ func TestDrawingAndTableHaveTheSamePackages(t *testing.T) {
 		}
 	}
 	for name := range described {
-		// The simulator's program imports the simulator: both are drawn, too.
+		// The program of the simulator imports the simulator, so both are in the drawing too.
 		if !drawn[name] {
 			t.Errorf("the drawing in docs/architecture.md lacks the package %s, which is in the table", name)
 		}
 	}
 }
 
-// arrows returns the arrows of the Mermaid drawing in docs/architecture.md as "from -> to", by the packages' paths.
+// arrows returns the arrows of the Mermaid drawing in docs/architecture.md as "from -> to", with the paths of the packages.
 func arrows(t *testing.T) map[string]bool {
 	t.Helper()
 	drawing := regexp.MustCompile("(?s)```mermaid\n(.*?)```").FindStringSubmatch(read(t, "docs/architecture.md"))
@@ -76,17 +76,17 @@ func arrows(t *testing.T) map[string]bool {
 		if !ok {
 			continue
 		}
-		for one := range strings.SplitSeq(to, " & ") {
-			if names[from] == "" || names[one] == "" {
+		for target := range strings.SplitSeq(to, " & ") {
+			if names[from] == "" || names[target] == "" {
 				t.Fatalf("the arrow %q leads to or from a box without a name", strings.TrimSpace(line))
 			}
-			found[names[from]+" -> "+names[one]] = true
+			found[names[from]+" -> "+names[target]] = true
 		}
 	}
 	return found
 }
 
-// imports returns the imports among the project's own packages, as "from -> to", each with a file that has it.
+// imports returns the imports between packages of the project as "from -> to", each with a file that has the import.
 func imports(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}

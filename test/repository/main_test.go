@@ -25,8 +25,8 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-// find returns the paths of the files of a name, relative to the root and in order. It leaves out what is not part of
-// the repository: what was built, and what Git or npm keep.
+// find returns the paths of all files with a name, relative to the root and sorted. It leaves out files that are not part
+// of the repository: build results, and the files of Git and npm.
 func find(t *testing.T, name string) []string {
 	t.Helper()
 	var found []string

@@ -17,10 +17,10 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write NOTICE anew")
+var update = flag.Bool("update", false, "write NOTICE")
 
-// NOTICE names every module that is linked into the binaries, with its license. It holds what the licenses want to be
-// handed on: the text of licenses other than ours, and the notices of modules that have ours.
+// NOTICE names every module that is linked into the binaries, with its license. It contains what the licenses require:
+// the text of licenses other than Apache-2.0, and the notices of modules under Apache-2.0.
 func TestNotice(t *testing.T) {
 	want := notice(t)
 	if *update {
@@ -30,7 +30,7 @@ func TestNotice(t *testing.T) {
 		return
 	}
 	if got := read(t, "NOTICE"); got != want {
-		t.Errorf("NOTICE does not have what is linked into the binaries: run go generate ./test/repository\n%s", firstDifference(got, want))
+		t.Errorf("NOTICE does not match the modules that are linked into the binaries: run go generate ./test/repository\n%s", firstDifference(got, want))
 	}
 }
 
@@ -40,7 +40,7 @@ type linked struct {
 	Main      bool
 
 	licenses []string // by their SPDX identifiers
-	texts    []string // of the licenses but for Apache-2.0
+	texts    []string // texts of the licenses, except Apache-2.0
 	notice   string
 }
 
@@ -82,8 +82,7 @@ balena-exporter is licensed under the Apache License 2.0; see LICENSE. Its binar
 	return b.String()
 }
 
-// linkedModules returns the modules of which a package is linked into a binary on any of the systems that there are
-// binaries for, in order.
+// linkedModules returns the modules that are linked into a binary on any of the supported systems, sorted.
 func linkedModules(t *testing.T) []linked {
 	t.Helper()
 	byPath := map[string]linked{}
@@ -110,7 +109,7 @@ func linkedModules(t *testing.T) []linked {
 			}
 		}
 	}
-	// The standard library has the license of the other repositories of Go.
+	// The standard library has the same license as golang.org/x/sys.
 	library := byPath["golang.org/x/sys"]
 	library.Path = "Go's standard library"
 	byPath[library.Path] = library
@@ -122,7 +121,7 @@ func linkedModules(t *testing.T) []linked {
 	return modules
 }
 
-// readLicenses reads the files of a module that tell its licenses.
+// readLicenses reads the license and notice files of a module.
 func (m *linked) readLicenses(t *testing.T) {
 	t.Helper()
 	files, err := os.ReadDir(m.Dir)
@@ -146,7 +145,7 @@ func (m *linked) readLicenses(t *testing.T) {
 		licenses := identify(text)
 		switch {
 		case len(licenses) == 0:
-			t.Errorf("%s: the license in %s is not known to this test: see whether it may be linked, and add it to identify", m.Path, f.Name())
+			t.Errorf("%s: the license in %s is unknown: check whether the module may be linked, and add the license to identify", m.Path, f.Name())
 		case len(licenses) > 1 || licenses[0] != "Apache-2.0":
 			m.texts = append(m.texts, text)
 		}
@@ -173,7 +172,7 @@ func identify(text string) []string {
 	return found
 }
 
-// firstDifference shows the first line in which two texts differ.
+// firstDifference describes the first line in which two texts differ.
 func firstDifference(got, want string) string {
 	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
 	for i := range min(len(g), len(w)) {

@@ -11,7 +11,7 @@ import (
 
 const workflow = ".github/workflows/ci.yml"
 
-// The jobs on GitHub make the targets that .ci/run makes, and no other.
+// The jobs on GitHub make the same targets as .ci/run.
 func TestWorkflowMakesWhatCIMakes(t *testing.T) {
 	targets := func(file, pattern string) []string {
 		var found []string
@@ -37,7 +37,8 @@ func TestWorkflowMakesWhatCIMakes(t *testing.T) {
 	}
 }
 
-// An action is named by the digest of a commit, for a tag can be moved, with its version for people and Dependabot.
+// Actions are pinned by the digest of a commit, because a tag can be moved. A comment names the version, for readers and
+// Dependabot.
 func TestActionsArePinned(t *testing.T) {
 	uses := regexp.MustCompile(`uses: +(.+)`).FindAllStringSubmatch(read(t, workflow), -1)
 	pinned := regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$`)
@@ -51,7 +52,7 @@ func TestActionsArePinned(t *testing.T) {
 	}
 }
 
-// Only jobs that make a container image or run a cluster are privileged.
+// Only jobs that build a container image or run a cluster are privileged.
 func TestOnlyTheClusterIsPrivileged(t *testing.T) {
 	jobs := regexp.MustCompile(`(?m)^ {2}[a-z]+:\n`).Split(strings.SplitN(read(t, workflow), "\njobs:\n", 2)[1], -1)
 	for _, job := range jobs {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Reads balenaCloud's model from the type declarations of balena-sdk, with TypeScript's own compiler API.
-// TypeScript 7 has none for JavaScript: 6 is the newest that does.
+// Reads balenaCloud's model from the type declarations of balena-sdk with TypeScript's compiler API.
+// TypeScript 6 is the newest version with a compiler API for JavaScript; TypeScript 7 has none.
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import ts from 'typescript';
@@ -13,11 +13,11 @@ const sdk = path.dirname(require.resolve('balena-sdk/package.json'));
 export const version = require('balena-sdk/package.json').version;
 
 /**
- * Returns what may be read of each resource: {resource: {field: {type, null, target}}}.
+ * Returns the readable fields of each resource: {resource: {field: {type, null, target}}}.
  *
- * The type is the name that the model has for it ("Short Text", "Date Time"), "reference" for a foreign key, and
- * "navigation" for the way back along one. A union of strings is "Short Text". Both ways lead to the target, a resource.
- * A resource that has several names is declared under each of them; targets have the shortest.
+ * The type is a type name of the model ("Short Text", "Date Time"), "reference" for a foreign key, or "navigation" for the
+ * reverse of a foreign key. A union of strings is "Short Text". References and navigations lead to the target, a resource.
+ * A resource with several names is declared under each of them; targets have the shortest name.
  */
 export function declarations() {
   const file = path.join(sdk, 'es2018', 'types', 'v7.d.ts');
@@ -57,7 +57,7 @@ function describe(checker, names, field, called) {
     if (ts.isTypeReferenceNode(part) && part.typeName.getText() === 'Array') { // Array<Device['Read']>
       found.type = 'navigation';
       found.target = target(part.typeArguments[0]);
-    } else if (ts.isTupleTypeNode(part)) { // [Device['Read']], or [] of one that may be null
+    } else if (ts.isTupleTypeNode(part)) { // [Device['Read']], or [] if it may be null
       found.type = 'reference';
       if (part.elements.length > 0) found.target = target(part.elements[0]);
     } else if (ts.isTypeLiteralNode(part)) { // {__id: Device['Read']['id']}

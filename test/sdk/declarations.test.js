@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The simulator's cloud edition knows exactly what balena-sdk declares of balenaCloud's model.
+// The cloud edition of the simulator has exactly the fields that balena-sdk declares for balenaCloud.
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import { declarations } from './declarations.js';
@@ -18,7 +18,7 @@ describe('the cloud edition', () => {
     await stop();
   });
 
-  test('has all resources that are meant to be simulated, under all their names', () => {
+  test('has all resources that must be simulated, under all their names', () => {
     const same = (a, b) => JSON.stringify(declared[a]) === JSON.stringify(declared[b]);
     const names = Object.keys(declared).filter(name => simulated.some(resource => same(name, resource)));
     assert.deepEqual(Object.keys(known).sort(), names.sort());
@@ -35,7 +35,7 @@ describe('the cloud edition', () => {
           differing.push(`${resource}.${field} is declared as ${JSON.stringify(want)} and known as ${JSON.stringify(got)}`);
         }
       }
-      assert.deepEqual(differing, [], 'run npm run generate in test/sdk and see what the simulator makes of it');
+      assert.deepEqual(differing, [], 'run npm run generate in test/sdk and check the simulator');
     });
   }
 });
@@ -82,7 +82,7 @@ describe('the declarations', () => {
     { name: 'a type that is new', uses: [read('release', 'semver', 'select', 'a string')], declared: { release: { semver: { type: 'SemVer' } } }, want: ['release.semver is read as a string: balena-sdk '] },
     { name: 'a value that may be null', uses: [read('device', 'os_version', 'select', 'a string', false)], want: ["device.os_version can't be read as null: balena-sdk "] },
   ]) {
-    test(`tell what is not declared: ${name}`, () => {
+    test(`report what is not declared: ${name}`, () => {
       const got = undeclared(uses, exceptions, model);
       assert.equal(got.length, want.length, got.join('\n'));
       got.forEach((sentence, i) => assert.ok(sentence.startsWith(want[i]), sentence));

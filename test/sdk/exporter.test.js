@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The exporter asks balenaCloud for nothing that balena-sdk does not declare, but for a few exceptions.
+// The exporter requests only fields that balena-sdk declares, with a few exceptions.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
@@ -9,7 +9,7 @@ import { undeclared } from './uses.js';
 
 const list = JSON.parse(execFileSync('go', ['run', './exporter'], { cwd: fileURLToPath(new URL('.', import.meta.url)), encoding: 'utf8' }));
 
-test('all that the exporter asks for is declared, and read as declared', () => {
+test('all fields that the exporter requests are declared, and read as declared', () => {
   assert.deepEqual(undeclared(list.uses, list.exceptions), []);
 });
 
@@ -28,7 +28,7 @@ test('all kinds of uses are found', () => {
   }
 });
 
-test('the exporter tells what it reads values as', () => {
+test('the types of the values that the exporter reads are found', () => {
   for (const [resource, field, use, takes] of [
     ['device', 'uuid', 'select', 'a string'],
     ['device', 'cpu_temp', 'select', 'a number'],
@@ -43,11 +43,11 @@ test('the exporter tells what it reads values as', () => {
     const kinds = list.uses.filter(u => u.resource === resource && u.field === field && u.use === use).map(u => u.takes);
     assert.deepEqual(kinds, [takes], `${resource}.${field}`);
   }
-  // Each image has an id, which is asked for since something has to be.
+  // A request must select at least one field. For images that is the id, whose value is not read.
   const unread = list.uses.filter(u => ['select', 'expand'].includes(u.use) && !u.takes).map(u => `${u.resource}.${u.field}`);
   assert.deepEqual(unread, ['image.id']);
 });
 
-test('each exception says why, and what is done when the field is refused', () => {
+test('each exception has a reason and a fallback', () => {
   for (const e of list.exceptions) assert.ok(e.reason.endsWith('.') && e.fallback.endsWith('.'), JSON.stringify(e));
 });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The program in the simulator's README runs as it stands there, against the demo's simulator.
+// The program in the simulator's README runs unchanged with the simulator of the demo.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -20,7 +20,7 @@ for (const edition of ['cloud', 'openbalena']) {
 
     const { url, stop } = await start(edition, '--devices=1000', '--fleets=10');
     t.after(stop);
-    // Beside this test, where its import finds balena-sdk.
+    // In the directory of this test, where its import finds balena-sdk.
     const file = fileURLToPath(new URL(`readme.${edition}.tmp.mjs`, import.meta.url));
     writeFileSync(file, program.replace(demo, url));
     t.after(() => rmSync(file));

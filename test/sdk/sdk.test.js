@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// balena-sdk as programs use it, reading from both editions of the simulator: it gets what the dataset holds.
+// balena-sdk, used as in programs, reads the content of the dataset from both editions of the simulator.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { getSdk } from 'balena-sdk';
 import { recorded, start, token } from './simulator.js';
 
-/** The rows of a resource as they were recorded of a real server. */
+/** The rows of a resource as recorded from a real server. */
 const rows = resource => JSON.parse(readFileSync(`${recorded}${resource}.json`, 'utf8')).d;
 const held = {
   fleets: rows('application'), devices: rows('device'), releases: rows('release'), installs: rows('image_install'), deviceTags: rows('device_tag'),
@@ -31,7 +31,7 @@ const small = held.fleets.find(f => f.slug === 'zeta/legacy-name');
 const device = of(held.devices, 'belongs_to__application', small.id).find(d => of(held.installs, 'device', d.id).length > 1);
 const tagged = held.devices.find(d => of(held.deviceTags, 'device', d.id).length > 1);
 
-/** Each call with what the dataset says of it. Where an answer depends on the edition, so does what is wanted. */
+/** Each call, with the expected answer from the dataset. If the answer depends on the edition, so does the expectation. */
 const calls = {
   'auth.isLoggedIn': [m => m.sdk.auth.isLoggedIn(), () => true],
   'auth.whoami': [async m => (await m.sdk.auth.whoami()).username, () => 'admin'],
@@ -127,7 +127,7 @@ const calls = {
     async m => (await m.release.getLatestByApplication(fleet.slug)).id,
     () => of(held.releases, 'belongs_to__application', fleet.id).filter(r => r.status === 'success').sort(by('created_at')).at(-1).id,
   ],
-  // openBalena has no is_created_by__user, which this call always asks for.
+  // openBalena has no is_created_by__user, which this call always requests.
   'release.getWithImageDetails': [
     async m => {
       const release = await m.release.getWithImageDetails(4);
@@ -141,7 +141,7 @@ const calls = {
   'image.get': [async m => typeof (await m.image.get(held.installs[0].installs__image[0].id)).image_size, () => 'string'],
   'image.getLogs': [m => m.image.getLogs(held.installs[0].installs__image[0].id), () => null],
 
-  // What belongs to no fleet.
+  // Resources that belong to no fleet.
   'apiKey.getAll': [async m => pick(await m.apiKey.getAll(), 'id', 'name', 'expiry_date'), () => pick(held.keys.sort(by('name')), 'id', 'name', 'expiry_date')],
   'apiKey.getAllNamedUserApiKeys': [async m => (await m.apiKey.getAllNamedUserApiKeys()).length, () => held.keys.length],
   'apiKey.getProvisioningApiKeysByApplication': [m => m.apiKey.getProvisioningApiKeysByApplication(fleet.slug), () => []],
@@ -161,7 +161,7 @@ const calls = {
   'deviceType.getAllSupported': [async m => (await m.deviceType.getAllSupported()).length, edition => edition === 'cloud' ? held.deviceTypes.length : 0],
   'deviceType.getInstructions': [async m => (await m.deviceType.getInstructions('raspberrypi3')).length > 2, () => true],
 
-  // What balena publishes is on balenaCloud only.
+  // Only balenaCloud has what balena publishes.
   'os.getAvailableOsVersions': [
     async m => (await m.os.getAvailableOsVersions('raspberrypi3')).map(v => `${v.strippedVersion} ${v.osType} ${v.line ?? ''} ${v.basedOnVersion}`),
     edition => edition === 'cloud' ? [
@@ -190,13 +190,13 @@ const calls = {
 const since = new Date(held.devices.map(d => d.modified_at).sort().at(-20));
 const modified = held.devices.filter(d => new Date(d.modified_at) > since).length;
 
-/** What getWithServiceDetails says of the services of a device. */
+/** The services of a device in an answer of getWithServiceDetails. */
 function services(d) {
   const found = Object.entries(d.current_services_by_app).flatMap(([app, byName]) => Object.entries(byName).flatMap(([name, all]) => all.map(i => `${app} ${name} ${i.status} ${i.commit}`)));
   return { id: d.id, services: found.sort() };
 }
 
-/** The same of the dataset. */
+/** The services of a device in the dataset. */
 function servicesHeld(d) {
   const found = of(held.installs, 'device', d.id).filter(i => i.status !== 'deleted').map(i => {
     const release = held.releases.find(r => r.id === i.is_provided_by__release.__id);
@@ -206,7 +206,7 @@ function servicesHeld(d) {
   return { id: d.id, services: found.sort() };
 }
 
-/** The services of a release, by the images of it that are on devices. */
+/** The services of a release, derived from its images on devices. */
 function servicesOf(release) {
   return [...new Set(of(held.installs, 'is_provided_by__release', release).map(i => i.installs__image[0].is_a_build_of__service[0].service_name))].sort();
 }
@@ -254,7 +254,7 @@ describe('balena-sdk reads what a living account on balenaCloud has', () => {
   });
   after(() => stop?.());
 
-  test('devices that are inactive, frozen, open to support, and have a place', async () => {
+  test('devices that are inactive, frozen, accessible to support, and have coordinates', async () => {
     const devices = (await models.application.getAllDirectlyAccessible({ $expand: { owns__device: {} } })).flatMap(f => f.owns__device);
     assert.equal(devices.length, 500);
     for (const is of [d => !d.is_active && d.overall_status === 'inactive', d => d.is_frozen && !d.is_online, d => d.is_accessible_by_support_until__date, d => d.latitude && d.location, d => d.custom_longitude]) {
@@ -268,7 +268,7 @@ describe('balena-sdk reads what a living account on balenaCloud has', () => {
     assert.deepEqual(late, [{ handle: 'kite', is_frozen: false }]);
   });
 
-  test('host OS releases that devices should have', async () => {
+  test('target releases of the host OS', async () => {
     const [d] = (await models.device.getAllByOrganization('acme', { $top: 1, $filter: { should_be_operated_by__release: { $ne: null } }, $expand: { should_be_operated_by__release: { $select: 'raw_version' } } }));
     assert.equal(`balenaOS ${d.should_be_operated_by__release[0].raw_version}`, d.os_version);
   });

@@ -7,13 +7,13 @@ import { fileURLToPath } from 'node:url';
 
 const program = fileURLToPath(new URL('../../bin/balena-simulator', import.meta.url));
 
-/** The directory with what was recorded of a real server's content. */
+/** The directory with the recorded content of a real server. */
 export const recorded = fileURLToPath(new URL('../../internal/simulator/testdata/dataset/', import.meta.url));
 
 /** The token that the simulators accept. */
 export const token = 'demo';
 
-/** Starts a simulator of the edition whose devices stand still. Resolves to its URL and a function that stops it. */
+/** Starts a simulator of the edition whose devices do not change. Resolves to its URL and a function that stops it. */
 export async function start(edition, ...args) {
   const child = spawn(program, [`--edition=${edition}`, `--token=${token}`, '--listen-address=127.0.0.1:0', '--tick-interval=0', ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
   const exited = new Promise((resolve, reject) => child.once('error', reject).once('exit', resolve));

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Holds a list of questions to the declarations: node uses.js FILE, where the file, or standard input, is a JSON array of
-// {"resource", "field", "use"}, or {"uses", "exceptions"}. It prints a sentence for each question that balenaCloud may
-// refuse, and for each value that may not be read, and fails if there is any.
+// Checks a list of uses against the declarations: node uses.js FILE, where the file, or standard input, is a JSON array of
+// {"resource", "field", "use"}, or {"uses", "exceptions"}. It prints a sentence for each use that balenaCloud may refuse,
+// and for each value that may be of another type than expected, and fails if there are any.
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { declarations, version } from './declarations.js';
 
-// How a declared field can be used, by what is declared of it.
+// The possible uses of a field, depending on its declaration.
 const isField = ({ type }) => type !== 'navigation';
 const leadsOn = ({ target }) => target !== undefined;
 const uses = { select: isField, orderby: isField, filter: () => true, expand: leadsOn };
 
-// What a value can be read as, by what is declared of it, in the words of the reader's errors. A type that is missing here
-// is one that nobody has thought about yet.
+// The types as which a value can be read, depending on its declaration, in the words of the reader's errors. A type that
+// is missing here is not supported yet.
 const kinds = {
   'Short Text': ['a string'], Text: ['a string'], Boolean: ['true or false'], Integer: ['an integer', 'a number'], Real: ['a number'],
   'Date Time': ['a date'], reference: ['{"__id": n}'],
@@ -23,10 +23,10 @@ const expandedKinds = {
 };
 
 /**
- * Returns a sentence for each use that is not declared and not among the exceptions, for each value that is read as another
- * type than the declared one, and for each exception that is needed no more. A use may tell what it takes as the value, and
- * whether it takes null as well: {takes, null}. An exception is {resource, field, reason, fallback}: why the field is asked
- * for all the same, and what is done when that is refused.
+ * Returns a sentence for each use that is neither declared nor an exception, for each value that is read as another type
+ * than the declared one, and for each exception that is no longer needed. A use may have the type that it expects, and
+ * whether it accepts null: {takes, null}. An exception is {resource, field, reason, fallback}: why the field is requested
+ * although it is not declared, and what happens if the server refuses it.
  */
 export function undeclared(wanted, exceptions = [], declared = declarations()) {
   const found = [];
@@ -53,7 +53,7 @@ export function undeclared(wanted, exceptions = [], declared = declarations()) {
     }
   }
   for (const e of exceptions) {
-    if (!needed.has(e)) found.push(`${e.resource}.${e.field} needs no exception: it is declared, or not asked for`);
+    if (!needed.has(e)) found.push(`${e.resource}.${e.field} needs no exception: it is declared, or not requested`);
   }
   return found;
 }

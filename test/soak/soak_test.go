@@ -2,9 +2,9 @@
 
 //go:build unix
 
-// Package soak runs the exporter for a while against an API where everything goes wrong at random, with devices that
-// live and scrapers of all kinds, and looks at what is left of it: the exposition has to be that of a fresh exporter,
-// and memory, goroutines and descriptors have to be what they were before. `make soak` runs it.
+// Package soak runs the exporter with an API that has random faults, devices that change, and scrapers of all kinds.
+// Afterwards the exposition must equal that of a new exporter, and memory, goroutines and file descriptors must be back
+// to what they were before. `make soak` runs it.
 package soak
 
 import (
@@ -42,17 +42,17 @@ const (
 
 	devices, fleets = 500, 10
 
-	// patience is how long to wait for what takes seconds on an idle machine.
+	// patience is how long to wait for events that take seconds on an idle machine.
 	patience = 3 * time.Minute
 
-	// round is how long everything goes wrong before it is looked at what is left.
+	// round is the duration of the faults before each check.
 	round = 10 * time.Second
 
-	// each is the time between two changes of the faults, and between two scrapes of one kind.
-	each = 300 * time.Millisecond
+	// pause is the time between two changes of the faults, and between two scrapes of one kind.
+	pause = 300 * time.Millisecond
 )
 
-// The account and the server change faster than in life, so that a minute is like hours.
+// The account and the server change faster than in reality, so that a minute is like hours.
 var arguments = []string{
 	"--balena.refresh-interval=1", "--balena.max-staleness=5s", "--balena.timeout=2s", "--balena.page-size=100",
 	"--balena.full-refresh-interval=5s", "--balena.slow-interval=2s",
@@ -62,7 +62,7 @@ var arguments = []string{
 
 func TestSoak(t *testing.T) {
 	if os.Getenv("SOAK") == "" {
-		t.Skip("set SOAK to how long it is to run, such as 1m")
+		t.Skip("set SOAK to the duration of the test, such as 1m")
 	}
 	length, err := time.ParseDuration(os.Getenv("SOAK"))
 	if err != nil {
@@ -88,22 +88,22 @@ func TestSoak(t *testing.T) {
 	e := start(t, program, api.URL, file)
 	calm := func() {
 		write(t, file)
-		e.settles(sim)
+		e.settle(sim)
 	}
 	calm()
-	e.storm(t.Context(), sim, random, file, 10*each) // what is there only once, such as pools, is there now
+	e.storm(t.Context(), sim, random, file, 10*pause) // allocates everything that is allocated only once, such as pools
 	calm()
 	before := e.resources()
 	for end := time.Now().Add(length); time.Now().Before(end); {
 		e.storm(t.Context(), sim, random, file, min(round, time.Until(end)))
 		calm()
 		fresh := start(t, program, api.URL, file)
-		fresh.settles(sim)
-		e.eventually("it serves what a fresh exporter serves", func() error { return difference(fresh.data(), e.data()) })
-		fresh.stops()
+		fresh.settle(sim)
+		e.eventually("the exposition equals that of a new exporter", func() error { return difference(fresh.data(), e.data()) })
+		fresh.stop()
 	}
-	e.eventually("it needs what it needed before", func() error { return before.compare(e.resources()) })
-	e.stops()
+	e.eventually("the resources are those before the faults", func() error { return before.compare(e.resources()) })
+	e.stop()
 }
 
 // build builds the exporter.
@@ -112,13 +112,13 @@ func build(t *testing.T) string {
 	program := filepath.Join(t.TempDir(), "balena-exporter")
 	command := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/balena-exporter")
 	command.Dir = root
-	if said, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("building the exporter: %v\n%s", err, said)
+	if output, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("building the exporter: %v\n%s", err, output)
 	}
 	return program
 }
 
-// write puts the token into the file.
+// write writes the token to the file.
 func write(t *testing.T, file string) {
 	t.Helper()
 	if err := errors.Join(os.WriteFile(file+".new", []byte(token), 0o600), os.Rename(file+".new", file)); err != nil {
@@ -159,7 +159,7 @@ func start(t *testing.T, program, url, file string) *exporter {
 				addresses <- match[1]
 			}
 			if strings.Contains(lines.Text(), token) {
-				t.Errorf("the log tells the token: %s", lines.Text())
+				t.Errorf("the log contains the token: %s", lines.Text())
 			}
 			e.mutex.Lock()
 			e.lines++
@@ -185,8 +185,8 @@ func start(t *testing.T, program, url, file string) *exporter {
 	return e
 }
 
-// stops has the exporter stop.
-func (e *exporter) stops() {
+// stop stops the exporter and checks its exit status.
+func (e *exporter) stop() {
 	e.t.Helper()
 	_ = e.process.Process.Signal(syscall.SIGTERM)
 	select {
@@ -202,7 +202,7 @@ func (e *exporter) stops() {
 // eventually waits until a condition holds.
 func (e *exporter) eventually(what string, condition func() error) {
 	e.t.Helper()
-	again := time.NewTicker(each)
+	again := time.NewTicker(pause)
 	defer again.Stop()
 	for end := time.After(patience); ; {
 		err := condition()
@@ -219,12 +219,12 @@ func (e *exporter) eventually(what string, condition func() error) {
 	}
 }
 
-// settles ends all faults and waits until everything has been read since.
-func (e *exporter) settles(sim *simulator.Simulator) {
+// settle removes all faults and waits until a full refresh has succeeded.
+func (e *exporter) settle(sim *simulator.Simulator) {
 	e.t.Helper()
 	sim.SetFaults(nil)
 	began := float64(time.Now().Unix())
-	e.eventually("everything is read", func() error {
+	e.eventually("a full refresh succeeds", func() error {
 		full := e.value("balena_exporter_last_full_refresh_timestamp_seconds")
 		if e.value("balena_up") != 1 || full <= began {
 			return fmt.Errorf("balena_up is %v, and the last full refresh was %v s ago", e.value("balena_up"), float64(time.Now().Unix())-full)
@@ -233,7 +233,7 @@ func (e *exporter) settles(sim *simulator.Simulator) {
 	})
 }
 
-// scrape returns an exposition, which has to be a valid one.
+// scrape returns an exposition, which must be valid.
 func (e *exporter) scrape() (text string, err error) {
 	response, err := e.client.Get("http://" + e.address + "/metrics")
 	if err != nil {
@@ -245,7 +245,7 @@ func (e *exporter) scrape() (text string, err error) {
 		return "", fmt.Errorf("status %d: %w", response.StatusCode, err)
 	}
 	if strings.Contains(string(body), token) {
-		e.t.Error("a scrape tells the token")
+		e.t.Error("an exposition contains the token")
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	if _, err := parser.TextToMetricFamilies(strings.NewReader(string(body))); err != nil {
@@ -254,7 +254,7 @@ func (e *exporter) scrape() (text string, err error) {
 	return string(body), nil
 }
 
-// data returns the samples of fleets, devices and what belongs to them.
+// data returns the samples about the account, without those of the exporter itself.
 func (e *exporter) data() []string {
 	text, err := e.scrape()
 	if err != nil {
@@ -290,7 +290,7 @@ func difference(want, got []string) error {
 		}
 	}
 	if missing+more > 0 || len(want) < devices || len(got) != len(want) {
-		return fmt.Errorf("of %d lines %d are missing, and there are %d others, such as %s", len(want), missing, more, example)
+		return fmt.Errorf("%[2]d of %[1]d lines are missing, and there are %[3]d other lines, such as %[4]s", len(want), missing, more, example)
 	}
 	return nil
 }
@@ -306,24 +306,24 @@ func (e *exporter) value(series string) float64 {
 	return value
 }
 
-// resources are what a process needs.
+// resources are the resources that a process uses.
 type resources struct{ goroutines, descriptors, heap, resident float64 }
 
 func (e *exporter) resources() resources {
 	return resources{e.value("go_goroutines"), e.value("process_open_fds"), e.value("go_memstats_heap_inuse_bytes"), e.value("process_resident_memory_bytes")}
 }
 
-// compare returns what is more than before. Memory is never quite the same; a leak of a kilobyte a second is found in
-// an hour.
+// compare returns an error if resources have grown. Memory varies, so small growth is allowed: a leak of a kilobyte per
+// second is found within an hour.
 func (r resources) compare(now resources) error {
 	const slack, heapSlack, residentSlack = 3, 4 << 20, 24 << 20
 	if now.goroutines < 1 || now.goroutines > r.goroutines+slack || now.descriptors > r.descriptors+slack || now.heap > r.heap+heapSlack || now.resident > r.resident+residentSlack {
-		return fmt.Errorf("it had %+v and has %+v", r, now)
+		return fmt.Errorf("the resources were %+v and are %+v", r, now)
 	}
 	return nil
 }
 
-// storm lets everything go wrong for a while.
+// storm injects random faults for a time.
 func (e *exporter) storm(ctx context.Context, sim *simulator.Simulator, random *rand.Rand, file string, length time.Duration) {
 	e.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, length)
@@ -336,8 +336,8 @@ func (e *exporter) storm(ctx context.Context, sim *simulator.Simulator, random *
 	scrapers.Go(func() { e.every(ctx, e.visits) })
 	e.every(ctx, func() {
 		sim.Tick()
-		sim.Update(func(st *simulator.State) { live(st, random) })
-		if random.IntN(3) == 0 { // for about as long as a refresh and the wait for it take
+		sim.Update(func(st *simulator.State) { changeDevices(st, random) })
+		if random.IntN(3) == 0 { // on average, faults last about as long as a refresh and the wait before it
 			sim.SetFaults(randomFaults(random))
 		}
 		e.spoilToken(random, file)
@@ -353,9 +353,9 @@ func (e *exporter) storm(ctx context.Context, sim *simulator.Simulator, random *
 	}
 }
 
-// every does something again and again until the context is done.
+// every calls a function repeatedly until the context is done.
 func (e *exporter) every(ctx context.Context, do func()) {
-	again := time.NewTicker(each)
+	again := time.NewTicker(pause)
 	defer again.Stop()
 	for {
 		select {
@@ -367,14 +367,14 @@ func (e *exporter) every(ctx context.Context, do func()) {
 	}
 }
 
-// scrapes are answered whatever goes wrong.
+// scrapes is a scraper. Its scrapes must succeed despite all faults.
 func (e *exporter) scrapes() {
 	if _, err := e.scrape(); err != nil {
 		e.t.Errorf("a scrape failed: %v", err)
 	}
 }
 
-// stalls is a scraper that takes nothing of its answer, and goes away some time.
+// stalls is a scraper that does not read its answer, and disconnects later.
 func (e *exporter) stalls(ctx context.Context) {
 	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", e.address)
 	if err != nil {
@@ -396,19 +396,19 @@ func (e *exporter) visits() {
 		if response.Header.Get("Content-Encoding") == "gzip" {
 			body, _ = gzip.NewReader(response.Body)
 		}
-		said, err := io.ReadAll(body)
+		answer, err := io.ReadAll(body)
 		response.Body.Close()
-		// /fleets is 503 where there are no data.
+		// /fleets answers 503 if there are no data.
 		if err != nil || response.StatusCode >= http.StatusInternalServerError && response.StatusCode != http.StatusServiceUnavailable {
 			e.t.Errorf("%s answers %d: %v", path, response.StatusCode, err)
 		}
-		if strings.Contains(string(said), token) {
-			e.t.Errorf("%s tells the token", path)
+		if strings.Contains(string(answer), token) {
+			e.t.Errorf("%s contains the token", path)
 		}
 	}
 }
 
-// spoilToken does to the token's file what can be done to it, now and then.
+// spoilToken sometimes makes the token file invalid or replaces it.
 func (e *exporter) spoilToken(random *rand.Rand, file string) {
 	var err error
 	switch random.IntN(60) {
@@ -434,8 +434,8 @@ func (e *exporter) spoilToken(random *rand.Rand, file string) {
 	}
 }
 
-// live has devices come, go, move and change.
-func live(st *simulator.State, random *rand.Rand) {
+// changeDevices adds, deletes, moves and changes devices.
+func changeDevices(st *simulator.State, random *rand.Rand) {
 	pick := func() *simulator.Device {
 		all := st.Devices.All()
 		return st.Device(all[random.IntN(len(all))].ID)
@@ -443,7 +443,7 @@ func live(st *simulator.State, random *rand.Rand) {
 	apps := st.Fleets.All()
 	fleet := apps[random.IntN(len(apps))].ID
 	switch random.IntN(4) {
-	case 0: // as many as are deleted, so that memory can be compared
+	case 0: // as often as devices are deleted, so that memory can be compared
 		st.DeleteDevice(pick().ID)
 		st.AddDevice(simulator.Device{Row: simulator.Row{CreatedAt: st.Now()}, FleetID: fleet})
 	case 1:
@@ -457,8 +457,8 @@ func live(st *simulator.State, random *rand.Rand) {
 
 var (
 	resourcesOfAPI = []string{"", "application", "application", "device", "release", "image_install", "device_type", "api_key", "device_tag", "application_tag"}
-	// Those that the real server gives a meaning of its own are there more often: what does not exist in this version of
-	// the API, and what it does not know.
+	// Statuses that have a special meaning are more frequent: 404 for a missing version of the API, 500 for an unknown
+	// field.
 	statuses = []int{404, 404, 404, 404, 500, 500, 500, 200, 204, 302, 400, 401, 402, 403, 404, 408, 409, 413, 414, 418, 429, 451, 500, 501, 502, 503, 504, 520, 599}
 	spoils   = []simulator.Spoil{
 		simulator.SpoilJSON, simulator.SpoilHTML, simulator.SpoilTypes, simulator.SpoilNulls, simulator.SpoilNoIDs,
@@ -467,9 +467,9 @@ var (
 	texts = []string{"", "", "no", `"no"`, "<html>no</html>", token, "Bearer " + token, strings.Repeat("long ", 10_000), "\u202eno\u2028"}
 )
 
-func one[T any](random *rand.Rand, of []T) T { return of[random.IntN(len(of))] }
+func anyOf[T any](random *rand.Rand, of []T) T { return of[random.IntN(len(of))] }
 
-// randomFaults are up to three faults, in half of the cases.
+// randomFaults returns no faults in half of the cases, and up to three otherwise.
 func randomFaults(random *rand.Rand) (faults simulator.Faults) {
 	if random.IntN(2) == 0 {
 		return nil
@@ -478,17 +478,17 @@ func randomFaults(random *rand.Rand) (faults simulator.Faults) {
 		return simulator.Duration{Duration: time.Duration(most * random.Float64() * float64(time.Second))}
 	}
 	for range 1 + random.IntN(3) {
-		f := simulator.Fault{Resource: one(random, resourcesOfAPI), Times: 1} // a stray one
+		f := simulator.Fault{Resource: anyOf(random, resourcesOfAPI), Times: 1} // a single failure
 		if random.IntN(2) == 0 {
 			f.From, f.Every, f.Times = random.IntN(4), random.IntN(4), random.IntN(10)
 		}
 		switch random.IntN(9) {
 		case 0, 1, 2:
-			f.Status, f.Body = one(random, statuses), one(random, texts)
-			// Without it a 429 silences the exporter for a minute.
+			f.Status, f.Body = anyOf(random, statuses), anyOf(random, texts)
+			// Without Retry-After, the exporter pauses for a minute after a 429.
 			f.RetryAfter, f.RetryAfterDate = simulator.Duration{Duration: time.Second}, random.IntN(2) == 0
 		case 3, 4:
-			f.Spoil = one(random, spoils)
+			f.Spoil = anyOf(random, spoils)
 		case 5:
 			f.Latency = seconds(3)
 		case 6:
@@ -496,7 +496,7 @@ func randomFaults(random *rand.Rand) (faults simulator.Faults) {
 		case 7:
 			f.Pace, f.Endless = seconds(0.1), random.IntN(2) == 0
 		case 8:
-			f.Guest, f.Redirect = random.IntN(2) == 0, one(random, []string{"", "http://127.0.0.1:1", "https://example.invalid"})
+			f.Guest, f.Redirect = random.IntN(2) == 0, anyOf(random, []string{"", "http://127.0.0.1:1", "https://example.invalid"})
 		}
 		faults = append(faults, f)
 	}

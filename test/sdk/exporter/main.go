@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Exporter prints which fields the exporter asks balenaCloud for, how, and what values it takes, as the JSON that uses.js
-// takes. The fields come from the requests of a reader that reads all there is, and what it takes from what it says of
-// an answer with another value, so that nothing is listed twice.
+// Exporter prints the fields that the exporter requests from balenaCloud, how it uses them, and the types of their values.
+// The output is the JSON that uses.js reads. The fields are found in the requests of a reader that reads everything, and
+// the types in its errors about answers with other values, so that no list has to be maintained.
 package main
 
 import (
@@ -29,21 +29,21 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// A use is a field of a resource, and the option in which it is named: select, expand, filter or orderby.
+// A use is a field of a resource, and the option that names it: select, expand, filter or orderby.
 type use struct {
 	Resource string `json:"resource"`
 	Field    string `json:"field"`
 	Use      string `json:"use"`
-	// Takes is what the reader says it expects as the value, such as "a string"; empty where it reads none.
+	// Takes is the type that the reader expects, such as "a string"; empty if it does not read the value.
 	Takes string `json:"takes,omitempty"`
-	// Null is set if it takes null as well.
+	// Null is set if the reader accepts null too.
 	Null bool `json:"null,omitempty"`
 }
 
-// A place is where values of a field are read: the resource that is asked for, and the names that lead to the field.
+// A place is where values of a field are read: the requested resource, and the path to the field.
 type place struct{ resource, path string }
 
-// An exception is a field that is asked for although it is not declared.
+// An exception is a field that is requested although it is not declared.
 type exception struct {
 	Resource string `json:"resource"`
 	Field    string `json:"field"`
@@ -54,11 +54,11 @@ type exception struct {
 var exceptions = []exception{
 	{
 		"image_install", "modified_at", "openBalena has it on all resources, and it is the best way to find what changed.",
-		"Devices that download are asked for, and services with their devices.",
+		"Devices that download are read, and services together with their devices.",
 	},
 	{
 		"device_tag", "modified_at", "openBalena has it on all resources, and it is the best way to find what changed.",
-		"Tags are asked for with their devices, and all tags in full refreshes.",
+		"Tags are read together with their devices, and all tags in full refreshes.",
 	},
 }
 
@@ -93,7 +93,7 @@ type model map[string]map[string]struct {
 	Target string `json:"target"`
 }
 
-// start is when accounts are simulated.
+// start is the time of the simulated accounts.
 var start = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
 func simulate(now func() time.Time) (*simulator.Simulator, error) {
@@ -117,8 +117,8 @@ func newReader(server string, now func() time.Time) (*account.Reader, error) {
 	})
 }
 
-// record returns the requests of a reader: in full, for what changed by each of the questions, and with devices that come
-// and go.
+// record returns the requests of a reader: in full refreshes, in each mode of incremental refreshes, and with devices that
+// are added and removed.
 func record() ([]*url.URL, model, error) {
 	var mutex sync.Mutex
 	now := start
@@ -154,7 +154,7 @@ func record() ([]*url.URL, model, error) {
 		})
 	}
 	if mode != balena.DevicesOnly {
-		return nil, nil, fmt.Errorf("changes are asked for by %s: the requests of %s are missing", mode, balena.DevicesOnly)
+		return nil, nil, fmt.Errorf("the mode of incremental refreshes is %s: the requests of %s are missing", mode, balena.DevicesOnly)
 	}
 	asked := requests
 	resp, err := http.Get(server.URL + "/simulator/model")
@@ -169,7 +169,8 @@ func record() ([]*url.URL, model, error) {
 	return asked, m, nil
 }
 
-// takes returns what a reader takes at a place, by what it says of an object there, which it never takes, and of null.
+// takes returns the type that a reader expects at a place, from its error about an object, which it never accepts. null
+// reports whether it accepts null.
 func takes(at place) (kind string, null bool, err error) {
 	object, err := readAnswer(at, map[string]any{})
 	if err != nil || object == "" { // the value is not read
@@ -187,7 +188,7 @@ func takes(at place) (kind string, null bool, err error) {
 	return matches[1], !strings.Contains(empty, "found null where"), err
 }
 
-// readAnswer returns what a reader says, in its first error, of an account where all values at a place are replaced by another.
+// readAnswer returns the first error of a reader for an account in which all values at a place are replaced.
 func readAnswer(at place, by any) (says string, err error) {
 	clock := func() time.Time { return start }
 	sim, err := simulate(clock)
@@ -205,7 +206,7 @@ func readAnswer(at place, by any) (says string, err error) {
 		sim.ServeHTTP(answer, r)
 		var content any
 		if json.Unmarshal(answer.Body.Bytes(), &content) != nil {
-			w.WriteHeader(answer.Code) // a field that is refused
+			w.WriteHeader(answer.Code) // the field is refused
 			return
 		}
 		if replace(content, append([]string{"d"}, strings.Split(at.path, "/")...), by) {
@@ -237,7 +238,7 @@ func readAnswer(at place, by any) (says string, err error) {
 	return "", nil
 }
 
-// replace puts a value to where a path leads, in all elements of arrays on the way, and reports whether it leads anywhere.
+// replace sets the value at a path, in all elements of arrays along the path, and reports whether the path exists.
 func replace(in any, path []string, by any) (replaced bool) {
 	switch in := in.(type) {
 	case []any:
@@ -255,7 +256,7 @@ func replace(in any, path []string, by any) (replaced bool) {
 	return replaced
 }
 
-// A parser finds the uses in requests: those whose values are read by place, and the others.
+// A parser finds the uses in requests: uses whose values are read, by place, and all others.
 type parser struct {
 	model model
 	found map[use]bool
@@ -276,10 +277,10 @@ func (p parser) request(u *url.URL) {
 	p.options(place{resource: resource}, resource, split(quoted.ReplaceAllString(query, "0"), '&'))
 }
 
-// quoted is a string in a query, of which nothing is read.
+// quoted matches a string in a query, which is ignored.
 var quoted = regexp.MustCompile(`(datetime)?'([^']|'')*'`)
 
-// split divides a text at a separator that is in no brackets.
+// split splits a text at separators outside brackets.
 func split(s string, separator byte) (parts []string) {
 	depth, begin := 0, 0
 	for i := range len(s) {
@@ -297,20 +298,21 @@ func split(s string, separator byte) (parts []string) {
 	return append(parts, s[begin:])
 }
 
-// use notes a use, and returns to which resource the field leads.
+// use records a use, and returns the resource to which the field leads.
 func (p parser) use(resource, field, how string) string {
 	p.found[use{Resource: resource, Field: field, Use: how}] = true
 	return p.model[resource][field].Target
 }
 
-// reads notes a use whose values are read below a place, and returns the place and to which resource the field leads.
+// reads records a use whose values are read below a place. It returns the place of the field, and the resource to which the
+// field leads.
 func (p parser) reads(below place, resource, field, how string) (place, string) {
 	at := place{below.resource, strings.TrimPrefix(below.path+"/"+field, "/")}
 	p.read[at] = use{Resource: resource, Field: field, Use: how}
 	return at, p.model[resource][field].Target
 }
 
-// options notes the uses in the options of a resource that is read at a place.
+// options records the uses in the options of a resource that is read at a place.
 func (p parser) options(at place, resource string, options []string) {
 	for _, option := range options {
 		name, value, _ := strings.Cut(option, "=")
@@ -335,7 +337,7 @@ func (p parser) options(at place, resource string, options []string) {
 		case "$filter":
 			p.filter(resource, value)
 		default:
-			log.Fatalf("%s: the option %s is not known", resource, name)
+			log.Fatalf("%s: unknown option %s", resource, name)
 		}
 	}
 }
@@ -345,7 +347,7 @@ var (
 	operator = regexp.MustCompile(`^(and|or|not|in|eq|ne|gt|ge|lt|le|null|true|false)$`)
 )
 
-// filter finds the fields in a condition: a path begins at the resource, or at the variable of an any.
+// filter finds the fields in a condition. A path begins at the resource, or at the variable of an any().
 func (p parser) filter(resource, condition string) {
 	variables := map[string]string{}
 	for _, found := range path.FindAllString(condition, -1) {
