@@ -17,10 +17,11 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// What is exported of a device is what its row says now: these tests change a device, refresh, and look at
+// The exported series of a device depend only on its current row. These tests change a device, refresh, and check
 // which series were added and removed.
 
-// livingAccount is a small account of known devices: two fleets, of two releases each, and three devices in the first.
+// livingAccount returns a small account of known devices: two fleets with two releases each, and three devices in the
+// first fleet.
 func livingAccount(t *testing.T, o collector.Options) *api {
 	a := newAPI(t, simulator.Config{}, o)
 	a.Update(func(st *simulator.State) {
@@ -45,7 +46,7 @@ func livingAccount(t *testing.T, o collector.Options) *api {
 	return a
 }
 
-// difference is what a change did to the series: those removed and those added, with the values of both.
+// difference returns the series that a change removed and added, with their values.
 func difference(before, after map[string]float64) (removed, added map[string]float64) {
 	removed, added = map[string]float64{}, map[string]float64{}
 	for s, v := range before {
@@ -61,7 +62,7 @@ func difference(before, after map[string]float64) (removed, added map[string]flo
 	return removed, added
 }
 
-// names are the families that series belong to.
+// names returns the families of series.
 func names(series map[string]float64) []string {
 	found := map[string]bool{}
 	for s := range series {
@@ -71,7 +72,7 @@ func names(series map[string]float64) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// change is what a change of the account does to the exposition.
+// change returns the effect of a change of the account on the exposition.
 func change(t *testing.T, a *api, o collector.Options, f func(*simulator.State)) (removed, added map[string]float64) {
 	t.Helper()
 	before := samples(gather(t, a.fetch(t), o))
@@ -94,12 +95,12 @@ func TestDeviceThatGoesOfflineLosesItsHardwareFigures(t *testing.T) {
 		"balena_fleet_devices_connected", "balena_fleet_devices_online",
 	}
 	if diff := cmp.Diff(want, names(removed)); diff != "" {
-		t.Errorf("these changed or went:\n%s", diff)
+		t.Errorf("these series changed or were removed:\n%s", diff)
 	}
 	for s := range added {
 		for _, hardware := range []string{"cpu", "memory", "storage", "undervolted"} {
 			if strings.HasPrefix(s, "balena_device_"+hardware) {
-				t.Errorf("%s is still there", s)
+				t.Errorf("%s still exists", s)
 			}
 		}
 	}
@@ -119,7 +120,7 @@ func TestDeletedDeviceDisappears(t *testing.T) {
 		}
 	}
 	if removed[series("balena_device_online", "fleet", "org/fleet1", "uuid", uuid)] != 1 {
-		t.Error("the device is still there")
+		t.Error("the device still exists")
 	}
 	if n := added[series("balena_fleet_devices", "fleet", "org/fleet1")]; n != 2 {
 		t.Errorf("the fleet has %v devices, want 2", n)
@@ -141,7 +142,7 @@ func TestRenamedDeviceChangesOnlyItsInfo(t *testing.T) {
 	}
 }
 
-func TestMovedDeviceLeavesNoGhost(t *testing.T) {
+func TestMovedDeviceLeavesNoSeriesBehind(t *testing.T) {
 	o := collector.DefaultOptions()
 	a := livingAccount(t, o)
 	var uuid string
@@ -152,7 +153,7 @@ func TestMovedDeviceLeavesNoGhost(t *testing.T) {
 	after := samples(gather(t, a.fetch(t), o))
 	for s := range after {
 		if strings.Contains(s, `uuid="`+uuid) && strings.Contains(s, "org/fleet1") {
-			t.Errorf("%s is a ghost", s)
+			t.Errorf("%s still exists in the old fleet", s)
 		}
 	}
 	if removed[series("balena_device_online", "fleet", "org/fleet1", "uuid", uuid)] != 1 || added[series("balena_device_online", "fleet", "org/fleet2", "uuid", uuid)] != 1 {
@@ -163,7 +164,7 @@ func TestMovedDeviceLeavesNoGhost(t *testing.T) {
 	}
 }
 
-func TestUnknownWordsAreStatesOfTheirOwn(t *testing.T) {
+func TestUnknownStatesAreExported(t *testing.T) {
 	o := everything()
 	s := &balena.Snapshot{
 		Time:   now,
@@ -190,12 +191,12 @@ func TestUnknownWordsAreStatesOfTheirOwn(t *testing.T) {
 		}
 	}
 	if n, ok := got[series("balena_fleet_devices_by_status", "fleet", "org/fleet", "status", "operational")]; !ok || n != 0 {
-		t.Error("a known state that no device is in is not 0")
+		t.Error("a known state without devices is not 0")
 	}
 }
 
-// TestRollout follows a new target release from its choice to the last device, one of which refuses it, in
-// the queries that the README gives for it.
+// TestRollout follows a new target release until the last device, one of which rejects it, with the metrics for
+// rollouts.
 func TestRollout(t *testing.T) {
 	o := everything()
 	a := livingAccount(t, o)
@@ -203,7 +204,7 @@ func TestRollout(t *testing.T) {
 	type progress struct {
 		target            string // release_version
 		onTarget          float64
-		status            map[string]float64 // devices by update_status, zeros left out
+		status            map[string]float64 // devices by update_status, without zeros
 		byRelease         map[string]float64
 		downloadProgress  float64 // of device 1
 		servicesOnDevice1 []string
@@ -316,12 +317,12 @@ func TestReleasesBeyondTheLimitAreOneRow(t *testing.T) {
 	var devices []balena.Device
 	for r := int64(1); r <= 4; r++ {
 		s.Releases[r] = balena.Release{ID: r, Commit: fmt.Sprint("c", r), Version: fmt.Sprint(r)}
-		for range r { // release 4 runs on four devices
+		for range r { // release r runs on r devices
 			id := int64(len(devices) + 1)
 			devices = append(devices, balena.Device{ID: id, FleetID: 1, UUID: fmt.Sprint(id), RunningRelease: r})
 		}
 	}
-	devices = append(devices, balena.Device{ID: 99, FleetID: 1, UUID: "99", RunningRelease: 77}) // a release nobody knows
+	devices = append(devices, balena.Device{ID: 99, FleetID: 1, UUID: "99", RunningRelease: 77}) // an unknown release
 	s.Devices = balena.NewDevices(devices...)
 	got := map[string]float64{}
 	for name, v := range samples(gather(t, s, o)) {
@@ -404,7 +405,7 @@ func TestKeysOfOneNameAreOneSeries(t *testing.T) {
 	}
 }
 
-// FuzzNames lets names be anything: what is exported is valid, and is the name.
+// FuzzNames uses arbitrary names: the exposition is valid and has the same name.
 func FuzzNames(f *testing.F) {
 	for _, h := range hostile {
 		f.Add(h)
@@ -426,12 +427,12 @@ func FuzzNames(f *testing.F) {
 			}
 			return
 		}
-		t.Error("there is no balena_device_info")
+		t.Error("balena_device_info is missing")
 	})
 }
 
-// TestServicesWithoutANameAreOneWithThoseCalledUnknown finds series that are there twice.
-func TestServicesWithoutANameAreOneWithThoseCalledUnknown(t *testing.T) {
+// TestServicesWithoutANameAreMergedWithThoseNamedUnknown searches for duplicate series.
+func TestServicesWithoutANameAreMergedWithThoseNamedUnknown(t *testing.T) {
 	none := balena.Null
 	s := withDevice(balena.Device{ID: 1, FleetID: 1, UUID: "u", Attachments: &balena.Attachments{Services: []balena.Service{
 		{ID: 1, Name: "", Status: "", Installed: 1000, Progress: none},
@@ -470,9 +471,9 @@ func TestServicesWithoutANameAreOneWithThoseCalledUnknown(t *testing.T) {
 	}
 }
 
-// TestAReleaseThatIsRenamedIsRenderedAnew changes nothing but a release that a device refers to: the devices of both
-// snapshots are the same, and yet their lines are not.
-func TestAReleaseThatIsRenamedIsRenderedAnew(t *testing.T) {
+// TestARenamedReleaseIsRenderedAgain changes only a release to which a device refers: the devices of both snapshots are
+// equal, but their lines differ.
+func TestARenamedReleaseIsRenderedAgain(t *testing.T) {
 	for name, test := range map[string]struct {
 		device balena.Device
 		family string
@@ -491,18 +492,18 @@ func TestAReleaseThatIsRenamedIsRenderedAnew(t *testing.T) {
 			c := collector.New(nil, collector.DefaultOptions())
 			was, is := serve(c.Render(before)), serve(c.Render(&after))
 			if diff := cmp.Diff(text(&after, collector.DefaultOptions()), is); diff != "" {
-				t.Errorf("rendered from nothing (-) and after another snapshot (+):\n%s", diff)
+				t.Errorf("rendered from scratch (-) and after another snapshot (+):\n%s", diff)
 			}
 			_, added := difference(samples(parse(t, was)), samples(parse(t, is)))
 			if !slices.Contains(names(added), test.family) {
-				t.Errorf("%s did not change, but these did: %v", test.family, names(added))
+				t.Errorf("%s did not change, but these families did: %v", test.family, names(added))
 			}
 		})
 	}
 }
 
-// TestPagesOfALargeAccountThatChanges holds pages that keep most of the page before against pages made from nothing,
-// while devices change, come and go in an account of many runs.
+// TestPagesOfALargeAccountThatChanges compares pages that keep most of the previous page with pages built from scratch,
+// while devices are changed, added and removed in an account of many runs.
 func TestPagesOfALargeAccountThatChanges(t *testing.T) {
 	const devices = 3000
 	o := collector.DefaultOptions()
@@ -545,7 +546,7 @@ func TestPagesOfALargeAccountThatChanges(t *testing.T) {
 		a.Update(step.change)
 		s := a.fetch(t)
 		if got, want := serve(c.Render(s)), text(s, o); got != want {
-			t.Fatalf("%d, %s: rendered from nothing (-) and after another snapshot (+):\n%.2000s", i, step.what, lineDiff(want, got))
+			t.Fatalf("%d, %s: rendered from scratch (-) and after another snapshot (+):\n%.2000s", i, step.what, lineDiff(want, got))
 		}
 	}
 }

@@ -32,10 +32,10 @@ import (
 
 var update = flag.Bool("update", false, "write golden files and documentation anew")
 
-// now is the time of every snapshot: an hour after the recorded data were.
+// now is the time of every snapshot: an hour after the recording of the data.
 var now = time.Date(2026, 11, 22, 15, 0, 0, 0, time.UTC)
 
-// everything switches all groups on.
+// everything returns options with all groups switched on.
 func everything() collector.Options {
 	o := collector.DefaultOptions()
 	o.Services = true
@@ -50,7 +50,7 @@ type api struct {
 	client *account.Reader
 }
 
-// newAPI starts a server and asks it for what the options need.
+// newAPI starts a server, and a client that reads what the options need.
 func newAPI(t testing.TB, config simulator.Config, o collector.Options, change ...func(*account.Config)) *api {
 	t.Helper()
 	config.Now = func() time.Time { return now }
@@ -117,7 +117,7 @@ func of(s *balena.Snapshot, o collector.Options) *collector.Collector {
 	return collector.New(func() *balena.Snapshot { return s }, o)
 }
 
-// text is a snapshot as it is rendered from nothing.
+// text returns the exposition of a snapshot, rendered from scratch.
 func text(s *balena.Snapshot, o collector.Options) string { return serve(of(s, o).Render(s)) }
 
 // parse reads an exposition.
@@ -144,7 +144,7 @@ func gather(t testing.TB, s *balena.Snapshot, o collector.Options) []*dto.Metric
 	return families
 }
 
-// samples lists the samples of families by series, labels in alphabetical order.
+// samples lists the samples of families by series, with labels in alphabetical order.
 func samples(families []*dto.MetricFamily) map[string]float64 {
 	found := map[string]float64{}
 	for _, f := range families {
@@ -160,7 +160,7 @@ func samples(families []*dto.MetricFamily) map[string]float64 {
 	return found
 }
 
-// sampleDiff compares what samples lists. It is cmp.Diff, which takes seconds to find 100,000 samples equal.
+// sampleDiff compares lists of samples. It calls cmp.Diff only if they differ: cmp.Diff takes seconds for 100,000 samples.
 func sampleDiff(want, got map[string]float64) string {
 	if maps.Equal(want, got) {
 		return ""
@@ -168,7 +168,7 @@ func sampleDiff(want, got map[string]float64) string {
 	return cmp.Diff(want, got)
 }
 
-// series writes a series as samples does.
+// series returns a series in the notation of samples.
 func series(name string, labels ...string) string {
 	pairs := make([]string, 0, len(labels)/2)
 	for i := 0; i < len(labels); i += 2 {
@@ -178,13 +178,13 @@ func series(name string, labels ...string) string {
 	return name + "{" + strings.Join(pairs, ",") + "}"
 }
 
-// hostile are texts that something between a device and Prometheus may stumble over.
+// hostile are texts that programs between a device and Prometheus may handle wrongly.
 var hostile = []string{
 	`quote " backslash \ brace {x}`, "line\nfeed", "tab\tand\rreturn", "emoji 🚀 ☃", "", " ", `\n`, `"}`, "# HELP x y",
 	"\x00", "not\xffutf8", strings.Repeat("long ", 2048),
 }
 
-// hostileSnapshot has hostile text wherever text comes from outside.
+// hostileSnapshot returns a snapshot with hostile text in every field with text from outside.
 func hostileSnapshot() *balena.Snapshot {
 	s := &balena.Snapshot{Time: now, CloudFields: true, Releases: map[int64]balena.Release{}}
 	var devices []balena.Device
@@ -227,7 +227,7 @@ func TestRenderAndGatherGiveTheSameSamples(t *testing.T) {
 				t.Errorf("gathered (-) and rendered (+) differ:\n%.2000s", diff)
 			}
 			if name != "nothing" && len(rendered) == 0 {
-				t.Error("there are no samples at all")
+				t.Error("there are no samples")
 			}
 		})
 	}
@@ -235,11 +235,11 @@ func TestRenderAndGatherGiveTheSameSamples(t *testing.T) {
 
 func TestNoSnapshotNoSamples(t *testing.T) {
 	if families := gather(t, nil, everything()); len(families) != 0 {
-		t.Errorf("got %d families of no snapshot", len(families))
+		t.Errorf("got %d families without a snapshot", len(families))
 	}
 }
 
-func TestMetricsAreNamedByTheRules(t *testing.T) {
+func TestMetricNamesFollowTheConventions(t *testing.T) {
 	s := newAPI(t, simulator.Config{Devices: 50, Fleets: 3, CloudFields: true}, everything()).fetch(t)
 	problems, err := promlint.NewWithMetricFamilies(gather(t, s, everything())).Lint()
 	if err != nil {
@@ -252,16 +252,16 @@ func TestMetricsAreNamedByTheRules(t *testing.T) {
 	for d := range of(s, everything()).Descriptions() {
 		for _, label := range d.Labels {
 			if slices.Contains(reserved, label) {
-				t.Errorf("%s: a label %s is what scraping adds", d.Name, label)
+				t.Errorf("%s: the label %s is reserved for the scraper", d.Name, label)
 			}
 		}
 		if d.Source == "" || d.Series == "" || d.Group == "" {
-			t.Errorf("%s does not say where it comes from, how many series it has, or where it belongs: %+v", d.Name, d)
+			t.Errorf("%s has no source, number of series, or group: %+v", d.Name, d)
 		}
 	}
 }
 
-// TestGolden holds the exposition of a few small fleets against files, one for each group and version.
+// TestGolden compares the exposition of a few small fleets with files, one for each group and version.
 func TestGolden(t *testing.T) {
 	for _, version := range []balena.Version{balena.V7, balena.V6} {
 		some := func(c *account.Config) { c.Include = slugs("zeta/one-dev", "admin/empty-fleet", "zeta/legacy-name") }
@@ -292,7 +292,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestGoldenCloud holds what only balenaCloud has, and what only lasts for a moment, against a file.
+// TestGoldenCloud compares the metrics that only balenaCloud has, and metrics of short-lived states, with a file.
 func TestGoldenCloud(t *testing.T) {
 	s := withDevice(balena.Device{
 		ID: 1, FleetID: 1, UUID: "u", Status: "inactive", Frozen: true, Created: 1000, UpdateProgress: 12.5,
@@ -305,7 +305,7 @@ func TestGoldenCloud(t *testing.T) {
 	golden(t, filepath.Join("testdata", "cloud.txt"), text(s, everything()))
 }
 
-// golden compares with a file, or writes it when asked to.
+// golden compares a text with a file, or writes the file with the flag -update.
 func golden(t *testing.T, file, got string) {
 	t.Helper()
 	if *update {
@@ -322,6 +322,6 @@ func golden(t *testing.T, file, got string) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
-		t.Errorf("%s is not what it was (go test ./collector -update, if that is right):\n%.3000s", file, diff)
+		t.Errorf("%s differs (if the change is intended, run go test ./collector -update):\n%.3000s", file, diff)
 	}
 }

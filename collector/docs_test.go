@@ -15,7 +15,7 @@ import (
 
 const catalogueFile = "../docs/metrics.md"
 
-// TestCatalogueIsDocumented holds the tables of docs/metrics.md against the code; -update writes them anew.
+// TestCatalogueIsDocumented compares the tables of docs/metrics.md with the code; -update writes them.
 func TestCatalogueIsDocumented(t *testing.T) {
 	documented, err := os.ReadFile(catalogueFile)
 	if err != nil {
@@ -37,7 +37,7 @@ func TestCatalogueIsDocumented(t *testing.T) {
 	golden(t, catalogueFile, got)
 }
 
-// TestEveryFamilyHasASampleInAGoldenFile finds a family of which no test has ever seen a sample.
+// TestEveryFamilyHasASampleInAGoldenFile finds families without a sample in any test.
 func TestEveryFamilyHasASampleInAGoldenFile(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -57,13 +57,13 @@ func TestEveryFamilyHasASampleInAGoldenFile(t *testing.T) {
 	}
 	for _, d := range collector.Catalogue() {
 		if !found[d.Name] {
-			t.Errorf("%s is documented, and has no sample in any golden file", d.Name)
+			t.Errorf("%s is documented, but has no sample in any golden file", d.Name)
 		}
 	}
 }
 
-// TestDocumentedQueriesUseWhatThereIs finds names of metrics in the documentation that no metric has.
-func TestDocumentedQueriesUseWhatThereIs(t *testing.T) {
+// TestDocumentedMetricsExist finds names of metrics in the documentation that do not exist.
+func TestDocumentedMetricsExist(t *testing.T) {
 	known := map[string]bool{"balena_exporter_build_info": true}
 	for _, d := range collector.Catalogue() {
 		known[d.Name] = true
@@ -81,13 +81,13 @@ func TestDocumentedQueriesUseWhatThereIs(t *testing.T) {
 		}
 		for _, m := range name.FindAllString(string(content), -1) {
 			if !known[m] && !strings.HasPrefix(m, "balena_exporter_web") {
-				t.Errorf("%s speaks of %s, which does not exist", file, m)
+				t.Errorf("%s names %s, which does not exist", file, m)
 			}
 		}
 	}
 }
 
-// markdown writes a group of the catalogue as a table.
+// markdown returns a group of the catalogue as a table.
 func markdown(group string) string {
 	var b strings.Builder
 	b.WriteString("| metric | labels | meaning | source | series |\n|---|---|---|---|---|\n")

@@ -21,7 +21,7 @@ import (
 	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-func TestExporterTellsHowTheLastRefreshWent(t *testing.T) {
+func TestMetricsOfTheLastRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const maxStaleness = 5 * time.Minute
 		m := collector.NewMetrics(func() time.Time { return time.Time{} }, maxStaleness)
@@ -43,7 +43,7 @@ func TestExporterTellsHowTheLastRefreshWent(t *testing.T) {
 
 		up(0)
 		if lastSuccess() != 0 {
-			t.Error("there is a time of the last success before the first")
+			t.Error("there is a time of the last success before the first success")
 		}
 		m.ObserveRefresh(&balena.Snapshot{Time: time.Now(), Reading: balena.Reading{Kind: balena.Full}, Parts: []balena.Part{
 			{Name: balena.PartReleases, Duration: time.Second}, {Name: balena.PartKeys, Duration: 2 * time.Second, Err: errors.New("no")},
@@ -69,7 +69,7 @@ balena_exporter_refresh_part_success{part="release"} 1
 		m.ObserveRefresh(&balena.Snapshot{Time: time.Now(), Reading: balena.Reading{Kind: balena.Full}}, nil, time.Second)
 		up(1)
 
-		// The next refresh hangs.
+		// The next refresh does not end.
 		time.Sleep(maxStaleness)
 		up(1)
 		time.Sleep(time.Nanosecond)
@@ -85,8 +85,8 @@ balena_exporter_refreshes_total{result="success"} 2
 	})
 }
 
-// What each refresh read is counted by its kind; one that failed counts nothing, and takes back nothing.
-func TestExporterTellsHowMuchRefreshesRead(t *testing.T) {
+// The devices and bytes that refreshes read are counted by kind. A failed refresh does not change the counters.
+func TestMetricsOfDataRead(t *testing.T) {
 	m := collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour)
 	compare := func(when, want string) {
 		t.Helper()
@@ -157,8 +157,8 @@ balena_exporter_last_full_refresh_timestamp_seconds `
 	compare("enabled again", counters([2]int{2, 3}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})+full+"1180\n"+mode("devices_and_installs")+disabled(""))
 }
 
-// A token that sees no fleet is told from one whose fleets were not read yet, or could not be read this time.
-func TestExporterTellsHowManyFleetsThereAre(t *testing.T) {
+// An account without fleets has the value 0. Before the first refresh, and after a failed refresh, it has no such value.
+func TestMetricOfTheNumberOfFleets(t *testing.T) {
 	m := collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour)
 	compare := func(when, want string) {
 		t.Helper()
@@ -221,7 +221,7 @@ balena_api_token_expiry_timestamp_seconds 1.9e+09
 	}
 }
 
-// TestGoldenExporter holds the exporter's own metrics against a file.
+// TestGoldenExporter compares the metrics of the exporter itself with a file.
 func TestGoldenExporter(t *testing.T) {
 	m := collector.NewMetrics(func() time.Time { return now.Add(time.Hour) }, math.MaxInt64)
 	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 200, Bytes: 4000, Duration: 125 * time.Millisecond})

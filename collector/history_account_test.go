@@ -11,33 +11,33 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// What can happen to an account, for histories of it. Left out is what leaves no trace that an exporter could ask
-// for, and what only reading everything brings to light: a device's VPN that is switched off by its configuration,
-// a device that is frozen or inactive because of the plan, an install that is deleted, not just marked as such, of a
-// device that was seen at a download, a service that is renamed, and a final release that changes or is deleted.
+// This file defines the edits of an account in histories. It leaves out changes that only a full refresh can detect:
+// switching off the VPN of a device by configuration, freezing or deactivating a device because of the plan, deleting
+// the row of an install (not only marking it as deleted) after the device was read while it was downloading, renaming a
+// service, and changing or deleting a final release.
 
 // An editor changes an account in one transaction.
 type editor struct {
 	*simulator.State
 	*rand.Rand
-	// at is when the transaction began, which may be a while before it is seen: its rows say so.
+	// at is the time when the transaction began, which its rows have as modified_at. It may be committed much later.
 	at simulator.Time
-	// downloads are the devices that an exporter may have seen at a download.
+	// downloads are the devices that an exporter may have read while they were downloading.
 	downloads map[int]bool
-	// options say which fleets are in the exporter's reach.
+	// options define which fleets are in the exporter's reach.
 	options *account.Options
 	focused bool
 }
 
-// row is what a new row has.
+// row returns the common fields of a new row.
 func (e *editor) row() simulator.Row { return simulator.Row{CreatedAt: e.at, ModifiedAt: e.at} }
 
-// wrote lets a row say when it was changed.
+// wrote sets the modification time of a row.
 func (e *editor) wrote(r *simulator.Row) { r.ModifiedAt = e.at }
 
 func (e *editor) chance(p float64) bool { return e.Float64() < p }
 
-// anyOf picks one of those that are fit; false where there is none.
+// anyOf picks a row for which fit returns true. It returns false if there is none.
 func anyOf[T any](e *editor, all []*T, fit func(*T) bool) (*T, bool) {
 	var found []*T
 	for _, r := range all {
@@ -67,8 +67,8 @@ func (e *editor) fleet() (*simulator.Fleet, bool) {
 	return anyOf(e, e.Fleets.All(), func(f *simulator.Fleet) bool { return !f.IsForeign })
 }
 
-// first is, half of the time, the first fleet in reach, so that what an editor with a focus does often concerns the same
-// fleet as what another did a moment before.
+// first returns, half of the time, the first fleet in reach, so that a focused editor often changes the same fleet as
+// another editor shortly before.
 func (e *editor) first() (*simulator.Fleet, bool) {
 	if !e.focused || e.chance(0.5) {
 		return nil, false
@@ -90,53 +90,54 @@ func (e *editor) install(fit func(*simulator.Install) bool) (*simulator.Install,
 	return anyOf(e, e.Installs.All(), fit)
 }
 
-// name makes a name that nothing had yet. Those of fleets may be ones that an exporter chooses.
+// name returns a new, unique name. The options of the exporter may select fleets by it.
 func (e *editor) name() string {
 	return fmt.Sprintf("%s-%08x", []string{"alpha", "beta"}[e.IntN(2)], e.Uint32())
 }
 
 func (e *editor) word(of ...string) string { return of[e.IntN(len(of))] }
 
-// A happening changes an account, and tells what happened: nothing, where there is nothing that it could happen to.
-type happening struct {
+// An edit changes an account and returns a description of the change. The description is empty if there is nothing to
+// change.
+type edit struct {
 	weight int
-	happen func(*editor) string
+	apply  func(*editor) string
 }
 
-// onDevice makes a happening of something that happens to a device and is written into its row.
-func onDevice(weight int, what string, happen func(*editor, *simulator.Device)) happening {
-	return happening{weight, func(e *editor) string {
+// onDevice returns an edit that changes a device and its modification time.
+func onDevice(weight int, what string, apply func(*editor, *simulator.Device)) edit {
+	return edit{weight, func(e *editor) string {
 		d, ok := e.device()
 		if !ok {
 			return ""
 		}
-		happen(e, d)
+		apply(e, d)
 		e.wrote(&d.Row)
 		return fmt.Sprintf("device %d %s", d.ID, what)
 	}}
 }
 
-// onInstall makes a happening of something that happens to an install, and leaves the device's row as it is.
-func onInstall(weight int, what string, fit func(*simulator.Install) bool, happen func(*editor, *simulator.Install)) happening {
-	return happening{weight, func(e *editor) string {
+// onInstall returns an edit that changes an install, and does not modify the device.
+func onInstall(weight int, what string, fit func(*simulator.Install) bool, apply func(*editor, *simulator.Install)) edit {
+	return edit{weight, func(e *editor) string {
 		i, ok := e.install(fit)
 		if !ok {
 			return ""
 		}
-		happen(e, i)
+		apply(e, i)
 		e.wrote(&i.Row)
 		return fmt.Sprintf("install %d on device %d %s", i.ID, i.DeviceID, what)
 	}}
 }
 
-// onFleet makes a happening of something that happens to a fleet.
-func onFleet(weight int, what string, happen func(*editor, *simulator.Fleet)) happening {
-	return happening{weight, func(e *editor) string {
+// onFleet returns an edit that changes a fleet.
+func onFleet(weight int, what string, apply func(*editor, *simulator.Fleet)) edit {
+	return edit{weight, func(e *editor) string {
 		f, ok := e.fleet()
 		if !ok {
 			return ""
 		}
-		happen(e, f)
+		apply(e, f)
 		e.wrote(&f.Row)
 		return fmt.Sprintf("fleet %d, %s, %s", f.ID, f.Slug, what)
 	}}
@@ -146,7 +147,7 @@ func downloading(i *simulator.Install) bool { return i.Status == "Downloading" }
 func there(i *simulator.Install) bool       { return i.Status != "deleted" }
 func deleted(i *simulator.Install) bool     { return i.Status == "deleted" }
 
-var happenings = []happening{
+var edits = []edit{
 	{6, createDevice},
 	{1, createDevices},
 	{1, deleteDevices},
@@ -237,8 +238,8 @@ var happenings = []happening{
 	{2, changeKeys},
 }
 
-// comings are happenings after which other devices, or the same ones in other fleets, are in an exporter's reach.
-var comings = []happening{
+// reachEdits are edits that change which devices are in an exporter's reach, or in which fleets they are.
+var reachEdits = []edit{
 	{10, createDevice},
 	{5, deleteDevice},
 	{2, registerAgain},
@@ -253,8 +254,8 @@ var comings = []happening{
 	{3, replaceDeviceTag},
 }
 
-// happen lets one happening of a kind happen.
-func (e *editor) happen(kind []happening) string {
+// apply applies a random edit of a kind, and returns its description.
+func (e *editor) apply(kind []edit) string {
 	sum := 0
 	for _, h := range kind {
 		sum += h.weight
@@ -262,7 +263,7 @@ func (e *editor) happen(kind []happening) string {
 	x := e.IntN(sum)
 	for _, h := range kind {
 		if x -= h.weight; x < 0 {
-			return h.happen(e)
+			return h.apply(e)
 		}
 	}
 	panic("unreachable")
@@ -299,7 +300,7 @@ func deleteDevice(e *editor) string {
 	return fmt.Sprintf("device %d is deleted", d.ID)
 }
 
-// createDevices and deleteDevices are for many at once.
+// createDevices and deleteDevices change many devices at once.
 
 func createDevices(e *editor) string {
 	f, ok := e.fleet()
@@ -325,7 +326,7 @@ func deleteDevices(e *editor) string {
 	return fmt.Sprintf("%d devices are deleted", n)
 }
 
-// registerAgain gives a uuid to another device.
+// registerAgain deletes a device and adds a new device with the same UUID.
 func registerAgain(e *editor) string {
 	d, ok := e.device()
 	f, some := e.fleet()
@@ -336,7 +337,7 @@ func registerAgain(e *editor) string {
 	return fmt.Sprintf("device %d is registered again as %d in fleet %d", d.ID, e.newDevice(f, d.UUID).ID, f.ID)
 }
 
-// moveDevice moves a device to another fleet, or out of all of them.
+// moveDevice moves a device to another fleet, or out of all fleets.
 func moveDevice(e *editor) string {
 	d, ok := e.device()
 	f, some := e.fleet()
@@ -355,7 +356,7 @@ func moveDevice(e *editor) string {
 	return fmt.Sprintf("device %d moves from fleet %d to fleet %d", d.ID, from, d.FleetID)
 }
 
-// inReach tells whether a fleet is in the exporter's reach.
+// inReach reports whether a fleet is in the exporter's reach: whether the options select it.
 func (e *editor) inReach(f *simulator.Fleet) bool {
 	o := e.options
 	return f.Class == "fleet" && !f.IsHost && (o.ArchivedFleets || !f.IsArchived) &&
@@ -363,7 +364,7 @@ func (e *editor) inReach(f *simulator.Fleet) bool {
 		(o.Shard.Count <= 1 || f.ID%o.Shard.Count == o.Shard.Index)
 }
 
-// bringDevice moves a device into reach that was out of it, and takeDevice one out of it that was in reach.
+// bringDevice moves a device into reach, takeDevice moves a device out of reach.
 func bringDevice(e *editor) string { return e.cross(true) }
 func takeDevice(e *editor) string  { return e.cross(false) }
 
@@ -385,7 +386,7 @@ func (e *editor) cross(in bool) string {
 	return fmt.Sprintf("device %d moves from fleet %d to fleet %d, into reach: %t", d.ID, from, d.FleetID, in)
 }
 
-// startDownload starts an update of a device by its installs alone.
+// startDownload starts an update of a device by changing only its installs.
 func startDownload(e *editor) string {
 	d, ok := e.device()
 	if !ok {
@@ -410,7 +411,7 @@ func startDownload(e *editor) string {
 	return fmt.Sprintf("device %d starts to download release %d", d.ID, r.ID)
 }
 
-// images returns the ids of the images of a release, made for one or two services where there are none yet.
+// images returns the ids of the images of a release. If there are none, it adds images of one or two services.
 func (e *editor) images(r *simulator.Release) []int {
 	var images []int
 	for _, i := range e.Images.All() {
@@ -431,8 +432,8 @@ func (e *editor) images(r *simulator.Release) []int {
 	return images
 }
 
-// deleteInstall deletes the row of an install, unless an exporter has seen the device at a download: how far that is
-// follows from all of the device's installs, and that they are fewer leaves no trace.
+// deleteInstall deletes the row of an install, unless an exporter may have read the device while it was downloading: the
+// progress depends on all installs of the device, and an incremental refresh cannot detect a deleted row.
 func deleteInstall(e *editor) string {
 	i, ok := e.install(func(i *simulator.Install) bool { return !e.downloads[i.DeviceID] })
 	if !ok {
@@ -466,8 +467,8 @@ func removeDeviceTag(e *editor) string {
 	return fmt.Sprintf("device %d loses its tag %s", t.DeviceID, t.Key)
 }
 
-// replaceDeviceTag gives a tag to another device, in the place of the one it has got already, so that there are as
-// many tags as before, or one less.
+// replaceDeviceTag moves a tag to another device. If that device already has a tag with the key, it is replaced. The
+// number of tags stays the same or decreases by one.
 func replaceDeviceTag(e *editor) string {
 	t, ok := anyOf(e, e.DeviceTags.All(), nil)
 	d, some := e.device()
@@ -492,7 +493,7 @@ func setFleetTag(e *editor) string {
 	return fmt.Sprintf("fleet %d has another tag %s, or none", f.ID, key)
 }
 
-// swapNames gives two fleets each other's name.
+// swapNames swaps the names of two fleets.
 func swapNames(e *editor) string {
 	a, ok := e.fleet()
 	if !ok {
@@ -517,7 +518,7 @@ func createFleet(e *editor) string {
 	return fmt.Sprintf("fleet %d, %s, is created with %d devices", f.ID, f.Slug, n)
 }
 
-// deleteFleet deletes a fleet; devices that were moved away forget its releases.
+// deleteFleet deletes a fleet, and the references of other devices to its releases.
 func deleteFleet(e *editor) string {
 	f, ok := e.fleet()
 	if !ok {

@@ -9,9 +9,9 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 )
 
-// What histories know of the client of the API: how to make one, and that it reads snapshots.
+// This file is all that histories know about the client of the API: how to create one, and that it reads snapshots.
 
-// A reader reads snapshots from a server. Each may be built on what the one before has read.
+// A reader reads snapshots from a server. A snapshot may reuse data of the previous one.
 type reader interface {
 	Fetch(ctx context.Context) (*balena.Snapshot, error)
 	Close()

@@ -13,13 +13,13 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// facts are what is true at a moment: what a new client reads that no fault happens to, and what the server knows of
-// types and releases, whatever refers to them.
+// facts are the true state of the account at a moment: the snapshot of a new client without faults, and all device types
+// and releases of the server, even if nothing refers to them.
 type facts struct {
 	*balena.Snapshot
 	types    map[int64]string
 	releases map[int64]releaseFacts
-	// fleetOf are the fleets of all devices, in reach or not.
+	// fleetOf maps all devices, in reach or not, to their fleets.
 	fleetOf map[int64]int64
 }
 
@@ -28,8 +28,8 @@ type releaseFacts struct {
 	final           bool
 }
 
-// observe returns what is true now, in the words of a version of the API.
-func (t *telling) observe(version balena.Version) (facts, error) {
+// observe returns the current facts, as read with a version of the API.
+func (t *replay) observe(version balena.Version) (facts, error) {
 	config := t.config
 	config.Version, config.PageSize, config.FullRefreshInterval, config.UserAgent = version, 1000, 0, truthful
 	client, err := newReader(config)
@@ -39,13 +39,13 @@ func (t *telling) observe(version balena.Version) (facts, error) {
 	defer client.Close()
 	s, err := client.Fetch(context.Background())
 	if err != nil {
-		s, err = client.Fetch(context.Background()) // some answers are not believed at once
+		s, err = client.Fetch(context.Background()) // again, because some answers must be confirmed by a second refresh
 	}
 	if err == nil {
 		err = failure(s)
 	}
 	if err != nil {
-		return facts{}, fmt.Errorf("a new client fails: %w", err)
+		return facts{}, fmt.Errorf("the reference client fails: %w", err)
 	}
 	f := facts{Snapshot: s, types: map[int64]string{}, releases: map[int64]releaseFacts{}, fleetOf: map[int64]int64{}}
 	t.sim.Update(func(st *simulator.State) {
@@ -62,18 +62,18 @@ func (t *telling) observe(version balena.Version) (facts, error) {
 	return f, nil
 }
 
-// check returns what is wrong with a snapshot that was read while the account changed. all has what was true at each
-// moment of the refresh, before is the snapshot before. Nothing is wrong if
+// check returns an error if a snapshot that was read while the account changed is wrong. all holds the facts at each
+// moment of the refresh, before is the previous snapshot. A snapshot is correct if
 //
-//   - a fleet or device that was in reach at all moments is there, with all that belonged to it at all moments. Of a
-//     device this is expected as long as its fleets are those of the snapshot: a refresh asks for the fleets first;
-//   - a fleet or device that was in reach at no moment is not there. A device of the snapshot before may stay for this
-//     refresh: the numbers of devices do not show that one is gone, if another comes and leaves at the same time;
-//   - each row of what was in reach at all moments reads as it did at one of them. Different rows may read as they did at
-//     different moments;
-//   - what is made of several rows is made of those in the snapshot.
+//   - it contains each fleet and device that was in reach at all moments, with all attachments that existed at all moments.
+//     For a device this applies only if its fleets are those of the snapshot, because a refresh reads the fleets first;
+//   - it contains no fleet or device that was in reach at no moment. A device of the previous snapshot may stay for this
+//     refresh: the number of devices does not show a removed device if another one is added and removed at the same time;
+//   - each row that was in reach at all moments has the values of one of these moments. Different rows may have the values
+//     of different moments;
+//   - values that are derived from several rows are derived from the rows in the snapshot.
 //
-// Nothing is expected of parts that failed, nor of services and tags that are late.
+// Parts that failed, and services and tags that are late, are not checked.
 func check(s, before *balena.Snapshot, all []facts, late bool) error {
 	ok := map[balena.PartName]bool{}
 	for _, p := range s.Parts {
@@ -84,7 +84,7 @@ func check(s, before *balena.Snapshot, all []facts, late bool) error {
 	}
 	c := comparison{s: s, before: before, all: all, ok: ok, rows: true}
 	for _, f := range all {
-		// Versions of the API, and servers, say different things.
+		// The facts must have been read with the same version of the API from the same kind of server.
 		c.rows = c.rows && f.APIVersion == s.APIVersion
 		if f.Devices.Len() > 0 && s.Devices.Len() > 0 && f.APIVersion == s.APIVersion && f.CloudFields != s.CloudFields {
 			return fmt.Errorf("the snapshot has the fields of balenaCloud: %t", s.CloudFields)
@@ -98,18 +98,18 @@ func check(s, before *balena.Snapshot, all []facts, late bool) error {
 	return nil
 }
 
-// maxTags is how many keys of tags there are.
+// maxTags is the number of keys of tags.
 const maxTags = 2
 
 type comparison struct {
 	s      *balena.Snapshot
-	before *balena.Snapshot // nil for the first one
+	before *balena.Snapshot // the previous snapshot, or nil
 	all    []facts
 	ok     map[balena.PartName]bool // the parts that did not fail
 	rows   bool                     // the rows can be compared
 }
 
-// everywhere tells whether something is so at all moments, and somewhere whether it is at one.
+// everywhere reports whether a condition holds at all moments, somewhere whether it holds at one of them.
 func (c *comparison) everywhere(so func(facts) bool) bool {
 	return !c.somewhere(func(f facts) bool { return !so(f) })
 }
@@ -120,19 +120,19 @@ func (c *comparison) fleets() error {
 	for i := range c.all[0].Fleets {
 		is := &c.all[0].Fleets[i]
 		if c.s.Fleet(is.ID) == nil && c.everywhere(func(f facts) bool { return f.Fleet(is.ID) != nil }) {
-			return fmt.Errorf("fleet %d, %s, which was there all along, is missing", is.ID, is.Slug)
+			return fmt.Errorf("fleet %d, %s, which existed during the whole refresh, is missing", is.ID, is.Slug)
 		}
 	}
 	for i := range c.s.Fleets {
 		is := &c.s.Fleets[i]
-		// as tells whether the fleet is as at one of the moments.
+		// as reports whether the fleet has the values of one of the moments.
 		as := func(so func(was *balena.Fleet) bool) bool {
 			return c.somewhere(func(f facts) bool { was := f.Fleet(is.ID); return was != nil && so(was) })
 		}
 		allAlong := c.everywhere(func(f facts) bool { return f.Fleet(is.ID) != nil })
 		switch {
 		case !as(func(*balena.Fleet) bool { return true }):
-			return fmt.Errorf("fleet %d, %s, was never there", is.ID, is.Slug)
+			return fmt.Errorf("fleet %d, %s, never existed", is.ID, is.Slug)
 		case !c.rows:
 			continue
 		case !as(func(was *balena.Fleet) bool { return fleetRow(was) == fleetRow(is) }):
@@ -152,7 +152,7 @@ func (c *comparison) fleets() error {
 	return nil
 }
 
-// at is the value at an index, the zero value where there is none.
+// at returns the value at an index, or the zero value.
 func at[T any](values []T, i int) (v T) {
 	if i < len(values) {
 		v = values[i]
@@ -160,7 +160,7 @@ func at[T any](values []T, i int) (v T) {
 	return v
 }
 
-// fleetRow is what is read of a fleet at once.
+// fleetRow returns the values of a fleet that come from one row.
 func fleetRow(f *balena.Fleet) (row struct {
 	uuid, name, slug, organization, deviceType, architecture string
 	archived, tracksLatest                                   bool
@@ -174,7 +174,7 @@ func fleetRow(f *balena.Fleet) (row struct {
 	return row
 }
 
-// deviceRow is what is read of a device at once.
+// deviceRow returns the values of a device that come from one row.
 func deviceRow(d *balena.Device) *balena.Device {
 	row := *d
 	row.Type, row.TargetRelease, row.Attachments = "", 0, nil
@@ -187,16 +187,16 @@ func deviceRow(d *balena.Device) *balena.Device {
 func (c *comparison) devices() error {
 	for was := range c.all[0].Devices.All() {
 		if c.s.Devices.Find(was.ID) == nil && c.allAlong(was.ID) {
-			return fmt.Errorf("device %d, which was in reach all along, is missing", was.ID)
+			return fmt.Errorf("device %d, which was in reach during the whole refresh, is missing", was.ID)
 		}
 	}
 	for is := range c.s.Devices.All() {
 		fleet := c.s.Fleet(is.FleetID)
 		switch {
 		case !c.stays(is.ID) && !c.somewhere(func(f facts) bool { return c.s.Fleet(f.fleetOf[is.ID]) != nil }):
-			return fmt.Errorf("device %d was never there", is.ID)
+			return fmt.Errorf("device %d never existed", is.ID)
 		case fleet == nil:
-			return fmt.Errorf("device %d is of fleet %d, which is not there", is.ID, is.FleetID)
+			return fmt.Errorf("device %d is in fleet %d, which is missing", is.ID, is.FleetID)
 		case is.TargetRelease != cmp.Or(is.PinnedRelease, fleet.TargetRelease):
 			return fmt.Errorf("device %d should run release %d, is pinned on %d and of a fleet that should run %d",
 				is.ID, is.TargetRelease, is.PinnedRelease, fleet.TargetRelease)
@@ -213,7 +213,7 @@ func (c *comparison) devices() error {
 	return nil
 }
 
-// was are the rows of a device, one after the other.
+// was returns the rows of a device at all moments.
 func (c *comparison) was(id int64) string {
 	var rows []string
 	for _, f := range c.all {
@@ -224,12 +224,12 @@ func (c *comparison) was(id int64) string {
 	return strings.Join(rows, "\n")
 }
 
-// stays tells whether a device was in the snapshot before.
+// stays reports whether a device was in the previous snapshot.
 func (c *comparison) stays(device int64) bool {
 	return c.before != nil && c.before.Devices.Find(device) != nil
 }
 
-// allAlong tells whether a device was in reach at all moments, as one of a fleet that the refresh has seen.
+// allAlong reports whether a device was in reach at all moments, in a fleet of the snapshot.
 func (c *comparison) allAlong(device int64) bool {
 	return c.everywhere(func(f facts) bool {
 		d := f.Devices.Find(device)
@@ -251,7 +251,7 @@ func (c *comparison) belongings() error {
 			for _, service := range c.all[0].Devices.Find(is.ID).Services() {
 				has := func(f facts) bool { _, ok := serviceOn(f, is.ID, service.ID); return ok }
 				if !has(facts{Snapshot: c.s}) && c.everywhere(has) {
-					return fmt.Errorf("device %d has lost service %+v, which was there all along", is.ID, service)
+					return fmt.Errorf("device %d has lost service %+v, which existed during the whole refresh", is.ID, service)
 				}
 			}
 		}
@@ -291,7 +291,7 @@ func (c *comparison) releases() error {
 			return fmt.Errorf("release %d never was %+v", id, is)
 		}
 	}
-	// There are those that something refers to and that are told of all along.
+	// The snapshot must have the releases to which something refers, if they existed at all moments.
 	missing := func(ids ...int64) error {
 		for _, id := range ids {
 			_, there := c.s.Releases[id]
@@ -320,7 +320,7 @@ func (c *comparison) keys() error {
 	}
 	for _, is := range c.s.Keys {
 		if !c.somewhere(func(f facts) bool { return slices.Contains(f.Keys, is) }) {
-			return fmt.Errorf("API key %+v was never there", is)
+			return fmt.Errorf("API key %+v never existed", is)
 		}
 	}
 	for _, was := range c.all[0].Keys {

@@ -10,13 +10,13 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// What can happen to requests, for histories. Left out are wrong answers that no client can tell from right ones: an
+// This file defines the faults of requests in histories. It leaves out wrong answers that no client can detect: an
 // empty list of changes, of services or of tags, and an empty list of fleets that is answered twice.
 
-// resources are all that the client asks for.
+// resources are all resources that the client requests.
 var resources = []string{"application", "device", "device_type", "release", "image_install", "device_tag", "application_tag", "api_key"}
 
-// newFault makes up a fault that happens to one request, or a few; one that lasts happens to all.
+// newFault returns a random fault of one or a few requests, or of all requests if it lasts.
 func newFault(r *rand.Rand, lasts bool) simulator.Fault {
 	f := simulator.Fault{Resource: oneOf(r, append([]string{"", "", "application", "application", "application", "device"}, resources...)...)}
 	if !lasts {
@@ -55,14 +55,14 @@ func newFault(r *rand.Rand, lasts bool) simulator.Fault {
 		}
 		f.Resource, f.From, f.Times, f.Spoil = "application", 1, 1, simulator.SpoilEmpty
 		if r.IntN(2) == 0 {
-			// As long as the refresh.
+			// For the whole refresh.
 			f.Resource, f.Times, f.Spoil = oneOf(r, "device", "image_install", "device_tag", "application_tag"), 0, simulator.SpoilMore
 		}
 	}
 	return f
 }
 
-// newLimit makes up a server, or a proxy before it, that answers fewer rows than it is asked for.
+// newLimit returns the fault of a server, or a proxy in front of it, that returns fewer rows than requested.
 func newLimit(r *rand.Rand) simulator.Fault {
 	return simulator.Fault{Resource: oneOf(r, append([]string{"", "", ""}, resources...)...), MaxRows: oneOf(r, 2, 3, 7, 20)}
 }

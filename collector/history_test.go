@@ -23,36 +23,35 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// An exporter that reads nothing but what changed must export what one exports that reads everything. These tests let
-// accounts live, disturb the refreshes of a client that follows them, and hold what it reads against the truth:
+// An exporter with incremental refreshes must export the same as one with full refreshes. These tests change accounts at
+// random, disturb the refreshes of a client, and compare its data with the true state:
 //
-//   - An undisturbed refresh serves, byte for byte, what a new client serves that reads everything.
-//   - A refresh during which the account changes serves what is in reach all along, nothing that never was, and each
-//     row as it was at some moment of the refresh. See [check].
-//   - A refresh to which a fault happens serves the same, or fails. One that fails changes nothing of the last snapshot.
+//   - An undisturbed refresh serves the same bytes as a new client that reads everything.
+//   - A refresh during which the account changes serves everything that was in reach during the whole refresh, nothing that
+//     never existed, and each row with the values of some moment of the refresh. See [check].
+//   - A refresh with a fault serves the same, or fails. A failed refresh does not change the last snapshot.
 //   - A refresh ends.
 
 var (
-	historySeed  = flag.Uint64("history.seed", 0, "tell one history, at length")
-	historyCount = flag.Int("history.count", 0, "how many histories to try; 0 for 500, or fewer with -short and the race detector")
-	historyFirst = flag.Uint64("history.first", 1, "the seed of the first history to try")
-	historyAll   = flag.Bool("history.all", false, "try all histories, however many go wrong, and list those without telling them")
+	historySeed  = flag.Uint64("history.seed", 0, "run the history with this seed, and print its log")
+	historyCount = flag.Int("history.count", 0, "number of histories to run; 0 for 500, or fewer with -short and the race detector")
+	historyFirst = flag.Uint64("history.first", 1, "seed of the first history to run")
+	historyAll   = flag.Bool("history.all", false, "run all histories, however many fail, and list the failures without their logs")
 )
 
-// A history is an account, somebody who follows it, and what happens to both.
+// A history is a sequence of random events: changes of an account, faults of its server, refreshes of a client.
 type history struct {
 	seed   uint64
 	events []event
 }
 
-// An event depends on its own seed and on what there is, so that the rest of a history makes sense without it.
+// An event depends only on its own seed and on the current state, so that the rest of a history is valid without it.
 type event struct {
 	kind eventKind
 	seed uint64
-	// happenings are the seeds of what happens to the account, if anything does.
-	happenings []uint64
-	// moments are those of a refresh at which something happens, and fault is the seed of a fault that happens to it;
-	// 0 is none.
+	// edits are the seeds of the edits of the account, if the event has any.
+	edits []uint64
+	// moments are the disturbances during a refresh. fault is the seed of a fault of the refresh, or 0.
 	moments []moment
 	fault   uint64
 }
@@ -60,38 +59,38 @@ type event struct {
 type eventKind int
 
 const (
-	changed   eventKind = iota // something happens to the account
-	lived                      // a tick of the simulator's own life
+	changed   eventKind = iota // the account is edited
+	lived                      // a tick of the simulator
 	passed                     // time passes
 	clockSet                   // the server's clock is set
-	rotated                    // the token is another
-	upgraded                   // the server learns the API's version 7, or forgets it
-	limited                    // a limit of rows is set, or lifted
-	broke                      // a fault happens from now on
-	mended                     // and does not any more
+	rotated                    // the token is replaced
+	upgraded                   // the server gains or loses version 7 of the API
+	limited                    // a limit of rows is set or removed
+	broke                      // a lasting fault is added
+	mended                     // lasting faults are removed
 	refreshed                  // the client refreshes
 )
 
-// A moment of a refresh is right before one of its requests is answered.
+// A moment is a disturbance of a refresh, just before one of its requests is answered.
 type moment struct {
 	kind momentKind
 	seed uint64
-	// at counts the requests of the refresh from 1.
+	// at is the number of the request in the refresh, counted from 1.
 	at int
-	// happenings are the seeds of what happens to the account, if anything does.
-	happenings []uint64
+	// edits are the seeds of the edits of the account, if the moment has any.
+	edits []uint64
 }
 
 type momentKind int
 
 const (
-	changes   momentKind = iota // something happens to the account
-	lingers                     // the body of the answer takes its time
+	changes   momentKind = iota // the account is edited
+	lingers                     // the body of the answer is delayed
 	clockStep                   // the server's clock is set
-	calledOff                   // the refresh is called off
+	canceled                    // the refresh is canceled
 )
 
-// newHistory makes up a history.
+// newHistory returns the random history of a seed.
 func newHistory(seed uint64) history {
 	r, early := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 7))
 	h := history{seed: seed}
@@ -104,7 +103,7 @@ func newHistory(seed uint64) history {
 	add := func(k eventKind) *event {
 		e := event{kind: k, seed: r.Uint64()}
 		if k == changed {
-			e.happenings = seeds(1 + r.IntN(3))
+			e.edits = seeds(1 + r.IntN(3))
 		}
 		h.events = append(h.events, e)
 		return &h.events[len(h.events)-1]
@@ -119,19 +118,19 @@ func newHistory(seed uint64) history {
 			m := moment{at: at, seed: r.Uint64()}
 			switch x := r.IntN(100); {
 			case x < 84:
-				m.happenings = seeds(1 + r.IntN(2))
+				m.edits = seeds(1 + r.IntN(2))
 			case x < 90:
 				m.kind = lingers
 			case x < 94:
 				m.kind = clockStep
 			default:
-				m.kind = calledOff
+				m.kind = canceled
 			}
 			e.moments = append(e.moments, m)
 		}
-		// Most of what a refresh decides depends on its first answers.
+		// Most decisions of a refresh depend on its first answers.
 		for range early.IntN(5) {
-			e.moments = append(e.moments, moment{at: 2 + early.IntN(4), seed: early.Uint64(), happenings: []uint64{early.Uint64()}})
+			e.moments = append(e.moments, moment{at: 2 + early.IntN(4), seed: early.Uint64(), edits: []uint64{early.Uint64()}})
 		}
 		slices.SortStableFunc(e.moments, func(a, b moment) int { return cmp.Compare(a.at, b.at) })
 	}
@@ -188,8 +187,8 @@ func (t *tally) add(o tally) {
 	t.errors += o.errors
 }
 
-// tell lets a history happen. The error says where what was exported is not what is true.
-func (h history) tell(ctx context.Context) (*telling, error) {
+// run runs a history. The error describes how the exposition differs from the true state.
+func (h history) run(ctx context.Context) (*replay, error) {
 	config := simulator.Config{}
 	if rand.New(rand.NewPCG(h.seed, 7)).IntN(2) == 0 {
 		config.Edition = simulator.Cloud
@@ -207,11 +206,11 @@ func (h history) tell(ctx context.Context) (*telling, error) {
 	return t, nil
 }
 
-// shorten leaves out what happens while the history still goes wrong in the same way.
+// shorten removes events as long as the history still fails in the same way.
 func (h history) shorten(ctx context.Context, err error) history {
 	wrong := func(h history) bool {
-		_, again := h.tell(ctx)
-		return again != nil && sortOf(again) == sortOf(err)
+		_, again := h.run(ctx)
+		return again != nil && kindOf(again) == kindOf(err)
 	}
 	for n := len(h.events) / 2; n > 0; n /= 2 {
 		for i := 0; i+n <= len(h.events); {
@@ -222,7 +221,7 @@ func (h history) shorten(ctx context.Context, err error) history {
 			}
 		}
 	}
-	// with tries the history with another event in the place of one.
+	// with changes one event, if the history still fails.
 	with := func(i int, change func(*event)) bool {
 		shorter := history{h.seed, slices.Clone(h.events)}
 		change(&shorter.events[i])
@@ -238,10 +237,10 @@ func (h history) shorten(ctx context.Context, err error) history {
 		}
 		for j := 0; j < len(h.events[i].moments); {
 			if !with(i, func(e *event) { e.moments = without(e.moments, j) }) {
-				for k := 0; k < len(h.events[i].moments[j].happenings); {
+				for k := 0; k < len(h.events[i].moments[j].edits); {
 					if !with(i, func(e *event) {
 						e.moments = slices.Clone(e.moments)
-						e.moments[j].happenings = without(e.moments[j].happenings, k)
+						e.moments[j].edits = without(e.moments[j].edits, k)
 					}) {
 						k++
 					}
@@ -249,8 +248,8 @@ func (h history) shorten(ctx context.Context, err error) history {
 				j++
 			}
 		}
-		for j := 0; j < len(h.events[i].happenings); {
-			if !with(i, func(e *event) { e.happenings = without(e.happenings, j) }) {
+		for j := 0; j < len(h.events[i].edits); {
+			if !with(i, func(e *event) { e.edits = without(e.edits, j) }) {
 				j++
 			}
 		}
@@ -258,38 +257,38 @@ func (h history) shorten(ctx context.Context, err error) history {
 	return h
 }
 
-// without returns what there is but for the i-th.
+// without returns a slice without its i-th element.
 func without[T any](of []T, i int) []T { return slices.Concat(of[:i], of[i+1:]) }
 
 var particulars = regexp.MustCompile(`\S*[\d/]\S*`)
 
-// sortOf is the beginning of an error, without what it is about.
-func sortOf(err error) string {
+// kindOf returns the beginning of an error, without numbers and names.
+func kindOf(err error) string {
 	words := strings.Fields(particulars.ReplaceAllString(err.Error(), ""))
 	return strings.Join(words[:min(len(words), 12)], " ")
 }
 
-// complain tells of a history that went wrong, shortened to what it takes.
-func (h history) complain(t *testing.T, err error) {
+// report reports a history that failed, shortened to the necessary events.
+func (h history) report(t *testing.T, err error) {
 	t.Helper()
 	shortest := h.shorten(t.Context(), err)
-	told, again := shortest.tell(t.Context())
+	run, again := shortest.run(t.Context())
 	if again == nil {
-		told, again = h.tell(t.Context()) // it depends on chance
+		run, again = h.run(t.Context()) // the failure is not reproducible
 	}
-	t.Errorf("history %d: %v\n\nin short:\n%s\n%v\n\ngo test ./collector -run History -history.seed=%d tells it at length", h.seed, err,
-		told.story(), again, h.seed)
+	t.Errorf("history %d: %v\n\nin short:\n%s\n%v\n\ngo test ./collector -run History -history.seed=%d prints the whole history", h.seed, err,
+		run.story(), again, h.seed)
 }
 
 func TestHistory(t *testing.T) {
-	// Histories leave much to collect and keep little.
+	// Histories produce much garbage and keep little memory.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	if *historySeed != 0 {
 		h := newHistory(*historySeed)
-		told, err := h.tell(t.Context())
-		t.Log(told.story())
+		run, err := h.run(t.Context())
+		t.Log(run.story())
 		if err != nil {
-			h.complain(t, err)
+			h.report(t, err)
 		}
 		return
 	}
@@ -316,10 +315,10 @@ func TestHistory(t *testing.T) {
 			for i := next.Add(1); i <= uint64(n); i = next.Add(1) {
 				seed := *historyFirst + i - 1
 				h := newHistory(seed)
-				told, err := h.tell(t.Context())
+				run, err := h.run(t.Context())
 				mu.Lock()
-				if told != nil {
-					all.add(told.tally)
+				if run != nil {
+					all.add(run.tally)
 				}
 				stop := wrong && !*historyAll
 				wrong = wrong || err != nil
@@ -330,7 +329,7 @@ func TestHistory(t *testing.T) {
 				case err != nil && *historyAll:
 					t.Errorf("history %d: %v", seed, err)
 				case err != nil:
-					h.complain(t, err)
+					h.report(t, err)
 					return
 				}
 			}
@@ -338,25 +337,24 @@ func TestHistory(t *testing.T) {
 	}
 	workers.Wait()
 	t.Logf("%d histories: %+v", n, all)
-	// Fewer histories may have another mixture by chance.
+	// With fewer histories, the proportions may differ by chance.
 	if refreshes := all.full + all.changes; !wrong && n >= 100 && all.changes < refreshes/3 {
-		t.Errorf("only %d of %d refreshes read nothing but changes", all.changes, refreshes)
+		t.Errorf("only %d of %d refreshes were incremental", all.changes, refreshes)
 	}
 }
 
-// TestServersThatDoNotTellWhatChanged: at a server that does not take the question, or does not answer it right, every
-// refresh reads everything and says why.
-func TestServersThatDoNotTellWhatChanged(t *testing.T) {
-	const question = "modified_at gt"
+// With a server that refuses the query for changes, or answers it wrongly, every refresh is a full one and gives the reason.
+func TestServersWithoutQueriesForChanges(t *testing.T) {
+	const query = "modified_at gt"
 	for _, test := range []struct {
 		name   string
 		config simulator.Config
 		fault  simulator.Fault
-		before int // so many refreshes before it is known
+		before int // number of refreshes until the client has found out
 		why    string
 	}{
-		{"400", simulator.Config{}, simulator.Fault{Query: question, Status: 400, Body: `"Malformed url"`}, 3, "answered 400"},
-		{"a blank 500", simulator.Config{}, simulator.Fault{Query: question, Status: 500}, 3, "answered 500"},
+		{"400", simulator.Config{}, simulator.Fault{Query: query, Status: 400, Body: `"Malformed url"`}, 3, "answered 400"},
+		{"a blank 500", simulator.Config{}, simulator.Fault{Query: query, Status: 500}, 3, "answered 500"},
 		{"null", simulator.Config{ModifiedAtIsNull: true}, simulator.Fault{}, 0, "has no modified_at"},
 		{"standing still", simulator.Config{ModifiedAtStandsStill: true}, simulator.Fault{}, 0, "modified_at"},
 	} {
@@ -368,7 +366,7 @@ func TestServersThatDoNotTellWhatChanged(t *testing.T) {
 			}
 			for seed := range seeds {
 				test.config.Devices, test.config.Fleets = 40, 4
-				told, end, err := history{seed: seed}.begin(test.config, func(c *account.Config) {
+				run, end, err := history{seed: seed}.begin(test.config, func(c *account.Config) {
 					c.FullRefreshInterval = 24 * time.Hour
 					c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
 				})
@@ -376,28 +374,28 @@ func TestServersThatDoNotTellWhatChanged(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer end()
-				told.always = nil
+				run.always = nil
 				if test.fault.Query != "" {
-					told.always = simulator.Faults{test.fault}
+					run.always = simulator.Faults{test.fault}
 				}
 				for refresh := range 12 {
-					if err := told.refresh(t.Context(), event{}); err != nil {
-						t.Fatalf("%s\n%v", told.story(), err)
+					if err := run.refresh(t.Context(), event{}); err != nil {
+						t.Fatalf("%s\n%v", run.story(), err)
 					}
-					r := told.last.Reading
+					r := run.last.Reading
 					why := fmt.Sprint(r.Distrust)
 					if known := refresh >= test.before; r.Kind != balena.Full || known != (r.Mode == balena.Everything) || known && !strings.Contains(why, test.why) {
-						t.Errorf("%s\nrefresh %d: %+v", told.story(), refresh, r)
+						t.Errorf("%s\nrefresh %d: %+v", run.story(), refresh, r)
 					}
-					told.pass(oneOf(told.Rand, 0, 15*time.Second, 50*time.Minute))
-					told.change(told.Rand, []uint64{told.Uint64(), told.Uint64(), told.Uint64()}, happenings, false)
+					run.pass(oneOf(run.Rand, 0, 15*time.Second, 50*time.Minute))
+					run.change(run.Rand, []uint64{run.Uint64(), run.Uint64(), run.Uint64()}, edits, false)
 				}
 			}
 		})
 	}
 }
 
-// TestRefreshThatEndsEarly is called off, or a request of it fails, whichever it is: the next one sees what it had seen.
+// A refresh is canceled, or one of its requests fails. Whichever request it is, the next refresh reads all changes again.
 func TestRefreshThatEndsEarly(t *testing.T) {
 	for what, change := range map[string]func(*simulator.State){
 		"rows change": func(st *simulator.State) {
@@ -405,15 +403,15 @@ func TestRefreshThatEndsEarly(t *testing.T) {
 			st.DeviceTags.All()[0].Value = "changed"
 			st.Device(2).DeviceTypeID++
 		},
-		"as many rows come into reach as go": func(st *simulator.State) {
+		"as many rows are added as removed": func(st *simulator.State) {
 			st.Device(4).FleetID = 1
 			st.Installs.Delete(st.InstallsOf(7)[0].ID)
 		},
 	} {
-		for _, how := range []string{"called off", "failing"} {
+		for _, how := range []string{"canceled", "failing"} {
 			t.Run(what+", "+how, func(t *testing.T) {
 				for request := 1; request <= 12; request++ {
-					told, end, err := history{seed: 3}.begin(simulator.Config{Devices: 10, Fleets: 2}, func(c *account.Config) {
+					run, end, err := history{seed: 3}.begin(simulator.Config{Devices: 10, Fleets: 2}, func(c *account.Config) {
 						c.FullRefreshInterval, c.PageSize, c.ArchivedFleets = 24*time.Hour, 1000, true
 						c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
 						c.Devices, c.Services, c.DeviceTags = true, true, everything().DeviceTags
@@ -422,25 +420,25 @@ func TestRefreshThatEndsEarly(t *testing.T) {
 						t.Fatal(err)
 					}
 					defer end()
-					told.always = nil
-					told.sim.Update(func(st *simulator.State) {
+					run.always = nil
+					run.sim.Update(func(st *simulator.State) {
 						st.Device(4).FleetID = st.AddFleet(simulator.Fleet{Class: "block"}).ID // out of reach
 					})
-					if err := told.refresh(t.Context(), event{}); err != nil {
+					if err := run.refresh(t.Context(), event{}); err != nil {
 						t.Fatal(err)
 					}
-					told.sim.Update(change)
-					told.pass(5 * time.Minute)
-					told.sim.Update(func(st *simulator.State) { st.Device(5).Name = "renamed" })
+					run.sim.Update(change)
+					run.pass(5 * time.Minute)
+					run.sim.Update(func(st *simulator.State) { st.Device(5).Name = "renamed" })
 					e := event{}
-					if how == "called off" {
-						e.moments = []moment{{kind: calledOff, at: request}}
+					if how == "canceled" {
+						e.moments = []moment{{kind: canceled, at: request}}
 					} else {
-						told.lasting = simulator.Faults{{From: request, Times: 1, Status: 502}}
+						run.lasting = simulator.Faults{{From: request, Times: 1, Status: 502}}
 					}
-					err = told.refresh(t.Context(), e)
-					told.lasting = nil
-					for _, err := range []error{err, told.refresh(t.Context(), event{})} {
+					err = run.refresh(t.Context(), e)
+					run.lasting = nil
+					for _, err := range []error{err, run.refresh(t.Context(), event{})} {
 						if err != nil {
 							t.Errorf("at request %d: %v", request, err)
 						}

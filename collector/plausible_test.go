@@ -15,7 +15,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// silent is a device that is connected and reports no number.
+// silent returns a connected device that reports no numbers.
 func silent() balena.Device {
 	d := balena.Device{ID: 1, FleetID: 1, UUID: "u", Online: true}
 	for field := range numbers(&d) {
@@ -24,7 +24,7 @@ func silent() balena.Device {
 	return d
 }
 
-// numbers yields the numbers that a device reports, and their names in Go.
+// numbers yields the numbers that a device reports, with their Go names.
 func numbers(d *balena.Device) func(yield func(reflect.Value, string) bool) {
 	return func(yield func(reflect.Value, string) bool) {
 		v := reflect.ValueOf(d).Elem()
@@ -42,7 +42,7 @@ func withDevice(d balena.Device) *balena.Snapshot {
 	}
 }
 
-// implausible is what a collector tells of values that cannot be true, over all its pages.
+// implausible returns the counters of implausible values of a collector.
 func implausible() (*collector.Collector, map[string]int) {
 	counted := map[string]int{}
 	o := everything()
@@ -50,7 +50,7 @@ func implausible() (*collector.Collector, map[string]int) {
 	return collector.New(nil, o), counted
 }
 
-// TestEveryNumberOfADeviceIsChecked finds a number that was forgotten.
+// TestEveryNumberOfADeviceIsChecked finds numbers without a check.
 func TestEveryNumberOfADeviceIsChecked(t *testing.T) {
 	d := silent()
 	nothing := samples(gather(t, withDevice(d), everything()))
@@ -80,7 +80,7 @@ func TestEveryNumberOfADeviceIsChecked(t *testing.T) {
 	}
 }
 
-func TestNumbersThatCannotBeTrueHaveNoSample(t *testing.T) {
+func TestImplausibleNumbersHaveNoSample(t *testing.T) {
 	const none = ""
 	for _, test := range []struct {
 		family string
@@ -117,8 +117,8 @@ func TestNumbersThatCannotBeTrueHaveNoSample(t *testing.T) {
 	}
 }
 
-// TestAValueThatCannotBeTrueCountsOnce follows a device from refresh to refresh.
-func TestAValueThatCannotBeTrueCountsOnce(t *testing.T) {
+// TestAnImplausibleValueCountsOnce follows a device over several refreshes.
+func TestAnImplausibleValueCountsOnce(t *testing.T) {
 	c, counted := implausible()
 	d := silent()
 	downloading := func(progress float64) *balena.Attachments {
@@ -130,7 +130,7 @@ func TestAValueThatCannotBeTrueCountsOnce(t *testing.T) {
 	for _, step := range []struct {
 		what          string
 		change        func()
-		cpu, download int // so far
+		cpu, download int // counts so far
 	}{
 		{"all is well", func() {}, 0, 0},
 		{"a negative usage", func() { d.CPUUsage = -5 }, 1, 0},
@@ -153,7 +153,7 @@ func TestAValueThatCannotBeTrueCountsOnce(t *testing.T) {
 		}
 	}
 	before := maps.Clone(counted)
-	c.Render(s) // as it is
+	c.Render(s) // unchanged
 	if _, err := of(s, everything()).Gather(); err != nil {
 		t.Error(err)
 	}

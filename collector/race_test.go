@@ -4,5 +4,5 @@
 
 package collector_test
 
-// raceEnabled tells that everything takes ten times as long.
+// raceEnabled reports that the race detector is on, with which everything takes ten times as long.
 const raceEnabled = true

@@ -21,7 +21,7 @@ func slugs(s ...string) *regexp.Regexp {
 
 type object = map[string]any
 
-// raw reads a resource of the recorded data as it is, past all code that is tested here.
+// raw reads a resource of the recorded data, without using any code that is tested here.
 func raw(t *testing.T, resource string) []object {
 	t.Helper()
 	b, err := os.ReadFile("../internal/simulator/testdata/dataset/" + resource + ".json")
@@ -35,13 +35,13 @@ func raw(t *testing.T, resource string) []object {
 	return answer.D
 }
 
-// text of a field, "" for null.
+// str returns the text of a field, or "" for null.
 func str(o object, field string) string {
 	s, _ := o[field].(string)
 	return s
 }
 
-// ref is the id in a navigation property, expanded or not; 0 for null.
+// ref returns the id in a navigation property, expanded or not, or 0 for null.
 func ref(o object, field string) int {
 	switch v := o[field].(type) {
 	case object:
@@ -54,10 +54,10 @@ func ref(o object, field string) int {
 	return 0
 }
 
-// one is the first element of an expanded navigation property.
+// one returns the first element of an expanded navigation property.
 func one(o object, field string) object { return o[field].([]any)[0].(object) }
 
-// installsByDevice is what is installed on each device, by its id.
+// installsByDevice returns the installs of each device, by its id.
 func installsByDevice(t *testing.T) map[int][]object {
 	t.Helper()
 	byDevice := map[int][]object{}
@@ -73,7 +73,7 @@ func serviceOf(install object) string {
 	return str(one(one(install, "installs__image"), "is_a_build_of__service"), "service_name")
 }
 
-// seconds of a date, 0 for null.
+// seconds returns a date in seconds since 1970, or 0 for null.
 func seconds(t *testing.T, date string) float64 {
 	t.Helper()
 	if date == "" {
@@ -93,8 +93,8 @@ func or(s, otherwise string) string {
 	return s
 }
 
-// TestRecordedFleets computes every metric of fleets and releases from the raw recorded data, in the
-// plainest way there is, and compares all samples, no more and no fewer.
+// TestRecordedFleets computes every metric of fleets and releases from the raw recorded data in the
+// simplest way, and compares all samples.
 func TestRecordedFleets(t *testing.T) {
 	for _, version := range []balena.Version{balena.V7, balena.V6} {
 		t.Run(string(version), func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestRecordedFleets(t *testing.T) {
 						flag("balena_fleet_latest_release_status", status == str(latest, "status"), "status", status)
 					}
 				}
-				// What is there even of a fleet without devices.
+				// These series exist even for a fleet without devices.
 				for _, name := range []string{
 					"", "_online", "_connected", "_never_connected", "_undervolted", "_on_target_release", "_pinned", "_without_release",
 				} {
@@ -203,7 +203,7 @@ func TestRecordedFleets(t *testing.T) {
 
 					status := str(d, "overall_status")
 					if version == balena.V6 && status == "operational" && !vpn {
-						// VPN switched off by configuration, which v6 does not tell.
+						// The VPN is switched off by configuration, which v6 does not show.
 						status = "reduced-functionality"
 					}
 					add("balena_fleet_devices_by_status", 1, "status", status)
@@ -256,7 +256,7 @@ func TestRecordedFleets(t *testing.T) {
 			}
 
 			if fleets != 13 || all != 2004 || online != 1152 {
-				t.Fatalf("the recorded data have %d fleets, %d devices, %d online: not what they were", fleets, all, online)
+				t.Fatalf("the recorded data have changed: %d fleets, %d devices, %d online", fleets, all, online)
 			}
 			if diff := sampleDiff(want, got); diff != "" {
 				t.Errorf("the raw data say (-), the collector says (+):\n%.4000s", diff)
@@ -326,7 +326,7 @@ func TestRecordedDevices(t *testing.T) {
 				set("status", 1, "status", status)
 				set("heartbeat_state", 1, "state", heartbeat)
 				set("update_status", 1, "update_status", or(str(d, "update_status"), "none"))
-				flag("os_update_pending", false) // no device of the recorded data has a target of either kind
+				flag("os_update_pending", false) // no device of the recorded data has a target of the OS or the supervisor
 				if version == balena.V7 {
 					flag("supervisor_update_pending", false)
 				}

@@ -11,50 +11,51 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
-// Devices are rendered run by run, as they lie in a snapshot, and only what changed is: of a run that the
-// snapshot before has too, the families in which one of its devices reads otherwise now. Families that seldom
-// change are rendered by long runs, several runs at a time: that makes the page smaller, and what has to be
-// rendered again because of a single device is more, but seldom needed.
+// Devices are rendered run by run, in the order of the snapshot. If the previous snapshot has the same run, only the
+// families in which one of its devices changed are rendered again. Steady families, which rarely change, are rendered
+// in long runs, several runs at a time. This makes the page smaller. A change of a single device then costs more, but
+// such changes are rare.
 
 // runs renders the devices of a snapshot.
 type runs struct {
 	page        *exposition.Builder
 	columns     []column
-	stretches   []stretch[device] // of the runs of a long run
+	stretches   []stretch[device] // one for each run of a long run
 	now, before *view
-	places      map[int64]place // of the runs of the snapshot before, by the ID of the first device
-	long        []int           // how many runs each of its long runs has
-	// renamed are the fleets, and reworded the releases, that have other names than before.
+	places      map[int64]place // places of the runs of the previous snapshot, by the ID of their first device
+	long        []int           // number of runs in each long run of the previous snapshot
+	// renamed are the fleets with another slug than before, reworded the releases with another commit or version.
 	renamed, reworded map[int64]bool
 
 	text []byte
-	out  samples // without the device's labels
+	out  samples // without the labels of the device
 }
 
 // column is a family of devices on the page.
 type column struct {
 	family[device]
 	index                     int  // of the family on the page
-	changed, changedInLongRun bool // in the run or long run under way
+	changed, changedInLongRun bool // in the current run, in the current long run
 }
 
-// place is where a run stands on the page before, counted from 0 in both kinds of families.
+// place is the position of a run on the previous page: the number of its piece in families that are not steady, and of its
+// long run in steady families, both counted from 0.
 type place struct {
 	run          *balena.Run
 	number, long int
 }
 
-// newRuns returns what renders the devices of a view. before may be nil.
+// newRuns returns a renderer for the devices of a view. before may be nil.
 func newRuns(now, before *view, page *exposition.Builder) *runs {
 	r := &runs{page: page, now: now}
-	// All devices' lines depend on these.
+	// The lines of all devices depend on these fields.
 	if before != nil && before.CloudFields == now.CloudFields && before.APIVersion == now.APIVersion {
 		r.compareWith(before)
 	}
 	return r
 }
 
-// add adds a table, of which the first family has this index on the page.
+// add adds a table. first is the index of its first family on the page.
 func (r *runs) add(t *table[device], first int) {
 	for i, f := range t.families {
 		r.columns = append(r.columns, column{family: f, index: first + i})
@@ -67,7 +68,7 @@ func (r *runs) add(t *table[device], first int) {
 	}
 }
 
-// compareWith notes in what the snapshot before differs beside its devices.
+// compareWith records the runs of the previous snapshot, and the differences in its fleets and releases.
 func (r *runs) compareWith(before *view) {
 	r.before = before
 	r.places = make(map[int64]place)
@@ -96,14 +97,14 @@ func (r *runs) compareWith(before *view) {
 }
 
 const (
-	// meanLongRun is how many runs a long run has on average. Twice as many would save another 0.3 % of the bytes.
+	// meanLongRun is the average number of runs in a long run. Twice as many would save another 0.3 % of the bytes.
 	meanLongRun = 16
-	// maxLongRun bounds what a single change can cost.
+	// maxLongRun bounds the cost of a single change.
 	maxLongRun = 8 * meanLongRun
 )
 
-// longRuns divides runs into long runs. Where a long run begins depends on its first device alone, so that devices
-// that come or go move no other long run, as cutting at equal distances would.
+// longRuns divides runs into long runs. The beginning of a long run depends only on its first device. Added or removed
+// devices therefore do not shift other long runs, as they would if all long runs had the same length.
 func longRuns(runs []*balena.Run) iter.Seq[[]*balena.Run] {
 	return func(yield func([]*balena.Run) bool) {
 		for len(runs) > 0 {
@@ -120,7 +121,7 @@ func longRuns(runs []*balena.Run) iter.Seq[[]*balena.Run] {
 }
 
 func beginsLongRun(run *balena.Run) bool {
-	const golden = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio, which spreads numbers that are close
+	const golden = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio, which spreads close numbers
 	return uint64(run.Devices[0].ID)*golden < math.MaxUint64/meanLongRun
 }
 
@@ -141,7 +142,7 @@ func (r *runs) render() {
 func (r *runs) renderStripe(stripe []*balena.Run) {
 	for long := range longRuns(stripe) {
 		stretches := r.stretches[:len(long)]
-		was, known := -1, 0 // the long run before to which the runs belonged, and how many of them
+		was, known := -1, 0 // the previous long run of these runs, and how many of them it contained
 		for i := range r.columns {
 			r.columns[i].changedInLongRun = false
 		}
@@ -174,8 +175,8 @@ func (r *runs) renderStripe(stripe []*balena.Run) {
 	}
 }
 
-// put puts a piece of a family on the page: the one of a number on the page before if it is the same, else the
-// lines of the stretches.
+// put adds a piece of a family to the page: if it is unchanged, the piece with this number on the previous page,
+// otherwise the lines of the stretches.
 func (r *runs) put(c *column, same bool, number int, stretches []stretch[device]) {
 	if same {
 		r.page.Keep(c.index, number)
@@ -188,8 +189,8 @@ func (r *runs) put(c *column, same bool, number int, stretches []stretch[device]
 	r.page.Add(c.index, r.text)
 }
 
-// diff returns the place of a run on the page before, and finds out which families changed since. It reports
-// false if the run was not there, or was of other devices.
+// diff returns the place of a run on the previous page, and marks the families that have changed since. It returns
+// false if the previous page did not have the run, or had it with other devices.
 func (r *runs) diff(run *balena.Run) (place, bool) {
 	was, known := r.places[run.Devices[0].ID]
 	if !known || len(was.run.Devices) != len(run.Devices) {
@@ -204,7 +205,7 @@ func (r *runs) diff(run *balena.Run) (place, bool) {
 	for i, is := range run.Devices {
 		was := was.run.Devices[i]
 		if is.ID != was.ID || is.FleetID != was.FleetID || is.UUID != was.UUID || r.renamed[is.FleetID] {
-			return place{}, false // it has other labels in all families
+			return place{}, false // the labels differ in all families
 		}
 		if r.reworded[is.RunningRelease] || r.reworded[is.OSTarget] || r.reworded[is.SupervisorTarget] || !is.Equal(was) {
 			r.compare(was, is)
@@ -213,7 +214,7 @@ func (r *runs) diff(run *balena.Run) (place, bool) {
 	return was, true
 }
 
-// compare notes the families in which a device reads otherwise than before.
+// compare marks the families in which a device has changed.
 func (r *runs) compare(was, is *balena.Device) {
 	before, now := device{was, r.before}, device{is, r.now}
 	for i := range r.columns {

@@ -11,7 +11,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// numbered returns devices with ascending IDs at a distance.
+// numbered returns devices with ascending IDs that differ by distance.
 func numbered(n int, distance int64) balena.Devices {
 	devices := make([]balena.Device, n)
 	for i := range devices {
@@ -20,7 +20,7 @@ func numbered(n int, distance int64) balena.Devices {
 	return balena.NewDevices(devices...)
 }
 
-// TestLongRunsHaveAllRunsInOrder cuts accounts whose devices have IDs of all kinds.
+// TestLongRunsHaveAllRunsInOrder divides accounts whose IDs have different distances.
 func TestLongRunsHaveAllRunsInOrder(t *testing.T) {
 	const devices = 40_000
 	for _, distance := range []int64{1, 2, 3, 17, 64, 1000, 1 << 20, 9_999_991} {
@@ -43,10 +43,10 @@ func TestLongRunsHaveAllRunsInOrder(t *testing.T) {
 	}
 }
 
-// TestANewRunMovesNoOtherLongRun puts a run in, which most long runs must not notice.
+// TestANewRunMovesNoOtherLongRun inserts a run, which must not change most long runs.
 func TestANewRunMovesNoOtherLongRun(t *testing.T) {
 	runs := numbered(40_000, 10).Runs()
-	before := map[*balena.Run]int{} // the length of long runs, by their first run
+	before := map[*balena.Run]int{} // length of long runs by their first run
 	for long := range longRuns(runs) {
 		before[long[0]] = len(long)
 	}
@@ -62,9 +62,9 @@ func TestANewRunMovesNoOtherLongRun(t *testing.T) {
 	}
 }
 
-// TestRunsThatGo takes a run out of a long run, or the one with which it begins, after which the runs that are left are
-// all known, but their long run is another one.
-func TestRunsThatGo(t *testing.T) {
+// TestRemovedRuns removes a run from a long run, or the run with which it begins. All remaining runs are known, but their
+// long run is another one.
+func TestRemovedRuns(t *testing.T) {
 	devices, runs := aloneAndSeveral(t)
 	o := Options{Devices: true, DeviceNames: true}
 	for name, gone := range map[string]int{
@@ -82,7 +82,7 @@ func TestRunsThatGo(t *testing.T) {
 	}
 }
 
-// aloneAndSeveral returns the devices of a run that is a long run of its own, and of a long run of several behind it.
+// aloneAndSeveral returns the devices of a run that forms a long run by itself, followed by a long run of several runs.
 func aloneAndSeveral(t *testing.T) (devices []balena.Device, runs []*balena.Run) {
 	for distance := int64(1); distance < 1000; distance++ {
 		var before []*balena.Run
@@ -90,7 +90,7 @@ func aloneAndSeveral(t *testing.T) (devices []balena.Device, runs []*balena.Run)
 			if len(before) == 1 && beginsLongRun(before[0]) && len(long) > 2 {
 				runs = append(before, long...)
 				for i, run := range runs {
-					for _, d := range run.Devices { // each run has its own length as text
+					for _, d := range run.Devices { // the text of each run has a different length
 						devices = append(devices, balena.Device{ID: d.ID, FleetID: 1, UUID: fmt.Sprint(d.ID), Name: strings.Repeat("n", i)})
 					}
 				}

@@ -12,8 +12,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// Every family that is exported for an account has a sample in some minute of a simulated account. A family without one
-// is tested by nothing, and a dashboard of it can't be tried.
+// Every family has a sample at some time in a simulated account. A family without one would not be tested, and dashboards
+// with it could not be tried.
 func TestEveryFamilyHasASample(t *testing.T) {
 	missing := map[string]bool{}
 	for d := range collector.New(nil, everything()).Descriptions() {

@@ -11,8 +11,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// TestShardsAddUp reads an account in one piece and in three, and compares everything: whatever is said of a
-// fleet or of a device is said by one shard.
+// TestShardsAddUp reads an account as a whole and in three shards, and compares all series: each series of a fleet or
+// device is exported by exactly one shard.
 func TestShardsAddUp(t *testing.T) {
 	o := everything()
 	config := simulator.Config{Dataset: dataset(t)}
@@ -35,7 +35,7 @@ func TestShardsAddUp(t *testing.T) {
 			before, twice := added[series]
 			name, _, _ := strings.Cut(series, "{")
 			switch name {
-			case "balena_devices_online": // by name of the fleet, which several can have
+			case "balena_devices_online": // by the name of the fleet, which need not be unique
 				added[series] = before + value
 			case "balena_api_key_expiry_timestamp_seconds": // the same in all shards
 				added[series] = value

@@ -15,19 +15,19 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
-// Description is what there is to know of a metric family.
+// Description describes a metric family.
 type Description struct {
 	Name   string
 	Help   string
 	Type   string
 	Labels []string
-	// Source names the fields of the API that the value is made of.
+	// Source names the fields of the API from which the value is derived.
 	Source string
-	// Series says how many series there are.
+	// Series states the number of series.
 	Series string
-	// Only says where the family exists at all; empty for everywhere.
+	// Only names the servers that have the family; empty for all servers.
 	Only string
-	// Group is the heading under which the family belongs.
+	// Group is the heading of the family in the documentation.
 	Group string
 }
 
@@ -39,7 +39,7 @@ func (d *Description) ScrapeGroup() string {
 	return strings.ToLower(strings.TrimSuffix(d.Group, "s"))
 }
 
-// HelpText is the family's help as it is exported.
+// HelpText returns the help of the family as it is exported.
 func (d *Description) HelpText() string {
 	help := d.Help
 	if d.Source != "" {
@@ -58,53 +58,53 @@ func (d *Description) desc() *prometheus.Desc {
 // table is a group of metric families about one kind of subject: fleets, devices, keys.
 type table[T any] struct {
 	group string
-	// series says how many series a row has unless the row says otherwise.
+	// series states the number of series of a family, unless the family has a text of its own.
 	series string
-	// labels tell subjects apart. Each family has them, before its own.
+	// labels identify the subject. Each family has them, before its own labels.
 	labels []string
-	// subjects yields them, and identity appends the values of a subject's labels.
+	// subjects yields the subjects of a view. identity appends the values of a subject's labels.
 	subjects func(*view) iter.Seq[T]
 	identity func(s *T, values []string) []string
 	families []family[T]
 }
 
-// family is a row of a table: everything there is to say of a metric.
+// family is a row of a table. It defines a metric completely.
 type family[T any] struct {
 	name string
 	help string
-	// source names the fields of the API that the value is made of.
+	// source names the fields of the API from which the value is derived.
 	source string
-	// only says where the family exists at all, where that is not everywhere.
+	// only names the servers that have the family; empty for all servers.
 	only string
-	// labels are those beside the subject's.
+	// labels are the labels in addition to those of the subject.
 	labels []string
-	// series overrides the table's.
+	// series overrides the text of the table.
 	series string
-	// steady tells that the family of a device seldom changes; see longRuns.
+	// steady marks a family of devices whose values rarely change; see longRuns.
 	steady  bool
 	samples func(s *T, out *samples)
 }
 
-// gauge is a family of one sample a subject. [none] means that there is no sample.
+// gauge returns a family with one sample per subject, or no sample if the value is [none].
 func gauge[T any](name, help, source string, value func(*T) float64) family[T] {
 	return family[T]{name: name, help: help, source: source, samples: func(s *T, out *samples) {
 		out.add(value(s))
 	}}
 }
 
-// on says where a family exists, where that is not everywhere.
+// on restricts a family to some servers.
 func (f family[T]) on(where string) family[T] {
 	f.only = where
 	return f
 }
 
-// steadily says that the family of a device seldom changes; see longRuns.
+// steadily marks a family of devices whose values rarely change; see longRuns.
 func (f family[T]) steadily() family[T] {
 	f.steady = true
 	return f
 }
 
-// none is no sample at all: what the API tells as null is neither 0 nor -1.
+// none is the value of a missing sample: null in the API is exported neither as 0 nor as -1.
 var none = math.NaN()
 
 func boolean(b bool) float64 {
@@ -114,7 +114,7 @@ func boolean(b bool) float64 {
 	return 0
 }
 
-// group is a table of whatever subject.
+// group is a table of any type of subject.
 type group interface {
 	descriptions() []Description
 	// only returns the group without the families of other names; nil if there are none left.
@@ -147,7 +147,7 @@ func (t *table[T]) descriptions() []Description {
 	return d
 }
 
-// collect makes a metric of every sample.
+// collect sends every sample as a metric.
 func (t *table[T]) collect(v *view, ch chan<- prometheus.Metric) {
 	descriptions := t.descriptions()
 	outs := make([]samples, len(t.families))
@@ -174,19 +174,19 @@ func (t *table[T]) render(v *view, emit func(family int, lines []byte)) {
 	}
 }
 
-// stretch writes the samples of some subjects as text, family by family. The labels of a subject are escaped
-// once, not once a sample.
+// stretch writes the samples of several subjects as text, family by family. The labels of a subject are escaped
+// only once, not for every sample.
 type stretch[T any] struct {
 	labels   []string
 	identity func(s *T, values []string) []string
 	subjects []T
 	written  []byte // the labels of all subjects
-	ends     []int  // where each subject's labels end
+	ends     []int  // the end of each subject's labels in written
 }
 
 func (t *table[T]) newStretch() stretch[T] { return stretch[T]{labels: t.labels, identity: t.identity} }
 
-// begin begins a stretch of other subjects.
+// begin starts again with other subjects.
 func (w *stretch[T]) begin(subjects []T) {
 	w.subjects, w.written, w.ends = subjects, w.written[:0], w.ends[:0]
 }
@@ -212,7 +212,7 @@ func (w *stretch[T]) appendLines(text []byte, f *family[T]) []byte {
 	return out.text
 }
 
-// samples takes the samples of a family, either as metrics or as text.
+// samples receives the samples of a family, either as metrics or as text.
 type samples struct {
 	// As metrics:
 	metrics  chan<- prometheus.Metric
@@ -220,9 +220,9 @@ type samples struct {
 	identity []string
 
 	// As text:
-	name   string   // the family's
-	extra  []string // names of the labels beside the subject's
-	labels []byte   // the subject's labels, written out
+	name   string   // of the family
+	extra  []string // names of the labels in addition to those of the subject
+	labels []byte   // the labels of the subject, as text
 	text   []byte
 }
 
@@ -278,14 +278,14 @@ func appendLabel(b []byte, first bool, name, value string) []byte {
 	return append(b, '"')
 }
 
-// appendEscaped escapes what the text format demands: backslash, quote and line feed. What is no UTF-8
-// becomes U+FFFD; it would spoil the whole exposition.
+// appendEscaped escapes the characters that the text format requires: backslash, quote and line feed. Invalid UTF-8
+// becomes U+FFFD, because it would make the whole exposition invalid.
 func appendEscaped(b []byte, s string) []byte {
 	if !utf8.ValidString(s) {
 		s = strings.ToValidUTF8(s, "\uFFFD")
 	}
 	if strings.IndexByte(s, '\\') < 0 && strings.IndexByte(s, '"') < 0 && strings.IndexByte(s, '\n') < 0 {
-		return append(b, s...) // nearly always, and several times faster
+		return append(b, s...) // the usual case, several times faster
 	}
 	start := 0
 	for i := range len(s) {
@@ -306,8 +306,8 @@ func appendEscaped(b []byte, s string) []byte {
 	return append(b, s[start:]...)
 }
 
-// appendValue writes a value as the text format has it. Most values are small integers, for which the
-// general way is several times slower.
+// appendValue writes a value in the text format. Most values are small integers, for which the
+// general function is several times slower.
 func appendValue(b []byte, v float64) []byte {
 	if i := int64(v); float64(i) == v && i > -exactInteger && i < exactInteger && (i != 0 || !math.Signbit(v)) {
 		return strconv.AppendInt(b, i, 10)
@@ -321,5 +321,5 @@ func appendValue(b []byte, v float64) []byte {
 	return strconv.AppendFloat(b, v, 'g', -1, 64)
 }
 
-// exactInteger bounds the integers that a float64 holds exactly.
+// exactInteger is the limit up to which a float64 holds integers exactly.
 const exactInteger = 1 << 53

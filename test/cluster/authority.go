@@ -21,7 +21,7 @@ type Authority struct {
 	key         *ecdsa.PrivateKey
 }
 
-// NewAuthority makes a CA that lasts a day.
+// NewAuthority creates a CA that is valid for a day.
 func NewAuthority(name string) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -44,20 +44,20 @@ func NewAuthority(name string) (*Authority, error) {
 // PEM returns the certificate of the CA.
 func (a *Authority) PEM() []byte { return encode("CERTIFICATE", a.certificate.Raw) }
 
-// Pool returns the CA as the only one to trust.
+// Pool returns a pool with this CA only.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.certificate)
 	return pool
 }
 
-// A Pair is a certificate and its key, both PEM.
+// A Pair is a certificate and its key, both in PEM format.
 type Pair struct{ Certificate, Key []byte }
 
 // TLS returns the pair for a client or server.
 func (p Pair) TLS() (tls.Certificate, error) { return tls.X509KeyPair(p.Certificate, p.Key) }
 
-// Issue makes a certificate for servers of these names and addresses, and for clients.
+// Issue issues a certificate for servers with these names and addresses, and for clients.
 func (a *Authority) Issue(subject pkix.Name, hosts ...string) (Pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

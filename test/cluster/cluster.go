@@ -23,28 +23,28 @@ import (
 const (
 	podNetwork     = "10.244.0.0/24"
 	serviceNetwork = "10.96.0.0/24"
-	firstService   = "10.96.0.1" // the API server's own
+	firstService   = "10.96.0.1" // the service of the API server
 	nodeName       = "node1"
 
-	// pluginDirectory is where Debian puts the network plugins.
+	// pluginDirectory is Debian's directory of network plugins.
 	pluginDirectory = "/usr/lib/cni"
 
-	// patience is how long anything may take that takes seconds on an idle machine.
+	// patience is the deadline of operations that take seconds on an idle machine.
 	patience = 2 * time.Minute
-	// interval is how often a condition is looked at.
+	// interval is the time between two checks of a condition.
 	interval = 100 * time.Millisecond
 )
 
-// A Cluster is a running Kubernetes of one node.
+// A Cluster is a running Kubernetes cluster of one node.
 type Cluster struct {
-	programs string // directory of kubectl, helm and all others
+	programs string // directory of all programs, such as kubectl and helm
 	logs     string
 	client   *http.Client
 	token    string
 }
 
-// Start runs a cluster with the programs of one directory and the images of the archives in its subdirectory images. It ends with the
-// namespaces that [Isolated] made. Logs of its parts go to a directory.
+// Start runs a cluster with the programs in a directory and the images in its subdirectory images. The cluster ends with the
+// namespaces that [Isolated] created. Logs of its parts are written to a directory.
 func Start(ctx context.Context, programs, logs string) (*Cluster, error) {
 	c := &Cluster{programs: programs, logs: logs, token: rand.Text()}
 	if err := os.MkdirAll(logs, 0o755); err != nil {
@@ -54,7 +54,7 @@ func Start(ctx context.Context, programs, logs string) (*Cluster, error) {
 		return nil, err
 	}
 	node := make(chan error, 1)
-	go func() { node <- c.containers(ctx) }() // meanwhile
+	go func() { node <- c.containers(ctx) }() // in parallel
 	if err := c.controlPlane(ctx); err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func Start(ctx context.Context, programs, logs string) (*Cluster, error) {
 	return c, nil
 }
 
-// identities makes the CA, the certificates, the tokens and the kubeconfigs of all parts.
+// identities creates the CA, the certificates, the tokens and the kubeconfigs of all parts.
 func (c *Cluster) identities() error {
 	authority, err := NewAuthority("kubernetes")
 	if err != nil {
@@ -113,7 +113,7 @@ func (c *Cluster) identities() error {
 
 const server = "https://127.0.0.1:6443"
 
-// kubeconfig returns the configuration of a client of that token and namespace. JSON is YAML.
+// kubeconfig returns the configuration of a client with a token and a namespace, as JSON, which is valid YAML.
 func (c *Cluster) kubeconfig(token, namespace string) []byte {
 	return fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Config", "current-context": "it",
 "clusters": [{"name": "it", "cluster": {"server": %q, "certificate-authority": %q}}],
@@ -122,7 +122,7 @@ func (c *Cluster) kubeconfig(token, namespace string) []byte {
 `, server, filepath.Join(state, "ca.crt"), token, namespace)
 }
 
-// run starts a part of the cluster in the background, with its log in a file. $STATE stands for the directory of all files.
+// run starts a part of the cluster in the background and logs to a file. $STATE is replaced by the directory of all files.
 func (c *Cluster) run(name string, arguments ...string) (ended <-chan error, err error) {
 	log, err := os.Create(filepath.Join(c.logs, name+".log"))
 	if err != nil {
@@ -138,7 +138,7 @@ func (c *Cluster) run(name string, arguments ...string) (ended <-chan error, err
 	command := exec.Command(path, arguments...)
 	command.Env = append(os.Environ(), "PATH="+c.path())
 	command.Stdout, command.Stderr = log, log
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an impatient ctrl-C is for the tests to handle
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // only the tests receive ctrl-C
 	if err := command.Start(); err != nil {
 		return nil, err
 	}
@@ -153,10 +153,10 @@ func (c *Cluster) run(name string, arguments ...string) (ended <-chan error, err
 
 func (c *Cluster) path() string { return c.programs + ":/usr/sbin:/sbin:" + os.Getenv("PATH") }
 
-// errEnded is that a part of the cluster that is to run for ever does not.
+// errEnded marks the end of a part of the cluster that should run forever.
 var errEnded = errors.New("it should not")
 
-// until waits for a condition to hold, for a part of the cluster to end, or for patience to do so.
+// until waits until a condition holds. It fails if a part of the cluster ends, or after patience.
 func until(ctx context.Context, what string, ended <-chan error, condition func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -178,7 +178,7 @@ func until(ctx context.Context, what string, ended <-chan error, condition func(
 }
 
 func (c *Cluster) controlPlane(ctx context.Context) error {
-	// Nothing of this cluster will ever be read after a crash: no fsync.
+	// The data are not needed after a crash, so etcd need not use fsync.
 	if _, err := c.run("etcd", "--data-dir=$STATE/etcd", "--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
 		"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380", "--initial-cluster=default=http://127.0.0.1:2380",
 		"--unsafe-no-fsync", "--log-level=warn"); err != nil {
@@ -198,7 +198,7 @@ func (c *Cluster) controlPlane(ctx context.Context) error {
 	if err := until(ctx, "the API server", ended, func() error { _, err := c.Raw(ctx, "/readyz"); return err }); err != nil {
 		return err
 	}
-	// The defaults of 20 requests a second make the first seconds of a cluster slow.
+	// The default limit of 20 requests per second would slow down the start of the cluster.
 	ended, err = c.run("kube-controller-manager", "--kube-api-qps=300", "--kube-api-burst=600", "--kubeconfig=$STATE/kube-controller-manager.kubeconfig",
 		"--authentication-kubeconfig=$STATE/kube-controller-manager.kubeconfig", "--authorization-kubeconfig=$STATE/kube-controller-manager.kubeconfig",
 		"--bind-address=127.0.0.1", "--leader-elect=false", "--use-service-account-credentials=true",
@@ -240,7 +240,7 @@ const networkConfig = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{
   "ipam": {"type": "host-local", "dataDir": "$STATE/addresses", "ranges": [[{"subnet": "` + podNetwork + `"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
 `
 
-// containers starts containerd and gives it the images.
+// containers starts containerd and imports the images.
 func (c *Cluster) containers(ctx context.Context) error {
 	if err := os.Mkdir(filepath.Join(state, "net.d"), 0o755); err != nil {
 		return err
@@ -277,7 +277,7 @@ func (c *Cluster) containers(ctx context.Context) error {
 	return nil
 }
 
-// kubeletConfig has kubelet look at Secrets and pods more often than every minute: that is all that most stories would wait for.
+// kubeletConfig makes kubelet check Secrets and pods more often than every minute, for which most stories would wait.
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 containerRuntimeEndpoint: unix://$STATE/containerd.sock
@@ -346,13 +346,13 @@ func (c *Cluster) node(ctx context.Context) error {
 	})
 }
 
-// write writes a file of the state. $STATE in it stands for its directory, $CGROUP for the control group of all pods.
+// write writes a file of the state. It replaces $STATE by the directory of the state, $CGROUP by the control group of all pods.
 func write(name, content string) error {
 	content = strings.NewReplacer("$STATE", state, "$CGROUP", os.Getenv(cgroupVariable)).Replace(content)
 	return os.WriteFile(filepath.Join(state, name), []byte(content), 0o600)
 }
 
-// Raw asks the API server for a path.
+// Raw requests a path from the API server.
 func (c *Cluster) Raw(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -385,7 +385,8 @@ func (c *Cluster) Get(ctx context.Context, path string, into any) error {
 	return json.Unmarshal(body, into)
 }
 
-// Command makes a command that finds kubectl and helm, and they the cluster and a namespace.
+// Command returns a command with an environment in which it finds kubectl and helm, and these use the cluster and a
+// namespace.
 func (c *Cluster) Command(ctx context.Context, namespace, program string, arguments ...string) (*exec.Cmd, error) {
 	home := filepath.Join(state, "homes", namespace)
 	if err := os.MkdirAll(home, 0o755); err != nil {

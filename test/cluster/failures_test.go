@@ -9,12 +9,13 @@ import (
 	"time"
 )
 
-// The API is stopped, slowed, rate-limited and restarted. The exporter stays up and says so, the alerts fire and resolve.
+// The API is stopped, slowed down, rate-limited and restarted. The exporter keeps running and reports the failures, and the
+// alerts fire and resolve.
 func TestAPIFailures(t *testing.T) {
 	t.Parallel() // it mostly waits
 	s := begin(t, "failures", small)
 	s.tokenSecret("balena-token", token)
-	// The alerts are about a job, and other stories' exporters must not stand in for this one.
+	// The alerts are evaluated per job, so this exporter needs a job of its own.
 	const name, job = "failing", "failing"
 	s.install(name, map[string]any{
 		"balena":         map[string]any{"timeout": "1s"},
@@ -65,7 +66,7 @@ func TestAPIFailures(t *testing.T) {
 	s.part("rate-limited", func(s *story) {
 		s.control("faults", `[{"status": 429, "retry_after": "2s"}]`)
 		failing(s, "rate-limited")
-		// It fires after five minutes, whatever the values.
+		// It fires after five minutes, whatever the values of the chart are.
 		s.eventually("an alert is pending", func() error { return s.alert("BalenaAPIRateLimited", job, "pending") })
 		s.control("faults", `[]`)
 		recovered(s)
@@ -77,7 +78,7 @@ func TestAPIFailures(t *testing.T) {
 	})
 }
 
-// alert returns an error unless the alert of a job is in that state; "" is that there is none.
+// alert returns an error unless the alert of a job is in a state; the state "" means that there is no alert.
 func (s *story) alert(name, job, state string) error {
 	alerts, err := prometheus.Alerts(s.Context())
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// The exporter ends in every way there is, and comes back by itself. Nobody is woken up: the alerts are on, as they come.
+// The exporter ends in every possible way, and is restarted automatically. No alert fires, although the alerts are enabled
+// with their defaults.
 func TestKills(t *testing.T) {
 	t.Parallel() // it mostly waits
 	s := begin(t, "kills", account{Devices: 8000, Fleets: 10})
@@ -71,7 +72,7 @@ func TestKills(t *testing.T) {
 				s.Fatalf("kubectl set resources: %v\n%s", err, said)
 			}
 		}
-		limit("12Mi") // the data alone are as much
+		limit("12Mi") // the data alone need this much
 		s.eventually("the kernel ends it", func() error {
 			pods, err := s.pods(name)
 			if err != nil {
@@ -94,7 +95,7 @@ func TestKills(t *testing.T) {
 	}
 }
 
-// process returns the number of the exporter's process in a pod, as it is in the namespaces of the cluster.
+// process returns the process id of the exporter in a pod, in the process namespace of the cluster.
 func (s *story) process(pod Pod) int {
 	s.Helper()
 	found := 0
@@ -107,7 +108,7 @@ func (s *story) process(pod Pod) int {
 			directory := filepath.Dir(group)
 			in, err := os.ReadFile(group)
 			if err != nil || !bytes.Contains(in, []byte(pod.Metadata.UID)) {
-				continue // it has ended meanwhile, or is another pod's
+				continue // it has ended meanwhile, or belongs to another pod
 			}
 			if line, err := os.ReadFile(filepath.Join(directory, "cmdline")); err == nil && strings.HasPrefix(string(line), "/bin/balena-exporter\x00") {
 				found, err = strconv.Atoi(filepath.Base(directory))

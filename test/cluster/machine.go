@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cluster runs a whole Kubernetes on this machine, with the Prometheus Operator and a Prometheus, from nothing and
-// without a network: API server, controllers, scheduler, kubelet, containerd and pods live in namespaces of their own that
-// end with the program. The stories of how the exporter is used are its tests.
+// Package cluster runs a complete Kubernetes cluster on this machine, with the Prometheus Operator and a Prometheus server,
+// without a network: API server, controllers, scheduler, kubelet, containerd and pods run in Linux namespaces of their own,
+// which end with the program. Its tests, the stories, use the exporter as users do.
 package cluster
 
 import (
@@ -21,26 +21,28 @@ import (
 )
 
 const (
-	// stageVariable tells the program which part it plays: none is the one that was called, which starts the init, which starts the test.
+	// stageVariable selects the role of the process. The process that the user called has none; it starts the init process, which
+	// starts the test.
 	stageVariable = "CLUSTER_STAGE"
 	stageInit     = "init"
 	stageInside   = "inside"
 
-	// cgroupPrefix begins the name of the control groups, which are all that is visible outside of the namespaces. The number of the process
-	// that was called follows, so that two runs don't meet and those of a run that was killed can be told.
+	// cgroupPrefix is the prefix of the names of the control groups, which are the only visible trace outside the namespaces. The
+	// process id of the program follows, so that two runs do not conflict, and groups of a killed run can be recognized.
 	cgroupPrefix   = "balena-exporter-e2e-"
 	cgroupVariable = "CLUSTER_CGROUP"
 	cgroupRoot     = "/sys/fs/cgroup"
 
-	// state is where the cluster keeps all it has, in memory: gone with the namespaces. /run is a file system of their own.
+	// state is the directory of all files of the cluster. /run is a file system in memory that ends with the namespaces.
 	state = "/run/cluster"
 )
 
-// nodeAddress is the machine's in the cluster, on an interface whose other end leads nowhere: the API server takes no loopback address.
+// nodeAddress is the address of the machine in the cluster. Its interface is not connected to anything; it exists because the
+// API server does not accept a loopback address.
 const nodeAddress = "10.88.0.1"
 
-// Isolated calls run inside of network, mount and process namespaces of its own, as a child of their init, and returns what it returned.
-// Whatever happens to any of the processes, all others end, and with them all mounts and interfaces. Nothing of the host is changed.
+// Isolated calls run in network, mount and process namespaces of its own, as a child of their init process, and returns its
+// result. If any of the processes ends, all others end too, and with them all mounts and interfaces. The host is not changed.
 func Isolated(run func() int) (int, error) {
 	switch os.Getenv(stageVariable) {
 	case "":
@@ -52,7 +54,7 @@ func Isolated(run func() int) (int, error) {
 	}
 }
 
-// outside starts the init of the namespaces and clears its control groups away.
+// outside starts the init process of the namespaces, and removes its control groups afterwards.
 func outside() (int, error) {
 	if err := Missing(); err != nil {
 		return 1, err
@@ -60,7 +62,7 @@ func outside() (int, error) {
 	for _, path := range cgroups("*") {
 		name := filepath.Base(path)
 		if pid, err := strconv.Atoi(strings.TrimPrefix(name, cgroupPrefix)); err == nil && syscall.Kill(pid, 0) != nil {
-			removeCgroups(name) // of a run that was killed
+			removeCgroups(name) // of a killed run
 		}
 	}
 
@@ -71,7 +73,7 @@ func outside() (int, error) {
 	defer restore()
 	name := cgroupPrefix + strconv.Itoa(os.Getpid())
 	defer removeCgroups(name)
-	runtime.LockOSThread() // the kernel's Pdeathsig is about the thread
+	runtime.LockOSThread() // Pdeathsig is sent when the thread ends, not the process
 	first := exec.Command("/proc/self/exe", os.Args[1:]...)
 	first.Env = append(os.Environ(), stageVariable+"="+stageInit, cgroupVariable+"="+name)
 	first.Stdin, first.Stdout, first.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -99,7 +101,7 @@ func exitCode(err error) (int, error) {
 	return 0, err
 }
 
-// Missing says what this machine lacks to run a cluster.
+// Missing returns an error that names what this machine lacks to run a cluster.
 func Missing() error {
 	if os.Geteuid() != 0 {
 		return errors.New("a cluster needs root: it makes namespaces, mounts and control groups")
@@ -119,7 +121,7 @@ func Missing() error {
 	return nil
 }
 
-// hierarchies returns the directories below which there are control groups: one on version 2, one a controller on version 1.
+// hierarchies returns the root directories of control groups: one in version 2, one per controller in version 1.
 func hierarchies() ([]string, error) {
 	if _, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers")); err == nil {
 		return []string{cgroupRoot}, nil
@@ -136,8 +138,8 @@ func hierarchies() ([]string, error) {
 	return found, nil
 }
 
-// delegate has version 2 hand the controllers that kubelet asks for on to groups below the root, where that is not so yet. The function it
-// returns takes them back.
+// delegate enables the controllers that kubelet needs for groups below the root, in version 2. The returned function disables
+// those that it has enabled.
 func delegate() (restore func(), err error) {
 	const file = cgroupRoot + "/cgroup.subtree_control"
 	if cgroupV1() {
@@ -154,7 +156,7 @@ func delegate() (restore func(), err error) {
 	var added []string
 	restore = func() {
 		for _, controller := range added {
-			os.WriteFile(file, []byte("-"+controller), 0) // unless somebody else needs it by now
+			os.WriteFile(file, []byte("-"+controller), 0) // fails if another group uses it
 		}
 	}
 	for _, controller := range []string{"cpuset", "cpu", "memory", "pids", "hugetlb"} {
@@ -170,7 +172,7 @@ func delegate() (restore func(), err error) {
 	return restore, nil
 }
 
-// cgroupV1 tells whether each controller has a hierarchy of its own.
+// cgroupV1 reports whether each controller has a hierarchy of its own.
 func cgroupV1() bool { return !exists(filepath.Join(cgroupRoot, "cgroup.controllers")) }
 
 func exists(path string) bool {
@@ -178,20 +180,21 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// cgroups returns our control groups of a process, or all of them for "*", in all hierarchies.
+// cgroups returns the control groups that a process of this program created, or those of all such processes for "*", in all
+// hierarchies.
 func cgroups(process string) []string {
 	var found []string
 	for _, parent := range []string{cgroupRoot, cgroupRoot + "/*"} {
 		paths, err := filepath.Glob(filepath.Join(parent, cgroupPrefix+process))
 		if err != nil {
-			panic(err) // a pattern that is wrong is wrong always
+			panic(err) // only an invalid pattern fails
 		}
 		found = append(found, paths...)
 	}
 	return found
 }
 
-// removeCgroups removes the group of that name in all hierarchies. The kernel takes a moment to let go of processes that were killed.
+// removeCgroups removes the group with a name in all hierarchies. It retries, because killed processes leave a group with a delay.
 func removeCgroups(name string) {
 	roots := cgroups(strings.TrimPrefix(name, cgroupPrefix))
 	ticker := time.NewTicker(interval)
@@ -209,7 +212,7 @@ func removeCgroups(name string) {
 	fmt.Fprintf(os.Stderr, "control groups %s are left below %s\n", name, cgroupRoot)
 }
 
-// removeTree removes the directories of a tree whose files are the kernel's.
+// removeTree removes the directories of a tree. Its files belong to the kernel and disappear with them.
 func removeTree(path string) bool {
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -223,7 +226,7 @@ func removeTree(path string) bool {
 	return syscall.Rmdir(path) == nil
 }
 
-// inner is the init: it furnishes the namespaces, starts the test and buries the dead until the test is among them.
+// inner is the init process: it prepares the namespaces, starts the test, and reaps child processes until the test ends.
 func inner() (int, error) {
 	executable, err := os.Executable()
 	if err != nil {
@@ -254,7 +257,7 @@ func inner() (int, error) {
 	}
 }
 
-// sysctls are what kubelet insists on. It finds them on files bound over those of the host, and has nothing to change.
+// sysctls are the settings that kubelet requires. It finds them in files mounted over those of the host, and changes nothing.
 var sysctls = map[string]string{
 	"vm/overcommit_memory":      "1",
 	"vm/panic_on_oom":           "0",
@@ -271,7 +274,7 @@ func furnish(cgroup string) error {
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
-	// Where containerd, the network plugins and kubelet leave things behind.
+	// Directories in which containerd, the network plugins and kubelet leave files.
 	for _, path := range []string{"/run", "/var/lib", "/var/log"} {
 		if err := syscall.Mount("tmpfs", path, "tmpfs", 0, ""); err != nil {
 			return fmt.Errorf("mounting %s: %w", path, err)
@@ -315,7 +318,7 @@ func furnish(cgroup string) error {
 		if err := os.Mkdir(group, 0o755); err != nil {
 			return fmt.Errorf("control group: %w", err)
 		}
-		// On version 1 a new group of cpuset has no CPUs and no memory.
+		// In version 1 a new cpuset group has no CPUs and no memory nodes.
 		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 			if all, err := os.ReadFile(filepath.Join(parent, file)); err == nil && cgroupV1() {
 				if err := os.WriteFile(filepath.Join(group, file), all, 0); err != nil {

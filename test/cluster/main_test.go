@@ -17,7 +17,7 @@ var (
 	artifactsFlag = flag.String("artifacts", "../../bin/cluster/artifacts", "directory for logs, and for events and manifests of stories that fail")
 )
 
-// The one cluster of all stories.
+// All stories share one cluster.
 var (
 	kubernetes *Cluster
 	prometheus *Prometheus
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// tell starts the cluster and runs the stories in it.
+// tell starts the cluster and runs all stories.
 func tell(m *testing.M) int {
 	ctx := context.Background()
 	start := time.Now()

@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// The plain manifests do what the chart does. What is changed is which API it is, and how often things happen.
+// The plain manifests work like the chart. The test changes only the URL of the API and the intervals.
 func TestPlainManifests(t *testing.T) {
-	s := begin(t, "balena-exporter", small) // the manifests' namespace
+	s := begin(t, "balena-exporter", small) // the namespace in the manifests
 	path := s.file("kustomization.yaml", nil)
 	manifests, err := filepath.Abs(project + "/deploy/prometheus-operator")
 	if err != nil {
@@ -54,7 +54,7 @@ patches:
 	})
 }
 
-// rule returns an error unless Prometheus has the rule in a file whose name has that part.
+// rule returns an error unless Prometheus has the rule, from a file whose name contains a text.
 func (s *story) rule(name, file string) error {
 	var data struct {
 		Groups []struct {
@@ -75,7 +75,7 @@ func (s *story) rule(name, file string) error {
 	return errors.Join(fmt.Errorf("there is no healthy %s of %s", name, file), fmt.Errorf("%+v", data.Groups))
 }
 
-// Two accounts are two releases, told apart by the label account. An alert names the one that is refused.
+// Two accounts are two releases, distinguished by the label account. An alert names the account whose token is refused.
 func TestTwoReleases(t *testing.T) {
 	s := begin(t, "accounts", small)
 	const acme, other = "token-of-acme", "token-of-another"
@@ -105,7 +105,7 @@ func TestTwoReleases(t *testing.T) {
 	s.scraped("balena-acme", 1)
 }
 
-// Three pods share the devices, and in sum say what one would.
+// Three pods divide the devices. The sum of their metrics equals the metrics of a single pod.
 func TestShards(t *testing.T) {
 	s := begin(t, "shards", account{Devices: 300, Fleets: 5})
 	s.tokenSecret("balena-token", token)

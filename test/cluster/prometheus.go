@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// release is the label by which Prometheus chooses monitors and rules, as that of kube-prometheus-stack does.
+// release is the value of the label release by which Prometheus selects monitors and rules, as in kube-prometheus-stack.
 const release = "monitoring"
 
-// monitoring has the Prometheus Operator make a Prometheus. The quick probe saves ten seconds, and evaluating rules each second
-// minutes. The operator wants to know the version, which is that of go.mod.
+// monitoring makes the Prometheus Operator create a Prometheus server. The short probe interval saves ten seconds, evaluating
+// rules every second saves minutes. The operator requires the version, which is that in go.mod.
 const monitoring = `
 apiVersion: v1
 kind: Namespace
@@ -61,14 +61,14 @@ spec:
     readinessProbe: {periodSeconds: 1, failureThreshold: 10}
 `
 
-// A Prometheus is one that runs in the cluster.
+// A Prometheus is a Prometheus server in the cluster.
 type Prometheus struct {
 	cluster *Cluster
 	address string
 	client  http.Client
 }
 
-// Monitor installs the Prometheus Operator with its own manifests, unchanged, and has it make a Prometheus.
+// Monitor installs the Prometheus Operator with its original manifests, and makes it create a Prometheus server.
 func (c *Cluster) Monitor(ctx context.Context) (*Prometheus, error) {
 	bundle := filepath.Join(c.programs, "bundle.yaml")
 	if err := c.kubectl(ctx, "", "apply", "--server-side", "-f", bundle); err != nil {
@@ -114,7 +114,7 @@ type Sample struct {
 	Value  float64
 }
 
-// Query evaluates an expression now.
+// Query evaluates an expression at the current time.
 func (p *Prometheus) Query(ctx context.Context, expression string) ([]Sample, error) {
 	var data struct {
 		Result []struct {
@@ -136,7 +136,7 @@ func (p *Prometheus) Query(ctx context.Context, expression string) ([]Sample, er
 	return samples, nil
 }
 
-// An Alert is one that is pending or firing.
+// An Alert is a pending or firing alert.
 type Alert struct {
 	Labels map[string]string
 	State  string
@@ -149,7 +149,7 @@ func (p *Prometheus) Alerts(ctx context.Context) ([]Alert, error) {
 	return data.Alerts, err
 }
 
-// Get decodes the data that Prometheus answers with at a path.
+// Get decodes the data in the answer of Prometheus at a path.
 func (p *Prometheus) Get(ctx context.Context, path string, into any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.address+path, nil)
 	if err != nil {
@@ -173,7 +173,7 @@ func (p *Prometheus) Get(ctx context.Context, path string, into any) error {
 	return nil
 }
 
-// A Pod is what the tests look at of one.
+// A Pod holds the fields of a pod that the tests use.
 type Pod struct {
 	Metadata struct{ Name, UID string }
 	Spec     struct {
@@ -183,7 +183,7 @@ type Pod struct {
 	Status struct {
 		Phase, PodIP string
 		Conditions   []struct{ Type, Status, Message string }
-		// In the order of names, and of one container only as far as the tests go.
+		// Sorted by name. The tests use pods with one container only.
 		ContainerStatuses []struct {
 			RestartCount int
 			LastState    struct {
@@ -196,7 +196,7 @@ type Pod struct {
 	}
 }
 
-// Ready tells whether the pod takes part in its Service.
+// Ready reports whether the pod receives traffic of its Service.
 func (p Pod) Ready() bool {
 	for _, condition := range p.Status.Conditions {
 		if condition.Type == "Ready" {
@@ -206,7 +206,7 @@ func (p Pod) Ready() bool {
 	return false
 }
 
-// Restarts is how often the containers of the pod were started again.
+// Restarts returns how often the containers of the pod were restarted.
 func (p Pod) Restarts() int {
 	n := 0
 	for _, status := range p.Status.ContainerStatuses {

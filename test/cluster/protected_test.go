@@ -15,8 +15,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Metrics over TLS with a password, then with a client certificate as well, then with a new certificate: whatever protects them,
-// Prometheus gets in, others don't, and the probes don't notice.
+// Metrics are served over TLS with a password, then with a client certificate too, then with a new certificate. In each case
+// Prometheus can scrape, other clients cannot, and the probes succeed.
 func TestProtectedMetrics(t *testing.T) {
 	s := begin(t, "protected", small)
 	const (
@@ -32,7 +32,7 @@ func TestProtectedMetrics(t *testing.T) {
 	s.secret("prometheus-credentials", map[string]string{"username": user, "password": password})
 	s.tokenSecret("balena-token", token)
 
-	// get asks as a client of that configuration and credentials.
+	// get sends a request with a TLS configuration and credentials.
 	get := func(s *story, scheme string, config *tls.Config, credentials ...string) (status int, body string, err error) {
 		pod := s.pod("balena-exporter")
 		request, err := http.NewRequestWithContext(s.Context(), http.MethodGet, scheme+"://"+host+"/metrics", nil)
@@ -124,7 +124,7 @@ func TestProtectedMetrics(t *testing.T) {
 				served = state.PeerCertificates[0].SerialNumber
 				return nil
 			}
-			_, _, err := get(s, "https", config) // refused, but by then the server has shown its certificate
+			_, _, err := get(s, "https", config) // refused, but the server has presented its certificate
 			if served == nil || served.Cmp(pair.Leaf.SerialNumber) != 0 {
 				return fmt.Errorf("it is number %d: %w", served, err)
 			}

@@ -7,16 +7,16 @@ import (
 	"testing"
 )
 
-// The README's commands, word for word but for what they leave to the reader: the token, the namespace, where the chart comes
-// from, which API it is, and how the Prometheus Operator is to find it.
+// The commands of the chart's README are run literally, except for what depends on the reader: the token, the namespace, the
+// location of the chart, the URL of the API, and the label by which the Prometheus Operator finds the release.
 func TestQuickStart(t *testing.T) {
 	s := begin(t, "quick-start", small)
 	const readme = "charts/balena-exporter/README.md"
 	adapted := strings.NewReplacer(
 		"YOUR_API_KEY", token,
-		"kubectl create namespace balena-exporter\n", "", " --namespace balena-exporter", "", // the story has a namespace of its own
+		"kubectl create namespace balena-exporter\n", "", " --namespace balena-exporter", "", // the story already has a namespace
 		"oci://ghcr.io/balena-exporter/charts/balena-exporter", chart+" --wait --values "+s.values()+" --set serviceMonitor.enabled=true --set serviceMonitor.labels.release="+release,
-		"curl --silent", "curl --silent --retry 60 --retry-delay 1 --retry-connrefused", // which a reader is slower than
+		"curl --silent", "curl --silent --retry 60 --retry-delay 1 --retry-connrefused", // a reader would wait longer
 	)
 	run := func(commands string) string {
 		t.Helper()

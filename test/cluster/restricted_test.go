@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The default chart where nothing is allowed that need not be, with monitors in a namespace of their own, and without any right.
+// The chart with its defaults runs under strict policies, with monitors in another namespace, and without any permissions.
 func TestRestrictedNamespace(t *testing.T) {
 	s := begin(t, "restricted", small)
 	if said, err := s.try(`
@@ -33,7 +33,8 @@ spec: {hostNetwork: true, containers: [{name: bold, image: "localhost/pause:1"}]
 		if said, err := s.try("", "kubectl", "auth", "can-i", "*", "*", "--as="+account+":balena-exporter"); err == nil || strings.TrimSpace(said) != "no" {
 			s.Errorf("may it do everything? %s", said)
 		}
-		// All may look at themselves and at what the API server serves. A service account that was never heard of is the measure.
+		// Every identity may read about itself and about the API server. The permissions must equal those of an unknown service
+		// account.
 		rights := s.kubectl("auth", "can-i", "--list", "--as="+account+":balena-exporter")
 		none := s.kubectl("auth", "can-i", "--list", "--as="+account+":nobody")
 		if rights != none || !strings.Contains(rights, "selfsubjectaccessreviews") {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// 20,000 devices with the resources that the chart comes with.
+// 20,000 devices run with the default resources of the chart.
 func TestTwentyThousandDevices(t *testing.T) {
 	const devices, refreshes = 20_000, 4
 	s := begin(t, "scale", account{Devices: devices, Fleets: 40})
@@ -59,7 +59,7 @@ func TestTwentyThousandDevices(t *testing.T) {
 	}
 }
 
-// throttled is in how many periods the kernel held the container back.
+// throttled returns the number of periods in which the kernel throttled the container.
 func (s *story) throttled(pod Pod) int {
 	s.Helper()
 	process := s.process(pod)

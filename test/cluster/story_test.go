@@ -24,20 +24,20 @@ import (
 )
 
 const (
-	// project is its root, chart what is installed.
+	// project is the root of the repository, chart the path of the chart.
 	project = "../.."
 	chart   = project + "/charts/balena-exporter"
 
-	// apiHost is the name of the simulated API, which no DNS knows: pods have it in their hosts file.
+	// apiHost is the name of the simulated API. It is not in DNS; pods have it in their hosts file.
 	apiHost = "api.balena.test"
-	// token opens it at first.
+	// token is the token that the API accepts at first.
 	token = "token-of-the-test"
 
-	// soon is how long anything may take that is a matter of seconds when the machine has nothing else to do: a deadline, not a wait.
+	// soon is the deadline of operations that take seconds on an idle machine. It is not a wait.
 	soon = 90 * time.Second
 )
 
-// A story is told in a namespace of its own, in which Pod Security "restricted" is enforced, with a balena API of its own.
+// A story is a test with its own namespace, in which Pod Security "restricted" is enforced, and its own balena API.
 type story struct {
 	*testing.T
 	namespace string
@@ -45,16 +45,17 @@ type story struct {
 	api       *http.Client
 	apiURL    string
 	apiIP     string
-	token     string // which the API accepts
+	token     string // accepted by the API
 }
 
-// An account is what the simulated API serves.
+// An account is the size of the account of the simulated API.
 type account struct{ Devices, Fleets int }
 
-// small is enough for all that is not about size.
+// small is enough for stories in which the size does not matter.
 var small = account{Devices: 60, Fleets: 4}
 
-// begin makes the namespace of a story, with the API in it. Namespace and API go when the story ends; what there was in them is kept if it fails.
+// begin creates the namespace of a story with the API in it. Both are deleted at the end of the story. If the story fails, their
+// state is saved as files.
 func begin(t *testing.T, namespace string, has account) *story {
 	t.Helper()
 	s := &story{T: t, namespace: namespace, token: token}
@@ -93,7 +94,7 @@ metadata: {name: {{.}}, labels: {pod-security.kubernetes.io/enforce: restricted}
 	return s
 }
 
-// part tells a part of the story. What follows one that fails is not told: it builds on it.
+// part runs a part of the story. If it fails, later parts are skipped, because they depend on it.
 func (s *story) part(name string, tell func(s *story)) {
 	s.Helper()
 	if !s.Run(name, func(t *testing.T) {
@@ -105,7 +106,8 @@ func (s *story) part(name string, tell func(s *story)) {
 	}
 }
 
-// apiManifests are an openBalena server of sorts: the simulator, with a certificate of a private CA. Its devices stay as they are.
+// apiManifests deploy the simulator in place of an openBalena server, with a certificate of a private CA. Its devices do not
+// change.
 const apiManifests = `
 apiVersion: v1
 kind: ConfigMap
@@ -153,8 +155,8 @@ spec:
       volumes: [{name: tls, secret: {secretName: api-tls, defaultMode: 0440}}]
 `
 
-// values are what every release of the story has beside its own: where the API is, and that things happen every second or two rather than
-// every minute; a scrape may take as long as the interval. Objects are merged.
+// values returns values for a release: those of every release in the story, merged with those given. The former set the URL of
+// the API, and intervals of a second or two instead of a minute. A scrape may take as long as the interval.
 func (s *story) values(own ...map[string]any) string {
 	s.Helper()
 	all := map[string]any{
@@ -183,7 +185,7 @@ func merge(into, from map[string]any) {
 	}
 }
 
-// must makes a function of one argument fail the story instead of returning an error.
+// must wraps a function of one argument so that it fails the story instead of returning an error.
 func must[A, B any](s *story, f func(A) (B, error)) func(A) B {
 	return func(a A) B {
 		s.Helper()
@@ -205,7 +207,7 @@ func (s *story) file(name string, content []byte) string {
 	return path
 }
 
-// issue makes a certificate for a name.
+// issue issues a certificate for a name.
 func (s *story) issue(name string) Pair {
 	s.Helper()
 	pair, err := s.authority.Issue(pkix.Name{CommonName: name}, name)
@@ -215,13 +217,13 @@ func (s *story) issue(name string) Pair {
 	return pair
 }
 
-// tlsSecret makes a Secret as cert-manager writes it, or replaces it.
+// tlsSecret creates or replaces a Secret in the format of cert-manager.
 func (s *story) tlsSecret(name string, pair Pair) {
 	s.Helper()
 	s.secret(name, map[string]string{"tls.crt": string(pair.Certificate), "tls.key": string(pair.Key), "ca.crt": string(s.authority.PEM())})
 }
 
-// secret makes a Secret, or replaces it.
+// secret creates or replaces a Secret.
 func (s *story) secret(name string, data map[string]string) {
 	s.Helper()
 	s.apply(`
@@ -238,7 +240,7 @@ data: {{.Data}}
 	}()))})
 }
 
-// apply has kubectl apply a template with its data.
+// apply applies a template with its data with kubectl.
 func (s *story) apply(manifests string, data any) {
 	s.Helper()
 	var b bytes.Buffer
@@ -250,9 +252,9 @@ func (s *story) apply(manifests string, data any) {
 	}
 }
 
-// try runs a program in the namespace of the story and returns what it printed. It has to end in time.
+// try runs a program in the namespace of the story and returns its output. The program must end within patience.
 func (s *story) try(input, program string, arguments ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience) // the story's own has ended in its Cleanup
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // in Cleanup, the context of the story is done
 	defer cancel()
 	command, err := kubernetes.Command(ctx, s.namespace, program, arguments...)
 	if err != nil {
@@ -282,7 +284,7 @@ func (s *story) helm(arguments ...string) string {
 	return said
 }
 
-// install installs or upgrades a release with the ServiceMonitor and waits for it to be ready.
+// install installs or upgrades a release with a ServiceMonitor, and waits until it is ready.
 func (s *story) install(name string, own ...map[string]any) {
 	s.Helper()
 	own = append([]map[string]any{{
@@ -292,13 +294,13 @@ func (s *story) install(name string, own ...map[string]any) {
 	s.helm("upgrade", "--install", name, chart, "--values", s.values(own...), "--wait", "--timeout=90s")
 }
 
-// eventually waits for a condition that takes its time.
+// eventually waits until a condition holds.
 func (s *story) eventually(what string, condition func() error) {
 	s.Helper()
 	s.within(soon, what, condition)
 }
 
-// within waits for a condition that has to hold before a deadline.
+// within waits until a condition holds, and fails the story at the deadline.
 func (s *story) within(limit time.Duration, what string, condition func() error) {
 	s.Helper()
 	deadline := time.NewTimer(limit)
@@ -326,7 +328,7 @@ func (s *story) get(path string, into any) {
 	}
 }
 
-// pods returns the pods of a release. Ones that are being stopped count.
+// pods returns the pods of a release, including those that are being stopped.
 func (s *story) pods(name string) ([]Pod, error) {
 	var list struct{ Items []Pod }
 	selector := url.QueryEscape("app.kubernetes.io/instance=" + name + ",app.kubernetes.io/name=balena-exporter")
@@ -354,7 +356,7 @@ func (s *story) pod(name string) Pod {
 	return pod
 }
 
-// undisturbed fails the story if the pod is not the one it was, was restarted or is not ready.
+// undisturbed fails the story if the pod was replaced, was restarted or is not ready.
 func (s *story) undisturbed(name string, before Pod) {
 	s.Helper()
 	after := s.pod(name)
@@ -363,7 +365,7 @@ func (s *story) undisturbed(name string, before Pod) {
 	}
 }
 
-// client makes a client that goes to an address whatever the URL says.
+// client returns a client that connects to an address, whatever the host in the URL is.
 func (s *story) client(config *tls.Config, address string) *http.Client {
 	dialer := new(net.Dialer)
 	transport := &http.Transport{
@@ -371,12 +373,12 @@ func (s *story) client(config *tls.Config, address string) *http.Client {
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, network, address)
 		},
-		DisableKeepAlives: true, // each request is to see the certificate of its time
+		DisableKeepAlives: true, // so that each request gets the current certificate
 	}
 	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
 }
 
-// request returns the body of an answer that is a success.
+// request returns the body of the answer, which must be a success.
 func (s *story) request(client *http.Client, method, url, body string) (string, error) {
 	request, err := http.NewRequestWithContext(s.Context(), method, url, strings.NewReader(body))
 	if err != nil {
@@ -395,7 +397,7 @@ func (s *story) request(client *http.Client, method, url, body string) (string, 
 	return string(answer), err
 }
 
-// tokenSecret makes the Secret that releases take the token from, or replaces it.
+// tokenSecret creates or replaces the Secret with the token for releases.
 func (s *story) tokenSecret(name, token string) {
 	s.Helper()
 	s.secret(name, map[string]string{"token": token})
@@ -409,7 +411,7 @@ func (s *story) control(what, body string) {
 	}
 }
 
-// online asks the API itself how many devices of each fleet are online.
+// online returns the number of online devices of each fleet, read directly from the API.
 func (s *story) online() (map[string]float64, error) {
 	answer, err := s.request(s.api, http.MethodGet, s.apiURL+"/v7/application?$select=slug&$expand=owns__device($select=is_online)", "")
 	if err != nil {
@@ -441,7 +443,7 @@ func (s *story) online() (map[string]float64, error) {
 	return online, nil
 }
 
-// query evaluates an expression, in which $namespace stands for that of the story, and returns its values by the label.
+// query evaluates an expression, in which $namespace is replaced by that of the story, and returns its values by the label.
 func (s *story) query(label, expression string) (map[string]float64, error) {
 	samples, err := prometheus.Query(s.Context(), s.expand(expression))
 	if err != nil {
@@ -470,7 +472,7 @@ func (s *story) are(label, expression string, want map[string]float64) error {
 	return err
 }
 
-// is returns an error unless the expression has one series, of this value.
+// is returns an error unless the expression has exactly one series, with this value.
 func (s *story) is(expression string, want float64) error {
 	samples, err := prometheus.Query(s.Context(), s.expand(expression))
 	switch {
@@ -484,13 +486,13 @@ func (s *story) is(expression string, want float64) error {
 	return nil
 }
 
-// scraped waits until Prometheus has the truth of the API, fleet by fleet, by scrapes from now on of the pods that there are: one, or
-// so many shards.
+// scraped waits until Prometheus has the same number of online devices for each fleet as the API, from new scrapes of the current
+// pods: one pod, or the given number of shards.
 func (s *story) scraped(name string, shards int) {
 	s.Helper()
 	var want map[string]float64
 	s.eventually("the API tells the truth", func() (err error) {
-		want, err = s.online() // its devices stay as they are
+		want, err = s.online() // the devices do not change
 		return err
 	})
 	now := float64(time.Now().UnixMilli()) / 1000
@@ -515,7 +517,7 @@ func (s *story) scraped(name string, shards int) {
 	})
 }
 
-// allScrapesSince waits for one more scrape of the pod and fails the story if one failed since then.
+// allScrapesSince waits for another scrape of the pod, and fails the story if a scrape has failed since the given time.
 func (s *story) allScrapesSince(start time.Time, pod Pod) {
 	s.Helper()
 	of := fmt.Sprintf("up{$namespace, pod=%q}", pod.Metadata.Name)
@@ -526,7 +528,7 @@ func (s *story) allScrapesSince(start time.Time, pod Pod) {
 	}
 }
 
-// version is the project's.
+// version returns the version of the project.
 func version(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(project, "VERSION"))
@@ -536,7 +538,7 @@ func version(t *testing.T) string {
 	return strings.TrimSpace(string(b))
 }
 
-// keep writes down what there is in the namespace, for those who want to know why the story failed.
+// keep writes the state of the namespace to files, to find out why the story failed.
 func (s *story) keep() {
 	directory := filepath.Join(artifacts, s.namespace)
 	if err := os.MkdirAll(directory, 0o755); err != nil {
@@ -582,7 +584,7 @@ func explain(err error) string {
 	return "\n" + err.Error() + "\n"
 }
 
-// block returns the commands of the n-th sh block below a heading of a Markdown file.
+// block returns the commands of the n-th block of type sh below a heading of a Markdown file.
 func block(s *story, file, heading string, n int) string {
 	s.Helper()
 	b, err := os.ReadFile(filepath.Join(project, file))

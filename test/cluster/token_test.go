@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// The token is revoked, which the metrics tell, and replaced in its Secret, which the exporter takes up by itself.
+// The token is revoked, which the metrics show. Then it is replaced in its Secret, and the exporter uses the new token without a
+// restart.
 func TestTokenRotation(t *testing.T) {
 	s := begin(t, "rotation", small)
 	s.tokenSecret("balena-token", token)
@@ -20,7 +21,7 @@ func TestTokenRotation(t *testing.T) {
 	s.control("tokens", `["`+s.token+`"]`)
 	s.eventually("the old token is refused", func() error { return s.is(`sum(balena_up{$namespace})`, 0) })
 
-	// The chart's README: within two minutes and one interval.
+	// The README of the chart promises this within two minutes and one interval.
 	const promised = 2*time.Minute + time.Second
 	s.tokenSecret("balena-token", s.token)
 	s.within(promised, "the new token is in use", func() error { return s.is(`sum(balena_up{$namespace})`, 1) })

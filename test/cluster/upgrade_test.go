@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// A release is upgraded, with the same values and with others, rolled back and uninstalled.
+// A release is upgraded with the same values and with other values, rolled back, and uninstalled.
 func TestUpgradeAndRollback(t *testing.T) {
 	s := begin(t, "upgrades", small)
 	s.tokenSecret("balena-token", token)
@@ -88,7 +88,7 @@ func TestUpgradeAndRollback(t *testing.T) {
 	})
 }
 
-// objects returns all objects of the namespace but Helm's records and what comes and goes with time, with their versions.
+// objects returns all objects of the namespace with their versions, except Helm's records and short-lived objects.
 func (s *story) objects() map[string]string {
 	s.Helper()
 	kinds := strings.Fields(s.kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name"))
@@ -104,7 +104,7 @@ func (s *story) objects() map[string]string {
 			}
 		}
 	}
-	// Warnings about kinds that are deprecated go to the same place.
+	// Skip warnings about deprecated kinds, which kubectl prints too.
 	said := s.kubectl("get", strings.Join(kinds, ","), "--output=json")
 	if err := json.Unmarshal([]byte(said[max(strings.Index(said, "{"), 0):]), &list); err != nil {
 		s.Fatal(errors.Join(err, errors.New(said)))
@@ -115,8 +115,8 @@ func (s *story) objects() map[string]string {
 			name := item.Kind + "/" + item.Metadata.Name
 			versions[name] = item.Metadata.ResourceVersion
 			if strings.HasPrefix(name, "Pod/api-") {
-				// The simulated API is there before the release, and what the kubelet says of its pod may change at any
-				// time. That it is the same pod is all there is to hold.
+				// The simulated API exists before the release. The kubelet may update the status of its pod at any time, so
+				// compare only the identity of the pod.
 				versions[name] = ""
 			}
 		}
@@ -124,7 +124,7 @@ func (s *story) objects() map[string]string {
 	return versions
 }
 
-// difference names what is not the same in both.
+// difference names the objects that differ.
 func difference(a, b map[string]string) string {
 	var names []string
 	for name := range a {
@@ -140,7 +140,7 @@ func difference(a, b map[string]string) string {
 	return strings.Join(names, ", ")
 }
 
-// arguments are those that the exporter of the release balena-exporter runs with.
+// arguments returns the arguments of the exporter in the release balena-exporter.
 func (s *story) arguments() []string {
 	s.Helper()
 	var deployment struct {

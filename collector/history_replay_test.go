@@ -30,73 +30,72 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// A telling is a history under way.
-type telling struct {
-	*rand.Rand // of the event under way
+// A replay is a running history.
+type replay struct {
+	*rand.Rand // for the current event
 	sim        *simulator.Simulator
-	truths     http.Handler // answers whom the others are compared with
+	truths     http.Handler // serves the reference clients, without faults
 	client     reader
-	config     account.Config // of the client, and of those that it is compared with
+	config     account.Config // of the client, and of the reference clients
 	options    collector.Options
-	collector  *collector.Collector // for all of the history, as an exporter has one
-	longest    time.Duration        // that a transaction may take
+	collector  *collector.Collector // one for the whole history, as in an exporter
+	longest    time.Duration        // maximum duration of a transaction
 	clocks     struct {
-		ours    atomic.Int64 // in nanoseconds since 1970
-		servers atomic.Int64 // how far it is ahead of ours
-		set     bool         // it was set since the last refresh read it
+		ours    atomic.Int64 // the client's clock, in nanoseconds since 1970
+		servers atomic.Int64 // how far the server's clock is ahead of the client's
+		set     bool         // the server's clock was set since the last refresh
 	}
 	token     atomic.Pointer[string]
 	withoutV7 atomic.Bool
-	// upgrade is when the server learned version 7 or forgot it, and how many refreshes were since.
+	// upgrade is when the server gained or lost version 7, and the number of refreshes since.
 	upgrade struct {
 		at    time.Time
 		since int
 	}
-	// late is set if the server does not tell when rows of services and tags were written: only a full refresh sees all
-	// changes of them.
+	// late is set if services and tags have no modified_at on the server: only a full refresh sees all their changes.
 	late bool
-	// always are the faults that the server has by nature, lasting those that it has for now.
+	// always are the permanent faults of the server, lasting those that have been added and may be removed.
 	always, lasting simulator.Faults
 	// plain is set if the server does not compress its answers.
 	plain bool
-	// downloads are the devices that the client may have seen at a download.
+	// downloads are the devices that the client may have read while they were downloading.
 	downloads map[int]bool
 
 	last     *balena.Snapshot
 	lastText string
-	unproven bool      // nobody has compared what was served last with what is rendered from nothing
-	lied     bool      // since the last refresh that went well a list of fleets was empty that is not
+	unproven bool      // the last served text has not been compared with one rendered from scratch
+	lied     bool      // a fault made the list of fleets empty since the last refresh without errors
 	empty    bool      // the last refresh found an account without fleets, and failed
-	quiet    time.Time // until when the server wants to be left alone
+	quiet    time.Time // end of the pause that the server requested
 	tally    tally
 
-	serving sync.Mutex // a request, and all that happens meanwhile
+	serving sync.Mutex // held while a request is served
 	run     running
 
 	mu  sync.Mutex
 	log []fmt.Stringer
 }
 
-// running is a refresh under way.
+// running is the state of the current refresh.
 type running struct {
-	moments []moment // that are still to come
+	moments []moment // still to come
 	cancel  context.CancelFunc
-	asked   int // requests
-	most    int // that a refresh may take
-	// truths are what was true at its beginning, and after each moment at which the account changed.
+	asked   int // number of requests
+	most    int // maximum number of requests
+	// truths are the facts at the beginning, and after each change of the account.
 	truths    []facts
-	changed   bool // the account, meanwhile
-	stepped   bool // the clock
+	changed   bool // the account was changed
+	stepped   bool // the server's clock was set
 	cancelled bool
 	err       error
 }
 
-// said is a line of a story.
-type said string
+// note is a line of the log of a replay.
+type note string
 
-func (s said) String() string { return string(s) }
+func (n note) String() string { return string(n) }
 
-// asked is a request, as a line of a story.
+// asked is a request, as a line of the log of a replay.
 type asked struct {
 	n      int
 	uri    string
@@ -120,14 +119,15 @@ func (a *asked) String() string {
 	return fmt.Sprintf("    request %d: %s: %d", a.n, uri, a.status)
 }
 
-func (t *telling) tell(format string, args ...any) {
+// note adds a line to the log.
+func (t *replay) note(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.log = append(t.log, said(fmt.Sprintf(format, args...)))
+	t.log = append(t.log, note(fmt.Sprintf(format, args...)))
 }
 
-// story is what has happened.
-func (t *telling) story() string {
+// story returns the log as text.
+func (t *replay) story() string {
 	if t == nil {
 		return ""
 	}
@@ -147,23 +147,23 @@ func (t *telling) story() string {
 
 var behind = regexp.MustCompile(`%20gt%20\d+`)
 
-// nextPage tells whether a request asks for the page after the one before, and both were answered alike.
+// nextPage reports whether a request is for the page after that of the previous request, with the same status.
 func nextPage(before, line fmt.Stringer) bool {
 	a, ok := before.(*asked)
 	b, also := line.(*asked)
 	return ok && also && a.status == b.status && behind.ReplaceAllString(a.uri, "") == behind.ReplaceAllString(b.uri, "")
 }
 
-func (t *telling) now() time.Time { return time.Unix(0, t.clocks.ours.Load()) }
+func (t *replay) now() time.Time { return time.Unix(0, t.clocks.ours.Load()) }
 
-func (t *telling) serversNow() time.Time {
+func (t *replay) serversNow() time.Time {
 	return time.Unix(0, t.clocks.ours.Load()+t.clocks.servers.Load())
 }
 
-// begin starts a history at a server that is otherwise as config says, and a client that is as change wants it.
-func (h history) begin(config simulator.Config, change ...func(*account.Config)) (t *telling, end func(), err error) {
+// begin starts a history, with a server as in config and a client whose configuration change may modify.
+func (h history) begin(config simulator.Config, change ...func(*account.Config)) (t *replay, end func(), err error) {
 	r := rand.New(rand.NewPCG(h.seed, 2))
-	t = &telling{Rand: r, downloads: map[int]bool{}}
+	t = &replay{Rand: r, downloads: map[int]bool{}}
 	t.clocks.ours.Store(now.UnixNano())
 	t.clocks.servers.Store(int64(oneOf(r, 0, 0, 1700*time.Millisecond, -5*time.Hour, 40*time.Minute)))
 	t.token.Store(new("t0ken"))
@@ -214,7 +214,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 	case 2:
 		t.config.Shard = balena.Shard{Index: r.IntN(2), Count: 2}
 	case 3:
-		t.config.ArchivedFleets = true // everything, then
+		t.config.ArchivedFleets = true // so that all fleets are in reach
 	}
 	if r.IntN(5) == 0 {
 		t.always, t.config.PageSize = simulator.Faults{newLimit(r)}, max(pageSize, 50)
@@ -227,19 +227,19 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 	}
 	o.Devices, o.Services, o.DeviceTags = t.config.Devices, t.config.Services, t.config.DeviceTags
 	t.options, t.collector = o, of(nil, o)
-	t.tell("%s, %d devices in %d fleets, fields of balenaCloud: %t, version %q, pages of %d, a full refresh every %s, archived fleets: %t, include %v, exclude %v, shard %v%s",
+	t.note("%s, %d devices in %d fleets, fields of balenaCloud: %t, version %q, pages of %d, a full refresh every %s, archived fleets: %t, include %v, exclude %v, shard %v%s",
 		cmp.Or(config.Edition, simulator.OpenBalena), config.Devices, config.Fleets, config.CloudFields || t.late, t.config.Version, t.config.PageSize, t.config.FullRefreshInterval, t.config.ArchivedFleets,
-		t.config.Include, t.config.Exclude, t.config.Shard, told(", always", t.always))
+		t.config.Include, t.config.Exclude, t.config.Shard, describe(", always", t.always))
 	return t, func() { t.client.Close(); server.Close() }, nil
 }
 
-// setsClock tells whether the server's clock is set, for which transactions must be shorter.
+// setsClock reports whether the server's clock is set. Transactions must then be shorter.
 func (e event) setsClock() bool {
 	return e.kind == clockSet || slices.ContainsFunc(e.moments, func(m moment) bool { return m.kind == clockStep })
 }
 
-// told tells of faults.
-func told(what string, faults simulator.Faults) string {
+// describe returns a description of faults after a prefix, or "" if there are none.
+func describe(prefix string, faults simulator.Faults) string {
 	if len(faults) == 0 {
 		return ""
 	}
@@ -247,18 +247,18 @@ func told(what string, faults simulator.Faults) string {
 	if err != nil {
 		return err.Error()
 	}
-	return what + " " + string(b)
+	return prefix + " " + string(b)
 }
 
-func (t *telling) event(ctx context.Context, e event) error {
+func (t *replay) event(ctx context.Context, e event) error {
 	r := rand.New(rand.NewPCG(e.seed, 3))
 	t.Rand = r
 	switch e.kind {
 	case changed:
-		t.change(r, e.happenings, happenings, false)
+		t.change(r, e.edits, edits, false)
 	case lived:
 		t.sim.Tick()
-		t.tell("a tick")
+		t.note("a tick")
 	case passed:
 		t.pass(oneOf(r, time.Millisecond, 400*time.Millisecond, 3*time.Second, 20*time.Second, time.Minute, 5*time.Minute, 61*time.Minute))
 	case clockSet:
@@ -266,26 +266,26 @@ func (t *telling) event(ctx context.Context, e event) error {
 	case rotated:
 		token := fmt.Sprintf("t0ken%d", r.Uint32())
 		t.token.Store(&token)
-		t.tell("the token is another")
+		t.note("the token is replaced")
 	case upgraded:
 		if t.config.Version == "" {
 			t.withoutV7.Store(!t.withoutV7.Load())
 			t.upgrade.at, t.upgrade.since = t.now(), 0
-			t.tell("the server forgets version 7: %t", t.withoutV7.Load())
+			t.note("the server is without version 7: %t", t.withoutV7.Load())
 		}
 	case limited:
 		t.always = nil
 		if r.IntN(3) > 0 {
 			t.always = simulator.Faults{newLimit(r)}
 		}
-		t.tell("the server limits rows%s", told(":", t.always))
+		t.note("the server limits rows%s", describe(":", t.always))
 	case broke:
 		t.lasting = append(t.lasting, t.fault(r, true))
-		t.tell("faults last:%s", told("", t.lasting))
+		t.note("faults last:%s", describe("", t.lasting))
 	case mended:
 		if t.lasting != nil {
 			t.lasting = nil
-			t.tell("no faults last")
+			t.note("no faults last")
 		}
 	case refreshed:
 		return t.refresh(ctx, e)
@@ -293,9 +293,9 @@ func (t *telling) event(ctx context.Context, e event) error {
 	return nil
 }
 
-// fault makes up a fault that a client can tell from the truth. On balenaCloud a guest may read the releases and tags of
-// public fleets: there is no telling that list from one of an account that has none.
-func (t *telling) fault(r *rand.Rand, lasts bool) simulator.Fault {
+// fault returns a random fault that a client can detect. On balenaCloud a guest may read the releases and tags of
+// public fleets: no client can distinguish that answer from the answer of an account without releases and tags.
+func (t *replay) fault(r *rand.Rand, lasts bool) simulator.Fault {
 	f := newFault(r, lasts)
 	if t.late && f.Guest && slices.Contains([]string{"", "release", "application_tag"}, f.Resource) {
 		f.Guest, f.Status = false, http.StatusUnauthorized
@@ -303,49 +303,50 @@ func (t *telling) fault(r *rand.Rand, lasts bool) simulator.Fault {
 	return f
 }
 
-// setClock sets the server's clock, once between two refreshes. No client can notice a clock that is set forth and back.
-func (t *telling) setClock(r *rand.Rand) {
+// setClock sets the server's clock, at most once between two refreshes. No client can detect a clock that is set forward
+// and back.
+func (t *replay) setClock(r *rand.Rand) {
 	if t.clocks.set {
 		return
 	}
 	d := oneOf(r, 300*time.Millisecond, time.Second, 4*time.Second, 20*time.Second, 31*time.Second, 2*time.Minute, time.Hour, 7*time.Hour) * oneOf[time.Duration](r, 1, -1)
 	t.clocks.servers.Add(int64(d))
 	t.clocks.set = true
-	t.tell("the server's clock is set by %s", d)
+	t.note("the server's clock is set by %s", d)
 }
 
-func (t *telling) pass(d time.Duration) {
+func (t *replay) pass(d time.Duration) {
 	if d > 0 {
 		t.clocks.ours.Add(int64(d))
-		t.tell("%s pass", d)
+		t.note("%s pass", d)
 	}
 }
 
-// change lets something of a kind happen to the account: a few things at once, in a transaction that takes its time. If
-// it is focused, much of it concerns one fleet.
-func (t *telling) change(r *rand.Rand, seeds []uint64, kind []happening, focused bool) {
+// change applies random edits of a kind to the account: several edits in one transaction, which may take some time. If it
+// is focused, many of them concern one fleet.
+func (t *replay) change(r *rand.Rand, seeds []uint64, kind []edit, focused bool) {
 	began := t.serversNow()
 	if r.IntN(4) == 0 {
 		began = began.Add(-time.Duration(r.Int64N(int64(t.longest))))
 	}
-	var told []string
+	var descriptions []string
 	t.sim.UpdateSince(began, func(st *simulator.State) {
 		for _, seed := range seeds {
 			e := &editor{State: st, Rand: rand.New(rand.NewPCG(seed, 4)), at: st.Now(), downloads: t.downloads, options: &t.config.Options, focused: focused}
-			if what := e.happen(kind); what != "" {
-				told = append(told, what)
+			if what := e.apply(kind); what != "" {
+				descriptions = append(descriptions, what)
 			}
 		}
 	})
-	t.tell("%s by the server's clock, in a transaction that began %s before: %s", t.serversNow().UTC().Format(time.TimeOnly+".000"),
-		t.serversNow().Sub(began), strings.Join(told, "; "))
+	t.note("%s by the server's clock, in a transaction that began %s before: %s", t.serversNow().UTC().Format(time.TimeOnly+".000"),
+		t.serversNow().Sub(began), strings.Join(descriptions, "; "))
 }
 
-// truthful is the user agent of clients to whose requests no faults happen.
+// truthful is the user agent of reference clients, which are served without faults.
 const truthful = "truth"
 
-// ServeHTTP lets the moments of the refresh happen that are due, and has the simulator answer the request.
-func (t *telling) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP performs the moments of the refresh that are due, and lets the simulator answer the request.
+func (t *replay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.UserAgent() == truthful {
 		r.Header.Del("Accept-Encoding")
 		t.truths.ServeHTTP(w, r)
@@ -358,18 +359,18 @@ func (t *telling) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a := t.meanwhile(r)
 	if t.withoutV7.Load() && strings.HasPrefix(r.RequestURI, "/v7/") {
-		r.RequestURI = "/v0/" // which no server has
+		r.RequestURI = "/v0/" // a version that does not exist
 	}
 	t.sim.ServeHTTP(&answer{ResponseWriter: w, t: t, asked: a}, r)
 }
 
-// meanwhile lets the moments happen that come before a request is answered. It returns the request as a line of the story.
-func (t *telling) meanwhile(req *http.Request) *asked {
+// meanwhile performs the moments before a request is answered. It returns the request as a line of the log.
+func (t *replay) meanwhile(req *http.Request) *asked {
 	run := &t.run
 	run.asked++
 	a := &asked{n: run.asked, uri: req.RequestURI}
 	if run.asked > run.most {
-		run.err = fmt.Errorf("a refresh has no end: there were %d requests, and a list has no more than %d rows", run.asked, run.most)
+		run.err = fmt.Errorf("a refresh does not end: it sent %d requests, want at most %d", run.asked, run.most)
 		run.cancel()
 	}
 	for len(run.moments) > 0 && run.moments[0].at <= run.asked {
@@ -380,7 +381,7 @@ func (t *telling) meanwhile(req *http.Request) *asked {
 		case changes:
 			t.pass(oneOf(r, 0, time.Millisecond, 3*time.Second))
 			t.noteDownloads()
-			t.change(r, m.happenings, oneOf(r, happenings, comings, comings), true)
+			t.change(r, m.edits, oneOf(r, edits, reachEdits, reachEdits), true)
 			truth, err := t.observe(run.truths[0].APIVersion)
 			if err != nil {
 				run.err = err
@@ -392,8 +393,8 @@ func (t *telling) meanwhile(req *http.Request) *asked {
 		case clockStep:
 			t.setClock(r)
 			run.stepped = true
-		case calledOff:
-			t.tell("the refresh is called off")
+		case canceled:
+			t.note("the refresh is canceled")
 			run.cancelled = true
 			run.cancel()
 		}
@@ -404,10 +405,10 @@ func (t *telling) meanwhile(req *http.Request) *asked {
 	return a
 }
 
-// An answer notes its status, and how long the server wants to be left alone.
+// An answer records its status, and the pause that the server requests.
 type answer struct {
 	http.ResponseWriter
-	t     *telling
+	t     *replay
 	asked *asked
 }
 
@@ -427,8 +428,8 @@ func (a *answer) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-// refresh lets the client refresh, and compares what it exports with the truth.
-func (t *telling) refresh(ctx context.Context, e event) error {
+// refresh performs a refresh of the client, and compares the exposition with that of a reference client.
+func (t *replay) refresh(ctx context.Context, e event) error {
 	mark := len(t.log)
 	var faults simulator.Faults
 	if e.fault != 0 {
@@ -436,7 +437,7 @@ func (t *telling) refresh(ctx context.Context, e event) error {
 		if faults[0].Spoil == simulator.SpoilEmpty && t.lied {
 			faults[0].Spoil = simulator.SpoilHTML
 		}
-		t.tell("a fault is due:%s", told("", faults))
+		t.note("a fault is due:%s", describe("", faults))
 	}
 	faults = slices.Concat(faults, t.lasting)
 	t.sim.SetFaults(slices.Concat(faults, t.always))
@@ -453,7 +454,7 @@ func (t *telling) refresh(ctx context.Context, e event) error {
 
 	s, err := t.client.Fetch(ctx)
 
-	t.serving.Lock() // a refresh that is called off does not wait for its last answer
+	t.serving.Lock() // a canceled refresh does not wait for its last answer
 	defer t.serving.Unlock()
 	t.run.moments = nil
 	if t.run.err != nil {
@@ -465,11 +466,11 @@ func (t *telling) refresh(ctx context.Context, e event) error {
 		t.lied = t.lied || n > 0 && faults[i].Spoil == simulator.SpoilEmpty
 	}
 	if t.upgrade.since++; faulty > 0 && t.learning() {
-		t.upgrade.at, t.upgrade.since = t.now(), 0 // a server in trouble does not show its versions
+		t.upgrade.at, t.upgrade.since = t.now(), 0 // faults can hide which versions the server has
 	}
 	defer t.noteDownloads()
 	if t.last != nil && (t.unproven || err != nil || t.IntN(4) == 0) && text(t.last, t.options) != t.lastText {
-		return errors.New("a refresh changed the last snapshot, or it was not rendered as one is that is rendered from nothing")
+		return errors.New("a refresh changed the last snapshot, or its exposition differed from one rendered from scratch")
 	}
 	reason, before := err, t.last
 	if err == nil {
@@ -478,7 +479,7 @@ func (t *telling) refresh(ctx context.Context, e event) error {
 	}
 	if reason != nil {
 		t.tally.errors++
-		t.tell("the refresh fails: %v", reason)
+		t.note("the refresh fails: %v", reason)
 		if err := t.mayFail(faulty > 0); err != nil {
 			return err
 		}
@@ -501,13 +502,13 @@ func (t *telling) refresh(ctx context.Context, e event) error {
 		if s.Reading.Distrust != nil {
 			t.tally.distrusted++
 		}
-		t.tell("the refresh serves %d devices in %d fleets: %+v", s.Devices.Len(), len(s.Fleets), s.Reading)
+		t.note("the refresh serves %d devices in %d fleets: %+v", s.Devices.Len(), len(s.Fleets), s.Reading)
 		if err := t.judge(s, before); err != nil {
 			return err
 		}
 	}
 	if reason == nil && !t.run.changed && faulty == 0 {
-		// A refresh as any other: its requests say nothing.
+		// The refresh was not disturbed, so its requests are not worth logging.
 		t.log = slices.Concat(t.log[:mark], slices.DeleteFunc(t.log[mark:], func(line fmt.Stringer) bool { _, ok := line.(*asked); return ok }))
 		clear(t.downloads)
 	}
@@ -517,10 +518,10 @@ func (t *telling) refresh(ctx context.Context, e event) error {
 	return nil
 }
 
-// judge returns what is wrong with the snapshot of a refresh, given the snapshot before.
-func (t *telling) judge(s, before *balena.Snapshot) error {
+// judge returns an error if the snapshot of a refresh is wrong. before is the previous snapshot.
+func (t *replay) judge(s, before *balena.Snapshot) error {
 	if want := t.expectedVersion(); s.APIVersion != want && !t.learning() {
-		return fmt.Errorf("the client speaks version %s of the API, and the server has %s", s.APIVersion, want)
+		return fmt.Errorf("the client uses version %s of the API, want %s", s.APIVersion, want)
 	}
 	if t.run.changed {
 		t.tally.disturbed++
@@ -539,21 +540,21 @@ func (t *telling) judge(s, before *balena.Snapshot) error {
 		some = func(exposition string) string { return apart.ReplaceAllString(exposition, "") }
 	}
 	if truth.Devices.Len() == 0 {
-		truth.CloudFields = s.CloudFields // which nobody can tell who has seen no device
+		truth.CloudFields = s.CloudFields // cannot be known without devices
 	}
 	if want, got := some(text(truth.Snapshot, t.options)), some(t.lastText); got != want {
-		return fmt.Errorf("after a refresh of kind %s (- the truth, + what is exported):\n%s", s.Reading.Kind, lineDiff(want, got))
+		return fmt.Errorf("after a refresh of kind %s (- want, + got):\n%s", s.Reading.Kind, lineDiff(want, got))
 	}
 	return nil
 }
 
-// isLate tells whether services and tags of a snapshot may be what they were at the last full refresh.
-func (t *telling) isLate(s *balena.Snapshot) bool {
+// isLate reports whether services and tags of a snapshot may be those of the last full refresh.
+func (t *replay) isLate(s *balena.Snapshot) bool {
 	return t.late && s.Reading.Kind == balena.Incremental
 }
 
 // mayFail returns an error if there was no reason for a refresh, or a part of it, to fail.
-func (t *telling) mayFail(faulty bool) error {
+func (t *replay) mayFail(faulty bool) error {
 	if faulty || t.run.changed || t.run.cancelled || t.quiet.After(t.now()) || t.learning() {
 		return nil
 	}
@@ -561,16 +562,16 @@ func (t *telling) mayFail(faulty bool) error {
 	if err != nil {
 		return err
 	}
-	// A list without fleets may be asked for twice before it is believed.
+	// An empty list of fleets may be requested twice before it is trusted.
 	if len(truth.Fleets) == 0 && !t.empty {
 		t.empty = true
 		return nil
 	}
-	return errors.New("there was no reason to fail")
+	return errors.New("the refresh failed without a reason")
 }
 
-// expectedVersion is the version of the API that the client ought to speak.
-func (t *telling) expectedVersion() balena.Version {
+// expectedVersion returns the version of the API that the client should use.
+func (t *replay) expectedVersion() balena.Version {
 	switch {
 	case t.config.Version != "":
 		return t.config.Version
@@ -580,8 +581,8 @@ func (t *telling) expectedVersion() balena.Version {
 	return balena.V7
 }
 
-// learning tells whether a client need not know yet that the server has another version of the API.
-func (t *telling) learning() bool {
+// learning reports whether a client may not know yet that the server has another version of the API.
+func (t *replay) learning() bool {
 	const (
 		refreshes = 6
 		within    = time.Hour + time.Minute
@@ -589,9 +590,9 @@ func (t *telling) learning() bool {
 	return !t.upgrade.at.IsZero() && (t.upgrade.since <= refreshes || t.now().Sub(t.upgrade.at) <= within)
 }
 
-// mostRequests is how many requests a refresh may take: several for each page of all lists, pages being as small as
-// the server makes them.
-func (t *telling) mostRequests() int {
+// mostRequests returns the maximum number of requests of a refresh: several for each page of all lists, with the page size
+// of the server.
+func (t *replay) mostRequests() int {
 	rows := 0
 	t.sim.Update(func(st *simulator.State) {
 		rows = st.Fleets.Len() + st.Devices.Len() + st.Installs.Len() + st.DeviceTags.Len() + st.FleetTags.Len() + st.Releases.Len() + st.DeviceTypes.Len() + st.APIKeys.Len()
@@ -603,17 +604,17 @@ func (t *telling) mostRequests() int {
 	return 100 + 4*rows/max(page, 1)
 }
 
-// apart are the families of parts that no other family has anything to do with.
+// apart matches the families of parts on which no other family depends.
 var apart = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_devices_by_service_status|device_service|fleet_tags|device_tags|api_key).*\n`)
 
-// onlyApart tells whether no other parts failed.
+// onlyApart reports whether only parts failed on which no other family depends.
 func onlyApart(s *balena.Snapshot) bool {
 	return !slices.ContainsFunc(s.Parts, func(p balena.Part) bool {
 		return p.Err != nil && !slices.Contains([]balena.PartName{balena.PartServices, balena.PartFleetTags, balena.PartDeviceTags, balena.PartKeys}, p.Name)
 	})
 }
 
-// serve is the text of a page as a scraper gets it that does not take compressed ones.
+// serve returns the text of a page as a scraper without compression gets it.
 func serve(p *exposition.Page) string {
 	w := httptest.NewRecorder()
 	exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return p }, Live: prometheus.NewRegistry()}).
@@ -621,8 +622,8 @@ func serve(p *exposition.Page) string {
 	return w.Body.String()
 }
 
-// noteDownloads remembers which devices are at a download.
-func (t *telling) noteDownloads() {
+// noteDownloads records the devices that are downloading.
+func (t *replay) noteDownloads() {
 	t.sim.Update(func(st *simulator.State) {
 		for _, i := range st.Installs.All() {
 			if i.Status == "Downloading" {
@@ -632,7 +633,7 @@ func (t *telling) noteDownloads() {
 	})
 }
 
-// failure is the first error of the parts of a refresh.
+// failure returns the first error of the parts of a refresh.
 func failure(s *balena.Snapshot) error {
 	for _, p := range s.Parts {
 		if p.Err != nil {
