@@ -509,7 +509,7 @@ func TestAStuckScrapeGivesWay(t *testing.T) {
 		t.Errorf("health is answered with %d", a.status)
 	}
 	e.sample(`promhttp_metric_handler_errors_total{cause="sending"}`, func(v float64) bool { return v == 1 })
-	e.tells(1, "level=error", "others waited for a slot")
+	e.tells(1, "level=error", "scrapers waited for a slot")
 }
 
 // systemd hands over sockets that listen already.
