@@ -173,7 +173,7 @@ soak: ## Let everything go wrong at random for SOAK (1m), and look at what is le
 	SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v ./test/soak
 
 .PHONY: bench
-bench: build ## Measure the exporter against its floors and print one table (BENCH_DEVICES=1000,10000 for some)
+bench: build ## Compare the exporter with its limits and print one table (BENCH_DEVICES=1000,10000 for fewer sizes)
 	@$(GO) run ./test/bench -bin bin -devices $(BENCH_DEVICES)
 
 .PHONY: bench-prometheus
