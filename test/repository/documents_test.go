@@ -16,7 +16,7 @@ func TestLinksLeadToFilesAndHeadings(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	code := regexp.MustCompile("(?s)```.*?```")
 	count := 0
-	for _, file := range []string{"CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/glossary.md"} {
+	for _, file := range []string{"CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/failures.md", "docs/glossary.md"} {
 		for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(read(t, file), ""), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
@@ -33,6 +33,23 @@ func TestLinksLeadToFilesAndHeadings(t *testing.T) {
 	}
 	if count < 10 {
 		t.Errorf("only %d links were found", count)
+	}
+}
+
+// The sample of /metrics in README.md consists of lines of the collector's golden files.
+func TestSampleIsFromGoldenFiles(t *testing.T) {
+	sample := regexp.MustCompile("(?s)```text\n(.*?)```").FindStringSubmatch(read(t, "README.md"))
+	if sample == nil {
+		t.Fatal("README.md has no sample")
+	}
+	var golden strings.Builder
+	for _, name := range []string{"exporter", "fleets.v7", "devices.v7", "releases.v7"} {
+		golden.WriteString(read(t, "collector/testdata/"+name+".txt"))
+	}
+	for line := range strings.Lines(sample[1]) {
+		if !strings.Contains(golden.String(), "\n"+line) {
+			t.Errorf("README.md: no golden file has the line %s", line)
+		}
 	}
 }
 
