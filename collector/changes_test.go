@@ -351,8 +351,8 @@ func TestPendingUpdatesOfHostOSAndSupervisor(t *testing.T) {
 		{"there already", balena.Device{OSTarget: 1, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 2, SupervisorVersion: "17.0.3"}, "0", "0"},
 		{"there already, in old words", balena.Device{OSTarget: 1, OSVersion: "Resin OS 6.5.10 (prod)"}, "0", "0"},
 		{"not yet", balena.Device{OSTarget: 1, OSVersion: "balenaOS 6.0.13+rev1", SupervisorTarget: 2, SupervisorVersion: "16.12.0"}, "1", "1"},
-		{"never told what it runs", balena.Device{OSTarget: 1, SupervisorTarget: 2}, "1", "1"},
-		{"a target nobody knows", balena.Device{OSTarget: 9, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 9}, "", ""},
+		{"versions never reported", balena.Device{OSTarget: 1, SupervisorTarget: 2}, "1", "1"},
+		{"an unknown target", balena.Device{OSTarget: 9, OSVersion: "balenaOS 6.5.10", SupervisorTarget: 9}, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.device.ID, test.device.FleetID, test.device.UUID = 1, 1, "u"

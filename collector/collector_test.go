@@ -30,7 +30,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-var update = flag.Bool("update", false, "write golden files and documentation anew")
+var update = flag.Bool("update", false, "write golden files and documentation")
 
 // now is the time of every snapshot: an hour after the recording of the data.
 var now = time.Date(2026, 11, 22, 15, 0, 0, 0, time.UTC)

@@ -52,7 +52,7 @@ var skipped = map[string]string{
 	"err_pg_down_whoami":                         "the database is down; Fault plays it",
 	"err_put_badjson":                            "writing is not simulated: an exporter only reads",
 	"err_revoked_jwt_application":                "revoked session tokens are not simulated: to their owner they look like a 401 everywhere; Fault plays it",
-	"err_transaction_timeout_150ms":              "recorded with 22,004 devices, of which the dataset holds 2,004",
+	"err_transaction_timeout_150ms":              "recorded with 22,004 devices, but the dataset has 2,004",
 	"ratelimit_login_09":                         "logging in is not simulated: an exporter is given its token",
 	"ratelimit_login_10":                         "logging in is not simulated; the body of a 429 is checked with the faults",
 	"ratelimit_login_11":                         "logging in is not simulated; the body of a 429 is checked with the faults",

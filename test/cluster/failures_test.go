@@ -31,7 +31,7 @@ func TestAPIFailures(t *testing.T) {
 
 	failing := func(s *story, what string) {
 		s.Helper()
-		s.eventually(what+": balena_up tells", func() error { return s.is(`sum(balena_up{$namespace})`, 0) })
+		s.eventually(what+": balena_up is 0", func() error { return s.is(`sum(balena_up{$namespace})`, 0) })
 	}
 	recovered := func(s *story) {
 		s.Helper()

@@ -26,15 +26,15 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code, err := Isolated(func() int { return tell(m) })
+	code, err := Isolated(func() int { return runStories(m) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)
 }
 
-// tell starts the cluster and runs all stories.
-func tell(m *testing.M) int {
+// runStories starts the cluster and runs all stories.
+func runStories(m *testing.M) int {
 	ctx := context.Background()
 	start := time.Now()
 	err := func() error {

@@ -16,7 +16,7 @@ kind: Pod
 metadata: {name: bold}
 spec: {hostNetwork: true, containers: [{name: bold, image: "localhost/pause:1"}]}
 `, "kubectl", "apply", "-f", "-"); err == nil || !strings.Contains(said, "violates PodSecurity") {
-		t.Fatalf("the namespace is not restricted, this story would tell nothing: %v\n%s", err, said)
+		t.Fatalf("the namespace is not restricted, so this story would prove nothing: %v\n%s", err, said)
 	}
 
 	s.tokenSecret("balena-token", token)

@@ -95,12 +95,12 @@ metadata: {name: {{.}}, labels: {pod-security.kubernetes.io/enforce: restricted}
 }
 
 // part runs a part of the story. If it fails, later parts are skipped, because they depend on it.
-func (s *story) part(name string, tell func(s *story)) {
+func (s *story) part(name string, run func(s *story)) {
 	s.Helper()
 	if !s.Run(name, func(t *testing.T) {
 		part := *s
 		part.T = t
-		tell(&part)
+		run(&part)
 	}) {
 		s.FailNow()
 	}
@@ -438,7 +438,7 @@ func (s *story) online() (map[string]float64, error) {
 		}
 	}
 	if len(online) < 2 {
-		return nil, fmt.Errorf("the API has too few fleets to tell anything: %v", online)
+		return nil, fmt.Errorf("the API has too few fleets for this test: %v", online)
 	}
 	return online, nil
 }
@@ -491,7 +491,7 @@ func (s *story) is(expression string, want float64) error {
 func (s *story) scraped(name string, shards int) {
 	s.Helper()
 	var want map[string]float64
-	s.eventually("the API tells the truth", func() (err error) {
+	s.eventually("the API answers", func() (err error) {
 		want, err = s.online() // the devices do not change
 		return err
 	})

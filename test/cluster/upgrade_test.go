@@ -31,7 +31,7 @@ func TestUpgradeAndRollback(t *testing.T) {
 	s.part("with the same values nothing changes", func(s *story) {
 		installed := s.objects()
 		if _, ok := installed["PrometheusRule/balena-exporter"]; !ok || len(installed) < len(before)+6 {
-			s.Fatalf("too few objects are installed to tell anything: %v", slices.Sorted(maps.Keys(installed)))
+			s.Fatalf("too few objects are installed for this test: %v", slices.Sorted(maps.Keys(installed)))
 		}
 		s.install("balena-exporter", everything)
 		if diff := difference(installed, s.objects()); diff != "" {
@@ -39,7 +39,7 @@ func TestUpgradeAndRollback(t *testing.T) {
 		}
 		s.undisturbed("balena-exporter", pod)
 	})
-	s.part("what is not about the pod does not restart it", func(s *story) {
+	s.part("a change that does not concern the pod does not restart it", func(s *story) {
 		s.install("balena-exporter", everything, map[string]any{
 			"serviceMonitor": map[string]any{"interval": "2s"},
 			"prometheusRule": map[string]any{"thresholds": map[string]any{"apiFailingFor": "1m"}},
@@ -59,7 +59,7 @@ func TestUpgradeAndRollback(t *testing.T) {
 			s.Error(err)
 		}
 	})
-	s.part("rolled back, it does what it did", func(s *story) {
+	s.part("rolled back, it works as before", func(s *story) {
 		s.helm("rollback", "balena-exporter", "--wait", "--timeout=90s")
 		s.eventually("the pod is as it was", func() error {
 			pods, err := s.pods("balena-exporter")

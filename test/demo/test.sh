@@ -115,8 +115,8 @@ grep -q '<html' <<<"$(get /fleets)" || fail '/fleets is no page'
 echo '--- ports in use'
 ports=$PORT
 for variable in PORT HEALTH_PORT SIMULATOR_PORT; do
-	said=$(make demo PORT=1 HEALTH_PORT=1 SIMULATOR_PORT=1 "$variable=$ports" 2>&1) && fail "the demo starts on $variable=$ports, which is taken"
-	grep -q "^demo: port $ports is taken; choose another one with $variable," <<<"$said" || fail "the demo does not tell that $variable is taken: $said"
+	output=$(make demo PORT=1 HEALTH_PORT=1 SIMULATOR_PORT=1 "$variable=$ports" 2>&1) && fail "the demo starts on $variable=$ports, which is taken"
+	grep -q "^demo: port $ports is taken; choose another one with $variable," <<<"$output" || fail "the demo does not say that $variable is taken: $output"
 done
 ctrl_c
 closed
@@ -134,7 +134,7 @@ for program in balena-simulator balena-exporter; do
 	[[ -n $killed ]] || fail "$program does not run"
 	ended
 	[[ $status != 0 ]] || fail "the demo ended well without $program"
-	grep -q "^demo: the ${program#balena-} ended" "$log" || fail "the demo does not tell that $program ended"
+	grep -q "^demo: the ${program#balena-} ended" "$log" || fail "the demo does not say that $program ended"
 	closed
 done
 echo '--- ctrl-C while it builds'

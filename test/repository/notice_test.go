@@ -156,7 +156,7 @@ func (m *linked) readLicenses(t *testing.T) {
 	}
 }
 
-// identify returns the SPDX identifiers of the licenses in a text, none if it has none of those that may be linked.
+// identify returns the SPDX identifiers of the permitted licenses in a text.
 func identify(text string) []string {
 	words := strings.Join(strings.Fields(text), " ")
 	var found []string
