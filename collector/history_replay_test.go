@@ -34,7 +34,7 @@ import (
 type replay struct {
 	*rand.Rand // for the current event
 	sim        *simulator.Simulator
-	truths     http.Handler // serves the reference clients, without faults
+	faultless  http.Handler // serves the reference clients
 	client     reader
 	config     account.Config // of the client, and of the reference clients
 	options    collector.Options
@@ -64,7 +64,7 @@ type replay struct {
 	last     *balena.Snapshot
 	lastText string
 	unproven bool      // the last served text has not been compared with one rendered from scratch
-	lied     bool      // a fault made the list of fleets empty since the last refresh without errors
+	emptied  bool      // a fault made the list of fleets empty since the last refresh without errors
 	empty    bool      // the last refresh found an account without fleets, and failed
 	quiet    time.Time // end of the pause that the server requested
 	tally    tally
@@ -82,8 +82,8 @@ type running struct {
 	cancel  context.CancelFunc
 	asked   int // number of requests
 	most    int // maximum number of requests
-	// truths are the facts at the beginning, and after each change of the account.
-	truths    []facts
+	// facts are those at the beginning, and after each change of the account.
+	facts     []facts
 	changed   bool // the account was changed
 	stepped   bool // the server's clock was set
 	cancelled bool
@@ -178,7 +178,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 	if t.sim, err = simulator.New(config); err != nil {
 		return nil, nil, err
 	}
-	t.truths, t.late = t.sim.Faultless(), config.Edition == simulator.Cloud
+	t.faultless, t.late = t.sim.Faultless(), config.Edition == simulator.Cloud
 	server := httptest.NewServer(t)
 	address, err := url.Parse(server.URL)
 	if err != nil {
@@ -256,7 +256,7 @@ func (t *replay) event(ctx context.Context, e event) error {
 	switch e.kind {
 	case changed:
 		t.change(r, e.edits, edits, false)
-	case lived:
+	case ticked:
 		t.sim.Tick()
 		t.note("a tick")
 	case passed:
@@ -279,10 +279,10 @@ func (t *replay) event(ctx context.Context, e event) error {
 			t.always = simulator.Faults{newLimit(r)}
 		}
 		t.note("the server limits rows%s", describe(":", t.always))
-	case broke:
+	case faultAdded:
 		t.lasting = append(t.lasting, t.fault(r, true))
 		t.note("faults last:%s", describe("", t.lasting))
-	case mended:
+	case faultsRemoved:
 		if t.lasting != nil {
 			t.lasting = nil
 			t.note("no faults last")
@@ -349,7 +349,7 @@ const truthful = "truth"
 func (t *replay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.UserAgent() == truthful {
 		r.Header.Del("Accept-Encoding")
-		t.truths.ServeHTTP(w, r)
+		t.faultless.ServeHTTP(w, r)
 		return
 	}
 	t.serving.Lock()
@@ -382,12 +382,12 @@ func (t *replay) meanwhile(req *http.Request) *asked {
 			t.pass(oneOf(r, 0, time.Millisecond, 3*time.Second))
 			t.noteDownloads()
 			t.change(r, m.edits, oneOf(r, edits, reachEdits, reachEdits), true)
-			truth, err := t.observe(run.truths[0].APIVersion)
+			truth, err := t.observe(run.facts[0].APIVersion)
 			if err != nil {
 				run.err = err
 				run.cancel()
 			}
-			run.truths, run.changed = append(run.truths, truth), true
+			run.facts, run.changed = append(run.facts, truth), true
 		case lingers:
 			t.pass(oneOf(r, 3*time.Second, 31*time.Second, 50*time.Second))
 		case clockStep:
@@ -434,7 +434,7 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 	var faults simulator.Faults
 	if e.fault != 0 {
 		faults = simulator.Faults{t.fault(rand.New(rand.NewPCG(e.fault, 6)), false)}
-		if faults[0].Spoil == simulator.SpoilEmpty && t.lied {
+		if faults[0].Spoil == simulator.SpoilEmpty && t.emptied {
 			faults[0].Spoil = simulator.SpoilHTML
 		}
 		t.note("a fault is due:%s", describe("", faults))
@@ -449,7 +449,7 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 		if err != nil {
 			return err
 		}
-		t.run.truths = []facts{truth}
+		t.run.facts = []facts{truth}
 	}
 
 	s, err := t.client.Fetch(ctx)
@@ -463,7 +463,7 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 	faulty := 0
 	for i, n := range t.sim.Happened()[:len(faults)] {
 		faulty += n
-		t.lied = t.lied || n > 0 && faults[i].Spoil == simulator.SpoilEmpty
+		t.emptied = t.emptied || n > 0 && faults[i].Spoil == simulator.SpoilEmpty
 	}
 	if t.upgrade.since++; faulty > 0 && t.learning() {
 		t.upgrade.at, t.upgrade.since = t.now(), 0 // faults can hide which versions the server has
@@ -484,7 +484,7 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 			return err
 		}
 	} else {
-		t.empty, t.lied = false, false
+		t.empty, t.emptied = false, false
 	}
 	if faulty > 0 {
 		t.tally.faulty++
@@ -525,7 +525,7 @@ func (t *replay) judge(s, before *balena.Snapshot) error {
 	}
 	if t.run.changed {
 		t.tally.disturbed++
-		return check(s, before, t.run.truths, t.isLate(s))
+		return check(s, before, t.run.facts, t.isLate(s))
 	}
 	truth, err := t.observe(s.APIVersion)
 	if err != nil {

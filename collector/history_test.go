@@ -59,16 +59,16 @@ type event struct {
 type eventKind int
 
 const (
-	changed   eventKind = iota // the account is edited
-	lived                      // a tick of the simulator
-	passed                     // time passes
-	clockSet                   // the server's clock is set
-	rotated                    // the token is replaced
-	upgraded                   // the server gains or loses version 7 of the API
-	limited                    // a limit of rows is set or removed
-	broke                      // a lasting fault is added
-	mended                     // lasting faults are removed
-	refreshed                  // the client refreshes
+	changed       eventKind = iota // the account is edited
+	ticked                         // a tick of the simulator
+	passed                         // time passes
+	clockSet                       // the server's clock is set
+	rotated                        // the token is replaced
+	upgraded                       // the server gains or loses version 7 of the API
+	limited                        // a limit of rows is set or removed
+	faultAdded                     // a lasting fault is added
+	faultsRemoved                  // lasting faults are removed
+	refreshed                      // the client refreshes
 )
 
 // A moment is a disturbance of a refresh, just before one of its requests is answered.
@@ -145,7 +145,7 @@ func newHistory(seed uint64) history {
 			case x < 850:
 				add(passed)
 			case x < 900:
-				add(lived)
+				add(ticked)
 			case x < 940:
 				add(clockSet)
 			case x < 950:
@@ -155,9 +155,9 @@ func newHistory(seed uint64) history {
 			case x < 965:
 				add(limited)
 			case x < 985:
-				add(broke)
+				add(faultAdded)
 			default:
-				add(mended)
+				add(faultsRemoved)
 			}
 		}
 		switch x := r.IntN(100); {
