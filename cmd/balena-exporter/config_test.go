@@ -43,7 +43,7 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"a blank token", "", nil, " \n", []string{"BALENA_TOKEN", "--balena.token-file", "there is no token"}},
 		{"both kinds of token", "--balena.token-file=" + good, nil, "", []string{"BALENA_TOKEN", "--balena.token-file", "keep one"}},
 		{"both kinds of token by variables", "", []string{"BALENA_TOKEN_FILE", good}, "", []string{"BALENA_TOKEN", "BALENA_TOKEN_FILE", "keep one"}},
-		{"a token with blanks", "", nil, secret + " " + secret, []string{"BALENA_TOKEN", "holds blanks"}},
+		{"a token with blanks", "", nil, secret + " " + secret, []string{"BALENA_TOKEN", "contains blanks"}},
 		{"no token file", "--balena.token-file=" + missing, nil, noToken, []string{"--balena.token-file", "BALENA_TOKEN_FILE", missing, "no such file"}},
 		{"a token file that cannot be read", "--balena.token-file=" + dir, nil, noToken, []string{"--balena.token-file", dir, "cannot read"}},
 		{"an empty token file", "--balena.token-file=" + file("empty", "\n"), nil, noToken, []string{"--balena.token-file", "the token is empty"}},
