@@ -53,7 +53,7 @@ func (b *bench) prometheus(binary string, n int) {
 			for part := i; part < way.parts; part += way.servers {
 				parts = append(parts, fmt.Sprintf("%d/%d", part, way.parts))
 			}
-			servers = append(servers, startPrometheus(binary, address, parts))
+			servers = append(servers, startPrometheus(binary, address, parts, max(5*time.Second, time.Duration(n/4000)*time.Second)))
 		}
 		var sum load
 		for _, s := range servers {
@@ -89,13 +89,13 @@ type server struct {
 }
 
 // startPrometheus starts a Prometheus server that scrapes parts of an exporter.
-func startPrometheus(binary, exporter string, parts []string) *server {
+func startPrometheus(binary, exporter string, parts []string, interval time.Duration) *server {
 	directory, err := os.MkdirTemp("", "balena-exporter-bench")
 	if err != nil {
 		log.Fatal(err)
 	}
 	var config strings.Builder
-	fmt.Fprintf(&config, "global: {scrape_interval: 5s, scrape_timeout: 5s}\nscrape_configs:\n")
+	fmt.Fprintf(&config, "global: {scrape_interval: %s, scrape_timeout: %s}\nscrape_configs:\n", interval, interval)
 	for _, part := range parts {
 		fmt.Fprintf(&config, "  - {job_name: '%s', params: {part: ['%s']}, static_configs: [{targets: ['%s'], labels: {metrics_part: '%s'}}]}\n", part, part, exporter, part)
 	}
@@ -122,7 +122,7 @@ func value(text, family string) (sum float64) {
 
 // measure waits for a few scrapes after the first ones, and returns what they took.
 func (s *server) measure() load {
-	const first, more = 3, 4
+	const first, more = 2, 3
 	scrapes := func(n int64) string {
 		for {
 			text := body(s.url + "/metrics")
