@@ -73,6 +73,15 @@ func TestContradictions(t *testing.T) {
 			"serviceMonitor.interval is 10m, and Prometheus forgets samples after 5 minutes, so that alerts would have gaps: write 4m or less. A scrape never reaches the API.",
 		},
 
+		{
+			"an alert without its metric", minimal + rules("") + "collectors: {metricDenylist: ['balena_device_undervolted']}",
+			"BalenaDeviceUndervolted would never fire without balena_device_undervolted, which collectors.metricDenylist leaves out: take it from the list, or set prometheusRule.overrides.BalenaDeviceUndervolted.enabled to false.",
+		},
+		{
+			"alerts without the metrics of fleets", minimal + rules("") + "collectors: {metricAllowlist: ['balena_device_.*']}",
+			"BalenaDeviceOffline and other alerts would never fire without balena_fleet_devices, which collectors.metricAllowlist does not have: add it, or set prometheusRule.enabled to false.",
+		},
+
 		{"fleets that do not compile", minimal + "fleets: {include: 'acme/['}", `fleets.include is "acme/[", which is not a regular expression: close every bracket and parenthesis, or escape it with a backslash.`},
 		{"a parenthesis that the anchors would close", minimal + "fleets: {exclude: 'a)/(b'}", `fleets.exclude is "a)/(b", which is not a regular expression`},
 		{"an organization in place of slugs", minimal + "fleets: {include: acme}", `fleets.include is "acme" and matches no fleet: a slug is ORGANIZATION/NAME. Write acme/.* for all fleets of an organization, or acme/NAME for one.`},
@@ -215,6 +224,9 @@ func TestNoContradiction(t *testing.T) {
 		{"data that are served for one interval", "balena: {token: t, refreshInterval: 1.5m, maxStaleness: 90s}"},
 		{"alerts as early as they may be", minimal + rules("dataStaleSeconds: 120, apiFailingFor: 60s")},
 		{"alerts of another Prometheus", "balena: {token: t, refreshInterval: 20m}\nprometheusRule: {thresholds: {dataStaleSeconds: 900}}"},
+		{"an alert without its metric that is switched off", minimal + "collectors: {metricDenylist: ['balena_device_undervolted']}\nprometheusRule: {enabled: true, overrides: {BalenaDeviceUndervolted: {enabled: false}}}"},
+		{"metrics that no alert needs", minimal + rules("") + "collectors: {metricDenylist: ['balena_device_web_accessible', 'balena_fleet_created_.*']}"},
+		{"a list of metrics, without alerts", minimal + "collectors: {metricAllowlist: ['balena_fleet_devices']}"},
 		{"a scrape every four minutes", minimal + rules("") + "serviceMonitor: {enabled: true, interval: 4m}"},
 		{"fleets of an organization", minimal + "fleets: {include: acme/.*, exclude: .*-test}"},
 		{"fleets by a class that has the slash", minimal + `fleets: {include: '\w+\Wgate', exclude: 'acme[/]x'}`},

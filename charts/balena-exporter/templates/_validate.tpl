@@ -249,3 +249,27 @@ log.format: log.format
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* A rule needs every metric in its expression. {rule, collectors}. The metrics of the exporter itself are always exported. */}}
+{{- define "balena-exporter.validateExported" -}}
+{{- $name := .rule.alert | default (dig "labels" "problem" "" .rule) }}
+{{- $way := ternary (printf "set prometheusRule.overrides.%s.enabled to false" $name) "set prometheusRule.enabled to false" (ne $name "") }}
+{{- $name = $name | default "BalenaDeviceOffline and other alerts" }}
+{{- $collectors := .collectors }}
+{{- range $metric := regexFindAll "balena_[a-z0-9_]+" (toString .rule.expr) -1 | uniq }}
+{{- if not (regexMatch "^balena_(up|fleets|exporter_.*|api_(version|requests?|response|rate|token)_.*)$" $metric) }}
+{{- $allowed := not $collectors.metricAllowlist }}
+{{- range $collectors.metricAllowlist }}
+{{- $allowed = or $allowed (regexMatch (printf "^(?:%s)$" .) $metric) }}
+{{- end }}
+{{- if not $allowed }}
+{{- fail (printf "%s would never fire without %s, which collectors.metricAllowlist does not have: add it, or %s." $name $metric $way) }}
+{{- end }}
+{{- range $collectors.metricDenylist }}
+{{- if regexMatch (printf "^(?:%s)$" .) $metric }}
+{{- fail (printf "%s would never fire without %s, which collectors.metricDenylist leaves out: take it from the list, or %s." $name $metric $way) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
