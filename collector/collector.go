@@ -207,7 +207,7 @@ type view struct {
 	names  []fleetName
 	keys   []balena.Key
 	// implausible counts values by field, those that are not the same in the view before.
-	implausible counts[string]
+	implausible balena.Counts[string]
 }
 
 // tellsSupervisorTarget tells whether the API has a field for the supervisor that a device should run.

@@ -19,37 +19,7 @@ import (
 type fleet struct {
 	*balena.Fleet
 	view *view
-	sums
-}
-
-// sums are what is counted of a fleet's devices.
-type sums struct {
-	devices, online, connected       int
-	neverConnected, undervolted      int
-	frozen                           int
-	onTarget, pinned, withoutRelease int
-	byStatus, byHeartbeat, byUpdate  counts[string]
-	byType, bySupervisor             counts[string]
-	byOS                             counts[osVersion]
-	byRelease                        counts[int64]
-	byService                        counts[serviceState]
-	// disconnected are the devices that were connected once and are not, by the time since when.
-	disconnected counts[balena.Instant]
-}
-
-type osVersion struct{ version, variant string }
-
-// counts counts devices by something.
-type counts[K comparable] map[K]int
-
-// add counts a device, or so many of them, less than none as well.
-func (c *counts[K]) add(key K, n int) {
-	if *c == nil {
-		*c = counts[K]{}
-	}
-	if (*c)[key] += n; (*c)[key] == 0 {
-		delete(*c, key)
-	}
+	balena.Tally
 }
 
 // newView sums up the devices of a snapshot: those in which it differs from another one that was summed up
@@ -67,64 +37,22 @@ func newView(s *balena.Snapshot, before *view) *view {
 		known = before.Devices
 		for i := range before.fleets {
 			if f := byID[before.fleets[i].ID]; f != nil {
-				f.sums = before.fleets[i].sums
+				f.Tally = before.fleets[i].Tally
 			}
 		}
 	}
 	for was, is := range s.Devices.Differences(known) {
 		if was != nil && byID[was.FleetID] != nil {
-			byID[was.FleetID].sum(was, -1)
+			byID[was.FleetID].Remove(was)
 		}
 		if is != nil {
-			byID[is.FleetID].sum(is, 1)
+			byID[is.FleetID].Add(is)
 			v.countImplausible(was, is)
 		}
 	}
 	v.names = namesOf(v.fleets)
 	v.keys = keysOf(s.Keys)
 	return v
-}
-
-// sum adds a device, or takes it away again: n is 1 or -1.
-func (s *sums) sum(d *balena.Device, n int) {
-	s.devices += n
-	s.byStatus.add(cmp.Or(d.Status, balena.Unknown), n)
-	s.byHeartbeat.add(cmp.Or(d.HeartbeatState, balena.Unknown), n)
-	s.byUpdate.add(cmp.Or(d.UpdateStatus, balena.NoUpdate), n)
-	s.byType.add(cmp.Or(d.Type, balena.Unknown), n)
-	s.byOS.add(osVersion{cmp.Or(d.OSVersion, balena.Unknown), cmp.Or(d.OSVariant, balena.Unknown)}, n)
-	s.bySupervisor.add(cmp.Or(d.SupervisorVersion, balena.Unknown), n)
-	if d.Online {
-		s.online += n
-	}
-	if d.Frozen {
-		s.frozen += n
-	}
-	switch since := d.ConnectivityChanged(); {
-	case d.Connected():
-		s.connected += n
-		if d.Undervolted {
-			s.undervolted += n
-		}
-	case d.NeverConnected():
-		s.neverConnected += n
-	case since != 0:
-		s.disconnected.add(since, n)
-	}
-	if d.RunningRelease == 0 {
-		s.withoutRelease += n
-	} else {
-		s.byRelease.add(d.RunningRelease, n)
-		if d.RunningRelease == d.TargetRelease {
-			s.onTarget += n
-		}
-	}
-	if d.PinnedRelease != 0 {
-		s.pinned += n
-	}
-	for _, service := range states(d.Services()) {
-		s.byService.add(serviceState{service.Name, service.Status}, n)
-	}
 }
 
 // The states that are exported even when no device is in them, in alphabetical order as all labels are. A state that
@@ -136,7 +64,7 @@ var (
 )
 
 // addStates adds a sample for each known state, zeros included, and for each state that devices are in.
-func addStates(out *samples, known []string, found counts[string]) {
+func addStates(out *samples, known []string, found balena.Counts[string]) {
 	for _, state := range known {
 		out.add(float64(found[state]), state)
 	}
@@ -148,7 +76,7 @@ func addStates(out *samples, known []string, found counts[string]) {
 }
 
 // addCounts adds a sample for each value that devices have.
-func addCounts(out *samples, found counts[string]) { addStates(out, nil, found) }
+func addCounts(out *samples, found balena.Counts[string]) { addStates(out, nil, found) }
 
 func fleetIdentity(f *fleet, values []string) []string { return append(values, f.Slug) }
 
@@ -178,13 +106,13 @@ func fleetTable(o Options) group {
 			gauge("balena_fleet_created_timestamp_seconds", "When the fleet was created.", "application.created_at",
 				func(f *fleet) float64 { return f.Created.Seconds() }),
 			number("balena_fleet_devices", "Devices in the fleet.", "device",
-				func(f *fleet) int { return f.devices }),
+				func(f *fleet) int { return f.Devices }),
 			number("balena_fleet_devices_online", "Devices whose VPN is up.", "device.is_online",
-				func(f *fleet) int { return f.online }),
+				func(f *fleet) int { return f.Online }),
 			number("balena_fleet_devices_connected", "Devices that can be reached: VPN up, or API heartbeat online or timeout.", "device.is_online, api_heartbeat_state",
-				func(f *fleet) int { return f.connected }),
+				func(f *fleet) int { return f.Connected }),
 			number("balena_fleet_devices_never_connected", "Devices that were registered and never seen since.", "device.last_connectivity_event, api_heartbeat_state",
-				func(f *fleet) int { return f.neverConnected }),
+				func(f *fleet) int { return f.NeverConnected }),
 			{
 				name:   "balena_fleet_devices_disconnected_longer_than",
 				help:   "Devices that were seen once and have not been connected for at least so many seconds.",
@@ -195,7 +123,7 @@ func fleetTable(o Options) group {
 					now := balena.Instant(f.view.Time.UnixMilli()).Seconds()
 					for _, threshold := range o.DisconnectedThresholds {
 						n := 0
-						for since, devices := range f.disconnected {
+						for since, devices := range f.Disconnected {
 							if now-since.Seconds() >= float64(threshold) {
 								n += devices
 							}
@@ -205,13 +133,13 @@ func fleetTable(o Options) group {
 				},
 			},
 			number("balena_fleet_devices_undervolted", "Connected devices that have seen too low a voltage since they booted.", "device.is_undervolted",
-				func(f *fleet) int { return f.undervolted }),
+				func(f *fleet) int { return f.Undervolted }),
 			gauge("balena_fleet_devices_frozen", "Devices that are frozen, because the plan does not cover them.", "device.is_frozen",
 				func(f *fleet) float64 {
 					if !f.view.CloudFields {
 						return none
 					}
-					return float64(f.frozen)
+					return float64(f.Frozen)
 				}).on("balenaCloud"),
 			{
 				name:    "balena_fleet_devices_by_status",
@@ -219,7 +147,7 @@ func fleetTable(o Options) group {
 				source:  "device.overall_status",
 				labels:  []string{"status"},
 				series:  "7 a fleet, and 1 for each status not known yet",
-				samples: func(f *fleet, out *samples) { addStates(out, deviceStatuses, f.byStatus) },
+				samples: func(f *fleet, out *samples) { addStates(out, deviceStatuses, f.ByStatus) },
 			},
 			{
 				name:    "balena_fleet_devices_by_heartbeat_state",
@@ -227,7 +155,7 @@ func fleetTable(o Options) group {
 				source:  "device.api_heartbeat_state",
 				labels:  []string{"state"},
 				series:  "4 a fleet, and 1 for each state not known yet",
-				samples: func(f *fleet, out *samples) { addStates(out, heartbeatStates, f.byHeartbeat) },
+				samples: func(f *fleet, out *samples) { addStates(out, heartbeatStates, f.ByHeartbeat) },
 			},
 			{
 				name:    "balena_fleet_devices_by_update_status",
@@ -235,7 +163,7 @@ func fleetTable(o Options) group {
 				source:  "device.update_status",
 				labels:  []string{"update_status"},
 				series:  "7 a fleet, and 1 for each status not known yet",
-				samples: func(f *fleet, out *samples) { addStates(out, updateStatuses, f.byUpdate) },
+				samples: func(f *fleet, out *samples) { addStates(out, updateStatuses, f.ByUpdate) },
 			},
 			{
 				name:    "balena_fleet_devices_by_device_type",
@@ -243,7 +171,7 @@ func fleetTable(o Options) group {
 				source:  "device.is_of__device_type.slug",
 				labels:  []string{"device_type"},
 				series:  "1 for each type in the fleet",
-				samples: func(f *fleet, out *samples) { addCounts(out, f.byType) },
+				samples: func(f *fleet, out *samples) { addCounts(out, f.ByType) },
 			},
 			{
 				name:   "balena_fleet_devices_by_os_version",
@@ -252,10 +180,10 @@ func fleetTable(o Options) group {
 				labels: []string{"os_version", "os_variant"},
 				series: "1 for each version in the fleet",
 				samples: func(f *fleet, out *samples) {
-					for _, os := range slices.SortedFunc(maps.Keys(f.byOS), func(a, b osVersion) int {
-						return cmp.Or(cmp.Compare(a.version, b.version), cmp.Compare(a.variant, b.variant))
+					for _, os := range slices.SortedFunc(maps.Keys(f.ByOS), func(a, b balena.OS) int {
+						return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.Variant, b.Variant))
 					}) {
-						out.add(float64(f.byOS[os]), os.version, os.variant)
+						out.add(float64(f.ByOS[os]), os.Version, os.Variant)
 					}
 				},
 			},
@@ -265,7 +193,7 @@ func fleetTable(o Options) group {
 				source:  "device.supervisor_version",
 				labels:  []string{"supervisor_version"},
 				series:  "1 for each version in the fleet",
-				samples: func(f *fleet, out *samples) { addCounts(out, f.bySupervisor) },
+				samples: func(f *fleet, out *samples) { addCounts(out, f.BySupervisor) },
 			},
 		},
 	}
@@ -280,7 +208,7 @@ type fleetName struct {
 func namesOf(fleets []fleet) []fleetName {
 	online := map[string]int{}
 	for i := range fleets {
-		online[fleets[i].Name] += fleets[i].online
+		online[fleets[i].Name] += fleets[i].Online
 	}
 	names := make([]fleetName, 0, len(online))
 	for _, name := range slices.Sorted(maps.Keys(online)) {

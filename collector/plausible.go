@@ -63,13 +63,13 @@ func (r *reading) implausible(value balena.Number) bool {
 func (v *view) countImplausible(was, is *balena.Device) {
 	for _, r := range deviceReadings {
 		if value := r.value(is); r.implausible(value) && (was == nil || value != r.value(was)) {
-			v.implausible.add(r.field, 1)
+			v.implausible.Add(r.field, 1)
 		}
 	}
 	for _, s := range is.Services() {
 		same := func(before balena.Service) bool { return before.ID == s.ID && before.Progress == s.Progress }
 		if downloadProgress.implausible(s.Progress) && (was == nil || !slices.ContainsFunc(was.Services(), same)) {
-			v.implausible.add(downloadProgress.field, 1)
+			v.implausible.Add(downloadProgress.field, 1)
 		}
 	}
 }

@@ -47,11 +47,11 @@ func releaseTable(o Options) group {
 				func(f *fleet) float64 { return boolean(f.TracksLatest) }),
 			number("balena_fleet_devices_on_target_release", "Devices that run the release they should run: their pin, else the fleet's target.",
 				"device.is_running__release, is_pinned_on__release, application.should_be_running__release",
-				func(f *fleet) int { return f.onTarget }),
+				func(f *fleet) int { return f.OnTarget }),
 			number("balena_fleet_devices_pinned", "Devices that are pinned to a release.", "device.is_pinned_on__release",
-				func(f *fleet) int { return f.pinned }),
+				func(f *fleet) int { return f.Pinned }),
 			number("balena_fleet_devices_without_release", "Devices that run no release (yet).", "device.is_running__release",
-				func(f *fleet) int { return f.withoutRelease }),
+				func(f *fleet) int { return f.WithoutRelease }),
 			{
 				name:   "balena_fleet_devices_by_release",
 				help:   "Devices by the release they run. The least used releases beyond --collector.release.limit are one row, other.",
@@ -86,7 +86,7 @@ func releaseTable(o Options) group {
 				series: "6 a fleet that has releases",
 				samples: func(f *fleet, out *samples) {
 					if f.LatestRelease.ID != 0 {
-						addStates(out, releaseStatuses, counts[string]{cmp.Or(f.LatestRelease.Status, balena.Unknown): 1})
+						addStates(out, releaseStatuses, balena.Counts[string]{cmp.Or(f.LatestRelease.Status, balena.Unknown): 1})
 					}
 				},
 			},
@@ -104,8 +104,8 @@ type releaseInUse struct {
 // it is not 0, the rest is one row.
 func (f *fleet) releasesInUse(limit int) []releaseInUse {
 	// By name and not by ID: releases that are not known have no name, and are one row.
-	found := counts[releaseInUse]{}
-	for id, n := range f.byRelease {
+	found := balena.Counts[releaseInUse]{}
+	for id, n := range f.ByRelease {
 		r := f.view.Releases[id]
 		found[releaseInUse{commit: cmp.Or(r.Commit, balena.Unknown), version: cmp.Or(r.Version, balena.Unknown)}] += n
 	}

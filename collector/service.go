@@ -17,9 +17,6 @@ var serviceStatuses = []string{
 	"Dead", "Downloaded", "Downloading", "Installed", "Installing", "Running", "Starting", "Stopping", "exited", "restarting",
 }
 
-// serviceState is a service of a fleet in a state.
-type serviceState struct{ service, status string }
-
 // states returns the services of a device, each in each of its states once: while the device updates, several
 // images of a service may be in one state. What is known of them is that of the image which is farthest.
 func states(services []balena.Service) []balena.Service {
@@ -70,12 +67,12 @@ func fleetServiceTable() group {
 			source: "image_install.status",
 			labels: []string{"service_name", "status"},
 			samples: func(f *fleet, out *samples) {
-				byName := map[string]counts[string]{}
-				for s, n := range f.byService {
-					if byName[s.service] == nil {
-						byName[s.service] = counts[string]{}
+				byName := map[string]balena.Counts[string]{}
+				for s, n := range f.ByService {
+					if byName[s.Service] == nil {
+						byName[s.Service] = balena.Counts[string]{}
 					}
-					byName[s.service][s.status] = n
+					byName[s.Service][s.Status] = n
 				}
 				for _, name := range slices.Sorted(maps.Keys(byName)) {
 					found := byName[name]

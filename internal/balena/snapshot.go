@@ -271,6 +271,9 @@ func (d *Device) ConnectivityChanged() Instant {
 	return max(d.LastConnectivity, d.HeartbeatChanged)
 }
 
+// OnTarget tells whether the device runs the release that it should run; false where it should run none.
+func (d *Device) OnTarget() bool { return d.TargetRelease != 0 && d.RunningRelease == d.TargetRelease }
+
 // Release is a version of a fleet's software. The comments name the fields of the resource "release".
 type Release struct {
 	ID      int64

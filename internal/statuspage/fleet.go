@@ -44,59 +44,39 @@ type sums struct {
 	Pinned   int `json:"devices_pinned"`
 }
 
-func (s *sums) add(d *balena.Device) {
-	s.Devices++
-	if d.Online {
-		s.Online++
+// sumsOf returns the sums of a tally that are shown.
+func sumsOf(t *balena.Tally) sums {
+	statuses := map[string]int(t.ByStatus)
+	if statuses == nil {
+		statuses = map[string]int{}
 	}
-	if d.Connected() {
-		s.Connected++
-	}
-	s.Statuses[statusOf(d)]++
-	if d.TargetRelease != 0 {
-		s.Targeted++
-		if d.RunningRelease == d.TargetRelease {
-			s.OnTarget++
-		}
-	}
-	if d.PinnedRelease != 0 {
-		s.Pinned++
-	}
-}
-
-func (s *sums) addAll(o *sums) {
-	s.Devices += o.Devices
-	s.Online += o.Online
-	s.Connected += o.Connected
-	s.Targeted += o.Targeted
-	s.OnTarget += o.OnTarget
-	s.Pinned += o.Pinned
-	for status, n := range o.Statuses {
-		s.Statuses[status] += n
+	return sums{
+		Devices: t.Devices, Online: t.Online, Connected: t.Connected, Statuses: statuses,
+		Targeted: t.Targeted, OnTarget: t.OnTarget, Pinned: t.Pinned,
 	}
 }
 
 // newOverview sums up all fleets. Fleets come in the order of their slugs, so that each is where it was
 // yesterday; archived ones come last.
 func newOverview(listings map[string]*listing) *overview {
-	o := &overview{Fleets: make([]fleet, 0, len(listings)), Total: sums{Statuses: map[string]int{}}}
+	o := &overview{Fleets: make([]fleet, 0, len(listings))}
+	var total balena.Tally
 	for _, l := range listings {
 		o.Fleets = append(o.Fleets, l.fleet)
-		o.Total.addAll(&l.sums)
+		total.AddAll(&l.tally)
 	}
+	o.Total = sumsOf(&total)
 	slices.SortFunc(o.Fleets, func(a, b fleet) int {
 		return cmp.Or(compareBool(a.Archived, b.Archived), cmp.Compare(a.Slug, b.Slug))
 	})
 	return o
 }
 
-// newFleet returns a fleet, of whose devices none is counted yet.
-func newFleet(s *balena.Snapshot, index int) fleet {
-	f := &s.Fleets[index]
+// newFleet returns a fleet without its sums.
+func newFleet(s *balena.Snapshot, f *balena.Fleet) fleet {
 	return fleet{
 		Slug: f.Slug, Name: f.Name, Organization: f.Organization, Archived: f.Archived, TracksLatest: f.TracksLatest,
 		TargetRelease: releaseOf(s, f.TargetRelease),
-		sums:          sums{Statuses: map[string]int{}},
 	}
 }
 

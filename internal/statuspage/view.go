@@ -64,13 +64,16 @@ func (v *view) compute() {
 	v.listings = make(map[string]*listing, len(s.Fleets))
 	byID := make(map[int64]*listing, len(s.Fleets))
 	for i := range s.Fleets {
-		l := &listing{fleet: newFleet(s, i)}
+		l := &listing{fleet: newFleet(s, &s.Fleets[i])}
 		byID[s.Fleets[i].ID], v.listings[l.Slug] = l, l
 	}
 	for d := range s.Devices.All() {
 		l := byID[d.FleetID]
-		l.add(d)
+		l.tally.Add(d)
 		l.devices = append(l.devices, d)
+	}
+	for _, l := range v.listings {
+		l.sums = sumsOf(&l.tally)
 	}
 	v.overview = newOverview(v.listings)
 }
@@ -78,6 +81,7 @@ func (v *view) compute() {
 // listing is a fleet with its devices.
 type listing struct {
 	fleet
+	tally  balena.Tally
 	sorted sync.Once
 	// devices are in ascending order of ID, and worst first once sorted.
 	devices []*balena.Device

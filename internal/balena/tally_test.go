@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balena
+
+import (
+	"reflect"
+	"testing"
+)
+
+// tallied has a device for each branch of the sums.
+func tallied() []*Device {
+	return []*Device{
+		{ID: 1, Online: true, HeartbeatState: HeartbeatOnline, Undervolted: true, Status: "operational", RunningRelease: 7, TargetRelease: 7, Type: "rpi"},
+		{ID: 2, HeartbeatState: HeartbeatUnknown, Frozen: true},
+		{ID: 3, HeartbeatState: "offline", LastConnectivity: 1000, Undervolted: true, RunningRelease: 7, TargetRelease: 8, PinnedRelease: 8, OSVersion: "balenaOS 6"},
+		{ID: 4, HeartbeatState: HeartbeatTimeout, UpdateStatus: "done", RunningRelease: 8, Attachments: &Attachments{Services: []Service{
+			{ID: 1, Name: "main"}, {ID: 2, Name: "main", Status: Unknown}, {ID: 3, Name: "main", Status: "Running"},
+		}}},
+	}
+}
+
+func TestTallyCountsDevices(t *testing.T) {
+	var tally Tally
+	for _, d := range tallied() {
+		tally.Add(d)
+	}
+	want := Tally{
+		Devices: 4, Online: 1, Connected: 2, NeverConnected: 1, Undervolted: 1, Frozen: 1, Targeted: 2, OnTarget: 1, Pinned: 1, WithoutRelease: 1,
+		ByStatus:     Counts[string]{"operational": 1, Unknown: 3},
+		ByHeartbeat:  Counts[string]{HeartbeatOnline: 1, HeartbeatUnknown: 1, "offline": 1, HeartbeatTimeout: 1},
+		ByUpdate:     Counts[string]{NoUpdate: 3, "done": 1},
+		ByType:       Counts[string]{"rpi": 1, Unknown: 3},
+		BySupervisor: Counts[string]{Unknown: 4},
+		ByOS:         Counts[OS]{{Unknown, Unknown}: 3, {"balenaOS 6", Unknown}: 1},
+		ByRelease:    Counts[int64]{7: 2, 8: 1},
+		ByService:    Counts[ServiceState]{{"main", Unknown}: 1, {"main", "Running"}: 1},
+		Disconnected: Counts[Instant]{1000: 1},
+	}
+	if !reflect.DeepEqual(tally, want) {
+		t.Errorf("counted\n%+v, want\n%+v", tally, want)
+	}
+}
+
+// TestTallyFollowsDevices: a device that was added and removed again leaves nothing, and no sum is forgotten where
+// tallies are summed up.
+func TestTallyFollowsDevices(t *testing.T) {
+	var all, some, rest Tally
+	for i, d := range tallied() {
+		all.Add(d)
+		if i%2 == 0 {
+			some.Add(d)
+		} else {
+			rest.Add(d)
+		}
+	}
+	some.AddAll(&rest)
+	if !reflect.DeepEqual(some, all) {
+		t.Errorf("summed up\n%+v, want\n%+v", some, all)
+	}
+	for _, d := range tallied() {
+		all.Remove(d)
+	}
+	v := reflect.ValueOf(all)
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.Map && f.Len() > 0 || f.Kind() != reflect.Map && !f.IsZero() {
+			t.Errorf("%s is %v without devices", v.Type().Field(i).Name, f)
+		}
+	}
+}
