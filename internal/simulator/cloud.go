@@ -205,6 +205,7 @@ func addCloud(w *world, cfg *Config, now Time) {
 			g.equip(d, hosts[t.ID], managed[t.ArchitectureID])
 		}
 	}
+	g.addFrozenOrganization()
 	w.Devices.forget()
 }
 
@@ -326,6 +327,7 @@ func (s *step) account() {
 	for _, o := range s.Organizations.rows {
 		before := *o
 		switch {
+		case o.Handle == dormant: // it never pays
 		case o.PastDueInvoiceSince == 0:
 			if s.chance(chanceInvoiceDue) {
 				o.PastDueInvoiceSince = s.now

@@ -67,6 +67,7 @@ func (l *life) tick(w *world, now Time) {
 	for _, i := range s.added {
 		w.Installs.insert(i)
 	}
+	l.conditions(w, now)
 	if len(s.added) > 0 {
 		// Remove old rows of deleted images, so that an account does not grow forever.
 		w.Installs.DeleteFunc(func(i *Install) bool { return i.Status == "deleted" && i.ModifiedAt < now-day })

@@ -120,6 +120,7 @@ func New(cfg Config) (*Simulator, error) {
 		s.world = cfg.Dataset.world.clone()
 	} else {
 		s.world = generate(cfg.Devices, cfg.Fleets, cfg.Seed, s.now())
+		addConditions(s.world, cfg.Seed, s.now())
 	}
 	s.world.Users.insert(&User{Row: Row{ID: userID, CreatedAt: s.now(), ModifiedAt: s.now()}})
 	s.life = newLife(cfg.Seed)
