@@ -92,7 +92,7 @@ func TestDeviceThatGoesOfflineLosesItsHardwareFigures(t *testing.T) {
 		"balena_device_memory_size_bytes", "balena_device_memory_used_bytes", "balena_device_online", "balena_device_status",
 		"balena_device_storage_size_bytes", "balena_device_storage_used_bytes", "balena_device_undervolted",
 		"balena_devices_online", "balena_fleet_devices_by_heartbeat_state", "balena_fleet_devices_by_status",
-		"balena_fleet_devices_connected", "balena_fleet_devices_online",
+		"balena_fleet_devices_connected", "balena_fleet_devices_in_service_connected", "balena_fleet_devices_online",
 	}
 	if diff := cmp.Diff(want, names(removed)); diff != "" {
 		t.Errorf("these series changed or were removed:\n%s", diff)
@@ -372,13 +372,14 @@ func TestPendingUpdatesOfHostOSAndSupervisor(t *testing.T) {
 }
 
 func TestTags(t *testing.T) {
-	o := collector.Options{DeviceTags: []string{"site", "cost-center", "cost center", "ünïcode", "long"}}
+	o := collector.Options{DeviceTags: true}
 	long := strings.Repeat("ü", 200)
 	s := &balena.Snapshot{
-		Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "f"}},
+		Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "f"}}, DeviceTagKeys: []string{"site", "cost-center", "cost center", "ünïcode", "long"},
 		Devices: balena.NewDevices(
-			balena.Device{ID: 1, FleetID: 1, UUID: "tagged", Attachments: &balena.Attachments{Tags: []balena.Tag{{Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}}},
+			balena.Device{ID: 1, FleetID: 1, UUID: "tagged", Attachments: &balena.Attachments{Tags: []balena.Tag{{ID: 1, Value: "A"}, {Value: "1"}, {Value: "2"}, {Value: "x"}, {Value: long}}}},
 			balena.Device{ID: 2, FleetID: 1, UUID: "untagged"},
+			balena.Device{ID: 3, FleetID: 1, UUID: "in maintenance", Attachments: &balena.Attachments{Tags: []balena.Tag{{}, {}, {}, {}, {}, {ID: 2, Value: "now"}}}},
 		),
 	}
 	got := map[string]float64{}
@@ -444,7 +445,7 @@ func TestServicesWithoutANameAreMergedWithThoseNamedUnknown(t *testing.T) {
 	}}})
 	got := map[string]float64{}
 	for name, v := range samples(parse(t, text(s, everything()))) {
-		if strings.Contains(name, "service") && v != 0 {
+		if strings.Contains(name, "_service_") && !strings.Contains(name, "_in_service") && v != 0 {
 			got[name] = v
 		}
 	}

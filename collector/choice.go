@@ -17,12 +17,9 @@ func (o Options) Trimmed() Options {
 	o.Releases = o.Releases && groups["Releases"]
 	o.Services = o.Services && groups["Services"]
 	o.Keys = o.Keys && groups["Keys"]
-	if !families["balena_device_tags"] {
-		o.DeviceTags = nil
-	}
-	if !families["balena_fleet_tags"] {
-		o.FleetTags = nil
-	}
+	o.ServiceSummary = o.ServiceSummary && (families["balena_device_services"] || families["balena_device_services_running"] || families["balena_fleet_devices_healthy"])
+	o.DeviceTags = o.DeviceTags && families["balena_device_tags"]
+	o.FleetTags = o.FleetTags && families["balena_fleet_tags"]
 	return o
 }
 

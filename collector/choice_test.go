@@ -93,7 +93,7 @@ func TestPartsOfAnAccountThatChanges(t *testing.T) {
 }
 
 func TestScrapeGroups(t *testing.T) {
-	want := []string{"fleet", "tag", "release", "service", "device", "key"}
+	want := []string{"fleet", "organization", "tag", "maintenance", "release", "service", "device", "key"}
 	if got := of(nil, everything()).ScrapeGroups(); !slices.Equal(got, want) {
 		t.Errorf("the groups are %q, want %q", got, want)
 	}
@@ -125,10 +125,10 @@ func TestTrimmedOptions(t *testing.T) {
 		o.Exported = func(family string) bool { return slices.Contains(families, family) }
 		return o.Trimmed()
 	}
-	if o := everything().Trimmed(); !o.Devices || !o.Releases || !o.Services || !o.Keys || len(o.DeviceTags) == 0 || len(o.FleetTags) == 0 {
+	if o := everything().Trimmed(); !o.Devices || !o.Releases || !o.Services || !o.Keys || !o.DeviceTags || !o.FleetTags || !o.ServiceSummary {
 		t.Errorf("with everything exported: %+v", o)
 	}
-	if o := only("balena_fleet_devices"); o.Devices || o.Releases || o.Services || o.Keys || len(o.DeviceTags)+len(o.FleetTags) > 0 {
+	if o := only("balena_fleet_devices"); o.Devices || o.Releases || o.Services || o.Keys || o.DeviceTags || o.FleetTags || o.ServiceSummary {
 		t.Errorf("with a metric of fleets alone: %+v", o)
 	}
 	for family, on := range map[string]func(collector.Options) bool{
@@ -137,8 +137,9 @@ func TestTrimmedOptions(t *testing.T) {
 		"balena_device_service_status":            func(o collector.Options) bool { return o.Services },
 		"balena_fleet_devices_by_service_status":  func(o collector.Options) bool { return o.Services },
 		"balena_api_key_expiry_timestamp_seconds": func(o collector.Options) bool { return o.Keys },
-		"balena_device_tags":                      func(o collector.Options) bool { return len(o.DeviceTags) > 0 },
-		"balena_fleet_tags":                       func(o collector.Options) bool { return len(o.FleetTags) > 0 },
+		"balena_device_services_running":          func(o collector.Options) bool { return o.ServiceSummary },
+		"balena_device_tags":                      func(o collector.Options) bool { return o.DeviceTags },
+		"balena_fleet_tags":                       func(o collector.Options) bool { return o.FleetTags },
 	} {
 		if !on(only(family)) {
 			t.Errorf("nothing is read for %s", family)

@@ -27,10 +27,12 @@ import (
 type Options struct {
 	// Devices, Releases, Services and Keys switch the groups of these names on.
 	Devices, Releases, Services, Keys bool
+	// ServiceSummary switches on how many services run.
+	ServiceSummary bool
 	// DeviceNames puts the device's name into balena_device_info; otherwise the label is empty.
 	DeviceNames bool
-	// DeviceTags and FleetTags are the keys of the tags, in the order in which the snapshot holds values.
-	DeviceTags, FleetTags []string
+	// DeviceTags, FleetTags and Maintenance switch on the families of tags, which the snapshot has the keys of.
+	DeviceTags, FleetTags, Maintenance bool
 	// DisconnectedThresholds are the times in seconds for balena_fleet_devices_disconnected_longer_than.
 	DisconnectedThresholds []int
 	// ReleaseLimit is how many releases a fleet may have in balena_fleet_devices_by_release before the
@@ -48,6 +50,7 @@ func DefaultOptions() Options {
 	return Options{
 		Devices:                true,
 		Releases:               true,
+		ServiceSummary:         true,
 		Keys:                   true,
 		DeviceNames:            true,
 		DisconnectedThresholds: []int{3600, 86400, 604800, 2592000},
@@ -58,7 +61,7 @@ func DefaultOptions() Options {
 // Collector exports the snapshot that its source has.
 type Collector struct {
 	source             func() *balena.Snapshot
-	groups             []group
+	options            Options
 	layout             exposition.Layout
 	observeImplausible func(field string, values int)
 
@@ -71,7 +74,7 @@ type Collector struct {
 // New returns a collector of the snapshot that source returns at each collection; nil means that there is
 // none (yet, or any more), and gives no samples.
 func New(source func() *balena.Snapshot, o Options) *Collector {
-	c := &Collector{source: source, groups: groups(o), observeImplausible: o.ObserveImplausible}
+	c := &Collector{source: source, options: o, observeImplausible: o.ObserveImplausible}
 	for d := range c.Descriptions() {
 		c.layout = append(c.layout, exposition.Family{Header: appendHeader(nil, &d), Group: d.ScrapeGroup()})
 	}
@@ -79,9 +82,9 @@ func New(source func() *balena.Snapshot, o Options) *Collector {
 }
 
 // groups returns the tables that the options switch on, without the families that they leave out, in the order in which
-// they are exported.
-func groups(o Options) (exported []group) {
-	for _, g := range tables(o) {
+// they are exported. The keys of tags are those of a snapshot; which families there are does not depend on it.
+func groups(o Options, s *balena.Snapshot) (exported []group) {
+	for _, g := range tables(o, s) {
 		if o.Exported != nil {
 			g = g.only(o.Exported)
 		}
@@ -93,22 +96,34 @@ func groups(o Options) (exported []group) {
 }
 
 // tables returns the tables that the options switch on.
-func tables(o Options) []group {
-	g := []group{fleetNameTable(), fleetTable(o)}
-	if len(o.FleetTags) > 0 {
-		g = append(g, fleetTagTable(o))
+func tables(o Options, s *balena.Snapshot) []group {
+	g := []group{fleetNameTable(), fleetTable(o), organizationTable()}
+	if o.FleetTags {
+		g = append(g, fleetTagTable(s.FleetTagKeys))
+	}
+	if o.Maintenance {
+		g = append(g, fleetMaintenanceTable())
 	}
 	if o.Releases {
 		g = append(g, releaseTable(o))
+	}
+	if o.ServiceSummary {
+		g = append(g, fleetHealthTable())
 	}
 	if o.Services {
 		g = append(g, fleetServiceTable())
 	}
 	if o.Devices {
 		g = append(g, deviceTable(o))
+		if o.ServiceSummary {
+			g = append(g, deviceHealthTable())
+		}
+		if o.Maintenance {
+			g = append(g, deviceMaintenanceTable())
+		}
 	}
-	if len(o.DeviceTags) > 0 {
-		g = append(g, deviceTagTable(o))
+	if o.DeviceTags {
+		g = append(g, deviceTagTable(s.DeviceTagKeys))
 	}
 	if o.Services {
 		g = append(g, deviceServiceTable())
@@ -121,10 +136,8 @@ func tables(o Options) []group {
 
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, g := range c.groups {
-		for _, d := range g.descriptions() {
-			ch <- d.desc()
-		}
+	for d := range c.Descriptions() {
+		ch <- d.desc()
 	}
 }
 
@@ -135,7 +148,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	v := newView(s, nil)
-	for _, g := range c.groups {
+	for _, g := range groups(c.options, s) {
 		g.collect(v, ch)
 	}
 }
@@ -158,7 +171,7 @@ func (c *Collector) Render(s *balena.Snapshot) *exposition.Page {
 	page := exposition.NewBuilder(c.layout, c.page)
 	devices := newRuns(v, before, page)
 	first := 0
-	for _, g := range c.groups {
+	for _, g := range groups(c.options, s) {
 		if t, ok := g.(*table[device]); ok {
 			devices.add(t, first)
 		} else {
@@ -186,10 +199,11 @@ func (c *Collector) ScrapeGroups() (names []string) {
 	return names
 }
 
-// Descriptions describes all families that the collector has.
+// Descriptions describes all families that the collector has. Those of tags have labels that depend on the snapshot, and
+// are described without them.
 func (c *Collector) Descriptions() iter.Seq[Description] {
 	return func(yield func(Description) bool) {
-		for _, g := range c.groups {
+		for _, g := range groups(c.options, new(balena.Snapshot)) {
 			for _, d := range g.descriptions() {
 				if !yield(d) {
 					return
@@ -202,8 +216,8 @@ func (c *Collector) Descriptions() iter.Seq[Description] {
 // view is a snapshot with the sums over its devices.
 type view struct {
 	*balena.Snapshot
-	slugs  map[int64]string // of the fleets, by ID
 	fleets []fleet
+	byID   map[int64]*fleet
 	names  []fleetName
 	keys   []balena.Key
 	// implausible counts values by field, those that are not the same in the view before.

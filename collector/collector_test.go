@@ -39,9 +39,22 @@ var now = time.Date(2026, 11, 22, 15, 0, 0, 0, time.UTC)
 func everything() collector.Options {
 	o := collector.DefaultOptions()
 	o.Services = true
-	o.DeviceTags = []string{"site", "owner"}
-	o.FleetTags = []string{"env", "note"}
+	o.DeviceTags, o.FleetTags, o.Maintenance = true, true, true
 	return o
+}
+
+// askForTags asks for the tags of which the options switch families on.
+func askForTags(a *account.Options, o collector.Options) {
+	a.TagLimit = 20
+	if o.DeviceTags {
+		a.DeviceTags = []string{"site", "own*"}
+	}
+	if o.FleetTags {
+		a.FleetTags = []string{"env", "note"}
+	}
+	if o.Maintenance {
+		a.MaintenanceTag = "maintenance"
+	}
 }
 
 // api is a simulated server and a client of it.
@@ -71,10 +84,10 @@ func newAPI(t testing.TB, config simulator.Config, o collector.Options, change .
 		PageSize: 1000,
 		Options: account.Options{
 			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys,
-			DeviceTags: o.DeviceTags, FleetTags: o.FleetTags, ArchivedFleets: true,
-			SlowInterval: time.Nanosecond, Keep: time.Minute,
+			ServiceSummary: o.ServiceSummary, ArchivedFleets: true, SlowInterval: time.Nanosecond, Keep: time.Minute,
 		},
 	}
+	askForTags(&c.Options, o)
 	for _, f := range change {
 		f(&c)
 	}
@@ -186,7 +199,10 @@ var hostile = []string{
 
 // hostileSnapshot returns a snapshot with hostile text in every field with text from outside.
 func hostileSnapshot() *balena.Snapshot {
-	s := &balena.Snapshot{Time: now, CloudFields: true, Releases: map[int64]balena.Release{}}
+	s := &balena.Snapshot{
+		Time: now, CloudFields: true, Releases: map[int64]balena.Release{},
+		DeviceTagKeys: []string{hostile[0], "site-é"}, FleetTagKeys: []string{"site-è", ""},
+	}
 	var devices []balena.Device
 	for i, h := range hostile {
 		id := int64(i + 1)
@@ -196,14 +212,16 @@ func hostileSnapshot() *balena.Snapshot {
 			TargetRelease: id, LatestRelease: s.Releases[id], Tags: []string{h, h},
 		})
 		devices = append(devices, balena.Device{
-			ID: id, UUID: fmt.Sprint("uuid", i, h), Name: h, FleetID: id, Status: h, HeartbeatState: h, UpdateStatus: h, Type: h,
+			ID: id, UUID: fmt.Sprint("uuid", i, h), Name: h, FleetID: id, Status: h, HeartbeatState: h, UpdateStatus: h, ProvisioningState: h, Type: h,
 			OSVersion: h, OSVariant: h, SupervisorVersion: h, RunningRelease: id, TargetRelease: id, OSTarget: id, SupervisorTarget: id,
+			Installs: balena.Installs(h), Maintenance: balena.Instant(i) * balena.Forever / 12,
 			CPUUsage: balena.Number(math.Inf(1)), CPUTemperature: -12.5, MemoryUsed: 1e300,
 			Attachments: &balena.Attachments{
 				Tags: []balena.Tag{{ID: 1, Value: h}, {ID: 2, Value: h}}, Services: []balena.Service{{Name: h, Status: h, Progress: 33}},
 			},
 		})
 		s.Keys = append(s.Keys, balena.Key{ID: id, Name: h, Expiry: 5})
+		s.Organizations = append(s.Organizations, balena.Organization{ID: id, Handle: fmt.Sprint(i, h), Name: h, Frozen: true, PastDue: 5000})
 	}
 	s.Devices = balena.NewDevices(devices...)
 	return s
@@ -295,13 +313,15 @@ func TestGolden(t *testing.T) {
 // TestGoldenCloud compares the metrics that only balenaCloud has, and metrics of short-lived states, with a file.
 func TestGoldenCloud(t *testing.T) {
 	s := withDevice(balena.Device{
-		ID: 1, FleetID: 1, UUID: "u", Status: "inactive", Frozen: true, Created: 1000, UpdateProgress: 12.5,
+		ID: 1, FleetID: 1, UUID: "u", Status: "inactive", Frozen: true, Deactivated: true, Created: 1000, UpdateProgress: 12.5,
+		ProvisioningState: "OS update failed", ProvisioningProgress: 100, Maintenance: balena.Forever, TargetRelease: 7, Installs: "7 2 1",
 		CPUUsage: balena.Null, CPUTemperature: balena.Null, MemoryUsed: balena.Null, MemorySize: balena.Null, StorageUsed: balena.Null, StorageSize: balena.Null,
 		Attachments: &balena.Attachments{Services: []balena.Service{
 			{ID: 1, Name: "main", Status: "Downloading", Progress: 25}, {ID: 2, Name: "main", Status: "Running", Progress: balena.Null, Installed: 5000},
 		}},
 	})
 	s.CloudFields = true
+	s.Organizations = []balena.Organization{{ID: 1, Handle: "acme", Name: "ACME", Frozen: true, PastDue: 7000}, {ID: 2, Handle: "zeta", Name: "Žeta"}}
 	golden(t, filepath.Join("testdata", "cloud.txt"), text(s, everything()))
 }
 

@@ -20,6 +20,9 @@ type device struct {
 	view *view
 }
 
+// fleet is the device's.
+func (d *device) fleet() *fleet { return d.view.byID[d.FleetID] }
+
 const mebibyte = 1 << 20
 
 // percent makes a ratio of a percentage.
@@ -89,7 +92,7 @@ func devices(v *view) iter.Seq[device] {
 }
 
 func deviceIdentity(d *device, values []string) []string {
-	return append(values, d.view.slugs[d.FleetID], d.UUID)
+	return append(values, d.fleet().Slug, d.UUID)
 }
 
 func deviceTable(o Options) group {
@@ -140,19 +143,29 @@ func deviceTable(o Options) group {
 			gauge("balena_device_web_accessible", "Whether the device has a public URL.", "device.is_web_accessible",
 				func(d *device) float64 { return boolean(d.WebAccessible) }).steadily(),
 			gauge("balena_device_frozen", "Whether the device is frozen, because the plan does not cover it.", "device.is_frozen",
-				func(d *device) float64 {
-					if !d.view.CloudFields {
-						return none
+				func(d *device) float64 { return d.view.onlyCloud(boolean(d.Frozen)) }).on("balenaCloud").steadily(),
+			gauge("balena_device_active", "Whether the device is active: neither deactivated nor waiting for its activation.", "device.is_active",
+				func(d *device) float64 { return d.view.onlyCloud(boolean(!d.Deactivated)) }).on("balenaCloud").steadily(),
+			{
+				name:   "balena_device_out_of_service",
+				steady: true,
+				help:   "The device is not expected to work: it is inactive or frozen, or its fleet is archived. A maintenance is told apart.",
+				source: "device.overall_status, is_active (balenaCloud), is_frozen (balenaCloud), application.is_archived",
+				series: "1 for each such device",
+				samples: func(d *device, out *samples) {
+					if d.OutOfService() || d.fleet().Archived {
+						out.add(1)
 					}
-					return boolean(d.Frozen)
-				}).on("balenaCloud").steadily(),
+				},
+			},
 			state("balena_device_status", "The overall status that the device is in, in the words of v7 on v6 too.", "device.overall_status", "status",
 				func(d *device) string { return cmp.Or(d.Status, balena.Unknown) }),
 			state("balena_device_heartbeat_state", "The state of the device's API heartbeat.", "device.api_heartbeat_state", "state",
 				func(d *device) string { return cmp.Or(d.HeartbeatState, balena.Unknown) }),
-			state("balena_device_update_status", "The status of the device's last update; none where there was no update.", "device.update_status", "update_status",
-				func(d *device) string { return cmp.Or(d.UpdateStatus, balena.NoUpdate) }).steadily(),
-			gauge("balena_device_update_status_change_timestamp_seconds", "When the device last reported an update status.", "device.last_update_status_event",
+			state("balena_device_update_status", "The status of the device's last update: none where there was no update, unknown where the supervisor is older than 16.7.0 and does not report it.",
+				"device.update_status, supervisor_version", "update_status",
+				func(d *device) string { return d.UpdateState() }).steadily(),
+			gauge("balena_device_update_status_change_timestamp_seconds", "When the device last reported an update status, be it after a restart. Supervisors older than 16.7.0 do not.", "device.last_update_status_event",
 				func(d *device) float64 { return d.UpdateChanged.Seconds() }).steadily(),
 			gauge("balena_device_connectivity_change_timestamp_seconds", "When the device last connected or disconnected, by VPN or by heartbeat.", "device.last_connectivity_event, changed_api_heartbeat_state_on__date (v7)",
 				func(d *device) float64 { return d.ConnectivityChanged().Seconds() }),
@@ -160,8 +173,33 @@ func deviceTable(o Options) group {
 				func(d *device) float64 { return d.Created.Seconds() }).steadily(),
 			gauge("balena_device_modified_timestamp_seconds", "When anything about the device last changed.", "device.modified_at",
 				func(d *device) float64 { return d.Modified.Seconds() }),
-			gauge("balena_device_update_progress_ratio", "How far the update under way is; only during one.", "device.overall_progress",
+			gauge("balena_device_update_progress_ratio", "Progress of the update of the application; only during one.", "device.overall_progress",
 				func(d *device) float64 { return percent(updateProgress.of(d)) }).steadily(),
+			{
+				name:   "balena_device_os_update_state",
+				steady: true,
+				help:   "The state that the update of the host OS is in; only during one, and after one that failed, until the supervisor starts.",
+				source: "device.provisioning_state",
+				labels: []string{"state"},
+				series: "1 for each device whose host OS is updated",
+				samples: func(d *device, out *samples) {
+					if state := d.OSUpdateState(); state != "" {
+						out.add(1, state)
+					}
+				},
+			},
+			{
+				name:   "balena_device_os_update_progress_ratio",
+				steady: true,
+				help:   "Progress of the update of the host OS; only during one.",
+				source: "device.provisioning_progress",
+				series: "1 for each device whose host OS is updated",
+				samples: func(d *device, out *samples) {
+					if d.OSUpdateState() != "" {
+						out.add(percent(provisioningProgress.of(d)))
+					}
+				},
+			},
 			gauge("balena_device_cpu_usage_ratio", "CPU usage over all cores; only while connected.", "device.cpu_usage",
 				func(d *device) float64 { return d.whileConnected(percent(cpuUsage.of(d))) }),
 			gauge("balena_device_cpu_temperature_celsius", "CPU temperature; only while connected, and not at 0, which is what a device without a sensor reports.", "device.cpu_temp",

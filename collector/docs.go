@@ -2,6 +2,8 @@
 
 package collector
 
+import "github.com/balena-exporter/balena-exporter/internal/balena"
+
 //go:generate go test -run ^TestCatalogueIsDocumented$ . -update
 
 // Catalogue returns all families that there can be, those of the exporter itself included, with the groups
@@ -9,12 +11,14 @@ package collector
 func Catalogue() []Description {
 	o := DefaultOptions()
 	o.Services = true
-	o.FleetTags, o.DeviceTags = []string{"…"}, []string{"…"}
+	o.FleetTags, o.DeviceTags, o.Maintenance = true, true, true
 	all := exporterFamilies()
-	for _, group := range []string{"Fleets", "Releases", "Devices", "Services", "Tags", "Keys"} {
-		for d := range New(nil, o).Descriptions() {
-			if d.Group == group {
-				all = append(all, d)
+	for _, group := range []string{"Fleets", "Maintenance", "Organizations", "Releases", "Devices", "Services", "Tags", "Keys"} {
+		for _, g := range groups(o, &balena.Snapshot{FleetTagKeys: []string{"…"}, DeviceTagKeys: []string{"…"}}) {
+			for _, d := range g.descriptions() {
+				if d.Group == group {
+					all = append(all, d)
+				}
 			}
 		}
 	}

@@ -20,34 +20,60 @@ type fleet struct {
 	*balena.Fleet
 	view *view
 	balena.Tally
+	// inService are the sums over the devices that are expected to work.
+	inService balena.InService
+}
+
+// inMaintenance is how many devices would be in service but for a maintenance of their own or of the fleet.
+func (f *fleet) inMaintenance() int {
+	if f.Archived {
+		return 0
+	}
+	return f.InService(balena.Forever).Devices - f.inService.Devices
+}
+
+// now is the time of the snapshot.
+func (v *view) now() balena.Instant { return balena.Instant(v.Time.UnixMilli()) }
+
+// onlyCloud keeps a value that only balenaCloud has.
+func (v *view) onlyCloud(value float64) float64 {
+	if !v.CloudFields {
+		return none
+	}
+	return value
 }
 
 // newView sums up the devices of a snapshot: those in which it differs from another one that was summed up
 // before, on top of what that came to. before may be nil; its sums are used up.
 func newView(s *balena.Snapshot, before *view) *view {
-	v := &view{Snapshot: s, slugs: make(map[int64]string, len(s.Fleets)), fleets: make([]fleet, len(s.Fleets))}
-	byID := make(map[int64]*fleet, len(s.Fleets))
+	v := &view{Snapshot: s, byID: make(map[int64]*fleet, len(s.Fleets)), fleets: make([]fleet, len(s.Fleets))}
 	for i := range v.fleets {
 		f := &v.fleets[i]
 		f.Fleet, f.view = &s.Fleets[i], v
-		byID[f.ID], v.slugs[f.ID] = f, f.Slug
+		v.byID[f.ID] = f
 	}
 	var known balena.Devices
 	if before != nil {
 		known = before.Devices
 		for i := range before.fleets {
-			if f := byID[before.fleets[i].ID]; f != nil {
+			if f := v.byID[before.fleets[i].ID]; f != nil {
 				f.Tally = before.fleets[i].Tally
 			}
 		}
 	}
 	for was, is := range s.Devices.Differences(known) {
-		if was != nil && byID[was.FleetID] != nil {
-			byID[was.FleetID].Remove(was)
+		if was != nil && v.byID[was.FleetID] != nil {
+			v.byID[was.FleetID].Remove(was)
 		}
 		if is != nil {
-			byID[is.FleetID].Add(is)
+			v.byID[is.FleetID].Add(is)
 			v.countImplausible(was, is)
+		}
+	}
+	now := v.now()
+	for i := range v.fleets {
+		if f := &v.fleets[i]; !f.Absent(now) {
+			f.inService = f.InService(now)
 		}
 	}
 	v.names = namesOf(v.fleets)
@@ -111,19 +137,24 @@ func fleetTable(o Options) group {
 				func(f *fleet) int { return f.Online }),
 			number("balena_fleet_devices_connected", "Devices that can be reached: VPN up, or API heartbeat online or timeout.", "device.is_online, api_heartbeat_state",
 				func(f *fleet) int { return f.Connected }),
-			number("balena_fleet_devices_never_connected", "Devices that were registered and never seen since.", "device.last_connectivity_event, api_heartbeat_state",
-				func(f *fleet) int { return f.NeverConnected }),
+			number("balena_fleet_devices_in_service", "Devices that are expected to work: not inactive, not frozen, not in maintenance, and of a fleet that is not archived.",
+				"device.overall_status, is_active (balenaCloud), is_frozen (balenaCloud), device_tag, application_tag, application.is_archived",
+				func(f *fleet) int { return f.inService.Devices }),
+			number("balena_fleet_devices_in_service_connected", "Devices in service that can be reached.", "device.is_online, api_heartbeat_state",
+				func(f *fleet) int { return f.inService.Connected }),
+			number("balena_fleet_devices_never_connected", "Devices in service that were registered and never seen since.", "device.last_connectivity_event, api_heartbeat_state",
+				func(f *fleet) int { return f.inService.NeverConnected }),
 			{
 				name:   "balena_fleet_devices_disconnected_longer_than",
-				help:   "Devices that were seen once and have not been connected for at least so many seconds.",
+				help:   "Devices in service that were seen once and have not been connected for at least so many seconds.",
 				source: "device.last_connectivity_event, changed_api_heartbeat_state_on__date (v7)",
 				labels: []string{"seconds"},
 				series: strconv.Itoa(len(o.DisconnectedThresholds)) + " a fleet",
 				samples: func(f *fleet, out *samples) {
-					now := balena.Instant(f.view.Time.UnixMilli()).Seconds()
+					now := f.view.now().Seconds()
 					for _, threshold := range o.DisconnectedThresholds {
 						n := 0
-						for since, devices := range f.Disconnected {
+						for since, devices := range f.inService.Disconnected {
 							if now-since.Seconds() >= float64(threshold) {
 								n += devices
 							}
@@ -134,13 +165,12 @@ func fleetTable(o Options) group {
 			},
 			number("balena_fleet_devices_undervolted", "Connected devices that have seen too low a voltage since they booted.", "device.is_undervolted",
 				func(f *fleet) int { return f.Undervolted }),
+			number("balena_fleet_devices_os_update_failed", "Devices in service whose last update of the host OS failed. The supervisor clears that when it starts.", "device.provisioning_state",
+				func(f *fleet) int { return f.inService.OSUpdateFailed }),
 			gauge("balena_fleet_devices_frozen", "Devices that are frozen, because the plan does not cover them.", "device.is_frozen",
-				func(f *fleet) float64 {
-					if !f.view.CloudFields {
-						return none
-					}
-					return float64(f.Frozen)
-				}).on("balenaCloud"),
+				func(f *fleet) float64 { return f.view.onlyCloud(float64(f.Frozen)) }).on("balenaCloud"),
+			gauge("balena_fleet_devices_active", "Devices that are active: neither deactivated nor waiting for their activation.", "device.is_active",
+				func(f *fleet) float64 { return f.view.onlyCloud(float64(f.Devices - f.Deactivated)) }).on("balenaCloud"),
 			{
 				name:    "balena_fleet_devices_by_status",
 				help:    "Devices by overall status, in the words of v7 on v6 too.",
@@ -159,7 +189,7 @@ func fleetTable(o Options) group {
 			},
 			{
 				name:    "balena_fleet_devices_by_update_status",
-				help:    "Devices by the status of their last update; none where there was no update.",
+				help:    "Devices by the status of their last update: none where there was no update, unknown where the supervisor is older than 16.7.0 and does not report it.",
 				source:  "device.update_status",
 				labels:  []string{"update_status"},
 				series:  "7 a fleet, and 1 for each status not known yet",

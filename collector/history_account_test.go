@@ -181,6 +181,9 @@ var edits = []edit{
 	onDevice(2, "is set up", func(e *editor, d *simulator.Device) {
 		d.ProvisioningState, d.ProvisioningProgress = e.word("", "Provisioning", "Post-Provisioning"), simulator.N(e.IntN(100))
 	}),
+	onDevice(3, "updates its host OS", func(e *editor, d *simulator.Device) {
+		d.UpdateOS(e.word("", simulator.OSUpdatePreparing, simulator.OSUpdateRunning, simulator.OSUpdateFailed, "Formatting"))
+	}),
 	onDevice(2, "is configured", func(e *editor, d *simulator.Device) {
 		d.IsWebAccessible, d.OSVersion, d.OSVariant, d.SupervisorVersion = e.chance(0.5), e.name(), e.word("", "prod", "dev"), e.name()
 	}),
@@ -235,6 +238,7 @@ var edits = []edit{
 	{2, finalizeRelease},
 	{2, renameType},
 	{1, renameOrganization},
+	{2, changeInvoices},
 	{2, changeKeys},
 }
 
@@ -278,7 +282,7 @@ func createDevice(e *editor) string {
 }
 
 func (e *editor) newDevice(f *simulator.Fleet, uuid string) *simulator.Device {
-	d := e.AddDevice(simulator.Device{Row: e.row(), UUID: uuid, FleetID: f.ID, Name: e.name(), IsFrozen: e.chance(0.1), IsVPNDisabled: e.chance(0.1)})
+	d := e.AddDevice(simulator.Device{Row: e.row(), UUID: uuid, FleetID: f.ID, Name: e.name(), IsFrozen: e.chance(0.1), IsInactive: e.chance(0.1), IsVPNDisabled: e.chance(0.1)})
 	if e.chance(0.5) {
 		d.Connect(e.at)
 	}
@@ -443,17 +447,20 @@ func deleteInstall(e *editor) string {
 	return fmt.Sprintf("install %d on device %d (%s) is deleted for good", i.ID, i.DeviceID, i.Status)
 }
 
+// maintenances are dates at which maintenances may end, before and after the time of the tests.
+var maintenances = []string{"2026-11-21", "2026-11-22", "2026-11-22T11:00:00Z", "2026-12-24"}
+
 func setDeviceTag(e *editor) string {
 	d, ok := e.device()
 	if !ok {
 		return ""
 	}
-	key := e.word("site", "owner", "nobody's business")
+	key := e.word("site", "owner", "owner-2", "nobody's business", "maintenance")
 	t, ok := anyOf(e, e.DeviceTags.All(), func(t *simulator.DeviceTag) bool { return t.DeviceID == d.ID && t.Key == key })
 	if !ok {
 		t = e.DeviceTags.Add(simulator.DeviceTag{Row: e.row(), DeviceID: d.ID, Key: key})
 	}
-	t.Value = e.word("", "a", e.name())
+	t.Value = e.word("", "a", e.name(), maintenances[e.IntN(len(maintenances))])
 	e.wrote(&t.Row)
 	return fmt.Sprintf("device %d is tagged %s=%s", d.ID, key, t.Value)
 }
@@ -485,7 +492,7 @@ func setFleetTag(e *editor) string {
 	if !ok {
 		return ""
 	}
-	key, value := e.word("env", "note", "nobody's business"), e.word("", "a", e.name())
+	key, value := e.word("env", "note", "nobody's business", "maintenance"), e.word("", "a", e.name(), maintenances[e.IntN(len(maintenances))])
 	e.FleetTags.DeleteFunc(func(t *simulator.FleetTag) bool { return t.FleetID == f.ID && t.Key == key })
 	if e.chance(0.7) {
 		e.FleetTags.Add(simulator.FleetTag{Row: e.row(), FleetID: f.ID, Key: key, Value: value})
@@ -582,6 +589,20 @@ func renameOrganization(e *editor) string {
 	o.Handle = e.name()
 	e.wrote(&o.Row)
 	return fmt.Sprintf("organization %d is now %s", o.ID, o.Handle)
+}
+
+// changeInvoices freezes an organization without its devices: of these only full refreshes would know.
+func changeInvoices(e *editor) string {
+	o, ok := anyOf(e, e.Organizations.All(), nil)
+	if !ok {
+		return ""
+	}
+	o.IsFrozen, o.PastDueInvoiceSince = e.chance(0.5), 0
+	if e.chance(0.5) {
+		o.PastDueInvoiceSince = e.at
+	}
+	e.wrote(&o.Row)
+	return fmt.Sprintf("organization %d is frozen: %t, an invoice is overdue: %t", o.ID, o.IsFrozen, o.PastDueInvoiceSince != 0)
 }
 
 func changeKeys(e *editor) string {

@@ -90,7 +90,7 @@ func check(s, before *balena.Snapshot, all []facts, late bool) error {
 			return fmt.Errorf("the snapshot has the fields of balenaCloud: %t", s.CloudFields)
 		}
 	}
-	for _, check := range []func() error{c.fleets, c.devices, c.belongings, c.releases, c.keys} {
+	for _, check := range []func() error{c.fleets, c.devices, c.belongings, c.releases, c.organizations, c.keys} {
 		if err := check(); err != nil {
 			return fmt.Errorf("after a disturbed refresh of kind %s: %w", s.Reading.Kind, err)
 		}
@@ -98,7 +98,7 @@ func check(s, before *balena.Snapshot, all []facts, late bool) error {
 	return nil
 }
 
-// maxTags is the number of keys of tags.
+// maxTags is the number of keys of tags of fleets.
 const maxTags = 2
 
 type comparison struct {
@@ -177,7 +177,7 @@ func fleetRow(f *balena.Fleet) (row struct {
 // deviceRow returns the values of a device that come from one row.
 func deviceRow(d *balena.Device) *balena.Device {
 	row := *d
-	row.Type, row.TargetRelease, row.Attachments = "", 0, nil
+	row.Type, row.TargetRelease, row.Attachments, row.Installs, row.Maintenance = "", 0, nil, "", 0
 	if row.PinnedRelease != 0 {
 		row.TargetRelease = row.PinnedRelease
 	}
@@ -243,6 +243,9 @@ func (c *comparison) belongings() error {
 			continue
 		}
 		if c.ok[balena.PartServices] {
+			if made := installsOf(is); is.Installs != made {
+				return fmt.Errorf("device %d has the services %q, and they make %q", is.ID, is.Installs, made)
+			}
 			for _, service := range is.Services() {
 				if !c.somewhere(func(f facts) bool { was, ok := serviceOn(f, is.ID, service.ID); return ok && was == service }) {
 					return fmt.Errorf("device %d never had a service %+v", is.ID, service)
@@ -256,18 +259,36 @@ func (c *comparison) belongings() error {
 			}
 		}
 		if c.ok[balena.PartDeviceTags] {
-			for key := range maxTags {
-				tag := at(is.Tags(), key).Value
+			for _, key := range []string{"site", "owner", "owner-2"} {
+				tag := tagOf(c.s, is, key)
 				if !c.somewhere(func(f facts) bool {
 					was := f.Devices.Find(is.ID)
-					return was != nil && at(was.Tags(), key).Value == tag
+					return was != nil && tagOf(f.Snapshot, was, key) == tag
 				}) {
-					return fmt.Errorf("tag %d of device %d never was %q", key, is.ID, tag)
+					return fmt.Errorf("tag %s of device %d never was %q", key, is.ID, tag)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// tagOf is the value of a device's tag, empty without one.
+func tagOf(s *balena.Snapshot, d *balena.Device, key string) string {
+	i := slices.Index(s.DeviceTagKeys, key)
+	if i < 0 {
+		return ""
+	}
+	return at(d.Tags(), i).Value
+}
+
+// installsOf are the installs that a device's services make.
+func installsOf(d *balena.Device) balena.Installs {
+	return balena.NewInstalls(func(service func(release int64, status string)) {
+		for _, s := range d.Services() {
+			service(s.Release, s.Status)
+		}
+	})
 }
 
 func serviceOn(f facts, device, id int64) (balena.Service, bool) {
@@ -309,6 +330,19 @@ func (c *comparison) releases() error {
 	for d := range c.s.Devices.All() {
 		if err := missing(d.RunningRelease, d.PinnedRelease, d.OSTarget, d.SupervisorTarget); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func (c *comparison) organizations() error {
+	// Of an account without devices nobody knows whether it is one of balenaCloud.
+	if !c.ok[balena.PartOrganizations] || c.somewhere(func(f facts) bool { return !f.CloudFields }) {
+		return nil
+	}
+	for _, is := range c.s.Organizations {
+		if !c.somewhere(func(f facts) bool { return slices.Contains(f.Organizations, is) }) {
+			return fmt.Errorf("organization %+v was never there", is)
 		}
 	}
 	return nil

@@ -188,7 +188,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 	o := everything()
 	o.Devices, o.Services = r.IntN(8) > 0, r.IntN(3) > 0
 	if r.IntN(4) == 0 {
-		o.DeviceTags = nil
+		o.DeviceTags = false
 	}
 	t.longest, t.plain = 55*time.Second, r.IntN(4) > 0
 	if slices.ContainsFunc(h.events, event.setsClock) {
@@ -201,11 +201,12 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 			Token: func(context.Context) (string, error) { return *t.token.Load(), nil },
 		},
 		Options: account.Options{
-			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys, DeviceTags: o.DeviceTags, FleetTags: o.FleetTags,
+			Devices: o.Devices, Releases: o.Releases, Services: o.Services, ServiceSummary: o.ServiceSummary, Keys: o.Keys,
 			ArchivedFleets: r.IntN(2) == 0, Keep: time.Minute, FullRefreshInterval: oneOf(r, time.Hour, 3*time.Hour, 24*time.Hour),
 		},
 	}
 	t.config.Stripes = 1 + int(h.seed%3) // not drawn, so that a history of a seed stays what it was
+	askForTags(&t.config.Options, o)
 	switch r.IntN(6) {
 	case 0:
 		t.config.Include = regexp.MustCompile("/(alpha|greenhouse|kiosk)")
@@ -225,7 +226,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 	if t.client, err = newReader(t.config); err != nil {
 		return nil, nil, err
 	}
-	o.Devices, o.Services, o.DeviceTags = t.config.Devices, t.config.Services, t.config.DeviceTags
+	o.Devices, o.Services, o.DeviceTags = t.config.Devices, t.config.Services, t.config.DeviceTags != nil
 	t.options, t.collector = o, of(nil, o)
 	t.note("%s, %d devices in %d fleets, fields of balenaCloud: %t, version %q, pages of %d, a full refresh every %s, archived fleets: %t, include %v, exclude %v, shard %v%s",
 		cmp.Or(config.Edition, simulator.OpenBalena), config.Devices, config.Fleets, config.CloudFields || t.late, t.config.Version, t.config.PageSize, t.config.FullRefreshInterval, t.config.ArchivedFleets,
@@ -533,14 +534,19 @@ func (t *replay) judge(s, before *balena.Snapshot) error {
 	}
 	truth.Time = s.Time
 	some := func(exposition string) string { return exposition }
-	if t.unproven = failure(s) != nil || t.isLate(s); t.unproven {
+	if !t.config.Services && s.Reading.Kind == balena.Incremental {
+		some = func(exposition string) string { return summary.ReplaceAllString(exposition, "") } // an install may have been deleted outright
+		t.unproven = true
+	}
+	if failure(s) != nil || t.isLate(s) {
+		t.unproven = true
 		if !onlyApart(s) {
 			return check(s, before, []facts{truth}, t.isLate(s))
 		}
 		some = func(exposition string) string { return apart.ReplaceAllString(exposition, "") }
 	}
 	if truth.Devices.Len() == 0 {
-		truth.CloudFields = s.CloudFields // cannot be known without devices
+		truth.CloudFields, truth.Organizations = s.CloudFields, s.Organizations // cannot be known without devices
 	}
 	if want, got := some(text(truth.Snapshot, t.options)), some(t.lastText); got != want {
 		return fmt.Errorf("after a refresh of kind %s (- want, + got):\n%s", s.Reading.Kind, lineDiff(want, got))
@@ -604,8 +610,13 @@ func (t *replay) mostRequests() int {
 	return 100 + 4*rows/max(page, 1)
 }
 
-// apart matches the families of parts on which no other family depends.
-var apart = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_devices_by_service_status|device_service|fleet_tags|device_tags|api_key).*\n`)
+// apart matches the families of parts on which no other family depends. Tags decide which devices are in maintenance, and
+// so which are in service.
+var apart = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_devices_by_service_status|fleet_devices_healthy|device_service|fleet_tags|device_tags|api_key|` +
+	`device_maintenance|fleet_devices_in_|fleet_devices_never_connected|fleet_devices_disconnected_longer_than|fleet_devices_os_update_failed).*\n`)
+
+// summary matches the families of how many services run.
+var summary = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_devices_healthy|device_services).*\n`)
 
 // onlyApart reports whether only parts failed on which no other family depends.
 func onlyApart(s *balena.Snapshot) bool {

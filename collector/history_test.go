@@ -414,7 +414,7 @@ func TestRefreshThatEndsEarly(t *testing.T) {
 					run, end, err := history{seed: 3}.begin(simulator.Config{Devices: 10, Fleets: 2}, func(c *account.Config) {
 						c.FullRefreshInterval, c.PageSize, c.ArchivedFleets = 24*time.Hour, 1000, true
 						c.Include, c.Exclude, c.Shard = nil, nil, balena.Shard{}
-						c.Devices, c.Services, c.DeviceTags = true, true, everything().DeviceTags
+						c.Devices, c.Services, c.DeviceTags = true, true, []string{"site", "owner"}
 					})
 					if err != nil {
 						t.Fatal(err)

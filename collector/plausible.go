@@ -29,16 +29,17 @@ const (
 )
 
 var (
-	updateProgress = &reading{"device.overall_progress", func(d *balena.Device) balena.Number { return d.UpdateProgress }, 0, mostPercent}
-	cpuUsage       = &reading{"device.cpu_usage", func(d *balena.Device) balena.Number { return d.CPUUsage }, 0, mostPercent}
-	cpuTemperature = &reading{"device.cpu_temp", func(d *balena.Device) balena.Number { return d.CPUTemperature }, coldest, hottest}
-	memoryUsed     = &reading{"device.memory_usage", func(d *balena.Device) balena.Number { return d.MemoryUsed }, 0, mostMebibyte}
-	memorySize     = &reading{"device.memory_total", func(d *balena.Device) balena.Number { return d.MemorySize }, 0, mostMebibyte}
-	storageUsed    = &reading{"device.storage_usage", func(d *balena.Device) balena.Number { return d.StorageUsed }, 0, mostMebibyte}
-	storageSize    = &reading{"device.storage_total", func(d *balena.Device) balena.Number { return d.StorageSize }, 0, mostMebibyte}
+	updateProgress       = &reading{"device.overall_progress", func(d *balena.Device) balena.Number { return d.UpdateProgress }, 0, mostPercent}
+	provisioningProgress = &reading{"device.provisioning_progress", func(d *balena.Device) balena.Number { return d.ProvisioningProgress }, 0, mostPercent}
+	cpuUsage             = &reading{"device.cpu_usage", func(d *balena.Device) balena.Number { return d.CPUUsage }, 0, mostPercent}
+	cpuTemperature       = &reading{"device.cpu_temp", func(d *balena.Device) balena.Number { return d.CPUTemperature }, coldest, hottest}
+	memoryUsed           = &reading{"device.memory_usage", func(d *balena.Device) balena.Number { return d.MemoryUsed }, 0, mostMebibyte}
+	memorySize           = &reading{"device.memory_total", func(d *balena.Device) balena.Number { return d.MemorySize }, 0, mostMebibyte}
+	storageUsed          = &reading{"device.storage_usage", func(d *balena.Device) balena.Number { return d.StorageUsed }, 0, mostMebibyte}
+	storageSize          = &reading{"device.storage_total", func(d *balena.Device) balena.Number { return d.StorageSize }, 0, mostMebibyte}
 
 	// deviceReadings are those of a device itself.
-	deviceReadings = []*reading{updateProgress, cpuUsage, cpuTemperature, memoryUsed, memorySize, storageUsed, storageSize}
+	deviceReadings = []*reading{updateProgress, provisioningProgress, cpuUsage, cpuTemperature, memoryUsed, memorySize, storageUsed, storageSize}
 
 	// downloadProgress is one of a service.
 	downloadProgress = &reading{"image_install.download_progress", nil, 0, mostPercent}

@@ -86,6 +86,26 @@ func seconds(t *testing.T, date string) float64 {
 	return float64(when.UnixMilli()) / 1000
 }
 
+// updateState is a device's update status, unknown where the supervisor does not report it.
+func updateState(d object) string {
+	if regexp.MustCompile(`^(16\.([7-9]|[1-9]\d)|1[7-9]\.)`).MatchString(str(d, "supervisor_version")) {
+		return or(str(d, "update_status"), "none")
+	}
+	return or(str(d, "update_status"), "unknown")
+}
+
+// runningServices counts the services of a release among installs, and those that run.
+func runningServices(installs []object, release int) (services, running float64) {
+	for _, i := range installs {
+		if ref(i, "is_provided_by__release") == release {
+			if services++; str(i, "status") == "Running" {
+				running++
+			}
+		}
+	}
+	return services, running
+}
+
 func or(s, otherwise string) string {
 	if s == "" {
 		return otherwise
@@ -99,7 +119,7 @@ func TestRecordedFleets(t *testing.T) {
 	for _, version := range []balena.Version{balena.V7, balena.V6} {
 		t.Run(string(version), func(t *testing.T) {
 			o := everything()
-			o.Devices, o.Keys, o.DeviceTags = false, false, nil
+			o.Devices, o.Keys, o.DeviceTags = false, false, false
 			got := samples(parse(t, text(newAPI(t, simulator.Config{Dataset: dataset(t)}, o, pin(version)).fetch(t), o)))
 			for name := range got {
 				if strings.HasPrefix(name, "balena_device_") {
@@ -166,6 +186,7 @@ func TestRecordedFleets(t *testing.T) {
 				// These series exist even for a fleet without devices.
 				for _, name := range []string{
 					"", "_online", "_connected", "_never_connected", "_undervolted", "_on_target_release", "_pinned", "_without_release",
+					"_in_service", "_in_service_connected", "_in_maintenance", "_os_update_failed", "_healthy", "_on_invalidated_release", "_on_draft_release",
 				} {
 					add("balena_fleet_devices"+name, 0)
 				}
@@ -199,7 +220,11 @@ func TestRecordedFleets(t *testing.T) {
 					}
 					flag("balena_fleet_devices_connected", connected)
 					flag("balena_fleet_devices_undervolted", connected && d["is_undervolted"].(bool))
-					flag("balena_fleet_devices_never_connected", !vpn && heartbeat == "unknown" && d["last_connectivity_event"] == nil)
+					// None of the devices is inactive, in maintenance or at an update of its host OS.
+					inService := !app["is_archived"].(bool)
+					flag("balena_fleet_devices_in_service", inService)
+					flag("balena_fleet_devices_in_service_connected", inService && connected)
+					flag("balena_fleet_devices_never_connected", inService && !vpn && heartbeat == "unknown" && d["last_connectivity_event"] == nil)
 
 					status := str(d, "overall_status")
 					if version == balena.V6 && status == "operational" && !vpn {
@@ -208,7 +233,7 @@ func TestRecordedFleets(t *testing.T) {
 					}
 					add("balena_fleet_devices_by_status", 1, "status", status)
 					add("balena_fleet_devices_by_heartbeat_state", 1, "state", heartbeat)
-					add("balena_fleet_devices_by_update_status", 1, "update_status", or(str(d, "update_status"), "none"))
+					add("balena_fleet_devices_by_update_status", 1, "update_status", updateState(d))
 					add("balena_fleet_devices_by_device_type", 1, "device_type", types[ref(d, "is_of__device_type")])
 					add("balena_fleet_devices_by_os_version", 1, "os_version", or(str(d, "os_version"), "unknown"), "os_variant", or(str(d, "os_variant"), "unknown"))
 					add("balena_fleet_devices_by_supervisor_version", 1, "supervisor_version", or(str(d, "supervisor_version"), "unknown"))
@@ -219,7 +244,7 @@ func TestRecordedFleets(t *testing.T) {
 						}
 						for _, threshold := range []int{3600, 86400, 604800, 2592000} {
 							flag("balena_fleet_devices_disconnected_longer_than",
-								last > 0 && float64(now.Unix())-last >= float64(threshold), "seconds", strconv.Itoa(threshold))
+								inService && last > 0 && float64(now.Unix())-last >= float64(threshold), "seconds", strconv.Itoa(threshold))
 						}
 					}
 
@@ -231,8 +256,12 @@ func TestRecordedFleets(t *testing.T) {
 					flag("balena_fleet_devices_on_target_release", running != 0 && running == should)
 					flag("balena_fleet_devices_pinned", pinned != 0)
 					flag("balena_fleet_devices_without_release", running == 0)
+					services, run := runningServices(installs[int(d["id"].(float64))], should)
+					flag("balena_fleet_devices_healthy", inService && connected && should != 0 && running == should && services > 0 && run == services)
 					if running != 0 {
 						r := releases[running]
+						flag("balena_fleet_devices_on_invalidated_release", r["is_invalidated"] == true)
+						flag("balena_fleet_devices_on_draft_release", r["is_final"] == false)
 						add("balena_fleet_devices_by_release", 1, "commit", str(r, "commit"), "release_version", str(r, "raw_version"))
 					}
 
@@ -278,9 +307,10 @@ func TestRecordedDevices(t *testing.T) {
 			}
 			installs := installsByDevice(t)
 
-			slugs, targets := map[int]string{}, map[int]int{}
+			slugs, targets, archived := map[int]string{}, map[int]int{}, map[int]bool{}
 			for _, app := range raw(t, "application") {
 				slugs[int(app["id"].(float64))] = str(app, "slug")
+				archived[int(app["id"].(float64))] = app["is_archived"].(bool)
 				targets[int(app["id"].(float64))] = ref(app, "should_be_running__release")
 			}
 			releases := map[int]object{}
@@ -325,7 +355,10 @@ func TestRecordedDevices(t *testing.T) {
 				flag("web_accessible", d["is_web_accessible"].(bool))
 				set("status", 1, "status", status)
 				set("heartbeat_state", 1, "state", heartbeat)
-				set("update_status", 1, "update_status", or(str(d, "update_status"), "none"))
+				set("update_status", 1, "update_status", updateState(d))
+				if archived[fleet] {
+					flag("out_of_service", true)
+				}
 				flag("os_update_pending", false) // no device of the recorded data has a target of the OS or the supervisor
 				if version == balena.V7 {
 					flag("supervisor_update_pending", false)
@@ -338,6 +371,9 @@ func TestRecordedDevices(t *testing.T) {
 				flag("release_pinned", pinned != 0)
 				if should != 0 {
 					flag("on_target_release", running == should)
+					services, run := runningServices(installs[int(d["id"].(float64))], should)
+					set("services", services)
+					set("services_running", run)
 				}
 				if running != 0 {
 					set("release_info", 1, "commit", str(releases[running], "commit"), "release_version", str(releases[running], "raw_version"))
@@ -357,7 +393,7 @@ func TestRecordedDevices(t *testing.T) {
 				}
 				date("connectivity_change", changed)
 
-				if progress, ok := d["overall_progress"].(float64); ok {
+				if progress, ok := d["overall_progress"].(float64); ok && d["provisioning_progress"] != d["overall_progress"] {
 					set("update_progress_ratio", progress/100)
 				}
 				if connected {

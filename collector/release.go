@@ -48,6 +48,10 @@ func releaseTable(o Options) group {
 			number("balena_fleet_devices_on_target_release", "Devices that run the release they should run: their pin, else the fleet's target.",
 				"device.is_running__release, is_pinned_on__release, application.should_be_running__release",
 				func(f *fleet) int { return f.OnTarget }),
+			number("balena_fleet_devices_on_invalidated_release", "Devices that run a release that was invalidated.", "device.is_running__release.is_invalidated",
+				func(f *fleet) int { return f.running(func(r balena.Release) bool { return r.Invalidated }) }),
+			number("balena_fleet_devices_on_draft_release", "Devices that run a draft release.", "device.is_running__release.is_final",
+				func(f *fleet) int { return f.running(func(r balena.Release) bool { return r.ID != 0 && !r.Final }) }),
 			number("balena_fleet_devices_pinned", "Devices that are pinned to a release.", "device.is_pinned_on__release",
 				func(f *fleet) int { return f.Pinned }),
 			number("balena_fleet_devices_without_release", "Devices that run no release (yet).", "device.is_running__release",
@@ -92,6 +96,17 @@ func releaseTable(o Options) group {
 			},
 		},
 	}
+}
+
+// running is how many devices run a release for which something is so.
+func (f *fleet) running(so func(balena.Release) bool) int {
+	n := 0
+	for id, devices := range f.ByRelease {
+		if so(f.view.Releases[id]) {
+			n += devices
+		}
+	}
+	return n
 }
 
 // releaseInUse is a release and how many of a fleet's devices run it.

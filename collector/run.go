@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"iter"
 	"math"
+	"slices"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
@@ -24,8 +25,9 @@ type runs struct {
 	now, before *view
 	places      map[int64]place // places of the runs of the previous snapshot, by the ID of their first device
 	long        []int           // number of runs in each long run of the previous snapshot
-	// renamed are the fleets with another slug than before, reworded the releases with another commit or version.
-	renamed, reworded map[int64]bool
+	// refounded are the fleets in which the lines of devices differ from before, reworded the releases with another commit or
+	// version.
+	refounded, reworded map[int64]bool
 
 	text []byte
 	out  samples // without the labels of the device
@@ -49,7 +51,8 @@ type place struct {
 func newRuns(now, before *view, page *exposition.Builder) *runs {
 	r := &runs{page: page, now: now}
 	// The lines of all devices depend on these fields.
-	if before != nil && before.CloudFields == now.CloudFields && before.APIVersion == now.APIVersion {
+	if before != nil && before.CloudFields == now.CloudFields && before.APIVersion == now.APIVersion &&
+		slices.Equal(before.DeviceTagKeys, now.DeviceTagKeys) {
 		r.compareWith(before)
 	}
 	return r
@@ -80,10 +83,10 @@ func (r *runs) compareWith(before *view) {
 			r.long = append(r.long, len(long))
 		}
 	}
-	r.renamed, r.reworded = map[int64]bool{}, map[int64]bool{}
-	for id, slug := range r.before.slugs {
-		if r.now.slugs[id] != slug {
-			r.renamed[id] = true
+	r.refounded, r.reworded = map[int64]bool{}, map[int64]bool{}
+	for id, was := range r.before.byID {
+		if is := r.now.byID[id]; is == nil || is.Slug != was.Slug || is.Archived != was.Archived || is.Maintenance != was.Maintenance {
+			r.refounded[id] = true
 		}
 	}
 	for _, releases := range []map[int64]balena.Release{before.Releases, r.now.Releases} {
@@ -199,13 +202,13 @@ func (r *runs) diff(run *balena.Run) (place, bool) {
 	for i := range r.columns {
 		r.columns[i].changed = false
 	}
-	if was.run == run && len(r.renamed)+len(r.reworded) == 0 {
+	if was.run == run && len(r.refounded)+len(r.reworded) == 0 {
 		return was, true
 	}
 	for i, is := range run.Devices {
 		was := was.run.Devices[i]
-		if is.ID != was.ID || is.FleetID != was.FleetID || is.UUID != was.UUID || r.renamed[is.FleetID] {
-			return place{}, false // the labels differ in all families
+		if is.ID != was.ID || is.FleetID != was.FleetID || is.UUID != was.UUID || r.refounded[is.FleetID] {
+			return place{}, false // the labels may differ in all families
 		}
 		if r.reworded[is.RunningRelease] || r.reworded[is.OSTarget] || r.reworded[is.SupervisorTarget] || !is.Equal(was) {
 			r.compare(was, is)

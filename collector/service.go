@@ -92,6 +92,54 @@ func fleetServiceTable() group {
 	}
 }
 
+// fleetHealthTable and deviceHealthTable sum up services: whether the release runs that should run.
+func fleetHealthTable() group {
+	return &table[fleet]{
+		group:    "Services",
+		series:   "1 a fleet",
+		labels:   []string{"fleet"},
+		subjects: fleets, identity: fleetIdentity,
+		families: []family[fleet]{
+			gauge("balena_fleet_devices_healthy", "Devices in service that are connected and run the release they should run, with all its services.",
+				"device.is_running__release, image_install.status, is_provided_by__release",
+				(*fleet).healthy),
+		},
+	}
+}
+
+func deviceHealthTable() group {
+	return &table[device]{
+		group:    "Services",
+		series:   "1 a device that should run a release",
+		labels:   []string{"fleet", "uuid"},
+		subjects: devices, identity: deviceIdentity,
+		families: []family[device]{
+			gauge("balena_device_services", "Services on the device that belong to the release that it should run.", "image_install.is_provided_by__release",
+				func(d *device) float64 { services, _ := d.targetServices(); return services }).steadily(),
+			gauge("balena_device_services_running", "Services on the device that belong to the release that it should run, and are Running.", "image_install.status, is_provided_by__release",
+				func(d *device) float64 { _, running := d.targetServices(); return running }).steadily(),
+		},
+	}
+}
+
+// healthy is none where devices can't be known to be.
+func (f *fleet) healthy() float64 {
+	if f.inService.Devices > 0 && f.inService.Surveyed == 0 {
+		return none
+	}
+	return float64(f.inService.Healthy)
+}
+
+// targetServices are the services of the target release, and those of them that run; none without a target,
+// or where they are not known.
+func (d *device) targetServices() (services, running float64) {
+	if d.TargetRelease == 0 || !d.Installs.Known() {
+		return none, none
+	}
+	s, r := d.Installs.Of(d.TargetRelease)
+	return float64(s), float64(r)
+}
+
 // eachService calls a function with each service of a device once, with all its states.
 func (d *device) eachService(f func(name string, states []balena.Service)) {
 	all := states(d.Services())

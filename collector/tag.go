@@ -3,6 +3,7 @@
 package collector
 
 import (
+	"slices"
 	"unicode/utf8"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
@@ -29,9 +30,10 @@ func tagValues(values []string) []string {
 	return cut
 }
 
-// values are the values of tags.
-func values(tags []balena.Tag) []string {
-	if tags == nil {
+// values are the values of the first tags; nil if the device has none of these.
+func values(tags []balena.Tag, first int) []string {
+	tags = tags[:min(first, len(tags))]
+	if !slices.ContainsFunc(tags, func(t balena.Tag) bool { return t.ID != 0 }) {
 		return nil
 	}
 	values := make([]string, len(tags))
@@ -47,7 +49,7 @@ func addTags(out *samples, values []string) {
 	}
 }
 
-func fleetTagTable(o Options) group {
+func fleetTagTable(keys []string) group {
 	return &table[fleet]{
 		group:    "Tags",
 		series:   "1 for each fleet that has one of the tags",
@@ -55,13 +57,13 @@ func fleetTagTable(o Options) group {
 		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{{
 			name: "balena_fleet_tags", help: "Tags of the fleet, those of --collector.fleet.tags.",
-			source: "application_tag.tag_key, value", labels: tagLabels(o.FleetTags),
+			source: "application_tag.tag_key, value", labels: tagLabels(keys),
 			samples: func(f *fleet, out *samples) { addTags(out, f.Tags) },
 		}},
 	}
 }
 
-func deviceTagTable(o Options) group {
+func deviceTagTable(keys []string) group {
 	return &table[device]{
 		group:    "Tags",
 		series:   "1 for each device that has one of the tags",
@@ -69,8 +71,8 @@ func deviceTagTable(o Options) group {
 		subjects: devices, identity: deviceIdentity,
 		families: []family[device]{{
 			name: "balena_device_tags", steady: true, help: "Tags of the device, those of --collector.device.tags.",
-			source: "device_tag.tag_key, value", labels: tagLabels(o.DeviceTags),
-			samples: func(d *device, out *samples) { addTags(out, values(d.Tags())) },
+			source: "device_tag.tag_key, value", labels: tagLabels(keys),
+			samples: func(d *device, out *samples) { addTags(out, values(d.Tags(), len(keys))) },
 		}},
 	}
 }

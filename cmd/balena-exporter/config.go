@@ -59,6 +59,8 @@ const (
 	// staleIntervals is for how many intervals of failure data are served by default.
 	staleIntervals = 5
 	maxPageSize    = 10_000
+	// maxTagKeys is more labels than a series should have.
+	maxTagKeys = 100
 )
 
 // parse reads the command line and the environment. It returns nil when there is nothing to run, because
@@ -99,8 +101,10 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		allowHTTP   = app.Flag("balena.allow-http", "Send the token over plain HTTP to a host other than this one.").Bool()
 		thresholds  = app.Flag("collector.fleet.disconnected-thresholds", "Times in seconds for balena_fleet_devices_disconnected_longer_than, separated by commas.").Default("3600,86400,604800,2592000").String()
 		deviceNames = app.Flag("collector.device.name", "Export the names of devices.").Default("true").Bool()
-		deviceTags  = app.Flag("collector.device.tags", "Keys of the device tags to export, separated by commas.").PlaceHolder("KEY,...").String()
-		fleetTags   = app.Flag("collector.fleet.tags", "Keys of the fleet tags to export, separated by commas.").PlaceHolder("KEY,...").String()
+		deviceTags  = app.Flag("collector.device.tags", "Keys of the device tags to export, separated by commas. site-* stands for all keys that begin with site-.").PlaceHolder("KEY,...").String()
+		fleetTags   = app.Flag("collector.fleet.tags", "Keys of the fleet tags to export, separated by commas. site-* stands for all keys that begin with site-.").PlaceHolder("KEY,...").String()
+		tagLimit    = app.Flag("collector.tag-limit", "How many keys of tags the patterns of a list may match. Beyond it, the tags of that list are not exported.").Default("20").Int()
+		maintenance = app.Flag("collector.maintenance-tag", "Key of the tag that says that a device or fleet is in maintenance: until the date that is its value, otherwise as long as the tag is there.").PlaceHolder("KEY").String()
 	)
 	allowlist := app.Flag("collector.metric-allowlist", "Regular expression of the metrics to export, anchored at both ends; may be repeated. The metrics of the exporter itself are always exported.").PlaceHolder("REGEXP").Strings()
 	denylist := app.Flag("collector.metric-denylist", "Regular expression of metrics not to export, anchored at both ends; may be repeated. It goes before the allowlist.").PlaceHolder("REGEXP").Strings()
@@ -109,6 +113,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Flag("collector.release", "Export metrics of releases.").Default("true").BoolVar(&c.collector.Releases)
 	app.Flag("collector.release.limit", "Releases in use that are told apart in a fleet; 0 for no limit.").Default("50").IntVar(&c.collector.ReleaseLimit)
 	app.Flag("collector.service", "Export metrics of services, about 3 series a service on a device.").Default("false").BoolVar(&c.collector.Services)
+	app.Flag("collector.service-summary", "Export how many services of its release run on each device, 2 series a device.").Default("true").BoolVar(&c.collector.ServiceSummary)
 	app.Flag("collector.api-key", "Export when the caller's API keys expire.").Default("true").BoolVar(&c.collector.Keys)
 
 	c.web = kingpinflag.AddFlags(app, ":8000")
@@ -136,10 +141,16 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	// The rest is checking, flag by flag; the first mistake is told.
 	check := checker{}
 	check.proxies()
-	c.collector.DeviceTags = check.list("--collector.device.tags", *deviceTags)
-	c.collector.FleetTags = check.list("--collector.fleet.tags", *fleetTags)
+	keysOfDevices, keysOfFleets := check.tags("--collector.device.tags", *deviceTags), check.tags("--collector.fleet.tags", *fleetTags)
+	c.collector.DeviceTags, c.collector.FleetTags, c.collector.Maintenance = keysOfDevices != nil, keysOfFleets != nil, *maintenance != ""
 	c.collector.Exported = check.metrics(*allowlist, *denylist)
 	c.collector = c.collector.Trimmed()
+	if !c.collector.DeviceTags {
+		keysOfDevices = nil
+	}
+	if !c.collector.FleetTags {
+		keysOfFleets = nil
+	}
 	c.client = account.Config{
 		Config: api.Config{
 			URL:       check.apiURL(*apiURL, *allowHTTP),
@@ -153,9 +164,12 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 			Devices:             c.collector.Devices,
 			Releases:            c.collector.Releases,
 			Services:            c.collector.Services,
+			ServiceSummary:      c.collector.ServiceSummary,
 			Keys:                c.collector.Keys,
-			DeviceTags:          c.collector.DeviceTags,
-			FleetTags:           c.collector.FleetTags,
+			DeviceTags:          keysOfDevices,
+			FleetTags:           keysOfFleets,
+			TagLimit:            check.within("--collector.tag-limit", *tagLimit, 1, maxTagKeys),
+			MaintenanceTag:      check.tag("--collector.maintenance-tag", *maintenance),
 			Unneeded:            c.collector.Unneeded(account.MetricFields()),
 			Stripes:             check.within("--web.parts", *parts, 1, balena.MaxStripes),
 			Include:             check.pattern("--balena.fleet-include", *include),
@@ -464,6 +478,26 @@ func (c *checker) list(flag, s string) []string {
 		items = append(items, item)
 	}
 	return items
+}
+
+// tags takes keys of tags, and beginnings of keys with a "*" behind them.
+func (c *checker) tags(flag, s string) []string {
+	keys := c.list(flag, s)
+	for _, key := range keys {
+		if strings.Contains(strings.TrimSuffix(key, "*"), "*") {
+			c.fail("%s takes a * at the end of a key only, as in site-*, and has %q", flag, key)
+		}
+	}
+	return keys
+}
+
+// tag takes the key of one tag.
+func (c *checker) tag(flag, s string) string {
+	key := strings.TrimSpace(s)
+	if strings.ContainsAny(key, "*,") {
+		c.fail("%s must be the key of one tag, and is %q", flag, s)
+	}
+	return key
 }
 
 func (c *checker) seconds(flag, s string) []int {

@@ -32,10 +32,16 @@ type Snapshot struct {
 	APIVersion Version
 	// CloudFields tells whether the server has the fields that only balenaCloud has; see [Device.Frozen].
 	CloudFields bool
+	// Organizations are those of the fleets, in ascending order of ID; none where the server does not have the fields
+	// that only balenaCloud has.
+	Organizations []Organization
 	// Fleets are in ascending order of ID; no two have the same slug.
 	Fleets []Fleet
 	// Devices each belong to one of Fleets.
 	Devices Devices
+	// DeviceTagKeys and FleetTagKeys are the keys of the tags, in the order in which devices and fleets hold the values.
+	// A device may hold one tag more.
+	DeviceTagKeys, FleetTagKeys []string
 	// Releases holds the releases that fleets and devices refer to, by ID. One that the API does not tell
 	// of, because it was deleted or belongs to somebody else, is missing.
 	Releases map[int64]Release
@@ -142,7 +148,17 @@ const (
 	PartDeviceTags     PartName = "device_tag"
 	PartFleetTags      PartName = "fleet_tag"
 	PartKeys           PartName = "api_key"
+	PartOrganizations  PartName = "organization"
 )
+
+// Organization owns fleets, and pays for them. The comments name the fields of the resource "organization".
+type Organization struct {
+	ID      int64
+	Handle  string  // handle, which is unique on the server
+	Name    string  // name: any text
+	Frozen  bool    // is_frozen
+	PastDue Instant // has_past_due_invoice_since__date, 0 when no invoice is overdue
+}
 
 // Fleet is an application of class fleet which the token may directly access. The comments name the
 // fields of the resource "application".
@@ -162,10 +178,15 @@ type Fleet struct {
 	// LatestRelease is the newest release, failed builds included; its ID is 0 when there is none or when
 	// releases are not read.
 	LatestRelease Release
-	// Tags are the values of the allow-listed tags, in the order of the list, empty where the fleet has
-	// not got the tag; nil when it has none of them.
+	// Tags are the values of the tags of [Snapshot.FleetTagKeys], empty where the fleet has not got the tag; nil when it
+	// has none of them.
 	Tags []string
+	// Maintenance is until when the fleet is in maintenance by its tag: [Forever] for a tag without a date, 0 for no tag.
+	Maintenance Instant
 }
+
+// Absent tells whether nothing is expected of the fleet's devices at a time: it is archived, or in maintenance.
+func (f *Fleet) Absent(at Instant) bool { return f.Archived || f.Maintenance > at }
 
 // Device is a device of a fleet. The comments name the fields of the resource "device"; a field that was
 // not asked for, because nothing needs it, is empty. All fields but Attachments are compared with ==; see [Device.Equal].
@@ -177,6 +198,7 @@ type Device struct {
 	Name              string // device_name: any text, not unique
 	Status            string // overall_status, in the words of v7 on v6 too
 	HeartbeatState    string // api_heartbeat_state
+	ProvisioningState string // provisioning_state, empty for null
 	UpdateStatus      string // update_status, empty for null
 	Type              string // slug of is_of__device_type, empty when it is not known
 	OSVersion         string // os_version, empty for null
@@ -195,13 +217,21 @@ type Device struct {
 	OSTarget         int64 // should_be_operated_by__release, 0 for none
 	SupervisorTarget int64 // should_be_managed_by__release, 0 for none; v6 has not got it
 
-	UpdateProgress Number // overall_progress in percent
-	CPUUsage       Number // cpu_usage in percent
-	CPUTemperature Number // cpu_temp in °C
-	MemoryUsed     Number // memory_usage in MiB
-	MemorySize     Number // memory_total in MiB
-	StorageUsed    Number // storage_usage in MiB
-	StorageSize    Number // storage_total in MiB
+	UpdateProgress Number // overall_progress in percent, Null while it is that of the provisioning
+	// ProvisioningProgress is provisioning_progress in percent: that of the first start, or of a host OS update.
+	ProvisioningProgress Number
+	CPUUsage             Number // cpu_usage in percent
+	CPUTemperature       Number // cpu_temp in °C
+	MemoryUsed           Number // memory_usage in MiB
+	MemorySize           Number // memory_total in MiB
+	StorageUsed          Number // storage_usage in MiB
+	StorageSize          Number // storage_total in MiB
+
+	// Installs are the services on the device by release. Empty when they are not read.
+	Installs Installs
+	// Maintenance is until when the device is in maintenance by its own tag: [Forever] for a tag without a date, 0 for
+	// no tag.
+	Maintenance Instant
 
 	// Attachments are nil when the device has none, or when neither services nor tags are read, which is what most
 	// exporters do: of 100,000 devices it counts.
@@ -211,14 +241,15 @@ type Device struct {
 	Undervolted   bool // is_undervolted, which stays set until the device reboots
 	WebAccessible bool // is_web_accessible
 	Frozen        bool // is_frozen; known where [Snapshot.CloudFields] is set
+	Deactivated   bool // not is_active; known where [Snapshot.CloudFields] is set
 }
 
 // Attachments are the device's services and tags, which have rows of their own.
 type Attachments struct {
 	// Services are in ascending order of name, status and ID; nil when services are not read.
 	Services []Service
-	// Tags are those of the allow-listed tags, in the order of the list, empty where the device has not got
-	// the tag; nil when it has none of them.
+	// Tags are those of [Snapshot.DeviceTagKeys], empty where the device has not got the tag, and behind them the one
+	// that says that the device is in maintenance, if nobody else asks for it; nil when it has none of them.
 	Tags []Tag
 }
 
@@ -282,6 +313,8 @@ type Release struct {
 	Status  string  // status: running, success, failed, error, cancelled, interrupted
 	Final   bool    // is_final: a draft's version changes when it is finalized
 	Created Instant // created_at
+	// Invalidated is is_invalidated: somebody has withdrawn the release.
+	Invalidated bool
 }
 
 // Service is a service's image on a device. While a device updates, the old and the new image of a service are
@@ -292,6 +325,7 @@ type Service struct {
 	Status    string  // status: Running, Downloading, exited, restarting, Dead, …
 	Progress  Number  // download_progress in percent
 	Installed Instant // install_date
+	Release   int64   // is_provided_by__release, 0 for none
 }
 
 // Compare returns the order of a device's services.

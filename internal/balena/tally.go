@@ -8,11 +8,10 @@ import "cmp"
 // the devices from snapshot to snapshot: a device that changed is taken away as it was and added as it is.
 type Tally struct {
 	Devices, Online, Connected int
-	// NeverConnected are the devices that were registered and never seen since.
-	NeverConnected int
 	// Undervolted are those among the connected devices.
 	Undervolted int
-	Frozen      int
+	// Frozen and Deactivated are known where [Snapshot.CloudFields] is set.
+	Frozen, Deactivated int
 	// Targeted are the devices that should run a release, and OnTarget those of them that do.
 	Targeted, OnTarget     int
 	Pinned, WithoutRelease int
@@ -24,8 +23,67 @@ type Tally struct {
 	ByRelease Counts[int64]
 	// ByService counts a device once for each state in which a service is on it.
 	ByService Counts[ServiceState]
+	// byMaintenance are the devices that are not out of service, by the time until which they are in maintenance; 0 for
+	// those that are not.
+	byMaintenance map[Instant]*InService
+}
+
+// InService is sums over devices that are expected to work: those of a [Tally] that are neither out of service nor in
+// maintenance.
+type InService struct {
+	Devices, Connected int
+	// NeverConnected are the devices that were registered and never seen since.
+	NeverConnected int
 	// Disconnected are the devices that were connected once and are not, by the time since when.
-	Disconnected Counts[Instant]
+	Disconnected   Counts[Instant]
+	OSUpdateFailed int
+	// Surveyed are the devices of which the services are known, and Healthy those of them that are healthy.
+	Surveyed, Healthy int
+}
+
+// InService returns the sums over the devices that are in service at a time. They are not to be changed.
+func (t *Tally) InService(at Instant) InService {
+	if none := t.byMaintenance[0]; none != nil && len(t.byMaintenance) == 1 {
+		return *none // nearly always
+	}
+	var sums InService
+	for until, s := range t.byMaintenance {
+		if until <= at {
+			sums.addAll(s)
+		}
+	}
+	return sums
+}
+
+func (s *InService) addAll(o *InService) {
+	s.Devices += o.Devices
+	s.Connected += o.Connected
+	s.NeverConnected += o.NeverConnected
+	s.Surveyed += o.Surveyed
+	s.Healthy += o.Healthy
+	s.OSUpdateFailed += o.OSUpdateFailed
+	s.Disconnected.AddAll(o.Disconnected)
+}
+
+func (s *InService) count(d *Device, n int) {
+	s.Devices += n
+	switch since := d.ConnectivityChanged(); {
+	case d.Connected():
+		s.Connected += n
+	case d.NeverConnected():
+		s.NeverConnected += n
+	case since != 0:
+		s.Disconnected.Add(since, n)
+	}
+	if d.Installs.Known() {
+		s.Surveyed += n
+	}
+	if d.Healthy() {
+		s.Healthy += n
+	}
+	if d.OSUpdateState() == OSUpdateFailed {
+		s.OSUpdateFailed += n
+	}
 }
 
 // OS is a version of the host OS and its variant, each [Unknown] where the device does not report it.
@@ -65,9 +123,9 @@ func (t *Tally) AddAll(o *Tally) {
 	t.Devices += o.Devices
 	t.Online += o.Online
 	t.Connected += o.Connected
-	t.NeverConnected += o.NeverConnected
 	t.Undervolted += o.Undervolted
 	t.Frozen += o.Frozen
+	t.Deactivated += o.Deactivated
 	t.Targeted += o.Targeted
 	t.OnTarget += o.OnTarget
 	t.Pinned += o.Pinned
@@ -80,7 +138,9 @@ func (t *Tally) AddAll(o *Tally) {
 	t.ByOS.AddAll(o.ByOS)
 	t.ByRelease.AddAll(o.ByRelease)
 	t.ByService.AddAll(o.ByService)
-	t.Disconnected.AddAll(o.Disconnected)
+	for until, s := range o.byMaintenance {
+		t.maintained(until).addAll(s)
+	}
 }
 
 // count counts a device n times: once, or once less.
@@ -88,7 +148,7 @@ func (t *Tally) count(d *Device, n int) {
 	t.Devices += n
 	t.ByStatus.Add(cmp.Or(d.Status, Unknown), n)
 	t.ByHeartbeat.Add(cmp.Or(d.HeartbeatState, Unknown), n)
-	t.ByUpdate.Add(cmp.Or(d.UpdateStatus, NoUpdate), n)
+	t.ByUpdate.Add(d.UpdateState(), n)
 	t.ByType.Add(cmp.Or(d.Type, Unknown), n)
 	t.ByOS.Add(OS{cmp.Or(d.OSVersion, Unknown), cmp.Or(d.OSVariant, Unknown)}, n)
 	t.BySupervisor.Add(cmp.Or(d.SupervisorVersion, Unknown), n)
@@ -98,23 +158,41 @@ func (t *Tally) count(d *Device, n int) {
 	if d.Frozen {
 		t.Frozen += n
 	}
-	t.countConnectivity(d, n)
-	t.countReleases(d, n)
-	t.countServices(d, n)
-}
-
-func (t *Tally) countConnectivity(d *Device, n int) {
-	switch since := d.ConnectivityChanged(); {
-	case d.Connected():
+	if d.Deactivated {
+		t.Deactivated += n
+	}
+	if d.Connected() {
 		t.Connected += n
 		if d.Undervolted {
 			t.Undervolted += n
 		}
-	case d.NeverConnected():
-		t.NeverConnected += n
-	case since != 0:
-		t.Disconnected.Add(since, n)
 	}
+	t.countInService(d, n)
+	t.countReleases(d, n)
+	t.countServices(d, n)
+}
+
+func (t *Tally) countInService(d *Device, n int) {
+	if d.OutOfService() {
+		return
+	}
+	sums := t.maintained(d.Maintenance)
+	if sums.count(d, n); sums.Devices == 0 {
+		delete(t.byMaintenance, d.Maintenance)
+	}
+}
+
+// maintained returns the sums over the devices that are in maintenance until a time.
+func (t *Tally) maintained(until Instant) *InService {
+	if t.byMaintenance == nil {
+		t.byMaintenance = map[Instant]*InService{}
+	}
+	sums := t.byMaintenance[until]
+	if sums == nil {
+		sums = new(InService)
+		t.byMaintenance[until] = sums
+	}
+	return sums
 }
 
 func (t *Tally) countReleases(d *Device, n int) {

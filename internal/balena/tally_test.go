@@ -10,12 +10,14 @@ import (
 // tallied has a device for each branch of the sums.
 func tallied() []*Device {
 	return []*Device{
-		{ID: 1, Online: true, HeartbeatState: HeartbeatOnline, Undervolted: true, Status: "operational", RunningRelease: 7, TargetRelease: 7, Type: "rpi"},
+		{ID: 1, Online: true, HeartbeatState: HeartbeatOnline, Undervolted: true, Maintenance: 5000, Installs: "7 2 2", Status: "operational", RunningRelease: 7, TargetRelease: 7, Type: "rpi"},
 		{ID: 2, HeartbeatState: HeartbeatUnknown, Frozen: true},
-		{ID: 3, HeartbeatState: "offline", LastConnectivity: 1000, Undervolted: true, RunningRelease: 7, TargetRelease: 8, PinnedRelease: 8, OSVersion: "balenaOS 6"},
+		{ID: 3, HeartbeatState: "offline", LastConnectivity: 1000, Undervolted: true, RunningRelease: 7, TargetRelease: 8, PinnedRelease: 8, OSVersion: "balenaOS 6", SupervisorVersion: "17.0.0", ProvisioningState: "OS update failed"},
 		{ID: 4, HeartbeatState: HeartbeatTimeout, UpdateStatus: "done", RunningRelease: 8, Attachments: &Attachments{Services: []Service{
 			{ID: 1, Name: "main"}, {ID: 2, Name: "main", Status: Unknown}, {ID: 3, Name: "main", Status: "Running"},
 		}}},
+		{ID: 5, HeartbeatState: HeartbeatUnknown, SupervisorVersion: "17.0.0"},
+		{ID: 6, Online: true, Deactivated: true, Status: StatusInactive},
 	}
 }
 
@@ -25,16 +27,19 @@ func TestTallyCountsDevices(t *testing.T) {
 		tally.Add(d)
 	}
 	want := Tally{
-		Devices: 4, Online: 1, Connected: 2, NeverConnected: 1, Undervolted: 1, Frozen: 1, Targeted: 2, OnTarget: 1, Pinned: 1, WithoutRelease: 1,
-		ByStatus:     Counts[string]{"operational": 1, Unknown: 3},
-		ByHeartbeat:  Counts[string]{HeartbeatOnline: 1, HeartbeatUnknown: 1, "offline": 1, HeartbeatTimeout: 1},
-		ByUpdate:     Counts[string]{NoUpdate: 3, "done": 1},
-		ByType:       Counts[string]{"rpi": 1, Unknown: 3},
-		BySupervisor: Counts[string]{Unknown: 4},
-		ByOS:         Counts[OS]{{Unknown, Unknown}: 3, {"balenaOS 6", Unknown}: 1},
+		Devices: 6, Online: 2, Connected: 3, Undervolted: 1, Frozen: 1, Deactivated: 1, Targeted: 2, OnTarget: 1, Pinned: 1, WithoutRelease: 3,
+		ByStatus:     Counts[string]{"operational": 1, StatusInactive: 1, Unknown: 4},
+		ByHeartbeat:  Counts[string]{HeartbeatOnline: 1, HeartbeatUnknown: 3, "offline": 1, HeartbeatTimeout: 1},
+		ByUpdate:     Counts[string]{NoUpdate: 2, "done": 1, Unknown: 3},
+		ByType:       Counts[string]{"rpi": 1, Unknown: 5},
+		BySupervisor: Counts[string]{"17.0.0": 2, Unknown: 4},
+		ByOS:         Counts[OS]{{Unknown, Unknown}: 5, {"balenaOS 6", Unknown}: 1},
 		ByRelease:    Counts[int64]{7: 2, 8: 1},
 		ByService:    Counts[ServiceState]{{"main", Unknown}: 1, {"main", "Running"}: 1},
-		Disconnected: Counts[Instant]{1000: 1},
+		byMaintenance: map[Instant]*InService{
+			0:    {Devices: 3, Connected: 1, NeverConnected: 1, OSUpdateFailed: 1, Disconnected: Counts[Instant]{1000: 1}},
+			5000: {Devices: 1, Connected: 1, Surveyed: 1, Healthy: 1},
+		},
 	}
 	if !reflect.DeepEqual(tally, want) {
 		t.Errorf("counted\n%+v, want\n%+v", tally, want)

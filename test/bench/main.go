@@ -293,7 +293,9 @@ func newClient(api string, with ...func(*account.Config)) *account.Reader {
 	o := collector.DefaultOptions()
 	config := account.Config{
 		Config: balenaapi.Config{URL: address, Token: balenaapi.StaticToken("bench"), Timeout: time.Minute, UserAgent: "bench"}, PageSize: 1000,
-		Options: account.Options{Devices: o.Devices, Releases: o.Releases, Keys: o.Keys, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour},
+		Options: account.Options{
+			Devices: o.Devices, Releases: o.Releases, ServiceSummary: o.ServiceSummary, Keys: o.Keys, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour,
+		},
 	}
 	for _, w := range with {
 		w(&config)

@@ -32,10 +32,16 @@ type Options struct {
 	Releases bool
 	// Services asks for the services on each device.
 	Services bool
+	// ServiceSummary asks how many services of each release are on each device, and how many of them run.
+	ServiceSummary bool
 	// Keys asks for the caller's API keys that expire.
 	Keys bool
-	// DeviceTags and FleetTags are the keys of the tags to ask for.
+	// DeviceTags and FleetTags are the keys of the tags to ask for. One that ends in "*" stands for all keys that begin
+	// so, of which there may be TagLimit.
 	DeviceTags, FleetTags []string
+	TagLimit              int
+	// MaintenanceTag is the key of the tag that says that a device or fleet is in maintenance; empty for none.
+	MaintenanceTag string
 	// Include and Exclude choose fleets by slug; nil for no choice.
 	Include, Exclude *regexp.Regexp
 	// ArchivedFleets reads archived fleets, too.
@@ -44,7 +50,7 @@ type Options struct {
 	Shard balena.Shard
 	// Stripes is into how many stripes the devices of snapshots are divided; 0 means one. See [balena.Devices].
 	Stripes int
-	// SlowInterval is how often to ask for what rarely changes: newest releases, device types, keys.
+	// SlowInterval is how often to ask for what rarely changes: newest releases, device types, organizations, keys.
 	SlowInterval time.Duration
 	// FullRefreshInterval is how often everything is read at least; a refresh between asks for what changed. 0 means
 	// that every refresh is a full one.
@@ -170,6 +176,7 @@ func (f *refresh) read(ctx context.Context) error {
 		return err
 	}
 	f.readDeviceTypes(ctx)
+	f.readOrganizations(ctx)
 	f.readReleases(ctx)
 	f.readServices(ctx)
 	f.readFleetTags(ctx)

@@ -34,6 +34,13 @@ type attachment[R any] struct {
 	apply func(*balena.Attachments, *R)
 	// count is how many such rows a device has.
 	count func(*balena.Device) int
+	// survey looks at all rows, by device, before they are applied. What it found decides which rows fit, and is current
+	// as long as devices have rows of all that it found. They are nil where any row can be applied.
+	survey  func(map[int64][]R) error
+	fits    func(*R) bool
+	current func(balena.Devices) bool
+	// finish sets what follows from all rows of a device, which are known or not.
+	finish func(d *balena.Device, known bool)
 }
 
 // readServices reads what is installed on the devices.
@@ -54,26 +61,52 @@ func (f *refresh) readServices(ctx context.Context) {
 			i, _ := slices.BinarySearchFunc(a.Services, r.Service, balena.Service.Compare)
 			a.Services = slices.Insert(a.Services, i, r.Service)
 		},
+		finish: func(d *balena.Device, known bool) {
+			d.Installs = ""
+			if known && f.config.ServiceSummary {
+				d.Installs = balena.NewInstalls(func(service func(release int64, status string)) {
+					for _, s := range d.Services() {
+						service(s.Release, s.Status)
+					}
+				})
+			}
+		},
 		count: func(d *balena.Device) int { return len(d.Services()) },
 	})
 }
 
 // readDeviceTags reads the tags of devices that were asked for.
 func (f *refresh) readDeviceTags(ctx context.Context) {
-	keys := f.config.DeviceTags
-	if len(keys) == 0 {
+	asked := f.config.deviceTags()
+	if asked.empty() {
 		return
 	}
+	keys := &f.parts.deviceTagKeys
 	attach(ctx, f, balena.PartDeviceTags, &f.parts.deviceTags, &f.trust.tags, attachment[tagRow]{
-		resource: "device_tag", condition: api.In("tag_key", keys), fields: tagFields("device"),
-		row:   func(r *tagRow) (id, device int64) { return r.ID, r.owner },
-		reset: func(a *balena.Attachments) { a.Tags = nil },
+		resource: "device_tag", condition: asked.condition(), fields: tagFields("device"),
+		row: func(r *tagRow) (id, device int64) { return r.ID, r.owner },
+		survey: func(rows map[int64][]tagRow) error {
+			found, err := asked.keys(keysOf(slices.Concat(slices.Collect(maps.Values(rows))...)))
+			if err == nil {
+				*keys = found
+			}
+			return err
+		},
+		fits:    func(r *tagRow) bool { return slices.Contains(*keys, r.key) },
+		current: func(devices balena.Devices) bool { return asked.inUse(*keys, devices) },
+		reset:   func(a *balena.Attachments) { a.Tags = nil },
 		apply: func(a *balena.Attachments, r *tagRow) {
-			if i := slices.Index(keys, r.key); i >= 0 {
+			if i := slices.Index(*keys, r.key); i >= 0 {
 				if a.Tags == nil {
-					a.Tags = make([]balena.Tag, len(keys))
+					a.Tags = make([]balena.Tag, len(*keys))
 				}
 				a.Tags[i] = r.Tag
+			}
+		},
+		finish: func(d *balena.Device, _ bool) {
+			d.Maintenance = 0
+			if i := slices.Index(*keys, asked.maintenance); i >= 0 && i < len(d.Tags()) && d.Tags()[i].ID != 0 {
+				d.Maintenance = balena.MaintenanceUntil(d.Tags()[i].Value)
 			}
 		},
 		count: func(d *balena.Device) (n int) {
@@ -85,6 +118,7 @@ func (f *refresh) readDeviceTags(ctx context.Context) {
 			return n
 		},
 	})
+	f.snapshot.DeviceTagKeys = asked.exported(*keys)
 }
 
 // The questions for rows that changed.
@@ -122,10 +156,10 @@ func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *
 	}
 	var put []*balena.Device
 	for d := range f.snapshot.Devices.All() {
-		if a.count(d) > 0 {
-			bare := d.Detached()
-			a.reset(bare.Attachments)
-			put = append(put, bare.Compact())
+		bare := d.Detached()
+		a.reset(bare.Attachments)
+		if a.finish(bare.Compact(), false); !bare.Equal(d) {
+			put = append(put, bare)
 		}
 	}
 	f.snapshot.Devices = f.snapshot.Devices.With(put, nil)
@@ -164,18 +198,20 @@ func (a *attachment[R]) readAll(ctx context.Context, f *refresh, counted int) er
 	if err != nil {
 		return err
 	}
+	if a.survey != nil {
+		if err := a.survey(rows); err != nil {
+			return err
+		}
+	}
 	var put []*balena.Device
 	for d := range f.snapshot.Devices.All() {
-		if a.count(d) == 0 && len(rows[d.ID]) == 0 {
-			continue
-		}
 		is := d.Detached()
 		a.reset(is.Attachments)
 		for i := range rows[d.ID] {
 			a.apply(is.Attachments, &rows[d.ID][i])
 		}
-		if !is.Equal(d) {
-			put = append(put, is.Compact())
+		if a.finish(is.Compact(), true); !is.Equal(d) {
+			put = append(put, is)
 		}
 	}
 	f.snapshot.Devices = f.snapshot.Devices.With(put, nil)
@@ -223,8 +259,8 @@ func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known
 // readSome reads the rows for which one of some conditions holds, and all rows of the devices that are renewed. It
 // reports whether that makes as many rows as the server counts: rows that were deleted outright are not reported.
 func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []string, renewed []int64, counted int) (whole bool, err error) {
-	about := counted + a.rows(f.snapshot.Devices) // rows that are marked as deleted are reported as well: they were known
-	changed, added := map[int64]*balena.Device{}, false
+	about := counted + a.rows(f.snapshot.Devices)       // rows that are marked as deleted are reported as well: they were known
+	changed, added := map[int64]*balena.Device{}, false // added: what can only be applied when all rows are known
 	for _, id := range renewed {
 		if d := f.snapshot.Devices.Find(id); d != nil {
 			changed[id] = d.Detached()
@@ -236,6 +272,10 @@ func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []s
 	}
 	for _, condition := range conditions {
 		_, err = api.List(ctx, f.client, a.query(f, condition, about), func(row *R) error {
+			if a.fits != nil && !a.fits(row) {
+				added = true
+				return nil
+			}
 			_, id := a.row(row)
 			if changed[id] == nil {
 				d := f.snapshot.Devices.Find(id)
@@ -254,10 +294,10 @@ func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []s
 	}
 	put := slices.SortedFunc(maps.Values(changed), func(a, b *balena.Device) int { return cmp.Compare(a.ID, b.ID) })
 	for _, d := range put {
-		d.Compact()
+		a.finish(d.Compact(), true)
 	}
 	devices := f.snapshot.Devices.With(put, nil)
-	if added || a.rows(devices) != counted {
+	if added || a.rows(devices) != counted || a.current != nil && !a.current(devices) {
 		return false, nil
 	}
 	f.snapshot.Devices = devices

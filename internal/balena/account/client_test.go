@@ -106,7 +106,7 @@ func newClient(t testing.TB, address string, changes ...func(*account.Config)) *
 		Config:   api.Config{URL: u, Token: api.StaticToken(token), Timeout: time.Minute, UserAgent: "balena-exporter/test"},
 		PageSize: 1000,
 		Options: account.Options{
-			Devices: true, Releases: true, Services: true, Keys: true, ArchivedFleets: true,
+			Devices: true, Releases: true, Services: true, ServiceSummary: true, Keys: true, ArchivedFleets: true,
 			DeviceTags: []string{"site", "owner"}, FleetTags: []string{"note", "team"},
 			SlowInterval: 15 * time.Minute, Keep: 5 * time.Minute,
 		},
@@ -126,6 +126,10 @@ func newClient(t testing.TB, address string, changes ...func(*account.Config)) *
 func fewer(c *account.Config) {
 	c.Services, c.DeviceTags, c.FleetTags = false, nil, nil
 }
+
+// withoutSummary does not read how many services run: a server that does not tell when image installs were written
+// lets a full refresh find it.
+func withoutSummary(c *account.Config) { c.ServiceSummary = false }
 
 func withClock(k *clock) func(*account.Config) {
 	return func(c *account.Config) { c.Now = k.Now }

@@ -180,7 +180,10 @@ func (f *refresh) settle(row, was *balena.Device) (chosen bool, err error) {
 			row.Name = was.Name
 		}
 		// What is attached to the device is read later, or stands in for what can't be.
-		row.Attachments = was.Attachments
+		row.Attachments, row.Maintenance = was.Attachments, was.Maintenance
+		if f.config.Services {
+			row.Installs = was.Installs
+		}
 	}
 	if slug, known := f.parts.deviceTypes.value[row.TypeID]; known {
 		row.Type = slug
@@ -189,6 +192,9 @@ func (f *refresh) settle(row, was *balena.Device) (chosen bool, err error) {
 	}
 	if f.after.asked.version == balena.V6 {
 		inWordsOfV7(row)
+	}
+	if row.UpdateProgress == row.ProvisioningProgress {
+		row.UpdateProgress = balena.Null // it is not that of the application
 	}
 	row.TargetRelease = cmp.Or(row.PinnedRelease, fleet.TargetRelease)
 	return true, nil

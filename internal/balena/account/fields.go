@@ -37,10 +37,12 @@ type dialect struct {
 // condition decides whether a field is asked for.
 type condition func(*Options, dialect) bool
 
-func forDevices(o *Options, _ dialect) bool { return o.Devices }
-func onV7(_ *Options, d dialect) bool       { return d.version == balena.V7 }
-func onV6(_ *Options, d dialect) bool       { return d.version == balena.V6 }
-func onCloud(_ *Options, d dialect) bool    { return d.cloud }
+func forDevices(o *Options, _ dialect) bool           { return o.Devices }
+func forServiceSummary(o *Options, _ dialect) bool    { return o.ServiceSummary && !o.Services } // else their rows tell it
+func forReleaseOfServices(o *Options, _ dialect) bool { return o.ServiceSummary }
+func onV7(_ *Options, d dialect) bool                 { return d.version == balena.V7 }
+func onV6(_ *Options, d dialect) bool                 { return d.version == balena.V6 }
+func onCloud(_ *Options, d dialect) bool              { return d.cloud }
 
 // wanted are the fields of a table that this refresh asks for.
 func wanted[T any](f *refresh, table []field[T]) api.Record[T] {
@@ -76,6 +78,12 @@ var (
 	instant   = (*api.Decoder).Instant
 	reference = (*api.Decoder).Reference
 )
+
+// isFalse reads true or false, and tells whether it is false; null is neither.
+func isFalse(d *api.Decoder, v jsontext.Value) (bool, error) {
+	b, err := d.Boolean(v)
+	return err == nil && !b && v.Kind() == 'f', err
+}
 
 // fleetRow is an application as it was read.
 type fleetRow struct {
@@ -131,7 +139,7 @@ var countFields = api.Record[fleetRow]{fleetFields[0].Field, devicesCount}
 const notCounted = -1
 
 // selectRelease are the fields of a release that is expanded.
-const selectRelease = "$select=id,commit,raw_version,is_final,status,created_at"
+const selectRelease = "$select=id,commit,raw_version,is_final,is_invalidated,status,created_at"
 
 var deviceFields = []field[balena.Device]{
 	{Field: api.To("id", integer, func(d *balena.Device) *int64 { return &d.ID })},
@@ -150,12 +158,17 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.To("supervisor_version", word, func(d *balena.Device) *string { return &d.SupervisorVersion })},
 	{Field: api.To("is_undervolted", boolean, func(d *balena.Device) *bool { return &d.Undervolted })},
 	{Field: api.To("is_frozen", boolean, func(d *balena.Device) *bool { return &d.Frozen }), on: onCloud, computed: true},
+	{Field: api.To("is_active", isFalse, func(d *balena.Device) *bool { return &d.Deactivated }), on: onCloud, computed: true},
+	{Field: api.To("provisioning_state", word, func(d *balena.Device) *string { return &d.ProvisioningState })},
+	{Field: api.Derived("image_install", "image_install($select=status,is_provided_by__release;$filter=status ne 'deleted')",
+		installsOf, func(d *balena.Device) *balena.Installs { return &d.Installs }), on: forServiceSummary, computed: true},
 
 	{Field: api.To("is_running__release", reference, func(d *balena.Device) *int64 { return &d.RunningRelease })},
 	{Field: api.To("is_pinned_on__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV7},
 	{Field: api.To("should_be_running__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV6}, // the pin alone
 
 	{Field: api.To("overall_progress", number, func(d *balena.Device) *balena.Number { return &d.UpdateProgress }), metric: true, computed: true},
+	{Field: api.To("provisioning_progress", number, func(d *balena.Device) *balena.Number { return &d.ProvisioningProgress }), metric: true},
 	{Field: api.To("last_update_status_event", instant, func(d *balena.Device) *balena.Instant { return &d.UpdateChanged }), metric: true},
 	{Field: api.To("cpu_usage", number, func(d *balena.Device) *balena.Number { return &d.CPUUsage }), metric: true},
 	{Field: api.To("cpu_temp", number, func(d *balena.Device) *balena.Number { return &d.CPUTemperature }), metric: true},
@@ -189,6 +202,7 @@ var releaseFields = []field[balena.Release]{
 	{Field: api.To("raw_version", text, func(r *balena.Release) *string { return &r.Version })},
 	{Field: api.To("status", word, func(r *balena.Release) *string { return &r.Status })},
 	{Field: api.To("is_final", boolean, func(r *balena.Release) *bool { return &r.Final })},
+	{Field: api.To("is_invalidated", boolean, func(r *balena.Release) *bool { return &r.Invalidated })},
 	{Field: api.To("created_at", instant, func(r *balena.Release) *balena.Instant { return &r.Created })},
 }
 
@@ -205,6 +219,14 @@ var latestReleaseFields = []field[latestRow]{
 			l.latest, err = r.release(d)
 			return err
 		})},
+}
+
+var organizationFields = []field[balena.Organization]{
+	{Field: api.To("id", integer, func(o *balena.Organization) *int64 { return &o.ID })},
+	{Field: api.To("handle", text, func(o *balena.Organization) *string { return &o.Handle })},
+	{Field: api.To("name", text, func(o *balena.Organization) *string { return &o.Name })},
+	{Field: api.To("is_frozen", boolean, func(o *balena.Organization) *bool { return &o.Frozen })},
+	{Field: api.To("has_past_due_invoice_since__date", instant, func(o *balena.Organization) *balena.Instant { return &o.PastDue })},
 }
 
 type deviceTypeRow struct {
@@ -234,14 +256,15 @@ var serviceFields = []field[serviceRow]{
 	{Field: api.To("device", reference, func(s *serviceRow) *int64 { return &s.device })},
 	{Field: api.To("status", word, func(s *serviceRow) *string { return &s.Status })},
 	{Field: api.To("download_progress", number, func(s *serviceRow) *balena.Number { return &s.Progress })},
+	{Field: api.To("is_provided_by__release", reference, func(s *serviceRow) *int64 { return &s.Release }), on: forReleaseOfServices},
 	{Field: api.To("install_date", instant, func(s *serviceRow) *balena.Instant { return &s.Installed })},
 	// There are as many different values as images, and as many values as installs.
 	{Field: api.Derived("installs__image", "installs__image($select=id;$expand=is_a_build_of__service($select=service_name))",
-		func(i expandedImage) string {
-			if len(i.Service) == 0 {
+		func(images []expandedImage) string {
+			if len(images) == 0 || len(images[0].Service) == 0 {
 				return ""
 			}
-			return i.Service[0].Name
+			return images[0].Service[0].Name
 		}, func(s *serviceRow) *string { return &s.Name })},
 }
 
@@ -278,12 +301,13 @@ type expandedRelease struct {
 	Commit  string         `json:"commit"`
 	Version string         `json:"raw_version"`
 	Final   bool           `json:"is_final"`
+	Invalid bool           `json:"is_invalidated"`
 	Status  string         `json:"status"`
 	Created jsontext.Value `json:"created_at"`
 }
 
 func (e *expandedRelease) release(d *api.Decoder) (r balena.Release, err error) {
-	r = balena.Release{ID: e.ID, Commit: e.Commit, Version: e.Version, Final: e.Final, Status: d.Keep(e.Status)}
+	r = balena.Release{ID: e.ID, Commit: e.Commit, Version: e.Version, Final: e.Final, Invalidated: e.Invalid, Status: d.Keep(e.Status)}
 	if e.Created == nil {
 		return r, nil
 	}
@@ -291,6 +315,19 @@ func (e *expandedRelease) release(d *api.Decoder) (r balena.Release, err error) 
 		return r, fmt.Errorf("created_at: %w", err)
 	}
 	return r, nil
+}
+
+type expandedInstall struct {
+	Status  string        `json:"status"`
+	Release api.Reference `json:"is_provided_by__release"`
+}
+
+func installsOf(installs []expandedInstall) balena.Installs {
+	return balena.NewInstalls(func(service func(release int64, status string)) {
+		for _, i := range installs {
+			service(int64(i.Release), i.Status)
+		}
+	})
 }
 
 type expandedImage struct {

@@ -255,10 +255,9 @@ func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, err
 }
 
 // mayDownload reports whether overall_status or overall_progress of a device may be those of an image that it
-// downloads. A device that is being provisioned, or whose host OS is updated, has the progress of that.
+// downloads.
 func mayDownload(d *balena.Device) bool {
-	return d.Status == statusUpdating ||
-		d.UpdateProgress != balena.Null && d.Status != statusConfiguring && d.Status != statusPostProvisioning
+	return d.Status == statusUpdating || d.UpdateProgress != balena.Null
 }
 
 // listIDs returns the IDs of all devices of some fleets.

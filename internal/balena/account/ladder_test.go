@@ -42,7 +42,7 @@ func TestLadder(t *testing.T) {
 		mode     balena.Mode
 		disabled balena.Disabled
 	}
-	f := follow(t, small, fewer, func(c *account.Config) { c.FullRefreshInterval = 15*time.Minute + time.Second })
+	f := follow(t, small, fewer, withoutSummary, func(c *account.Config) { c.FullRefreshInterval = 15*time.Minute + time.Second })
 	n := 0
 	change := func() { // a device of each kind of change, without those that the ladder gives up
 		n++

@@ -3,7 +3,9 @@
 package account
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -16,13 +18,16 @@ import (
 
 // parts is what was read of each last.
 type parts struct {
-	deviceTypes kept[map[int64]string]
-	latest      kept[map[int64]balena.Release]
-	keys        kept[[]balena.Key]
-	services    kept[*horizon]
-	deviceTags  kept[*horizon]
-	fleetTags   kept[map[int64][]string]
-	releases    kept[map[int64]knownRelease]
+	deviceTypes   kept[map[int64]string]
+	organizations kept[[]balena.Organization]
+	latest        kept[map[int64]balena.Release]
+	keys          kept[[]balena.Key]
+	services      kept[*horizon]
+	deviceTags    kept[*horizon]
+	fleetTags     kept[fleetTags]
+	// deviceTagKeys are the keys of the devices' tags, in the order in which the devices hold them.
+	deviceTagKeys []string
+	releases      kept[map[int64]knownRelease]
 }
 
 // knownRelease is a release, or the knowledge that the API does not tell of it.
@@ -61,6 +66,56 @@ func (f *refresh) readDeviceTypes(ctx context.Context) {
 	}
 	f.snapshot.Devices = f.snapshot.Devices.With(put, nil)
 }
+
+// readOrganizations reads whether the organizations of the fleets are frozen, or have an invoice overdue. A server that
+// refuses the question, although it has fields of balenaCloud, has nothing to tell; one that answered before fails.
+func (f *refresh) readOrganizations(ctx context.Context) {
+	if !f.trust.cloud.is(true) {
+		return
+	}
+	last := &f.parts.organizations
+	f.snapshot.Organizations = part(f, balena.PartOrganizations, last, f.config.SlowInterval, func() ([]balena.Organization, error) {
+		organizations, err := f.askForOrganizations(ctx)
+		refused := api.NotUnderstood(err) || api.ProblemOf(err) == api.Unauthorized
+		if refused && last.value == nil {
+			return nil, nil
+		}
+		return organizations, err
+	})
+}
+
+// askForOrganizations returns the organizations of the fleets.
+func (f *refresh) askForOrganizations(ctx context.Context) ([]balena.Organization, error) {
+	handles := map[string]bool{}
+	for i := range f.snapshot.Fleets {
+		if handle := f.snapshot.Fleets[i].Organization; handle != "" {
+			handles[handle] = true
+		}
+	}
+	var organizations []balena.Organization
+	for some := range slices.Chunk(slices.Sorted(maps.Keys(handles)), handlesPerRequest) {
+		q := api.Query[balena.Organization]{
+			Version: f.after.asked.version, Resource: "organization", Fields: wanted(f, organizationFields), Filter: api.In("handle", some),
+			ID: func(row *balena.Organization) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(some),
+		}
+		_, err := api.List(ctx, f.client, q, func(row *balena.Organization) error {
+			if !handles[row.Handle] { // that was asked for, and not answered yet
+				return fmt.Errorf("organization %d: missing or duplicate handle", row.ID)
+			}
+			handles[row.Handle] = false
+			organizations = append(organizations, *row)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(organizations, func(a, b balena.Organization) int { return cmp.Compare(a.ID, b.ID) })
+	return organizations, nil
+}
+
+// handlesPerRequest keeps URLs far below the 16 KB that the server takes.
+const handlesPerRequest = 100
 
 // readReleases reads the releases which devices refer to, by ID and only those that are not known yet, and
 // the newest release of each fleet.
@@ -146,23 +201,46 @@ func (f *refresh) askForLatestReleases(ctx context.Context) (map[int64]balena.Re
 	return latest, err
 }
 
+// fleetTags are the values of tags in the order of their keys, by the ID of the fleet; nil where the fleet has not got the
+// tag.
+type fleetTags struct {
+	keys   []string
+	values map[int64][]*string
+}
+
 // readFleetTags reads the tags of fleets that were asked for.
 func (f *refresh) readFleetTags(ctx context.Context) {
-	keys := f.config.FleetTags
-	if len(keys) == 0 {
+	asked := f.config.fleetTags()
+	if asked.empty() {
 		return
 	}
-	tags := part(f, balena.PartFleetTags, &f.parts.fleetTags, 0, func() (map[int64][]string, error) {
-		return f.askForFleetTags(ctx, keys)
+	tags := part(f, balena.PartFleetTags, &f.parts.fleetTags, 0, func() (fleetTags, error) {
+		return f.askForFleetTags(ctx, asked)
 	})
+	f.snapshot.FleetTagKeys = asked.exported(tags.keys)
+	maintenance := slices.Index(tags.keys, asked.maintenance)
 	for i := range f.snapshot.Fleets {
-		f.snapshot.Fleets[i].Tags = tags[f.snapshot.Fleets[i].ID]
+		fleet := &f.snapshot.Fleets[i]
+		for k, tag := range tags.values[fleet.ID] {
+			if tag == nil {
+				continue
+			}
+			if k == maintenance {
+				fleet.Maintenance = balena.MaintenanceUntil(*tag)
+			}
+			if k < len(f.snapshot.FleetTagKeys) {
+				if fleet.Tags == nil {
+					fleet.Tags = make([]string, len(f.snapshot.FleetTagKeys))
+				}
+				fleet.Tags[k] = *tag
+			}
+		}
 	}
 }
 
-// askForFleetTags returns the values of the tags of keys, in their order, by the ID of the fleet.
-func (f *refresh) askForFleetTags(ctx context.Context, keys []string) (map[int64][]string, error) {
-	tags := map[int64][]string{}
+// askForFleetTags returns the tags of the fleets.
+func (f *refresh) askForFleetTags(ctx context.Context, asked askedTags) (fleetTags, error) {
+	var rows []tagRow
 	var fleets []int64
 	for i := range f.snapshot.Fleets {
 		fleets = append(fleets, f.snapshot.Fleets[i].ID)
@@ -170,23 +248,32 @@ func (f *refresh) askForFleetTags(ctx context.Context, keys []string) (map[int64
 	for ids := range slices.Chunk(fleets, maxFleetsInFilter) {
 		q := api.Query[tagRow]{
 			Version: f.after.asked.version, Resource: "application_tag", Fields: wanted(f, tagFields("application")),
-			Filter: api.And(api.In("tag_key", keys), api.InIDs("application", ids)),
-			ID:     func(row *tagRow) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(ids) * len(keys),
+			Filter: api.And(asked.condition(), api.InIDs("application", ids)),
+			ID:     func(row *tagRow) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(ids) * maxTagsPerFleet,
 		}
 		_, err := api.List(ctx, f.client, q, func(row *tagRow) error {
-			i := slices.Index(keys, row.key)
-			if i < 0 {
-				return nil
-			}
-			if tags[row.owner] == nil {
-				tags[row.owner] = make([]string, len(keys))
-			}
-			tags[row.owner][i] = row.Value
+			rows = append(rows, *row)
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return fleetTags{}, err
 		}
+	}
+	keys, err := asked.keys(keysOf(rows))
+	if err != nil {
+		return fleetTags{}, err
+	}
+	tags := fleetTags{keys: keys, values: map[int64][]*string{}}
+	for i := range rows {
+		k := slices.Index(keys, rows[i].key)
+		if k < 0 {
+			continue
+		}
+		owner := rows[i].owner
+		if tags.values[owner] == nil {
+			tags.values[owner] = make([]*string, len(keys))
+		}
+		tags.values[owner][k] = &rows[i].Value
 	}
 	return tags, nil
 }

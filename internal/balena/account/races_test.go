@@ -392,10 +392,11 @@ func TestManyDownloadingDevices(t *testing.T) {
 		f := follow(t, simulator.Config{Devices: 300, Fleets: 1, Seed: 1}, fewer)
 		f.Update(func(st *simulator.State) {
 			for i, d := range st.Devices.All() {
+				d.ProvisioningState, d.ProvisioningProgress = "", simulator.Number{}
 				if i < n {
 					d.IsConnectedToVPN, d.HeartbeatState, d.Status, d.DownloadProgress, d.PinnedReleaseID = true, "online", "Downloading", simulator.N(10), 0
 				} else {
-					d.Status, d.DownloadProgress, d.ProvisioningProgress = "Idle", simulator.Number{}, simulator.Number{}
+					d.Status, d.DownloadProgress = "Idle", simulator.Number{}
 					for _, install := range st.InstallsOf(d.ID) {
 						install.Status, install.DownloadProgress = "Running", simulator.Number{}
 					}

@@ -147,7 +147,7 @@ func TestWhenReleasesAreRead(t *testing.T) {
 		t.Helper()
 		fetchWithParts(t, client)
 		for _, r := range wire.requests() {
-			if ids, ok := strings.CutPrefix(r.RequestURI, "/v7/release?$select=id,commit,raw_version,status,is_final,created_at&$filter=id%20in%20("); ok {
+			if ids, ok := strings.CutPrefix(r.RequestURI, "/v7/release?$select=id,commit,raw_version,status,is_final,is_invalidated,created_at&$filter=id%20in%20("); ok {
 				if ids, ok := strings.CutSuffix(ids, ")%20and%20id%20gt%200&$orderby=id%20asc&$top=1000"); ok { // the first page
 					releases = append(releases, ids)
 				}
@@ -256,22 +256,24 @@ func TestQueriesOnTheWire(t *testing.T) {
 		fleets = "&$filter=is_directly_accessible_by__user/any(dau:1%20eq%201)%20and%20is_of__class%20eq%20'fleet'%20and%20is_host%20eq%20false"
 		fleet  = "id,uuid,app_name,slug,is_of__class,is_host,is_archived,should_track_latest_release,created_at" +
 			"&$expand=owns__device/$count,organization($select=handle),is_for__device_type($select=id,slug;$expand=is_of__cpu_architecture($select=slug))," +
-			"should_be_running__release($select=id,commit,raw_version,is_final,status,created_at)"
-		figures = "overall_progress,last_update_status_event,cpu_usage,cpu_temp,memory_usage,memory_total,storage_usage,storage_total,is_web_accessible,should_be_operated_by__release"
+			"should_be_running__release($select=id,commit,raw_version,is_final,is_invalidated,status,created_at)"
+		figures = "overall_progress,provisioning_progress,last_update_status_event,cpu_usage,cpu_temp,memory_usage,memory_total,storage_usage,storage_total,is_web_accessible,should_be_operated_by__release"
 		device7 = "id,uuid,device_name,belongs_to__application,is_of__device_type,overall_status,is_online,api_heartbeat_state,changed_api_heartbeat_state_on__date," +
-			"last_connectivity_event,update_status,os_version,os_variant,supervisor_version,is_undervolted,is_frozen," +
+			"last_connectivity_event,update_status,os_version,os_variant,supervisor_version,is_undervolted,is_frozen,is_active,provisioning_state," +
 			"is_running__release,is_pinned_on__release," + figures + ",should_be_managed_by__release,created_at,modified_at"
 		device6 = "id,uuid,device_name,belongs_to__application,is_of__device_type,overall_status,is_online,api_heartbeat_state," +
-			"last_connectivity_event,update_status,os_version,os_variant,supervisor_version,is_undervolted,is_frozen," +
+			"last_connectivity_event,update_status,os_version,os_variant,supervisor_version,is_undervolted,is_frozen,is_active,provisioning_state," +
 			"is_running__release,should_be_running__release," + figures + ",created_at,modified_at"
+		installs = "&$expand=image_install($select=status,is_provided_by__release;$filter=status%20ne%20'deleted')"
+		payers   = "organization?$select=id,handle,name,is_frozen,has_past_due_invoice_since__date&$filter=handle%20in%20"
 		page     = "%20and%20id%20gt%20N&$orderby=id%20asc&$top=1500"
 		reach    = "belongs_to__application/any(a:a/is_directly_accessible_by__user/any(dau:1%20eq%201))"
 		ofReach  = "device/any(d:d/" + reach + ")"
 		devices  = "&$filter=" + reach + page
 		some     = "&$filter=belongs_to__application%20in%20(2,3,13)" + page
 		types    = "device_type?$select=id,slug&$filter=id%20gt%20N&$orderby=id%20asc&$top=1500"
-		latest   = "application?$select=id&$expand=owns__release($select=id,commit,raw_version,is_final,status,created_at;$top=1;$orderby=created_at%20desc,id%20desc)" + fleets + page
-		services = "image_install?$select=id,device,status,download_progress,install_date" +
+		latest   = "application?$select=id&$expand=owns__release($select=id,commit,raw_version,is_final,is_invalidated,status,created_at;$top=1;$orderby=created_at%20desc,id%20desc)" + fleets + page
+		services = "image_install?$select=id,device,status,download_progress,is_provided_by__release,install_date" +
 			"&$expand=installs__image($select=id;$expand=is_a_build_of__service($select=service_name))&$filter=status%20ne%20'deleted'%20and%20" + ofReach + page
 		existing = "/$count?$filter=status%20ne%20'deleted'%20and%20" + ofReach
 		keys     = "api_key?$select=id,name,expiry_date&$filter=name%20ne%20null%20and%20expiry_date%20ne%20null" + page
@@ -286,7 +288,8 @@ func TestQueriesOnTheWire(t *testing.T) {
 				"/v7/application?$select=" + fleet + fleets + page,
 				"/v7/device?$select=" + device7 + devices,
 				"/v7/" + types,
-				"/v7/release?$select=id,commit,raw_version,status,is_final,created_at&$filter=id%20in%20(2,10,18,31,34,42,50,58,66,82,90)" + page,
+				"/v7/" + payers + "('acme','admin','zeta')" + page,
+				"/v7/release?$select=id,commit,raw_version,status,is_final,is_invalidated,created_at&$filter=id%20in%20(2,10,18,31,34,42,50,58,66,82,90)" + page,
 				"/v7/" + latest,
 				"/v7/image_install" + existing,
 				"/v7/" + services,
@@ -305,9 +308,10 @@ func TestQueriesOnTheWire(t *testing.T) {
 			},
 			[]string{
 				"/v6/application?$select=" + fleet + fleets + page,
-				"/v6/device?$select=" + device6 + some,
+				"/v6/device?$select=" + device6 + installs + some,
 				"/v6/" + types,
-				"/v6/release?$select=id,commit,raw_version,status,is_final,created_at&$filter=id%20in%20(10,18)" + page,
+				"/v6/" + payers + "('admin','zeta')" + page,
+				"/v6/release?$select=id,commit,raw_version,status,is_final,is_invalidated,created_at&$filter=id%20in%20(10,18)" + page,
 			},
 		},
 	} {

@@ -88,14 +88,14 @@ func (r row) first(key string) row {
 
 // truth makes of the dataset the snapshot that a client should read.
 func truth(t *testing.T) *balena.Snapshot {
-	want := &balena.Snapshot{Time: noon, APIVersion: balena.V7, Releases: map[int64]balena.Release{}}
+	want := &balena.Snapshot{Time: noon, APIVersion: balena.V7, Releases: map[int64]balena.Release{}, DeviceTagKeys: []string{"site", "owner"}, FleetTagKeys: []string{"note", "team"}}
 
 	releases := map[int64]balena.Release{}
 	newest := map[int64]balena.Release{} // by fleet
 	for _, r := range rows(t, "release") {
 		release := balena.Release{
 			ID: r.id(), Commit: r.text("commit"), Version: r.text("raw_version"), Status: r.text("status"), Final: r.bool("is_final"),
-			Created: r.date("created_at"),
+			Invalidated: r.bool("is_invalidated"), Created: r.date("created_at"),
 		}
 		releases[release.ID] = release
 		if fleet := r.ref("belongs_to__application"); release.Created > newest[fleet].Created {
@@ -160,7 +160,7 @@ func truth(t *testing.T) *balena.Snapshot {
 		if id := r.ref("device"); r.text("status") != "deleted" {
 			services[id] = append(services[id], balena.Service{
 				ID: r.id(), Name: r.first("installs__image").first("is_a_build_of__service").text("service_name"),
-				Status: r.text("status"), Progress: r.number("download_progress"), Installed: r.date("install_date"),
+				Status: r.text("status"), Progress: r.number("download_progress"), Installed: r.date("install_date"), Release: r.ref("is_provided_by__release"),
 			})
 		}
 	}
@@ -168,6 +168,13 @@ func truth(t *testing.T) *balena.Snapshot {
 		slices.SortStableFunc(of, func(a, b balena.Service) int { return strings.Compare(a.Name+"\x00"+a.Status, b.Name+"\x00"+b.Status) })
 	}
 	var devices []balena.Device
+	installs := func(id int64) balena.Installs {
+		return balena.NewInstalls(func(service func(release int64, status string)) {
+			for _, s := range services[id] {
+				service(s.Release, s.Status)
+			}
+		})
+	}
 	belongings := func(id int64) *balena.Attachments {
 		if services[id] == nil && deviceTags[id] == nil {
 			return nil
@@ -179,6 +186,10 @@ func truth(t *testing.T) *balena.Snapshot {
 		if !known[fleet] {
 			continue
 		}
+		progress := r.number("overall_progress")
+		if progress == r.number("provisioning_progress") {
+			progress = balena.Null
+		}
 		devices = append(devices, balena.Device{
 			ID: r.id(), UUID: r.text("uuid"), Name: r.text("device_name"), FleetID: fleet, TypeID: r.ref("is_of__device_type"),
 			Status: r.text("overall_status"), HeartbeatState: r.text("api_heartbeat_state"), UpdateStatus: r.text("update_status"),
@@ -189,11 +200,12 @@ func truth(t *testing.T) *balena.Snapshot {
 			RunningRelease: refer(r.ref("is_running__release")), PinnedRelease: refer(r.ref("is_pinned_on__release")),
 			TargetRelease: refer(r.ref("should_be_running__release")), OSTarget: refer(r.ref("should_be_operated_by__release")),
 			SupervisorTarget: refer(r.ref("should_be_managed_by__release")),
-			UpdateProgress:   r.number("overall_progress"), CPUUsage: r.number("cpu_usage"), CPUTemperature: r.number("cpu_temp"),
+			UpdateProgress:   progress, CPUUsage: r.number("cpu_usage"), CPUTemperature: r.number("cpu_temp"),
 			MemoryUsed: r.number("memory_usage"), MemorySize: r.number("memory_total"),
 			StorageUsed: r.number("storage_usage"), StorageSize: r.number("storage_total"),
 			Online: r.bool("is_online"), Undervolted: r.bool("is_undervolted"), WebAccessible: r.bool("is_web_accessible"),
-			Attachments: belongings(r.id()),
+			ProvisioningState: r.text("provisioning_state"), ProvisioningProgress: r.number("provisioning_progress"),
+			Installs: installs(r.id()), Attachments: belongings(r.id()),
 		})
 	}
 	want.Devices = balena.NewDevices(devices...)
@@ -344,7 +356,7 @@ func TestFewOptions(t *testing.T) {
 			Type: w.Type, OSVersion: w.OSVersion, OSVariant: w.OSVariant, SupervisorVersion: w.SupervisorVersion,
 			LastConnectivity: w.LastConnectivity, HeartbeatChanged: w.HeartbeatChanged, Online: w.Online, Undervolted: w.Undervolted,
 			RunningRelease: w.RunningRelease, PinnedRelease: w.PinnedRelease, TargetRelease: w.TargetRelease,
-			UpdateProgress: balena.Null, CPUUsage: balena.Null, CPUTemperature: balena.Null,
+			ProvisioningState: w.ProvisioningState, ProvisioningProgress: balena.Null, UpdateProgress: balena.Null, CPUUsage: balena.Null, CPUTemperature: balena.Null,
 			MemoryUsed: balena.Null, MemorySize: balena.Null, StorageUsed: balena.Null, StorageSize: balena.Null,
 		}
 		if diff := cmp.Diff(&bare, g, cmpopts.EquateNaNs()); diff != "" {

@@ -179,8 +179,12 @@ func TestProof(t *testing.T) {
 func TestFieldsKnowWhoWritesThem(t *testing.T) {
 	for _, field := range deviceFields {
 		a, b := unknownDevice, unknownDevice
-		for _, value := range []string{`"x"`, `7`, `true`, `{"__id":7}`, `"2026-11-22T14:09:34.280Z"`} {
-			_ = field.Set(api.ValueDecoder(), jsontext.Value(value), &b)
+		for _, value := range []string{
+			`"x"`, `7`, `true`, `false`, `{"__id":7}`, `"2026-11-22T14:09:34.280Z"`, `[{"status":"Running","is_provided_by__release":{"__id":7}}]`,
+		} {
+			if b = unknownDevice; field.Set(api.ValueDecoder(), jsontext.Value(value), &b) == nil && !field.Same(&a, &b) {
+				break
+			}
 		}
 		if field.Same(&a, &b) {
 			t.Errorf("%s takes no value, or Same does not see it", field.Name)

@@ -12,9 +12,6 @@ const (
 	statusReduced      = "reduced-functionality"
 	statusOperational  = "operational"
 	statusUpdating     = "updating"
-
-	statusConfiguring      = "configuring"
-	statusPostProvisioning = "post-provisioning"
 )
 
 // inWordsOfV7 puts a device that v6 described into the words of v7.

@@ -328,6 +328,9 @@ func parseMilliseconds(b []byte) (balena.Instant, bool) {
 	return balena.Instant(t.UnixMilli()), t.Day() == day // rejects 31 April, which became 1 May
 }
 
+// referenceForm is the form of a navigation property that was not expanded.
+const referenceForm = `{"__id": n}`
+
 // Reference reads a navigation property that was not expanded: {"__id": n} or null. Version 6 writes some of
 // them as plain numbers.
 func (d *Decoder) Reference(v jsontext.Value) (int64, error) {
@@ -345,7 +348,7 @@ func (d *Decoder) Reference(v jsontext.Value) (int64, error) {
 	if err := compact.Compact(); err == nil && len(compact) < len(v) {
 		return d.Reference(compact)
 	}
-	return 0, wrongType(`{"__id": n}`, v)
+	return 0, wrongType(referenceForm, v)
 }
 
 // wrongType returns an error that names the expected and the found kind of value. It does not repeat the value, which

@@ -59,6 +59,20 @@ func Expanded[E, T any](name, expand string, set func(*Decoder, E, *T) error) Fi
 	}
 }
 
+// Reference is a navigation property that was not expanded, of a row that was; see [Decoder.Reference].
+type Reference int64
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (r *Reference) UnmarshalJSON(v []byte) error {
+	id, err := ValueDecoder().Reference(v)
+	if err != nil {
+		kind := map[jsontext.Kind]string{'{': "object", '[': "array", '"': "string", '0': "number", 't': "bool", 'f': "bool"}[jsontext.Value(v).Kind()]
+		return &json.UnmarshalTypeError{Value: kind, Type: reflect.TypeFor[Reference]()}
+	}
+	*r = Reference(id)
+	return nil
+}
+
 // wrongElement returns an error that names the value in an array of objects that could not be read, and the reason. Like
 // [wrongType], it does not repeat the value.
 func wrongElement(err error, got jsontext.Value) error {
@@ -69,31 +83,42 @@ func wrongElement(err error, got jsontext.Value) error {
 	want := map[reflect.Kind]string{
 		reflect.String: "a string", reflect.Bool: "true or false", reflect.Int64: "an integer", reflect.Slice: "an array of objects", reflect.Struct: "an object",
 	}[wrong.Type.Kind()]
+	if wrong.Type == reflect.TypeFor[Reference]() {
+		want = referenceForm
+	}
 	kind, _, _ := strings.Cut(wrong.Value, " ") // after "number", the number itself follows
 	found := map[string]string{"object": "an object", "array": "an array", "string": "a string", "number": "a number", "bool": "a boolean"}[kind]
 	return fmt.Errorf("%s: found %s where %s was expected", wrong.Field, found, want)
 }
 
-// Derived returns a field like [Expanded] whose values repeat: the text is made only once for each value.
-func Derived[E, T any](name, expand string, text func(E) string, place func(*T) *string) Field[T] {
-	f := Expanded(name, expand, func(d *Decoder, e E, to *T) error {
-		*place(to) = d.Keep(text(e))
-		return nil
-	})
-	set := f.Set
-	f.Set = func(d *Decoder, v jsontext.Value, to *T) error {
-		if known, ok := d.derived[string(v)]; ok {
-			*place(to) = known
+// Derived returns a field of an expanded navigation property whose values repeat: the text is made of all elements, and only
+// once for each value.
+func Derived[E any, S ~string, T any](name, expand string, text func([]E) S, place func(*T) *S) Field[T] {
+	return Field[T]{
+		Name: name, Expand: expand,
+		Set: func(d *Decoder, v jsontext.Value, to *T) error {
+			if isNull(v) {
+				*place(to) = ""
+				return nil
+			}
+			if known, ok := d.derived[string(v)]; ok {
+				*place(to) = S(known)
+				return nil
+			}
+			var elements []E
+			if err := json.Unmarshal(v, &elements); err != nil {
+				return wrongElement(err, v)
+			}
+			kept := d.Keep(string(text(elements)))
+			*place(to) = S(kept)
+			if len(v) <= maxWord {
+				d.grow(len(v))
+				d.derived[string(v)] = kept
+			}
 			return nil
-		}
-		if err := set(d, v, to); err != nil || len(v) > maxWord {
-			return err
-		}
-		d.grow(len(v))
-		d.derived[string(v)] = *place(to)
-		return nil
+		},
+		Same: func(a, b *T) bool { return *place(a) == *place(b) },
 	}
-	return f
 }
 
 // Keep interns a text that many rows share: it is in memory only once.

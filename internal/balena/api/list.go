@@ -127,6 +127,11 @@ func In(field string, values []string) string {
 	return field + " in (" + strings.Join(quoted, ",") + ")"
 }
 
+// StartsWith returns the condition that a field begins with a prefix.
+func StartsWith(field, prefix string) string {
+	return "startswith(" + field + "," + literal(prefix) + ")"
+}
+
 // InIDs returns the condition that a field has one of the ids.
 func InIDs(field string, ids []int64) string {
 	var b strings.Builder

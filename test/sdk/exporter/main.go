@@ -100,8 +100,8 @@ func simulate(now func() time.Time) (*simulator.Simulator, error) {
 	return simulator.New(simulator.Config{Edition: simulator.Cloud, Devices: 60, Fleets: 3, Seed: 1, Now: now})
 }
 
-// newReader returns a reader that reads everything.
-func newReader(server string, now func() time.Time) (*account.Reader, error) {
+// newReader returns a reader that reads everything: services by themselves, or how many of them run with the devices.
+func newReader(server string, now func() time.Time, services bool) (*account.Reader, error) {
 	address, err := url.Parse(server)
 	if err != nil {
 		return nil, err
@@ -111,7 +111,8 @@ func newReader(server string, now func() time.Time) (*account.Reader, error) {
 		Version:  balena.V7,
 		PageSize: 1000,
 		Options: account.Options{
-			Devices: true, Releases: true, Services: true, Keys: true, DeviceTags: []string{"site"}, FleetTags: []string{"env"},
+			Devices: true, Releases: true, Services: services, ServiceSummary: true, Keys: true,
+			DeviceTags: []string{"site", "owner*"}, FleetTags: []string{"env"}, TagLimit: 20, MaintenanceTag: simulator.MaintenanceTag,
 			ArchivedFleets: true, SlowInterval: time.Minute, FullRefreshInterval: 24 * time.Hour,
 		},
 	})
@@ -135,26 +136,28 @@ func record() ([]*url.URL, model, error) {
 		sim.ServeHTTP(w, r)
 	}))
 	defer server.Close()
-	reader, err := newReader(server.URL, clock)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer reader.Close()
-	var mode balena.Mode
-	for n := range 6 {
-		s, err := reader.Fetch(context.Background())
+	for services := range 2 { // read by themselves, or with the devices
+		reader, err := newReader(server.URL, clock, services == 0)
 		if err != nil {
 			return nil, nil, err
 		}
-		mode = s.Reading.Mode
-		now = now.Add(time.Minute)
-		sim.Update(func(st *simulator.State) {
-			st.DeleteDevice(10 + n)
-			st.AddDevice(simulator.Device{FleetID: 1})
-		})
-	}
-	if mode != balena.DevicesOnly {
-		return nil, nil, fmt.Errorf("the mode of incremental refreshes is %s: the requests of %s are missing", mode, balena.DevicesOnly)
+		defer reader.Close()
+		var mode balena.Mode
+		for n := range 6 {
+			s, err := reader.Fetch(context.Background())
+			if err != nil {
+				return nil, nil, err
+			}
+			mode = s.Reading.Mode
+			now = now.Add(time.Minute)
+			sim.Update(func(st *simulator.State) {
+				st.DeleteDevice(10 + 6*services + n)
+				st.AddDevice(simulator.Device{FleetID: 1})
+			})
+		}
+		if mode != balena.DevicesOnly {
+			return nil, nil, fmt.Errorf("the mode of incremental refreshes is %s: the requests of %s are missing", mode, balena.DevicesOnly)
+		}
 	}
 	asked := requests
 	resp, err := http.Get(server.URL + "/simulator/model")
@@ -218,7 +221,7 @@ func readAnswer(at place, by any) (says string, err error) {
 		_ = json.NewEncoder(w).Encode(content)
 	}))
 	defer server.Close()
-	reader, err := newReader(server.URL, clock)
+	reader, err := newReader(server.URL, clock, at.resource != "device")
 	if err != nil {
 		return "", err
 	}
@@ -344,7 +347,7 @@ func (p parser) options(at place, resource string, options []string) {
 
 var (
 	path     = regexp.MustCompile(`[a-z_]+(/[a-z_]+)*(\([a-z]+:)?`)
-	operator = regexp.MustCompile(`^(and|or|not|in|eq|ne|gt|ge|lt|le|null|true|false)$`)
+	operator = regexp.MustCompile(`^(and|or|not|in|eq|ne|gt|ge|lt|le|null|true|false|startswith)$`)
 )
 
 // filter finds the fields in a condition. A path begins at the resource, or at the variable of an any().

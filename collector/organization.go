@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"iter"
+	"slices"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+)
+
+// Metrics of the organizations that own the fleets: whether their devices are frozen, or will be.
+
+func organizationTable() group {
+	return &table[balena.Organization]{
+		group:    "Organizations",
+		series:   "1 an organization",
+		labels:   []string{"organization"},
+		subjects: func(v *view) iter.Seq[balena.Organization] { return slices.Values(v.Organizations) },
+		identity: func(o *balena.Organization, values []string) []string { return append(values, o.Handle) },
+		families: []family[balena.Organization]{
+			family[balena.Organization]{
+				name:    "balena_organization_info",
+				help:    "The name of an organization that owns fleets.",
+				source:  "organization.handle, name",
+				labels:  []string{"organization_name"},
+				samples: func(o *balena.Organization, out *samples) { out.add(1, o.Name) },
+			}.on("balenaCloud"),
+			gauge("balena_organization_frozen", "Whether the organization is frozen, with all its devices.", "organization.is_frozen",
+				func(o *balena.Organization) float64 { return boolean(o.Frozen) }).on("balenaCloud"),
+			gauge("balena_organization_past_due_since_timestamp_seconds", "Since when an invoice of the organization is past due; only while one is.", "organization.has_past_due_invoice_since__date",
+				func(o *balena.Organization) float64 { return o.PastDue.Seconds() }).on("balenaCloud"),
+		},
+	}
+}
