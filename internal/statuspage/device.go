@@ -3,6 +3,7 @@
 package statuspage
 
 import (
+	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
@@ -45,6 +46,13 @@ type device struct {
 	SupervisorVersion string   `json:"supervisor_version"`
 	UpdateStatus      string   `json:"update_status"`
 	Undervolted       bool     `json:"undervolted"`
+	Frozen            bool     `json:"frozen"`
+	// MaintenanceUntil is the end of the device's maintenance, its own or its fleet's; empty while it is in none.
+	MaintenanceUntil string `json:"maintenance_until,omitempty"`
+	OSUpdateState    string `json:"os_update_state,omitempty"`
+	// Services are those of the target release, and ServicesRunning those of them that run; nil where they are not known.
+	Services        *int `json:"services"`
+	ServicesRunning *int `json:"services_running"`
 	// URL is balena's own page of the device.
 	URL string `json:"url,omitempty"`
 }
@@ -68,8 +76,8 @@ func (h *handler) newFleetPage(s *balena.Snapshot, l *listing, filter string, nu
 	return p
 }
 
-// defects is how many things beside its status are wrong with a device that is connected: its last update
-// failed, its voltage is too low, it runs another release than it should. What is wrong with one that is
+// defects is how many things beside its status are wrong with a device that is connected: its last update, or that of its
+// host OS, failed, its voltage is too low, it runs another release than it should, or not all services of that. What is wrong with one that is
 // not connected is just that; the rest is history.
 func defects(d *balena.Device) int {
 	if !d.Connected() {
@@ -82,14 +90,17 @@ func defects(d *balena.Device) int {
 	if d.Undervolted {
 		n++
 	}
-	if d.RunningRelease != d.TargetRelease {
+	if d.OSUpdateState() == balena.OSUpdateFailed {
+		n++
+	}
+	if services, running := d.Installs.Of(d.TargetRelease); d.RunningRelease != d.TargetRelease || running < services {
 		n++
 	}
 	return n
 }
 
 // maxDefects is the most that defects returns.
-const maxDefects = 3
+const maxDefects = 4
 
 func updateFailed(updateStatus string) bool {
 	return updateStatus == "rejected" || updateStatus == "aborted"
@@ -105,12 +116,29 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time)
 	if h.DeviceNames {
 		v.Name = d.Name
 	}
+	v.Frozen, v.OSUpdateState = d.Frozen, d.OSUpdateState()
+	v.MaintenanceUntil = maintenanceUntil(max(d.Maintenance, s.Fleet(d.FleetID).Maintenance), now)
+	if d.Installs.Known() && d.TargetRelease != 0 {
+		services, running := d.Installs.Of(d.TargetRelease)
+		v.Services, v.ServicesRunning = &services, &running
+	}
 	if changed := d.ConnectivityChanged(); changed != 0 {
 		at := time.UnixMilli(int64(changed)).UTC()
 		v.ConnectivityChange = &at
 		v.Since = since(at, now)
 	}
 	return v
+}
+
+// maintenanceUntil is the end of a maintenance, empty when it is over or there is none.
+func maintenanceUntil(end balena.Instant, now time.Time) string {
+	switch {
+	case end == balena.Forever:
+		return "further notice"
+	case int64(end) <= now.UnixMilli():
+		return ""
+	}
+	return time.UnixMilli(int64(end)).UTC().Format(time.RFC3339)
 }
 
 // shortUUID is how much of a UUID balena's own pages and command line show.
@@ -134,6 +162,18 @@ func (d *device) OnTarget() bool {
 // otherwise.
 func (d *device) Remarks() []string {
 	var remarks []string
+	if d.Frozen {
+		remarks = append(remarks, "frozen")
+	}
+	if d.MaintenanceUntil != "" {
+		remarks = append(remarks, "maintenance until "+d.MaintenanceUntil)
+	}
+	if d.OSUpdateState != "" {
+		remarks = append(remarks, "OS update "+d.OSUpdateState)
+	}
+	if d.Services != nil && *d.ServicesRunning < *d.Services && d.OnTarget() {
+		remarks = append(remarks, fmt.Sprintf("%d of %d services running", *d.ServicesRunning, *d.Services))
+	}
 	if updateFailed(d.UpdateStatus) {
 		remarks = append(remarks, "update "+d.UpdateStatus)
 	}

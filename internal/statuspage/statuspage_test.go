@@ -294,6 +294,35 @@ func TestFilterByStatus(t *testing.T) {
 	}
 }
 
+// What is remarked of a device that is absent on purpose, or that something is wrong with.
+func TestRemarks(t *testing.T) {
+	for _, test := range []struct {
+		fleet  balena.Fleet
+		device balena.Device
+		want   string
+	}{
+		{balena.Fleet{}, balena.Device{Frozen: true}, "frozen"},
+		{balena.Fleet{}, balena.Device{Maintenance: balena.Forever}, "maintenance until further notice"},
+		{balena.Fleet{}, balena.Device{Maintenance: balena.Instant(at.Add(time.Hour).UnixMilli())}, "maintenance until " + at.Add(time.Hour).UTC().Format(time.RFC3339)},
+		{balena.Fleet{}, balena.Device{Maintenance: ago(time.Second)}, ""},
+		{balena.Fleet{Maintenance: balena.Forever}, balena.Device{Maintenance: ago(time.Second)}, "maintenance until further notice"},
+		{balena.Fleet{}, balena.Device{ProvisioningState: "OS update failed"}, "OS update failed"},
+		{balena.Fleet{}, balena.Device{ProvisioningState: "Running OS update"}, "OS update running"},
+		{balena.Fleet{}, balena.Device{RunningRelease: 5, TargetRelease: 5, Installs: "5 3 1"}, "1 of 3 services running"},
+		{balena.Fleet{}, balena.Device{RunningRelease: 5, TargetRelease: 5, Installs: "5 3 3"}, ""},
+		{balena.Fleet{}, balena.Device{RunningRelease: 4, TargetRelease: 5, Installs: "5 3 1"}, ""}, // it is on its way
+	} {
+		bubble(t, func(t *testing.T) {
+			test.fleet.ID, test.fleet.Slug = 1, "a/b"
+			test.device.ID, test.device.UUID, test.device.FleetID = 1, "aaaaaaaaaaaa", 1
+			s := &balena.Snapshot{Time: at, Fleets: []balena.Fleet{test.fleet}, Devices: balena.NewDevices(test.device)}
+			if got := rows(getPage(t, options(s, good), "/fleets/a/b"))[1][5]; got != test.want {
+				t.Errorf("remarks of %+v: %q, want %q", test.device, got, test.want)
+			}
+		})
+	}
+}
+
 func TestWorstFirst(t *testing.T) {
 	connected := balena.Device{Status: "operational", Online: true, LastConnectivity: ago(time.Hour)}
 	with := func(change func(*balena.Device)) balena.Device {
@@ -316,6 +345,12 @@ func TestWorstFirst(t *testing.T) {
 		{"configuring", with(func(d *balena.Device) { d.Status = "configuring" })},
 		{"updating", with(func(d *balena.Device) { d.Status = "updating" })},
 		{"two defects", with(func(d *balena.Device) { d.UpdateStatus, d.TargetRelease = "aborted", 5 })},
+		{"a failed update of its host OS for two days", with(func(d *balena.Device) {
+			d.ProvisioningState, d.LastConnectivity = "OS update failed", ago(48*time.Hour)
+		})},
+		{"a service that does not run for less", with(func(d *balena.Device) {
+			d.RunningRelease, d.TargetRelease, d.Installs, d.LastConnectivity = 5, 5, "5 2 1", ago(47*time.Hour)
+		})},
 		{"undervoltage for a day", with(func(d *balena.Device) { d.Undervolted, d.LastConnectivity = true, ago(24*time.Hour) })},
 		{"undervoltage", with(func(d *balena.Device) { d.Undervolted = true })},
 		{"connected for a day", with(func(d *balena.Device) { d.LastConnectivity = ago(24 * time.Hour) })},
