@@ -36,6 +36,9 @@ func FuzzDecodeDevices(f *testing.F) {
 		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7},"created_at":"2026-11-22T14:09:34.280Z","modified_at":"0000-00-00T00:00:00.000Z"}]}`,
 		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7},"is_running__release":{"__id":[]},"extra":{"d":[[[]]]}}]} `,
 		`{"d":[{"id":1,"id":2,"uuid":"aa","uuid":"","belongs_to__application":{"__id":7}}]}x`,
+		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7},"is_active":null,"provisioning_state":"OS update failed","provisioning_progress":100}]}`,
+		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7},"image_install":[{"status":"Running","is_provided_by__release":{"__id":7}},{"status":null,"is_provided_by__release":null}]}]}`,
+		`{"d":[{"id":1,"uuid":"aa","belongs_to__application":{"__id":7},"image_install":[{"is_provided_by__release":{"__id":"x"}}]}]}`,
 		`<html>`,
 	} {
 		f.Add(body)
