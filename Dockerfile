@@ -5,14 +5,16 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
-# Docker sets TARGETOS and TARGETARCH; where they are empty Go builds for the machine it runs on.
+# Docker sets TARGETOS, TARGETARCH and, for arm, TARGETVARIANT; where they are empty Go builds for the machine it runs on.
 ARG TARGETOS
 ARG TARGETARCH
+ARG TARGETVARIANT
 ARG VERSION
 ARG REVISION
 ARG BRANCH
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     package=github.com/prometheus/common/version && \
+    if [ "$TARGETARCH" = arm ]; then export GOARM=${TARGETVARIANT#v}; fi && \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false -o /out/ \
     -ldflags "-s -w -X $package.Version=${VERSION:-$(cat VERSION)} -X $package.Revision=$REVISION -X $package.Branch=$BRANCH" ./cmd/...
 
@@ -24,7 +26,7 @@ LABEL org.opencontainers.image.source="https://github.com/balena-exporter/balena
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$REVISION
-COPY LICENSE NOTICE /
+COPY --chmod=644 LICENSE NOTICE /
 # Numeric, so that Kubernetes can see that it is not root.
 USER 65532:65532
 

@@ -61,11 +61,16 @@ docker: ## Build the container image with Docker
 promu: $(TOOLS)/promu ## Build release binaries into .build/ as Prometheus projects do
 	$(TOOLS)/promu build --prefix .build/$$($(GO) env GOOS)-$$($(GO) env GOARCH)
 
-# promu names a tarball after the repository in the remote's URL, which a fork or an export lacks.
 .PHONY: tarball
-tarball: promu ## Pack the release binaries into .tarballs/
-	GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=remote.origin.url GIT_CONFIG_VALUE_0=https://github.com/balena-exporter/balena-exporter \
-		$(TOOLS)/promu tarball --prefix .tarballs .build/$$($(GO) env GOOS)-$$($(GO) env GOARCH)
+tarball: $(TOOLS)/promu ## Pack the release binaries into .tarballs/
+	test/release/tarballs.sh .tarballs $$($(GO) env GOOS)/$$($(GO) env GOARCH)
+
+RELEASE_PLATFORMS := linux/amd64 linux/arm64 linux/arm/v7 darwin/amd64 darwin/arm64 windows/amd64
+
+.PHONY: release
+release: $(TOOLS)/promu $(TOOLS)/nfpm $(TOOLS)/sbom ## Build everything of a release into .release/ (root only)
+	$(call needs,go git buildah busybox)
+	test/release/build.sh $(RELEASE_PLATFORMS)
 
 ##
 ## Check
@@ -204,6 +209,8 @@ $(TOOLS)/%: test/tools/%/go.mod test/tools/%/go.sum
 	$(call needs,go)
 	cd test/tools/$* && $(GO) build -buildvcs=false -o $(CURDIR)/$@ tool
 
+$(TOOLS)/sbom: $(wildcard test/tools/sbom/*.go)
+
 # Leave out the clients of all clouds, which are for service discovery in them.
 $(TOOLS)/promtool $(TOOLS)/prometheus: export GOFLAGS += -tags=remove_all_sd
 
@@ -212,4 +219,4 @@ tools: $(patsubst test/tools/%/go.mod,$(TOOLS)/%,$(wildcard test/tools/*/go.mod)
 
 .PHONY: clean
 clean: ## Remove everything built
-	rm -rf bin .build .tarballs
+	rm -rf bin .build .tarballs .release

@@ -35,6 +35,7 @@ for program; do
 	cc) there "$("${GO:-go}" env CC)" 'install a C compiler, which the race detector needs (Debian: apt-get install gcc libc6-dev)' ;;
 	npm) there npm 'install Node.js 20 or newer from https://nodejs.org' ;;
 	chromium) there "${CHROMIUM:-/usr/bin/chromium}" 'install Chromium (Debian: apt-get install chromium), or set CHROMIUM to its path' ;;
+	busybox) there busybox 'install it (Debian: apt-get install busybox-static)' ;;
 	docker) there "${DOCKER:-docker}" 'install Docker, or set DOCKER to a program that takes the same arguments' ;;
 	*) there "$program" "install it (Debian: apt-get install $program)" ;;
 	esac

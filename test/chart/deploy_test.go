@@ -91,7 +91,7 @@ func TestSystemdUnit(t *testing.T) {
 		t.Fatal("the unit loads no credential")
 	}
 	name, _, _ := strings.Cut(credential, ":")
-	if want := "ExecStart=/usr/local/bin/balena-exporter --balena.token-file=${CREDENTIALS_DIRECTORY}/" + name + "\n"; !strings.Contains(unit, want) {
+	if want := "ExecStart=balena-exporter --balena.token-file=${CREDENTIALS_DIRECTORY}/" + name + "\n"; !strings.Contains(unit, want) {
 		t.Errorf("the unit doesn't start with %s", want)
 	}
 

@@ -18,50 +18,11 @@ for program in buildah busybox; do
 	command -v $program >/dev/null || fail "$program is missing: apt-get install --no-install-recommends buildah busybox-static"
 done
 
+. test/image/go-image.sh
 tmp=$(mktemp -d "${TMPDIR:-/var/tmp}/balena-exporter-image.XXXXXX")
-export TMPDIR=$tmp BUILDAH_ISOLATION=chroot
-storage=overlay
-buildah() { command buildah --root "$tmp/storage" --runroot "$tmp/run" --storage-driver $storage "$@"; }
-clean() {
-	buildah umount --all >/dev/null 2>&1 || true
-	umount "$tmp/storage/overlay" 2>/dev/null || true # the overlay driver bind-mounts this directory
-	rm -rf --one-file-system "$tmp"
-}
-trap clean EXIT
-if ! buildah images >/dev/null 2>&1; then
-	storage=vfs # the kernel or the file system does not support overlays
-	rm -rf "$tmp/storage" "$tmp/run"
-fi
-
-# Resolve short names such as golang:1.26 like Docker, whatever the configuration of this machine is.
-cat >"$tmp/registries.conf" <<'END'
-unqualified-search-registries = ["docker.io"]
-short-name-mode = "permissive"
-END
-export CONTAINERS_REGISTRIES_CONF=$tmp/registries.conf
-
-base=$(sed -n 's/^FROM .*\(golang:[^ ]*\) AS build$/\1/p' Dockerfile)
-[[ -n $base ]] || fail 'the Dockerfile does not say which Go image it builds from'
-volumes=()
-if buildah pull -q "docker.io/library/$base" >/dev/null 2>"$tmp/pull"; then
-	echo "building from docker.io/library/$base"
-else
-	echo "building from a stand-in for $base with this machine's $(go env GOVERSION): $(tail -n 1 "$tmp/pull")"
-	mkdir -p "$tmp/go-image/etc/ssl/certs" "$tmp/go-image/bin" "$tmp/go-image/tmp"
-	cp "$(command -v busybox)" "$tmp/go-image/bin/busybox"
-	for applet in sh cat; do ln -s busybox "$tmp/go-image/bin/$applet"; done
-	cp -L /etc/ssl/certs/ca-certificates.crt "$tmp/go-image/etc/ssl/certs/"
-	echo root:x:0:0:root:/root:/bin/sh >"$tmp/go-image/etc/passwd"
-	cat >"$tmp/go-image/Dockerfile" <<'END'
-FROM scratch
-COPY bin /bin
-COPY etc /etc
-COPY tmp /tmp
-ENV PATH=/usr/local/go/bin:/bin GOPATH=/go GOTOOLCHAIN=local HOME=/root GOPROXY=file:///go/downloaded,https://proxy.golang.org,direct
-END
-	buildah bud -q -t "docker.io/library/$base" "$tmp/go-image" >/dev/null
-	volumes=(--volume "$(go env GOROOT):/usr/local/go:ro" --volume "$(go env GOMODCACHE)/cache/download:/go/downloaded:ro")
-fi
+buildah_in "$tmp"
+trap remove_store EXIT
+go_image
 
 version=$(cat VERSION)
 

@@ -34,7 +34,7 @@ func find(t *testing.T, name string) []string {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && slices.Contains([]string{".git", "bin", "node_modules", ".build", ".tarballs"}, d.Name()):
+		case d.IsDir() && slices.Contains([]string{".git", "bin", "node_modules", ".build", ".tarballs", ".release"}, d.Name()):
 			return fs.SkipDir
 		}
 		if ok, _ := filepath.Match(name, d.Name()); ok && !d.IsDir() {

@@ -1,0 +1,27 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+
+# Called by dpkg with "configure" and the version before, if there is one; by rpm with the number of installed versions.
+set -e
+
+if command -v systemd-sysusers >/dev/null; then
+	systemd-sysusers balena-exporter.conf
+elif ! grep -q '^balena-exporter:' /etc/passwd; then
+	useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin balena-exporter
+fi
+
+case "$1:$2" in
+1: | configure:) first=yes ;;
+*) first=no ;;
+esac
+if [ $first = yes ] && [ ! -e /etc/balena-exporter/token ]; then
+	cat <<-'END'
+		balena-exporter needs an API key of balenaCloud or openBalena:
+		  install -m 600 /dev/stdin /etc/balena-exporter/token <<< YOUR_API_KEY
+		  systemctl enable --now balena-exporter
+	END
+fi
+if [ -d /run/systemd/system ]; then
+	systemctl daemon-reload
+	[ $first = yes ] || systemctl try-restart balena-exporter.service
+fi
