@@ -18,6 +18,7 @@ for program in buildah busybox; do
 	command -v $program >/dev/null || fail "$program is missing: apt-get install --no-install-recommends buildah busybox-static"
 done
 
+# shellcheck source=test/image/go-image.sh
 . test/image/go-image.sh
 tmp=$(mktemp -d "${TMPDIR:-/var/tmp}/balena-exporter-image.XXXXXX")
 buildah_in "$tmp"

@@ -10,6 +10,7 @@ cd "$(dirname "$0")/../.."
 out=$(realpath "$1")
 version=$(cat VERSION)
 
+# shellcheck source=test/image/go-image.sh
 . test/image/go-image.sh
 buildah_in "$(mktemp -d "${TMPDIR:-/var/tmp}/balena-exporter-image.XXXXXX")"
 trap remove_store EXIT
