@@ -16,10 +16,12 @@ buildah_in "$(mktemp -d "${TMPDIR:-/var/tmp}/balena-exporter-image.XXXXXX")"
 trap remove_store EXIT
 go_image
 
-# Buildah 1.28 doesn't know the build platform when it builds for several. The times in the layers and the configuration are the commit's.
-buildah bud -q --layers --pull=false --timestamp "$SOURCE_DATE_EPOCH" "${volumes[@]}" \
-	--platform linux/amd64,linux/arm64,linux/arm/v7 --manifest image \
-	--build-arg BUILDPLATFORM="linux/$(go env GOHOSTARCH)" \
-	--build-arg VERSION="$version" --build-arg REVISION="$(git rev-parse HEAD)" --build-arg BRANCH=HEAD . >/dev/null
+# One platform after the other: buildah 1.28 gives the variant of one, v7, to all that it builds at once, and does not know
+# the build platform then. The times in the layers and the configuration are the commit's.
+for platform in linux/amd64 linux/arm64 linux/arm/v7; do
+	buildah bud -q --layers --pull=false --timestamp "$SOURCE_DATE_EPOCH" "${volumes[@]}" \
+		--platform "$platform" --manifest image --build-arg BUILDPLATFORM="linux/$(go env GOHOSTARCH)" \
+		--build-arg VERSION="$version" --build-arg REVISION="$(git rev-parse HEAD)" --build-arg BRANCH=HEAD . >/dev/null
+done
 rm -rf "$out"
 buildah manifest push -q --all --format oci image "oci:$out:$version"
