@@ -155,14 +155,31 @@ test-demo: ## Run make demo, scrape it, stop it
 	$(call needs,go git)
 	test/demo/test.sh
 
+# What the package registries get from .release/ is tested by the rest of test-release.
+.PHONY: test-release
+test-release: test-reproducible test-packages
+
+.PHONY: test-reproducible
+test-reproducible: release ## Compare .release/ with a release of the same commit built in another directory (root only)
+	MAKE='$(MAKE)' test/release/again.sh
+
+.PHONY: test-packages
+test-packages: release ## Install the Debian package of .release/, upgrade it and remove it in a Debian of its own (root only)
+	$(call needs,mmdebstrap systemd-nspawn busybox)
+	test/release/deb.sh
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run golangci-lint
-	@for module in . test/chart test/dashboards test/grafana test/live test/prometheus; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
+	@for module in . test/chart test/dashboards test/grafana test/live test/prometheus test/tools/sbom; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
 
 .PHONY: lint-shell
 lint-shell: ## Run shellcheck (Debian's package) on the shell scripts
 	$(call needs,shellcheck)
 	shellcheck .ci/run $$(git ls-files '*.sh')
+
+.PHONY: lint-workflows
+lint-workflows: $(TOOLS)/actionlint ## Run actionlint, with shellcheck if it is there, on the workflows of GitHub
+	$(TOOLS)/actionlint
 
 .PHONY: vulncheck
 vulncheck: $(TOOLS)/govulncheck ## Look for known vulnerabilities in what the binaries use

@@ -36,6 +36,7 @@ for program; do
 	npm) there npm 'install Node.js 20 or newer from https://nodejs.org' ;;
 	chromium) there "${CHROMIUM:-/usr/bin/chromium}" 'install Chromium (Debian: apt-get install chromium), or set CHROMIUM to its path' ;;
 	busybox) there busybox 'install it (Debian: apt-get install busybox-static)' ;;
+	systemd-nspawn) there systemd-nspawn 'install it (Debian: apt-get install systemd-container)' ;;
 	docker) there "${DOCKER:-docker}" 'install Docker, or set DOCKER to a program that takes the same arguments' ;;
 	*) there "$program" "install it (Debian: apt-get install $program)" ;;
 	esac

@@ -3,6 +3,7 @@
 package repository
 
 import (
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,15 +41,26 @@ func TestWorkflowMakesWhatCIMakes(t *testing.T) {
 // Actions are pinned by the digest of a commit, because a tag can be moved. A comment names the version, for readers and
 // Dependabot.
 func TestActionsArePinned(t *testing.T) {
-	uses := regexp.MustCompile(`uses: +(.+)`).FindAllStringSubmatch(read(t, workflow), -1)
 	pinned := regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$`)
-	for _, u := range uses {
-		if !pinned.MatchString(u[1]) {
-			t.Errorf("%s: %q is not pinned by a digest with its version", workflow, u[1])
+	digests := map[string]string{} // by action
+	for _, file := range find(t, "*.yml") {
+		if path.Dir(file) != ".github/workflows" {
+			continue
 		}
-	}
-	if len(uses) == 0 {
-		t.Errorf("%s uses no action", workflow)
+		uses := regexp.MustCompile(`uses: +(.+)`).FindAllStringSubmatch(read(t, file), -1)
+		for _, u := range uses {
+			if !pinned.MatchString(u[1]) {
+				t.Errorf("%s: %q is not pinned by a digest with its version", file, u[1])
+			}
+			action, digest, _ := strings.Cut(u[1], "@")
+			if before := digests[action]; before != "" && before != digest {
+				t.Errorf("%s: %s is pinned to %s and elsewhere to %s", file, action, digest, before)
+			}
+			digests[action] = digest
+		}
+		if len(uses) == 0 {
+			t.Errorf("%s uses no action", file)
+		}
 	}
 }
 
@@ -60,9 +72,50 @@ func TestOnlyTheClusterIsPrivileged(t *testing.T) {
 			continue
 		}
 		for _, m := range regexp.MustCompile(`- targets: (.+)`).FindAllStringSubmatch(job, -1) {
-			if m[1] != "test-image" && m[1] != "e2e" {
+			if !slices.Contains([]string{"test-image", "release test-release", "e2e"}, m[1]) {
 				t.Errorf("%s makes %s in a privileged container", workflow, m[1])
 			}
+		}
+	}
+}
+
+// Each job of the release workflow has only the rights that it needs. The privileged one may write nothing.
+func TestReleaseHasFewRights(t *testing.T) {
+	const release = ".github/workflows/release.yml"
+	head, body, _ := strings.Cut(read(t, release), "\njobs:\n")
+	if !strings.Contains(head, "\npermissions: {}\n") {
+		t.Errorf("%s gives rights to all jobs", release)
+	}
+	want := map[string]string{
+		"build":    "contents: read",
+		"publish":  "contents: read, id-token: write, packages: write",
+		"announce": "contents: write",
+	}
+	names := regexp.MustCompile(`(?m)^ {2}([a-z]+):\n`)
+	jobs := names.Split(body, -1)[1:]
+	for i, name := range names.FindAllStringSubmatch(body, -1) {
+		var rights []string
+		if block := regexp.MustCompile(`(?m)^ {4}permissions:\n((?: {6}.+\n)+)`).FindStringSubmatch(jobs[i]); block != nil {
+			for line := range strings.Lines(block[1]) {
+				rights = append(rights, strings.TrimSpace(line))
+			}
+		}
+		if got := strings.Join(rights, ", "); got != want[name[1]] {
+			t.Errorf("%s: the job %s may %q, want %q", release, name[1], got, want[name[1]])
+		}
+		if strings.Contains(jobs[i], "--privileged") && name[1] != "build" {
+			t.Errorf("%s: the job %s is privileged", release, name[1])
+		}
+		if strings.Contains(jobs[i], "actions/checkout@") && !strings.Contains(jobs[i], "persist-credentials: false") {
+			t.Errorf("%s: the job %s keeps the credentials of the checkout", release, name[1])
+		}
+	}
+	if len(jobs) != len(want) {
+		t.Errorf("%s has %d jobs, want %d", release, len(jobs), len(want))
+	}
+	for _, target := range []string{"make release", "make publish"} {
+		if !strings.Contains(body, "run: "+target) {
+			t.Errorf("%s does not run %s", release, target)
 		}
 	}
 }
