@@ -17,7 +17,7 @@ esac
 if [ $first = yes ] && [ ! -e /etc/balena-exporter/token ]; then
 	cat <<-'END'
 		balena-exporter needs an API key of balenaCloud or openBalena:
-		  install -m 600 /dev/stdin /etc/balena-exporter/token <<< YOUR_API_KEY
+		  printf %s YOUR_API_KEY | install -m 600 /dev/stdin /etc/balena-exporter/token
 		  systemctl enable --now balena-exporter
 	END
 fi

@@ -133,6 +133,9 @@ func chartVersion(t *testing.T) string {
 func TestChartIsOfThisVersion(t *testing.T) {
 	metadata := loadChart(t).Metadata
 	version := strings.TrimSpace(readFile(t, root+"/VERSION"))
+	if metadata.Version != version {
+		t.Errorf("version is %s, VERSION %s", metadata.Version, version)
+	}
 	if metadata.AppVersion != version {
 		t.Errorf("appVersion is %s, VERSION %s", metadata.AppVersion, version)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -69,5 +70,21 @@ Some words.
 				t.Errorf("notes\n%s\nwant\n%s", out, c.want)
 			}
 		})
+	}
+}
+
+// The commands that the README has for installation and verification are for the version in VERSION.
+func TestInstallationIsOfThisVersion(t *testing.T) {
+	version := strings.TrimSpace(read(t, "VERSION"))
+	_, section, _ := strings.Cut(read(t, "README.md"), "\n## Run it\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	named := regexp.MustCompile(`balena-exporter[:_-](\d[^ ]*?)(?:-1[._]|\.linux|[`+"`"+`\n])|refs/tags/v([^'\n]+)`).FindAllStringSubmatch(section, -1)
+	for _, m := range named {
+		if got := m[1] + m[2]; got != version {
+			t.Errorf("README.md installs or verifies %s, VERSION is %s", got, version)
+		}
+	}
+	if len(named) < 6 {
+		t.Errorf("README.md names only %d versions: %q", len(named), named)
 	}
 }
