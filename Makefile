@@ -157,7 +157,11 @@ test-demo: ## Run make demo, scrape it, stop it
 
 # What the package registries get from .release/ is tested by the rest of test-release.
 .PHONY: test-release
-test-release: test-reproducible test-packages
+test-release: test-artifacts test-reproducible test-packages
+
+.PHONY: test-artifacts
+test-artifacts: release ## Compare what is in .release/ with its bills of materials, and test how those are written
+	cd test/tools/sbom && $(GO) vet ./... && $(GO) test -count=1 ./... -release=$(CURDIR)/.release
 
 .PHONY: test-reproducible
 test-reproducible: release ## Compare .release/ with a release of the same commit built in another directory (root only)
