@@ -6,7 +6,7 @@ set -e
 
 if command -v systemd-sysusers >/dev/null; then
 	systemd-sysusers balena-exporter.conf
-elif ! grep -q '^balena-exporter:' /etc/passwd; then
+elif ! getent passwd balena-exporter >/dev/null; then
 	useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin balena-exporter
 fi
 
@@ -23,5 +23,6 @@ if [ $first = yes ] && [ ! -e /etc/balena-exporter/token ]; then
 fi
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	[ $first = yes ] || systemctl try-restart balena-exporter.service
+	# What keeps the service from starting does not keep the package from being installed.
+	[ $first = yes ] || systemctl try-restart balena-exporter.service || true
 fi

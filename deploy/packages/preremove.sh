@@ -7,7 +7,7 @@ set -e
 case "$1" in
 remove | 0)
 	if [ -d /run/systemd/system ]; then
-		systemctl disable --now balena-exporter.service
+		systemctl disable --now balena-exporter.service || true
 	fi
 	;;
 esac
