@@ -65,6 +65,7 @@ checksums() {
 	(cd .release && sha256sum -- "${files[@]}" >sha256sums.txt)
 }
 
+[[ -z $(git status --porcelain) ]] || echo 'WARNING: the tree has changes, so this is not the release of a commit.' >&2
 version=$(cat VERSION)
 rm -rf .release
 mkdir .release
