@@ -29,8 +29,12 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// config is the configuration. It exists only validated.
+// config is the configuration. It exists only validated, unless it is to be checked: then it lists its mistakes.
 type config struct {
+	check     bool
+	mistakes  []mistake
+	tokenFile string
+
 	client       account.Config
 	collector    collector.Options
 	interval     time.Duration
@@ -123,6 +127,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Flag("web.max-requests", "Maximum number of scrapes served at the same time; 0 for no limit.").Default("40").IntVar(&c.maxRequests)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&c.disableExporterMetrics)
 	app.Flag("web.enable-pprof", "Serve profiles under /debug/pprof/.").BoolVar(&c.pprof)
+	app.Flag("config.check", "Check the configuration, ask the API once, print what is right and what is wrong, and exit.").NoEnvar().BoolVar(&c.check)
 	app.Flag("log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]").Default("info").EnumVar(&c.logLevel, "debug", "info", "warn", "error")
 	app.Flag("log.format", "Output format of log messages. One of: [logfmt, json]").Default("logfmt").EnumVar(&c.logFormat, "logfmt", "json")
 
@@ -138,7 +143,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		return nil, nil
 	}
 
-	// The rest is checking, flag by flag; the first mistake is told.
+	// The rest checks flag by flag. The first mistake ends the exporter.
 	check := checker{}
 	check.proxies()
 	keysOfDevices, keysOfFleets := check.tags("--collector.device.tags", *deviceTags), check.tags("--collector.fleet.tags", *fleetTags)
@@ -206,10 +211,14 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	check.telemetryPath(c.telemetryPath)
 	if err := web.Validate(*c.web.WebConfigFile); err != nil {
 		// YAML errors come in lines.
-		check.fail("--web.config.file: %s", strings.Join(strings.Fields(err.Error()), " "))
+		check.failIn(webConfiguration, "--web.config.file: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
-	if check.err != nil {
-		return nil, check.err
+	if c.check {
+		c.tokenFile, c.mistakes = *tokenFile, check.mistakes
+		return c, nil
+	}
+	if len(check.mistakes) > 0 {
+		return nil, check.mistakes[0].err
 	}
 	return c, nil
 }
@@ -252,7 +261,7 @@ func flagGroups(flags []*kingpin.FlagModel) []flagGroup {
 // describeSwitches adds the default of each switch to its help. Kingpin shows the defaults of other flags only.
 func describeSwitches(app *kingpin.Application) {
 	for _, flag := range app.Model().Flags {
-		if !flag.IsBoolFlag() || flag.Hidden || flag.Name == "help" || flag.Name == "version" {
+		if !flag.IsBoolFlag() || flag.Hidden || slices.Contains([]string{"help", "version", "config.check"}, flag.Name) {
 			continue
 		}
 		state := "off"
@@ -310,13 +319,20 @@ func (v namedValue) IsCumulative() bool {
 	return ok && c.IsCumulative()
 }
 
-// checker checks settings and keeps the first mistake.
-type checker struct{ err error }
+// checker checks settings and collects the mistakes.
+type checker struct{ mistakes []mistake }
 
-func (c *checker) fail(format string, args ...any) {
-	if c.err == nil {
-		c.err = fmt.Errorf(format, args...)
-	}
+// mistake is something wrong with the configuration. The error is one sentence.
+type mistake struct {
+	in  subject
+	err error
+}
+
+// fail adds a mistake in the settings.
+func (c *checker) fail(format string, args ...any) { c.failIn(settings, format, args...) }
+
+func (c *checker) failIn(in subject, format string, args ...any) {
+	c.mistakes = append(c.mistakes, mistake{in, fmt.Errorf(format, args...)})
 }
 
 func (c *checker) apiURL(s string, allowHTTP bool) *url.URL {
@@ -380,14 +396,14 @@ func (c *checker) token(value, file string) api.TokenSource {
 	var source api.TokenSource
 	switch {
 	case value != "" && file != "":
-		c.fail("there are two tokens, one in %s and one in --balena.token-file (BALENA_TOKEN_FILE); keep one", tokenVariable)
+		c.failIn(tokenSubject, "there are two tokens, one in %s and one in --balena.token-file (BALENA_TOKEN_FILE); keep one", tokenVariable)
 		return nil
 	case file != "":
 		source = api.FileToken(file)
 	case value != "":
 		source = api.StaticToken(value)
 	default:
-		c.fail("there is no token; put it into %s, or into a file and name that with --balena.token-file (BALENA_TOKEN_FILE)", tokenVariable)
+		c.failIn(tokenSubject, "there is no token; put it into %s, or into a file and name that with --balena.token-file (BALENA_TOKEN_FILE)", tokenVariable)
 		return nil
 	}
 	if _, err := source(context.Background()); err != nil {
@@ -395,7 +411,7 @@ func (c *checker) token(value, file string) api.TokenSource {
 		if file != "" {
 			where = "--balena.token-file (BALENA_TOKEN_FILE)"
 		}
-		c.fail("%s: %w", where, err)
+		c.failIn(tokenSubject, "%s: %w", where, err)
 	}
 	return source
 }

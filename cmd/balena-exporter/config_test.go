@@ -214,7 +214,7 @@ func TestHelpAndVersion(t *testing.T) {
 			"--collector.fleet.disconnected-thresholds", "--collector.metric-allowlist", "--collector.metric-denylist", "--web.parts",
 			"--web.listen-address", "--web.config.file", "--[no-]web.systemd-socket", "--web.telemetry-path", "--web.max-requests",
 			"--[no-]web.disable-exporter-metrics", "--web.health-listen-address", "--[no-]web.enable-pprof",
-			"--log.level", "--log.format", "--[no-]version", "--[no-]help",
+			"--log.level", "--log.format", "--[no-]config.check", "--[no-]version", "--[no-]help",
 			"$CRAWL_INTERVAL", "$BALENA_EXPORTER_BALENA_FULL_REFRESH_INTERVAL", "$BALENA_API_URL", "$BALENA_TOKEN_FILE", "$BALENA_EXPORTER_WEB_LISTEN_ADDRESS",
 		},
 		"-h": {"usage: balena-exporter"},
@@ -345,7 +345,7 @@ func TestHelpTellsDefaults(t *testing.T) {
 		"--[no-]collector.service Export metrics of services, about 3 series a service on a device. Default: off. ($",
 		"The web server:", "Default: off. ($BALENA_EXPORTER_WEB_SYSTEMD_SOCKET)", "--web.config.file=FILE ", "Default: off. ($BALENA_EXPORTER_WEB_ENABLE_PPROF)",
 		"Logging:", "--log.level=info ",
-		"Other:", "--[no-]version Show application version. Examples: BALENA_TOKEN=... balena-exporter ",
+		"Other:", "--[no-]version Show application version. --[no-]config.check Check the configuration, ask the API once, print what is right and what is wrong, and exit. Examples: BALENA_TOKEN=... balena-exporter ",
 	} {
 		i := strings.Index(help[next:], want)
 		if i < 0 {

@@ -112,6 +112,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil || c == nil {
 		return err
 	}
+	if c.check {
+		return checkConfig(ctx, c, stdout)
+	}
 	// The API's side: what is known of it, and how it went.
 	var reader *account.Reader
 	metrics := collector.NewMetrics(func() time.Time { return reader.TokenExpiry() }, c.maxStaleness)

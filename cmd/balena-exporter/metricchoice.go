@@ -27,7 +27,7 @@ func (c *checker) metrics(allowed, denied []string) func(family string) bool {
 		return list
 	}
 	allow, deny := patterns("--collector.metric-allowlist", allowed), patterns("--collector.metric-denylist", denied)
-	if c.err != nil {
+	if len(c.mistakes) > 0 {
 		return nil
 	}
 	matched := func(list []*regexp.Regexp, family string) bool {

@@ -47,10 +47,7 @@ func (f *refresh) readFleets(ctx context.Context) error {
 	err = f.listFleets(ctx, balena.V6)
 	switch {
 	case missing(err) && v7Missing:
-		return &api.Error{
-			Problem: api.BadAnswer, Request: "GET /v7/application and /v6/application", Status: http.StatusNotFound,
-			Err: errors.New("answered 404: there is no balena API at this address, check --balena.api-url"),
-		}
+		return noAPI()
 	case err != nil:
 		return err
 	}
@@ -68,6 +65,14 @@ func (f *refresh) readFleets(ctx context.Context) error {
 
 // missing reports whether an error says that the server does not know a version of the API.
 func missing(err error) bool { return api.StatusOf(err) == http.StatusNotFound }
+
+// noAPI is the error of a server that has neither version of the API.
+func noAPI() error {
+	return &api.Error{
+		Problem: api.BadAnswer, Request: "GET /v7/application and /v6/application", Status: http.StatusNotFound,
+		Err: errors.New("answered 404: there is no balena API at this address, check --balena.api-url"),
+	}
+}
 
 func (f *refresh) listFleets(ctx context.Context, version balena.Version) error {
 	f.after.asked = dialect{version: version, cloud: !f.trust.cloud.is(false)}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"time"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+)
+
+// subject is a part of the configuration that --config.check prints a line about.
+type subject string
+
+const (
+	settings         subject = "settings"
+	webConfiguration subject = "web configuration"
+	caCertificates   subject = "CA certificates"
+	tokenSubject     subject = "token"
+	apiServer        subject = "API"
+)
+
+// report is what --config.check prints: a line for each subject that is right, for each mistake and for each warning.
+type report struct {
+	out      io.Writer
+	mistakes []mistake
+}
+
+// checkConfig prints what is right and what is wrong with the configuration. It asks the API once, unless an error in the
+// settings, the token or the CA makes that impossible. It opens no port.
+func checkConfig(ctx context.Context, c *config, out io.Writer) error {
+	r := &report{out: out, mistakes: c.mistakes}
+	r.about(settings, "valid")
+	for _, warning := range c.warnings {
+		r.line("warning", settings, warning)
+	}
+	r.about(webConfiguration, cmp.Or(*c.web.WebConfigFile, "none: plain HTTP without authentication"))
+
+	c.client.URL = cmp.Or(c.client.URL, &url.URL{}) // nil when the address cannot be parsed
+	reader, err := account.New(c.client)
+	if err != nil {
+		r.mistakes = append(r.mistakes, mistake{caCertificates, fmt.Errorf("--balena.ca-file: %w", err)})
+	}
+	trusted := "the system's"
+	if c.client.CAFile != "" {
+		trusted += " and those of " + c.client.CAFile
+	}
+	r.about(caCertificates, trusted)
+
+	from := "read from " + cmp.Or(c.tokenFile, tokenVariable)
+	if r.wrong(settings) || r.wrong(tokenSubject) || r.wrong(caCertificates) {
+		r.about(tokenSubject, from)
+		r.line("skipped", apiServer, "not asked because of the errors above")
+		return r.err()
+	}
+	defer reader.Close()
+	fleets, version, err := reader.CountFleets(ctx)
+	if ctx.Err() != nil {
+		return errors.New("the configuration check was interrupted")
+	}
+	r.token(from, reader.TokenExpiry(), time.Now())
+	switch answers := fmt.Sprintf("%s answers with version %s", c.client.URL, version); {
+	case err != nil:
+		r.mistakes = append(r.mistakes, mistake{apiServer, fmt.Errorf("%s: %w", c.client.URL, err)})
+		r.about(apiServer, "")
+	case fleets == 0:
+		r.line("warning", apiServer, answers+", and the token has access to no fleet: there will be no metrics of fleets and devices")
+	case fleets == 1:
+		r.about(apiServer, answers+", and the token has access to 1 fleet")
+	default:
+		r.about(apiServer, fmt.Sprintf("%s, and the token has access to %d fleets", answers, fleets))
+	}
+	return r.err()
+}
+
+// token prints the line about a token that could be read. Only a session token says when it expires; zero is the expiry
+// of an API key.
+func (r *report) token(from string, expiry, now time.Time) {
+	const form = time.RFC3339
+	switch {
+	case expiry.IsZero():
+		r.about(tokenSubject, from)
+	case expiry.Before(now):
+		r.mistakes = append(r.mistakes, mistake{tokenSubject, fmt.Errorf("%s, a session token that expired at %s; use a new one, or an API key, which expires only if you say so", from, expiry.UTC().Format(form))})
+		r.about(tokenSubject, "")
+	default:
+		r.about(tokenSubject, fmt.Sprintf("%s, a session token that expires at %s", from, expiry.UTC().Format(form)))
+	}
+}
+
+// about prints the mistakes in a subject, or what is right with it.
+func (r *report) about(s subject, right string) {
+	for _, m := range r.mistakes {
+		if m.in == s {
+			r.line("error", s, m.err.Error())
+		}
+	}
+	if !r.wrong(s) {
+		r.line("ok", s, right)
+	}
+}
+
+func (r *report) line(verdict string, s subject, text string) {
+	_, _ = fmt.Fprintf(r.out, "%-8s %s: %s\n", verdict, s, text)
+}
+
+// wrong reports whether there is a mistake in a subject.
+func (r *report) wrong(s subject) bool {
+	for _, m := range r.mistakes {
+		if m.in == s {
+			return true
+		}
+	}
+	return false
+}
+
+// err is the error that ends the process with status 1.
+func (r *report) err() error {
+	if len(r.mistakes) == 0 {
+		return nil
+	}
+	return errors.New("the configuration check found an error")
+}
