@@ -72,6 +72,12 @@ release: $(TOOLS)/promu $(TOOLS)/nfpm $(TOOLS)/sbom ## Build everything of a rel
 	$(call needs,go git buildah busybox)
 	test/release/build.sh $(RELEASE_PLATFORMS)
 
+# Built rather than run by go run, so that a relative path in COSIGN_KEY is relative to this directory.
+.PHONY: publish
+publish: $(TOOLS)/cosign ## Push image and chart of .release/ to REGISTRY, signed with COSIGN_KEY or by GitHub Actions
+	cd test/release && $(GO) build -buildvcs=false -o $(CURDIR)/bin/publish ./publish
+	bin/publish -registry='$(REGISTRY)' -cosign=$(TOOLS)/cosign
+
 ##
 ## Check
 
@@ -155,9 +161,8 @@ test-demo: ## Run make demo, scrape it, stop it
 	$(call needs,go git)
 	test/demo/test.sh
 
-# What the package registries get from .release/ is tested by the rest of test-release.
 .PHONY: test-release
-test-release: test-artifacts test-reproducible test-packages
+test-release: test-artifacts test-reproducible test-packages test-registry ## Test everything of a release (root only)
 
 .PHONY: test-artifacts
 test-artifacts: release ## Compare what is in .release/ with its bills of materials, and test how those are written
@@ -172,9 +177,14 @@ test-packages: release ## Install the Debian package of .release/, upgrade it an
 	$(call needs,mmdebstrap systemd-nspawn busybox)
 	test/release/deb.sh
 
+.PHONY: test-registry
+test-registry: release $(TOOLS)/cosign ## Publish .release/ to a registry on this machine, verify, pull and install it
+	$(MAKE) -C test/cluster helm
+	cd test/release && $(GO) vet ./... && $(GO) test -count=1 -timeout 30m ./...
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run golangci-lint
-	@for module in . test/chart test/dashboards test/grafana test/live test/prometheus test/tools/sbom; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
+	@for module in . test/chart test/dashboards test/grafana test/live test/prometheus test/release test/tools/sbom; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
 
 .PHONY: lint-shell
 lint-shell: ## Run shellcheck (Debian's package) on the shell scripts
