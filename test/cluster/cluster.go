@@ -228,12 +228,24 @@ state = "$STATE/containerd/run"
   sandbox_image = "localhost/pause:1"
   disable_apparmor = true
   restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "$STATE/certs.d"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "` + pluginDirectory + `"
     conf_dir = "$STATE/net.d"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
 `
+
+const (
+	// registryAddress is where a story may run a registry, and registryHost whose place it takes for the node: no other is asked.
+	registryAddress = "127.0.0.1:5000"
+	registryHost    = "ghcr.io"
+	registryConfig  = `server = "http://` + registryAddress + `"
+[host."http://` + registryAddress + `"]
+  capabilities = ["pull", "resolve"]
+`
+)
 
 const networkConfig = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{
   "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
@@ -243,6 +255,12 @@ const networkConfig = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{
 // containers starts containerd and imports the images.
 func (c *Cluster) containers(ctx context.Context) error {
 	if err := os.Mkdir(filepath.Join(state, "net.d"), 0o755); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(state, "certs.d", registryHost), 0o755); err != nil {
+		return err
+	}
+	if err := write("certs.d/"+registryHost+"/hosts.toml", registryConfig); err != nil {
 		return err
 	}
 	if err := write("containerd.toml", containerdConfig); err != nil {

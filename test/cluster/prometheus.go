@@ -178,7 +178,7 @@ type Pod struct {
 	Metadata struct{ Name, UID string }
 	Spec     struct {
 		Volumes    []struct{ Name string }
-		Containers []struct{ Name string }
+		Containers []struct{ Name, Image string }
 	}
 	Status struct {
 		Phase, PodIP string
@@ -186,6 +186,7 @@ type Pod struct {
 		// Sorted by name. The tests use pods with one container only.
 		ContainerStatuses []struct {
 			RestartCount int
+			ImageID      string
 			LastState    struct {
 				Terminated *struct {
 					Reason   string
