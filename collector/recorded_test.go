@@ -94,16 +94,21 @@ func updateState(d object) string {
 	return or(str(d, "update_status"), "unknown")
 }
 
-// runningServices counts the services of a release among installs, and those that run.
-func runningServices(installs []object, release int) (services, running float64) {
+// runningServices counts the services of a release among installs, those that run, and those that have ended.
+func runningServices(installs []object, release int) (services, running, exited float64) {
 	for _, i := range installs {
-		if ref(i, "is_provided_by__release") == release {
-			if services++; str(i, "status") == "Running" {
-				running++
-			}
+		if ref(i, "is_provided_by__release") != release {
+			continue
+		}
+		services++
+		switch str(i, "status") {
+		case "Running":
+			running++
+		case "exited", "Dead":
+			exited++
 		}
 	}
-	return services, running
+	return services, running, exited
 }
 
 func or(s, otherwise string) string {
@@ -256,7 +261,7 @@ func TestRecordedFleets(t *testing.T) {
 					flag("balena_fleet_devices_on_target_release", running != 0 && running == should)
 					flag("balena_fleet_devices_pinned", pinned != 0)
 					flag("balena_fleet_devices_without_release", running == 0)
-					services, run := runningServices(installs[int(d["id"].(float64))], should)
+					services, run, _ := runningServices(installs[int(d["id"].(float64))], should)
 					flag("balena_fleet_devices_healthy", inService && connected && should != 0 && running == should && services > 0 && run == services)
 					if running != 0 {
 						r := releases[running]
@@ -371,9 +376,12 @@ func TestRecordedDevices(t *testing.T) {
 				flag("release_pinned", pinned != 0)
 				if should != 0 {
 					flag("on_target_release", running == should)
-					services, run := runningServices(installs[int(d["id"].(float64))], should)
+					services, run, exited := runningServices(installs[int(d["id"].(float64))], should)
 					set("services", services)
 					set("services_running", run)
+					if exited > 0 {
+						set("services_exited", exited)
+					}
 				}
 				if running != 0 {
 					set("release_info", 1, "commit", str(releases[running], "commit"), "release_version", str(releases[running], "raw_version"))

@@ -118,6 +118,8 @@ func deviceHealthTable() group {
 				func(d *device) float64 { services, _ := d.targetServices(); return services }).steadily(),
 			gauge("balena_device_services_running", "Services on the device that belong to the release that it should run, and are Running.", "image_install.status, is_provided_by__release",
 				func(d *device) float64 { _, running := d.targetServices(); return running }).steadily(),
+			gauge("balena_device_services_exited", "Services on the device that belong to the release that it should run, and have exited or are Dead, as some are meant to; only where there are some.", "image_install.status, is_provided_by__release",
+				(*device).exitedServices).steadily(),
 		},
 	}
 }
@@ -128,6 +130,15 @@ func (f *fleet) healthy() float64 {
 		return none
 	}
 	return float64(f.inService.Healthy)
+}
+
+// exitedServices are those of the target release that have exited; none where there are none, which is so on most devices.
+func (d *device) exitedServices() float64 {
+	exited := d.Installs.Exited(d.TargetRelease)
+	if exited == 0 {
+		return none
+	}
+	return float64(exited)
 }
 
 // targetServices are the services of the target release, and those of them that run; none without a target,

@@ -117,7 +117,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Flag("collector.release", "Export metrics of releases.").Default("true").BoolVar(&c.collector.Releases)
 	app.Flag("collector.release.limit", "Releases in use that are told apart in a fleet; 0 for no limit.").Default("50").IntVar(&c.collector.ReleaseLimit)
 	app.Flag("collector.service", "Export metrics of services, about 3 series a service on a device.").Default("false").BoolVar(&c.collector.Services)
-	app.Flag("collector.service-summary", "Export how many services of its release run on each device, 2 series a device.").Default("true").BoolVar(&c.collector.ServiceSummary)
+	app.Flag("collector.service-summary", "Export how many services of its release run on each device, 2 series a device and 1 more where some have exited.").Default("true").BoolVar(&c.collector.ServiceSummary)
 	app.Flag("collector.api-key", "Export when the caller's API keys expire.").Default("true").BoolVar(&c.collector.Keys)
 
 	c.web = kingpinflag.AddFlags(app, ":8000")

@@ -98,22 +98,26 @@ func (d *Device) Healthy() bool {
 	return d.Connected() && d.OnTarget() && services > 0 && running == services
 }
 
-// Installs is how many services of each release are on a device, and how many of them run. It is a text, which many
+// Installs is how many services of each release are on a device, how many of them run, and how many have exited. It is a text, which many
 // devices have in common: a device costs no more than a reference to it.
 type Installs string // empty where they are not known
 
 // noInstalls are those of a device without services.
 const noInstalls Installs = "-"
 
-// ServiceRunning is the status of a service that runs.
-const ServiceRunning = "Running"
+// ServiceRunning is the status of a service that runs. In the others it has ended, as some are meant to.
+const (
+	ServiceRunning = "Running"
+	serviceExited  = "exited"
+	serviceDead    = "Dead"
+)
 
 // NewInstalls makes Installs of the services that each calls its function with: the release that provides a service, 0
 // where that is not known, and the status of the service.
 func NewInstalls(each func(service func(release int64, status string))) Installs {
 	type count struct {
-		release           int64
-		services, running int
+		release                   int64
+		services, running, exited int
 	}
 	var counts []count
 	each(func(release int64, status string) {
@@ -127,13 +131,16 @@ func NewInstalls(each func(service func(release int64, status string))) Installs
 			counts[i] = count{release: release}
 		}
 		counts[i].services++
-		if status == ServiceRunning {
+		switch status {
+		case ServiceRunning:
 			counts[i].running++
+		case serviceExited, serviceDead:
+			counts[i].exited++
 		}
 	})
 	var b strings.Builder
 	for _, c := range counts {
-		for _, n := range [...]int64{c.release, int64(c.services), int64(c.running)} {
+		for _, n := range [...]int64{c.release, int64(c.services), int64(c.running), int64(c.exited)} {
 			if b.Len() > 0 {
 				b.WriteByte(' ')
 			}
@@ -148,8 +155,19 @@ func (i Installs) Known() bool { return i != "" }
 
 // Of returns how many services of a release are on the device, and how many of them run.
 func (i Installs) Of(release int64) (services, running int) {
+	services, running, _ = i.of(release)
+	return services, running
+}
+
+// Exited returns how many services of a release have exited or are dead.
+func (i Installs) Exited(release int64) int {
+	_, _, exited := i.of(release)
+	return exited
+}
+
+func (i Installs) of(release int64) (services, running, exited int) {
 	if i == noInstalls {
-		return 0, 0
+		return 0, 0, 0
 	}
 	rest, next := string(i), ""
 	number := func() int64 {
@@ -158,10 +176,10 @@ func (i Installs) Of(release int64) (services, running int) {
 		return n
 	}
 	for rest != "" {
-		of, s, r := number(), number(), number()
+		of, s, r, e := number(), number(), number(), number()
 		if of == release && release != 0 {
-			return int(s), int(r)
+			return int(s), int(r), int(e)
 		}
 	}
-	return 0, 0
+	return 0, 0, 0
 }

@@ -101,17 +101,18 @@ func TestInstalls(t *testing.T) {
 			}
 		})
 	}
-	mixed := installs(service{8, "Running"}, service{7, "Running"}, service{8, "Downloaded"}, service{0, "Running"}, service{8, "exited"})
-	for release, want := range map[int64][2]int{7: {1, 1}, 8: {3, 1}, 9: {0, 0}, 0: {0, 0}} {
-		if services, running := mixed.Of(release); services != want[0] || running != want[1] {
-			t.Errorf("of release %d: %d of %d run, want %v", release, running, services, want)
+	mixed := installs(service{8, "Running"}, service{7, "Running"}, service{8, "Downloaded"}, service{0, "Running"}, service{8, "exited"}, service{8, "Dead"})
+	for release, want := range map[int64][3]int{7: {1, 1, 0}, 8: {4, 1, 2}, 9: {0, 0, 0}, 0: {0, 0, 0}} {
+		services, running := mixed.Of(release)
+		if exited := mixed.Exited(release); services != want[0] || running != want[1] || exited != want[2] {
+			t.Errorf("of release %d: %d of %d run and %d have exited, want %v", release, running, services, exited, want)
 		}
 	}
 	if one, other := installs(service{7, "Running"}, service{8, "exited"}), installs(service{8, "exited"}, service{7, "Running"}); one != other {
 		t.Errorf("the order of rows makes a difference: %q and %q", one, other)
 	}
 	none := installs()
-	if services, running := none.Of(7); services != 0 || running != 0 || !none.Known() {
+	if services, running := none.Of(7); services != 0 || running != 0 || none.Exited(7) != 0 || !none.Known() {
 		t.Errorf("without services: %q", none)
 	}
 	if balena.Installs("").Known() {
@@ -120,7 +121,7 @@ func TestInstalls(t *testing.T) {
 }
 
 func TestHealthy(t *testing.T) {
-	healthy := balena.Device{Online: true, RunningRelease: 7, TargetRelease: 7, Installs: "7 2 2"}
+	healthy := balena.Device{Online: true, RunningRelease: 7, TargetRelease: 7, Installs: "7 2 2 0"}
 	for what, change := range map[string]func(*balena.Device){
 		"":                             func(*balena.Device) {},
 		"disconnected":                 func(d *balena.Device) { d.Online = false },

@@ -10,7 +10,7 @@ import (
 // tallied has a device for each branch of the sums.
 func tallied() []*Device {
 	return []*Device{
-		{ID: 1, Online: true, HeartbeatState: HeartbeatOnline, Undervolted: true, Maintenance: 5000, Installs: "7 2 2", Status: "operational", RunningRelease: 7, TargetRelease: 7, Type: "rpi"},
+		{ID: 1, Online: true, HeartbeatState: HeartbeatOnline, Undervolted: true, Maintenance: 5000, Installs: "7 2 2 0", Status: "operational", RunningRelease: 7, TargetRelease: 7, Type: "rpi"},
 		{ID: 2, HeartbeatState: HeartbeatUnknown, Frozen: true},
 		{ID: 3, HeartbeatState: "offline", LastConnectivity: 1000, Undervolted: true, RunningRelease: 7, TargetRelease: 8, PinnedRelease: 8, OSVersion: "balenaOS 6", SupervisorVersion: "17.0.0", ProvisioningState: "OS update failed"},
 		{ID: 4, HeartbeatState: HeartbeatTimeout, UpdateStatus: "done", RunningRelease: 8, Attachments: &Attachments{Services: []Service{

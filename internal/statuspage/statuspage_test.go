@@ -308,9 +308,9 @@ func TestRemarks(t *testing.T) {
 		{balena.Fleet{Maintenance: balena.Forever}, balena.Device{Maintenance: ago(time.Second)}, "maintenance until further notice"},
 		{balena.Fleet{}, balena.Device{ProvisioningState: "OS update failed"}, "OS update failed"},
 		{balena.Fleet{}, balena.Device{ProvisioningState: "Running OS update"}, "OS update running"},
-		{balena.Fleet{}, balena.Device{RunningRelease: 5, TargetRelease: 5, Installs: "5 3 1"}, "1 of 3 services running"},
-		{balena.Fleet{}, balena.Device{RunningRelease: 5, TargetRelease: 5, Installs: "5 3 3"}, ""},
-		{balena.Fleet{}, balena.Device{RunningRelease: 4, TargetRelease: 5, Installs: "5 3 1"}, ""}, // it is on its way
+		{balena.Fleet{}, balena.Device{RunningRelease: 5, TargetRelease: 5, Installs: "5 3 1 0"}, "1 of 3 services running"},
+		{balena.Fleet{}, balena.Device{RunningRelease: 5, TargetRelease: 5, Installs: "5 3 3 0"}, ""},
+		{balena.Fleet{}, balena.Device{RunningRelease: 4, TargetRelease: 5, Installs: "5 3 1 0"}, ""}, // it is on its way
 	} {
 		bubble(t, func(t *testing.T) {
 			test.fleet.ID, test.fleet.Slug = 1, "a/b"
