@@ -81,6 +81,14 @@ func TestContradictions(t *testing.T) {
 			"alerts without the metrics of fleets", minimal + rules("") + "collectors: {metricAllowlist: ['balena_device_.*']}",
 			"BalenaDeviceOffline and other alerts would never fire without balena_fleet_devices, which collectors.metricAllowlist does not have: add it, or set prometheusRule.enabled to false.",
 		},
+		{
+			"a tag on alerts that is not exported", minimal + "collectors: {deviceTags: [site], fleetTags: [customer, 'region-*']}\nprometheusRule: {tagLabels: [site, customer, region-eu, team]}",
+			`prometheusRule.tagLabels has "team", and the exporter does not export this tag: add it to collectors.deviceTags or collectors.fleetTags.`,
+		},
+		{
+			"two tags of one label", minimal + "collectors: {deviceTags: [site.name, site-name]}\nprometheusRule: {tagLabels: [site.name, site-name]}",
+			`prometheusRule.tagLabels has "site.name" and "site-name", which are both the label tag_site_name: keep one of them.`,
+		},
 
 		{"fleets that do not compile", minimal + "fleets: {include: 'acme/['}", `fleets.include is "acme/[", which is not a regular expression: close every bracket and parenthesis, or escape it with a backslash.`},
 		{"a parenthesis that the anchors would close", minimal + "fleets: {exclude: 'a)/(b'}", `fleets.exclude is "a)/(b", which is not a regular expression`},

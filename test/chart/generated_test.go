@@ -342,6 +342,16 @@ func TestPlainRules(t *testing.T) {
 	}
 }
 
+// The rules that put tags on alerts are tested with promtool beside the others.
+func TestPlainRulesWithTagLabels(t *testing.T) {
+	spec := get[*monitoringv1.PrometheusRule](t, render(t, minimal+"collectors: {deviceTags: [site], fleetTags: ['cust*']}\nprometheusRule: {enabled: true, tagLabels: [site, customer]}")).Spec
+	text, err := yaml.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkGenerated(t, root+"/test/prometheus/rules/testdata/tag-labels.yml", append([]byte(deployHeader+"\n"), text...))
+}
+
 // Whoever copies an address of these manifests gets those of this version.
 func TestAddressesAreOfThisVersion(t *testing.T) {
 	want := "?ref=v" + strings.TrimSpace(readFile(t, root+"/VERSION"))

@@ -107,10 +107,45 @@ func TestRulesThatCannotBe(t *testing.T) {
 		`fleetThresholds: [{fleets: acme/kiosks}]`:                        "fleetThresholds",
 		`fleetThresholds: [{fleets: acme/kiosks, fleetOfflineRatio: 20}]`: "fleetOfflineRatio",
 		`grafanaUrl: grafana.example.com`:                                 "grafanaUrl",
+		`maintenanceTag: "repair-*"`:                                      "maintenanceTag",
+		`tagLabels: ["site,customer"]`:                                    "tagLabels",
+		`pollInterval: daily`:                                             "pollInterval",
 	} {
 		_, err := renderFiles(loadChart(t), minimal+"prometheusRule: {enabled: true, "+values+"}", releaseOptions)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", values, err, want)
+		}
+	}
+}
+
+// Devices that poll rarely are believed to be connected for long: what would fire meanwhile waits longer.
+func TestAlertsFollowThePollInterval(t *testing.T) {
+	for values, want := range map[string][]string{
+		"":                    {"30m", "30m", "[86400s]"},
+		"pollInterval: 5m":    {"30m", "30m", "[86400s]"},
+		"pollInterval: 1h":    {"5850s", "2h", "[86400s]"},
+		"pollInterval: 24h":   {"130050s", "2d", "[172800s]"},
+		"pollInterval: 86400": {"130050s", "2d", "[172800s]"},
+		"overrides: {BalenaDeviceReducedFunctionality: {for: 1d}}, pollInterval: 24h": {"1d", "2d", "[172800s]"},
+		"thresholds: {rolloutSeconds: 1209600}, pollInterval: 24h":                    {"130050s", "2d", "[1209600s]"},
+	} {
+		spec := get[*monitoringv1.PrometheusRule](t, render(t, minimal+"prometheusRule: {enabled: true, "+values+"}")).Spec
+		var got [3]string
+		for _, group := range spec.Groups {
+			for _, rule := range group.Rules {
+				switch {
+				case rule.Alert == "BalenaDeviceReducedFunctionality":
+					got[0] = string(*rule.For)
+				case rule.Alert == "BalenaRolloutNotConverging":
+					got[1] = string(*rule.For)
+				case rule.Labels["problem"] == "BalenaRolloutNotConverging":
+					_, window, _ := strings.Cut(rule.Expr.StrVal, "[")
+					got[2] = "[" + strings.SplitAfter(window, "]")[0]
+				}
+			}
+		}
+		if diff := cmp.Diff(want, got[:]); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", values, diff)
 		}
 	}
 }

@@ -155,6 +155,8 @@ func TestArguments(t *testing.T) {
 		{minimal + "collectors: {deviceName: false}", "--no-collector.device.name"},
 		{minimal + "collectors: {release: false}", "--no-collector.release"},
 		{minimal + "collectors: {service: true}", "--collector.service"},
+		{minimal + "collectors: {serviceSummary: false}", "--no-collector.service-summary"},
+		{minimal + "prometheusRule: {maintenanceTag: in repair}", "--collector.maintenance-tag=in repair"},
 		{minimal + "collectors: {apiKey: false}", "--no-collector.api-key"},
 		{minimal + "collectors: {deviceTags: [site, customer]}", "--collector.device.tags=site,customer"},
 		{minimal + "collectors: {fleetTags: [team]}", "--collector.fleet.tags=team"},

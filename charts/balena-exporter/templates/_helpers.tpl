@@ -188,6 +188,11 @@ and balena.maxStaleness, and more that follow from these.
 {{- $_ := set $variables "maxStaleness" (include "balena-exporter.fromMilliseconds" $staleness) }}
 {{- /* A service that was seen restarting once counts for one interval, the window of 10 minutes, and a gap of 8. */}}
 {{- $_ := set $variables "serviceRestartingFor" (include "balena-exporter.fromMilliseconds" (max 1200000 (add 1140000 $interval))) }}
+{{- /* A device that dies has reduced functionality until its heartbeat is missed, 1.5 polls later. One that comes back asks for its target at its next poll. */}}
+{{- $poll := include "balena-exporter.milliseconds" .Values.prometheusRule.pollInterval | int64 }}
+{{- $_ := set $variables "reducedFunctionalityFor" (include "balena-exporter.fromMilliseconds" (max 1800000 (add (div (mul 3 $poll) 2) 450000))) }}
+{{- $_ := set $variables "rolloutFor" (include "balena-exporter.fromMilliseconds" (max 1800000 (mul 2 $poll))) }}
+{{- $_ := set $variables "rolloutSeconds" (max (int64 $variables.rolloutSeconds) (div (mul 2 $poll) 1000) | toString) }}
 {{- toJson $variables }}
 {{- end }}
 

@@ -87,6 +87,9 @@ spec:
         {{- if .service }}
         - --collector.service
         {{- end }}
+        {{- if not .serviceSummary }}
+        - --no-collector.service-summary
+        {{- end }}
         {{- if not .apiKey }}
         - --no-collector.api-key
         {{- end }}
@@ -102,6 +105,9 @@ spec:
         {{- with .fleetTags }}
         - {{ printf "--collector.fleet.tags=%s" (join "," .) | quote }}
         {{- end }}
+        {{- end }}
+        {{- with .Values.prometheusRule.maintenanceTag }}
+        - {{ printf "--collector.maintenance-tag=%s" . | quote }}
         {{- end }}
         {{- with include "balena-exporter.disconnectedThresholds" . }}
         {{- if ne . "3600,86400,604800,2592000" }}

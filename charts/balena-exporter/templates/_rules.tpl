@@ -32,6 +32,22 @@ deploy/prometheus/rules are this text as well, with the default values.
 {{- end }}
 {{- $text = $text | replace "${offHours}" (join "\n          or\n          " $off) }}
 
+{{- /* Where tags are put on alerts, what is an alert has them beforehand: it keeps them while there are no data. */}}
+{{- $tags := include "balena-exporter.tagLabels" .root | fromJsonArray | join ", " }}
+{{- $problems := "${inService}" }}
+{{- $records := "" }}
+{{- $ofFleet := "${1}" }}
+{{- if $tags }}
+{{- $problems = printf "(\n${inService}\n          )\n          * on (fleet, uuid) group_left (%s) balena:tags\n          or on (fleet, uuid, service_name, problem)\n          (\n${inService}\n          )" $tags | replace "${inService}" "            ${inService}" }}
+{{- $records = include "balena-exporter.tagRecords" $tags }}
+{{- $ofFleet = printf "(${1} * on (fleet) group_left (%s) balena:tags{uuid=\"\"} or on (fleet, problem) ${1})" $tags }}
+{{- end }}
+{{- $text = $text | replace "      ${tagRecords}\n" $records | replace "${problems}" $problems }}
+{{- $text = regexReplaceAll `\$\{ofFleet ([a-z_:]+)\}` $text $ofFleet }}
+{{- $inService := include "balena-exporter.inService" . | trim }}
+{{- $text = $text | replace "            ${inService}" (printf "            %s" ($inService | replace "\n" "\n            ")) }}
+{{- $text = $text | replace "${inService}" ($inService | replace "\n" "\n          ") }}
+
 {{- $text = $text | replace "${excludeFleets}" $rule.excludeFleets }}
 {{- $runbooks := $rule.runbookBaseUrl | default (printf "https://github.com/balena-exporter/balena-exporter/blob/v%s/docs/runbooks" .root.Chart.AppVersion) }}
 {{- $text = $text | replace "${runbookBaseUrl}" $runbooks }}
@@ -59,4 +75,36 @@ deploy/prometheus/rules are this text as well, with the default values.
 {{- define "balena-exporter.minutes" -}}
 {{- $parts := splitList ":" . }}
 {{- add (mul 60 (trimPrefix "0" (index $parts 0) | int)) (trimPrefix "0" (index $parts 1) | int) }}
+{{- end }}
+
+{{/* Conditions without those of what is out of service. */}}
+{{- define "balena-exporter.inService" -}}
+balena:condition
+and on (fleet) balena:fleet_watched
+unless on (fleet, uuid) balena:device_out_of_service
+unless on (fleet) balena:fleet_out_of_service
+or
+balena:condition{problem="BalenaDevicesFrozen"} and on (fleet) balena:fleet_watched
+{{- end }}
+
+{{/* The tags that are put on alerts: of fleets, and of devices in trouble. */}}
+{{- define "balena-exporter.tagRecords" -}}
+{{- "      " }}# Of several exporters, one says what the tags are. While there are no data of a fleet, they are what they were.
+      - record: balena:tags
+        expr: |
+          topk by (fleet, uuid) (1, max by (fleet, uuid, {{ . }}) (balena_device_tags and on (fleet, uuid) balena:condition))
+          or
+          topk by (fleet) (1, max by (fleet, {{ . }}) (balena_fleet_tags))
+          or on (fleet, uuid)
+          balena:tags and on (fleet) last_over_time(balena:fleet_watched[1d]) unless on (fleet) balena_fleet_devices
+{{ "\n" }}
+{{- end }}
+
+{{/* Labels of prometheusRule.tagLabels, as the exporter makes them of the keys of tags, as JSON. */}}
+{{- define "balena-exporter.tagLabels" -}}
+{{- $labels := list }}
+{{- range .Values.prometheusRule.tagLabels }}
+{{- $labels = append $labels (printf "tag_%s" (regexReplaceAll "[^a-zA-Z0-9]" . "_")) }}
+{{- end }}
+{{- toJson $labels }}
 {{- end }}

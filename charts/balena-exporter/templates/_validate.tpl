@@ -29,6 +29,7 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- end }}
 {{- include "balena-exporter.validateTimes" . }}
 {{- include "balena-exporter.validateFleets" . }}
+{{- include "balena-exporter.validateTagLabels" . }}
 {{- include "balena-exporter.validateArguments" . }}
 {{- include "balena-exporter.validateEgress" . }}
 
@@ -174,6 +175,27 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- end }}
 {{- end }}
 
+{{/* Labels that no metric has would be empty on every alert. A key of a tag that ends in * is a pattern. */}}
+{{- define "balena-exporter.validateTagLabels" -}}
+{{- $taken := dict }}
+{{- range $key := .Values.prometheusRule.tagLabels }}
+{{- $label := printf "tag_%s" (regexReplaceAll "[^a-zA-Z0-9]" $key "_") }}
+{{- with get $taken $label }}
+{{- fail (printf "prometheusRule.tagLabels has %q and %q, which are both the label %s: keep one of them." . $key $label) }}
+{{- end }}
+{{- $_ := set $taken $label $key }}
+{{- $exported := false }}
+{{- range concat $.Values.collectors.deviceTags $.Values.collectors.fleetTags }}
+{{- if or (eq . $key) (and (hasSuffix "*" .) (hasPrefix (trimSuffix "*" .) $key)) }}
+{{- $exported = true }}
+{{- end }}
+{{- end }}
+{{- if not $exported }}
+{{- fail (printf "prometheusRule.tagLabels has %q, and the exporter does not export this tag: add it to collectors.deviceTags or collectors.fleetTags." $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Flags of the exporter that the chart sets, or that it relies on, each with the value to use. */}}
 {{- define "balena-exporter.flags" -}}
 balena.token: balena.existingSecret
@@ -193,6 +215,8 @@ collector.device: collectors.device
 collector.device.name: collectors.deviceName
 collector.release: collectors.release
 collector.service: collectors.service
+collector.service-summary: collectors.serviceSummary
+collector.maintenance-tag: prometheusRule.maintenanceTag
 collector.api-key: collectors.apiKey
 collector.device.tags: collectors.deviceTags
 collector.fleet.tags: collectors.fleetTags

@@ -17,10 +17,14 @@ var well = state{
 	`balena_api_rate_limited_total{}`:                                is(0),
 	`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`:         is(100 * day),
 
-	`balena_fleet_info{fleet="acme/pumps",fleet_id="7",archived="false"}`:                 is(1),
+	`balena_organization_info{organization="acme"}`:   is(1),
+	`balena_organization_frozen{organization="acme"}`: is(0),
+	pumpsInfo: is(1),
 	`balena_fleet_devices{fleet="acme/pumps"}`:                                            is(110),
-	`balena_fleet_devices_connected{fleet="acme/pumps"}`:                                  is(100),
+	`balena_fleet_devices_in_service{fleet="acme/pumps"}`:                                 is(110),
+	`balena_fleet_devices_in_service_connected{fleet="acme/pumps"}`:                       is(100),
 	`balena_fleet_devices_never_connected{fleet="acme/pumps"}`:                            is(10),
+	`balena_fleet_devices_frozen{fleet="acme/pumps"}`:                                     is(0),
 	`balena_fleet_devices_disconnected_longer_than{fleet="acme/pumps",seconds="604800"}`:  is(0),
 	`balena_fleet_devices_disconnected_longer_than{fleet="acme/pumps",seconds="3600"}`:    is(0),
 	`balena_fleet_devices_by_os_version{fleet="acme/pumps",os_version="6",os_variant=""}`: is(110),
@@ -32,7 +36,9 @@ var well = state{
 	`balena_fleet_info{fleet="acme/valves",archived="false"}`: is(1),
 	`balena_fleet_devices{fleet="acme/valves"}`:               is(1),
 
-	`balena_device_info{fleet="acme/pumps",uuid="c0ffee",device_name="Pump 7"}`:                           is(1),
+	deviceInfo("6.5.10", "17.0.3"):                                                                        is(1),
+	`balena_device_online{fleet="acme/pumps",uuid="c0ffee"}`:                                              is(1),
+	`balena_device_out_of_service{fleet="acme/pumps",uuid="5afe"}`:                                        is(1), // another one
 	`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`:                                           is(1),
 	`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`:               is(-2 * hour),
 	`balena_device_created_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`:                           is(-100 * day),
@@ -46,7 +52,18 @@ var well = state{
 	`balena_device_memory_size_bytes{fleet="acme/pumps",uuid="c0ffee"}`:                                   is(100),
 	`balena_device_cpu_temperature_celsius{fleet="acme/pumps",uuid="c0ffee"}`:                             is(50),
 	`balena_device_undervolted{fleet="acme/pumps",uuid="c0ffee"}`:                                         is(0),
+	`balena_device_services{fleet="acme/pumps",uuid="c0ffee"}`:                                            is(3),
+	`balena_device_services_running{fleet="acme/pumps",uuid="c0ffee"}`:                                    is(2),
+	`balena_device_services_exited{fleet="acme/pumps",uuid="c0ffee"}`:                                     is(1),
 	`balena_device_service_status{fleet="acme/pumps",uuid="c0ffee",service_name="main",status="Running"}`: is(1),
+}
+
+// pumpsInfo has the facts of the fleet.
+const pumpsInfo = `balena_fleet_info{fleet="acme/pumps",fleet_id="7",organization="acme",archived="false"}`
+
+// deviceInfo has the versions of the device.
+func deviceInfo(os, supervisor string) string {
+	return fmt.Sprintf(`balena_device_info{fleet="acme/pumps",uuid="c0ffee",device_name="Pump 7",os_version=%q,supervisor_version=%q}`, os, supervisor)
 }
 
 const (
@@ -169,20 +186,41 @@ var alerts = []alert{
 	},
 
 	{
+		name: "BalenaDevicesFrozen", severity: "critical", labels: of("organization", "acme", "problem", "BalenaDevicesFrozen"),
+		summary:     "Devices of the organization acme that are frozen: 10.",
+		description: "balenaCloud serves them no longer, because an invoice is overdue or the plan does not cover them. They look offline, and no other alert is about them.",
+		bad:         state{`balena_fleet_devices_frozen{fleet="acme/pumps"}`: is(10)},
+		nearly:      state{`balena_organization_frozen{organization="other"}`: is(1)},
+		nearlyMeans: "another organization is frozen",
+		after:       5, kept: true,
+	},
+	{
+		name: "BalenaInvoicePastDue", severity: "warning", labels: of("organization", "acme"),
+		summary:     "An invoice of the organization acme has been overdue for 3d 0h 10m 0s.",
+		description: "balenaCloud freezes the devices of an organization that does not pay. They cannot be reached then, and get no updates.",
+		bad:         state{`balena_organization_past_due_since_timestamp_seconds{organization="acme"}`: is(-3 * day)},
+		nearly: state{
+			`balena_organization_past_due_since_timestamp_seconds{organization="acme"}`: is(-3 * day),
+			`balena_fleet_devices_frozen{fleet="acme/pumps"}`:                           is(10),
+		},
+		nearlyMeans: "BalenaDevicesFrozen says what came of it",
+		after:       5, resolves: 60,
+	},
+	{
 		name: "BalenaFleetLargelyOffline", severity: "critical", labels: ofFleet("BalenaFleetLargelyOffline"),
 		summary:     "50% of the devices of acme/pumps are offline.",
-		description: "Of the devices in use, so many are not connected at the same time. There is no alert for each of them.",
-		bad:         state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(50)},
-		nearly:      state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(51)},
+		description: "Of the devices that are in service and in use, so many are not connected at the same time. There is no alert for each of them.",
+		bad:         state{`balena_fleet_devices_in_service_connected{fleet="acme/pumps"}`: is(50)},
+		nearly:      state{`balena_fleet_devices_in_service_connected{fleet="acme/pumps"}`: is(51)},
 		nearlyMeans: "it is less than a half",
 		after:       5, kept: true,
 	},
 	{
 		name: "BalenaFleetPartlyOffline", severity: "warning", labels: ofFleet("BalenaFleetPartlyOffline"),
 		summary:     "20% of the devices of acme/pumps are offline.",
-		description: "Of the devices in use, so many are not connected at the same time. There is no alert for each of them.",
-		bad:         state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(80)},
-		nearly:      state{`balena_fleet_devices_connected{fleet="acme/pumps"}`: is(81)},
+		description: "Of the devices that are in service and in use, so many are not connected at the same time. There is no alert for each of them.",
+		bad:         state{`balena_fleet_devices_in_service_connected{fleet="acme/pumps"}`: is(80)},
+		nearly:      state{`balena_fleet_devices_in_service_connected{fleet="acme/pumps"}`: is(81)},
 		nearlyMeans: "it is less than a fifth",
 		after:       5, kept: true,
 	},
@@ -209,8 +247,8 @@ var alerts = []alert{
 		summary:     "The fleet acme/pumps is gone.",
 		description: "It was deleted or renamed, or the exporter may not read it any more or is told to leave it out. This alert ends a day after the fleet was last seen.",
 		bad: state{
-			`balena_fleet_devices{fleet="acme/pumps"}`:                            gone,
-			`balena_fleet_info{fleet="acme/pumps",fleet_id="7",archived="false"}`: gone,
+			`balena_fleet_devices{fleet="acme/pumps"}`: gone,
+			pumpsInfo: gone,
 		},
 		nearly: state{
 			`balena_up{}`: is(0),
@@ -321,7 +359,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDeviceUpdateStuck", severity: "warning", labels: ofDevice("BalenaDeviceUpdateStuck"),
 		summary:     "Device Pump 7 (c0ffee) of acme/pumps has been in the middle of an update for 3h 10m 0s.",
-		description: "It is connected, and has told nothing new of its update for so long.",
+		description: "It is connected, and has reported nothing new of its update for so long. Supervisors report updates from version 16.7.0 on.",
 		bad:         updateStatus("downloading"),
 		nearly:      updateStatus("downloading").with(state{`balena_device_update_status_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: ago(119 * 60)}),
 		nearlyMeans: "the update goes on",
@@ -330,11 +368,47 @@ var alerts = []alert{
 	{
 		name: "BalenaDeviceUpdateRejected", severity: "warning", labels: ofDevice("BalenaDeviceUpdateRejected"),
 		summary:     "Device Pump 7 (c0ffee) of acme/pumps has rejected or aborted its update.",
-		description: "It is connected, and does not run the release it should.",
+		description: "It is connected, and does not run its target release. Supervisors report updates from version 16.7.0 on.",
 		bad:         updateStatus("rejected").with(state{`balena_device_on_target_release{fleet="acme/pumps",uuid="c0ffee"}`: is(0)}),
 		nearly:      updateStatus("rejected"),
 		nearlyMeans: "it runs the release it should all the same",
 		after:       15, kept: true,
+	},
+	{
+		name: "BalenaDeviceOSUpdateFailed", severity: "warning", labels: ofDevice("BalenaDeviceOSUpdateFailed"),
+		summary:     "The update of the host OS of device Pump 7 (c0ffee) of acme/pumps failed.",
+		description: "The device runs the version that it ran before. This alert ends when it runs another one, or 7d 0h 0m 0s after the failure.",
+		bad:         osUpdate("failed"),
+		nearly:      osUpdate("rebooting"),
+		nearlyMeans: "the update was successful",
+		after:       5, kept: true,
+	},
+	{
+		name: "BalenaDeviceConfiguringTooLong", severity: "warning", labels: ofDevice("BalenaDeviceConfiguringTooLong"),
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps has been configuring for two hours.",
+		description: "An update of its host OS does not end, or the device could not be set up.",
+		bad:         deviceStatus("configuring"),
+		nearly:      deviceStatus("configuring").with(osUpdate("failed")),
+		nearlyMeans: "BalenaDeviceOSUpdateFailed says why",
+		after:       120, kept: true,
+	},
+	{
+		name: "BalenaServiceNotRunning", severity: "warning", labels: ofDevice("BalenaServiceNotRunning"),
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps does not run all services of its release. Services that do not run: 1.",
+		description: "The device has its target release and updates no longer. The services were downloaded or installed and do not start, or were stopped.",
+		bad:         state{`balena_device_services_running{fleet="acme/pumps",uuid="c0ffee"}`: is(1)},
+		nearly:      state{`balena_device_services_running{fleet="acme/pumps",uuid="c0ffee"}`: is(1)}.with(deviceStatus("updating")),
+		nearlyMeans: "it updates",
+		after:       60, kept: true,
+	},
+	{
+		name: "BalenaDeviceFlapping", severity: "info", labels: ofDevice("BalenaDeviceFlapping"),
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps reconnected 7 times within an hour.",
+		description: "Its VPN does not last. Less than a third of the fleet reconnected in the same hour, so that it is the device or its network.",
+		bad:         state{`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: each(5)},
+		nearly:      state{`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: each(12)},
+		nearlyMeans: "it reconnects five times within an hour",
+		after:       30, resolves: 34, kept: true,
 	},
 	{
 		name: "BalenaDeviceStorageNearlyFull", severity: "warning", labels: ofDevice("BalenaDeviceStorageNearlyFull"),
@@ -379,6 +453,11 @@ func ago(seconds float64) func(int) float64 {
 	return func(minute int) float64 { return now(minute) - seconds }
 }
 
+// each is a time that comes again after so many minutes.
+func each(minutes int) func(int) float64 {
+	return func(minute int) float64 { return now(minute - minute%minutes) }
+}
+
 // onlyIn is a series that is there in one minute.
 func onlyIn(minute int) func(int) float64 {
 	return func(m int) float64 {
@@ -405,6 +484,14 @@ func updateStatus(status string) state {
 	return state{
 		`balena_device_update_status{fleet="acme/pumps",uuid="c0ffee",update_status="done"}`:           gone,
 		`balena_device_update_status{fleet="acme/pumps",uuid="c0ffee",update_status="` + status + `"}`: is(1),
+	}
+}
+
+// osUpdate is an update of the host OS from an older version.
+func osUpdate(phase string) state {
+	return state{
+		deviceInfo("6.5.10", "17.0.3"): gone, deviceInfo("6.0.1", "17.0.3"): is(1),
+		`balena_device_os_update_state{fleet="acme/pumps",uuid="c0ffee",state="` + phase + `"}`: is(1),
 	}
 }
 

@@ -13,7 +13,8 @@ func fleetOf(fleet string, devices, connected int) []series {
 		return series{fmt.Sprintf(`%s{fleet=%q}`, metric, fleet), fmt.Sprintf("%dx15", v)}
 	}
 	return []series{
-		value("balena_fleet_devices", devices), value("balena_fleet_devices_never_connected", 0), value("balena_fleet_devices_connected", connected),
+		value("balena_fleet_devices", devices), value("balena_fleet_devices_in_service", devices),
+		value("balena_fleet_devices_never_connected", 0), value("balena_fleet_devices_in_service_connected", connected),
 	}
 }
 

@@ -128,7 +128,7 @@ func (a alert) firesAt(minute int) alertTest {
 	switch {
 	case a.labels["uuid"] != "":
 		annotations["balena_url"] = balena + "devices/" + a.labels["uuid"] + "/summary"
-	case a.labels["problem"] != "":
+	case a.labels["fleet"] != "" && a.labels["problem"] != "":
 		annotations["balena_url"] = balena + "fleets/7"
 	}
 	return alertTest{at(minute), a.name, []expectedAlert{{Labels: a.allLabels(), Annotations: annotations}}}
@@ -188,8 +188,8 @@ func (a alert) tests() []unitTest {
 	tests := []unitTest{
 		story("fires", fine.then(a.after+1, from(oldPod, bad)),
 			[]alertTest{a.silentAt(fires - 1), a.firesAt(fires)}, nil),
-		story("does not fire while "+a.nearlyMeans, fine.then(50, from(oldPod, nearly)),
-			nil, []exprTest{neverFired(a.name, lead+49)}),
+		story("does not fire while "+a.nearlyMeans, fine.then(max(50, a.after+20), from(oldPod, nearly)),
+			nil, []exprTest{neverFired(a.name, lead+max(50, a.after+20)-1)}),
 		story("resolves", fine.then(a.after+1, from(oldPod, bad)).then(a.resolves+1, from(oldPod, good)),
 			[]alertTest{a.silentAt(fires + 1 + a.resolves)}, nil),
 	}

@@ -123,8 +123,8 @@ func TestPartlyAndLargelyOffline(t *testing.T) {
 	t.Parallel()
 	test := unitTest{Name: "partly and largely", Interval: "1m"}
 	test.Series = fleetOf("acme/pumps", 10, 0)
-	test.Series[2].Values = "10x4 7x14 4x14 7x14"
-	for i := range test.Series[:2] {
+	test.Series[3].Values = "10x4 7x14 4x14 7x14"
+	for i := range test.Series[:3] {
 		test.Series[i].Values = strings.ReplaceAll(test.Series[i].Values, "x15", "x60")
 	}
 	for minute, want := range map[int]string{10: "BalenaFleetPartlyOffline", 24: "BalenaFleetPartlyOffline", 25: "BalenaFleetLargelyOffline", 34: "BalenaFleetLargelyOffline", 36: "", 40: "BalenaFleetPartlyOffline"} {
