@@ -24,7 +24,7 @@ func deviceVariable() *Variable {
 func deviceDashboard() *Dashboard {
 	d := newDashboard(
 		"balena-device", "balena / Device", "One device: its state, the release that it runs, and its hardware. Devices report hardware figures every five minutes at most, and only while they are connected.",
-		[]*Variable{datasourceVariable(), organizationVariable(), fleetVariable(), deviceVariable(), balenaVariable()},
+		[]*Variable{datasourceVariable(), organizationVariable(), tagVariable(), tagValueVariable(), fleetVariable(""), deviceVariable(), balenaVariable()},
 		row{height: 4, panels: []*Panel{
 			name("Name", "Name of the device; empty when the exporter runs with --no-collector.device.name.", ofDeviceBy("balena_device_info", "device_name"), "device_name").
 				linked(link(balenaLink, "${balena}/devices/${device:percentencode}/summary")).wide(),
@@ -35,6 +35,8 @@ func deviceDashboard() *Dashboard {
 				words("no", "red", "yes", "green"),
 			stat("Online", onlineMeans, ofDevice("balena_device_online"), "none").words("no", "orange", "yes", "green"),
 			name("API heartbeat", "State of the API heartbeat. A device that loses power stays online here for 15 to 22 minutes.", ofDeviceBy("balena_device_heartbeat_state", "state"), "state"),
+			stat("In service", inServiceMeans,
+				"1 - ("+ofDevice("balena_device_out_of_service")+" or ("+ofDevice("balena_device_maintenance_until_timestamp_seconds")+" > time()) ^ 0 or 0 * "+ofDevice("balena_device_connected")+")", "none").words("no", "text", "yes", "green"),
 			stat("Connectivity changed", "When the device last connected or disconnected.", "1000 * "+ofDevice("balena_device_connectivity_change_timestamp_seconds"), "dateTimeFromNow"),
 		}},
 		row{height: 4, panels: []*Panel{
@@ -43,13 +45,16 @@ func deviceDashboard() *Dashboard {
 			stat("Pinned", "Whether the device is pinned to a release.", ofDevice("balena_device_release_pinned"), "none").words("no", "text", "yes", "blue"),
 			name("Update status", "Status of the last update.", ofDeviceBy("balena_device_update_status", "update_status"), "update_status"),
 			stat("Update status changed", "When the device last reported an update status.", "1000 * "+ofDevice("balena_device_update_status_change_timestamp_seconds"), "dateTimeFromNow"),
-			stat("Update progress", "Progress of the current update.", ofDevice("balena_device_update_progress_ratio"), "percentunit"),
+			stat("Services", "Services on the device that belong to the target release.", ofDevice("balena_device_services"), "short"),
+			stat("Services running", "Services of the target release that run.", ofDevice("balena_device_services_running"), "short"),
+			stat("Update progress", "Progress of the current update of the release.", ofDevice("balena_device_update_progress_ratio"), "percentunit"),
 		}},
 		row{height: 4, panels: []*Panel{
 			name("Device type", "Type of the device.", ofDeviceBy("balena_device_info", "device_type"), "device_type"),
 			name("OS", "Version of the host OS.", ofDeviceBy("balena_device_info", "os_version"), "os_version"),
 			name("OS variant", "Variant of the host OS. A development OS accepts a login from anywhere in the local network.", ofDeviceBy("balena_device_info", "os_variant"), "os_variant"),
 			stat("OS update", "Whether the device should run another host OS than it does.", ofDevice("balena_device_os_update_pending"), "none").words("none", "text", "pending", "blue"),
+			name("OS update state", "State of the update of the host OS under way, or failed until the supervisor starts again.", ofDeviceBy("balena_device_os_update_state", "state"), "state"),
 			name("Supervisor", "Version of the supervisor.", ofDeviceBy("balena_device_info", "supervisor_version"), "supervisor_version"),
 			stat("Supervisor update", "Whether the device should run another supervisor than it does.", ofDevice("balena_device_supervisor_update_pending"), "none").words("none", "text", "pending", "blue"),
 			stat("Undervoltage", "Whether the device has detected undervoltage since it booted.", ofDevice("balena_device_undervolted"), "none").words("none", "green", "detected", "red"),

@@ -35,8 +35,8 @@ func oneDisconnected(seconds string) string {
 
 // oneInUse is how many devices of the chosen fleet are in use.
 func oneInUse() string {
-	return "(" + ofFleet("balena_fleet_devices") + " - " + ofFleet("balena_fleet_devices_never_connected") +
-		" - (" + oneDisconnected("$lost") + " or 0 * " + ofFleet("balena_fleet_devices") + "))"
+	return "(" + ofFleet("balena_fleet_devices_in_service") + " - " + ofFleet("balena_fleet_devices_never_connected") +
+		" - (" + oneDisconnected("$lost") + " or 0 * " + ofFleet("balena_fleet_devices_in_service") + "))"
 }
 
 // disconnectedFor is for how long each disconnected device of the chosen fleet has been so.
@@ -49,6 +49,7 @@ func fleetDashboard() *Dashboard {
 		return ofFleet(part) + " / (" + ofFleet("balena_fleet_devices") + " > 0)"
 	}
 	shareInUse := func(part string) string { return part + " / (" + oneInUse() + " > 0)" }
+	shareConnected := func(part string) string { return part + " / (" + ofFleet("balena_fleet_devices_connected") + " > 0)" }
 	devices := func(title, description, number, unit string, gauge, descending bool, expr string) *Panel {
 		return table(title, description, number, descending,
 			deviceColumns(column{field: value(""), title: number, unit: unit, gauge: gauge, width: 140}), rowsOf(named(expr)))
@@ -58,16 +59,18 @@ func fleetDashboard() *Dashboard {
 	}
 	return newDashboard(
 		"balena-fleet", "balena / Fleet", "One fleet: its devices by status, the rollout of releases, versions, and the devices in trouble.",
-		[]*Variable{datasourceVariable(), organizationVariable(), fleetVariable(), topVariable(), balenaVariable(), lostVariable()},
+		[]*Variable{datasourceVariable(), organizationVariable(), tagVariable(), tagValueVariable(), fleetVariable(""), topVariable(), balenaVariable(), lostVariable()},
 		row{height: 4, panels: []*Panel{
 			stat("Devices", "All devices of the fleet.", ofFleet("balena_fleet_devices"), "short"),
-			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, shareInUse(ofFleet("balena_fleet_devices_connected")), "percentunit").goodShare(),
-			stat("Online", "Share of the devices in use that are online. "+onlineMeans+" "+inUseMeans, shareInUse(ofFleet("balena_fleet_devices_online")), "percentunit").goodShare(),
-			stat("Operational", "Share of the devices in use that are operational. "+operationalMeans+" "+inUseMeans,
-				shareInUse(`max by (fleet) (balena_fleet_devices_by_status{fleet="$fleet",status="operational"})`), "percentunit").goodShare(),
-			stat("Disconnected for a day", "Devices that have connected once and have not been connected for a day.", oneDisconnected("86400"), "short").thresholds("green", step{"orange", 1}),
+			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, shareInUse(ofFleet("balena_fleet_devices_in_service_connected")), "percentunit").goodShare(),
+			stat("Online", "Share of the connected devices that are online. "+onlineMeans, shareConnected(ofFleet("balena_fleet_devices_online")), "percentunit").goodShare(),
+			stat("Operational", "Share of the connected devices that are operational. "+operationalMeans,
+				shareConnected(`max by (fleet) (balena_fleet_devices_by_status{fleet="$fleet",status="operational"})`), "percentunit").goodShare(),
+			stat("Disconnected for a day", "Devices in service that have connected once and have not been connected for a day.", oneDisconnected("86400"), "short").thresholds("green", step{"orange", 1}),
 			stat("Lost", "Devices that are lost. "+lostMeans, oneDisconnected("$lost"), "short").thresholds("text", step{"orange", 1}),
-			stat("Never connected", "Devices that are registered and have never connected.", ofFleet("balena_fleet_devices_never_connected"), "short").thresholds("text", step{"orange", 1}),
+			stat("Never connected", "Devices in service that are registered and have never connected.", ofFleet("balena_fleet_devices_never_connected"), "short").thresholds("text", step{"orange", 1}),
+			stat("In service", "Devices that are in service. "+inServiceMeans, ofFleet("balena_fleet_devices_in_service"), "short"),
+			stat("Healthy", "Share of the devices in service that are healthy. "+healthyMeans, ofFleet("balena_fleet_devices_healthy")+" / ("+ofFleet("balena_fleet_devices_in_service")+" > 0)", "percentunit").goodShare(),
 			stat("Undervolted", "Connected devices that have detected undervoltage since they booted.", ofFleet("balena_fleet_devices_undervolted"), "short").thresholds("green", step{"orange", 1}),
 		}},
 		row{height: 9, panels: []*Panel{
@@ -83,6 +86,8 @@ func fleetDashboard() *Dashboard {
 			stat("Tracks latest release", "Whether the target release is always the latest good one. Otherwise the fleet is pinned to a release.", ofFleet("balena_fleet_tracks_latest_release"), "none").
 				words("no", "text", "yes", "text"),
 			stat("Pinned devices", "Devices that are pinned to a release.", ofFleet("balena_fleet_devices_pinned"), "short"),
+			stat("On an invalidated release", "Devices that run a release that was invalidated.", ofFleet("balena_fleet_devices_on_invalidated_release"), "short").thresholds("text", step{"orange", 1}),
+			stat("On a draft release", "Devices that run a draft release.", ofFleet("balena_fleet_devices_on_draft_release"), "short"),
 			stat("Without a release", "Devices that run no release yet.", ofFleet("balena_fleet_devices_without_release"), "short"),
 			name("Build of the latest release", "Status of the build of the latest release, which may have failed.", ofFleetBy("balena_fleet_latest_release_status", "status")+" == 1", "status"),
 		}},
@@ -123,6 +128,21 @@ func fleetDashboard() *Dashboard {
 			worst("Highest CPU temperature", "Connected devices with the highest CPU temperature. Most boards throttle the CPU from 80 to 85 °C.", "Temperature", "celsius", false,
 				ofDevices("balena_device_cpu_temperature_celsius")),
 			worst("Highest CPU usage", "Connected devices with the highest CPU usage, averaged over all cores.", "CPU", "percentunit", true, ofDevices("balena_device_cpu_usage_ratio")),
+		}},
+		row{title: "Reliability", height: 10, panels: []*Panel{
+			lines("Availability over 30 days", availableMeans+" The alert rules record it.", "percentunit",
+				over("max by (fleet) (balena:fleet_availability:ratio30d"+one+")", "availability")).ratio(),
+			lines("Reconnected devices", "Share of the devices in service whose VPN connected anew within an hour. Many at once are a restart or re-balance of the server. The alert rules record it.", "percentunit",
+				over("max by (fleet) (balena:fleet_reconnected_devices:ratio1h"+one+")", "reconnected")).ratio(),
+			worst("Most reconnects", "Devices whose VPN connected anew most often within a day. The alert rules record it.", "Within a day", "short", false, ofDevices("balena:device_reconnects:count1d")),
+		}},
+		row{height: 10, panels: []*Panel{
+			worst("Services that do not run", "Devices on which most services of the target release do not run, be it that they have exited.", "Services", "short", false,
+				ofDevices("balena_device_services")+" - "+ofDevices("balena_device_services_running")+" > 0"),
+			table("OS updates", "Devices whose host OS is updated, and those whose update failed, until their supervisor starts again.", "Progress", false, deviceColumns(
+				column{field: "state", title: "State", width: 120},
+				column{field: value(""), title: "Progress", unit: "percentunit", width: 120},
+			), rowsOf(named("topk($top, max by (fleet, uuid, state) (balena_device_os_update_state"+one+") * on (uuid) group_left () "+ofDevices("balena_device_os_update_progress_ratio")+")"))),
 		}},
 		row{title: "Versions", height: 9, panels: []*Panel{
 			bars("OS versions", "Devices by version of the host OS.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_os_version", "os_version, os_variant")+")", "{{os_version}} {{os_variant}}")),

@@ -22,10 +22,15 @@ func eachDisconnected(seconds string) string {
 	return eachOf(`balena_fleet_devices_disconnected_longer_than{seconds="` + seconds + `",` + chosenMatchers + "}")
 }
 
+// eachAvailable is the availability of each chosen fleet, which the alert rules record.
+func eachAvailable() string {
+	return "max by (fleet) (balena:fleet_availability:ratio30d" + chosen + ")"
+}
+
 // eachInUse is how many devices of each chosen fleet are in use: the number that the alerts compare with.
 func eachInUse() string {
-	return "(" + each("balena_fleet_devices") + " - " + each("balena_fleet_devices_never_connected") +
-		" - (" + eachDisconnected("$lost") + " or 0 * " + each("balena_fleet_devices") + "))"
+	return "(" + each("balena_fleet_devices_in_service") + " - " + each("balena_fleet_devices_never_connected") +
+		" - (" + eachDisconnected("$lost") + " or 0 * " + each("balena_fleet_devices_in_service") + "))"
 }
 
 // eachOperational is how many devices of each chosen fleet are operational.
@@ -46,17 +51,22 @@ func fleetsDashboard() *Dashboard {
 	ofAll := func(part string) string { return total(part) + " / (" + total("balena_fleet_devices") + " > 0)" }
 	ofInUse := func(part string) string { return "sum(" + part + ") / (sum(" + eachInUse() + ") > 0)" }
 	shareInUse := func(part string) string { return part + " / (" + eachInUse() + " > 0)" }
+	ofConnected := func(part string) string {
+		return "sum(" + part + ") / (" + total("balena_fleet_devices_connected") + " > 0)"
+	}
+	shareConnected := func(part string) string { return part + " / (" + each("balena_fleet_devices_connected") + " > 0)" }
 	return newDashboard(
 		"balena-fleets", "balena / Fleets", "All fleets: devices that are connected, rollouts of releases, and firing alerts. Archived fleets are left out, as in the alerts.",
 		[]*Variable{
 			datasourceVariable(), organizationVariable(),
-			fromMetrics("fleet", "Fleet", `label_values(balena_fleet_info{organization=~"$organization",archived="false"}, fleet)`).several(), lostVariable(),
+			tagVariable(), tagValueVariable(), fleetVariable(`,archived="false"`).several().listed(), lostVariable(),
 		},
 		row{height: 4, panels: []*Panel{
 			stat("Devices", "All devices of the chosen fleets.", total("balena_fleet_devices"), "short"),
-			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, ofInUse(each("balena_fleet_devices_connected")), "percentunit").goodShare(),
-			stat("Online", "Share of the devices in use that are online. "+onlineMeans+" "+inUseMeans, ofInUse(each("balena_fleet_devices_online")), "percentunit").goodShare(),
-			stat("Operational", "Share of the devices in use that are operational. "+operationalMeans+" "+inUseMeans, ofInUse(eachOperational()), "percentunit").goodShare(),
+			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, ofInUse(each("balena_fleet_devices_in_service_connected")), "percentunit").goodShare(),
+			stat("Online", "Share of the connected devices that are online. "+onlineMeans, ofConnected(each("balena_fleet_devices_online")), "percentunit").goodShare(),
+			stat("Operational", "Share of the connected devices that are operational. "+operationalMeans, ofConnected(eachOperational()), "percentunit").goodShare(),
+			stat("Healthy", "Share of the devices in service that are healthy. "+healthyMeans, total("balena_fleet_devices_healthy")+" / ("+total("balena_fleet_devices_in_service")+" > 0)", "percentunit").goodShare(),
 			stat("On target release", "Share of all devices that are on their target release. "+onTargetMeans, ofAll("balena_fleet_devices_on_target_release"), "percentunit").goodShare(),
 			stat("Age of the oldest data", "Time since the last refresh of the exporter whose last refresh is the longest ago. It stays below twice the time between refreshes, 60 s by default.",
 				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds)", "s").thresholds("green", late, gone),
@@ -65,10 +75,13 @@ func fleetsDashboard() *Dashboard {
 			stat("Fleets", "Fleets that are chosen above and not archived.", "count("+each("balena_fleet_devices")+")", "short"),
 			stat("Firing alerts", "Alerts on the chosen fleets and on exporters.",
 				`count(ALERTS{alertstate="firing",alertname=~"Balena.+",fleet=~"$fleet|",fleet=~"$organization/.+|"}) or vector(0)`, "short").thresholds("green", step{"orange", 1}),
-			stat("Disconnected for a day", "Devices that have connected once and have not been connected for a day.", "sum("+eachDisconnected("86400")+")", "short").
+			stat("In service", "Devices that are in service. "+inServiceMeans, total("balena_fleet_devices_in_service"), "short"),
+			stat("Failed OS updates", "Devices in service whose update of the host OS failed, until their supervisor starts again.", total("balena_fleet_devices_os_update_failed"), "short").
+				thresholds("green", step{"orange", 1}),
+			stat("Disconnected for a day", "Devices in service that have connected once and have not been connected for a day.", "sum("+eachDisconnected("86400")+")", "short").
 				thresholds("green", step{"orange", 1}),
 			stat("Lost", "Devices that are lost. "+lostMeans, "sum("+eachDisconnected("$lost")+")", "short").thresholds("text", step{"orange", 1}),
-			stat("Never connected", "Devices that are registered and have never connected.", total("balena_fleet_devices_never_connected"), "short").
+			stat("Never connected", "Devices in service that are registered and have never connected.", total("balena_fleet_devices_never_connected"), "short").
 				thresholds("text", step{"orange", 1}),
 			stat("Undervolted", "Connected devices that have detected undervoltage since they booted.", total("balena_fleet_devices_undervolted"), "short").
 				thresholds("green", step{"orange", 1}),
@@ -77,13 +90,13 @@ func fleetsDashboard() *Dashboard {
 			areas("Devices by status", "Devices of the chosen fleets by overall status. "+operationalMeans,
 				over(totalBy("balena_fleet_devices_by_status", "status"), "{{status}}")).colors(statusColors).wide(),
 			bars("Disconnected devices by fleet", "The ten fleets with the most devices in use that are not connected. "+inUseMeans,
-				now("topk(10, "+eachInUse()+" - "+each("balena_fleet_devices_connected")+" > 0)", "{{fleet}}")).
+				now("topk(10, "+eachInUse()+" - "+each("balena_fleet_devices_in_service_connected")+" > 0)", "{{fleet}}")).
 				linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")),
 			alertsTable("Alerts that fire for the chosen fleets and for exporters, which have no fleet.", `fleet=~"$fleet|",fleet=~"$organization/.+|"`,
 				column{field: "fleet", title: "Fleet", links: fleetLink}),
 		}},
 		row{height: 12, panels: []*Panel{
-			table("Fleets", "One row for each fleet. Connected, online and operational are shares of the devices in use, on target release of all devices.", "Connected", false, []column{
+			table("Fleets", "One row for each fleet. Connected is a share of the devices in use, online and operational are shares of the connected devices, on target release is one of all devices.", "Connected", false, []column{
 				{field: "fleet", title: "Fleet", links: fleetLink, width: 240},
 				{field: "device_type", title: "Device type"},
 				{field: value("B"), title: "Devices", unit: "short", width: 80},
@@ -98,15 +111,23 @@ func fleetsDashboard() *Dashboard {
 			},
 				rowsOf("max by (fleet, device_type) (balena_fleet_info{archived=\"false\","+chosenMatchers+"})"+notArchived),
 				rowsOf(each("balena_fleet_devices")),
-				rowsOf(shareInUse(each("balena_fleet_devices_connected"))),
-				rowsOf(shareInUse(each("balena_fleet_devices_online"))),
-				rowsOf(shareInUse(eachOperational())),
+				rowsOf(shareInUse(each("balena_fleet_devices_in_service_connected"))),
+				rowsOf(shareConnected(each("balena_fleet_devices_online"))),
+				rowsOf(shareConnected(eachOperational())),
 				rowsOf(each("balena_fleet_devices_on_target_release")+" / ("+each("balena_fleet_devices")+" > 0)"),
 				rowsOf("max by (fleet, release_version) (balena_fleet_target_release_info"+chosen+")"+notArchived),
 				rowsOf(eachDisconnected("86400")),
 				rowsOf(eachDisconnected("$lost")),
 				rowsOf(each("balena_fleet_devices_never_connected")),
 			),
+		}},
+		row{title: "Reliability", height: 9, panels: []*Panel{
+			bars("Lowest availability over 30 days", "The ten fleets with the lowest availability. "+availableMeans+" The alert rules record it.",
+				now("bottomk(10, "+eachAvailable()+")", "{{fleet}}")).ratio().linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")),
+			lines("Availability over 30 days", "Availability of the ten fleets with the lowest one. "+availableMeans+" The alert rules record it.", "percentunit",
+				over("bottomk(10, "+eachAvailable()+")", "{{fleet}}")).ratio(),
+			lines("Reconnected devices", "Share of the devices in service whose VPN connected anew within an hour, of the ten fleets with the highest one. Many at once are a restart or re-balance of the server. The alert rules record it.", "percentunit",
+				over("topk(10, max by (fleet) (balena:fleet_reconnected_devices:ratio1h"+chosen+"))", "{{fleet}}")).ratio(),
 		}},
 		row{title: "Rollouts", height: 9, panels: []*Panel{
 			lines("On target release", "Share of all devices that are on their target release. It drops when a release comes out and rises while devices update.", "percentunit",

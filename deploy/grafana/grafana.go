@@ -216,7 +216,10 @@ const (
 	onlineMeans      = "Online: the VPN is up."
 	operationalMeans = "Operational: connected, with VPN and API heartbeat in agreement, and without an update under way."
 	lostMeans        = "Lost: not connected for so long that the alerts no longer count the device, 7 days by default."
-	inUseMeans       = "In use: all devices but those that have never connected and those that are lost."
+	inServiceMeans   = "In service: expected to work, which devices that are inactive, frozen or in maintenance, and those of archived fleets, are not."
+	inUseMeans       = "In use: all devices in service but those that have never connected and those that are lost."
+	healthyMeans     = "Healthy: in service, connected, and running the target release with all its services."
+	availableMeans   = "Availability: share of the time in which devices were connected that were in service and have connected before."
 	onTargetMeans    = "On target release: running the release of the device's pin, or else of the fleet."
 )
 
@@ -285,8 +288,39 @@ func organizationVariable() *Variable {
 	return fromMetrics("organization", "Organization", "label_values(balena_fleet_info, organization)").several()
 }
 
-func fleetVariable() *Variable {
-	return fromMetrics("fleet", "Fleet", `label_values(balena_fleet_info{organization=~"$organization"}, fleet)`)
+// fleetVariable offers the fleets that have the chosen tag, or devices with it.
+func fleetVariable(matchers string) *Variable {
+	v := fromMetrics("fleet", "Fleet", `query_result(group by (fleet) (`+tagged(
+		"max by (fleet, $tag) (balena_fleet_tags or balena_device_tags)", `balena_fleet_info{organization=~"$organization"`+matchers+"}", "fleet")+"))")
+	v.Regex = `/fleet="([^"]+)"/`
+	return v
+}
+
+// tagVariable is the label of a tag by which fleets and devices are chosen. The chart puts those of its alerts in its place.
+func tagVariable() *Variable {
+	return &Variable{Name: "tag", Label: "Tag", Type: "custom", Query: "tag_site", Current: options{"text": "tag_site", "value": "tag_site"}}
+}
+
+// tagValueVariable has the values of the tag. All of them are those that are not tagged, too.
+func tagValueVariable() *Variable {
+	v := fromMetrics("tag_value", "Value of the tag", "query_result(group by ($tag) (balena_fleet_tags or balena_device_tags))")
+	v.Regex = `/="([^"]+)"/`
+	v = v.several()
+	v.AllValue = ".*"
+	return v
+}
+
+// listed has all of the variable's values stand for those that are listed, and not for every other one.
+func (v *Variable) listed() *Variable {
+	v.AllValue = ""
+	return v
+}
+
+// tagged keeps of what is known those whose tag, among some tags, has the chosen value. What has no tag has the value of nothing, which
+// only the choice of all values includes.
+func tagged(tags, known, by string) string {
+	return `label_replace(` + tags + ` and on (` + by + `) ` + known + ` or on (` + by + `) ` + known + `, "chosen", "yes", "$tag", "$tag_value")` +
+		` and on (chosen) label_replace(vector(1), "chosen", "yes", "fleet", "")`
 }
 
 // topVariable is how many devices a table has.

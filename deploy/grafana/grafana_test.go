@@ -155,7 +155,7 @@ func TestTerms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, definition := range []string{connectedMeans, onlineMeans, operationalMeans, lostMeans, inUseMeans, onTargetMeans} {
+	for _, definition := range []string{connectedMeans, onlineMeans, operationalMeans, lostMeans, inServiceMeans, inUseMeans, healthyMeans, availableMeans, onTargetMeans} {
 		if !strings.Contains(string(readme), "\n* "+definition+"\n") {
 			t.Errorf("README.md doesn't define %q", definition)
 		}

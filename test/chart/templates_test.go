@@ -611,6 +611,44 @@ func TestDashboardsLinkToBalenasDashboard(t *testing.T) {
 	}
 }
 
+// The dashboards offer the tags that alerts have, the first one to begin with.
+func TestDashboardsOfferTags(t *testing.T) {
+	for values, want := range map[string][2]string{
+		"": {"tag_site", "tag_site"},
+		"collectors: {deviceTags: [owner, 'region.name']}\nprometheusRule: {tagLabels: [owner, region.name]}": {"tag_owner,tag_region_name", "tag_owner"},
+	} {
+		found := 0
+		for _, config := range all[*corev1.ConfigMap](render(t, minimal+"dashboards: {enabled: true}\n"+values)) {
+			for name, text := range config.Data {
+				var dashboard struct {
+					Templating struct {
+						List []struct {
+							Name    string
+							Query   any
+							Current struct{ Value any }
+						}
+					}
+				}
+				if err := json.Unmarshal([]byte(text), &dashboard); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				for _, v := range dashboard.Templating.List {
+					if v.Name != "tag" {
+						continue
+					}
+					found++
+					if v.Query != want[0] || v.Current.Value != want[1] {
+						t.Errorf("%q: %s offers %v and begins with %v, want %s", values, name, v.Query, v.Current.Value, want)
+					}
+				}
+			}
+		}
+		if found != 3 {
+			t.Errorf("%q: %d dashboards offer tags", values, found)
+		}
+	}
+}
+
 // The age of data has the color of being late, or gone, at the times that follow from the interval.
 func TestDashboardsFollowTheInterval(t *testing.T) {
 	for name, want := range map[string]string{"default": "green orange:120 red:300", "slow-openbalena": "green orange:2400 red:6000"} {

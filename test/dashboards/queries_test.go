@@ -81,7 +81,10 @@ func simulate(t *testing.T) *world {
 	client, err := account.New(account.Config{
 		Config:   balenaapi.Config{URL: address, Token: balenaapi.StaticToken("token"), Timeout: time.Minute, Now: now, Observe: metrics.ObserveExchange},
 		PageSize: 1000,
-		Options:  account.Options{Devices: true, Releases: true, Services: true, Keys: true, ArchivedFleets: true, SlowInterval: interval, Keep: time.Hour},
+		Options: account.Options{
+			Devices: true, Releases: true, Services: true, ServiceSummary: true, Keys: true, ArchivedFleets: true, SlowInterval: interval, Keep: time.Hour,
+			DeviceTags: []string{"site"}, FleetTags: []string{"site"}, TagLimit: 1, MaintenanceTag: simulator.MaintenanceTag,
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +93,7 @@ func simulate(t *testing.T) *world {
 
 	var snapshot *balena.Snapshot
 	options := collector.DefaultOptions()
-	options.Services = true
+	options.Services, options.DeviceTags, options.FleetTags, options.Maintenance = true, true, true, true
 	version.Version = "0.0.0" // the linker sets it in a real build
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
@@ -107,8 +110,11 @@ func simulate(t *testing.T) *world {
 		for _, d := range st.Devices.All() {
 			if d.FleetID == fleetID && d.RunningReleaseID != 0 && d.IsConnectedToVPN {
 				device = d.UUID
+				st.SetDeviceTag(d.ID, "site", "here")
+				st.SetDeviceTag(d.ID, simulator.MaintenanceTag, "in repair")
 			}
 		}
+		st.SetFleetTag(fleetID, "site", "there")
 	})
 	for i := range refreshes {
 		sim.Tick()
@@ -117,6 +123,7 @@ func simulate(t *testing.T) *world {
 				if d.UUID == device { // ticks may have changed it
 					d.IsConnectedToVPN, d.HeartbeatState = true, "online"
 					d.Status, d.UpdateStatus, d.DownloadProgress, d.LastUpdateStatusEvent = "Downloading", "downloading", simulator.N(40), st.Now()
+					d.UpdateOS(simulator.OSUpdateRunning)
 					d.CPUUsage, d.CPUTemp = simulator.N(50), simulator.N(60)
 					d.MemoryUsage, d.MemoryTotal, d.StorageUsage, d.StorageTotal = simulator.N(1), simulator.N(2), simulator.N(3), simulator.N(4)
 				}
@@ -140,7 +147,7 @@ func simulate(t *testing.T) *world {
 		metrics.ObserveRefresh(s, err, time.Second)
 		w.end = now()
 		w.scrape(t, registry)
-		w.alert(t, snapshot.Fleets[fleetID-1].Slug, device)
+		w.evaluate(t, snapshot.Fleets[fleetID-1].Slug, device)
 		passed.Add(int64(interval))
 	}
 
@@ -167,6 +174,7 @@ func simulate(t *testing.T) *world {
 	}
 	w.variables = map[string]string{
 		"organization": ".+", "fleet": snapshot.Fleets[fleetID-1].Slug, "device": device, "top": "20", "job": ".+", "instance": ".+", "__rate_interval": "5m",
+		"tag": "tag_site", "tag_value": ".*",
 	}
 	return w
 }
@@ -230,23 +238,32 @@ func (w *world) append(t *testing.T, appender storage.Appender, instance string,
 	}
 }
 
-// alert appends the samples that Prometheus adds while alerts fire.
-func (w *world) alert(t *testing.T, fleet, device string) {
+// evaluate appends the samples of firing alerts and recording rules.
+func (w *world) evaluate(t *testing.T, fleet, device string) {
 	t.Helper()
-	w.labels["ALERTS"] = map[string]bool{}
-	for _, storage := range []*teststorage.TestStorage{w.one, w.two} {
-		appender := storage.Appender(t.Context())
-		for _, alert := range [][]string{{"alertname", "BalenaFleetLargelyOffline", "severity", "critical", "fleet", fleet}, {"alertname", "BalenaDeviceOverheating", "severity", "warning", "fleet", fleet, "uuid", device}, {"alertname", "BalenaAPIFailing", "severity", "warning", "job", "balena-exporter"}} {
-			series := labels.FromStrings(append(alert, model.MetricNameLabel, "ALERTS", "alertstate", "firing")...)
-			if _, err := appender.Append(0, series, w.end.UnixMilli(), 1); err != nil {
+	add := func(name string, value float64, own ...string) {
+		series := labels.FromStrings(append(own, model.MetricNameLabel, name)...)
+		if w.labels[name] == nil {
+			w.labels[name] = map[string]bool{}
+		}
+		series.Range(func(l labels.Label) { w.labels[name][l.Name] = true })
+		for _, storage := range []*teststorage.TestStorage{w.one, w.two} {
+			appender := storage.Appender(t.Context())
+			if _, err := appender.Append(0, series, w.end.UnixMilli(), value); err != nil {
 				t.Fatal(err)
 			}
-			series.Range(func(l labels.Label) { w.labels["ALERTS"][l.Name] = true })
-		}
-		if err := appender.Commit(); err != nil {
-			t.Fatal(err)
+			if err := appender.Commit(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
+	firing := func(own ...string) { add("ALERTS", 1, append(own, "alertstate", "firing")...) }
+	firing("alertname", "BalenaFleetLargelyOffline", "severity", "critical", "fleet", fleet)
+	firing("alertname", "BalenaDeviceOverheating", "severity", "warning", "fleet", fleet, "uuid", device)
+	firing("alertname", "BalenaAPIFailing", "severity", "warning", "job", "balena-exporter")
+	add("balena:fleet_availability:ratio30d", 0.9, "fleet", fleet)
+	add("balena:fleet_reconnected_devices:ratio1h", 0.1, "fleet", fleet)
+	add("balena:device_reconnects:count1d", 7, "fleet", fleet, "uuid", device)
 }
 
 // ask runs a query as Grafana does, and returns its series sorted.
@@ -305,6 +322,7 @@ func TestDashboards(t *testing.T) {
 
 	t.Run("totals", func(t *testing.T) { w.totalsLeaveOutArchivedFleets(t, panels, engine) })
 	t.Run("rollouts", func(t *testing.T) { w.rolloutsAreMarked(t, annotations, engine) })
+	t.Run("tags", func(t *testing.T) { w.tagsChooseFleets(t, panels, engine) })
 	t.Run("disconnected devices", func(t *testing.T) { w.disconnectedDevicesAreNewOrLost(t, panels, engine) })
 
 	for _, p := range slices.Concat(panels, annotations) {
@@ -390,6 +408,26 @@ func (w *world) rolloutsAreMarked(t *testing.T, annotations []Panel, engine *pro
 	}
 }
 
+// tagsChooseFleets checks that the tag of a fleet, or of a device in it, chooses the fleet, and that all values include fleets
+// without tags.
+func (w *world) tagsChooseFleets(t *testing.T, panels []Panel, engine *promql.Engine) {
+	for _, dashboard := range []string{"balena-fleets", "balena-fleet"} {
+		all := fleets
+		if dashboard == "balena-fleets" {
+			all-- // the archived one
+		}
+		for value, want := range map[string]int{".*": all, "here": 1, "there": 1, "here|there": 1, "elsewhere": 0, "her": 0} {
+			variables := maps.Clone(w.variables)
+			variables["tag_value"] = value
+			q := find(t, panels, dashboard, "$fleet")
+			answer := w.ask(t, w.two, engine, q, q.Fill(variables))
+			if len(answer) != want || want == 1 && answer[0].Metric.Get("fleet") != w.variables["fleet"] {
+				t.Errorf("%s: the value %s chooses %v, want %d", dashboard, value, answer, want)
+			}
+		}
+	}
+}
+
 // disconnectedDevicesAreNewOrLost checks that each disconnected device is in one of the two tables.
 func (w *world) disconnectedDevicesAreNewOrLost(t *testing.T, panels []Panel, engine *promql.Engine) {
 	const week = 7 * 24 * 3600
@@ -471,8 +509,13 @@ func (w *world) check(t *testing.T, expr parser.Expr) {
 	below := func(node parser.Node) map[string]bool {
 		all := map[string]bool{}
 		parser.Inspect(node, func(n parser.Node, _ []parser.Node) error {
-			if s, ok := n.(*parser.VectorSelector); ok {
-				maps.Copy(all, w.labels[s.Name])
+			switch n := n.(type) {
+			case *parser.VectorSelector:
+				maps.Copy(all, w.labels[n.Name])
+			case *parser.Call:
+				if n.Func.Name == "label_replace" {
+					all[n.Args[1].(*parser.StringLiteral).Val] = true
+				}
 			}
 			return nil
 		})

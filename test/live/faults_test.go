@@ -36,9 +36,20 @@ var deviceFaults = []deviceFault{
 	}},
 	{"BalenaDeviceStorageNearlyFull", func(_ *simulator.State, d *simulator.Device) { d.StorageUsage = d.StorageTotal }},
 	{"BalenaDeviceMemoryExhausted", func(_ *simulator.State, d *simulator.Device) { d.MemoryUsage = d.MemoryTotal }},
-	{"BalenaDeviceOverheating", func(_ *simulator.State, d *simulator.Device) { d.CPUTemp = simulator.N(95) }},
+	// In maintenance until a date that is over.
+	{"BalenaDeviceOverheating", func(st *simulator.State, d *simulator.Device) {
+		d.CPUTemp = simulator.N(95)
+		st.SetDeviceTag(d.ID, simulator.MaintenanceTag, "2020-01-31")
+	}},
 	{"BalenaDeviceUndervolted", func(_ *simulator.State, d *simulator.Device) { d.IsUndervolted = true }},
+	{"BalenaDeviceOSUpdateFailed", func(_ *simulator.State, d *simulator.Device) { d.UpdateOS(simulator.OSUpdateFailed) }},
+	{"BalenaDeviceConfiguringTooLong", func(_ *simulator.State, d *simulator.Device) { d.UpdateOS(simulator.OSUpdateRunning) }},
+	{"BalenaServiceNotRunning", func(st *simulator.State, d *simulator.Device) { st.SetServices(d.ID, "Downloaded") }},
+	{flapping, func(st *simulator.State, d *simulator.Device) { d.Reconnect(st.Now()) }}, // the first time of several
 }
+
+// flapping is an alert on what happens again and again.
+const flapping = "BalenaDeviceFlapping"
 
 // A fleetFault happens to a fleet that has the name of the alert that must follow.
 type fleetFault struct {
@@ -109,11 +120,16 @@ const (
 	keyName = `ci "deploy" key`
 	// archived is a fleet that has every trouble of devices, and that nobody cares for.
 	archived = "archived"
+	// repaired is a fleet in maintenance, whose devices are offline. absent is one that has a device in maintenance and one that is
+	// inactive, both offline and with more troubles.
+	repaired, absent = "repaired", "absent"
+	// frozen and pastDue are organizations with a fleet each, and the names of these.
+	frozen, pastDue = "frozen", "past-due"
 )
 
 // addFleets adds a healthy fleet for each fault, of the fault's name.
 func addFleets(st *simulator.State) {
-	names := []string{archived}
+	names := []string{archived, repaired, absent, frozen, pastDue}
 	for _, f := range deviceFaults {
 		names = append(names, f.alert)
 	}
@@ -121,7 +137,11 @@ func addFleets(st *simulator.State) {
 		names = append(names, f.alert)
 	}
 	for _, name := range names {
-		fleet := st.AddFleet(simulator.Fleet{AppName: name, TracksLatest: true, IsArchived: name == archived})
+		organization := 0 // the first one
+		if name == frozen || name == pastDue {
+			organization = st.Organizations.Add(simulator.Organization{Name: name, Handle: name}).ID
+		}
+		fleet := st.AddFleet(simulator.Fleet{AppName: name, OrganizationID: organization, TracksLatest: true, IsArchived: name == archived})
 		st.FleetTags.Add(simulator.FleetTag{FleetID: fleet.ID, Key: "env", Value: "test"})
 		st.NewRelease(fleet.ID, "1.0.0").CreatedAt = st.Now().Add(-60 * day)
 		target := st.NewRelease(fleet.ID, "2.0.0")
@@ -169,27 +189,57 @@ func expect(alert string, labels ...model.LabelSet) model.LabelSet {
 	return all
 }
 
+// byName returns the fleet of this name, its devices, and its label.
+func byName(st *simulator.State, name string) (*simulator.Fleet, []*simulator.Device, model.LabelSet) {
+	fleets := st.Fleets.All()
+	fleet := fleets[slices.IndexFunc(fleets, func(f *simulator.Fleet) bool { return f.AppName == name })]
+	devices := slices.DeleteFunc(st.Devices.All(), func(d *simulator.Device) bool { return d.FleetID != fleet.ID })
+	return fleet, devices, model.LabelSet{"fleet": model.LabelValue(fleet.Slug)}
+}
+
 // play lets all faults of fleets and devices happen, and returns the alerts that must follow.
 func play(st *simulator.State) []model.LabelSet {
 	var want []model.LabelSet
-	byName := func(name string) (*simulator.Fleet, []*simulator.Device, model.LabelSet) {
-		fleets := st.Fleets.All()
-		fleet := fleets[slices.IndexFunc(fleets, func(f *simulator.Fleet) bool { return f.AppName == name })]
-		devices := slices.DeleteFunc(st.Devices.All(), func(d *simulator.Device) bool { return d.FleetID != fleet.ID })
-		return fleet, devices, model.LabelSet{"fleet": model.LabelValue(fleet.Slug)}
-	}
-	_, uncared, _ := byName(archived)
+	_, uncared, _ := byName(st, archived)
 	for i, f := range deviceFaults {
-		_, devices, labels := byName(f.alert)
+		_, devices, labels := byName(st, f.alert)
 		f.play(st, devices[0])
 		f.play(st, uncared[i])
 		want = append(want, expect(f.alert, labels, problem(f.alert), model.LabelSet{"uuid": model.LabelValue(devices[0].UUID)}))
 	}
 	for _, f := range fleetFaults {
-		fleet, devices, labels := byName(f.alert)
+		fleet, devices, labels := byName(st, f.alert)
 		f.play(st, fleet, devices)
 		want = append(want, expect(f.alert, labels, f.more))
 	}
+	// What is out of service has troubles, too, and no alerts.
+	_, devices, _ := byName(st, absent)
+	for i, d := range devices[:2] {
+		d.IsUndervolted, d.StorageUsage = true, d.StorageTotal
+		d.UpdateOS(simulator.OSUpdateFailed)
+		st.SetServices(d.ID, "Stopped")
+		if i == 0 {
+			d.Deactivate(st.Now().Add(-2 * hour))
+		} else {
+			d.Disconnect(st.Now().Add(-2 * hour))
+			st.SetDeviceTag(d.ID, simulator.MaintenanceTag, "2999-12-31")
+		}
+	}
+	fleet, devices, _ := byName(st, repaired)
+	st.SetFleetTag(fleet.ID, simulator.MaintenanceTag, "new pumps")
+	for _, d := range devices {
+		d.Disconnect(st.Now().Add(-2 * hour))
+	}
+	// Organizations do not pay: one is frozen for it, with all devices.
+	fleet, _, _ = byName(st, frozen)
+	st.Organization(fleet.OrganizationID).PastDueInvoiceSince = st.Now().Add(-60 * day)
+	st.FreezeOrganization(fleet.OrganizationID, true)
+	fleet, _, _ = byName(st, pastDue)
+	st.Organization(fleet.OrganizationID).PastDueInvoiceSince = st.Now().Add(-3 * day)
+	want = append(
+		want, expect("BalenaDevicesFrozen", problem("BalenaDevicesFrozen"), model.LabelSet{"organization": frozen}),
+		expect("BalenaInvoicePastDue", model.LabelSet{"organization": pastDue}),
+	)
 	for _, key := range st.APIKeys.All() {
 		if key.Name == keyName {
 			key.ExpiryDate = st.Now().Add(3 * day)
@@ -205,10 +255,13 @@ type memory struct {
 	devices  []simulator.Device
 	installs []simulator.Install
 	keys     []simulator.APIKey
+	tags     []simulator.DeviceTag
+	ofFleets []simulator.FleetTag
+	owners   []simulator.Organization
 }
 
 func remember(st *simulator.State) *memory {
-	return &memory{copies(st.Fleets.All()), copies(st.Releases.All()), copies(st.Devices.All()), copies(st.Installs.All()), copies(st.APIKeys.All())}
+	return &memory{copies(st.Fleets.All()), copies(st.Releases.All()), copies(st.Devices.All()), copies(st.Installs.All()), copies(st.APIKeys.All()), copies(st.DeviceTags.All()), copies(st.FleetTags.All()), copies(st.Organizations.All())}
 }
 
 func (m *memory) restore(st *simulator.State) {
@@ -217,6 +270,9 @@ func (m *memory) restore(st *simulator.State) {
 	refill(&st.Devices, m.devices)
 	refill(&st.Installs, m.installs)
 	refill(&st.APIKeys, m.keys)
+	refill(&st.DeviceTags, m.tags)
+	refill(&st.FleetTags, m.ofFleets)
+	refill(&st.Organizations, m.owners)
 }
 
 func copies[R any](rows []*R) []R {

@@ -40,8 +40,8 @@ var (
 	ofAccount  = model.LabelSet{"job": job, "account": ofExporter["account"]}
 )
 
-// A pair of Prometheus: one with the rules as they are shipped, whose alerts wait for longer than a test; and one in
-// which alerts wait for no more than a second.
+// A pair of Prometheus: one with the rules as they are shipped, but that all alerts wait for longer than a test; and one in
+// which alerts wait for no more than a second. Both evaluate all groups as often.
 type pair struct{ shipped, hasty *server }
 
 func startPair(t *testing.T, targets map[string]string) *pair {
@@ -54,18 +54,24 @@ func startPair(t *testing.T, targets map[string]string) *pair {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no rules in %s: %v", shipped, err)
 	}
-	hasty := t.TempDir()
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	waits := regexp.MustCompile(`(?m)^( +for:) \w+$`)
+	intervals := regexp.MustCompile(`(?m)^ +interval: \w+
+`)
+	start := func(wait string) *server {
+		dir := t.TempDir()
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = intervals.ReplaceAll(waits.ReplaceAll(text, []byte("$1 "+wait)), nil)
+			if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
-		text = regexp.MustCompile(`(?m)^( +for:) \w+$`).ReplaceAll(text, []byte("$1 1s"))
-		if err := os.WriteFile(filepath.Join(hasty, filepath.Base(file)), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		return startPrometheus(t, dir+"/*.yml", targets)
 	}
-	return &pair{startPrometheus(t, shipped+"/*.yml", targets), startPrometheus(t, hasty+"/*.yml", targets)}
+	return &pair{start("3h"), start("1s")}
 }
 
 // awaitAlerts waits until there are exactly these alerts.
@@ -189,6 +195,7 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 		{Resource: "device", Query: "modified_at gt", Status: http.StatusInternalServerError}, // no question for changes is answered
 	}
 	sim.SetFaults(failing)
+	p.reconnect(t, sim)
 	want = append(
 		want, expect("BalenaAPIKeyExpiring", ofAccount, model.LabelSet{"key_name": keyName}), expect("BalenaTokenExpiring", ofAccount),
 		expect("BalenaRefreshPartFailing", ofJob, model.LabelSet{"part": "device_type"}),
@@ -228,7 +235,10 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 	sim.Update(healthy.restore)
 	writeToken(t, tokenFile, 90*day)
 	lasting := slices.DeleteFunc(want, func(a model.LabelSet) bool {
-		return !slices.Contains([]model.LabelValue{"BalenaAPIRateLimited", "BalenaServiceRestarting", "BalenaIncrementalRefreshDisabled"}, a[model.AlertNameLabel])
+		return !slices.Contains([]model.LabelValue{
+			"BalenaAPIRateLimited", "BalenaServiceRestarting", "BalenaIncrementalRefreshDisabled", "BalenaInvoicePastDue",
+			flapping, "BalenaDeviceOSUpdateFailed", // for the device runs no other version
+		}, a[model.AlertNameLabel])
 	})
 	p.awaitAlerts(t, lasting...)
 
@@ -252,6 +262,24 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				t.Errorf("%s later %s finds (-want +got, %v):\n%s", later, name, err, diff)
 			}
+		}
+	}
+}
+
+// reconnect lets a device reconnect again and again, each time when both have recorded the time before.
+func (p *pair) reconnect(t *testing.T, sim *simulator.Simulator) {
+	t.Helper()
+	for n := range 6 {
+		var labels model.LabelSet
+		sim.Update(func(st *simulator.State) {
+			_, devices, fleet := byName(st, flapping)
+			if n > 0 { // the first time was with the other faults
+				devices[0].Reconnect(st.Now())
+			}
+			labels = fleet.Merge(model.LabelSet{"uuid": model.LabelValue(devices[0].UUID)})
+		})
+		for _, s := range []*server{p.shipped, p.hasty} {
+			await(t, s, fmt.Sprintf("balena:device_reconnects:count1h%s >= %d", labels, n+1), 1)
 		}
 	}
 }
@@ -363,6 +391,7 @@ func checkPanels(t *testing.T, p *server, alerts []model.LabelSet) {
 		if a["fleet"] != "" {
 			troubles = append(troubles, map[string]string{
 				"organization": ".+", "fleet": string(a["fleet"]), "device": string(a["uuid"]), "top": "20", "job": ".+", "instance": ".+", "__rate_interval": "1m",
+				"tag": "tag_site", "tag_value": ".*",
 			})
 		}
 	}
@@ -427,7 +456,7 @@ func checkNames(t *testing.T, p *server, since time.Time) {
 	}
 	for _, panel := range panels {
 		for _, q := range panel.Queries {
-			for _, mistake := range known.check(q.Fill(map[string]string{"top": "1", "__rate_interval": "1m"})) {
+			for _, mistake := range known.check(q.Fill(map[string]string{"top": "1", "__rate_interval": "1m", "tag": "tag_site", "tag_value": ".*"})) {
 				t.Errorf("%s: %s", &panel, mistake)
 			}
 		}

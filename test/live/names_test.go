@@ -91,6 +91,8 @@ func (n names) check(query string) (mistakes []string) {
 				return set{}
 			case "histogram_quantile":
 				delete(all, model.BucketLabel)
+			case "label_replace":
+				all[e.Args[1].(*parser.StringLiteral).Val] = true
 			}
 			return all
 		case *parser.BinaryExpr:
@@ -149,9 +151,10 @@ func TestNamesThatNobodyExports(t *testing.T) {
 		`a unless on (uuid) sum(a)`:          "nothing in sum(a) has the label uuid",
 		`a * on (fleet) group_left (x) b`:    "nothing in a * on (fleet) group_left (x) b has the label x",
 		`max by (uuid) (a - on (fleet) b)`:   "nothing in a - on (fleet) b has the label uuid",
-		`max by (le) (histogram_quantile(.5, rate(b[5m])))`: "nothing in histogram_quantile(0.5, rate(b[5m])) has the label le",
-		`max by (uuid) (absent(a))`:                         "nothing in absent(a) has the label uuid",
-		`a{`:                                                "1:3: parse error: unexpected end of input inside braces",
+		`max by (le) (histogram_quantile(.5, rate(b[5m])))`:                                                           "nothing in histogram_quantile(0.5, rate(b[5m])) has the label le",
+		`label_replace(a, "site", "$1", "fleet", "(.*)") and on (site) label_replace(vector(1), "site", "x", "", "")`: "",
+		`max by (uuid) (absent(a))`: "nothing in absent(a) has the label uuid",
+		`a{`:                        "1:3: parse error: unexpected end of input inside braces",
 	} {
 		var got string
 		if mistakes := n.check(query); len(mistakes) > 0 {

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
 var root = filepath.Join("..", "..")
@@ -118,7 +120,7 @@ func startExporter(t *testing.T, api, tokenFile string) (address string, stop fu
 	t.Helper()
 	return start(
 		t, buildExporter(t), "--balena.api-url="+api, "--balena.token-file="+tokenFile, "--balena.refresh-interval=1s", "--balena.slow-interval=1s",
-		"--collector.service", "--collector.device.tags=site", "--collector.fleet.tags=env",
+		"--collector.service", "--collector.maintenance-tag="+simulator.MaintenanceTag, "--collector.device.tags=site", "--collector.fleet.tags=env",
 		"--web.listen-address=127.0.0.1:0", "--web.health-listen-address=",
 	)
 }
