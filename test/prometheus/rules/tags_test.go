@@ -4,6 +4,7 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 )
@@ -31,9 +32,7 @@ func TestTagLabels(t *testing.T) {
 			if a.labels["uuid"] != "" {
 				tagged.labels = of("tag_site", "Essen")
 			}
-			for name, value := range a.labels {
-				tagged.labels[name] = value
-			}
+			maps.Copy(tagged.labels, a.labels)
 			story := func(name string, want alert, tags ...state) unitTest {
 				good, bad := well.with(a.good).with(tags...), well.with(a.good, a.bad).with(tags...)
 				if a.name == "BalenaFleetGone" { // its tags go with it
