@@ -47,6 +47,9 @@ type Snapshot struct {
 	Releases map[int64]Release
 	// Keys are the caller's named API keys that expire, in ascending order of ID.
 	Keys []Key
+	// DeviceURLsBase is the domain of which public device URLs are subdomains, as in "balena-devices.com". It is empty
+	// when it is not read, and where there are no such URLs.
+	DeviceURLsBase string
 	// Parts tells how each optional part of the refresh fared.
 	Parts []Part
 	// Reading tells how the devices were read.
@@ -149,6 +152,7 @@ const (
 	PartFleetTags      PartName = "fleet_tag"
 	PartKeys           PartName = "api_key"
 	PartOrganizations  PartName = "organization"
+	PartDeviceURLs     PartName = "device_urls"
 )
 
 // Organization owns fleets, and pays for them. The comments name the fields of the resource "organization".
@@ -204,6 +208,7 @@ type Device struct {
 	OSVersion         string // os_version, empty for null
 	OSVariant         string // os_variant, empty for null
 	SupervisorVersion string // supervisor_version, empty for null
+	LocalAddresses    string // ip_address: addresses on the device's own networks, separated by blanks
 
 	Created          Instant // created_at
 	Modified         Instant // modified_at

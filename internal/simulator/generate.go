@@ -292,6 +292,7 @@ func (g *generator) device(d *Device, id int, f *Fleet) {
 		d.ModifiedAt = max(d.LastVPNEvent, d.HeartbeatChangedOn)
 	}
 	d.Status = "Idle"
+	d.IPAddress = fmt.Sprintf("192.168.%d.%d fd00::%x", 1+id%200, 2+id/200%250, id)
 	runnable := g.releases[f.ID]
 	if len(runnable) == 0 {
 		return

@@ -188,6 +188,7 @@ type Device struct {
 	StorageTotal  Number
 	IsUndervolted bool
 
+	IPAddress       string // ip_address: separated by blanks
 	IsWebAccessible bool
 	IsInactive      bool // the opposite of is_active; balenaCloud only, like all following fields
 	IsFrozen        bool

@@ -432,7 +432,7 @@ func newSchema() schema {
 				flag("is_connected_to_vpn", func(d *Device) bool { return d.IsConnectedToVPN }),
 				date("last_vpn_event", func(d *Device) Time { return d.LastVPNEvent }),
 				null("is_locked_until__date"), null("logs_channel").in(onlyV6),
-				null("public_address"), null("vpn_address").in(onlyV6), null("ip_address"), null("mac_address"),
+				null("public_address"), null("vpn_address").in(onlyV6), word("ip_address", func(d *Device) string { return d.IPAddress }), null("mac_address"),
 				flag("is_web_accessible", func(d *Device) bool { return d.IsWebAccessible }),
 				number("memory_usage", func(d *Device) Number { return d.MemoryUsage }),
 				number("memory_total", func(d *Device) Number { return d.MemoryTotal }),

@@ -36,6 +36,12 @@ type Options struct {
 	ServiceSummary bool
 	// Keys asks for the caller's API keys that expire.
 	Keys bool
+	// Targets asks for what service discovery tells of a device; with Devices, all of it is read anyway.
+	Targets bool
+	// LocalAddresses asks for the addresses that devices have on their own networks.
+	LocalAddresses bool
+	// DeviceURLs asks for the domain of public device URLs.
+	DeviceURLs bool
 	// DeviceTags and FleetTags are the keys of the tags to ask for. One that ends in "*" stands for all keys that begin
 	// so, of which there may be TagLimit.
 	DeviceTags, FleetTags []string
@@ -182,6 +188,7 @@ func (f *refresh) read(ctx context.Context) error {
 	f.readFleetTags(ctx)
 	f.readDeviceTags(ctx)
 	f.readKeys(ctx)
+	f.readDeviceURLs(ctx)
 	return nil
 }
 

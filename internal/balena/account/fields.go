@@ -12,8 +12,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// This file says what is asked of each resource, and nothing else is: no address, coordinate, serial
-// number, note or variable is ever read.
+// This file says what is asked of each resource, and nothing else is: no coordinate, serial number, note or
+// variable is ever read, and no address but the local one, where it is asked for.
 
 // field is a field of a resource: what it is called and where its value goes, when it is asked for, and who writes it.
 type field[T any] struct {
@@ -40,6 +40,8 @@ type condition func(*Options, dialect) bool
 func forDevices(o *Options, _ dialect) bool           { return o.Devices }
 func forServiceSummary(o *Options, _ dialect) bool    { return o.ServiceSummary && !o.Services } // else their rows tell it
 func forReleaseOfServices(o *Options, _ dialect) bool { return o.ServiceSummary }
+func forTargets(o *Options, _ dialect) bool           { return o.Devices || o.Targets }
+func withLocal(o *Options, _ dialect) bool            { return o.LocalAddresses }
 func onV7(_ *Options, d dialect) bool                 { return d.version == balena.V7 }
 func onV6(_ *Options, d dialect) bool                 { return d.version == balena.V6 }
 func onCloud(_ *Options, d dialect) bool              { return d.cloud }
@@ -144,7 +146,7 @@ const selectRelease = "$select=id,commit,raw_version,is_final,is_invalidated,sta
 var deviceFields = []field[balena.Device]{
 	{Field: api.To("id", integer, func(d *balena.Device) *int64 { return &d.ID })},
 	{Field: api.To("uuid", text, func(d *balena.Device) *string { return &d.UUID })},
-	{Field: api.To("device_name", text, func(d *balena.Device) *string { return &d.Name }), on: forDevices},
+	{Field: api.To("device_name", text, func(d *balena.Device) *string { return &d.Name }), on: forTargets},
 	{Field: api.To("belongs_to__application", reference, func(d *balena.Device) *int64 { return &d.FleetID })},
 	{Field: api.To("is_of__device_type", reference, func(d *balena.Device) *int64 { return &d.TypeID })},
 	{Field: api.To("overall_status", word, func(d *balena.Device) *string { return &d.Status }), computed: true},
@@ -176,9 +178,10 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.To("memory_total", number, func(d *balena.Device) *balena.Number { return &d.MemorySize }), metric: true},
 	{Field: api.To("storage_usage", number, func(d *balena.Device) *balena.Number { return &d.StorageUsed }), metric: true},
 	{Field: api.To("storage_total", number, func(d *balena.Device) *balena.Number { return &d.StorageSize }), metric: true},
-	{Field: api.To("is_web_accessible", boolean, func(d *balena.Device) *bool { return &d.WebAccessible }), metric: true},
+	{Field: api.To("is_web_accessible", boolean, func(d *balena.Device) *bool { return &d.WebAccessible }), on: forTargets},
 	{Field: api.To("should_be_operated_by__release", reference, func(d *balena.Device) *int64 { return &d.OSTarget }), metric: true, computed: true},
 	{Field: api.To("should_be_managed_by__release", reference, func(d *balena.Device) *int64 { return &d.SupervisorTarget }), on: onV7, metric: true, computed: true},
+	{Field: api.To("ip_address", text, func(d *balena.Device) *string { return &d.LocalAddresses }), on: withLocal},
 	{Field: api.To("created_at", instant, func(d *balena.Device) *balena.Instant { return &d.Created }), metric: true},
 	{Field: api.To("modified_at", instant, func(d *balena.Device) *balena.Instant { return &d.Modified }), computed: true},
 }
@@ -244,6 +247,9 @@ var keyFields = []field[balena.Key]{
 	{Field: api.To("name", text, func(k *balena.Key) *string { return &k.Name })},
 	{Field: api.To("expiry_date", instant, func(k *balena.Key) *balena.Instant { return &k.Expiry })},
 }
+
+// configFields are those of the server's configuration.
+var configFields = api.Record[string]{api.To("deviceUrlsBase", text, func(base *string) *string { return base })}
 
 // serviceRow is an image install as it was read.
 type serviceRow struct {

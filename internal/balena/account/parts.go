@@ -5,8 +5,11 @@ package account
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"regexp"
 	"slices"
 	"time"
 
@@ -21,6 +24,7 @@ type parts struct {
 	deviceTypes   kept[map[int64]string]
 	organizations kept[[]balena.Organization]
 	latest        kept[map[int64]balena.Release]
+	deviceURLs    kept[string]
 	keys          kept[[]balena.Key]
 	services      kept[*horizon]
 	deviceTags    kept[*horizon]
@@ -296,3 +300,27 @@ func (f *refresh) readKeys(ctx context.Context) {
 		return keys, err
 	})
 }
+
+// readDeviceURLs reads the domain of public device URLs. A server without a configuration has no such URLs.
+func (f *refresh) readDeviceURLs(ctx context.Context) {
+	if !f.config.DeviceURLs {
+		return
+	}
+	f.snapshot.DeviceURLsBase = part(f, balena.PartDeviceURLs, &f.parts.deviceURLs, f.config.SlowInterval, func() (string, error) {
+		base, err := api.Object(ctx, f.client, "config", configFields)
+		switch {
+		case missing(err):
+			return "", nil
+		case err == nil && base != "" && !domain.MatchString(base):
+			// Whoever scrapes the devices sends a password to it.
+			return "", &api.Error{
+				Problem: api.BadAnswer, Request: "GET /config", Status: http.StatusOK,
+				Err: errors.New("deviceUrlsBase is not the name of a domain"),
+			}
+		}
+		return base, err
+	})
+}
+
+// domain matches the name of a domain, with a port or without.
+var domain = regexp.MustCompile(`^[0-9A-Za-z]([0-9A-Za-z.-]{0,250}[0-9A-Za-z])?(:[0-9]{1,5})?$`)

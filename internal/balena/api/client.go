@@ -223,7 +223,7 @@ type Clock struct {
 
 // request is one request to the server.
 type request struct {
-	version  balena.Version
+	version  balena.Version // empty for what is not of the data model
 	resource string
 	path     string // below the resource; may be empty
 	// options is the query in OData's notation. Its blanks are sent as %20, everything else as it is.
@@ -232,8 +232,16 @@ type request struct {
 	note string
 }
 
+// address is the path of the request.
+func (r *request) address() string {
+	if r.version == "" {
+		return "/" + r.resource + r.path
+	}
+	return "/" + string(r.version) + "/" + r.resource + r.path
+}
+
 func (r *request) String() string {
-	s := "GET /" + string(r.version) + "/" + r.resource + r.path
+	s := "GET " + r.address()
 	if r.note != "" {
 		s += " " + r.note
 	}
@@ -257,7 +265,10 @@ func (c *Client) get(ctx context.Context, r *request, decode func(*Decoder) erro
 
 	bounded, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	address := c.base + "/" + string(r.version) + "/" + r.resource + r.path + "?" + strings.ReplaceAll(r.options, " ", "%20")
+	address := c.base + r.address()
+	if r.options != "" {
+		address += "?" + strings.ReplaceAll(r.options, " ", "%20")
+	}
 	req, err := http.NewRequestWithContext(bounded, http.MethodGet, address, nil)
 	if err != nil {
 		return clock, r.failed(BadAnswer, 0, err)

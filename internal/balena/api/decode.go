@@ -138,6 +138,11 @@ func (d *Decoder) end() error {
 	if err := d.expect('}'); err != nil {
 		return err
 	}
+	return d.atEnd()
+}
+
+// atEnd returns an error if anything follows.
+func (d *Decoder) atEnd() error {
 	if _, err := d.json.ReadToken(); err == nil {
 		return errors.New("text follows the end of the answer")
 	} else if !errors.Is(err, io.EOF) {

@@ -118,6 +118,17 @@ func Count(ctx context.Context, c *Client, version balena.Version, resource, fil
 	return n, err
 }
 
+// Object reads a single object that is not part of the data model, such as the configuration of the server.
+func Object[T any](ctx context.Context, c *Client, name string, fields Record[T]) (object T, err error) {
+	_, err = c.get(ctx, &request{resource: name}, func(d *Decoder) error {
+		if err := decodeObject(d, fields, &object); err != nil {
+			return err
+		}
+		return d.atEnd()
+	})
+	return object, err
+}
+
 // In returns the condition that a field has one of the values.
 func In(field string, values []string) string {
 	quoted := make([]string, len(values))
