@@ -27,6 +27,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
+	"github.com/balena-exporter/balena-exporter/internal/discovery"
 )
 
 // config is the configuration. It exists only validated, unless it is to be checked: then it lists its mistakes.
@@ -46,6 +47,8 @@ type config struct {
 	maxRequests            int
 	disableExporterMetrics bool
 	pprof                  bool
+	// discovery is nil unless targets are served.
+	discovery *discovery.Options
 
 	logLevel, logFormat string
 
@@ -127,6 +130,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Flag("web.max-requests", "Maximum number of scrapes served at the same time; 0 for no limit.").Default("40").IntVar(&c.maxRequests)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&c.disableExporterMetrics)
 	app.Flag("web.enable-pprof", "Serve profiles under /debug/pprof/.").BoolVar(&c.pprof)
+	targets := addDiscoveryFlags(app)
 	app.Flag("config.check", "Check the configuration, ask the API once, print what is right and what is wrong, and exit.").NoEnvar().BoolVar(&c.check)
 	app.Flag("log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]").Default("info").EnumVar(&c.logLevel, "debug", "info", "warn", "error")
 	app.Flag("log.format", "Output format of log messages. One of: [logfmt, json]").Default("logfmt").EnumVar(&c.logFormat, "logfmt", "json")
@@ -150,10 +154,10 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	c.collector.DeviceTags, c.collector.FleetTags, c.collector.Maintenance = keysOfDevices != nil, keysOfFleets != nil, *maintenance != ""
 	c.collector.Exported = check.metrics(*allowlist, *denylist)
 	c.collector = c.collector.Trimmed()
-	if !c.collector.DeviceTags {
+	if !c.collector.DeviceTags && !targets.enabled {
 		keysOfDevices = nil
 	}
-	if !c.collector.FleetTags {
+	if !c.collector.FleetTags && !targets.enabled {
 		keysOfFleets = nil
 	}
 	c.client = account.Config{
@@ -209,6 +213,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	check.within("--collector.release.limit", c.collector.ReleaseLimit, 0, 1<<30)
 	check.within("--web.max-requests", c.maxRequests, 0, 1<<30)
 	check.telemetryPath(c.telemetryPath)
+	targets.apply(&check, c)
 	if err := web.Validate(*c.web.WebConfigFile); err != nil {
 		// YAML errors come in lines.
 		check.failIn(webConfiguration, "--web.config.file: %s", strings.Join(strings.Fields(err.Error()), " "))
@@ -245,8 +250,8 @@ type flagGroup struct {
 
 // flagGroups divides the flags by the first word of their names, in the order of --help.
 func flagGroups(flags []*kingpin.FlagModel) []flagGroup {
-	groups := []flagGroup{{Title: "The balena API"}, {Title: "Metrics"}, {Title: "The web server"}, {Title: "Logging"}, {Title: "Other"}}
-	places := map[string]int{"balena": 0, "collector": 1, "web": 2, "log": 3}
+	groups := []flagGroup{{Title: "The balena API"}, {Title: "Metrics"}, {Title: "The web server"}, {Title: "Service discovery"}, {Title: "Logging"}, {Title: "Other"}}
+	places := map[string]int{"balena": 0, "collector": 1, "web": 2, "sd": 3, "log": 4}
 	for _, flag := range flags {
 		word, _, _ := strings.Cut(flag.Name, ".")
 		place, known := places[word]
@@ -530,7 +535,7 @@ func (c *checker) seconds(flag, s string) []int {
 }
 
 func (c *checker) telemetryPath(p string) {
-	taken := p == healthyPath || p == readyPath || p == fleetsPath || strings.HasPrefix(p, "/debug/pprof")
+	taken := p == healthyPath || p == readyPath || p == fleetsPath || p == targetsPath || strings.HasPrefix(p, "/debug/pprof")
 	// Requests for a path that is not clean are redirected to the clean one, where nothing would be.
 	if !strings.HasPrefix(p, "/") || p != path.Clean(p) || strings.ContainsAny(p, "{}% ?#") || taken {
 		c.fail("--web.telemetry-path must be a path of its own such as /metrics, and is %q", p)

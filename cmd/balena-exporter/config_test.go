@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -111,6 +112,25 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"a path that is taken", "--web.telemetry-path=/-/healthy", nil, "", []string{"--web.telemetry-path", "/metrics"}},
 		{"a path that matches others", "--web.telemetry-path=/{any}", nil, "", []string{"--web.telemetry-path", "/metrics"}},
 		{"a path that nobody gets to", "--web.telemetry-path=//metrics", nil, "", []string{"--web.telemetry-path", "/metrics"}},
+		{"the path of targets", "--web.telemetry-path=/sd/devices", nil, "", []string{"--web.telemetry-path", "/metrics"}},
+		{"an unknown kind of address", "--sd.address=vpn", nil, "", []string{"--sd.address", "none,public,local", "vpn"}},
+		{"a template without a device", "--web.enable-sd --sd.template=host:9100", nil, "", []string{"--sd.template", `"host:9100"`, "{uuid} or {name}"}},
+		{"a template with another placeholder", "--web.enable-sd --sd.template={id}.example", nil, "", []string{"--sd.template", "{id}", "{uuid} and {name}"}},
+		{"a template that is an address of a page", "--web.enable-sd --sd.template=http://{uuid}.example/", nil, "", []string{"--sd.template", "host name", "{uuid}.tailnet.example:9100"}},
+		{"a template for public URLs", "--web.enable-sd --sd.address=public --sd.template={uuid}.example", nil, "", []string{"--sd.template", "--sd.address", "keep one"}},
+		{"a template with a port, and ports", "--web.enable-sd --sd.template={uuid}.example:9100 --sd.port=9100", nil, "", []string{"--sd.template", "--sd.port", "keep one"}},
+		{"a template with names that are hidden", "--web.enable-sd --sd.template={name}.example --no-collector.device.name", nil, "", []string{"--sd.template", "--no-collector.device.name", "{uuid}"}},
+		{"a base without public URLs", "--web.enable-sd --sd.device-urls-base=example.com", nil, "", []string{"--sd.device-urls-base", "--sd.address=public", "none"}},
+		{"a base that is an address", "--web.enable-sd --sd.address=public --sd.device-urls-base=https://example.com", nil, "", []string{"--sd.device-urls-base", "domain", "devices.example.com", `"https://example.com"`}},
+		{"a base with a password", "--web.enable-sd --sd.address=public --sd.device-urls-base=me:" + secret + "@example.com", nil, "", []string{"--sd.device-urls-base", "domain"}},
+		{"ports of public URLs", "--web.enable-sd --sd.address=public --sd.port=9100", nil, "", []string{"--sd.port", "--sd.address=public", "port 80", "remove it"}},
+		{"a port that is none", "--web.enable-sd --sd.port=70000", nil, "", []string{"--sd.port", "from 1 to 65535", "70000"}},
+		{"a port in words", "--web.enable-sd --sd.port=http", nil, "", []string{"--sd.port", "whole number", `"http"`}},
+		{"a port twice", "--web.enable-sd --sd.port=9100 --sd.port=9100", nil, "", []string{"--sd.port", "9100", "twice"}},
+		{"very many ports", "--web.enable-sd" + seventeenPorts(), nil, "", []string{"--sd.port", "from 0 to 16", "17"}},
+		{"a path that is relative", "--web.enable-sd --sd.path=metrics", nil, "", []string{"--sd.path", "/metrics", `"metrics"`}},
+		{"a path with a query", "--web.enable-sd --sd.path=/metrics?x", nil, "", []string{"--sd.path", "/metrics", `"/metrics?x"`}},
+		{"an unknown scheme", "--web.enable-sd --sd.scheme=ftp", nil, "", []string{"--sd.scheme", "http,https", "ftp"}},
 		{"negative scrapes", "--web.max-requests=-1", nil, "", []string{"--web.max-requests", "from 0"}},
 		{"no web configuration", "--web.config.file=" + missing, nil, "", []string{"--web.config.file", missing}},
 		{"a web configuration with words of its own", "--web.config.file=" + file("words.yml", "tls: please\nauth: no\n"), nil, "", []string{"--web.config.file", "field tls not found"}},
@@ -181,6 +201,13 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 	}
 }
 
+func seventeenPorts() (args string) {
+	for port := range 17 {
+		args += fmt.Sprintf(" --sd.port=%d", port+1)
+	}
+	return args
+}
+
 func TestBadConfigurationExitsWithStatus1(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ arg, want string }{
@@ -214,6 +241,7 @@ func TestHelpAndVersion(t *testing.T) {
 			"--collector.fleet.disconnected-thresholds", "--collector.metric-allowlist", "--collector.metric-denylist", "--web.parts",
 			"--web.listen-address", "--web.config.file", "--[no-]web.systemd-socket", "--web.telemetry-path", "--web.max-requests",
 			"--[no-]web.disable-exporter-metrics", "--web.health-listen-address", "--[no-]web.enable-pprof",
+			"--[no-]web.enable-sd", "--sd.address", "--sd.device-urls-base", "--sd.template", "--sd.port", "--sd.path", "--sd.scheme",
 			"--log.level", "--log.format", "--[no-]config.check", "--[no-]version", "--[no-]help",
 			"$CRAWL_INTERVAL", "$BALENA_EXPORTER_BALENA_FULL_REFRESH_INTERVAL", "$BALENA_API_URL", "$BALENA_TOKEN_FILE", "$BALENA_EXPORTER_WEB_LISTEN_ADDRESS",
 		},
@@ -300,6 +328,23 @@ func TestGoodConfiguration(t *testing.T) {
 		{"nor fields that no metric needs", "--collector.metric-denylist=balena_device_memory_.*", nil, func(c *config) any { return strings.Join(c.client.Unneeded, " ") }, "memory_usage memory_total"},
 		{"parts", "--web.parts=8", nil, func(c *config) any { return c.client.Stripes }, 8},
 
+		{"no targets", "", nil, func(c *config) any { return c.discovery == nil && !c.client.Targets && !c.client.DeviceURLs }, true},
+		{"targets without addresses", "--web.enable-sd", nil, func(c *config) any {
+			return c.discovery.Address == "none" && c.client.Targets && !c.client.DeviceURLs && !c.client.LocalAddresses
+		}, true},
+		{"targets with public URLs", "--web.enable-sd --sd.address=public", nil, func(c *config) any { return c.client.DeviceURLs && !c.client.LocalAddresses }, true},
+		{"of a domain that is known", "--web.enable-sd --sd.address=public --sd.device-urls-base=devices.example.com:8443", nil, func(c *config) any { return c.client.DeviceURLs }, false},
+		{"targets with local addresses", "--web.enable-sd --sd.address=local", nil, func(c *config) any { return c.client.LocalAddresses && !c.client.DeviceURLs }, true},
+		{"several ports", "--web.enable-sd --sd.port=9100 --sd.port=8080", nil, func(c *config) any { return fmt.Sprint(c.discovery.Ports) }, "[9100 8080]"},
+		{"several ports by the variable", "--web.enable-sd", []string{"BALENA_EXPORTER_SD_PORT", "9100\n8080"}, func(c *config) any { return fmt.Sprint(c.discovery.Ports) }, "[9100 8080]"},
+		{"what targets tell", "--web.enable-sd --no-collector.device.name --collector.device.tags=a,b --collector.fleet.tags=c", nil, func(c *config) any {
+			return fmt.Sprint(c.discovery.DeviceNames, c.discovery.DeviceTags, c.client.FleetTags)
+		}, "false [a b] [c]"},
+		{"tags that targets tell and no metric", "--web.enable-sd --collector.device.tags=a --collector.metric-denylist=balena_device_tags", nil, func(c *config) any {
+			return fmt.Sprint(c.collector.DeviceTags, c.client.DeviceTags)
+		}, "false [a]"},
+		{"flags of targets that are not served", "--sd.port=9100", nil, warnings, 1},
+
 		{"variables of all other flags", "", []string{"BALENA_EXPORTER_LOG_LEVEL", "debug"}, func(c *config) any { return c.logLevel }, "debug"},
 		{"such as switches", "", []string{"BALENA_EXPORTER_COLLECTOR_DEVICE", "false"}, func(c *config) any { return c.collector.Devices }, false},
 		{"numbers", "", []string{"BALENA_EXPORTER_BALENA_PAGE_SIZE", "10"}, func(c *config) any { return c.client.PageSize }, 10},
@@ -344,6 +389,7 @@ func TestHelpTellsDefaults(t *testing.T) {
 		"--[no-]collector.release Export metrics of releases. Default: on. ($",
 		"--[no-]collector.service Export metrics of services, about 3 series a service on a device. Default: off. ($",
 		"The web server:", "Default: off. ($BALENA_EXPORTER_WEB_SYSTEMD_SOCKET)", "--web.config.file=FILE ", "Default: off. ($BALENA_EXPORTER_WEB_ENABLE_PPROF)",
+		"Service discovery:", "--sd.address=none ", "--sd.device-urls-base=DOMAIN ", "--sd.template=TEMPLATE ", "--sd.port=PORT ... ", "--sd.path=PATH ", "--sd.scheme=SCHEME ",
 		"Logging:", "--log.level=info ",
 		"Other:", "--[no-]version Show application version. --[no-]config.check Check the configuration, ask the API once, print what is right and what is wrong, and exit. Examples: BALENA_TOKEN=... balena-exporter ",
 	} {

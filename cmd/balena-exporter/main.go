@@ -37,6 +37,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/collector"
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
+	"github.com/balena-exporter/balena-exporter/internal/discovery"
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 	"github.com/balena-exporter/balena-exporter/internal/refresh"
 	"github.com/balena-exporter/balena-exporter/internal/statuspage"
@@ -144,9 +145,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	// Scrapers' side: the snapshot as rendered, and what is gathered anew for each scrape.
 	var loop *refresh.Loop
 	fleets := collector.New(func() *balena.Snapshot { return loop.Snapshot() }, c.collector)
+	render := fleets.Render
+	var targets http.Handler
+	if c.discovery != nil {
+		lists := discovery.New(*c.discovery)
+		targets = discovery.NewHandler(discovery.HandlerOptions{
+			Lists: lists, Snapshot: func() *balena.Snapshot { return loop.Snapshot() }, MaxRequests: c.maxRequests,
+		})
+		render = func(s *balena.Snapshot) *exposition.Page {
+			lists.Refresh(s)
+			return fleets.Render(s)
+		}
+	}
 	loop = refresh.New(refresh.Config{
 		Fetch:        reader.Fetch,
-		Render:       fleets.Render,
+		Render:       render,
 		Observe:      metrics.ObserveRefresh,
 		Interval:     c.interval,
 		MaxStaleness: c.maxStaleness,
@@ -173,7 +186,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		page.DeviceURL = statuspage.DeviceURLCloud
 	}
 
-	return serve(ctx, c, newMux(c, exposition.NewHandler(options), page), loop.Run, logger, slogger)
+	return serve(ctx, c, newMux(c, exposition.NewHandler(options), targets, page), loop.Run, logger, slogger)
 }
 
 // refreshTimeout returns how long a refresh may take. Data that took longer than the maximal staleness are not

@@ -34,8 +34,8 @@ func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	}
 }
 
-// newMux returns what the main port serves.
-func newMux(c *config, metrics http.Handler, options statuspage.Options) http.Handler {
+// newMux returns what the main port serves. targets is nil unless they are served.
+func newMux(c *config, metrics, targets http.Handler, options statuspage.Options) http.Handler {
 	options.Version = version.Version
 	options.Links = []statuspage.Link{
 		{Text: "Fleets", Address: fleetsPath, About: "All fleets, and the devices of each, worst first"},
@@ -43,6 +43,9 @@ func newMux(c *config, metrics http.Handler, options statuspage.Options) http.Ha
 		{Text: "Documentation", Address: documentation},
 		{Text: "Healthy", Address: healthyPath, About: "For liveness probes"},
 		{Text: "Ready", Address: readyPath, About: "For readiness probes"},
+	}
+	if targets != nil {
+		options.Links = append(options.Links, statuspage.Link{Text: "Targets", Address: targetsPath, About: "The devices, for Prometheus' service discovery"})
 	}
 	if c.pprof {
 		options.Links = append(options.Links, statuspage.Link{Text: "Profiles", Address: pprofPath, About: "Of the exporter itself"})
@@ -59,6 +62,9 @@ func newMux(c *config, metrics http.Handler, options statuspage.Options) http.Ha
 		mux.Handle("/{$}", pages)
 		mux.Handle(c.telemetryPath, metrics)
 	}
+	if targets != nil {
+		mux.Handle(targetsPath, targets)
+	}
 	if c.pprof {
 		mux.HandleFunc(pprofPath, pprof.Index)
 		mux.HandleFunc(pprofPath+"cmdline", pprof.Cmdline)
@@ -73,6 +79,7 @@ const (
 	healthyPath = "/-/healthy"
 	readyPath   = "/-/ready"
 	fleetsPath  = "/fleets"
+	targetsPath = "/sd/devices"
 	pprofPath   = "/debug/pprof/"
 
 	documentation = "https://github.com/balena-exporter/balena-exporter#readme"

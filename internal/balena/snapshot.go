@@ -9,6 +9,7 @@ package balena
 import (
 	"cmp"
 	"math"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -64,6 +65,11 @@ func (s *Snapshot) Fleet(id int64) *Fleet {
 	}
 	return &s.Fleets[i]
 }
+
+// IsDomain tells whether a text is the name of a domain, with a port or without, as [Snapshot.DeviceURLsBase] is.
+func IsDomain(s string) bool { return domain.MatchString(s) }
+
+var domain = regexp.MustCompile(`^[0-9A-Za-z]([0-9A-Za-z.-]{0,250}[0-9A-Za-z])?(:[0-9]{1,5})?$`)
 
 // A Reading tells how a refresh read the devices.
 type Reading struct {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
 	"time"
 
@@ -311,7 +310,7 @@ func (f *refresh) readDeviceURLs(ctx context.Context) {
 		switch {
 		case missing(err):
 			return "", nil
-		case err == nil && base != "" && !domain.MatchString(base):
+		case err == nil && base != "" && !balena.IsDomain(base):
 			// Whoever scrapes the devices sends a password to it.
 			return "", &api.Error{
 				Problem: api.BadAnswer, Request: "GET /config", Status: http.StatusOK,
@@ -321,6 +320,3 @@ func (f *refresh) readDeviceURLs(ctx context.Context) {
 		return base, err
 	})
 }
-
-// domain matches the name of a domain, with a port or without.
-var domain = regexp.MustCompile(`^[0-9A-Za-z]([0-9A-Za-z.-]{0,250}[0-9A-Za-z])?(:[0-9]{1,5})?$`)
