@@ -158,7 +158,7 @@ type exporter struct{ url string }
 var listening = regexp.MustCompile(`msg="Listening on" .*address=(\S+)`)
 
 // start runs the exporter until the end of the test, and returns when it has read the API at url.
-func start(t *testing.T, url string) exporter {
+func start(t *testing.T, url string, arguments ...string) exporter {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "balena-exporter")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/balena-exporter")
@@ -167,7 +167,7 @@ func start(t *testing.T, url string) exporter {
 		t.Fatalf("building the exporter: %v\n%s", err, said)
 	}
 
-	run := exec.Command(program, "--web.listen-address=127.0.0.1:0", "--web.health-listen-address=")
+	run := exec.Command(program, append([]string{"--web.listen-address=127.0.0.1:0", "--web.health-listen-address="}, arguments...)...)
 	run.Env = append(os.Environ(), "BALENA_TOKEN="+token, "BALENA_API_URL="+url)
 	log, err := run.StderrPipe()
 	if err != nil {

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prometheus
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/balena-exporter/balena-exporter/internal/simulator"
+)
+
+// Prometheus' own service discovery reads the devices, whatever they and their tags are called, and relabeling finds the
+// addresses, fleets and tags. Nothing that a name holds becomes a target or a label.
+func TestPrometheusDiscoversDevices(t *testing.T) {
+	sim, err := simulator.New(simulator.Config{Tokens: []string{token}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]map[string]string{} // the labels of targets, by instance
+	sim.Update(func(state *simulator.State) {
+		for i, name := range names {
+			fleet := state.AddFleet(simulator.Fleet{AppName: name.called, Slug: fmt.Sprint("acme/", i)})
+			device := state.AddDevice(simulator.Device{FleetID: fleet.ID, Name: name.called, UUID: fmt.Sprintf("%032x", i)})
+			state.DeviceTags.Add(simulator.DeviceTag{DeviceID: device.ID, Key: "own er", Value: name.called})
+			cut := name.arrives[:min(len(name.arrives), 128)]
+			want[device.UUID+".vpn.example:9100"] = map[string]string{
+				"uuid": device.UUID, "fleet": fleet.Slug, "name": cut, "tag": cut, "instance": device.UUID + ".vpn.example:9100", "job": "devices",
+			}
+		}
+	})
+	api := httptest.NewServer(sim)
+	t.Cleanup(api.Close)
+	exporter := start(t, api.URL, "--web.enable-sd", "--sd.template={uuid}.vpn.example", "--sd.port=9100", "--collector.device.tags=own er")
+
+	root := filepath.Join("..", "..")
+	if said, err := exec.CommandContext(t.Context(), "make", "-C", root, "bin/tools/promtool").CombinedOutput(); err != nil {
+		t.Fatalf("building promtool: %v\n%s", err, said)
+	}
+	config := filepath.Join(t.TempDir(), "prometheus.yml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, `scrape_configs:
+  - job_name: devices
+    http_sd_configs: [{url: %q}]
+    relabel_configs:
+      - {source_labels: [__meta_balena_device_uuid], target_label: uuid}
+      - {source_labels: [__meta_balena_fleet], target_label: fleet}
+      - {source_labels: [__meta_balena_device_name], target_label: name}
+      - {source_labels: [__meta_balena_device_tagpresent_own_er], regex: "true", action: keep}
+      - {source_labels: [__meta_balena_device_tag_own_er], target_label: tag}
+`, strings.TrimSuffix(exporter.url, "/metrics")+"/sd/devices"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	promtool := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "tools", "promtool"), "check", "service-discovery", "--timeout=5s", config, "devices")
+	said, err := promtool.Output()
+	if err != nil {
+		t.Fatalf("promtool check service-discovery: %v\n%s", err, said)
+	}
+	var found []struct {
+		DiscoveredLabels, Labels map[string]string
+		Error                    string
+	}
+	if err := json.Unmarshal(said, &found); err != nil {
+		t.Fatalf("promtool says %.2000s: %v", said, err)
+	}
+	got := map[string]map[string]string{}
+	for _, target := range found {
+		if target.Error != "" {
+			t.Errorf("%v: %s", target.DiscoveredLabels, target.Error)
+		}
+		maps.DeleteFunc(target.Labels, func(name, _ string) bool { return strings.HasPrefix(name, "__") })
+		got[target.Labels["instance"]] = target.Labels
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("targets (-want +got):\n%s", diff)
+	}
+}
