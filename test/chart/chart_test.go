@@ -16,6 +16,7 @@ import (
 
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	monitoringv1alpha1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1alpha1"
 	"helm.sh/helm/v4/pkg/chart/common"
 	commonutil "helm.sh/helm/v4/pkg/chart/common/util"
 	chartv2 "helm.sh/helm/v4/pkg/chart/v2"
@@ -93,19 +94,20 @@ type manifests struct {
 
 // kinds is everything the chart may render. No kind of RBAC is among them: the exporter needs no rights.
 var kinds = map[metav1.TypeMeta]func() metav1.Object{
-	{APIVersion: "v1", Kind: "ConfigMap"}:                            func() metav1.Object { return &corev1.ConfigMap{} },
-	{APIVersion: "v1", Kind: "Namespace"}:                            func() metav1.Object { return &corev1.Namespace{} },
-	{APIVersion: "v1", Kind: "Pod"}:                                  func() metav1.Object { return &corev1.Pod{} },
-	{APIVersion: "v1", Kind: "Secret"}:                               func() metav1.Object { return &corev1.Secret{} },
-	{APIVersion: "v1", Kind: "Service"}:                              func() metav1.Object { return &corev1.Service{} },
-	{APIVersion: "v1", Kind: "ServiceAccount"}:                       func() metav1.Object { return &corev1.ServiceAccount{} },
-	{APIVersion: "apps/v1", Kind: "Deployment"}:                      func() metav1.Object { return &appsv1.Deployment{} },
-	{APIVersion: "apps/v1", Kind: "StatefulSet"}:                     func() metav1.Object { return &appsv1.StatefulSet{} },
-	{APIVersion: "policy/v1", Kind: "PodDisruptionBudget"}:           func() metav1.Object { return &policyv1.PodDisruptionBudget{} },
-	{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}:      func() metav1.Object { return &networkingv1.NetworkPolicy{} },
-	{APIVersion: "monitoring.coreos.com/v1", Kind: "ServiceMonitor"}: func() metav1.Object { return &monitoringv1.ServiceMonitor{} },
-	{APIVersion: "monitoring.coreos.com/v1", Kind: "PrometheusRule"}: func() metav1.Object { return &monitoringv1.PrometheusRule{} },
-	{APIVersion: "cert-manager.io/v1", Kind: "Certificate"}:          func() metav1.Object { return &certmanagerv1.Certificate{} },
+	{APIVersion: "v1", Kind: "ConfigMap"}:                                func() metav1.Object { return &corev1.ConfigMap{} },
+	{APIVersion: "v1", Kind: "Namespace"}:                                func() metav1.Object { return &corev1.Namespace{} },
+	{APIVersion: "v1", Kind: "Pod"}:                                      func() metav1.Object { return &corev1.Pod{} },
+	{APIVersion: "v1", Kind: "Secret"}:                                   func() metav1.Object { return &corev1.Secret{} },
+	{APIVersion: "v1", Kind: "Service"}:                                  func() metav1.Object { return &corev1.Service{} },
+	{APIVersion: "v1", Kind: "ServiceAccount"}:                           func() metav1.Object { return &corev1.ServiceAccount{} },
+	{APIVersion: "apps/v1", Kind: "Deployment"}:                          func() metav1.Object { return &appsv1.Deployment{} },
+	{APIVersion: "apps/v1", Kind: "StatefulSet"}:                         func() metav1.Object { return &appsv1.StatefulSet{} },
+	{APIVersion: "policy/v1", Kind: "PodDisruptionBudget"}:               func() metav1.Object { return &policyv1.PodDisruptionBudget{} },
+	{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}:          func() metav1.Object { return &networkingv1.NetworkPolicy{} },
+	{APIVersion: "monitoring.coreos.com/v1", Kind: "ServiceMonitor"}:     func() metav1.Object { return &monitoringv1.ServiceMonitor{} },
+	{APIVersion: "monitoring.coreos.com/v1", Kind: "PrometheusRule"}:     func() metav1.Object { return &monitoringv1.PrometheusRule{} },
+	{APIVersion: "monitoring.coreos.com/v1alpha1", Kind: "ScrapeConfig"}: func() metav1.Object { return &monitoringv1alpha1.ScrapeConfig{} },
+	{APIVersion: "cert-manager.io/v1", Kind: "Certificate"}:              func() metav1.Object { return &certmanagerv1.Certificate{} },
 }
 
 // decode reads the YAML documents of a file.

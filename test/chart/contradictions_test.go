@@ -119,6 +119,47 @@ func TestContradictions(t *testing.T) {
 		},
 
 		{
+			"devices that are scraped and not listed", minimal + "serviceDiscovery: {scrapeConfig: {enabled: true}}",
+			"serviceDiscovery.scrapeConfig.enabled needs the list of devices: set serviceDiscovery.enabled to true.",
+		},
+		{
+			"devices of shards behind one Service", minimal + "shards: 2\nserviceDiscovery: {enabled: true, scrapeConfig: {enabled: true}}",
+			"serviceDiscovery.scrapeConfig.enabled needs shards to be 1: behind the Service, each request reaches another shard",
+		},
+		{
+			"a domain of public device URLs for other addresses", minimal + "serviceDiscovery: {enabled: true, deviceUrlsBase: example.com}",
+			"serviceDiscovery.deviceUrlsBase is for public device URLs, and serviceDiscovery.address is none: set that to public, or take the domain away.",
+		},
+		{
+			"a template for other addresses", minimal + "serviceDiscovery: {enabled: true, address: local, template: '{uuid}.example'}",
+			"serviceDiscovery.template makes the addresses, and serviceDiscovery.address is local: set that to none, or take the template away.",
+		},
+		{
+			"ports of public device URLs", minimal + "serviceDiscovery: {enabled: true, address: public, ports: [9100]}",
+			"serviceDiscovery.ports does not go with serviceDiscovery.address public: public device URLs lead to port 80 of the device. Take the ports away.",
+		},
+		{
+			"a template with a port, and ports", minimal + "serviceDiscovery: {enabled: true, template: '{uuid}.example:9100', ports: [9100]}",
+			"serviceDiscovery.template names a port, and there is serviceDiscovery.ports: keep one of them.",
+		},
+		{
+			"a template with names that are hidden", minimal + "collectors: {deviceName: false}\nserviceDiscovery: {enabled: true, template: '{name}.example'}",
+			"serviceDiscovery.template holds {name}, and collectors.deviceName hides names: write {uuid}, or set collectors.deviceName to true.",
+		},
+		{
+			"a tag that is not exported", minimal + "collectors: {deviceTags: [site]}\nserviceDiscovery: {enabled: true, scrapeConfig: {enabled: true, tags: [sites]}}",
+			`serviceDiscovery.scrapeConfig.tags has "sites", whose key is none of collectors.deviceTags: add the key there.`,
+		},
+		{
+			"a scrape of a device that is longer than its interval", minimal + "serviceDiscovery: {enabled: true, scrapeConfig: {enabled: true, scrapeInterval: 30s, scrapeTimeout: 1m}}",
+			"serviceDiscovery.scrapeConfig.scrapeTimeout (1m) is longer than scrapeInterval (30s), which Prometheus refuses: shorten it, or lengthen the interval.",
+		},
+		{
+			"a list that Prometheus is kept out of", basicAuth + "serviceDiscovery: {enabled: true, scrapeConfig: {enabled: true}}",
+			"webConfig.basicAuth.enabled keeps Prometheus out: set serviceMonitor.basicAuth.existingSecret",
+		},
+		{"service discovery among the arguments", minimal + "extraArgs: [--web.enable-sd]", "extraArgs has --web.enable-sd, which the chart sets: use serviceDiscovery.enabled."},
+		{
 			"TLS without a certificate", minimal + "webConfig: {tls: {enabled: true}}",
 			"webConfig.tls.enabled needs a certificate: set webConfig.tls.existingSecret to the name of a Secret with tls.crt and tls.key, or webConfig.tls.certManager.enabled to true.",
 		},

@@ -36,6 +36,7 @@ func TestNotes(t *testing.T) {
 		{"untestable", []string{"WARNING: without webConfig.tls.enabled, passwords travel in the clear.", "helm test has nothing to run: it would need a password (test.basicAuthSecret)."}, []string{"helm test -n"}},
 		{"insecure", []string{"WARNING: the token may travel in the clear", "WARNING: Prometheus doesn't verify"}, nil},
 		{"shards", []string{"3 pods each a part of the fleets"}, nil},
+		{"service-discovery", []string{"by the ScrapeConfig metrics-balena-exporter-devices in iot."}, []string{"WARNING", "scrapeConfig.labels"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			notes := render(t, ci(t, test.name)).notes

@@ -170,6 +170,8 @@ func TestArguments(t *testing.T) {
 		{minimal + "log: {format: json}", "--log.format=json"},
 		{minimal + "extraArgs: ['--web.max-requests=10']", "--web.max-requests=10"},
 		{minimal + "webConfig: {existingSecret: {name: w, key: c.yml}}", "--web.config.file=/etc/balena-exporter/web/c.yml"},
+		{minimal + "serviceDiscovery: {enabled: true}", "--web.enable-sd"},
+		{minimal + "serviceDiscovery: {enabled: false, ports: [9100]}", "--log.format=logfmt"},
 		{minimal + "shards: 3", "--balena.shard=$(POD_INDEX)/3"},
 	} {
 		m := render(t, test.values)

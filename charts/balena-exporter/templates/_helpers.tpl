@@ -268,3 +268,60 @@ others that divide 6720. So the parts are spread evenly, as digits would not be.
  "fiua", "gcfa", "eyga", "ryka", "mqka", "gkha", "wkba", "sffa", "fbra", "xaza", "shpa", "dvhb", "yoha", "tyba", "grca", "hffa",
  "fgha", "esea", "frrb", "nhna", "fbca", "umka", "swia", "dqia", "hfjb", "oala", "rmwa", "mmaa", "cgsa", "usra", "frca", "yhwa"]
 {{- end }}
+
+{{/* How Prometheus is let in to the exporter: tlsConfig and basicAuth, of Secrets in the ServiceMonitor's namespace. */}}
+{{- define "balena-exporter.client" -}}
+{{- $tls := .Values.serviceMonitor.tls }}
+{{- if .Values.webConfig.tls.enabled }}
+tlsConfig:
+  {{- if $tls.insecureSkipVerify }}
+  insecureSkipVerify: true
+  {{- else }}
+  serverName: {{ include "balena-exporter.serverName" . }}
+  {{- if not $tls.systemCAs }}
+  ca:
+    secret:
+      name: {{ $tls.caSecret.name | default (include "balena-exporter.tlsSecretName" .) }}
+      key: {{ $tls.caSecret.key }}
+  {{- end }}
+  {{- end }}
+  {{- with $tls.clientCertSecret.name }}
+  cert:
+    secret:
+      name: {{ . }}
+      key: tls.crt
+  keySecret:
+    name: {{ . }}
+    key: tls.key
+  {{- end }}
+{{- end }}
+{{- if .Values.webConfig.basicAuth.enabled }}
+{{- with .Values.serviceMonitor.basicAuth }}
+basicAuth:
+  username:
+    name: {{ .existingSecret }}
+    key: {{ .usernameKey }}
+  password:
+    name: {{ .existingSecret }}
+    key: {{ .passwordKey }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where the exporter lists devices as targets, with the query that chooses those to scrape. */}}
+{{- define "balena-exporter.targetsUrl" -}}
+{{- $query := list }}
+{{- with .Values.serviceDiscovery.scrapeConfig }}
+{{- if .connected }}
+{{- $query = append $query "connected=true" }}
+{{- end }}
+{{- range .fleets }}
+{{- $query = append $query (printf "fleet=%s" (urlquery .)) }}
+{{- end }}
+{{- range .tags }}
+{{- $query = append $query (printf "tag=%s" (urlquery .)) }}
+{{- end }}
+{{- end }}
+{{- printf "%s://%s.%s.svc:%d/sd/devices" (include "balena-exporter.scheme" .) (include "balena-exporter.fullname" .) .Release.Namespace (int .Values.service.port) }}
+{{- with $query }}?{{ join "&" . }}{{ end }}
+{{- end }}

@@ -125,6 +125,29 @@ spec:
         {{- if include "balena-exporter.webConfigured" . }}
         - --web.config.file=/etc/balena-exporter/web/{{ ternary .Values.webConfig.existingSecret.key "web-config.yml" (ne .Values.webConfig.existingSecret.name "") }}
         {{- end }}
+        {{- with .Values.serviceDiscovery }}
+        {{- if .enabled }}
+        - --web.enable-sd
+        {{- if ne .address "none" }}
+        - --sd.address={{ .address }}
+        {{- end }}
+        {{- with .deviceUrlsBase }}
+        - {{ printf "--sd.device-urls-base=%s" . | quote }}
+        {{- end }}
+        {{- with .template }}
+        - {{ printf "--sd.template=%s" . | quote }}
+        {{- end }}
+        {{- range .ports }}
+        - --sd.port={{ . }}
+        {{- end }}
+        {{- with .path }}
+        - {{ printf "--sd.path=%s" . | quote }}
+        {{- end }}
+        {{- with .scheme }}
+        - --sd.scheme={{ . }}
+        {{- end }}
+        {{- end }}
+        {{- end }}
         - --log.level={{ .Values.log.level }}
         - --log.format={{ .Values.log.format }}
         {{- range .Values.extraArgs }}

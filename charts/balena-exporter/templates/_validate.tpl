@@ -32,6 +32,7 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- include "balena-exporter.validateTagLabels" . }}
 {{- include "balena-exporter.validateArguments" . }}
 {{- include "balena-exporter.validateEgress" . }}
+{{- include "balena-exporter.validateDiscovery" . }}
 
 {{- with .Values.webConfig }}
 {{- if .tls.enabled }}
@@ -73,7 +74,7 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- if and .interval .scrapeTimeout (gt (include "balena-exporter.milliseconds" .scrapeTimeout | int64) (include "balena-exporter.milliseconds" .interval | int64)) }}
 {{- fail (printf "serviceMonitor.scrapeTimeout (%s) is longer than serviceMonitor.interval (%s), which Prometheus refuses: shorten it, or lengthen the interval." (include "balena-exporter.duration" .scrapeTimeout) (include "balena-exporter.duration" .interval)) }}
 {{- end }}
-{{- if .enabled }}
+{{- if or .enabled $.Values.serviceDiscovery.scrapeConfig.enabled }}
 {{- if and $.Values.webConfig.basicAuth.enabled (not .basicAuth.existingSecret) }}
 {{- fail "webConfig.basicAuth.enabled keeps Prometheus out: set serviceMonitor.basicAuth.existingSecret to the name of a Secret, in the ServiceMonitor's namespace, with the username and the plain password that Prometheus sends." }}
 {{- end }}
@@ -196,6 +197,49 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- end }}
 {{- end }}
 
+{{- define "balena-exporter.validateDiscovery" -}}
+{{- with .Values.serviceDiscovery }}
+{{- if and .scrapeConfig.enabled (not .enabled) }}
+{{- fail "serviceDiscovery.scrapeConfig.enabled needs the list of devices: set serviceDiscovery.enabled to true." }}
+{{- end }}
+{{- if and .scrapeConfig.enabled (gt (int $.Values.shards) 1) }}
+{{- fail "serviceDiscovery.scrapeConfig.enabled needs shards to be 1: behind the Service, each request reaches another shard, which lists a part of the devices. Install a release for each part of the fleets, with fleets.include." }}
+{{- end }}
+{{- if and .deviceUrlsBase (ne .address "public") }}
+{{- fail (printf "serviceDiscovery.deviceUrlsBase is for public device URLs, and serviceDiscovery.address is %s: set that to public, or take the domain away." .address) }}
+{{- end }}
+{{- if and .template (ne .address "none") }}
+{{- fail (printf "serviceDiscovery.template makes the addresses, and serviceDiscovery.address is %s: set that to none, or take the template away." .address) }}
+{{- end }}
+{{- if and .ports (eq .address "public") }}
+{{- fail "serviceDiscovery.ports does not go with serviceDiscovery.address public: public device URLs lead to port 80 of the device. Take the ports away." }}
+{{- end }}
+{{- if and .ports (contains ":" .template) }}
+{{- fail "serviceDiscovery.template names a port, and there is serviceDiscovery.ports: keep one of them." }}
+{{- end }}
+{{- if and (contains "{name}" .template) (not $.Values.collectors.deviceName) }}
+{{- fail "serviceDiscovery.template holds {name}, and collectors.deviceName hides names: write {uuid}, or set collectors.deviceName to true." }}
+{{- end }}
+{{- range .scrapeConfig.tags }}
+{{- $tag := . }}
+{{- $known := false }}
+{{- range $.Values.collectors.deviceTags }}
+{{- if or (eq $tag .) (hasPrefix (printf "%s=" .) $tag) }}
+{{- $known = true }}
+{{- end }}
+{{- end }}
+{{- if not $known }}
+{{- fail (printf "serviceDiscovery.scrapeConfig.tags has %q, whose key is none of collectors.deviceTags: add the key there." $tag) }}
+{{- end }}
+{{- end }}
+{{- with .scrapeConfig }}
+{{- if and .enabled .scrapeInterval .scrapeTimeout (gt (include "balena-exporter.milliseconds" .scrapeTimeout | int64) (include "balena-exporter.milliseconds" .scrapeInterval | int64)) }}
+{{- fail (printf "serviceDiscovery.scrapeConfig.scrapeTimeout (%s) is longer than scrapeInterval (%s), which Prometheus refuses: shorten it, or lengthen the interval." .scrapeTimeout .scrapeInterval) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Flags of the exporter that the chart sets, or that it relies on, each with the value to use. */}}
 {{- define "balena-exporter.flags" -}}
 balena.token: balena.existingSecret
@@ -229,6 +273,13 @@ web.listen-address: service.port, for the port of the Service; that of the pod s
 web.health-listen-address: livenessProbe and readinessProbe; their port stays 8001
 web.config.file: webConfig
 web.telemetry-path: no path but /metrics, which the ServiceMonitor and helm test ask for
+web.enable-sd: serviceDiscovery.enabled
+sd.address: serviceDiscovery.address
+sd.device-urls-base: serviceDiscovery.deviceUrlsBase
+sd.template: serviceDiscovery.template
+sd.port: serviceDiscovery.ports
+sd.path: serviceDiscovery.path
+sd.scheme: serviceDiscovery.scheme
 log.level: log.level
 log.format: log.format
 {{- end }}
