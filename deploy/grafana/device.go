@@ -27,7 +27,7 @@ func deviceDashboard() *Dashboard {
 		[]*Variable{datasourceVariable(), organizationVariable(), tagVariable(), tagValueVariable(), fleetVariable(""), deviceVariable(), balenaVariable()},
 		row{height: 4, panels: []*Panel{
 			name("Name", "Name of the device; empty when the exporter runs with --no-collector.device.name.", ofDeviceBy("balena_device_info", "device_name"), "device_name").
-				linked(link(balenaLink, "${balena}/devices/${device:percentencode}/summary")).wide(),
+				linked(link("Look inside the device", "/d/balena-device-inside"+keepContext+"&var-fleet=${fleet:percentencode}&var-device=${device:percentencode}"), link(balenaLink, "${balena}/devices/${device:percentencode}/summary")).wide(),
 			name("Fleet", "The fleet that the device belongs to.", ofDeviceBy("balena_device_info", "fleet"), "fleet").
 				linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")).wide(),
 			name("Status", "Overall status. "+operationalMeans, ofDeviceBy("balena_device_status", "status"), "status").wide(),

@@ -23,7 +23,7 @@ import (
 
 // All returns the dashboards.
 func All() []*Dashboard {
-	return []*Dashboard{fleetsDashboard(), fleetDashboard(), deviceDashboard(), exporterDashboard()}
+	return []*Dashboard{fleetsDashboard(), fleetDashboard(), deviceDashboard(), deviceInsideDashboard(), exporterDashboard()}
 }
 
 // Dashboard is a dashboard as Grafana's JSON has it.

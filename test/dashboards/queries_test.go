@@ -148,6 +148,7 @@ func simulate(t *testing.T) *world {
 		w.end = now()
 		w.scrape(t, registry)
 		w.evaluate(t, snapshot.Fleets[fleetID-1].Slug, device)
+		w.inside(t, snapshot.Fleets[fleetID-1].Slug, device, i)
 		passed.Add(int64(interval))
 	}
 
@@ -264,6 +265,64 @@ func (w *world) evaluate(t *testing.T, fleet, device string) {
 	add("balena:fleet_availability:ratio30d", 0.9, "fleet", fleet)
 	add("balena:fleet_reconnected_devices:ratio1h", 0.1, "fleet", fleet)
 	add("balena:device_reconnects:count1d", 7, "fleet", fleet, "uuid", device)
+}
+
+// inside appends what exporters on the device tell, by the names and labels of node_exporter and cAdvisor. minute counts
+// from the first refresh.
+func (w *world) inside(t *testing.T, fleet, device string, minute int) {
+	t.Helper()
+	seconds := float64(60 * minute)
+	samples := map[string]float64{
+		`up{job="node"}`: 1, `up{job="cadvisor"}`: 1,
+		`node_time_seconds{job="node"}`: 1e9 + seconds, `node_boot_time_seconds{job="node"}`: 1e9 - 3600,
+		`node_load1{job="node"}`: 0.5, `node_load5{job="node"}`: 0.4, `node_load15{job="node"}`: 0.3,
+		`node_memory_MemTotal_bytes{job="node"}`: 4e9, `node_memory_MemAvailable_bytes{job="node"}`: 3e9,
+	}
+	for _, cpu := range []string{"0", "1"} {
+		samples[`node_cpu_seconds_total{job="node",cpu="`+cpu+`",mode="idle"}`] = seconds * 0.9
+		samples[`node_cpu_seconds_total{job="node",cpu="`+cpu+`",mode="user"}`] = seconds * 0.1
+	}
+	for _, system := range []string{`fstype="ext4",mountpoint="/mnt/data"`, `fstype="tmpfs",mountpoint="/run"`} {
+		samples[`node_filesystem_avail_bytes{job="node",`+system+`}`] = 5e9
+		samples[`node_filesystem_size_bytes{job="node",`+system+`}`] = 16e9
+	}
+	for _, network := range []string{"eth0", "wwan0", "veth1234", "lo"} {
+		samples[`node_network_receive_bytes_total{job="node",device="`+network+`"}`] = seconds * 100
+		samples[`node_network_transmit_bytes_total{job="node",device="`+network+`"}`] = seconds * 300
+	}
+	for _, disk := range []string{"mmcblk0", "zram0"} {
+		samples[`node_disk_read_bytes_total{job="node",device="`+disk+`"}`] = seconds * 10
+		samples[`node_disk_written_bytes_total{job="node",device="`+disk+`"}`] = seconds * 20
+	}
+	for _, container := range []string{"main_1_2_c0ffee", "telemetry_3_4_c0ffee", ""} { // one without a name is a control group
+		samples[`container_cpu_usage_seconds_total{job="cadvisor",name="`+container+`"}`] = seconds * 0.2
+		samples[`container_memory_working_set_bytes{job="cadvisor",name="`+container+`"}`] = 1e8
+		samples[`container_start_time_seconds{job="cadvisor",name="`+container+`"}`] = 1e9 + float64(600*(minute/10))
+	}
+	for _, storage := range []*teststorage.TestStorage{w.one, w.two} {
+		appender := storage.Appender(t.Context())
+		for name, value := range samples {
+			series, err := parser.NewParser(parser.Options{}).ParseMetric(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := labels.NewBuilder(series)
+			b.Set("fleet", fleet).Set("uuid", device).Set("instance", device+".vpn.example:9100")
+			series = b.Labels()
+			if _, err := appender.Append(0, series, w.end.UnixMilli(), value); err != nil {
+				t.Fatal(err)
+			}
+			known := w.labels[series.Get(model.MetricNameLabel)]
+			if known == nil {
+				known = map[string]bool{}
+				w.labels[series.Get(model.MetricNameLabel)] = known
+			}
+			series.Range(func(l labels.Label) { known[l.Name] = true })
+		}
+		if err := appender.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // ask runs a query as Grafana does, and returns its series sorted.

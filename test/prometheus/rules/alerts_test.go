@@ -446,6 +446,19 @@ var alerts = []alert{
 		nearlyMeans: "nothing is known of its voltage",
 		after:       5, kept: true,
 	},
+	{
+		name: "BalenaDeviceExporterDown", severity: "warning", labels: ofDevice("BalenaDeviceExporterDown"),
+		summary:     "An exporter on device Pump 7 (c0ffee) of acme/pumps does not answer.",
+		description: "The device is connected to balena, and Prometheus cannot scrape it.",
+		good:        state{`up{fleet="acme/pumps",uuid="c0ffee"}`: is(1)},
+		bad:         state{`up{fleet="acme/pumps",uuid="c0ffee"}`: is(0)},
+		nearly: state{
+			`up{fleet="acme/pumps",uuid="c0ffee"}`: is(0), `balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`: is(0),
+			`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: now,
+		},
+		nearlyMeans: "the device is not connected either",
+		after:       15, kept: true,
+	},
 }
 
 // ago is a time that is always so many seconds back.

@@ -63,7 +63,7 @@ func names(rules []rulefmt.Rule) []string {
 }
 
 // testedElsewhere are alerts that don't fit into the table, and the file of their tests.
-var testedElsewhere = map[string]string{"BalenaExporterDown": "exporter_down_test.yml"}
+var testedElsewhere = map[string]string{"BalenaExporterDown": "exporter_down_test.yml", "BalenaDeviceRebooting": "rebooting_test.yml"}
 
 func TestEveryAlertIsTested(t *testing.T) {
 	tested := slices.Collect(maps.Keys(testedElsewhere))
@@ -183,6 +183,10 @@ func TestQueriesNameWhatExists(t *testing.T) {
 	// exists has the labels of each metric; those of recorded ones and of alerts are too many to tell.
 	identity := []string{"job", "account", "shard"}
 	exists := map[string][]string{"ALERTS": nil, "up": identity}
+	// What Prometheus says of the targets on devices, and node_exporter of the device.
+	for _, name := range []string{"up", "node_time_seconds", "node_boot_time_seconds"} {
+		exists[name] = append(slices.Clone(identity), "fleet", "uuid")
+	}
 	for _, d := range collector.Catalogue() {
 		exists[d.Name] = append(slices.Clone(identity), d.Labels...)
 	}
