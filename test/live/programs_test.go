@@ -99,8 +99,8 @@ func start(t *testing.T, program string, arguments ...string) (address string, s
 		if err := run.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
-		<-read // before Wait, which closes the pipe
-		if err := run.Wait(); err != nil {
+		<-read                                                                       // before Wait, which closes the pipe
+		if err := run.Wait(); err != nil && filepath.Base(program) != nodeExporter { // which a signal ends
 			t.Errorf("%s ended with %v", filepath.Base(program), err)
 		}
 	})
@@ -128,19 +128,20 @@ func startExporter(t *testing.T, api, tokenFile string) (address string, stop fu
 // A server is a running Prometheus.
 type server struct{ url string }
 
-// startPrometheus runs a Prometheus that scrapes jobs, of which targets are the addresses, and evaluates the rules, both
-// each second.
-func startPrometheus(t *testing.T, rules string, targets map[string]string) *server {
+// object is an object in a configuration.
+type object map[string]any
+
+// startPrometheus runs a Prometheus that scrapes jobs, of which targets are the addresses, and jobs that are configured
+// otherwise, and evaluates the rules, all each second.
+func startPrometheus(t *testing.T, rules string, targets map[string]string, jobs ...object) *server {
 	t.Helper()
 	if err := buildPrometheus(); err != nil {
 		t.Fatal(err)
 	}
-	type object map[string]any
 	config := object{
 		"global":     object{"scrape_interval": "1s", "evaluation_interval": "1s"},
 		"rule_files": []string{rules},
 	}
-	var jobs []object
 	for job, target := range targets {
 		// What the past tells has the labels of the jobs that it was of.
 		targets := object{"targets": []string{target}}
