@@ -52,7 +52,7 @@ func deviceInsideDashboard() *Dashboard {
 		row{height: 8, panels: []*Panel{
 			lines("File systems", "Share of each file system that is in use.", "percentunit",
 				over(`max by (mountpoint) (1 - node_filesystem_avail_bytes{uuid="$device"`+realSystem+`} / node_filesystem_size_bytes{uuid="$device"`+realSystem+`})`, "{{mountpoint}}")).ratio(),
-			lines("Network", "What the device receives, and what it sends, by interface. Each scrape sends some 20 kB.", "Bps",
+			lines("Network", "What the device receives, and what it sends, by interface. Each scrape sends some 10 kB.", "Bps",
 				over(rate("node_network_receive_bytes_total", realNetwork, "device"), "{{device}} received"), over(rate("node_network_transmit_bytes_total", realNetwork, "device"), "{{device}} sent")).fromZero(),
 			lines("Disks", "What is read from and written to disks. SD cards wear out by writing.", "Bps",
 				over(rate("node_disk_read_bytes_total", realDisk, "device"), "{{device}} read"), over(rate("node_disk_written_bytes_total", realDisk, "device"), "{{device}} written")).fromZero(),

@@ -82,3 +82,21 @@ func TestPrometheusDiscoversDevices(t *testing.T) {
 		t.Errorf("targets (-want +got):\n%s", diff)
 	}
 }
+
+// promtool takes each scrape configuration that the project ships. The files that they name need not be there.
+func TestScrapeConfigsAreGood(t *testing.T) {
+	root := filepath.Join("..", "..")
+	if said, err := exec.CommandContext(t.Context(), "make", "-C", root, "bin/tools/promtool").CombinedOutput(); err != nil {
+		t.Fatalf("building promtool: %v\n%s", err, said)
+	}
+	files, err := filepath.Glob(filepath.Join(root, "deploy", "prometheus", "scrape-configs", "*.yml"))
+	if err != nil || len(files) < 5 {
+		t.Fatalf("%d files: %v", len(files), err)
+	}
+	for _, file := range files {
+		said, err := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "tools", "promtool"), "check", "config", "--syntax-only", "--lint=all", "--lint-fatal", file).CombinedOutput()
+		if err != nil {
+			t.Errorf("promtool check config %s: %v\n%s", file, err, said)
+		}
+	}
+}
