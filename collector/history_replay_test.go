@@ -39,6 +39,7 @@ type replay struct {
 	config     account.Config // of the client, and of the reference clients
 	options    collector.Options
 	collector  *collector.Collector // one for the whole history, as in an exporter
+	targets    *targets             // likewise
 	longest    time.Duration        // maximum duration of a transaction
 	clocks     struct {
 		ours    atomic.Int64 // the client's clock, in nanoseconds since 1970
@@ -227,7 +228,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 		return nil, nil, err
 	}
 	o.Devices, o.Services, o.DeviceTags = t.config.Devices, t.config.Services, t.config.DeviceTags != nil
-	t.options, t.collector = o, of(nil, o)
+	t.options, t.collector, t.targets = o, of(nil, o), newTargets(t.config.DeviceTags)
 	t.note("%s, %d devices in %d fleets, fields of balenaCloud: %t, version %q, pages of %d, a full refresh every %s, archived fleets: %t, include %v, exclude %v, shard %v%s",
 		cmp.Or(config.Edition, simulator.OpenBalena), config.Devices, config.Fleets, config.CloudFields || t.late, t.config.Version, t.config.PageSize, t.config.FullRefreshInterval, t.config.ArchivedFleets,
 		t.config.Include, t.config.Exclude, t.config.Shard, describe(", always", t.always))
@@ -476,6 +477,9 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 	reason, before := err, t.last
 	if err == nil {
 		t.last, t.lastText, t.unproven = s, serve(t.collector.Render(s)), true
+		if err := t.targets.follow(s); err != nil {
+			return err
+		}
 		reason = failure(s)
 	}
 	if reason != nil {
