@@ -17,6 +17,13 @@ import (
 // release is the value of the label release by which Prometheus selects monitors and rules, as in kube-prometheus-stack.
 const release = "monitoring"
 
+// A ScrapeConfig has Prometheus read the list of devices from this host in the story of service discovery. There is no DNS in the
+// cluster: Prometheus has the host name and the address in its hosts file.
+const (
+	discoveredHost = "balena-exporter.discovery.svc"
+	discoveredIP   = "10.96.0.9"
+)
+
 // monitoring makes the Prometheus Operator create a Prometheus server. The short probe interval saves ten seconds, evaluating
 // rules every second saves minutes. The operator requires the version, which is that in go.mod.
 const monitoring = `
@@ -50,9 +57,12 @@ spec:
   serviceDiscoveryRole: EndpointSlice
   serviceMonitorSelector: {matchLabels: {release: ` + release + `}}
   serviceMonitorNamespaceSelector: {}
+  scrapeConfigSelector: {matchLabels: {release: ` + release + `}}
+  scrapeConfigNamespaceSelector: {}
   ruleSelector: {matchLabels: {release: ` + release + `}}
   ruleNamespaceSelector: {}
   evaluationInterval: 1s
+  hostAliases: [{ip: ` + discoveredIP + `, hostnames: [` + discoveredHost + `]}]
   image: localhost/prometheus:1
   version: v3.15.0
   containers:
@@ -75,7 +85,7 @@ func (c *Cluster) Monitor(ctx context.Context) (*Prometheus, error) {
 		return nil, err
 	}
 	if err := c.kubectl(ctx, "", "wait", "--for=condition=Established", "--timeout=60s", "crd/prometheuses.monitoring.coreos.com",
-		"crd/servicemonitors.monitoring.coreos.com", "crd/prometheusrules.monitoring.coreos.com"); err != nil {
+		"crd/servicemonitors.monitoring.coreos.com", "crd/prometheusrules.monitoring.coreos.com", "crd/scrapeconfigs.monitoring.coreos.com"); err != nil {
 		return nil, err
 	}
 	if err := c.kubectl(ctx, monitoring, "apply", "-f", "-"); err != nil {
