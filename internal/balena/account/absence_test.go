@@ -107,51 +107,63 @@ func TestDeactivatedDevices(t *testing.T) {
 	}
 }
 
-// tagged is an account that nobody has tagged.
-func tagged(t *testing.T, change ...func(*account.Config)) *follower {
+// tagged is a small account that nobody has tagged.
+func tagged(t *testing.T, edition simulator.Edition, change ...func(*account.Config)) *follower {
 	config := small
+	config.Edition = edition
 	f := follow(t, config, append([]func(*account.Config){fewer, func(c *account.Config) { c.TagLimit = 3 }}, change...)...)
 	f.Update(func(st *simulator.State) {
 		st.DeviceTags.DeleteFunc(func(*simulator.DeviceTag) bool { return true })
 		st.FleetTags.DeleteFunc(func(*simulator.FleetTag) bool { return true })
 	})
+	f.refresh(t)
 	return f
 }
 
 // The keys that a pattern finds are exported in alphabetical order behind those that are named before it, until nobody has
 // them any more.
 func TestTagsByPattern(t *testing.T) {
-	f := tagged(t, func(c *account.Config) { c.DeviceTags, c.FleetTags = []string{"owner", "site-*"}, []string{"*"} })
-	check := func(deviceKeys, fleetKeys string, tags ...string) {
-		t.Helper()
-		s := f.refresh(t)
-		if got := strings.Join(s.DeviceTagKeys, " "); got != deviceKeys {
-			t.Errorf("the keys of devices are %q, want %q", got, deviceKeys)
-		}
-		if got := strings.Join(s.FleetTagKeys, " "); got != fleetKeys {
-			t.Errorf("the keys of fleets are %q, want %q", got, fleetKeys)
-		}
-		var got []string
-		for _, tag := range s.Devices.Find(2).Tags() {
-			got = append(got, tag.Value)
-		}
-		if !slices.Equal(got, tags) {
-			t.Errorf("the tags of device 2 are %q, want %q", got, tags)
-		}
+	for _, edition := range []simulator.Edition{simulator.OpenBalena, simulator.Cloud} {
+		t.Run(string(edition), func(t *testing.T) {
+			f := tagged(t, edition, func(c *account.Config) { c.DeviceTags, c.FleetTags = []string{"owner", "site-*"}, []string{"*"} })
+			for _, step := range []struct {
+				change                func(*simulator.State)
+				deviceKeys, fleetKeys string
+				tags                  []string
+			}{
+				{func(*simulator.State) {}, "owner", "", nil},
+				{func(st *simulator.State) {
+					st.SetDeviceTag(2, "site-b", "b")
+					st.SetDeviceTag(2, "sitE-c", "not asked for")
+					st.SetFleetTag(1, "anything", "x")
+				}, "owner site-b", "anything", []string{"", "b"}},
+				{func(st *simulator.State) { st.SetDeviceTag(3, "site-a", "a") }, "owner site-a site-b", "anything", []string{"", "", "b"}},
+				{func(st *simulator.State) { st.RemoveDeviceTag(3, "site-a") }, "owner site-b", "anything", []string{"", "b"}},
+				{func(st *simulator.State) { st.SetDeviceTag(2, "owner", "me") }, "owner site-b", "anything", []string{"me", "b"}},
+			} {
+				f.Update(func(st *simulator.State) {
+					step.change(st)
+					for id := range 3 { // so that balenaCloud tells of the tags, too
+						st.Device(id + 1).Name += "x"
+					}
+				})
+				s := f.refresh(t)
+				if got := strings.Join(s.DeviceTagKeys, " "); got != step.deviceKeys {
+					t.Errorf("the keys of devices are %q, want %q", got, step.deviceKeys)
+				}
+				if got := strings.Join(s.FleetTagKeys, " "); got != step.fleetKeys {
+					t.Errorf("the keys of fleets are %q, want %q", got, step.fleetKeys)
+				}
+				var got []string
+				for _, tag := range s.Devices.Find(2).Tags() {
+					got = append(got, tag.Value)
+				}
+				if !slices.Equal(got, step.tags) {
+					t.Errorf("the tags of device 2 are %q, want %q", got, step.tags)
+				}
+			}
+		})
 	}
-	check("owner", "")
-	f.Update(func(st *simulator.State) {
-		st.SetDeviceTag(2, "site-b", "b")
-		st.SetDeviceTag(2, "sitE-c", "not asked for")
-		st.SetFleetTag(1, "anything", "x")
-	})
-	check("owner site-b", "anything", "", "b")
-	f.Update(func(st *simulator.State) { st.SetDeviceTag(3, "site-a", "a") })
-	check("owner site-a site-b", "anything", "", "", "b")
-	f.Update(func(st *simulator.State) { st.RemoveDeviceTag(3, "site-a") })
-	check("owner site-b", "anything", "", "b")
-	f.Update(func(st *simulator.State) { st.SetDeviceTag(2, "owner", "me") })
-	check("owner site-b", "anything", "me", "b")
 }
 
 // More keys than the limit are an error of the part that says what to do, and the last tags stay.
@@ -200,7 +212,7 @@ func TestMaintenanceTag(t *testing.T) {
 		{"by a pattern", []string{"re*"}, []string{"repair"}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := tagged(t, func(c *account.Config) {
+			f := tagged(t, simulator.OpenBalena, func(c *account.Config) {
 				c.DeviceTags, c.FleetTags, c.MaintenanceTag = test.device, test.device, "repair"
 			})
 			f.refresh(t)
