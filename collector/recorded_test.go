@@ -88,7 +88,7 @@ func seconds(t *testing.T, date string) float64 {
 
 // updateState is a device's update status, unknown where the supervisor does not report it.
 func updateState(d object) string {
-	if regexp.MustCompile(`^(16\.([7-9]|[1-9]\d)|1[7-9]\.)`).MatchString(str(d, "supervisor_version")) {
+	if regexp.MustCompile(`^(16\.([789]|[1-9]\d)|1[789]\.)`).MatchString(str(d, "supervisor_version")) {
 		return or(str(d, "update_status"), "none")
 	}
 	return or(str(d, "update_status"), "unknown")
