@@ -189,7 +189,12 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 	p.awaitAlerts(t, want...)
 
 	// Everything goes wrong.
-	sim.Update(func(st *simulator.State) { want = append(want, play(st)...) })
+	played := make(chan struct{})
+	refreshes.atNext(func() { // in the midst of a refresh, a fleet that is deleted would have shrunk first
+		sim.Update(func(st *simulator.State) { want = append(want, play(st)...) })
+		close(played)
+	})
+	<-played
 	writeToken(t, tokenFile, day)
 	failing := simulator.Faults{
 		{Resource: "device_type", Status: http.StatusInternalServerError},
