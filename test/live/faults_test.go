@@ -216,7 +216,6 @@ func play(st *simulator.State) []model.LabelSet {
 	_, devices, _ := byName(st, absent)
 	for i, d := range devices[:2] {
 		d.IsUndervolted, d.StorageUsage = true, d.StorageTotal
-		d.UpdateOS(simulator.OSUpdateFailed)
 		st.SetServices(d.ID, "Stopped")
 		if i == 0 {
 			d.Deactivate(st.Now().Add(-2 * hour))
@@ -230,9 +229,8 @@ func play(st *simulator.State) []model.LabelSet {
 	for _, d := range devices {
 		d.Disconnect(st.Now().Add(-2 * hour))
 	}
-	// Organizations do not pay: one is frozen for it, with all devices.
+	// An organization is frozen with all devices, and another one has not paid.
 	fleet, _, _ = byName(st, frozen)
-	st.Organization(fleet.OrganizationID).PastDueInvoiceSince = st.Now().Add(-60 * day)
 	st.FreezeOrganization(fleet.OrganizationID, true)
 	fleet, _, _ = byName(st, pastDue)
 	st.Organization(fleet.OrganizationID).PastDueInvoiceSince = st.Now().Add(-3 * day)
@@ -257,11 +255,10 @@ type memory struct {
 	keys     []simulator.APIKey
 	tags     []simulator.DeviceTag
 	ofFleets []simulator.FleetTag
-	owners   []simulator.Organization
 }
 
 func remember(st *simulator.State) *memory {
-	return &memory{copies(st.Fleets.All()), copies(st.Releases.All()), copies(st.Devices.All()), copies(st.Installs.All()), copies(st.APIKeys.All()), copies(st.DeviceTags.All()), copies(st.FleetTags.All()), copies(st.Organizations.All())}
+	return &memory{copies(st.Fleets.All()), copies(st.Releases.All()), copies(st.Devices.All()), copies(st.Installs.All()), copies(st.APIKeys.All()), copies(st.DeviceTags.All()), copies(st.FleetTags.All())}
 }
 
 func (m *memory) restore(st *simulator.State) {
@@ -272,7 +269,9 @@ func (m *memory) restore(st *simulator.State) {
 	refill(&st.APIKeys, m.keys)
 	refill(&st.DeviceTags, m.tags)
 	refill(&st.FleetTags, m.ofFleets)
-	refill(&st.Organizations, m.owners)
+	for _, o := range st.Organizations.All() {
+		o.IsFrozen = false // and the invoice of another one stays overdue
+	}
 }
 
 func copies[R any](rows []*R) []R {

@@ -245,7 +245,7 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 	lasting := slices.DeleteFunc(want, func(a model.LabelSet) bool {
 		return !slices.Contains([]model.LabelValue{
 			"BalenaAPIRateLimited", "BalenaServiceRestarting", "BalenaIncrementalRefreshDisabled", "BalenaInvoicePastDue",
-			flapping, "BalenaDeviceOSUpdateFailed", // for the device runs no other version
+			flapping, "BalenaDeviceOSUpdateFailed", // for the device runs no other version of the OS
 		}, a[model.AlertNameLabel])
 	})
 	p.awaitAlerts(t, lasting...)

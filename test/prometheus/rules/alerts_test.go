@@ -196,7 +196,7 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaInvoicePastDue", severity: "warning", labels: of("organization", "acme"),
-		summary:     "An invoice of the organization acme has been overdue for 3d 0h 10m 0s.",
+		summary:     "An invoice of the organization acme has been overdue for 3d 0h 20m 0s.",
 		description: "balenaCloud freezes the devices of an organization that does not pay. They cannot be reached then, and get no updates.",
 		bad:         state{`balena_organization_past_due_since_timestamp_seconds{organization="acme"}`: is(-3 * day)},
 		nearly: state{
@@ -204,7 +204,7 @@ var alerts = []alert{
 			`balena_fleet_devices_frozen{fleet="acme/pumps"}`:                           is(10),
 		},
 		nearlyMeans: "BalenaDevicesFrozen says what came of it",
-		after:       5, resolves: 60,
+		after:       15, resolves: 10,
 	},
 	{
 		name: "BalenaFleetLargelyOffline", severity: "critical", labels: ofFleet("BalenaFleetLargelyOffline"),

@@ -143,7 +143,8 @@ func TestFrozenOrganizationHasOneAlert(t *testing.T) {
 	for _, s := range []state{before, frozen, known} { // the devices of the small fleet stay as they are
 		s["balena_fleet_devices_in_service"+`{fleet="acme/valves"}`] = is(1)
 	}
-	story := timeline{}.then(30, from(oldPod, before)).then(20, from(oldPod, frozen)).then(60, from(oldPod, known))
+	paid := before.with(state{invoice: gone}) // and no longer frozen
+	story := timeline{}.then(30, from(oldPod, before)).then(20, from(oldPod, frozen)).then(60, from(oldPod, known)).then(40, from(oldPod, paid))
 	test := unitTest{Name: "frozen", Interval: "1m", Series: story.series()}
 	firing := func(minute int, alerts ...string) {
 		e := exprTest{Expression: `count by (alertname, organization) (ALERTS{alertstate="firing"})`, At: at(minute)}
@@ -156,6 +157,9 @@ func TestFrozenOrganizationHasOneAlert(t *testing.T) {
 	firing(34) // one stands back at once, the other waits for five minutes
 	for _, minute := range []int{36, 49, 60, 109} {
 		firing(minute, "BalenaDevicesFrozen")
+	}
+	for minute := 110; minute < 150; minute += 3 {
+		firing(minute)
 	}
 	test.Expressions = append(test.Expressions, exprTest{
 		`sum by (organization) (balena:problem{problem="BalenaDevicesFrozen"})`, at(60), []expectedSample{{`{organization="acme"}`, 111}},
