@@ -36,14 +36,6 @@ func (d *device) whileConnected(v float64) float64 {
 	return v
 }
 
-// temperature is the CPU's, where there is a sensor: 0 °C is what a device without one reports.
-func (d *device) temperature() float64 {
-	if d.CPUTemperature == 0 {
-		return none
-	}
-	return cpuTemperature.of(d)
-}
-
 // onTargetRelease is none for a device that should run no release at all.
 func (d *device) onTargetRelease() float64 {
 	if d.TargetRelease == 0 {
@@ -174,7 +166,7 @@ func deviceTable(o Options) group {
 			gauge("balena_device_modified_timestamp_seconds", "When anything about the device last changed.", "device.modified_at",
 				func(d *device) float64 { return d.Modified.Seconds() }),
 			gauge("balena_device_update_progress_ratio", "Progress of the update of the application; only during one.", "device.overall_progress",
-				func(d *device) float64 { return percent(updateProgress.of(d)) }).steadily(),
+				func(d *device) float64 { return percent(d.figure(balena.UpdateProgress)) }).steadily(),
 			{
 				name:   "balena_device_os_update_state",
 				steady: true,
@@ -196,22 +188,22 @@ func deviceTable(o Options) group {
 				series: "1 for each device whose host OS is updated",
 				samples: func(d *device, out *samples) {
 					if d.OSUpdateState() != "" {
-						out.add(percent(provisioningProgress.of(d)))
+						out.add(percent(d.figure(balena.ProvisioningProgress)))
 					}
 				},
 			},
 			gauge("balena_device_cpu_usage_ratio", "CPU usage over all cores; only while connected.", "device.cpu_usage",
-				func(d *device) float64 { return d.whileConnected(percent(cpuUsage.of(d))) }),
+				func(d *device) float64 { return d.whileConnected(percent(d.figure(balena.CPUUsage))) }),
 			gauge("balena_device_cpu_temperature_celsius", "CPU temperature; only while connected, and not at 0, which is what a device without a sensor reports.", "device.cpu_temp",
-				func(d *device) float64 { return d.whileConnected(d.temperature()) }),
+				func(d *device) float64 { return d.whileConnected(d.Temperature().Float()) }),
 			gauge("balena_device_memory_used_bytes", "Memory in use; only while connected.", "device.memory_usage",
-				func(d *device) float64 { return d.whileConnected(memoryUsed.of(d) * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(d.figure(balena.MemoryUsed) * mebibyte) }),
 			gauge("balena_device_memory_size_bytes", "Memory that there is; only while connected.", "device.memory_total",
-				func(d *device) float64 { return d.whileConnected(memorySize.of(d) * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(d.figure(balena.MemorySize) * mebibyte) }),
 			gauge("balena_device_storage_used_bytes", "Storage in use on the data partition; only while connected.", "device.storage_usage",
-				func(d *device) float64 { return d.whileConnected(storageUsed.of(d) * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(d.figure(balena.StorageUsed) * mebibyte) }),
 			gauge("balena_device_storage_size_bytes", "Size of the data partition; only while connected.", "device.storage_total",
-				func(d *device) float64 { return d.whileConnected(storageSize.of(d) * mebibyte) }),
+				func(d *device) float64 { return d.whileConnected(d.figure(balena.StorageSize) * mebibyte) }),
 			gauge("balena_device_os_update_pending", "Whether the device should run another host OS than it does.", "device.should_be_operated_by__release, os_version",
 				func(d *device) float64 { return d.updatePending(d.OSTarget, bareVersion(d.OSVersion)) }).steadily(),
 			gauge("balena_device_supervisor_update_pending", "Whether the device should run another supervisor than it does.", "device.should_be_managed_by__release, supervisor_version",

@@ -3,6 +3,7 @@
 package collector
 
 import (
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -195,8 +196,8 @@ func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metri
 			counter.WithLabelValues(string(kind))
 		}
 	}
-	for _, r := range append(deviceReadings, downloadProgress) {
-		m.implausible.WithLabelValues(r.field)
+	for _, f := range append(slices.Clone(balena.DeviceFigures), balena.DownloadProgress) {
+		m.implausible.WithLabelValues(f.Field)
 	}
 	return m
 }

@@ -22,7 +22,7 @@ var serviceStatuses = []string{
 func states(services []balena.Service) []balena.Service {
 	states := make([]balena.Service, 0, len(services))
 	for _, s := range named(services) {
-		if downloadProgress.implausible(s.Progress) {
+		if balena.DownloadProgress.Implausible(s.Progress) {
 			s.Progress = balena.Null
 		}
 		last := len(states) - 1
