@@ -134,6 +134,21 @@ func tables(o Options, s *balena.Snapshot) []group {
 	return g
 }
 
+// Tallies returns the sums of the fleets of the snapshot that was rendered last, by the IDs of the fleets. They are valid
+// until the next call of [Collector.Render], and belong to the goroutine that calls it.
+func (c *Collector) Tallies() iter.Seq2[int64, *balena.Tally] {
+	return func(yield func(int64, *balena.Tally) bool) {
+		if c.rendered == nil {
+			return
+		}
+		for i := range c.rendered.fleets {
+			if f := &c.rendered.fleets[i]; !yield(f.ID, &f.Tally) {
+				return
+			}
+		}
+	}
+}
+
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for d := range c.Descriptions() {

@@ -28,6 +28,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 	"github.com/balena-exporter/balena-exporter/internal/discovery"
+	"github.com/balena-exporter/balena-exporter/internal/problem"
+	"github.com/balena-exporter/balena-exporter/internal/statuspage"
 )
 
 // config is the configuration. It exists only validated, unless it is to be checked: then it lists its mistakes.
@@ -48,7 +50,9 @@ type config struct {
 	disableExporterMetrics bool
 	pprof                  bool
 	// discovery is nil unless targets are served.
-	discovery *discovery.Options
+	discovery  *discovery.Options
+	grafanaURL string
+	thresholds problem.Thresholds
 
 	logLevel, logFormat string
 
@@ -129,6 +133,8 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Flag("web.health-listen-address", "Address on which to answer "+healthyPath+" and "+readyPath+" without TLS or authentication, for probes; empty for none.").Default(":8001").StringVar(&c.healthAddress)
 	app.Flag("web.max-requests", "Maximum number of scrapes served at the same time; 0 for no limit.").Default("40").IntVar(&c.maxRequests)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&c.disableExporterMetrics)
+	app.Flag("web.grafana-url", "Address of a Grafana with the exporter's dashboards, to which the pages link; empty for none.").PlaceHolder("URL").StringVar(&c.grafanaURL)
+	problems := app.Flag("web.problem-thresholds", "Thresholds of /problems that differ from those of the alert rules as they come, separated by commas; the names are those of the chart's prometheusRule.thresholds.").PlaceHolder("NAME=NUMBER,...").String()
 	app.Flag("web.enable-pprof", "Serve profiles under /debug/pprof/.").BoolVar(&c.pprof)
 	targets := addDiscoveryFlags(app)
 	app.Flag("config.check", "Check the configuration, ask the API once, print what is right and what is wrong, and exit.").NoEnvar().BoolVar(&c.check)
@@ -214,6 +220,11 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	check.within("--web.max-requests", c.maxRequests, 0, 1<<30)
 	check.telemetryPath(c.telemetryPath)
 	targets.apply(&check, c)
+	check.grafanaURL(c.grafanaURL)
+	c.thresholds = problem.DefaultThresholds()
+	if err := c.thresholds.Set(*problems); err != nil {
+		check.fail("--web.problem-thresholds: %w", err)
+	}
 	if err := web.Validate(*c.web.WebConfigFile); err != nil {
 		// YAML errors come in lines.
 		check.failIn(webConfiguration, "--web.config.file: %s", strings.Join(strings.Fields(err.Error()), " "))
@@ -358,6 +369,17 @@ func (c *checker) apiURL(s string, allowHTTP bool) *url.URL {
 
 // versionInPath matches the path of an address that was copied from the documentation of the API.
 var versionInPath = regexp.MustCompile(`/v[1-9]/*$`)
+
+// grafanaURL checks an address that the pages link to.
+func (c *checker) grafanaURL(s string) {
+	if s == "" {
+		return
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		c.fail("--web.grafana-url must be an address such as https://grafana.example.com, without user, query or fragment, and is %q", redacted(s))
+	}
+}
 
 // redacted hides what may be a password or a key in an address that is not valid: everything before an @, and
 // everything after a ? or a #. In an address with both, a password may hold either of them.
@@ -535,7 +557,7 @@ func (c *checker) seconds(flag, s string) []int {
 }
 
 func (c *checker) telemetryPath(p string) {
-	taken := p == healthyPath || p == readyPath || p == fleetsPath || p == targetsPath || strings.HasPrefix(p, "/debug/pprof")
+	taken := p == healthyPath || p == readyPath || p == targetsPath || slices.Contains(statuspage.Paths, p) || strings.HasPrefix(p, "/debug/pprof")
 	// Requests for a path that is not clean are redirected to the clean one, where nothing would be.
 	if !strings.HasPrefix(p, "/") || p != path.Clean(p) || strings.ContainsAny(p, "{}% ?#") || taken {
 		c.fail("--web.telemetry-path must be a path of its own such as /metrics, and is %q", p)

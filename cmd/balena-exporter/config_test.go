@@ -87,6 +87,11 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"a page of nothing", "--balena.page-size=0", nil, "", []string{"--balena.page-size", "from 1 to 10000"}},
 		{"a page size in words", "--balena.page-size=many", nil, "", []string{"--balena.page-size", `"many"`}},
 
+		{"a Grafana without a scheme", "--web.grafana-url=grafana.example.com", nil, "", []string{"--web.grafana-url", "https://grafana.example.com", `"grafana.example.com"`}},
+		{"a Grafana with a script", "--web.grafana-url=javascript:alert(1)", nil, "", []string{"--web.grafana-url", "must be an address"}},
+		{"a Grafana with a password", "--web.grafana-url=https://me:" + token + "@grafana.example.com", nil, "", []string{"--web.grafana-url", "without user"}},
+		{"a threshold of a problem that is none", "--web.problem-thresholds=offline=5", nil, "", []string{"--web.problem-thresholds", `"offline"`, "deviceOfflineSeconds"}},
+		{"a path of a page", "--web.telemetry-path=/problems", nil, "", []string{"--web.telemetry-path", "a path of its own"}},
 		{"thresholds that are none", "--collector.fleet.disconnected-thresholds=3600,1d", nil, "", []string{"--collector.fleet.disconnected-thresholds", "seconds", `"1d"`}},
 		{"a threshold of nothing", "--collector.fleet.disconnected-thresholds=0", nil, "", []string{"--collector.fleet.disconnected-thresholds", `"0"`}},
 		{"a threshold twice", "--collector.fleet.disconnected-thresholds=60,60", nil, "", []string{"--collector.fleet.disconnected-thresholds", `"60" twice`}},
@@ -240,7 +245,7 @@ func TestHelpAndVersion(t *testing.T) {
 			"--collector.device.tags", "--collector.fleet.tags", "--collector.tag-limit", "--collector.maintenance-tag", "--[no-]collector.service-summary",
 			"--collector.fleet.disconnected-thresholds", "--collector.metric-allowlist", "--collector.metric-denylist", "--web.parts",
 			"--web.listen-address", "--web.config.file", "--[no-]web.systemd-socket", "--web.telemetry-path", "--web.max-requests",
-			"--[no-]web.disable-exporter-metrics", "--web.health-listen-address", "--[no-]web.enable-pprof",
+			"--[no-]web.disable-exporter-metrics", "--web.health-listen-address", "--[no-]web.enable-pprof", "--web.grafana-url", "--web.problem-thresholds",
 			"--[no-]web.enable-sd", "--sd.address", "--sd.device-urls-base", "--sd.template", "--sd.port", "--sd.path", "--sd.scheme",
 			"--log.level", "--log.format", "--[no-]config.check", "--[no-]version", "--[no-]help",
 			"$CRAWL_INTERVAL", "$BALENA_EXPORTER_BALENA_FULL_REFRESH_INTERVAL", "$BALENA_API_URL", "$BALENA_TOKEN_FILE", "$BALENA_EXPORTER_WEB_LISTEN_ADDRESS",
@@ -318,6 +323,7 @@ func TestGoodConfiguration(t *testing.T) {
 		{"maintenance", "--collector.maintenance-tag=repair", nil, func(c *config) any { return c.client.MaintenanceTag == "repair" && c.collector.Maintenance }, true},
 		{"a summary of services", "", nil, func(c *config) any { return c.client.ServiceSummary && c.collector.ServiceSummary }, true},
 		{"no summary of services", "--no-collector.service-summary", nil, func(c *config) any { return c.client.ServiceSummary || c.collector.ServiceSummary }, false},
+		{"thresholds of problems", "--web.problem-thresholds=deviceOfflineSeconds=1800", nil, func(c *config) any { return c.thresholds.DeviceOffline }, 1800.0},
 
 		{"metrics by a list", "--collector.metric-allowlist=balena_fleet_.*|balena_device_(online|info)", nil, exported, "balena_device_info balena_device_online"},
 		{"metrics by several lists", "--collector.metric-allowlist=balena_device_info --collector.metric-allowlist=balena_device_online", nil, exported, "balena_device_info balena_device_online"},

@@ -145,16 +145,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	// Scrapers' side: the snapshot as rendered, and what is gathered anew for each scrape.
 	var loop *refresh.Loop
 	fleets := collector.New(func() *balena.Snapshot { return loop.Snapshot() }, c.collector)
-	render := fleets.Render
+	recorder := &statuspage.Recorder{}
+	render := func(s *balena.Snapshot) *exposition.Page {
+		page := fleets.Render(s)
+		recorder.Record(s, fleets.Tallies())
+		return page
+	}
 	var targets http.Handler
 	if c.discovery != nil {
 		lists := discovery.New(*c.discovery)
 		targets = discovery.NewHandler(discovery.HandlerOptions{
 			Lists: lists, Snapshot: func() *balena.Snapshot { return loop.Snapshot() }, MaxRequests: c.maxRequests,
 		})
+		exposed := render
 		render = func(s *balena.Snapshot) *exposition.Page {
 			lists.Refresh(s)
-			return fleets.Render(s)
+			return exposed(s)
 		}
 	}
 	loop = refresh.New(refresh.Config{
@@ -181,6 +187,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Status:      func() statuspage.Status { return statuspage.Status(loop.Status()) },
 		Interval:    c.interval,
 		DeviceNames: c.collector.DeviceNames,
+		Thresholds:  c.thresholds,
+		GrafanaURL:  c.grafanaURL,
+		RunbookURL:  documents() + "runbooks",
+		Recorder:    recorder,
 	}
 	if c.client.URL.Hostname() == balenaCloud {
 		page.DeviceURL = statuspage.DeviceURLCloud

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"regexp"
 	"time"
 
 	"github.com/prometheus/common/version"
@@ -38,9 +39,12 @@ func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 func newMux(c *config, metrics, targets http.Handler, options statuspage.Options) http.Handler {
 	options.Version = version.Version
 	options.Links = []statuspage.Link{
+		{Text: "Problems", Address: "/problems", About: "All devices that need somebody, by the conditions of the alerts"},
 		{Text: "Fleets", Address: fleetsPath, About: "All fleets, and the devices of each, worst first"},
 		{Text: "Metrics", Address: c.telemetryPath, About: "What Prometheus scrapes"},
-		{Text: "Documentation", Address: documentation},
+		{Text: "Documentation", Address: repository + "#readme", About: "How to run and configure the exporter"},
+		{Text: "Documentation of the metrics", Address: documents() + "metrics.md", About: "Each metric with its labels and its source"},
+		{Text: "Runbooks", Address: documents() + "runbooks", About: "What to do about each alert"},
 		{Text: "Healthy", Address: healthyPath, About: "For liveness probes"},
 		{Text: "Ready", Address: readyPath, About: "For readiness probes"},
 	}
@@ -53,13 +57,15 @@ func newMux(c *config, metrics, targets http.Handler, options statuspage.Options
 	pages := statuspage.NewHandler(options)
 
 	mux := newHealthMux()
-	mux.Handle(fleetsPath, pages)
-	mux.Handle(fleetsPath+"/", pages)
+	for _, path := range statuspage.Paths {
+		if path != "/{$}" || c.telemetryPath != "/" {
+			mux.Handle(path, pages)
+		}
+	}
 	if c.telemetryPath == "/" {
 		// Without {$}, it would serve the metrics at every path that nothing else has.
 		mux.Handle("/{$}", metrics)
 	} else {
-		mux.Handle("/{$}", pages)
 		mux.Handle(c.telemetryPath, metrics)
 	}
 	if targets != nil {
@@ -82,8 +88,21 @@ const (
 	targetsPath = "/sd/devices"
 	pprofPath   = "/debug/pprof/"
 
-	documentation = "https://github.com/balena-exporter/balena-exporter#readme"
+	repository = "https://github.com/balena-exporter/balena-exporter"
 )
+
+// documents returns where the documents of this version are.
+func documents() string { return repository + "/blob/" + revision() + "/docs/" }
+
+// revision is the tag of this version, or the main branch for a build between versions.
+func revision() string {
+	if released.MatchString(version.Version) {
+		return "v" + version.Version
+	}
+	return "main"
+}
+
+var released = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
 
 // newHealthMux returns the health endpoints, which say that the exporter answers. They do not depend on
 // the balena API: were the exporter not ready when that is down, the scrape that tells of it would be gone.

@@ -203,6 +203,21 @@ func TestBasicAuth(t *testing.T) {
 			t.Errorf("%q gets %s, want %s", user, got, want)
 		}
 	}
+	for _, path := range []string{"/fleets", "/problems", "/search?q=a", "/devices/a", "/devices"} {
+		for user, want := range map[string]bool{"alice": true, "bob": false, "": false} {
+			a, err := get(e.client, e.url(path), func(r *http.Request) {
+				if user != "" {
+					as(user)(r)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if let := a.status != http.StatusUnauthorized; let != want {
+				t.Errorf("%s answers %q with %d", path, user, a.status)
+			}
+		}
+	}
 	e.plainHealth()
 	write(t, dir, "web.yml", bob)
 	for user, want := range map[string]string{"alice": not, "bob": let, "": not} {
@@ -287,7 +302,7 @@ func TestPages(t *testing.T) {
 					t.Errorf("%s is %.100q, want %q", path, a.body, want)
 				}
 				if path == "/" && want == landing {
-					for _, link := range []string{"./fleets", "." + pathOf(test.args), "./-/healthy", "./-/ready", documentation} {
+					for _, link := range []string{"./fleets", "." + pathOf(test.args), "./-/healthy", "./-/ready", "./problems", repository + "#readme", documents() + "metrics.md"} {
 						if !strings.Contains(a.body, `<a href="`+link+`">`) {
 							t.Errorf("the landing page does not link %s", link)
 						}
@@ -299,6 +314,32 @@ func TestPages(t *testing.T) {
 			}
 			e.plainHealth()
 		})
+	}
+}
+
+func TestPagesOfData(t *testing.T) {
+	t.Parallel()
+	e := start(t, serveAPI(t, small()).url, "--web.grafana-url=https://grafana.example.com", "--web.problem-thresholds=temperatureCelsius=1")
+	e.up(1)
+	var found struct {
+		List []struct {
+			UUID      string `json:"uuid"`
+			Dashboard string `json:"dashboard_url"`
+		} `json:"device_list"`
+	}
+	if err := json.Unmarshal([]byte(e.get(e.url("/problems?problem=BalenaDeviceOverheating&format=json")).body), &found); err != nil {
+		t.Fatal(err)
+	}
+	if len(found.List) == 0 || !strings.HasPrefix(found.List[0].Dashboard, "https://grafana.example.com/d/balena-device?var-device="+found.List[0].UUID) {
+		t.Fatalf("with a limit of 1 °C, the devices %+v overheat", found.List)
+	}
+	uuid := found.List[0].UUID
+	for path, status := range map[string]int{
+		"/fleets": 200, "/problems": 200, "/search": 200, "/search?q=" + uuid: 200, "/devices/" + uuid: 200, "/devices/unknown": 404, "/devices": 200,
+	} {
+		if a := e.get(e.url(path)); a.status != status || !strings.HasPrefix(strings.TrimSpace(a.body), "<!doctype html>") {
+			t.Errorf("%s answers %d, want %d: %.100q", path, a.status, status, a.body)
+		}
 	}
 }
 

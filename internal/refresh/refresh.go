@@ -69,6 +69,8 @@ type Status struct {
 	// when refreshes succeed again; they are empty and zero if no refresh has failed.
 	LastError     string
 	LastErrorTime time.Time
+	// Next is when the next refresh begins; zero while one is under way.
+	Next time.Time
 }
 
 // Status returns the outcome of the refreshes so far.
@@ -128,9 +130,25 @@ func (l *Loop) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(l.wait(err, time.Since(began))):
+		case <-l.pause(l.wait(err, time.Since(began))):
+			l.begin()
 		}
 	}
+}
+
+// pause returns a channel that receives after a wait, and records when that is.
+func (l *Loop) pause(wait time.Duration) <-chan time.Time {
+	status := l.Status()
+	status.Next = time.Now().Add(wait)
+	l.status.Store(&status)
+	return time.After(wait)
+}
+
+// begin records that a refresh is running.
+func (l *Loop) begin() {
+	status := l.Status()
+	status.Next = time.Time{}
+	l.status.Store(&status)
 }
 
 // once performs one refresh.

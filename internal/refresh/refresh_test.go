@@ -479,6 +479,12 @@ func TestCancellation(t *testing.T) {
 func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
+		var announced []time.Time // when each refresh was said to begin
+		next := func(s Status) Status {
+			announced = append(announced, s.Next)
+			s.Next = time.Time{}
+			return s
+		}
 		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
 			s := now()
 			time.Sleep(time.Second)
@@ -491,19 +497,29 @@ func TestStatus(t *testing.T) {
 			t.Errorf("before the first refresh: %+v", got)
 		}
 		tr.pass(2 * time.Second)
-		if got, want := tr.Status(), (Status{Up: true, LastSuccess: start}); got != want {
+		if got, want := next(tr.Status()), (Status{Up: true, LastSuccess: start}); got != want {
 			t.Errorf("after a success: %+v, want %+v", got, want)
 		}
-		tr.pass(64 * time.Second)
+		began := time.Until(announced[0]) + time.Second/2
+		tr.pass(began)
+		if got := tr.Status().Next; !got.IsZero() {
+			t.Errorf("the second refresh is under way, and said to begin at %s", got)
+		}
+		tr.pass(64*time.Second - began)
 		failed := start.Add(tr.starts[1] + time.Second)
 		want := Status{LastSuccess: start, LastError: "GET /v7/application: not JSON", LastErrorTime: failed}
-		if got := tr.Status(); got != want {
+		if got := next(tr.Status()); got != want {
 			t.Errorf("after a failure: %+v, want %+v", got, want)
 		}
 		tr.pass(66 * time.Second)
 		want.Up, want.LastSuccess = true, start.Add(tr.starts[2])
-		if got := tr.Status(); got != want {
+		if got := next(tr.Status()); got != want {
 			t.Errorf("after another success: %+v, want %+v", got, want)
+		}
+		for i, began := range announced[:2] {
+			if want := start.Add(tr.starts[i+1]); !began.Equal(want) {
+				t.Errorf("refresh %d was said to begin at %s, and began at %s", i+2, began, want)
+			}
 		}
 	})
 }

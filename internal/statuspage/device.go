@@ -3,33 +3,22 @@
 package statuspage
 
 import (
+	"cmp"
 	"fmt"
-	"net/url"
-	"slices"
+	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
-// fleetPage is a page of the devices of a fleet, and the JSON of /fleets/{slug}.
-type fleetPage struct {
-	fleet
-	// Status is the status by which the devices are filtered; empty for all.
-	Status string `json:"status,omitempty"`
-	// Matching is how many devices there are on all pages.
-	Matching int `json:"matching_devices"`
-	Page     int `json:"page"`
-	Pages    int `json:"pages"`
-	// Next is where the next page is; empty on the last one.
-	Next string   `json:"next,omitempty"`
-	List []device `json:"device_list"`
-}
-
-// device is a device as it is listed.
+// device is a device as it is listed, in JSON and on the page.
 type device struct {
 	UUID      string `json:"uuid"`
 	Name      string `json:"device_name"`
+	Fleet     string `json:"fleet"`
 	Status    string `json:"status"`
 	Online    bool   `json:"online"`
 	Connected bool   `json:"connected"`
@@ -45,65 +34,39 @@ type device struct {
 	OSVariant         string   `json:"os_variant"`
 	SupervisorVersion string   `json:"supervisor_version"`
 	UpdateStatus      string   `json:"update_status"`
-	Undervolted       bool     `json:"undervolted"`
-	Frozen            bool     `json:"frozen"`
+	// UpdateProgress is in percent; nil without an update under way.
+	UpdateProgress *float64 `json:"update_progress"`
+	Undervolted    bool     `json:"undervolted"`
+	Frozen         bool     `json:"frozen"`
 	// MaintenanceUntil is the end of the device's maintenance, its own or its fleet's; empty while it is in none.
 	MaintenanceUntil string `json:"maintenance_until,omitempty"`
 	OSUpdateState    string `json:"os_update_state,omitempty"`
-	// Services are those of the target release, and ServicesRunning those of them that run; nil where they are not known.
-	Services        *int `json:"services"`
-	ServicesRunning *int `json:"services_running"`
-	// URL is balena's own page of the device.
-	URL string `json:"url,omitempty"`
+	// ServicesInstalled are those of the target release, and ServicesRunning those of them that run; nil where they are
+	// not known.
+	ServicesInstalled *int `json:"services"`
+	ServicesRunning   *int `json:"services_running"`
+	// Problems are the worst first.
+	Problems []deviceProblem `json:"problems"`
+	// URL is balena's own page of the device, and Dashboard that of Grafana.
+	URL       string `json:"url,omitempty"`
+	Dashboard string `json:"dashboard_url,omitempty"`
+
+	// Path and FleetPath are the ways to the pages of the device and of its fleet from the root.
+	Path      string `json:"-"`
+	FleetPath string `json:"-"`
+	// Found is by what the device was found, in a search.
+	Found string `json:"found_by,omitempty"`
 }
 
-// newFleetPage lists the devices of a fleet, worst first. A number beyond the last page is the last page:
-// there may be fewer devices than when the link was made.
-func (h *handler) newFleetPage(s *balena.Snapshot, l *listing, filter string, number int, now time.Time) *fleetPage {
-	devices := l.in(filter)
-	p := &fleetPage{fleet: l.fleet, Status: filter, Matching: len(devices)}
-	p.Pages = max(1, (len(devices)+DevicesPerPage-1)/DevicesPerPage)
-	p.Page = min(number, p.Pages)
-	first := (p.Page - 1) * DevicesPerPage
-	devices = devices[first:min(first+DevicesPerPage, len(devices))]
-	p.List = make([]device, len(devices))
-	for i, d := range devices {
-		p.List[i] = h.newDevice(s, d, now)
-	}
-	if p.Page < p.Pages {
-		p.Next = p.address(p.Page+1, true)
-	}
-	return p
-}
-
-// defects is how many things beside its status are wrong with a device that is connected: its last update, or that of its
-// host OS, failed, its voltage is too low, it runs another release than it should, or not all services of that. What is wrong with one that is
-// not connected is just that; the rest is history.
-func defects(d *balena.Device) int {
-	if !d.Connected() {
-		return 0
-	}
-	n := 0
-	if updateFailed(d.UpdateStatus) {
-		n++
-	}
-	if d.Undervolted {
-		n++
-	}
-	if d.OSUpdateState() == balena.OSUpdateFailed {
-		n++
-	}
-	if services, running := d.Installs.Of(d.TargetRelease); d.RunningRelease != d.TargetRelease || running < services {
-		n++
-	}
-	return n
-}
-
-// maxDefects is the most that defects returns.
-const maxDefects = 4
-
-func updateFailed(updateStatus string) bool {
-	return updateStatus == "rejected" || updateStatus == "aborted"
+// deviceProblem is something that is wrong with a device.
+type deviceProblem struct {
+	Alert    string           `json:"problem"`
+	Text     string           `json:"-"`
+	Severity problem.Severity `json:"severity"`
+	// Began is since when; nil where that is not known.
+	Began   *time.Time `json:"since"`
+	Since   moment     `json:"-"`
+	Runbook string     `json:"runbook_url"`
 }
 
 func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time) device {
@@ -111,8 +74,12 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time)
 		UUID: d.UUID, Status: statusOf(d), Online: d.Online, Connected: d.Connected(),
 		Release: releaseOf(s, d.RunningRelease), TargetRelease: releaseOf(s, d.TargetRelease), Pinned: d.PinnedRelease != 0,
 		Type: d.Type, OSVersion: d.OSVersion, OSVariant: d.OSVariant, SupervisorVersion: d.SupervisorVersion,
-		UpdateStatus: d.UpdateStatus, Undervolted: d.Undervolted, URL: h.deviceURL(d.UUID),
+		UpdateStatus: d.UpdateStatus, Undervolted: d.Undervolted, Path: devicePath(d.UUID), Problems: []deviceProblem{},
 	}
+	if f := s.Fleet(d.FleetID); f != nil {
+		v.Fleet, v.FleetPath = f.Slug, slugPath(f.Slug)
+	}
+	v.URL, v.Dashboard = h.deviceURL(d.UUID), h.deviceDashboard(v.Fleet, d.UUID)
 	if h.DeviceNames {
 		v.Name = d.Name
 	}
@@ -120,12 +87,24 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time)
 	v.MaintenanceUntil = maintenanceUntil(max(d.Maintenance, s.Fleet(d.FleetID).Maintenance), now)
 	if d.Installs.Known() && d.TargetRelease != 0 {
 		services, running := d.Installs.Of(d.TargetRelease)
-		v.Services, v.ServicesRunning = &services, &running
+		v.ServicesInstalled, v.ServicesRunning = &services, &running
 	}
-	if changed := d.ConnectivityChanged(); changed != 0 {
-		at := time.UnixMilli(int64(changed)).UTC()
-		v.ConnectivityChange = &at
-		v.Since = since(at, now)
+	v.ConnectivityChange, v.Since = instant(d.ConnectivityChanged(), now)
+	if progress := balena.UpdateProgress.Of(d); progress != balena.Null && problem.Updating(d) {
+		v.UpdateProgress = new(float64(progress))
+	}
+	at := balena.Instant(now.UnixMilli())
+	var set problem.Set
+	if f := s.Fleet(d.FleetID); f == nil || !problem.Absent(s, f, at) {
+		set = h.Thresholds.Of(d, at)
+	}
+	for i, c := range problem.Causes {
+		if !set.Has(i) {
+			continue
+		}
+		p := deviceProblem{Alert: c.Alert, Text: c.Text, Severity: c.Severity, Runbook: h.runbook(c.Alert)}
+		p.Began, p.Since = instant(h.Thresholds.Since(i, d, at), now)
+		v.Problems = append(v.Problems, p)
 	}
 	return v
 }
@@ -141,11 +120,41 @@ func maintenanceUntil(end balena.Instant, now time.Time) string {
 	return time.UnixMilli(int64(end)).UTC().Format(time.RFC3339)
 }
 
+// Remarks are what is worth knowing of the device beside its problems.
+func (d *device) Remarks() []string {
+	var remarks []string
+	if d.Frozen {
+		remarks = append(remarks, "frozen")
+	}
+	if d.MaintenanceUntil != "" {
+		remarks = append(remarks, "maintenance until "+d.MaintenanceUntil)
+	}
+	if d.OSUpdateState != "" && d.OSUpdateState != balena.OSUpdateFailed { // which is a problem
+		remarks = append(remarks, "OS update "+d.OSUpdateState)
+	}
+	if d.ServicesInstalled != nil && *d.ServicesRunning < *d.ServicesInstalled && d.OnTarget() {
+		remarks = append(remarks, fmt.Sprintf("%d of %d services running", *d.ServicesRunning, *d.ServicesInstalled))
+	}
+	return remarks
+}
+
+// instant returns a time as it is in JSON, nil where it is not known, and as it is on pages.
+func instant(i balena.Instant, now time.Time) (*time.Time, moment) {
+	if i == 0 {
+		return nil, moment{}
+	}
+	at := time.UnixMilli(int64(i)).UTC()
+	return &at, since(at, now)
+}
+
 // shortUUID is how much of a UUID balena's own pages and command line show.
 const shortUUID = 7
 
 // ShortUUID is the beginning of the UUID.
 func (d *device) ShortUUID() string { return d.UUID[:min(shortUUID, len(d.UUID))] }
+
+// Title is how the device is called.
+func (d *device) Title() string { return cmp.Or(d.Name, d.UUID) }
 
 // Class and StatusText show the status.
 func (d *device) Class() string { return statusClass(d.Status) }
@@ -158,99 +167,257 @@ func (d *device) OnTarget() bool {
 	return d.TargetRelease == nil || d.Release != nil && d.Release.ID == d.TargetRelease.ID
 }
 
-// Remarks are what else is worth knowing. What is only true while a device is connected is left out
-// otherwise.
-func (d *device) Remarks() []string {
-	var remarks []string
+// Connectivity says for how long the device has been connected or disconnected.
+func (d *device) Connectivity() string {
+	switch {
+	case d.Since.UTC == "" && d.Connected:
+		return "connected"
+	case d.Since.UTC == "":
+		return "never connected"
+	case d.Connected:
+		return "connected for " + d.Since.Ago
+	}
+	return "disconnected for " + d.Since.Ago
+}
+
+// Update says how far an update under way is; empty without one.
+func (d *device) Update() string {
+	switch d.UpdateStatus {
+	case "downloading", "downloaded", "applying changes":
+	default:
+		return ""
+	}
+	if d.UpdateProgress == nil {
+		return d.UpdateStatus
+	}
+	return d.UpdateStatus + ", " + strconv.Itoa(int(*d.UpdateProgress)) + "\u00a0%"
+}
+
+// devicePage is the page of a device, and its JSON.
+type devicePage struct {
+	device
+	// HeartbeatState, and the times, are those of the API.
+	HeartbeatState string `json:"heartbeat_state"`
+	Facts          []fact `json:"-"`
+	Figures        []fact `json:"-"`
+	// FiguresAge says how old the figures are.
+	FiguresAge string        `json:"-"`
+	Services   []serviceView `json:"services,omitempty"`
+	Tags       []tagView     `json:"tags,omitempty"`
+
+	Created        *time.Time `json:"created"`
+	Modified       *time.Time `json:"modified"`
+	HeartbeatSince *time.Time `json:"heartbeat_change"`
+	UpdateSince    *time.Time `json:"update_status_change"`
+	// The figures are as the device reported them last: nil where it reports none, or one that cannot be true.
+	CPUUsage    *float64 `json:"cpu_usage_percent"`
+	Temperature *float64 `json:"cpu_temperature_celsius"`
+	MemoryUsed  *float64 `json:"memory_used_mebibytes"`
+	MemorySize  *float64 `json:"memory_size_mebibytes"`
+	StorageUsed *float64 `json:"storage_used_mebibytes"`
+	StorageSize *float64 `json:"storage_size_mebibytes"`
+}
+
+// fact is something that is known of a device.
+type fact struct {
+	Name, Text string
+	// When is a time that belongs to it; the zero value for none.
+	When moment
+	// Ratio is a part of a whole from 0 to 1, below 0 for none.
+	Ratio float64
+}
+
+// Width is the part as the width of a bar.
+func (f fact) Width() int { return int(min(max(f.Ratio, 0), 1) * barWidth) }
+
+type serviceView struct {
+	Name      string     `json:"service_name"`
+	Status    string     `json:"status"`
+	Progress  *float64   `json:"download_progress_percent"`
+	Installed *time.Time `json:"installed"`
+	Since     moment     `json:"-"`
+}
+
+// ProgressText is how far a download is; empty without one.
+func (s serviceView) ProgressText() string {
+	if s.Progress == nil {
+		return ""
+	}
+	return strconv.Itoa(int(*s.Progress)) + "\u00a0%"
+}
+
+type tagView struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// devicePageOf serves the page of a device.
+func (h *handler) devicePageOf(w http.ResponseWriter, r *http.Request) {
+	uuid := slugOf(r.PathValue("uuid"))
+	p := h.page(r, uuid)
+	s := h.Snapshot()
+	if s == nil {
+		h.noData(w, r, p)
+		return
+	}
+	h.describe(p, s)
+	d := h.deviceOf(s, uuid)
+	if d == nil {
+		p.Title = "No such device"
+		h.fail(w, r, http.StatusNotFound, p, "No fleet that the exporter reads has a device of this UUID, or the device has been removed.")
+		return
+	}
+	p.Device = h.newDevicePage(s, d, p.now)
+	p.Title = p.Device.Title()
+	p.Formats = []link{{"JSON", "?format=json"}}
+	h.send(w, r, http.StatusOK, p, struct {
+		state
+		*devicePage
+	}{h.state(s, p.now), p.Device})
+}
+
+// deviceOf returns a device by its UUID, nil if there is none.
+func (h *handler) deviceOf(s *balena.Snapshot, uuid string) *balena.Device {
+	defer h.walking()()
+	for _, run := range s.Devices.Runs() {
+		for _, d := range run.Devices {
+			if d.UUID == uuid {
+				return d
+			}
+		}
+	}
+	return nil
+}
+
+func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, now time.Time) *devicePage {
+	p := &devicePage{device: h.newDevice(s, d, now), HeartbeatState: cmp.Or(d.HeartbeatState, balena.Unknown)}
+	var created, modified, heartbeat, update moment
+	p.Created, created = instant(d.Created, now)
+	p.Modified, modified = instant(d.Modified, now)
+	p.HeartbeatSince, heartbeat = instant(d.HeartbeatChanged, now)
+	p.UpdateSince, update = instant(d.UpdateChanged, now)
+	_, vpn := instant(d.LastConnectivity, now)
+
+	add := func(name, text string, when moment) {
+		if text != "" {
+			p.Facts = append(p.Facts, fact{Name: name, Text: text, When: when})
+		}
+	}
+	add("VPN", either(d.Online, "connected", "disconnected"), vpn)
+	add("Heartbeat", p.HeartbeatState, heartbeat)
+	add("Runs", cmp.Or(p.Release.String(), "no release"), moment{})
+	add("Should run", cmp.Or(p.TargetRelease.String(), "no release")+either(p.Pinned, ", to which it is pinned", ""), moment{})
+	add("Update status", cmp.Or(p.Update(), d.UpdateState()), update)
+	add("OS", strings.TrimSpace(cmp.Or(d.OSVersion, balena.Unknown)+" "+d.OSVariant), moment{})
+	if p.OSUpdateState != "" {
+		add("OS update state", p.OSUpdateState, moment{})
+	}
+	if p.ServicesInstalled != nil {
+		add("Services of the release", fmt.Sprintf("%d of %d running", *p.ServicesRunning, *p.ServicesInstalled), moment{})
+	}
+	if p.MaintenanceUntil != "" {
+		add("Maintenance", "until "+p.MaintenanceUntil, moment{})
+	}
+	add("OS update", pending(s, d.OSTarget, d.OSVersion), moment{})
+	add("Supervisor", cmp.Or(d.SupervisorVersion, balena.Unknown), moment{})
+	add("Supervisor update", pending(s, d.SupervisorTarget, d.SupervisorVersion), moment{})
+	add("Device type", cmp.Or(d.Type, balena.Unknown), moment{})
+	if d.WebAccessible {
+		add("Public URL", "enabled", moment{})
+	}
+	if d.Deactivated {
+		add("Deactivated", "yes", moment{})
+	}
 	if d.Frozen {
-		remarks = append(remarks, "frozen")
+		add("Frozen", "yes, because the plan does not cover it", moment{})
 	}
-	if d.MaintenanceUntil != "" {
-		remarks = append(remarks, "maintenance until "+d.MaintenanceUntil)
+	if d.Created != 0 {
+		p.Facts = append(p.Facts, fact{Name: "Registered", When: created})
 	}
-	if d.OSUpdateState != "" {
-		remarks = append(remarks, "OS update "+d.OSUpdateState)
+	if d.Modified != 0 {
+		p.Facts = append(p.Facts, fact{Name: "Last changed", When: modified})
 	}
-	if d.Services != nil && *d.ServicesRunning < *d.Services && d.OnTarget() {
-		remarks = append(remarks, fmt.Sprintf("%d of %d services running", *d.ServicesRunning, *d.Services))
-	}
-	if updateFailed(d.UpdateStatus) {
-		remarks = append(remarks, "update "+d.UpdateStatus)
-	}
-	if d.Undervolted && d.Connected {
-		remarks = append(remarks, "undervoltage")
-	}
-	if d.Pinned {
-		remarks = append(remarks, "pinned")
-	}
-	if d.OSVariant == "dev" {
-		remarks = append(remarks, "development OS")
-	}
-	return remarks
+	h.addFigures(p, d, modified)
+	p.addAttachments(s, d, now)
+	return p
 }
 
-// choice is a link to another view of the page.
-type choice struct {
-	Text    string
-	Address string
-	status
-	Current bool
+// pending names a target version that another one runs of; empty for none.
+func pending(s *balena.Snapshot, target int64, running string) string {
+	version := s.Releases[target].Version
+	if target == 0 || version == "" || strings.Contains(running, version) {
+		return ""
+	}
+	return "to " + version
 }
 
-// Filters are the statuses to choose from. One that is chosen and that no device is in any more is there
-// too.
-func (p *fleetPage) Filters() []choice {
-	links := []choice{{Text: "All", Address: "?", status: status{Devices: p.Devices}, Current: p.Status == ""}}
-	bar := p.Bar()
-	slices.Reverse(bar)
-	found := p.Status == ""
-	for _, s := range bar {
-		found = found || s.Name == p.Status
-		links = append(links, choice{Text: s.Text(), Address: p.filtered(s.Name), status: s, Current: s.Name == p.Status})
+// addFigures adds the figures of the hardware. The API does not tell when a device reported them. Reporting them is a
+// change of the device, so that they are as old as its last change at least.
+func (h *handler) addFigures(p *devicePage, d *balena.Device, modified moment) {
+	number := func(n balena.Number) *float64 {
+		if n == balena.Null {
+			return nil
+		}
+		return new(float64(n))
 	}
-	if !found {
-		links = append(links, choice{Text: statusText(p.Status), Address: p.filtered(p.Status), status: status{Name: p.Status}, Current: true})
+	p.CPUUsage, p.Temperature = number(balena.CPUUsage.Of(d)), number(d.Temperature())
+	p.MemoryUsed, p.MemorySize = number(balena.MemoryUsed.Of(d)), number(balena.MemorySize.Of(d))
+	p.StorageUsed, p.StorageSize = number(balena.StorageUsed.Of(d)), number(balena.StorageSize.Of(d))
+	add := func(name, text string, ratio float64) {
+		p.Figures = append(p.Figures, fact{Name: name, Text: text, Ratio: ratio})
 	}
-	return links
+	if v := p.CPUUsage; v != nil {
+		add("CPU usage", decimal(*v)+"\u00a0%", *v/100)
+	}
+	if v := p.Temperature; v != nil {
+		add("CPU temperature", decimal(*v)+"\u00a0°C", -1)
+	}
+	for _, part := range []struct {
+		name       string
+		used, size *float64
+	}{{"Memory", p.MemoryUsed, p.MemorySize}, {"Storage", p.StorageUsed, p.StorageSize}} {
+		switch {
+		case part.used == nil:
+		case part.size == nil || *part.size == 0:
+			add(part.name, mebibytes(*part.used), -1)
+		default:
+			ratio := *part.used / *part.size
+			add(part.name, mebibytes(*part.used)+" of "+mebibytes(*part.size)+", "+strconv.Itoa(int(ratio*100))+"\u00a0%", ratio)
+		}
+	}
+	switch {
+	case len(p.Figures) == 0:
+	case !d.Connected():
+		p.FiguresAge = "The device is not connected. These are the last figures that it reported."
+	case d.Modified != 0:
+		p.FiguresAge = "Reported " + modified.Ago + " ago or earlier. A device reports its figures every 5 minutes at most."
+	default:
+		p.FiguresAge = "A device reports its figures every 5 minutes at most."
+	}
+	if d.Undervolted {
+		add("Undervoltage", "seen since the device booted", -1)
+	}
 }
 
-func (p *fleetPage) filtered(status string) string {
-	return "?" + url.Values{"status": {status}}.Encode()
+func (p *devicePage) addAttachments(snapshot *balena.Snapshot, d *balena.Device, now time.Time) {
+	for _, s := range d.Services() {
+		v := serviceView{Name: cmp.Or(s.Name, balena.Unknown), Status: cmp.Or(s.Status, balena.Unknown)}
+		if s.Progress != balena.Null && !balena.DownloadProgress.Implausible(s.Progress) {
+			v.Progress = new(float64(s.Progress))
+		}
+		v.Installed, v.Since = instant(s.Installed, now)
+		p.Services = append(p.Services, v)
+	}
+	for i, tag := range d.Tags() {
+		if tag.ID != 0 && i < len(snapshot.DeviceTagKeys) {
+			p.Tags = append(p.Tags, tagView{snapshot.DeviceTagKeys[i], tag.Value})
+		}
+	}
 }
 
-// Turns are the ways to the other pages; none where there is but one.
-func (p *fleetPage) Turns() []choice {
-	var links []choice
-	if p.Page > 1 {
-		links = append(links, choice{Text: "First", Address: p.address(1, false)}, choice{Text: "Previous", Address: p.address(p.Page-1, false)})
+func either(condition bool, yes, no string) string {
+	if condition {
+		return yes
 	}
-	if p.Page < p.Pages {
-		links = append(links, choice{Text: "Next", Address: p.address(p.Page+1, false)}, choice{Text: "Last", Address: p.address(p.Pages, false)})
-	}
-	return links
+	return no
 }
-
-// address is where a page of the list is, relative to the others.
-func (p *fleetPage) address(number int, json bool) string {
-	query := url.Values{}
-	if p.Status != "" {
-		query.Set("status", p.Status)
-	}
-	if json {
-		query.Set("format", "json")
-	}
-	query.Set("page", strconv.Itoa(number))
-	return "?" + query.Encode()
-}
-
-// JSON is where the same is as JSON.
-func (p *fleetPage) JSON() string { return p.address(p.Page, true) }
-
-// First and Last are the numbers of the devices that are listed.
-func (p *fleetPage) First() int { return min((p.Page-1)*DevicesPerPage+1, p.Matching) }
-
-// Last is the number of the last device that is listed.
-func (p *fleetPage) Last() int { return min(p.Page*DevicesPerPage, p.Matching) }
-
-// StatusText is the chosen status in words.
-func (p *fleetPage) StatusText() string { return statusText(p.Status) }

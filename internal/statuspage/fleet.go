@@ -4,17 +4,26 @@ package statuspage
 
 import (
 	"cmp"
+	"maps"
+	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
 // overview is all fleets, and the JSON of /fleets.
 type overview struct {
+	// Total is of all fleets but the archived ones.
 	Total  sums    `json:"total"`
 	Fleets []fleet `json:"fleets"`
+
+	Archived int      `json:"-"`
+	Columns  []column `json:"-"`
 }
 
 // fleet is a fleet with the sums over its devices.
@@ -27,10 +36,30 @@ type fleet struct {
 	// TargetRelease is nil for a fleet without one.
 	TargetRelease *release `json:"target_release"`
 	sums
+	// Problematic are the devices with problems that are not away, NeverConnected and Lost those in service that are.
+	Problematic    int            `json:"devices_with_problems"`
+	NeverConnected int            `json:"devices_never_connected"`
+	Lost           int            `json:"devices_lost"`
+	Problems       []fleetProblem `json:"problems"`
+
+	devices problem.FleetDevices
 }
 
-// Path is the way to the fleet's page from the overview.
+// fleetProblem is something that is wrong with a fleet as a whole.
+type fleetProblem struct {
+	Alert    string           `json:"problem"`
+	Text     string           `json:"-"`
+	Severity problem.Severity `json:"severity"`
+	Runbook  string           `json:"runbook_url"`
+}
+
+// Path is the way to the fleet's page from the root.
 func (f *fleet) Path() string { return slugPath(f.Slug) }
+
+// ProblemsPath is the way to the fleet's problems from the root.
+func (f *fleet) ProblemsPath() string {
+	return "problems?" + url.Values{"fleet": {f.Slug}}.Encode()
+}
 
 // sums are sums over devices. Their names in JSON are those of the metrics.
 type sums struct {
@@ -44,40 +73,213 @@ type sums struct {
 	Pinned   int `json:"devices_pinned"`
 }
 
-// sumsOf returns the sums of a tally that are shown.
+// sumsOf returns a copy of the sums of a tally that are shown.
 func sumsOf(t *balena.Tally) sums {
-	statuses := map[string]int(t.ByStatus)
-	if statuses == nil {
-		statuses = map[string]int{}
-	}
-	return sums{
-		Devices: t.Devices, Online: t.Online, Connected: t.Connected, Statuses: statuses,
+	s := sums{
+		Devices: t.Devices, Online: t.Online, Connected: t.Connected, Statuses: make(map[string]int, len(t.ByStatus)),
 		Targeted: t.Targeted, OnTarget: t.OnTarget, Pinned: t.Pinned,
+	}
+	maps.Copy(s.Statuses, t.ByStatus)
+	return s
+}
+
+func (s *sums) addAll(o *sums) {
+	s.Devices += o.Devices
+	s.Online += o.Online
+	s.Connected += o.Connected
+	s.Targeted += o.Targeted
+	s.OnTarget += o.OnTarget
+	s.Pinned += o.Pinned
+	for status, n := range o.Statuses {
+		s.Statuses[status] += n
 	}
 }
 
-// newOverview sums up all fleets. Fleets come in the order of their slugs, so that each is where it was
-// yesterday; archived ones come last.
-func newOverview(listings map[string]*listing) *overview {
-	o := &overview{Fleets: make([]fleet, 0, len(listings))}
-	var total balena.Tally
-	for _, l := range listings {
-		o.Fleets = append(o.Fleets, l.fleet)
-		total.AddAll(&l.tally)
+// fleets returns fleets of a snapshot, in the order of their IDs, with their sums and problems. chosen says which; nil is all.
+func (h *handler) fleets(s *balena.Snapshot, chosen func(*balena.Fleet) bool, now time.Time) []fleet {
+	defer h.walking()()
+	all := make([]fleet, 0, len(s.Fleets))
+	places := make(map[int64]int, len(s.Fleets))
+	var tallies []balena.Tally // of those whose sums nobody has recorded
+	for i := range s.Fleets {
+		if f := &s.Fleets[i]; chosen == nil || chosen(f) {
+			places[f.ID] = len(all)
+			all = append(all, h.newFleet(s, f))
+		}
 	}
-	o.Total = sumsOf(&total)
+	recorded := true
+	for id, place := range places {
+		var known bool
+		if all[place].sums, known = h.Recorder.sums(s, id); !known {
+			recorded = false
+		}
+	}
+	if !recorded {
+		tallies = make([]balena.Tally, len(all))
+	}
+	at := balena.Instant(now.UnixMilli())
+	absents := problem.AbsentFleets(s, at)
+	last, place, ok, absent := int64(0), 0, false, false
+	for _, run := range s.Devices.Runs() {
+		for _, d := range run.Devices {
+			if d.FleetID != last {
+				last = d.FleetID
+				place, ok = places[last]
+				absent = absents[last]
+			}
+			if !ok {
+				continue
+			}
+			if tallies != nil {
+				tallies[place].Add(d)
+			}
+			var problems problem.Set
+			if !absent {
+				problems = h.Thresholds.Of(d, at)
+			}
+			all[place].devices.Add(d, problems, absent, at)
+			if problems != 0 && !problems.Away() {
+				all[place].Problematic++
+			}
+		}
+	}
+	for i := range tallies {
+		all[i].sums = sumsOf(&tallies[i])
+	}
+	for id, place := range places {
+		h.judge(&all[place], s, s.Fleet(id), at)
+	}
+	return all
+}
+
+// judge finds what is wrong with a fleet as a whole.
+func (h *handler) judge(f *fleet, s *balena.Snapshot, of *balena.Fleet, at balena.Instant) {
+	f.NeverConnected, f.Lost = f.devices.NeverConnected, f.devices.Lost
+	for _, c := range h.Thresholds.OfFleet(s, of, f.devices, at) {
+		f.Problems = append(f.Problems, fleetProblem{c.Alert, c.Text, c.Severity, h.runbook(c.Alert)})
+	}
+}
+
+// newFleet returns a fleet without its sums.
+func (h *handler) newFleet(s *balena.Snapshot, f *balena.Fleet) fleet {
+	return fleet{
+		Slug: f.Slug, Name: f.Name, Organization: f.Organization, Archived: f.Archived, TracksLatest: f.TracksLatest,
+		TargetRelease: releaseOf(s, f.TargetRelease), Problems: []fleetProblem{},
+	}
+}
+
+// fleetOrders are the columns by which fleets can be sorted. Equal fleets are in the order of their slugs.
+var fleetOrders = map[string]func(a, b *fleet) int{
+	"fleet":     func(a, b *fleet) int { return 0 },
+	"devices":   func(a, b *fleet) int { return cmp.Compare(b.Devices, a.Devices) },
+	"online":    func(a, b *fleet) int { return cmp.Compare(b.Online, a.Online) },
+	"connected": func(a, b *fleet) int { return compareParts(a.Connected, a.Devices, b.Connected, b.Devices) },
+	"problems": func(a, b *fleet) int {
+		return cmp.Or(cmp.Compare(b.Problematic+len(b.Problems), a.Problematic+len(a.Problems)), cmp.Compare(b.Lost, a.Lost))
+	},
+	"rollout": func(a, b *fleet) int { return compareParts(a.OnTarget, a.Targeted, b.OnTarget, b.Targeted) },
+}
+
+// compareParts compares parts of a whole, the smallest first, and that of nothing last.
+func compareParts(a, of, b, ofB int) int {
+	if of == 0 || ofB == 0 {
+		return compareBool(of == 0, ofB == 0)
+	}
+	return cmp.Compare(a*ofB, b*of)
+}
+
+// newOverview sums up all fleets in some order. Whatever it is, archived fleets are last, and fleets without devices before
+// them. reverse turns the rest.
+func newOverview(fleets []fleet, order func(a, b *fleet) int, reverse bool) *overview {
+	o := &overview{Fleets: fleets, Total: sums{Statuses: map[string]int{}}}
+	for i := range fleets {
+		if fleets[i].Archived {
+			o.Archived++
+			continue
+		}
+		o.Total.addAll(&fleets[i].sums)
+	}
 	slices.SortFunc(o.Fleets, func(a, b fleet) int {
-		return cmp.Or(compareBool(a.Archived, b.Archived), cmp.Compare(a.Slug, b.Slug))
+		c := cmp.Or(order(&a, &b), natural(a.Slug, b.Slug), cmp.Compare(a.Slug, b.Slug))
+		if reverse {
+			c = -c
+		}
+		return cmp.Or(compareBool(a.Archived, b.Archived), compareBool(a.Devices == 0, b.Devices == 0), c)
 	})
 	return o
 }
 
-// newFleet returns a fleet without its sums.
-func newFleet(s *balena.Snapshot, f *balena.Fleet) fleet {
-	return fleet{
-		Slug: f.Slug, Name: f.Name, Organization: f.Organization, Archived: f.Archived, TracksLatest: f.TracksLatest,
-		TargetRelease: releaseOf(s, f.TargetRelease),
+// overviewPage serves the page of all fleets.
+func (h *handler) overviewPage(w http.ResponseWriter, r *http.Request) {
+	p := h.page(r, "Fleets")
+	p.Here = "fleets"
+	s := h.Snapshot()
+	if s == nil {
+		h.noData(w, r, p)
+		return
 	}
+	h.describe(p, s)
+	sorting := cmp.Or(r.URL.Query().Get("sort"), "fleet")
+	name, reverse := strings.CutPrefix(sorting, "-")
+	order := fleetOrders[name]
+	if order == nil {
+		p.Title = "No such order"
+		h.fail(w, r, http.StatusBadRequest, p, "There is no column "+name+"; fleets can be sorted by "+strings.Join(slices.Sorted(maps.Keys(fleetOrders)), ", ")+".")
+		return
+	}
+	p.Overview = newOverview(h.fleets(s, nil, p.now), order, reverse)
+	p.Overview.Columns = columnsOf(sorting, "fleet", func(sort string) string {
+		q := url.Values{}
+		if sort != "fleet" {
+			q.Set("sort", sort)
+		}
+		if p.Held {
+			q.Set("hold", "1")
+		}
+		return "?" + q.Encode()
+	}, []column{
+		{Text: "Fleet", sort: "fleet"},
+		{Text: "Devices", sort: "devices", Class: "number"},
+		{Text: "Online", sort: "online", Class: "number"},
+		{Text: "Connected", sort: "connected", Class: "number"},
+		{Text: "Status", Class: "wide"},
+		{Text: "Problems", sort: "problems"},
+		{Text: "Target release"},
+		{Text: "Rollout", sort: "rollout", Class: "wide"},
+	})
+	p.Formats = []link{{"JSON", "?format=json"}}
+	h.send(w, r, http.StatusOK, p, struct {
+		state
+		*overview
+	}{h.state(s, p.now), p.Overview})
+}
+
+// column is the head of a column.
+type column struct {
+	Text, Class string
+	// Address sorts by the column; empty where that is not possible.
+	Address string
+	// Sorted is ascending or descending if the table is sorted by the column, as in aria-sort.
+	Sorted string
+	sort   string
+}
+
+// columnsOf completes the heads of columns. A column by which the table is sorted leads to the reverse.
+func columnsOf(sorting, usual string, address func(sort string) string, columns []column) []column {
+	for i := range columns {
+		c := &columns[i]
+		switch {
+		case c.sort == "":
+			continue
+		case cmp.Or(sorting, usual) == c.sort:
+			c.Sorted, c.Address = "ascending", address("-"+c.sort)
+		case sorting == "-"+c.sort:
+			c.Sorted, c.Address = "descending", address(c.sort)
+		default:
+			c.Address = address(c.sort)
+		}
+	}
+	return columns
 }
 
 // release is a release by its names. Both are empty for one that the API does not tell of.
@@ -99,6 +301,9 @@ func releaseOf(s *balena.Snapshot, id int64) *release {
 // shortCommit is how much of a commit tells releases apart for people.
 const shortCommit = 7
 
+// unknownRelease stands before the ID of a release of which nothing else is known.
+const unknownRelease = "release "
+
 // String is the release's version, else its commit, else its number.
 func (r *release) String() string {
 	switch {
@@ -109,7 +314,7 @@ func (r *release) String() string {
 	case r.Commit != "":
 		return r.Commit[:min(shortCommit, len(r.Commit))]
 	}
-	return "release " + strconv.FormatInt(r.ID, 10)
+	return unknownRelease + strconv.FormatInt(r.ID, 10)
 }
 
 // statuses are the known values of overall_status from the best to the worst, which is the order of the bars. One that is not

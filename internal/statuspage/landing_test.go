@@ -39,11 +39,11 @@ func TestLandingPage(t *testing.T) {
 		trouble  []string
 		says     string
 	}{
-		{"up", twoFleets(), good, []string{"up", "2", "3", "1.2.3"}, nil, "Data of 1999-12-31 23:59:26 UTC, 34 s old, refreshed every 60 s."},
-		{"the last refresh failed", twoFleets(), failed, []string{"down", "2", "3", "1.2.3"}, []string{"The last refresh failed. These data are 34 s old. status 503"}, "34 s old"},
-		{"a part failed", partly, good, []string{"up", "2", "3", "1.2.3"}, []string{"Part of the data could not be read and may be old. release: status 500"}, ""},
+		{"up", twoFleets(), good, []string{"up", "2", "3", "2", "2", "1.2.3"}, nil, "Data of 1999-12-31 23:59:26 UTC, 34 s old, refreshed every 60 s."},
+		{"the last refresh failed", twoFleets(), failed, []string{"down", "2", "3", "2", "2", "1.2.3"}, []string{"The last refresh failed. These data are 34 s old. status 503 The exporter is trying again now. What to check"}, "34 s old"},
+		{"a part failed", partly, good, []string{"up", "2", "3", "2", "2", "1.2.3"}, []string{"Part of the data could not be read and may be old. release: status 500 What to check"}, ""},
 		{"not refreshed yet", nil, Status{}, []string{"starting", "1.2.3"}, nil, "The exporter has just started, and the first data are on their way."},
-		{"never succeeded", nil, Status{LastError: "status 401", LastErrorTime: at}, []string{"down", "1.2.3"}, []string{"The last refresh failed. status 401"}, "No refresh has succeeded since the exporter started."},
+		{"never succeeded", nil, Status{LastError: "status 401", LastErrorTime: at, Next: at.Add(20 * time.Second)}, []string{"down", "1.2.3"}, []string{"The last refresh failed. status 401 The exporter tries again in 20 s. What to check"}, "No refresh has succeeded since the exporter started."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -61,8 +61,14 @@ func TestLandingPage(t *testing.T) {
 				if got := texts(find(root, "title")); !slices.Equal(got, []string{"balena-exporter"}) {
 					t.Errorf("title %q", got)
 				}
-				want := map[string]string{"Fleets": "./fleets", "Metrics": "./a:b/metrics", "Documentation": "https://example.com/#readme"}
-				if diff := cmp.Diff(want, links(root)); diff != "" {
+				got := links(root)
+				delete(got, "What to check")
+				if held := got["Hold it still"]; held != "?hold=1" {
+					t.Errorf("the page cannot be held still: %q", held)
+				}
+				delete(got, "Hold it still")
+				want := map[string]string{"Problems": "./problems", "Fleets": "./fleets", "Metrics": "./a:b/metrics", "Documentation": "https://example.com/#readme"}
+				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("links (-want +got):\n%s", diff)
 				}
 			})

@@ -3,12 +3,14 @@
 package statuspage
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/html"
 
@@ -37,22 +39,26 @@ func browse(t *testing.T, base *url.URL, link string) *url.URL {
 // TestLinksStayBehindThePrefixOfAProxy follows all links from page to page, as a browser behind a proxy that serves the
 // exporter below a path.
 func TestLinksStayBehindThePrefixOfAProxy(t *testing.T) {
-	s := &balena.Snapshot{Time: at}
+	s := &balena.Snapshot{Time: time.Now()}
 	for i, slug := range hostileSlugs {
 		s.Fleets = append(s.Fleets, balena.Fleet{ID: int64(i + 1), Slug: slug, Name: slug})
 	}
 	var devices []balena.Device
 	for i := range 250 {
-		devices = append(devices, balena.Device{ID: int64(i + 1), FleetID: 2, UUID: "c0ffee", Status: []string{"operational", "../../-/healthy"}[i%2]})
+		devices = append(devices, balena.Device{
+			ID: int64(i + 1), FleetID: 2, UUID: hostileSlugs[i%len(hostileSlugs)], Status: []string{"operational", "../../-/healthy"}[i%2],
+			OSVersion: "javascript:alert(1)", OSVariant: "dev", Attachments: &balena.Attachments{Tags: []balena.Tag{{ID: 1, Value: "//example.com"}}},
+		})
 	}
 	s.Devices = balena.NewDevices(devices...)
 	o := withLinks(s, good)
-	o.DeviceURL = ""
+	o.DeviceURL, s.DeviceTagKeys = "", []string{"../site"}
+	const runbooks = "https://example.com/runbooks"
 	pages := NewHandler(o)
 	mux := http.NewServeMux()
-	mux.Handle("/fleets", pages)
-	mux.Handle("/fleets/", pages)
-	mux.Handle("/{$}", pages)
+	for _, path := range Paths {
+		mux.Handle(path, pages)
+	}
 	mux.HandleFunc("/a:b/metrics", func(http.ResponseWriter, *http.Request) {})
 	proxy := http.NewServeMux()
 	proxy.Handle("/some/prefix/", http.StripPrefix("/some/prefix", mux))
@@ -62,12 +68,12 @@ func TestLinksStayBehindThePrefixOfAProxy(t *testing.T) {
 	root := server.URL + "/some/prefix/"
 	titles := map[string]int{}
 	seen := map[string]bool{}
-	for todo := []string{root, root + "fleets/", root + "fleets/?format=json"}; len(todo) > 0; todo = todo[1:] {
+	for todo := []string{root, root + "fleets/", root + "fleets/?format=json", root + "search?q=a"}; len(todo) > 0; todo = todo[1:] {
 		address := todo[0]
-		if seen[address] {
+		if seen[kindOf(t, address)] {
 			continue
 		}
-		seen[address] = true
+		seen[kindOf(t, address)] = true
 		response, err := server.Client().Get(address)
 		if err != nil {
 			t.Fatal(err)
@@ -89,6 +95,14 @@ func TestLinksStayBehindThePrefixOfAProxy(t *testing.T) {
 		if json := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json"); json != (asked.Query().Get("format") == "json") {
 			t.Errorf("%s: JSON %v", address, json)
 		}
+		if asked.Query().Get("format") != "" {
+			continue
+		}
+		for _, form := range find(page, "form") {
+			if to := browse(t, final, attribute(form, "action")); !strings.HasPrefix(to.String(), root) {
+				t.Errorf("%s: a form leads to %s", address, to)
+			}
+		}
 		for _, h1 := range find(page, "h1") {
 			if title := find(h1, "bdi")[0].FirstChild; title != nil {
 				titles[title.Data]++
@@ -98,7 +112,7 @@ func TestLinksStayBehindThePrefixOfAProxy(t *testing.T) {
 		}
 		for _, a := range find(page, "a") {
 			to := browse(t, final, attribute(a, "href"))
-			if to.Host == "example.com" && text(a) == "Documentation" {
+			if to.Host == "example.com" && (text(a) == "Documentation" || strings.HasPrefix(to.String(), runbooks)) {
 				continue
 			}
 			if !strings.HasPrefix(to.String(), root) {
@@ -108,12 +122,33 @@ func TestLinksStayBehindThePrefixOfAProxy(t *testing.T) {
 			todo = append(todo, to.String())
 		}
 	}
-	for _, slug := range hostileSlugs {
+	for _, slug := range hostileSlugs { // of fleets and UUIDs of devices
 		// What HTML cannot hold appears as a replacement character.
-		if slug = strings.ReplaceAll(slug, "\x00", "\ufffd"); titles[slug] == 0 {
-			t.Errorf("no link leads to the fleet %q", slug)
+		if slug = strings.ReplaceAll(slug, "\x00", "\ufffd"); titles[slug] < 2 && slug != "" {
+			t.Errorf("%d links lead to the fleet and the device %q, want 2", titles[slug], slug)
 		}
 	}
+}
+
+// kindOf is an address without the values of its query: of each list, one page for each combination of parameters is enough.
+func kindOf(t *testing.T, address string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	if len(q) > 2 && strings.Contains(u.Path, "/search") || len(q) > 3 {
+		return "too many" // the number of combinations is that of a few thousand pages
+	}
+	kind := u.EscapedPath()
+	for _, name := range slices.Sorted(maps.Keys(q)) {
+		kind += " " + name
+		if name == "format" {
+			kind += q.Get(name)
+		}
+	}
+	return kind
 }
 
 func TestPathsOfSlugs(t *testing.T) {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package statuspage shows the snapshot to people: the state of the exporter on the landing page, all fleets
-// at a glance under /fleets, and the devices of one fleet, worst first, under /fleets/{slug}. Fleets and
-// devices are served as JSON as well, with ?format=json.
+// at a glance under /fleets, the devices of one fleet under /fleets/{slug}, a device under /devices/{uuid}, what is wrong
+// anywhere under /problems, and what is searched for under /search. All but the landing page are served as JSON as well, with
+// ?format=json, and lists of devices as CSV, with ?format=csv.
 //
 // The pages are plain HTML with one style sheet inside and no script, so that they can be read on any
-// device, with any reader, and with a content security policy that lets nothing else happen. They do not
-// reload by themselves: that would throw readers of screen readers and magnifiers back to the top (WCAG
-// 2.2.1 and 3.2.5), and the age of the data says when a reload is worth it.
+// device, with any reader, and with a content security policy that lets nothing else happen. Pages of data
+// renew themselves by a header. That throws readers of screen readers and magnifiers back to the top, so each of these pages
+// begins with a link that holds it still (WCAG 2.2.1), which further pages keep to.
 //
 // All links and redirects are relative, so that the pages work behind a proxy that serves them under a prefix.
 package statuspage
@@ -15,7 +16,7 @@ package statuspage
 import (
 	"bytes"
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -27,6 +28,7 @@ import (
 	"time"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
 // Options says what to show. All functions are called at each request, by many goroutines at once.
@@ -40,8 +42,16 @@ type Options struct {
 	// DeviceURL is the address of balena's own page of a device, with {uuid} for the device's UUID; empty
 	// where there is no such page.
 	DeviceURL string
+	// GrafanaURL is the address of a Grafana that has the dashboards of deploy/grafana; empty for none.
+	GrafanaURL string
+	// RunbookURL is where the runbooks of the alerts are.
+	RunbookURL string
 	// DeviceNames shows the names of devices; otherwise they appear by UUID alone.
 	DeviceNames bool
+	// Thresholds are the limits of problems.
+	Thresholds problem.Thresholds
+	// Recorder keeps the history of the fleets; nil for none.
+	Recorder *Recorder
 	// Version is the version of the exporter, and Links is where the landing page leads.
 	Version string
 	Links   []Link
@@ -57,6 +67,8 @@ type Status struct {
 	// when refreshes succeed again; empty and zero when none ever failed.
 	LastError     string
 	LastErrorTime time.Time
+	// Next is when the next refresh begins; zero while one is under way.
+	Next time.Time
 }
 
 // DeviceURLCloud is [Options.DeviceURL] for balenaCloud.
@@ -64,35 +76,38 @@ const DeviceURLCloud = "https://dashboard.balena-cloud.com/devices/{uuid}/summar
 
 const uuidPlaceholder = "{uuid}"
 
-// DevicesPerPage is how many devices a page lists: enough to see what is wrong, few enough for a phone.
-const DevicesPerPage = 100
-
 // lateIntervals is after how many intervals data are called old, though no refresh failed: one that hangs
 // does not fail for a while.
 const lateIntervals = 3
 
 // maxPages is how many pages are made and sent at the same time; further requests get 503. People need a few.
+// maxWalks is how many of them go through the devices at the same time; further ones wait. That takes a tenth of a second at a
+// million devices, and scrapes and refreshes need the CPU as well.
 // sendTimeout is how long a page may take: a reader that stalls must not keep others out.
 const (
 	maxPages    = 20
+	maxWalks    = 2
 	sendTimeout = 10 * time.Second
 )
 
 const name = "balena-exporter"
 
+// minRenewal is how long a page stays as it is at least.
+const minRenewal = 30 * time.Second
+
 var (
-	//go:embed page.html
-	pageSource string
+	//go:embed *.html
+	sources embed.FS
 	//go:embed style.css
 	style string
 
-	pages = template.Must(template.New("").Funcs(template.FuncMap{"thousands": thousands}).Parse(pageSource))
+	pages = template.Must(template.New("").Funcs(template.FuncMap{"thousands": thousands}).ParseFS(sources, "*.html"))
 
 	//nolint:gosec // it is ours
 	sheet = template.CSS(style)
 
-	// policy allows the page's own style sheet, which it knows by its hash, and nothing else.
-	policy = "default-src 'none'; style-src 'sha256-" + hash(style) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	// policy allows the page's own style sheet, which it knows by its hash, forms of this server, and nothing else.
+	policy = "default-src 'none'; style-src 'sha256-" + hash(style) + "'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
 func hash(s string) string {
@@ -102,24 +117,35 @@ func hash(s string) string {
 
 type handler struct {
 	Options
-	views views
 	mux   *http.ServeMux
 	slots chan struct{}
+	// walks are the slots of those that go through the devices.
+	walks chan struct{}
 }
 
-// NewHandler returns a handler of /, of /fleets and of everything below that. Requests other than GET and HEAD
-// get 405. As long as there is no snapshot to show, /fleets is answered with 503, as a page or as JSON.
+// Paths are the paths of which [NewHandler] answers requests, in the form of [http.ServeMux].
+var Paths = []string{"/{$}", "/fleets", "/fleets/", "/devices", "/devices/", "/problems", "/search"}
+
+// NewHandler returns a handler of all pages. Requests other than GET and HEAD get 405. As long as there is no snapshot to
+// show, all but the landing page are answered with 503, as a page or as JSON.
 func NewHandler(o Options) http.Handler {
-	h := &handler{Options: o, mux: http.NewServeMux(), slots: make(chan struct{}, maxPages)}
+	h := &handler{Options: o, mux: http.NewServeMux(), slots: make(chan struct{}, maxPages), walks: make(chan struct{}, maxWalks)}
 	h.mux.HandleFunc("GET /{$}", h.root)
-	h.mux.HandleFunc("GET /fleets", h.fleets)
+	h.mux.HandleFunc("GET /fleets", h.overviewPage)
 	h.mux.HandleFunc("GET /fleets/{$}", func(w http.ResponseWriter, r *http.Request) {
 		// http.Redirect would make the path absolute.
 		to := url.URL{Path: "../fleets", RawQuery: r.URL.RawQuery}
 		w.Header().Set("Location", to.String())
 		w.WriteHeader(http.StatusMovedPermanently)
 	})
-	h.mux.HandleFunc("GET /fleets/{slug...}", h.fleet)
+	h.mux.HandleFunc("GET /fleets/{slug...}", h.fleetPageOf)
+	h.mux.HandleFunc("GET /devices", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", "search") // nothing lists all devices
+		w.WriteHeader(http.StatusSeeOther)
+	})
+	h.mux.HandleFunc("GET /devices/{uuid...}", h.devicePageOf)
+	h.mux.HandleFunc("GET /problems", h.problemsPageOf)
+	h.mux.HandleFunc("GET /search", h.searchPageOf)
 	return h
 }
 
@@ -143,13 +169,26 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mux.ServeHTTP(w, r)
 }
 
+// walking waits for a slot to go through the devices, and returns what gives it back.
+func (h *handler) walking() (end func()) {
+	h.walks <- struct{}{}
+	return func() { <-h.walks }
+}
+
 // page is what all pages have in common.
 type page struct {
 	Title string
-	// Home and Fleets are the ways to the landing page and to the overview.
-	Home, Fleets string
-	Style        template.CSS
-	Interval     string
+	// Up is the way to the root.
+	Up string
+	// Here is the page in the navigation; empty for one that is not in it.
+	Here     string
+	Query    string
+	Style    template.CSS
+	Interval string
+	// Renewal is when the page renews itself, Held that it does not, and Switch the way to the other of both.
+	Renewal time.Duration
+	Held    bool
+	Switch  string
 	// Trouble is set when something is wrong with the data.
 	Trouble *trouble
 	Time    moment
@@ -158,118 +197,121 @@ type page struct {
 	LastErrorTime moment
 	// Message is all there is to say on a page without data.
 	Message string
+	// Formats is where the same is for machines.
+	Formats []link
 
 	Landing  *landing
 	Overview *overview
 	Fleet    *fleetPage
+	Problems *problemsPage
+	Search   *searchPage
+	Device   *devicePage
+	List     *listPage
+
+	now time.Time
+	// waiting is set where there are no data.
+	waiting bool
+}
+
+// Switchable tells whether the page shows something that changes. The search does not: it would take away what is typed.
+func (p *page) Switchable() bool { return p.Search == nil && (p.Time.UTC != "" || p.waiting) }
+
+// Renews tells whether the page renews itself.
+func (p *page) Renews() bool { return p.Switchable() && !p.Held }
+
+// Seconds is the renewal in seconds.
+func (p *page) Seconds() int { return int(p.Renewal.Seconds()) }
+
+// To is the way to another page from this one, where a page that is held still leads to others that are.
+func (p *page) To(path string) string {
+	if p.Held {
+		path += either(strings.Contains(path, "?"), "&", "?") + "hold=1"
+	}
+	return p.Up + path
 }
 
 // trouble is what is wrong with the data.
 type trouble struct {
 	What    string
 	Details []string
+	// Next says when the exporter tries again, and Runbook is where to read what to do.
+	Next, Runbook string
 }
 
-func (h *handler) fleets(w http.ResponseWriter, r *http.Request) {
-	now := time.Now()
-	p := h.page(now, "Fleets", "./", "fleets")
-	s := h.Snapshot()
-	if s == nil {
-		h.noData(w, r, p, now)
-		return
-	}
-	h.describe(p, s, now)
-	p.Overview = h.views.of(s, h.Interval).overview
-	h.send(w, r, http.StatusOK, p, struct {
-		state
-		*overview
-	}{h.state(s, now), p.Overview})
-}
-
-func (h *handler) fleet(w http.ResponseWriter, r *http.Request) {
-	now := time.Now()
-	slug := slugOf(r.PathValue("slug"))
-	up := strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1)
-	p := h.page(now, slug, up, up+"fleets")
-	s := h.Snapshot()
-	if s == nil {
-		h.noData(w, r, p, now)
-		return
-	}
-	h.describe(p, s, now)
-	listing := h.views.of(s, h.Interval).listings[slug]
-	if listing == nil {
-		p.Title = "No such fleet"
-		h.fail(w, r, http.StatusNotFound, p, "The token may see no fleet of this name, or the fleet has been renamed or removed.")
-		return
-	}
+// page returns a page without its contents.
+func (h *handler) page(r *http.Request, title string) *page {
 	query := r.URL.Query()
-	number := 1
-	if text := query.Get("page"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			p.Title = "No such page"
-			h.fail(w, r, http.StatusBadRequest, p, "Pages have numbers from 1.")
-			return
-		}
-		number = n
+	p := &page{
+		Title: title, Up: strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1), Style: sheet, Interval: duration(h.Interval),
+		Renewal: max(h.Interval, minRenewal), Held: query.Get("hold") != "", now: time.Now(),
 	}
-	p.Fleet = h.newFleetPage(s, listing, query.Get("status"), number, now)
-	h.send(w, r, http.StatusOK, p, struct {
-		state
-		*fleetPage
-	}{h.state(s, now), p.Fleet})
-}
-
-func (h *handler) page(now time.Time, title, home, fleets string) *page {
-	p := &page{Title: title, Home: home, Fleets: fleets, Style: sheet, Interval: duration(h.Interval)}
+	if p.Up == "" {
+		p.Up = "./"
+	}
+	if p.Held {
+		query.Del("hold")
+	} else {
+		query.Set("hold", "1")
+	}
+	p.Switch = "?" + query.Encode()
 	if status := h.Status(); status.Up && status.LastError != "" {
-		p.LastError, p.LastErrorTime = status.LastError, since(status.LastErrorTime, now)
+		p.LastError, p.LastErrorTime = status.LastError, since(status.LastErrorTime, p.now)
 	}
 	return p
 }
 
 // describe tells of the data's age, and of what is wrong with them.
-func (h *handler) describe(p *page, s *balena.Snapshot, now time.Time) {
-	p.Time = since(s.Time, now)
+func (h *handler) describe(p *page, s *balena.Snapshot) {
+	p.Time = since(s.Time, p.now)
 	status := h.Status()
 	switch {
 	case !status.Up:
-		p.Trouble = &trouble{What: "The last refresh failed. These data are " + p.Time.Ago + " old."}
-		if status.LastError != "" {
-			p.Trouble.Details = []string{status.LastError}
-		}
-	case now.Sub(s.Time) > lateIntervals*h.Interval:
-		p.Trouble = &trouble{What: "These data are " + p.Time.Ago + " old. The refresh takes longer than it should."}
+		p.Trouble = h.failure(p, &status)
+		p.Trouble.What += " These data are " + p.Time.Ago + " old."
+	case p.now.Sub(s.Time) > lateIntervals*h.Interval:
+		p.Trouble = &trouble{What: "These data are " + p.Time.Ago + " old. The refresh takes longer than it should.", Runbook: h.runbook("BalenaDataStale")}
 	}
 	for _, failed := range failedParts(s) {
 		if p.Trouble == nil {
-			p.Trouble = &trouble{What: "Part of the data could not be read and may be old."}
+			p.Trouble = &trouble{What: "Part of the data could not be read and may be old.", Runbook: h.runbook("BalenaRefreshPartFailing")}
 		}
 		p.Trouble.Details = append(p.Trouble.Details, string(failed.Part)+": "+failed.Error)
 	}
 }
 
+// failure describes a refresh that failed.
+func (h *handler) failure(p *page, status *Status) *trouble {
+	t := &trouble{What: "The last refresh failed.", Next: "The exporter is trying again now.", Runbook: h.runbook("BalenaAPIFailing")}
+	if status.LastError != "" {
+		t.Details = []string{status.LastError}
+	}
+	if wait := status.Next.Sub(p.now); wait > 0 {
+		t.Next = "The exporter tries again in " + duration(wait+time.Second-1) + "."
+	}
+	return t
+}
+
 // noData answers a request for data when there is nothing to show.
-func (h *handler) noData(w http.ResponseWriter, r *http.Request, p *page, now time.Time) {
-	h.explain(p, now)
+func (h *handler) noData(w http.ResponseWriter, r *http.Request, p *page) {
+	h.explain(p)
 	p.Title = "No data"
 	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(h.Interval.Seconds()))))
 	h.fail(w, r, http.StatusServiceUnavailable, p, p.Message)
 }
 
 // explain tells why there is nothing to show.
-func (h *handler) explain(p *page, now time.Time) {
+func (h *handler) explain(p *page) {
+	p.waiting = true
 	status := h.Status()
 	p.Message = "The exporter has just started, and the first data are on their way."
 	switch {
 	case !status.LastSuccess.IsZero():
-		p.Message = "The last data are " + since(status.LastSuccess, now).Ago + " old, which is too old to be shown."
+		p.Message = "The last data are " + since(status.LastSuccess, p.now).Ago + " old, which is too old to be shown."
 	case status.LastError != "":
 		p.Message = "No refresh has succeeded since the exporter started."
 	}
 	if !status.Up && status.LastError != "" {
-		p.Trouble = &trouble{What: "The last refresh failed.", Details: []string{status.LastError}}
+		p.Trouble = h.failure(p, &status)
 	}
 }
 
@@ -291,7 +333,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, code int, p *page
 func (h *handler) send(w http.ResponseWriter, r *http.Request, code int, p *page, data any) {
 	switch r.URL.Query().Get("format") {
 	case "":
-		sendPage(w, code, p)
+		h.sendPage(w, code, p)
 	case "json":
 		var body bytes.Buffer
 		encoder := json.NewEncoder(&body)
@@ -299,11 +341,15 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, code int, p *page
 		err := encoder.Encode(data)
 		sendBody(w, code, "application/json", &body, err)
 	default:
-		http.Error(w, "the format is json, or html if none is given", http.StatusBadRequest)
+		http.Error(w, "the format is json, csv for a list of devices, or html if none is given", http.StatusBadRequest)
 	}
 }
 
-func sendPage(w http.ResponseWriter, code int, p *page) {
+// sendPage sends a page. Pages of data, and those that wait for data, renew themselves.
+func (h *handler) sendPage(w http.ResponseWriter, code int, p *page) {
+	if p.Renews() {
+		w.Header().Set("Refresh", strconv.Itoa(p.Seconds()))
+	}
 	var body bytes.Buffer
 	err := pages.ExecuteTemplate(&body, "page", p)
 	sendBody(w, code, "text/html; charset=utf-8", &body, err)
@@ -357,32 +403,4 @@ func (h *handler) state(s *balena.Snapshot, now time.Time) state {
 		t.LastErrorTime = &utc
 	}
 	return t
-}
-
-// deviceURL returns the address of balena's page of a device, empty for none.
-func (h *handler) deviceURL(uuid string) string {
-	return strings.ReplaceAll(h.DeviceURL, uuidPlaceholder, url.PathEscape(uuid))
-}
-
-// slugPath is the path of a fleet's page, relative to the overview. Slugs are the server's to choose: a browser or a
-// proxy would take "..", "." or nothing between two slashes for a way to another page. Such a segment is written
-// behind a tilde, and so is one that begins with a tilde. The slugs of balena have none of these.
-func slugPath(slug string) string {
-	segments := strings.Split(slug, "/")
-	for i, s := range segments {
-		if strings.Trim(s, ".") == "" || s[0] == '~' {
-			s = "~" + s
-		}
-		segments[i] = url.PathEscape(s)
-	}
-	return "fleets/" + strings.Join(segments, "/")
-}
-
-// slugOf is the slug of the fleet of a path, the reverse of slugPath.
-func slugOf(path string) string {
-	segments := strings.Split(path, "/")
-	for i, s := range segments {
-		segments[i] = strings.TrimPrefix(s, "~")
-	}
-	return strings.Join(segments, "/")
 }

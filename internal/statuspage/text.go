@@ -4,6 +4,7 @@ package statuspage
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -53,4 +54,17 @@ func duration(d time.Duration) string {
 		return in(time.Hour, "h")
 	}
 	return in(day, "d")
+}
+
+// decimal writes a number with one digit behind the point at most.
+func decimal(v float64) string {
+	return strings.TrimSuffix(strconv.FormatFloat(v, 'f', 1, 64), ".0")
+}
+
+// mebibytes writes a size in MiB, or in GiB where it is one or more.
+func mebibytes(v float64) string {
+	if v < 1024 {
+		return decimal(v) + "\u00a0MiB"
+	}
+	return decimal(v/1024) + "\u00a0GiB"
 }

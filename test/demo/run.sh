@@ -81,8 +81,9 @@ until_answers "$PORT" /metrics 'balena_up 1'
 cat <<MESSAGE
 
 The demo is running:
-  http://localhost:$PORT/fleets   all simulated fleets at a glance
-  http://localhost:$PORT/metrics  what Prometheus scrapes
+  http://localhost:$PORT/fleets    all simulated fleets at a glance
+  http://localhost:$PORT/problems  the devices that need somebody
+  http://localhost:$PORT/metrics   what Prometheus scrapes
 Ctrl-C stops it.
 
 MESSAGE

@@ -386,7 +386,7 @@ func (e *exporter) stalls(ctx context.Context) {
 
 // visits is a browser.
 func (e *exporter) visits() {
-	for _, path := range []string{"/", "/fleets", "/fleets?format=json", "/-/healthy", "/nothing"} {
+	for _, path := range []string{"/", "/fleets", "/fleets?format=json", "/problems", "/search?q=a", "/-/healthy", "/nothing"} {
 		response, err := e.client.Get("http://" + e.address + path)
 		if err != nil {
 			e.t.Errorf("%s: %v", path, err)
@@ -398,7 +398,7 @@ func (e *exporter) visits() {
 		}
 		answer, err := io.ReadAll(body)
 		response.Body.Close()
-		// /fleets answers 503 if there are no data.
+		// Pages of data answer 503 if there are no data.
 		if err != nil || response.StatusCode >= http.StatusInternalServerError && response.StatusCode != http.StatusServiceUnavailable {
 			e.t.Errorf("%s answers %d: %v", path, response.StatusCode, err)
 		}

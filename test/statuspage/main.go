@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command statuspage serves the status page in three states, for the test in this directory and for
-// looking at it: with data, with data that no refresh renews, and without any. It writes the addresses to
-// its standard output as a line of JSON, and serves until its standard input ends. Unless -plain is given,
-// names in the data try to do harm.
+// looking at it: with data, with data that no refresh renews, and without any. It writes the addresses, and the UUID of a
+// device with many problems, to its standard output as a line of JSON, and serves until its standard input ends. Unless
+// -plain is given, names in the data try to do harm.
 //
 //	sleep inf | go run ./test/statuspage -plain
 package main
@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -24,6 +25,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	balenaapi "github.com/balena-exporter/balena-exporter/internal/balena/api"
+	"github.com/balena-exporter/balena-exporter/internal/problem"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 	"github.com/balena-exporter/balena-exporter/internal/statuspage"
 )
@@ -82,20 +84,24 @@ func run(ctx context.Context, devices, fleets int, plain bool) error {
 	none := func() *balena.Snapshot { return nil }
 	failed := statuspage.Status{
 		LastSuccess: time.Now().Add(-4 * time.Minute), LastErrorTime: time.Now().Add(-30 * time.Second),
-		LastError: trouble,
+		LastError: trouble, Next: time.Now().Add(40 * time.Second),
 	}
 	over := failed
 	over.Up, over.LastErrorTime = true, time.Now().Add(-3*time.Hour)
 
-	addresses := map[string]string{}
+	addresses := map[string]string{"device": crowded(s).UUID}
 	for state, of := range map[string]struct {
 		snapshot func() *balena.Snapshot
 		status   statuspage.Status
-	}{"good": {refreshed, over}, "failing": {old, failed}, "empty": {none, failed}} {
+		recorder *statuspage.Recorder
+	}{"good": {refreshed, over, recorded(s)}, "failing": {old, failed, nil}, "empty": {none, failed, nil}} {
 		server := httptest.NewServer(statuspage.NewHandler(statuspage.Options{
 			Snapshot: of.snapshot, Status: func() statuspage.Status { return of.status },
 			Interval: time.Minute, DeviceURL: statuspage.DeviceURLCloud, DeviceNames: true, Version: "1.2.3",
+			GrafanaURL: "https://grafana.example.com", RunbookURL: "https://github.com/balena-exporter/balena-exporter/blob/main/docs/runbooks",
+			Thresholds: problem.DefaultThresholds(), Recorder: of.recorder,
 			Links: []statuspage.Link{
+				{Text: "Problems", Address: "/problems", About: "All devices that need somebody, by the conditions of the alerts"},
 				{Text: "Fleets", Address: "/fleets", About: "All fleets, and the devices of each, worst first"},
 				{Text: "Metrics", Address: "/metrics", About: "What Prometheus scrapes"},
 				{Text: "Documentation", Address: "https://github.com/balena-exporter/balena-exporter#readme"},
@@ -111,6 +117,54 @@ func run(ctx context.Context, devices, fleets int, plain bool) error {
 	return err
 }
 
+// crowded is the device of which the most is to be shown.
+func crowded(s *balena.Snapshot) *balena.Device {
+	limits := problem.DefaultThresholds()
+	var most *balena.Device
+	best := -1
+	for d := range s.Devices.All() {
+		n := len(d.Services()) + len(d.Tags())
+		if n > 0 && d.CPUUsage != balena.Null {
+			n += 10 * len(limits.Of(d, balena.Instant(s.Time.UnixMilli())).All())
+		}
+		if n > best {
+			most, best = d, n
+		}
+	}
+	return most
+}
+
+// tags are the keys of the tags of devices.
+var tags = []string{"site"}
+
+// recorded returns the history of the last hours, in which now and then some devices were away.
+func recorded(s *balena.Snapshot) *statuspage.Recorder {
+	r := &statuspage.Recorder{}
+	const points = 100
+	for i := range points {
+		then := *s
+		then.Time = time.Now().Add((time.Duration(i) - points) * 5 * time.Minute)
+		tallies := map[int64]*balena.Tally{}
+		for _, f := range s.Fleets {
+			tallies[f.ID] = &balena.Tally{}
+		}
+		for d := range s.Devices.All() {
+			was := *d
+			if (int(d.ID)+i/7)%29 == i%13 {
+				was.Online, was.HeartbeatState = false, "offline"
+			}
+			if i < points/2 && d.ID%4 == 1 {
+				was.RunningRelease = 0
+			}
+			tallies[d.FleetID].Add(&was)
+		}
+		if i%40 != 30 {
+			r.Record(&then, maps.All(tallies))
+		}
+	}
+	return r
+}
+
 // fetch reads a snapshot as the exporter does.
 func fetch(ctx context.Context, api http.Handler) (*balena.Snapshot, error) {
 	server := httptest.NewServer(api)
@@ -121,7 +175,7 @@ func fetch(ctx context.Context, api http.Handler) (*balena.Snapshot, error) {
 	}
 	client, err := account.New(account.Config{
 		Config: balenaapi.Config{URL: address, Token: balenaapi.StaticToken("token"), Timeout: time.Minute}, PageSize: 1000,
-		Options: account.Options{Devices: true, Releases: true, ArchivedFleets: true},
+		Options: account.Options{Devices: true, Releases: true, Services: true, DeviceTags: tags, ArchivedFleets: true},
 	})
 	if err != nil {
 		return nil, err

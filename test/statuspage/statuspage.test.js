@@ -15,7 +15,8 @@ let browser, addresses, stop;
 before(async () => { ({ browser, addresses, stop } = await start('-devices=1200', '-fleets=12')); });
 after(() => stop?.());
 
-const sizes = { wide: { width: 1280, height: 800 }, phone: { width: 390, height: 844 }, narrowest: { width: 320, height: 640 } };
+// Zooming a window of 1280 pixels to 200 % leaves 640 of them; 400 % leaves 320.
+const sizes = { wide: { width: 1280, height: 800 }, zoomed: { width: 640, height: 400 }, phone: { width: 390, height: 844 }, narrowest: { width: 320, height: 640 } };
 
 // pages are all kinds of pages there are.
 const pages = {
@@ -26,9 +27,18 @@ const pages = {
   'all fleets, refresh failing': () => addresses.failing + '/fleets',
   'no data': () => addresses.empty + '/fleets',
   'a fleet': () => addresses.good + '/fleets/acme/greenhouse',
-  'a fleet filtered': () => addresses.good + '/fleets/acme/greenhouse?status=operational&page=2',
+  'a fleet filtered': () => addresses.good + '/fleets/acme/greenhouse?status=operational&tag=site%3D&sort=-name',
+  'the last page of a fleet': () => addresses.good + '/fleets/acme/greenhouse?before=end',
   'a fleet without such devices': () => addresses.good + '/fleets/acme/greenhouse?status=lost',
   'no such fleet': () => addresses.good + '/fleets/acme/nothing',
+  'problems': () => addresses.good + '/problems',
+  'problems, refresh failing': () => addresses.failing + '/problems?hold=1',
+  'problems of a kind': () => addresses.good + '/problems?problem=BalenaDevicesLost&sort=name',
+  'a search': () => addresses.good + '/search?q=balenaos',
+  'a search in vain': () => addresses.good + '/search?q=nothing+at+all',
+  'a search for nothing': () => addresses.good + '/search',
+  'a device': () => addresses.good + '/devices/' + addresses.device,
+  'no such device': () => addresses.good + '/devices/nothing',
 };
 
 // open opens a page and collects what a harmless page never does.
@@ -52,7 +62,7 @@ async function open(t, address, options = {}) {
 describe('axe finds nothing to complain about', () => {
   for (const [name, address] of Object.entries(pages)) {
     for (const colorScheme of ['light', 'dark']) {
-      for (const size of ['wide', 'phone']) {
+      for (const size of colorScheme === 'light' ? ['wide', 'phone', 'zoomed'] : ['wide', 'phone']) {
         test(`${name}, ${colorScheme}, ${size}`, async t => {
           const page = await open(t, address(), { colorScheme, viewport: sizes[size] });
           await page.evaluate(axe);
@@ -70,10 +80,12 @@ describe('axe finds nothing to complain about', () => {
 
 describe('nothing has to be scrolled sideways', () => {
   for (const [name, address] of Object.entries(pages)) {
-    test(name, async t => {
-      const page = await open(t, address(), { viewport: sizes.narrowest });
-      assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), sizes.narrowest.width);
-    });
+    for (const size of ['narrowest', 'zoomed']) {
+      test(`${name}, ${size}`, async t => {
+        const page = await open(t, address(), { viewport: sizes[size] });
+        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), sizes[size].width);
+      });
+    }
   }
 });
 
@@ -110,14 +122,15 @@ describe('the keyboard', () => {
     const box = element.getClientRects()[0];
     const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
     const style = getComputedStyle(element);
-    return { address: element.getAttribute('href'), seen: element.contains(top), outline: style.outlineStyle === 'solid' && parseFloat(style.outlineWidth) >= 2 };
+    return { address: element.getAttribute('href') ?? element.getAttribute('name') ?? element.textContent, seen: element.contains(top), outline: style.outlineStyle === 'solid' && parseFloat(style.outlineWidth) >= 2 };
   });
 
   for (const [key, order] of [['Tab', list => list], ['Shift+Tab', list => list.reverse()]]) {
-    for (const name of ['landing page', 'all fleets', 'a fleet filtered', 'no data']) {
-      test(`${key} walks all links of ${name}, in order and in sight`, async t => {
+    for (const name of ['landing page', 'all fleets', 'a fleet filtered', 'problems', 'a search', 'a device', 'no data']) {
+      test(`${key} walks all links and fields of ${name}, in order and in sight`, async t => {
         const page = await open(t, pages[name]());
-        const links = order(await page.locator('a').evaluateAll(all => all.map(a => a.getAttribute('href'))));
+        const links = order(await page.locator('a, input:not([type=hidden]), select, button').evaluateAll(all =>
+          all.map(e => e.getAttribute('href') ?? e.getAttribute('name') ?? e.textContent)));
         assert.ok(links.length > 0);
         for (const address of links) {
           await page.keyboard.press(key);
@@ -130,15 +143,61 @@ describe('the keyboard', () => {
   test('leads from the landing page to a page of devices and back', async t => {
     const page = await open(t, pages['landing page'](), { javaScriptEnabled: false });
     const heading = () => page.locator('h1').textContent();
-    await page.getByRole('link', { name: 'Fleets' }).press('Enter');
+    await page.getByRole('main').getByRole('link', { name: 'Fleets' }).press('Enter');
     assert.equal(await heading(), 'Fleets');
-    await page.getByRole('link', { name: 'acme/greenhouse' }).press('Enter');
+    await page.getByRole('link', { name: 'acme/greenhouse', exact: true }).press('Enter');
     assert.equal(await heading(), 'acme/greenhouse');
     await page.getByRole('link', { name: /^operational/ }).press('Enter');
     await page.getByRole('link', { name: 'Next' }).press('Enter');
-    assert.match(await page.locator('caption').textContent(), /^101 to 200 of .* devices operational, worst first$/);
+    const caption = () => page.locator('caption').first().textContent();
+    assert.match(await caption(), /^101 to 200 of .* devices operational, worst first$/);
+    await page.getByRole('columnheader', { name: 'OS' }).getByRole('link').press('Enter');
+    assert.match(await caption(), /^1 to 100 of .* devices operational, sorted by os$/);
+    assert.equal(await page.getByRole('columnheader', { name: 'OS' }).getAttribute('aria-sort'), 'ascending');
+    await page.locator('tbody th a').first().press('Enter');
+    assert.ok(await page.getByRole('heading', { name: 'State' }).isVisible());
     await page.getByRole('link', { name: 'Fleets' }).press('Enter');
     assert.equal(await heading(), 'Fleets');
+  });
+
+  test('narrows a list by the form, and keeps what else is chosen', async t => {
+    const page = await open(t, pages['a fleet'](), { javaScriptEnabled: false });
+    await page.getByRole('link', { name: /^operational/ }).press('Enter');
+    const release = page.getByRole('combobox', { name: 'Release' });
+    const value = await release.locator('option').nth(1).getAttribute('value');
+    await release.focus();
+    await page.keyboard.press('ArrowDown');
+    await page.getByRole('button', { name: 'Filter' }).press('Enter');
+    const chosen = new URL(page.url()).searchParams;
+    assert.equal(chosen.get('release'), value);
+    assert.equal(chosen.get('status'), 'operational');
+    await page.getByRole('link', { name: 'Remove all filters' }).press('Enter');
+    assert.equal(new URL(page.url()).search, '');
+  });
+
+  test('searches, and comes to the only result at once', async t => {
+    const page = await open(t, pages['landing page'](), { javaScriptEnabled: false });
+    const field = page.getByRole('searchbox', { name: 'Search' });
+    await field.fill(addresses.device.slice(0, 12));
+    await field.press('Enter');
+    assert.equal(page.url(), `${addresses.good}/devices/${addresses.device}`);
+    assert.ok((await page.locator('main').textContent()).includes(addresses.device));
+    await field.fill('balenaos');
+    await page.getByRole('button', { name: 'Search' }).press('Enter');
+    assert.match(await page.locator('caption').first().textContent(), /^1 to 100 of .* devices, best match first$/);
+    assert.equal(await field.inputValue(), 'balenaos');
+  });
+
+  test('holds a page still, and the pages that it leads to', async t => {
+    const page = await open(t, pages['problems'](), { javaScriptEnabled: false });
+    const renews = async () => (await (await page.reload()).allHeaders()).refresh;
+    assert.equal(await renews(), '60');
+    await page.getByRole('link', { name: 'Hold it still' }).press('Enter');
+    assert.equal(await renews(), undefined);
+    await page.locator('tbody th a').first().press('Enter');
+    assert.equal(await renews(), undefined);
+    await page.getByRole('link', { name: 'Renew it' }).press('Enter');
+    assert.equal(await renews(), '60');
   });
 });
 
@@ -155,7 +214,7 @@ describe('hostile names', () => {
 
   test('lead to the page of the fleet that has one', async t => {
     const page = await open(t, pages['all fleets']());
-    const link = page.getByRole('link', { name: 'acme/"><script>' });
+    const link = page.getByRole('rowheader', { name: 'acme/"><script>' }).getByRole('link');
     const name = await link.textContent();
     await link.click();
     assert.equal(await page.locator('h1').textContent(), name);
@@ -166,7 +225,7 @@ describe('hostile names', () => {
 
   test('do not lead out of the pages', async t => {
     const page = await open(t, pages['all fleets']());
-    await page.getByRole('link', { name: '../../-/healthy' }).click();
+    await page.getByRole('link', { name: '../../-/healthy', exact: true }).click();
     assert.equal(await page.locator('h1').textContent(), '../../-/healthy');
     assert.equal(page.url(), addresses.good + '/fleets/~../~../-/healthy');
     await page.getByRole('link', { name: 'balena-exporter' }).click();
@@ -189,7 +248,7 @@ describe('tables stay tables for screen readers', () => {
       const count = role => nodes.filter(n => !n.ignored && n.role?.value === role).length;
       assert.deepEqual(
         { table: count('table'), row: count('row'), columnheader: count('columnheader'), rowheader: count('rowheader'), cell: count('cell') },
-        { table: 1, row: 13, columnheader: 7, rowheader: 12, cell: 72 });
+        { table: 1, row: 13, columnheader: 8, rowheader: 12, cell: 84 });
     });
   }
 });

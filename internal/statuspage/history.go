@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package statuspage
+
+import (
+	"iter"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+)
+
+// Recorder keeps what the pages need beside the newest snapshot: the sums of its fleets, which the collector has made
+// anyway, and the history of the last hours. Its zero value is ready. It is all that a refresh does for the pages.
+type Recorder struct {
+	mutex    sync.RWMutex
+	snapshot *balena.Snapshot
+	fleets   map[int64]*record
+}
+
+// record is what is kept of a fleet.
+type record struct {
+	sums sums
+	ring ring
+}
+
+// Record keeps the sums of a snapshot, which one goroutine at a time may do.
+func (r *Recorder) Record(s *balena.Snapshot, tallies iter.Seq2[int64, *balena.Tally]) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	before := r.fleets
+	r.snapshot, r.fleets = s, make(map[int64]*record, len(s.Fleets))
+	slot := s.Time.Unix() / slotSeconds
+	for id, tally := range tallies {
+		fleet := before[id]
+		if fleet == nil {
+			fleet = &record{ring: ring{first: slot, last: slot - 1}}
+		}
+		fleet.sums = sumsOf(tally)
+		fleet.ring.add(slot, &fleet.sums)
+		r.fleets[id] = fleet
+	}
+}
+
+// sums returns the sums of a fleet of a snapshot, if they are known.
+func (r *Recorder) sums(s *balena.Snapshot, fleet int64) (sums, bool) {
+	if r == nil {
+		return sums{}, false
+	}
+	r.mutex.RLock()
+	defer r.mutex.RUnlock()
+	f := r.fleets[fleet]
+	if r.snapshot != s || f == nil {
+		return sums{}, false
+	}
+	return f.sums, true
+}
+
+// history returns the history of a fleet, nil if there is none to draw.
+func (r *Recorder) history(fleet int64) *history {
+	if r == nil {
+		return nil
+	}
+	r.mutex.RLock()
+	defer r.mutex.RUnlock()
+	f := r.fleets[fleet]
+	if f == nil || f.ring.last == f.ring.first {
+		return nil
+	}
+	return f.ring.history()
+}
+
+const (
+	// slotSeconds is how far two points of the history are apart, and slots is how many there are: 12 hours.
+	slotSeconds = 300
+	slots       = 144
+)
+
+// ring is the history of a fleet.
+type ring struct {
+	points [slots]point
+	// first and last are the first slot that was ever written and the last one, in slotSeconds since 1970.
+	first, last int64
+}
+
+// point is the parts of a fleet that were connected and on the target release; NaN where that is not known.
+type point struct{ connected, onTarget float32 }
+
+var nowhere = point{float32(math.NaN()), float32(math.NaN())}
+
+// add adds a point. The last of a slot counts.
+func (r *ring) add(slot int64, s *sums) {
+	if slot < r.last {
+		return // the clock was set back
+	}
+	for next := max(r.last+1, slot-slots+1); next <= slot; next++ {
+		r.points[next%slots] = nowhere
+	}
+	r.last = slot
+	p := nowhere
+	if s.Devices > 0 {
+		p.connected = float32(s.Connected) / float32(s.Devices)
+	}
+	if s.Targeted > 0 {
+		p.onTarget = float32(s.OnTarget) / float32(s.Targeted)
+	}
+	r.points[slot%slots] = p
+}
+
+// history is the history of a fleet as it is drawn.
+type history struct {
+	Since, Until moment
+	Curves       []curve
+}
+
+// curve is a part of the fleet over time.
+type curve struct {
+	Name, Class string
+	// Lines are its pieces, as the points of polylines.
+	Lines []string
+	// Now and Least are in percent.
+	Now, Least int
+	LeastAt    string
+}
+
+// The size of the picture in its own units.
+const (
+	HistoryWidth  = slots - 1
+	historyHeight = 40
+)
+
+func (r *ring) history() *history {
+	from := max(r.first, r.last-slots+1)
+	at := func(slot int64) time.Time { return time.Unix(slot*slotSeconds, 0) }
+	h := &history{Since: since(at(from), at(r.last)), Until: since(at(r.last), at(r.last))}
+	for _, kind := range []struct {
+		name, class string
+		of          func(point) float32
+	}{
+		{"Connected", "connected-line", func(p point) float32 { return p.connected }},
+		{"On target release", "target-line", func(p point) float32 { return p.onTarget }},
+	} {
+		c := curve{Name: kind.name, Class: kind.class, Now: -1, Least: 101}
+		var line strings.Builder
+		end := func() {
+			if line.Len() > 0 {
+				c.Lines = append(c.Lines, line.String())
+				line.Reset()
+			}
+		}
+		for slot := from; slot <= r.last; slot++ {
+			value := kind.of(r.points[slot%slots])
+			if value != value {
+				end()
+				continue
+			}
+			if line.Len() > 0 {
+				line.WriteByte(' ')
+			}
+			line.WriteString(strconv.FormatInt(slot-r.last+HistoryWidth, 10))
+			line.WriteByte(',')
+			line.WriteString(strconv.FormatFloat(float64(1-value)*historyHeight, 'f', 1, 32))
+			if c.Now = int(value * 100); c.Now < c.Least {
+				c.Least, c.LeastAt = c.Now, at(slot).UTC().Format("15:04")
+			}
+		}
+		end()
+		if c.Now >= 0 {
+			h.Curves = append(h.Curves, c)
+		}
+	}
+	if len(h.Curves) == 0 {
+		return nil
+	}
+	return h
+}
