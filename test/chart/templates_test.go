@@ -164,8 +164,10 @@ func TestArguments(t *testing.T) {
 		{minimal + "collectors: {metricDenylist: ['balena_device_memory_.*']}", "--collector.metric-denylist=balena_device_memory_.*"},
 		{minimal + "serviceMonitor: {parts: 8}", "--web.parts=8"},
 		{minimal + "collectors: {disconnectedThresholds: [86400]}", "--collector.fleet.disconnected-thresholds=86400,604800"},
-		{minimal + rules("deviceLostSeconds: 259200"), "--collector.fleet.disconnected-thresholds=3600,86400,604800,2592000,259200"},
+		{minimal + "collectors: {disconnectedThresholds: [3600, 86400, 604800, 2592000, 259200]}", "--collector.fleet.disconnected-thresholds=3600,86400,604800,2592000,259200"},
 		{minimal + rules(`deviceLostSeconds: "604800"`), "--log.format=logfmt"},
+		{minimal + "prometheusRule: {grafanaUrl: https://grafana.example.com}", "--web.grafana-url=https://grafana.example.com"},
+		{minimal + rules("storageRatio: 0.8, deviceOfflineSeconds: 1209"), "--web.problem-thresholds=deviceOfflineSeconds=1209,storageRatio=0.8"},
 		{minimal + "log: {level: debug}", "--log.level=debug"},
 		{minimal + "log: {format: json}", "--log.format=json"},
 		{minimal + "extraArgs: ['--web.max-requests=10']", "--web.max-requests=10"},
@@ -695,6 +697,23 @@ func TestDashboardsFollowTheInterval(t *testing.T) {
 func dashboardsOf(t *testing.T, name string) string {
 	t.Helper()
 	return strings.ReplaceAll(ci(t, name), "dashboards:\n  enabled: true\n", "") + "\ndashboards: {enabled: true}"
+}
+
+// The page /problems and the alerts have the same thresholds: the chart names those that are not the exporter's own.
+func TestThresholdsOfProblemsAreTheExportersOwn(t *testing.T) {
+	m := render(t, minimal)
+	for _, arg := range get[*appsv1.Deployment](t, m).Spec.Template.Spec.Containers[0].Args {
+		if strings.HasPrefix(arg, "--web.problem-thresholds") {
+			t.Errorf("thresholds that nobody changed are passed: %s", arg)
+		}
+	}
+	// Each threshold that the pages know; a test of the rules holds their defaults equal.
+	for _, threshold := range []string{
+		"deviceOfflineSeconds=3601", "deviceLostSeconds=604801", "neverConnectedSeconds=86401", "updateStuckSeconds=7201", "buildFailedSeconds=604801",
+		"storageRatio=0.91", "memoryRatio=0.96", "temperatureCelsius=81", "fleetPartDevices=4", "fleetOfflineRatio=0.21", "fleetLargelyOfflineRatio=0.51",
+	} {
+		wantArgs(t, render(t, minimal+rules(strings.Replace(threshold, "=", ": ", 1))), "--web.problem-thresholds="+threshold)
+	}
 }
 
 // What the alerts take for lost is exported, and is what the dashboards show.

@@ -208,6 +208,22 @@ alerts take for lost, which they could not count otherwise.
 {{- $times | uniq | join "," }}
 {{- end }}
 
+{{/*
+Thresholds of the page /problems that differ from the exporter's own: those of the alerts of the same names.
+*/}}
+{{- define "balena-exporter.problemThresholds" -}}
+{{- $thresholds := list }}
+{{- range $name, $own := dict "deviceOfflineSeconds" "3600" "deviceLostSeconds" "604800" "neverConnectedSeconds" "86400" "updateStuckSeconds" "7200"
+  "buildFailedSeconds" "604800" "storageRatio" "0.9" "memoryRatio" "0.95" "temperatureCelsius" "80"
+  "fleetPartDevices" "3" "fleetOfflineRatio" "0.2" "fleetLargelyOfflineRatio" "0.5" }}
+{{- $value := include "balena-exporter.number" (get $.Values.prometheusRule.thresholds $name) }}
+{{- if ne $value $own }}
+{{- $thresholds = append $thresholds (printf "%s=%s" $name $value) }}
+{{- end }}
+{{- end }}
+{{- join "," $thresholds }}
+{{- end }}
+
 {{/* Address of balena's dashboard, or nothing: an openBalena server has none. */}}
 {{- define "balena-exporter.dashboardUrl" -}}
 {{- $own := regexMatch "^https://api\\.balena-cloud\\.com(:443)?/?$" .Values.balena.apiUrl | ternary "https://dashboard.balena-cloud.com" "" }}

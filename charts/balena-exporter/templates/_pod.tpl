@@ -122,6 +122,12 @@ spec:
         {{- if gt (int .Values.serviceMonitor.parts) 1 }}
         - --web.parts={{ .Values.serviceMonitor.parts }}
         {{- end }}
+        {{- with .Values.prometheusRule.grafanaUrl }}
+        - {{ printf "--web.grafana-url=%s" . | quote }}
+        {{- end }}
+        {{- with include "balena-exporter.problemThresholds" . }}
+        - --web.problem-thresholds={{ . }}
+        {{- end }}
         {{- if include "balena-exporter.webConfigured" . }}
         - --web.config.file=/etc/balena-exporter/web/{{ ternary .Values.webConfig.existingSecret.key "web-config.yml" (ne .Values.webConfig.existingSecret.name "") }}
         {{- end }}

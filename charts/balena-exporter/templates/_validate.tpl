@@ -269,6 +269,8 @@ collector.metric-allowlist: collectors.metricAllowlist
 collector.metric-denylist: collectors.metricDenylist
 balena.shard: shards
 web.parts: serviceMonitor.parts
+web.grafana-url: prometheusRule.grafanaUrl
+web.problem-thresholds: prometheusRule.thresholds
 web.listen-address: service.port, for the port of the Service; that of the pod stays 8000
 web.health-listen-address: livenessProbe and readinessProbe; their port stays 8001
 web.config.file: webConfig
