@@ -16,7 +16,7 @@ func TestLinksLeadToFilesAndHeadings(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	code := regexp.MustCompile("(?s)```.*?```")
 	count := 0
-	for _, file := range []string{"CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/failures.md", "docs/glossary.md", "docs/releasing.md"} {
+	for _, file := range []string{"CONTRIBUTING.md", "README.md", "SECURITY.md", "docs/architecture.md", "docs/failures.md", "docs/glossary.md", "docs/privacy.md", "docs/releasing.md", "docs/stability.md"} {
 		for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(read(t, file), ""), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
