@@ -14,6 +14,8 @@ if (!directory || !dashboard) {
 }
 
 const pictures = {
+  'problems.png': { path: '/problems', colorScheme: 'light', viewport: { width: 1180, height: 720 } },
+  'device.png': { device: true, colorScheme: 'light', viewport: { width: 1180, height: 800 } },
   'fleets.png': { path: '/fleets', colorScheme: 'light', viewport: { width: 1180, height: 600 } },
   'fleets-dark.png': { path: '/fleets', colorScheme: 'dark', viewport: { width: 1180, height: 600 } },
   'fleet.png': { path: '/fleets/acme/greenhouse', colorScheme: 'light', viewport: { width: 1180, height: 600 } },
@@ -23,9 +25,9 @@ const pictures = {
 await mkdir(directory, { recursive: true });
 const { browser, addresses, stop } = await start('-plain', '-devices=2400', '-fleets=9');
 try {
-  for (const [file, { path, ...options }] of Object.entries(pictures)) {
+  for (const [file, { path, device, ...options }] of Object.entries(pictures)) {
     const page = await browser.newPage(options);
-    await page.goto(addresses.good + path);
+    await page.goto(addresses.good + (device ? `/devices/${addresses.device}` : path));
     await page.screenshot({ path: join(directory, file) });
     await page.close();
   }
