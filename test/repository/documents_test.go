@@ -23,7 +23,11 @@ func TestLinksLeadToFilesAndHeadings(t *testing.T) {
 			}
 			count++
 			target, heading, _ := strings.Cut(m[1], "#")
-			target = path.Join(path.Dir(file), target)
+			if target == "" {
+				target = file
+			} else {
+				target = path.Join(path.Dir(file), target)
+			}
 			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
 				t.Errorf("%s: the link %s leads to no file", file, m[1])
 			} else if heading != "" && !headings(t, target)[heading] {
