@@ -15,6 +15,10 @@ import (
 // Services and tags are rows of their own that belong to devices. They are read as the devices are: all of them
 // in a full refresh, and in an incremental one those that changed. They are asked for with the devices' own condition,
 // so that they can be held against the server's count.
+//
+// The count, the devices and the rows are read at different moments. A row that is added or removed between them can make
+// up for one that was deleted outright, which then stays until the next refresh. Counting before the devices are read makes
+// this more frequent, not less, because rows are removed far more often than devices enter reach.
 
 // maxRowsPerDevice is more services, or tags, than any device has.
 const maxRowsPerDevice = 1000

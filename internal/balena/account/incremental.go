@@ -64,6 +64,8 @@ type changes struct {
 	rung  int
 	// devices are those that were read, by ID; nil for one that is out of reach.
 	devices map[int64]*balena.Device
+	// listed are the fleets the IDs of whose devices were listed.
+	listed map[int64]bool
 	// newest is the newest modified_at.
 	newest balena.Instant
 	rows   int
@@ -74,7 +76,7 @@ type changes struct {
 func (f *refresh) readChanged(ctx context.Context, rung int) error {
 	b := &f.before
 	f.after.outside = b.outside
-	c := &changes{known: b.devices, rung: rung, devices: map[int64]*balena.Device{}, newest: b.horizon.newest}
+	c := &changes{known: b.devices, rung: rung, devices: map[int64]*balena.Device{}, listed: map[int64]bool{}, newest: b.horizon.newest}
 	retargeted := map[int64]bool{} // the fleets that were given another target
 	vanished := false              // a fleet is not among the chosen ones any more
 	for id, target := range b.targets {
@@ -94,20 +96,8 @@ func (f *refresh) readChanged(ctx context.Context, rung int) error {
 	if err := f.take(ctx, c, question); err != nil {
 		return err
 	}
-	doubtful, err := f.doubtfulDevices(ctx, c)
-	if err != nil {
+	if err := f.takeDoubtful(ctx, c); err != nil {
 		return err
-	}
-	if len(doubtful) > maxByID {
-		return veryMany("were added or removed, or ended a download, without being reported among the changes")
-	}
-	for ids := range slices.Chunk(doubtful, idsPerRequest) {
-		for _, id := range ids {
-			c.devices[id] = nil // unless it answers
-		}
-		if err := f.take(ctx, c, api.InIDs("id", ids)); err != nil {
-			return err
-		}
 	}
 	if err := f.apply(c, retargeted, vanished); err != nil {
 		return err
@@ -196,8 +186,30 @@ func (c *changes) added() (map[string]int64, error) {
 	return added, nil
 }
 
+// takeDoubtful reads the doubtful devices by their ids until there are none. A device that was read may have moved to
+// another fleet, and the count of that fleet has to be compared again.
+func (f *refresh) takeDoubtful(ctx context.Context, c *changes) error {
+	for asked := 0; ; {
+		doubtful, err := f.doubtfulDevices(ctx, c)
+		if err != nil || len(doubtful) == 0 {
+			return err
+		}
+		if asked += len(doubtful); asked > maxByID {
+			return veryMany("were added or removed, or ended a download, without being reported among the changes")
+		}
+		for ids := range slices.Chunk(doubtful, idsPerRequest) {
+			for _, id := range ids {
+				c.devices[id] = nil // unless it answers
+			}
+			if err := f.take(ctx, c, api.InIDs("id", ids)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // doubtfulDevices returns the IDs, in ascending order, of the devices that have to be asked for: those of which it can't
-// be told whether they are there, and those whose download may have ended without being reported.
+// be told whether they are there, and those whose download may have ended without being reported. Each fleet is listed once.
 func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, error) {
 	counts := maps.Clone(f.before.devicesOf)
 	for id, is := range c.devices {
@@ -210,7 +222,7 @@ func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, err
 	}
 	var fleets []int64
 	for i := range f.snapshot.Fleets {
-		if id := f.snapshot.Fleets[i].ID; counts[id] != f.counted[id] {
+		if id := f.snapshot.Fleets[i].ID; counts[id] != f.counted[id] && !c.listed[id] {
 			fleets = append(fleets, id)
 		}
 	}
@@ -233,7 +245,7 @@ func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, err
 	}
 	uncertain := map[int64]bool{}
 	for _, id := range fleets {
-		uncertain[id] = true
+		uncertain[id], c.listed[id] = true, true
 	}
 	for id, is := range c.devices {
 		if is != nil && uncertain[is.FleetID] && !listed[id] {

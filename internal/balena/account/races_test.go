@@ -319,6 +319,125 @@ func TestMoveInByASlowTransaction(t *testing.T) {
 	}
 }
 
+// A device that is read by its ID has moved to a fleet whose number of devices matched the count until then. The IDs of that
+// fleet are listed as well, which shows that another device of it was deleted.
+func TestMoveIntoAFleetThatAddedUp(t *testing.T) {
+	for _, edition := range simulator.Editions() {
+		t.Run(edition, func(t *testing.T) {
+			config := small
+			config.Edition = simulator.Edition(edition)
+			f := follow(t, config, fewer)
+			const a, b, gone, leaves, enters = 1, 2, 7, 200, 3
+			f.Update(func(st *simulator.State) {
+				st.Device(gone).FleetID, st.Device(leaves).FleetID, st.Device(enters).FleetID = a, a, b
+			})
+			f.refresh(t)
+			for range 3 { // longer than the overlap
+				f.rename(210)
+				f.refresh(t)
+			}
+			f.asked()
+			f.Update(func(st *simulator.State) { st.DeleteDevice(gone) })
+			f.after("owns__device", func(st *simulator.State) { st.Device(leaves).FleetID = b })
+			f.after("modified_at%20gt", func(st *simulator.State) { st.Device(enters).FleetID = a })
+			s := f.refresh(t)
+			changes := "device changes"
+			if config.Edition == simulator.Cloud {
+				changes += " and downloads"
+			}
+			want := []string{"application", changes, "device ids", "device by id", "device ids", "device by id"}
+			asked := f.asked()
+			if diff := cmp.Diff(want, asked[:min(len(want), len(asked))]); diff != "" || s.Reading.Kind != balena.Incremental {
+				t.Errorf("a refresh of kind %s; requests (-want +got):\n%s", s.Reading.Kind, diff)
+			}
+		})
+	}
+}
+
+// Only a count reports that a row was deleted. Another row that is added or removed between two requests of a refresh makes
+// up for it. The deleted row stays for that refresh, and the next refresh removes it.
+func TestDeletionsThatACountHides(t *testing.T) {
+	type change = func(*simulator.State)
+	const enters = 3 // a device that enters reach, or leaves it
+	hasService := func(d *balena.Device) bool { return len(d.Services()) > 0 }
+	hasTag := func(d *balena.Device) bool {
+		return slices.ContainsFunc(d.Tags(), func(t balena.Tag) bool { return t.ID != 0 })
+	}
+	for name, test := range map[string]struct {
+		with func(*account.Config)
+		// before changes the account before the refresh, and meanwhile after an answer to the request.
+		before    change
+		request   string
+		meanwhile change
+		// stays reports whether device 7 has the deleted row, or is the deleted row.
+		stays func(*balena.Device) bool
+	}{
+		"of a service, while a device with as many enters reach": {
+			func(c *account.Config) { c.Services = true },
+			func(st *simulator.State) { st.Installs.Delete(st.InstallsOf(7)[0].ID) },
+			"/device?", func(st *simulator.State) { st.Device(enters).FleetID = 1 }, hasService,
+		},
+		"of a service, while another is removed": {
+			func(c *account.Config) { c.Services = true },
+			func(st *simulator.State) { st.Installs.Delete(st.InstallsOf(7)[0].ID) },
+			"image_install/$count", func(st *simulator.State) { st.InstallsOf(8)[0].Status = "deleted" }, hasService,
+		},
+		"of a tag, while a device with as many enters reach": {
+			func(c *account.Config) { c.DeviceTags = []string{"site"} },
+			func(st *simulator.State) {
+				st.DeviceTags.DeleteFunc(func(t *simulator.DeviceTag) bool { return t.DeviceID == 7 })
+			},
+			"/device?", func(st *simulator.State) { st.Device(enters).FleetID = 1 }, hasTag,
+		},
+		"of a tag, while one that was just added is deleted": {
+			func(c *account.Config) { c.DeviceTags = []string{"site"} },
+			func(st *simulator.State) {
+				st.DeviceTags.DeleteFunc(func(t *simulator.DeviceTag) bool { return t.DeviceID == 7 })
+				st.DeviceTags.Add(simulator.DeviceTag{DeviceID: 8, Key: "site", Value: "x"})
+			},
+			"device_tag/$count", func(st *simulator.State) {
+				st.DeviceTags.DeleteFunc(func(t *simulator.DeviceTag) bool { return t.DeviceID == 8 })
+			}, hasTag,
+		},
+		"of a device, while another enters the fleet and leaves it": {
+			func(*account.Config) {},
+			func(st *simulator.State) {
+				st.Device(enters).FleetID = st.Device(7).FleetID
+				st.DeleteDevice(7)
+			},
+			"owns__device", func(st *simulator.State) { st.Device(enters).FleetID = st.FleetBySlug("block").ID },
+			func(d *balena.Device) bool { return d != nil },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := follow(t, small, fewer, func(c *account.Config) { c.ArchivedFleets = false }, test.with)
+			f.Update(func(st *simulator.State) {
+				st.Device(enters).FleetID = st.AddFleet(simulator.Fleet{Class: "block", Slug: "block"}).ID
+				st.DeviceTags.DeleteFunc(func(*simulator.DeviceTag) bool { return true })
+				for _, id := range []int{enters, 7} {
+					st.DeviceTags.Add(simulator.DeviceTag{Row: simulator.Row{ModifiedAt: simulator.At(noon.Add(-time.Hour))}, DeviceID: id, Key: "site", Value: "x"})
+					for _, install := range st.InstallsOf(id)[1:] {
+						st.Installs.Delete(install.ID)
+					}
+				}
+				for _, id := range []int{enters, 7, 8} {
+					st.InstallsOf(id)[0].Status = "Running"
+				}
+			})
+			f.refresh(t)
+			f.Update(test.before)
+			f.rename(200) // the first page of changes ends with a device with a higher id than all others of this test
+			f.after(test.request, test.meanwhile)
+			if s := f.next(t); !test.stays(s.Devices.Find(7)) || s.Reading.Kind != balena.Incremental {
+				t.Errorf("a refresh of kind %s does not have the deleted row any more, which the documentation says that it has", s.Reading.Kind)
+			}
+			if s := f.refresh(t); s.Reading.Kind != balena.Incremental {
+				t.Errorf("the next refresh is of kind %s: %s", s.Reading.Kind, s.Reading.Why)
+			}
+		})
+	}
+}
+
 // Whatever limit a server or a proxy has for its pages, nothing is cut off.
 func TestPagesWithALimit(t *testing.T) {
 	config := simulator.Config{Devices: 60, Fleets: 5, Seed: 1}
