@@ -19,8 +19,9 @@ type facts struct {
 	*balena.Snapshot
 	types    map[int64]string
 	releases map[int64]releaseFacts
-	// fleetOf maps all devices, in reach or not, to their fleets.
-	fleetOf map[int64]int64
+	// fleetOf maps all devices, in reach or not, to their fleets; services and tags map devices to the number of theirs.
+	fleetOf        map[int64]int64
+	services, tags map[int64]int
 }
 
 type releaseFacts struct {
@@ -47,13 +48,26 @@ func (t *replay) observe(version balena.Version) (facts, error) {
 	if err != nil {
 		return facts{}, fmt.Errorf("the reference client fails: %w", err)
 	}
-	f := facts{Snapshot: s, types: map[int64]string{}, releases: map[int64]releaseFacts{}, fleetOf: map[int64]int64{}}
+	f := facts{
+		Snapshot: s, types: map[int64]string{}, releases: map[int64]releaseFacts{},
+		fleetOf: map[int64]int64{}, services: map[int64]int{}, tags: map[int64]int{},
+	}
 	t.sim.Update(func(st *simulator.State) {
 		for _, dt := range st.DeviceTypes.All() {
 			f.types[int64(dt.ID)] = dt.Slug
 		}
 		for _, d := range st.Devices.All() {
 			f.fleetOf[int64(d.ID)] = int64(d.FleetID)
+		}
+		for _, i := range st.Installs.All() {
+			if i.Status != "deleted" {
+				f.services[int64(i.DeviceID)]++
+			}
+		}
+		for _, tag := range st.DeviceTags.All() {
+			if slices.Contains(t.config.DeviceTags, tag.Key) {
+				f.tags[int64(tag.DeviceID)]++
+			}
 		}
 		for _, r := range st.Releases.All() {
 			f.releases[int64(r.ID)] = releaseFacts{r.RawVersion, r.Status, r.IsFinal}
@@ -67,14 +81,18 @@ func (t *replay) observe(version balena.Version) (facts, error) {
 //
 //   - it contains each fleet and device that was in reach at all moments, with all attachments that existed at all moments.
 //     For a device this applies only if its fleets are those of the snapshot, because a refresh reads the fleets first;
-//   - it contains no fleet or device that was in reach at no moment. A device of the previous snapshot may stay for this
-//     refresh: the number of devices does not show a removed device if another one is added and removed at the same time;
+//   - it contains no fleet or device that was in reach at no moment;
 //   - each row that was in reach at all moments has the values of one of these moments. Different rows may have the values
 //     of different moments;
 //   - values that are derived from several rows are derived from the rows in the snapshot.
 //
+// There is one exclusion. A deleted device, service or tag of the previous snapshot may stay for this refresh if the number
+// of such rows at one of the moments is the number of those in the snapshot. The API reports a deletion only by a count, and
+// another row that is added or removed during the refresh makes up for it. check returns the number of rows that stayed.
+// An undisturbed refresh has none of them.
+//
 // Parts that failed, and services and tags that are late, are not checked.
-func check(s, before *balena.Snapshot, all []facts, late bool) error {
+func check(s, before *balena.Snapshot, all []facts, late bool) (stayed, error) {
 	ok := map[balena.PartName]bool{}
 	for _, p := range s.Parts {
 		ok[p.Name] = p.Err == nil
@@ -87,15 +105,24 @@ func check(s, before *balena.Snapshot, all []facts, late bool) error {
 		// The facts must have been read with the same version of the API from the same kind of server.
 		c.rows = c.rows && f.APIVersion == s.APIVersion
 		if f.Devices.Len() > 0 && s.Devices.Len() > 0 && f.APIVersion == s.APIVersion && f.CloudFields != s.CloudFields {
-			return fmt.Errorf("the snapshot has the fields of balenaCloud: %t", s.CloudFields)
+			return stayed{}, fmt.Errorf("the snapshot has the fields of balenaCloud: %t", s.CloudFields)
 		}
 	}
 	for _, check := range []func() error{c.fleets, c.devices, c.belongings, c.releases, c.organizations, c.keys} {
 		if err := check(); err != nil {
-			return fmt.Errorf("after a disturbed refresh of kind %s: %w", s.Reading.Kind, err)
+			return stayed{}, fmt.Errorf("after a disturbed refresh of kind %s: %w", s.Reading.Kind, err)
 		}
 	}
-	return nil
+	return c.stayed, nil
+}
+
+// stayed is the number of deleted rows that a refresh left in the snapshot.
+type stayed struct{ devices, services, tags int }
+
+func (s *stayed) add(o stayed) {
+	s.devices += o.devices
+	s.services += o.services
+	s.tags += o.tags
 }
 
 // maxTags is the number of keys of tags of fleets.
@@ -107,6 +134,7 @@ type comparison struct {
 	all    []facts
 	ok     map[balena.PartName]bool // the parts that did not fail
 	rows   bool                     // the rows can be compared
+	stayed stayed
 }
 
 // everywhere reports whether a condition holds at all moments, somewhere whether it holds at one of them.
@@ -192,8 +220,13 @@ func (c *comparison) devices() error {
 	}
 	for is := range c.s.Devices.All() {
 		fleet := c.s.Fleet(is.FleetID)
+		there := c.somewhere(func(f facts) bool { return c.s.Fleet(f.fleetOf[is.ID]) != nil })
+		if !there && c.deviceMayStay(is) {
+			c.stayed.devices++
+			there = true
+		}
 		switch {
-		case !c.stays(is.ID) && !c.somewhere(func(f facts) bool { return c.s.Fleet(f.fleetOf[is.ID]) != nil }):
+		case !there:
 			return fmt.Errorf("device %d never existed", is.ID)
 		case fleet == nil:
 			return fmt.Errorf("device %d is in fleet %d, which is missing", is.ID, is.FleetID)
@@ -224,9 +257,66 @@ func (c *comparison) was(id int64) string {
 	return strings.Join(rows, "\n")
 }
 
+// mayStay reports whether deleted rows may stay for this refresh. known is the number of rows of their kind in the snapshot,
+// and counted returns the number of them at a moment.
+func (c *comparison) mayStay(known int, counted func(facts) int) bool {
+	return c.s.Reading.Kind == balena.Incremental && len(c.all) > 1 && c.somewhere(func(f facts) bool { return counted(f) == known })
+}
+
+// deviceMayStay reports whether a deleted device may stay. The API counts the devices of each fleet.
+func (c *comparison) deviceMayStay(d *balena.Device) bool {
+	known := 0
+	for other := range c.s.Devices.All() {
+		if other.FleetID == d.FleetID {
+			known++
+		}
+	}
+	return c.stays(d.ID) && c.mayStay(known, func(f facts) (n int) {
+		for _, fleet := range f.fleetOf {
+			if fleet == d.FleetID {
+				n++
+			}
+		}
+		return n
+	})
+}
+
 // stays reports whether a device was in the previous snapshot.
 func (c *comparison) stays(device int64) bool {
 	return c.before != nil && c.before.Devices.Find(device) != nil
+}
+
+// servicesMayStay and tagsMayStay report whether deleted services and tags may stay. The API counts those of the devices in
+// reach.
+
+func (c *comparison) servicesMayStay() bool {
+	known := 0
+	for d := range c.s.Devices.All() {
+		known += len(d.Services())
+	}
+	return c.mayStay(known, func(f facts) int { return c.inReach(f, f.services) })
+}
+
+func (c *comparison) tagsMayStay() bool {
+	known := 0
+	for d := range c.s.Devices.All() {
+		for _, tag := range d.Tags() {
+			if tag.ID != 0 {
+				known++
+			}
+		}
+	}
+	return c.mayStay(known, func(f facts) int { return c.inReach(f, f.tags) })
+}
+
+// inReach returns the number of rows that the devices of the snapshot's fleets have at a moment.
+func (c *comparison) inReach(f facts, rows map[int64]int) (n int) {
+	for device, has := range rows {
+		if c.s.Fleet(f.fleetOf[device]) != nil {
+			n += has
+		}
+	}
+	return n
 }
 
 // allAlong reports whether a device was in reach at all moments, in a fleet of the snapshot.
@@ -238,6 +328,7 @@ func (c *comparison) allAlong(device int64) bool {
 }
 
 func (c *comparison) belongings() error {
+	servicesMayStay, tagsMayStay := c.servicesMayStay(), c.tagsMayStay()
 	for is := range c.s.Devices.All() {
 		if !c.allAlong(is.ID) {
 			continue
@@ -247,7 +338,12 @@ func (c *comparison) belongings() error {
 				return fmt.Errorf("device %d has the services %q, and they make %q", is.ID, is.Installs, made)
 			}
 			for _, service := range is.Services() {
-				if !c.somewhere(func(f facts) bool { was, ok := serviceOn(f, is.ID, service.ID); return ok && was == service }) {
+				as := func(f facts) bool { was, ok := serviceOn(f, is.ID, service.ID); return ok && was == service }
+				switch {
+				case c.somewhere(as):
+				case servicesMayStay && as(facts{Snapshot: c.before}):
+					c.stayed.services++
+				default:
 					return fmt.Errorf("device %d never had a service %+v", is.ID, service)
 				}
 			}
@@ -261,10 +357,15 @@ func (c *comparison) belongings() error {
 		if c.ok[balena.PartDeviceTags] {
 			for _, key := range []string{"site", "owner", "owner-2"} {
 				tag := tagOf(c.s, is, key)
-				if !c.somewhere(func(f facts) bool {
+				as := func(f facts) bool {
 					was := f.Devices.Find(is.ID)
 					return was != nil && tagOf(f.Snapshot, was, key) == tag
-				}) {
+				}
+				switch {
+				case c.somewhere(as):
+				case tagsMayStay && tag != "" && as(facts{Snapshot: c.before}):
+					c.stayed.tags++
+				default:
 					return fmt.Errorf("tag %s of device %d never was %q", key, is.ID, tag)
 				}
 			}
