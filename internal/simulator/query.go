@@ -261,6 +261,7 @@ type list struct {
 	ids     []int     // only these ids can match; nil for any id
 	compare func(a, b row) int
 	byID    bool // compare sorts by ascending id, as tables do
+	newest  bool // compare sorts by descending id, so that a scan begins at the end of the table
 	top     int  // -1 for all
 	skip    int
 	shown   []shown
@@ -281,7 +282,10 @@ func (c *compiler) list(res *resource, o *options) *list {
 		l.filter = c.predicate(&static{resource: res}, o.filter)
 		l.narrow(o.filter)
 	}
-	l.compare, l.byID = c.ordering(res, o.orders)
+	l.compare = c.ordering(res, o.orders)
+	if len(o.orders) > 0 && o.orders[0].isID() {
+		l.byID, l.newest = !o.orders[0].desc, o.orders[0].desc
+	}
 	expanded := make(map[string]bool)
 	for _, e := range o.expands {
 		nav := c.navigation(res, e.property)
@@ -344,7 +348,7 @@ func (l *list) matches(r row) bool {
 // scan returns the rows of a table that match, sorted and cut.
 func (l *list) scan(t relation, access func(row) bool) []row {
 	enough := math.MaxInt
-	if l.byID && l.top >= 0 {
+	if (l.byID || l.newest) && l.top >= 0 {
 		enough = l.skip + l.top
 	}
 	var rows []row
@@ -366,7 +370,7 @@ func (l *list) count(t relation, access func(row) bool) int {
 	return n
 }
 
-// matching yields the rows of a table that match, by ascending id.
+// matching yields the rows of a table that match, by ascending id, or by descending id if the newest are first.
 func (l *list) matching(t relation, access func(row) bool) iter.Seq[row] {
 	return func(yield func(row) bool) {
 		var s scope
@@ -375,8 +379,11 @@ func (l *list) matching(t relation, access func(row) bool) iter.Seq[row] {
 			return !access(r) || l.filter != nil && l.filter(&s) != yes || yield(r)
 		}
 		if l.ids != nil {
-			for _, id := range l.ids {
-				if r := t.find(id); r != nil && !visit(r) {
+			for i := range l.ids {
+				if l.newest {
+					i = len(l.ids) - 1 - i
+				}
+				if r := t.find(l.ids[i]); r != nil && !visit(r) {
 					return
 				}
 			}
@@ -386,8 +393,11 @@ func (l *list) matching(t relation, access func(row) bool) iter.Seq[row] {
 		if l.after > math.MinInt && l.after < math.MaxInt {
 			start = t.search(l.after + 1)
 		}
-		for i := start; i < t.Len(); i++ {
-			if !visit(t.at(i)) {
+		for i := range t.Len() - start {
+			if l.newest {
+				i = t.Len() - start - 1 - i
+			}
+			if !visit(t.at(start + i)) {
 				return
 			}
 		}
@@ -463,12 +473,9 @@ func (s *shown) appendNested(b []byte, r row) []byte {
 
 // ordering compiles $orderby. Without it, rows have the order of the real database, where every change moves a row to the
 // end: roughly the time of their last change. A client must not rely on the order of ids.
-func (c *compiler) ordering(res *resource, orders []order) (compare func(a, b row) int, byID bool) {
+func (c *compiler) ordering(res *resource, orders []order) func(a, b row) int {
 	if len(orders) == 0 {
-		return byAge, false
-	}
-	if o := orders[0]; len(o.path) == 1 && o.path[0] == "id" && !o.count && !o.desc {
-		return nil, true
+		return byAge
 	}
 	keys := make([]operand, len(orders))
 	for i, o := range orders {
@@ -489,8 +496,11 @@ func (c *compiler) ordering(res *resource, orders []order) (compare func(a, b ro
 			}
 		}
 		return byAge(a, b)
-	}, false
+	}
 }
+
+// isID reports whether rows are sorted by their id.
+func (o *order) isID() bool { return len(o.path) == 1 && o.path[0] == "id" && !o.count }
 
 func byAge(a, b row) int { return cmp.Compare(a.meta().ModifiedAt, b.meta().ModifiedAt) }
 

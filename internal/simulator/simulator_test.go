@@ -162,6 +162,9 @@ func TestQueries(t *testing.T) {
 		{"application?$select=id&$filter=owns__device/$count%20gt%201", `[{"id":1}]`},
 		// Without a direction the order is descending. null sorts last, and so first in descending order.
 		{"device?$select=id&$orderby=id", `[{"id":4},{"id":3},{"id":2},{"id":1}]`},
+		{"device?$select=id&$filter=id%20gt%201&$orderby=id%20desc&$top=2", `[{"id":4},{"id":3}]`},
+		{"device?$select=id&$filter=id%20gt%201%20and%20id%20le%203&$orderby=id%20desc&$skip=1&$top=2", `[{"id":2}]`},
+		{"device?$select=id&$filter=id%20in%20(4,1,2)&$orderby=id%20desc&$top=2", `[{"id":4},{"id":2}]`},
 		{"device?$select=id&$orderby=cpu_temp%20asc,id%20desc", `[{"id":2},{"id":1},{"id":4},{"id":3}]`},
 		{"device?$select=id&$orderby=cpu_temp%20desc,id%20asc&$top=1", `[{"id":3}]`},
 		{"application?$select=id&$orderby=owns__device/$count%20asc", `[{"id":2},{"id":1}]`},

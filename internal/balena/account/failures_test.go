@@ -145,22 +145,26 @@ func TestFailures(t *testing.T) {
 		},
 		"a device without id": {
 			devices(simulator.Fault{Page: 3, Spoil: simulator.SpoilNoIDs}), api.BadAnswer, 200,
-			"GET /v7/device page 3: element 30: it has no id (the last was 89)",
+			"GET /v7/device page 3: element 30: it has no id (the last was 59)",
 		},
 		"a repeated fleet": {
 			fleets(simulator.Fault{Spoil: simulator.SpoilTwice}), api.BadAnswer, 200,
 			"GET /v7/application page 1: element 8: id 1 follows id 7",
 		},
 		"a repeated device": {
+			devices(simulator.Fault{Page: 3, Spoil: simulator.SpoilTwice}), api.BadAnswer, 200,
+			"GET /v7/device page 3: element 31: id 31 follows id 60",
+		},
+		"two last devices": {
 			devices(simulator.Fault{Page: 2, Spoil: simulator.SpoilTwice}), api.BadAnswer, 200,
-			"GET /v7/device page 2: element 31: id 31 follows id 60",
+			"GET /v7/device page 2: element 2: the page has more rows than the 1 that were asked for",
 		},
 		"repeated pages": {
 			devices(simulator.Fault{Spoil: simulator.SpoilPages}), api.BadAnswer, 200,
-			"GET /v7/device page 2: element 1: id 1 follows id 30",
+			"GET /v7/device page 3: element 1: id 1 follows id 30",
 		},
 		"far fewer devices than counted": {
-			devices(simulator.Fault{Page: 7, Spoil: simulator.SpoilEmpty}), api.BadAnswer, 200,
+			devices(simulator.Fault{Page: 8, Spoil: simulator.SpoilEmpty}), api.BadAnswer, 200,
 			"GET /v7/device: the server counts 210 devices and lists 180, twice in a row",
 		},
 		"no devices at all": {

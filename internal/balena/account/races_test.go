@@ -106,7 +106,7 @@ func TestShortPagesOfChanges(t *testing.T) {
 		config := simulator.Config{Devices: devices, Fleets: 1, Seed: 1, CloudFields: true}
 		f := follow(t, config, fewer, func(c *account.Config) { c.PageSize, c.FullRefreshInterval = 50, 24*time.Hour })
 		next := f.wire.next
-		top := regexp.MustCompile(`\$top=\d+`)
+		top := regexp.MustCompile(`\$top=50\b`)
 		f.wire.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			r.RequestURI = top.ReplaceAllString(r.RequestURI, fmt.Sprint("$$top=", limit))
 			next.ServeHTTP(w, r)
@@ -460,6 +460,61 @@ func TestPagesWithALimit(t *testing.T) {
 		got := fetchWithParts(t, newClient(t, serve(t, limited), withClock(newClock())))
 		if diff := cmp.Diff(want, got, sameSnapshot); diff != "" {
 			t.Errorf("pages of %d at most (-want +got):\n%.2000s", limit, diff)
+		}
+	}
+}
+
+// During a large rollout, devices create image installs as fast as these are listed. The lists end nevertheless, and the next
+// refresh reads the services that they do not contain.
+func TestServicesOfALargeRollout(t *testing.T) {
+	const page = 100
+	for _, edition := range simulator.Editions() {
+		for _, rate := range []int{1, 10, page / 2} { // new installs for each request
+			t.Run(fmt.Sprintf("%s/%d", edition, rate), func(t *testing.T) {
+				config := small
+				config.Edition = simulator.Edition(edition)
+				f := follow(t, config, pagesOf(page), func(c *account.Config) { c.DeviceTags, c.FleetTags = nil, nil })
+				next, device := f.wire.next, 0
+				rollout := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					next.ServeHTTP(w, r)
+					f.Update(func(st *simulator.State) {
+						for range rate {
+							device = device%small.Devices + 1
+							if installs := st.InstallsOf(device); len(installs) > 0 {
+								st.Installs.Add(simulator.Install{
+									DeviceID: device, ImageID: installs[0].ImageID, ReleaseID: installs[0].ReleaseID,
+									Status: "Downloading", DownloadProgress: simulator.N(1),
+								})
+							}
+						}
+					})
+				})
+				for _, kind := range []balena.Kind{balena.Incremental, balena.Full} {
+					if kind == balena.Full {
+						f.ours.advance(15 * time.Minute)
+						f.theirs.advance(15 * time.Minute)
+					}
+					f.wire.requests()
+					f.wire.next = rollout
+					if s := f.next(t); s.Reading.Kind != kind {
+						t.Errorf("a refresh of kind %s, want %s: %s", s.Reading.Kind, kind, s.Reading.Why)
+					}
+					f.wire.next = next
+					lists := 0
+					for _, r := range f.wire.requests() {
+						if r.URL.Path == "/v7/image_install" {
+							lists++
+						}
+					}
+					installs := 0
+					f.Update(func(st *simulator.State) { installs = st.Installs.Len() })
+					// In an incremental refresh, the count requires that all services are read after those that changed.
+					if most := 2 * (installs/page + 2); lists > most {
+						t.Errorf("a refresh of kind %s with %d requests for %d services, want at most %d", kind, lists, installs, most)
+					}
+					f.refresh(t)
+				}
+			})
 		}
 	}
 }

@@ -66,11 +66,13 @@ func TestDevicesDifferFromTheCount(t *testing.T) {
 func TestListsAreBounded(t *testing.T) {
 	for name, test := range map[string]struct {
 		rows int // a page
+		last int // the id of the last row
 		want string
 	}{
-		"a list without an end":       {10, "GET /v7/device page 2: element 7: the list has more rows than there can be: more than 16"},
-		"a page that is too long":     {11, "GET /v7/device page 1: element 11: the page has more rows than the 10 that were asked for"},
-		"pages that are much too few": {1, "GET /v7/device page 17: element 1: the list has more rows than there can be: more than 16"},
+		"a list without an end":       {10, 9999, "GET /v7/device page 3: element 7: the list has more rows than there can be: more than 16"},
+		"a page beyond the last row":  {10, 12, "GET /v7/device page 3: element 3: id 13 is higher than 12, the highest that was asked for"},
+		"a page that is too long":     {11, 9999, "GET /v7/device page 1: element 11: the page has more rows than the 10 that were asked for"},
+		"pages that are much too few": {1, 9999, "GET /v7/device page 18: element 1: the list has more rows than there can be: more than 16"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			id := 0
@@ -81,6 +83,10 @@ func TestListsAreBounded(t *testing.T) {
 					return
 				case !strings.HasPrefix(r.URL.Path, "/v7/device"):
 					listing(3).ServeHTTP(w, r)
+					return
+				}
+				if strings.Contains(r.URL.RawQuery, "desc") {
+					_, _ = fmt.Fprintf(w, `{"d":[{"id":%d,"uuid":"last","belongs_to__application":{"__id":1}}]}`, test.last)
 					return
 				}
 				var rows []string

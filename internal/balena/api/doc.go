@@ -16,7 +16,8 @@
 //   - Percent-encoded / ( ) : , ; $ = inside options is answered with 400 "Malformed url". Queries are therefore
 //     written literally and never pass through [net/url.Values].
 //   - The server has no default page size and no next link. A server or a proxy with a limit truncates a page
-//     without saying so. Only an empty page therefore ends a list.
+//     without saying so. A page that is not full therefore does not end a list.
+//   - Rows get ascending ids, in the order in which they are created.
 //   - A 401 does not prove that the token is bad: a server whose database is down answers 401 too.
 //   - A request that selects an unknown field is answered with 500 and an empty body.
 //   - $orderby without a direction sorts descending.

@@ -43,9 +43,18 @@ var ErrTooMany = errors.New("the list has more rows than there can be")
 const minPageShare = 100
 
 // List reads all rows in ascending order of id, page by page. Each page begins after the last id read, so that rows that
-// are added or removed meanwhile neither hide other rows nor are read twice. Only an empty page ends the list: a page that
-// is not full may have been truncated by a server or a proxy with a limit. List passes the same variable to each
-// every time. The clock is that of the first page.
+// are added or removed meanwhile neither hide other rows nor are read twice. Ids must ascend: a page that repeats an id, or
+// has a row without one, cannot be correct.
+//
+// A page that is not full does not end the list, because a server or a proxy with a limit may have truncated it. The second
+// page is therefore only the last of the rows that follow the first page, and all others end at its id. The list ends when
+// no row follows the first page, when that id was read, or with an empty page if its row was removed meanwhile.
+//
+// Rows that are added later have higher ids and are not read. A list that included them would not end while rows are added
+// as fast as pages are read, such as the services of a large rollout. The clock is that of the first page, so that a
+// question for what changed since then includes them.
+//
+// List passes the same variable to each every time.
 func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error) (Clock, error) {
 	var clock Clock
 	options := q.Fields.options()
@@ -53,26 +62,42 @@ func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error
 	if q.Filter != "" {
 		filter = q.Filter + " and " + filter
 	}
-	last, rows := int64(0), 0
+	var last, end int64
+	rows := 0
 	maxPages := minPageShare * (q.Limit/q.PageSize + 1)
 	for n := 1; ; n++ {
+		condition, order, top := filter+strconv.FormatInt(last, 10), "asc", q.PageSize
+		switch {
+		case n == 2:
+			order, top = "desc", 1
+		case n > 2:
+			condition += fmt.Sprintf(" and id le %d", end)
+		}
 		r := &request{
 			version: q.Version, resource: q.Resource,
-			options: fmt.Sprintf("%s&$filter=%s%d&$orderby=id asc&$top=%d", options, filter, last, q.PageSize),
+			options: fmt.Sprintf("%s&$filter=%s&$orderby=id %s&$top=%d", options, condition, order, top),
 			note:    strings.TrimSpace(fmt.Sprintf("%s page %d", q.Note, n)),
 		}
 		page := 0
 		at, err := c.get(ctx, r, func(d *Decoder) error {
 			return decodeAll(d, q.Fields, q.Blank, func(row *T) error {
-				if err := ascending(&last, q.ID(row)); err != nil {
-					return err
-				}
+				id := q.ID(row)
 				page++
-				rows++
 				switch {
-				case page > q.PageSize:
-					return fmt.Errorf("the page has more rows than the %d that were asked for", q.PageSize)
-				case rows > q.Limit:
+				case id <= 0:
+					return fmt.Errorf("it has no id (the last was %d)", last)
+				case id <= last:
+					return fmt.Errorf("id %d follows id %d", id, last)
+				case page > top:
+					return fmt.Errorf("the page has more rows than the %d that were asked for", top)
+				case n == 2:
+					end = id
+					return nil
+				case n > 2 && id > end:
+					return fmt.Errorf("id %d is higher than %d, the highest that was asked for", id, end)
+				}
+				last = id
+				if rows++; rows > q.Limit {
 					return fmt.Errorf("%w: more than %d", ErrTooMany, q.Limit)
 				}
 				return each(row)
@@ -84,25 +109,12 @@ func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error
 		switch {
 		case err != nil:
 			return clock, err
-		case page == 0 || q.Done != nil && q.Done():
+		case page == 0 || last == end || q.Done != nil && q.Done():
 			return clock, nil
 		case n >= maxPages:
 			return clock, r.failed(BadAnswer, http.StatusOK, errors.New("the server returns so few rows per page that the list would take too many requests"))
 		}
 	}
-}
-
-// ascending checks that ids ascend, on which paging depends. A page that repeats an id, or has a row without one, cannot
-// be correct.
-func ascending(last *int64, id int64) error {
-	switch {
-	case id <= 0:
-		return fmt.Errorf("it has no id (the last was %d)", *last)
-	case id <= *last:
-		return fmt.Errorf("id %d follows id %d", id, *last)
-	}
-	*last = id
-	return nil
 }
 
 // Count returns how many rows of a resource match a filter. An empty filter matches all rows.
