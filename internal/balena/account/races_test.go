@@ -410,7 +410,7 @@ func TestDeletionsThatACountHides(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := follow(t, small, fewer, func(c *account.Config) { c.ArchivedFleets = false }, test.with)
+			f := follow(t, small, fewer, func(c *account.Config) { c.ArchivedFleets, c.ServiceSummary = false, false }, test.with)
 			f.Update(func(st *simulator.State) {
 				st.Device(enters).FleetID = st.AddFleet(simulator.Fleet{Class: "block", Slug: "block"}).ID
 				st.DeviceTags.DeleteFunc(func(*simulator.DeviceTag) bool { return true })

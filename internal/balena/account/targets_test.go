@@ -57,7 +57,7 @@ func TestDeviceURLsBaseThatIsNone(t *testing.T) {
 		{`{"deviceUrlsBase":"user@evil.example"}`, "GET /config: deviceUrlsBase is not the name of a domain"},
 		{`{"deviceUrlsBase":"a\nb"}`, "GET /config: deviceUrlsBase is not the name of a domain"},
 		{`{"deviceUrlsBase":7}`, "GET /config: deviceUrlsBase: found a number where a string was expected"},
-		{`{"deviceUrlsBase":"a.example"} {}`, "GET /config: something follows the end of the answer"},
+		{`{"deviceUrlsBase":"a.example"} {}`, "GET /config: text follows the end of the answer"},
 		{`[]`, "GET /config: found [ where { was expected"},
 	} {
 		sim := newSimulator(t, simulator.Config{Devices: 3, Fleets: 1, Edition: simulator.Cloud})
