@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Trimmed returns the options without the groups of which no family is exported, so that nothing is read for them.
+// Trimmed returns the options without groups that have no exported family, so that no data are read for them.
 func (o Options) Trimmed() Options {
 	groups, families := map[string]bool{}, map[string]bool{}
 	for d := range New(nil, o).Descriptions() {
@@ -23,7 +23,7 @@ func (o Options) Trimmed() Options {
 	return o
 }
 
-// Unneeded returns those of some fields of a device that no exported family is made of.
+// Unneeded returns the given fields of a device from which no exported family is derived.
 func (o Options) Unneeded(fields []string) []string {
 	needed := map[string]bool{}
 	for d := range New(nil, o).Descriptions() {

@@ -17,7 +17,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// scrapePart returns a page as it is served for the parameters of a scrape.
+// scrapePart returns the text of a page for the parameters of a scrape.
 func scrapePart(t *testing.T, c *collector.Collector, page *exposition.Page, parts int, query string) string {
 	t.Helper()
 	handler := exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return page }, Groups: c.ScrapeGroups(), Parts: parts})
@@ -42,14 +42,14 @@ func sampleLines(t *testing.T, text string) (lines []string) {
 	return lines
 }
 
-// While devices change, come and go, the parts of each page have all of its samples once, and a device stays in its part.
-// So it is with groups.
+// While devices are changed, added and removed, the parts of each page have all of its samples once, and a device stays in
+// its part. The same applies to groups.
 func TestPartsOfAnAccountThatChanges(t *testing.T) {
 	o := everything()
 	for _, stripes := range []int{1, 2, 6, 64} {
 		a := newAPI(t, simulator.Config{Devices: 300, Fleets: 3, Seed: 1}, o, func(c *account.Config) { c.Stripes = stripes })
 		c := collector.New(nil, o)
-		place := map[string]int{} // the parts of the devices, by uuid
+		place := map[string]int{} // the part of each device, by UUID
 		for step := range 5 {
 			a.Update(func(st *simulator.State) {
 				for id := 10 * step; id < 10*step+7; id++ {
@@ -99,7 +99,7 @@ func TestScrapeGroups(t *testing.T) {
 	}
 }
 
-// Families that are not exported leave all others as they are.
+// Leaving out families does not change the others.
 func TestExportedFamilies(t *testing.T) {
 	s := newAPI(t, simulator.Config{Devices: 50, Fleets: 2, Seed: 1}, everything()).fetch(t)
 	o := everything()
@@ -118,7 +118,7 @@ func TestExportedFamilies(t *testing.T) {
 	}
 }
 
-// What no family needs is not read.
+// Data that no exported family needs are not read.
 func TestTrimmedOptions(t *testing.T) {
 	only := func(families ...string) collector.Options {
 		o := everything()
@@ -149,13 +149,13 @@ func TestTrimmedOptions(t *testing.T) {
 	if want := []string{"cpu_temp", "memory_usage"}; !slices.Equal(got, want) {
 		t.Errorf("the fields %q are not needed, want %q", got, want)
 	}
-	// Each field that is read for metrics alone is named as the source of one.
+	// Each field that is read only for metrics is the source of one.
 	if left := everything().Unneeded(account.MetricFields()); len(left) > 0 {
 		t.Errorf("the fields %q are no family's source", left)
 	}
 }
 
-// The fields that no family needs are not asked for, and leave no other trace than their metrics.
+// Fields that no family needs are not requested. This changes only their metrics.
 func TestUnneededFieldsAreNotRead(t *testing.T) {
 	o := everything()
 	o.Exported = func(family string) bool {

@@ -56,26 +56,26 @@ type config struct {
 
 	logLevel, logFormat string
 
-	// warnings are about settings that are allowed and questionable.
+	// warnings are about settings that are allowed but questionable.
 	warnings []string
 }
 
 const (
 	tokenVariable = "BALENA_TOKEN"
-	// minInterval and maxInterval bound CRAWL_INTERVAL, and shortInterval is what is worth a warning:
-	// devices tell of their metrics every few minutes only, and the API has rate limits.
+	// minInterval and maxInterval bound the refresh interval. An interval below shortInterval causes a warning: devices
+	// report their metrics only every few minutes, and the API has rate limits.
 	minInterval   = time.Second
 	maxInterval   = 24 * time.Hour
 	shortInterval = 15 * time.Second
-	// staleIntervals is for how many intervals of failure data are served by default.
+	// staleIntervals is the default number of failed intervals for which data are served.
 	staleIntervals = 5
 	maxPageSize    = 10_000
 	// maxTagKeys is more labels than a series should have.
 	maxTagKeys = 100
 )
 
-// parse reads the command line and the environment. It returns nil when there is nothing to run, because
-// the version or the help was asked for.
+// parse reads the command line and the environment. It returns nil if there is nothing to run, because
+// the version or the help was requested.
 func parse(args []string, stdout io.Writer) (*config, error) {
 	app := kingpin.New(name, "Exports the fleets and devices of balenaCloud or of an openBalena server to Prometheus.\n\n"+
 		"The token is read from the environment variable "+tokenVariable+" or from a file. Each flag can also be set by the "+
@@ -83,7 +83,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.HelpFlag.Short('h')
 	app.Version(version.Print(name))
 	app.DefaultEnvars()
-	// Somebody may have variables of these names for purposes of their own.
+	// Environment variables with these names may exist for other purposes.
 	app.HelpFlag.NoEnvar()
 	app.VersionFlag.NoEnvar()
 	app.UsageTemplate(usageTemplate)
@@ -226,7 +226,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		check.fail("--web.problem-thresholds: %w", err)
 	}
 	if err := web.Validate(*c.web.WebConfigFile); err != nil {
-		// YAML errors come in lines.
+		// YAML errors have several lines.
 		check.failIn(webConfiguration, "--web.config.file: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
 	if c.check {
@@ -239,7 +239,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	return c, nil
 }
 
-// usageTemplate is what --help prints.
+// usageTemplate is the template of --help.
 const usageTemplate = `usage: {{.App.Name}} [<flags>]
 
 {{.App.Help | Wrap 0}}
@@ -259,7 +259,7 @@ type flagGroup struct {
 	Flags []*kingpin.FlagModel
 }
 
-// flagGroups divides the flags by the first word of their names, in the order of --help.
+// flagGroups groups the flags by the first word of their names, in the order of --help.
 func flagGroups(flags []*kingpin.FlagModel) []flagGroup {
 	groups := []flagGroup{{Title: "The balena API"}, {Title: "Metrics"}, {Title: "The web server"}, {Title: "Service discovery"}, {Title: "Logging"}, {Title: "Other"}}
 	places := map[string]int{"balena": 0, "collector": 1, "web": 2, "sd": 3, "log": 4}
@@ -274,7 +274,7 @@ func flagGroups(flags []*kingpin.FlagModel) []flagGroup {
 	return groups
 }
 
-// describeSwitches adds the default of each switch to its help. Kingpin shows the defaults of other flags only.
+// describeSwitches adds the default of each switch to its help. Kingpin shows the defaults only of other flags.
 func describeSwitches(app *kingpin.Application) {
 	for _, flag := range app.Model().Flags {
 		if !flag.IsBoolFlag() || flag.Hidden || slices.Contains([]string{"help", "version", "config.check"}, flag.Name) {
@@ -288,15 +288,15 @@ func describeSwitches(app *kingpin.Application) {
 	}
 }
 
-// nameValues makes the errors about values of flags name the flag, which kingpin's do not.
+// nameValues makes errors about values of flags name the flag. Kingpin's errors do not.
 func nameValues(app *kingpin.Application) {
 	for _, flag := range app.Model().Flags {
 		app.GetFlag(flag.Name).SetValue(namedValue{flag.Value, flag.Name})
 	}
 }
 
-// switchWithValue finds a switch that was given a value, as in --collector.device=false, of which kingpin says
-// only that the value is unexpected.
+// switchWithValue finds a switch with a value, as in --collector.device=false. Kingpin would only report an unexpected
+// value.
 func switchWithValue(app *kingpin.Application, args []string) (name string, found bool) {
 	for _, arg := range args {
 		name, _, hasValue := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
@@ -323,7 +323,7 @@ func (v namedValue) Set(s string) error {
 	return nil
 }
 
-// IsBoolFlag tells kingpin whether the flag goes without a value.
+// IsBoolFlag tells kingpin that the flag takes no value.
 func (v namedValue) IsBoolFlag() bool {
 	b, ok := v.Value.(interface{ IsBoolFlag() bool })
 	return ok && b.IsBoolFlag()
@@ -367,7 +367,7 @@ func (c *checker) apiURL(s string, allowHTTP bool) *url.URL {
 	return u
 }
 
-// versionInPath matches the path of an address that was copied from the documentation of the API.
+// versionInPath matches the path of a URL that was copied from the documentation of the API.
 var versionInPath = regexp.MustCompile(`/v[1-9]/*$`)
 
 // grafanaURL checks an address that the pages link to.
@@ -381,8 +381,8 @@ func (c *checker) grafanaURL(s string) {
 	}
 }
 
-// redacted hides what may be a password or a key in an address that is not valid: everything before an @, and
-// everything after a ? or a #. In an address with both, a password may hold either of them.
+// redacted hides possible passwords and keys in an invalid URL: everything before an @, and everything after a ? or
+// a #. If a URL has both, the password may contain either of them.
 func redacted(s string) string {
 	user, query := strings.LastIndex(s, "@"), strings.IndexAny(s, "?#")
 	switch {
@@ -396,8 +396,8 @@ func redacted(s string) string {
 	return s
 }
 
-// proxies checks the proxies in the environment. net/http ignores one that it cannot parse, and connects directly or
-// takes the scheme for the host. The value is not shown: it may hold a password.
+// proxies checks the proxies in the environment. If net/http cannot parse one, it connects directly or takes the scheme
+// for the host. The value is not shown, because it may contain a password.
 func (c *checker) proxies() {
 	for _, variable := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
 		address := os.Getenv(variable)
@@ -443,7 +443,7 @@ func (c *checker) token(value, file string) api.TokenSource {
 	return source
 }
 
-// interval takes plain seconds, as the exporter's predecessor did, and durations.
+// interval accepts durations, and plain seconds like the predecessor of this exporter.
 func (c *checker) interval(s string) time.Duration {
 	const flag = "--balena.refresh-interval (CRAWL_INTERVAL)"
 	d, err := time.ParseDuration(s)
@@ -484,7 +484,7 @@ func (c *checker) pattern(flag, s string) *regexp.Regexp {
 	if s == "" {
 		return nil
 	}
-	// By itself first: what is put around it must not appear in an error, nor give a bracket its partner.
+	// Compile it alone first, so that the added characters do not appear in an error and do not close a bracket.
 	_, err := regexp.Compile(s)
 	if err != nil {
 		c.fail("%s is no regular expression: %w", flag, err)
@@ -558,7 +558,7 @@ func (c *checker) seconds(flag, s string) []int {
 
 func (c *checker) telemetryPath(p string) {
 	taken := p == healthyPath || p == readyPath || p == targetsPath || slices.Contains(statuspage.Paths, p) || strings.HasPrefix(p, "/debug/pprof")
-	// Requests for a path that is not clean are redirected to the clean one, where nothing would be.
+	// Requests for an unclean path are redirected to the clean path, which would not exist.
 	if !strings.HasPrefix(p, "/") || p != path.Clean(p) || strings.ContainsAny(p, "{}% ?#") || taken {
 		c.fail("--web.telemetry-path must be a path of its own such as /metrics, and is %q", p)
 	}

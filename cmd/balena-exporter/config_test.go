@@ -37,8 +37,8 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		name  string
 		args  string   // separated by blanks
 		env   []string // names and values
-		token string   // in the environment; a good one unless the test says otherwise
-		want  []string // what the sentence has to say: whose fault it is, and the way out
+		token string   // in the environment; a valid one by default
+		want  []string // what the sentence must contain: the cause and the remedy
 	}{
 		{"no token", "", nil, noToken, []string{"BALENA_TOKEN", "--balena.token-file", "BALENA_TOKEN_FILE", "there is no token"}},
 		{"a blank token", "", nil, " \n", []string{"BALENA_TOKEN", "--balena.token-file", "there is no token"}},
@@ -177,7 +177,7 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 			}
 
 			var stdout, stderr bytes.Buffer
-			ctx, cancel := context.WithTimeout(t.Context(), patience) // it runs if the mistake is not noticed
+			ctx, cancel := context.WithTimeout(t.Context(), patience) // the exporter runs if the mistake is not detected
 			defer cancel()
 			err := run(ctx, args, &stdout, &stderr)
 			if err == nil {
@@ -198,7 +198,7 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 			if stdout.Len() > 0 {
 				t.Errorf("there is more than a sentence: %s", &stdout)
 			}
-			// Only what listens has begun to work, and to log, when it fails.
+			// Only errors of listeners occur after the exporter has begun to log.
 			if stderr.Len() > 0 && !listens || strings.Contains(stderr.String(), "level=error") {
 				t.Errorf("there is more than a sentence: %s", &stderr)
 			}
@@ -410,7 +410,7 @@ func TestHelpTellsDefaults(t *testing.T) {
 	}
 }
 
-// Flags that other exporters have can be relied on to be spelt and to default as there.
+// Flags that other exporters have too have the same names and defaults.
 func TestDefaults(t *testing.T) {
 	t.Setenv("BALENA_TOKEN", token)
 	c, err := parse(nil, &bytes.Buffer{})

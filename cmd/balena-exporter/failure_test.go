@@ -13,10 +13,10 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// Troubles with the API, as scrapers and readers of the log see them. The exporter lives through all of them. That
-// no secret is told is checked at each answer and at the end of each exporter; see exporter.get and newExporter.
+// These tests check metrics and log during failures of the API. The exporter survives all of them. Each answer, and the
+// log at the end of each exporter, is checked for secrets; see exporter.get and newExporter.
 
-// eachSecond is the shortest interval there is.
+// eachSecond is the shortest possible interval.
 const eachSecond = "--balena.refresh-interval=1"
 
 func small() simulator.Config { return simulator.Config{Devices: 20, Fleets: 2, Seed: 1} }
@@ -27,7 +27,7 @@ const (
 	againLine   = `msg="refresh succeeded again"`
 )
 
-// tells checks how often the log says something at level info or above. The log is written behind what it is about.
+// tells checks how often the log has a line at level info or above. Lines may be written with a delay.
 func (e *exporter) tells(n int, words ...string) {
 	e.t.Helper()
 	eventually(e.t, "the log tells "+strings.Join(words, " "), func() bool { return len(e.stderr.lines(words...)) >= n })
@@ -36,8 +36,8 @@ func (e *exporter) tells(n int, words ...string) {
 	}
 }
 
-// shows waits for one scrape in which the condition holds, and returns it. On a busy machine the next scrape may come when
-// the data are older, or newer.
+// shows waits for a scrape in which the condition holds, and returns it. On a busy machine, the next scrape may have older or
+// newer data.
 func (e *exporter) shows(what string, condition func(families) bool) (f families) {
 	e.t.Helper()
 	eventually(e.t, what, func() bool {
@@ -76,9 +76,9 @@ func TestAPIDown(t *testing.T) {
 	if n := len(f["balena_fleet_info"].GetMetric()); n != 2 || f.value("balena_up") != 0 {
 		t.Error("the last data are not served, or balena_up does not tell that they are the last")
 	}
-	e.tells(2, "level=error", troubleLine, "GET /v7/application") // and another where it struck in the middle of a refresh
+	e.tells(2, "level=error", troubleLine, "GET /v7/application") // and another if the failure began during a refresh
 
-	// And back once more.
+	// The API works again.
 	sim.down.Store(false)
 	e.up(1)
 	e.refreshes(2, success)
@@ -99,7 +99,7 @@ func TestTokenIsReadAgain(t *testing.T) {
 	if f := e.up(1); !f.has("balena_fleet_info") {
 		t.Error("there are no data with the new token")
 	}
-	// A file that is not there for a moment is no reason to end.
+	// A file that is missing for a moment is no reason to stop.
 	write(t, dir, "token", "")
 	e.refreshes(1, failure)
 	e.tells(1, "level=error", troubleLine, "the token is empty", file)
@@ -142,7 +142,7 @@ func TestSlowAPI(t *testing.T) {
 	})
 	sim.SetFaults(nil)
 	e.up(1)
-	// More than once, where this machine is so busy that answers without a fault take as long.
+	// The log may have it more than once, if the machine is so busy that answers without a fault take as long.
 	for _, line := range []string{`msg="refresh failed".*no complete answer within 1s`, againLine} {
 		if !regexp.MustCompile(line).MatchString(e.stderr.String()) {
 			t.Errorf("the log does not tell %q", line)
@@ -182,7 +182,7 @@ func TestDataThatAreTooOldDisappear(t *testing.T) {
 	e.shows("the data are back", fresh)
 }
 
-// A server in trouble gives this answer and that. Each is told once, not in turns.
+// A failing server alternates between answers. Each of them is logged once.
 func TestTroublesThatTakeTurns(t *testing.T) {
 	t.Parallel()
 	sim := serveAPI(t, small())
@@ -199,7 +199,7 @@ func TestTroublesThatTakeTurns(t *testing.T) {
 func TestBadAnswers(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		fault simulator.Fault // of one resource: it may come in the middle of a refresh
+		fault simulator.Fault // for one resource, so that it may begin during a refresh
 		want  string
 	}{
 		"guest":             {simulator.Fault{Guest: true, Resource: "device"}, "401"},
@@ -231,7 +231,7 @@ func TestBadAnswers(t *testing.T) {
 	}
 }
 
-// A part of the refresh that fails takes nothing else down.
+// The failure of a part of the refresh affects nothing else.
 func TestOptionalCollectorFails(t *testing.T) {
 	t.Parallel()
 	sim := serveAPI(t, small())
@@ -250,7 +250,7 @@ func TestOptionalCollectorFails(t *testing.T) {
 	e.tells(1, "level=info", "a part of the refresh succeeded again", "part=api_key")
 }
 
-// A server that repeats what it was sent does not get the token into the log; all that is said anywhere is checked.
+// A server that repeats requests does not get the token into the log. All output is checked.
 func TestTokenIsToldNowhere(t *testing.T) {
 	t.Parallel()
 	url, _ := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -269,10 +269,10 @@ func TestTokenIsToldNowhere(t *testing.T) {
 			t.Errorf("%s answers %d", path, a.status)
 		}
 	}
-	e.get(e.url(fleetsPath)) // which shows the last error, and has no fleets to show
+	e.get(e.url(fleetsPath)) // shows the last error, because there are no fleets
 }
 
-// By the environment, in a process of its own, where the command line is the exporter's.
+// The token is in the environment, in a process of its own, because the environment is that of the process.
 func TestTokenOfTheEnvironmentIsToldNowhere(t *testing.T) {
 	t.Parallel()
 	sim := serveAPI(t, small())

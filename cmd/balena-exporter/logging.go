@@ -17,12 +17,12 @@ import (
 	sloggokit "github.com/tjhop/slog-gokit"
 )
 
-// callerDepth is how far log.Caller has to look past the level filter to find who logged.
+// callerDepth is the number of stack frames between log.Caller and the code that logs, with the level filter.
 const callerDepth = 5
 
-// newLoggers returns the logger, and a slog logger that writes the same lines for the libraries that want
-// one. The level filter stands outside of the context, or every line would have the filter as its caller;
-// and the slog handler is given a logger without time and caller, which it adds itself.
+// newLoggers returns the logger, and a slog logger for libraries that writes lines of the same form. The level filter
+// is outside of the context; otherwise the filter would be the caller of every line. The slog handler gets a logger
+// without time and caller, because it adds them itself.
 func newLoggers(w io.Writer, logLevel, format string) (log.Logger, *slog.Logger) {
 	w = log.NewSyncWriter(escapeWriter{w})
 	base := log.NewLogfmtLogger(w)
@@ -34,14 +34,14 @@ func newLoggers(w io.Writer, logLevel, format string) (log.Logger, *slog.Logger)
 	logger = level.NewFilter(logger, level.Allow(level.ParseDefault(logLevel, level.InfoValue())))
 
 	var slogLevel slog.LevelVar
-	_ = slogLevel.UnmarshalText([]byte(logLevel)) // the flag allows only the names that slog has, too
+	_ = slogLevel.UnmarshalText([]byte(logLevel)) // the flag allows only names that slog has too
 	return logger, slog.New(sloggokit.NewGoKitHandler(timestamped{base}, &slogLevel))
 }
 
 // timeFormat is UTC with milliseconds.
 const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 
-// timestamped puts slog's time and the caller where and how the other lines have them.
+// timestamped writes slog's time and caller in the same form and order as in the other lines.
 type timestamped struct{ log.Logger }
 
 func (t timestamped) Log(pairs ...any) error {
@@ -59,9 +59,9 @@ func (t timestamped) Log(pairs ...any) error {
 	return t.Logger.Log(slices.Concat(when, caller, rest)...)
 }
 
-// escapeWriter escapes characters that a terminal or an editor obeys instead of showing them, which the encoders
-// leave as they are: line separators (U+2028), controls (U+009B) and those that change the direction of the text
-// (U+202E). Names of the API's are in the log, and anybody who may name a fleet may choose them.
+// escapeWriter escapes characters that a terminal or an editor interprets instead of showing them, and that the encoders
+// do not escape: line separators (U+2028), controls (U+009B) and characters that change the direction of text
+// (U+202E). The log contains names from the API, which members of the account can choose.
 type escapeWriter struct{ io.Writer }
 
 func (e escapeWriter) Write(line []byte) (int, error) {
@@ -73,7 +73,7 @@ func (e escapeWriter) Write(line []byte) (int, error) {
 				b.WriteRune(r)
 				continue
 			}
-			// As JSON and logfmt have it, in UTF-16.
+			// Escape as in JSON and logfmt, in UTF-16.
 			for _, unit := range utf16.AppendRune(nil, r) {
 				fmt.Fprintf(&b, "\\u%04x", unit)
 			}

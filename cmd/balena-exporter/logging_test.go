@@ -16,10 +16,10 @@ import (
 	"github.com/go-kit/log/level"
 )
 
-// levels are those of a line, from the least.
+// levels are the levels of log lines, from the lowest.
 var levels = []string{"debug", "info", "warn", "error"}
 
-// Both loggers write the same kind of lines, whoever of them is asked.
+// Both loggers write lines of the same form.
 func TestBothLoggersWriteTheSameLines(t *testing.T) {
 	for least, name := range levels {
 		for _, format := range []string{"logfmt", "json"} {
@@ -69,7 +69,7 @@ func TestSlogAttributesOfTypeTimeAreKept(t *testing.T) {
 	}
 }
 
-// A name of a fleet's cannot make a line look like something else, whatever shows it.
+// The name of a fleet cannot make a log line look different, in any viewer.
 func TestHiddenCharactersAreEscaped(t *testing.T) {
 	const hidden = "a\u202eb\u2028c\u2029d\u0085e\u009bf\U000e0041g\u007fh\ufeffi\u200bj"
 	for format, want := range map[string]string{
@@ -143,7 +143,7 @@ func pairsOf(t *testing.T, format, line string) map[string]string {
 	return pairs
 }
 
-// All that an exporter logs in a life with a trouble is in this form, the toolkit's and net/http's lines too.
+// All log lines of an exporter, including failures, have this form, as have those of the toolkit and of net/http.
 func TestLogOfAnExporter(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"logfmt", "json"} {
@@ -155,7 +155,7 @@ func TestLogOfAnExporter(t *testing.T) {
 			certificate.write(t, dir)
 			config := write(t, dir, "web.yml", tlsConfig)
 			e := start(t, sim.url, "--log.level=debug", "--log.format="+format, "--web.config.file="+config, "--balena.refresh-interval=1")
-			// A scraper that does not know of TLS.
+			// A scraper without TLS.
 			if a, err := get(e.client, e.url("/metrics"), nil); err == nil && a.status != 400 {
 				t.Errorf("plain HTTP is answered with %d", a.status)
 			}

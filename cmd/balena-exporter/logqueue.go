@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// Bounds of a logQueue: an exporter writes a few hundred bytes a line, and few lines.
+// Bounds of a logQueue. An exporter writes few lines, of a few hundred bytes each.
 const (
 	maxQueuedLines = 1000
 	maxQueuedBytes = 1 << 20
 )
 
-// A logQueue is an io.Writer that hands lines to another one in the background, so that nobody who logs waits for
-// a reader of the log: a pipe that nobody reads blocks its writers for ever. Lines that find the queue full are
-// dropped and counted.
+// A logQueue is an io.Writer that passes lines to another one in the background, so that logging never waits for the
+// reader of the log: a pipe that is not read blocks its writers forever. If the queue is full, lines are dropped and
+// counted.
 type logQueue struct {
 	w       io.Writer
 	lines   chan []byte
@@ -31,18 +31,18 @@ type logQueue struct {
 	drained chan struct{}
 }
 
-// newLogQueue returns a queue that is to be started.
+// newLogQueue returns a queue. Call start to write its lines.
 func newLogQueue(w io.Writer) *logQueue {
 	return &logQueue{w: w, lines: make(chan []byte, maxQueuedLines), closing: make(chan struct{}), drained: make(chan struct{})}
 }
 
-// start writes lines from here on. report is called from there with the number of lines that were dropped.
+// start begins to write lines in the background, and calls report there with the number of dropped lines.
 func (q *logQueue) start(report func(lost int64)) {
 	q.report = report
 	go q.drain()
 }
 
-// Write queues a line, and never fails.
+// Write adds a line to the queue. It never fails.
 func (q *logQueue) Write(line []byte) (int, error) {
 	size := int64(len(line))
 	if q.size.Add(size) <= maxQueuedBytes {
@@ -80,13 +80,13 @@ func (q *logQueue) drain() {
 	}
 }
 
-// pass writes a line. A reader that is gone makes that fail; the next line tries again.
+// pass writes a line. If that fails, for example because the reader has ended, the line is lost.
 func (q *logQueue) pass(line []byte) {
 	_, _ = q.w.Write(line)
 	q.size.Add(-int64(len(line)))
 }
 
-// flush waits until all lines are written, but not longer than patience, and ends the queue.
+// flush waits until all lines are written, at most for patience, and ends the queue.
 func (q *logQueue) flush(patience time.Duration) {
 	q.close.Do(func() { close(q.closing) })
 	timeout := time.NewTimer(patience)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// gate is a writer that takes nothing while it is shut, as a pipe does that nobody reads.
+// gate is a writer that blocks while it is shut, like a pipe that is not read.
 type gate struct {
 	*transcript
 	open chan struct{}
@@ -28,7 +28,7 @@ func startQueue(g gate) *logQueue {
 	return q
 }
 
-// Lines are written in their order, and flush waits for the last one.
+// Lines are written in order, and flush waits for the last one.
 func TestLogQueueWritesAllLines(t *testing.T) {
 	g := gate{&transcript{}, make(chan struct{})}
 	close(g.open)
@@ -44,12 +44,13 @@ func TestLogQueueWritesAllLines(t *testing.T) {
 	}
 }
 
-// What finds the queue full, in lines or in bytes, is dropped without waiting, and counted when the queue has drained.
+// If the queue is full, in lines or in bytes, lines are dropped without waiting, and their number is reported when the queue
+// has drained.
 func TestLogQueueDropsAndCounts(t *testing.T) {
 	for name, test := range map[string]struct {
 		size, lines, lost int
 	}{
-		"lines": {10, 3000, 3000 - maxQueuedLines - 1}, // and one that is being written
+		"lines": {10, 3000, 3000 - maxQueuedLines - 1}, // one more line is being written
 		"bytes": {64 << 10, 50, 50 - maxQueuedBytes/(64<<10)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,7 +82,7 @@ func TestLogQueueDropsAndCounts(t *testing.T) {
 	}
 }
 
-// An error of the writer, such as a reader that is gone, loses a line and not the next.
+// After an error of the writer, for example because the reader has ended, one line is lost, but not the next.
 func TestLogQueueSurvivesErrors(t *testing.T) {
 	r, w := io.Pipe()
 	_ = r.Close()

@@ -2,8 +2,8 @@
 
 // The balena-exporter exports the fleets and devices of balenaCloud or of an openBalena server to Prometheus.
 //
-// This package is flags, wiring and lifecycle: what it wires together is in collector (the metrics) and
-// in internal/balena (the API), internal/refresh (when to ask it) and internal/exposition (serving).
+// This package has flags, wiring and lifecycle. It connects the packages collector (the metrics), internal/balena (the
+// API), internal/refresh (the refresh loop) and internal/exposition (serving).
 package main
 
 import (
@@ -31,7 +31,7 @@ import (
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
-	// Certificates of public authorities, for an image that has none.
+	// Certificates of public authorities, for container images without them.
 	_ "golang.org/x/crypto/x509roots/fallback"
 
 	"github.com/balena-exporter/balena-exporter/collector"
@@ -45,12 +45,12 @@ import (
 
 const (
 	name = "balena-exporter"
-	// balenaCloud is the host of balenaCloud's API, whose devices have a page on its dashboard.
+	// balenaCloud is the host of balenaCloud's API. Its devices have a page on balena's dashboard.
 	balenaCloud = "api.balena-cloud.com"
 )
 
 func main() {
-	// Neither a terminal that is closed nor a log that nobody reads any more is a reason to stop.
+	// The exporter does not stop when the terminal is closed or the reader of the log ends.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 	ctx, stop := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -61,21 +61,21 @@ func main() {
 	}
 }
 
-// stopOn stops the exporter at the first signal. It ends the process at the second one, or when stopping takes too
-// long: the exporter may be stuck where no context reaches, such as in a file system that hangs.
+// stopOn stops the exporter at the first signal. It ends the process at the second signal, or if stopping takes too
+// long: the exporter may hang in an operation that ignores contexts, such as in a file system that hangs.
 func stopOn(signals <-chan os.Signal, stop func()) {
 	<-signals
 	stop()
 	select {
 	case s := <-signals:
 		number, _ := s.(syscall.Signal)
-		os.Exit(128 + int(number)) // as a shell reports a process that a signal ended
+		os.Exit(128 + int(number)) // the exit status that a shell reports for a process ended by a signal
 	case <-time.After(stopTimeout() + flushTimeout):
 		fail(fmt.Errorf("did not stop within %s", stopTimeout()))
 	}
 }
 
-// fail ends the process with an error, and does not wait for somebody to read it.
+// fail ends the process with an error, and does not wait until the error is read.
 func fail(err error) {
 	stopped := make(chan struct{})
 	go func() {
@@ -90,24 +90,25 @@ func fail(err error) {
 }
 
 const (
-	// memoryShare of the container's memory limit is the runtime's: the rest is for what it does not count.
+	// memoryShare is the fraction of the container's memory limit that Go's runtime may use. The rest is for memory that
+	// the runtime does not count.
 	memoryShare = 0.9
-	// garbageShare is how much garbage there may be, in percent of what is alive. A refresh, once a minute,
-	// makes nearly all of it: collecting it more often than by default costs little and halves the peak.
+	// garbageShare is GOGC: the garbage that triggers a collection, in percent of the live heap. Nearly all garbage is
+	// made by refreshes, once a minute. Collecting it more often than by default costs little and halves the peak memory.
 	garbageShare = 20
-	// flushTimeout is how long the log may take to be written out when the exporter stops.
+	// flushTimeout is the maximum time for writing the rest of the log when the exporter stops.
 	flushTimeout = 500 * time.Millisecond
 )
 
-// grace is how long scrapes in flight may take to end when the exporter stops. Tests have more of it.
+// grace is how long scrapes in progress may take when the exporter stops. Tests increase it.
 var grace = 4 * time.Second
 
-// stopTimeout is how long stopping takes at most, whatever hangs: the grace of scrapes, and what is left to a refresh that
-// is slow to notice and to the log.
+// stopTimeout returns the maximum time for stopping, even if something hangs: the grace of scrapes, and some time for the
+// end of a refresh and for the log.
 func stopTimeout() time.Duration { return grace + time.Second }
 
-// run runs the exporter until the context is cancelled. Its errors are of the configuration, or of a
-// listener that failed.
+// run runs the exporter until the context is canceled. It returns errors of the configuration, or of a listener that
+// failed.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c, err := parse(args, stdout)
 	if err != nil || c == nil {
@@ -116,7 +117,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if c.check {
 		return checkConfig(ctx, c, stdout)
 	}
-	// The API's side: what is known of it, and how it went.
+	// The reader of the API, and the metrics about refreshes.
 	var reader *account.Reader
 	metrics := collector.NewMetrics(func() time.Time { return reader.TokenExpiry() }, c.maxStaleness)
 	c.client.Observe, c.collector.ObserveImplausible = metrics.ObserveExchange, metrics.ObserveImplausible
@@ -125,7 +126,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	defer reader.Close()
 
-	// The configuration is good; from here on the log speaks.
+	// The configuration is valid. From here on, errors are logged.
 	queue := newLogQueue(stderr)
 	logger, slogger := newLoggers(queue, c.logLevel, c.logFormat)
 	direct, _ := newLoggers(stderr, c.logLevel, c.logFormat)
@@ -142,7 +143,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		debug.SetGCPercent(garbageShare)
 	}
 
-	// Scrapers' side: the snapshot as rendered, and what is gathered anew for each scrape.
+	// The metrics for scrapers: the rendered snapshot, and metrics that are gathered for each scrape.
 	var loop *refresh.Loop
 	fleets := collector.New(func() *balena.Snapshot { return loop.Snapshot() }, c.collector)
 	recorder := &statuspage.Recorder{}
@@ -199,15 +200,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return serve(ctx, c, newMux(c, exposition.NewHandler(options), targets, page), loop.Run, logger, slogger)
 }
 
-// refreshTimeout returns how long a refresh may take. Data that took longer than the maximal staleness are not
-// served, but the refreshes after it may be quicker, since they read only what changed: hence twice that, and
-// never less than some requests that take as long as each of them may.
+// refreshTimeout returns the maximum duration of a refresh: twice the maximum staleness. Data of a refresh that took longer
+// than the maximum staleness are not served, but the next refreshes may be faster, because they read only changes. The
+// duration is at least that of several requests that reach their timeout.
 func refreshTimeout(c *config) time.Duration {
 	const requests = 20 // 10 minutes by default
 	return max(2*c.maxStaleness, requests*c.client.Timeout)
 }
 
-// limitMemory tells the runtime what the container may use, unless GOMEMLIMIT is set or nothing limits it.
+// limitMemory sets the runtime's memory limit from that of the container, unless GOMEMLIMIT is set or the container has no
+// limit.
 func limitMemory(logger log.Logger) {
 	limit, err := memlimit.Set(memlimit.WithRatio(memoryShare), memlimit.WithProvider(memlimit.FromCgroup))
 	if err == nil && limit > 0 && limit < math.MaxInt64 {
@@ -215,9 +217,9 @@ func limitMemory(logger log.Logger) {
 	}
 }
 
-// serve serves until the context is cancelled or a listener fails, while refreshing runs beside it.
+// serve serves until the context is canceled or a listener fails. It runs refreshing at the same time.
 func serve(ctx context.Context, c *config, handler http.Handler, refreshing func(context.Context), logger log.Logger, slogger *slog.Logger) error {
-	// Each address has a server of its own: the toolkit changes the server it is given while it serves.
+	// Each address needs its own server, because the toolkit modifies the server while it serves.
 	var servers []*http.Server
 	listeners := listenerConfigs(c.web)
 	failed := make(chan error, len(listeners)+1)
@@ -268,7 +270,7 @@ func serve(ctx context.Context, c *config, handler http.Handler, refreshing func
 	began := time.Now()
 	ending, end := context.WithDeadline(context.WithoutCancel(ctx), began.Add(grace))
 	defer end()
-	// The health endpoints, which were first, answer to the last.
+	// Stop the health endpoints last. Their server is the first.
 	for _, s := range slices.Backward(servers) {
 		if s.Shutdown(ending) != nil {
 			_ = s.Close()
@@ -290,8 +292,8 @@ func serve(ctx context.Context, c *config, handler http.Handler, refreshing func
 	return err
 }
 
-// listenerConfigs returns what the toolkit is to serve on, one configuration an address; systemd's sockets
-// are one.
+// listenerConfigs returns one configuration of the toolkit for each address. All sockets of systemd have one
+// configuration.
 func listenerConfigs(c *web.FlagConfig) []*web.FlagConfig {
 	if *c.WebSystemdSocket {
 		return []*web.FlagConfig{c}

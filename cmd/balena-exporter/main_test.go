@@ -32,8 +32,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// TestMain looks for goroutines that are left, and lets the test binary be the exporter, with the exporter's own
-// main: that is what tests of signals and exit statuses start, with the race detector if that is on.
+// TestMain checks for leaked goroutines, and can run the test binary as the exporter, with the exporter's main. Tests of
+// signals and exit statuses start it, with the race detector if that is on.
 func TestMain(m *testing.M) {
 	if os.Getenv(graceVariable) == "" {
 		grace = 24 * time.Hour // a scrape takes as long as it takes on a busy machine
@@ -42,14 +42,14 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	// The environment of whoever runs the tests configures nothing here.
+	// The environment of the user does not configure the tests.
 	for _, pair := range os.Environ() {
 		if key, _, _ := strings.Cut(pair, "="); strings.HasPrefix(key, "BALENA_") || key == "CRAWL_INTERVAL" {
 			_ = os.Unsetenv(key)
 		}
 	}
-	// Most of these tests wait, for the next refresh or the next process, and need no processor of their own. What
-	// the command line says goes before this.
+	// Most of these tests wait for the next refresh or the next process, so more of them can run in parallel. The
+	// command line has precedence.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
@@ -58,17 +58,17 @@ func TestMain(m *testing.M) {
 
 const (
 	mainVariable = "EXPORTER_TEST_MAIN"
-	// graceVariable leaves the exporter the grace that it has outside of tests.
+	// graceVariable gives the exporter its usual grace.
 	graceVariable = "EXPORTER_TEST_GRACE"
 )
 
 const (
-	// secret is in all tokens and passwords of the tests, and must never be in what the exporter says.
+	// secret is part of all tokens and passwords of the tests, and must never be in any output of the exporter.
 	secret = "s3cret"
 	token  = secret + "-token"
 
-	// patience is how long to wait for what takes milliseconds, or a second or two, on an idle machine. It is no bound: go
-	// test would end the tests two minutes later.
+	// patience is how long to wait for events that take milliseconds, or a second or two, on an idle machine. It is not a
+	// limit that is tested.
 	patience = 8 * time.Minute
 )
 
@@ -86,7 +86,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// A transcript is what a program writes; it may be read meanwhile.
+// A transcript is the output of a program. It may be read while the program writes.
 type transcript struct {
 	mutex sync.Mutex
 	text  bytes.Buffer
@@ -104,7 +104,7 @@ func (w *transcript) String() string {
 	return w.text.String()
 }
 
-// lines returns the lines that contain all the words.
+// lines returns the lines that contain all words.
 func (w *transcript) lines(words ...string) []string {
 	var found []string
 next:
@@ -119,7 +119,7 @@ next:
 	return found
 }
 
-// A simulatedAPI is a simulated balena API that can be taken from the network, and that notes when it was asked.
+// A simulatedAPI is a simulated balena API that can be disconnected from the network, and that records its requests.
 type simulatedAPI struct {
 	*simulator.Simulator
 	url   string
@@ -130,7 +130,7 @@ type simulatedAPI struct {
 	asked []request
 }
 
-// A request is one that an API was asked.
+// A request is a request to the API.
 type request struct {
 	at        time.Time
 	resource  string
@@ -181,7 +181,7 @@ func (a *simulatedAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.Simulator.ServeHTTP(w, r)
 }
 
-// requests returns what the API was asked so far.
+// requests returns the requests to the API so far.
 func (a *simulatedAPI) requests() []request {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
@@ -200,18 +200,18 @@ func serveHandler(t *testing.T, handler http.Handler) (url string, stop func()) 
 type exporter struct {
 	t              *testing.T
 	stdout, stderr *transcript
-	addresses      []string // that metrics are served on
+	addresses      []string // of the metrics port
 	health         string
 	client         *http.Client
 
-	stop  func()        // asks it to end
-	ended chan struct{} // closed at its end
-	err   error         // what it ended with
-	kill  func()        // ends it as it is
+	stop  func()        // asks it to stop
+	ended chan struct{} // closed when it has ended
+	err   error         // its result
+	kill  func()        // ends it at once
 }
 
-// start runs an exporter in this process until the end of the test, and returns when it listens. Its token is in
-// a file that the arguments name, unless they name one.
+// start runs an exporter in this process until the end of the test, and returns when it listens. If the arguments name no
+// token file, start adds one.
 func start(t *testing.T, url string, args ...string) *exporter {
 	t.Helper()
 	e := launch(t, url, args...)
@@ -219,7 +219,7 @@ func start(t *testing.T, url string, args ...string) *exporter {
 	return e
 }
 
-// launch does not wait.
+// launch is like start, but does not wait.
 func launch(t *testing.T, url string, args ...string) *exporter {
 	t.Helper()
 	e := newExporter(t)
@@ -255,7 +255,7 @@ func startCommand(t *testing.T, prepare func(*exec.Cmd), args []string) *exporte
 	return e
 }
 
-// command is the exporter with the arguments.
+// command returns the exporter as a command with the arguments.
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	executable, err := os.Executable()
@@ -273,7 +273,7 @@ func (e *exporter) signal(command *exec.Cmd, signal os.Signal) {
 	}
 }
 
-// defaults returns arguments for what is not given in args.
+// defaults returns arguments for settings that are not in args.
 func defaults(t *testing.T, url string, args []string) []string {
 	t.Helper()
 	args = append(args, "")
@@ -289,7 +289,7 @@ func defaults(t *testing.T, url string, args []string) []string {
 	if !given("--balena.token-file") {
 		defaults = append(defaults, "--balena.token-file="+write(t, t.TempDir(), "token", token+"\n"))
 	}
-	// On a busy machine neither requests nor data are too old.
+	// Even on a busy machine, requests do not time out and data do not become stale.
 	for _, flag := range []string{"--balena.timeout", "--balena.max-staleness"} {
 		if !given(flag) {
 			defaults = append(defaults, flag+"=24h")
@@ -304,7 +304,7 @@ func defaults(t *testing.T, url string, args []string) []string {
 	return defaults
 }
 
-// write writes a file whole, as a Secret is mounted: whoever reads it sees the old or the new content.
+// write replaces a file atomically, like a mounted Secret: a reader sees either the old or the new content.
 func write(t *testing.T, dir, name, content string) (file string) {
 	t.Helper()
 	file = filepath.Join(dir, name)
@@ -351,7 +351,7 @@ var (
 	addressOf       = regexp.MustCompile(`"?address"?[:=]"?([^ "\n]+)`)
 )
 
-// listens waits until the exporter listens where the arguments want it to.
+// listens waits until the exporter listens on its addresses.
 func (e *exporter) listens(args []string) {
 	e.t.Helper()
 	want, health := 0, true
@@ -381,7 +381,7 @@ func (e *exporter) listens(args []string) {
 	})
 }
 
-// end ends the exporter, which must go well.
+// end stops the exporter, which must succeed.
 func (e *exporter) end() {
 	e.t.Helper()
 	e.stop()
@@ -400,14 +400,14 @@ func (e *exporter) end() {
 // url returns an address on the metrics port.
 func (e *exporter) url(path string) string { return "http://" + e.addresses[0] + path }
 
-// An answer is an HTTP answer, read to its end.
+// An answer is a complete HTTP answer.
 type answer struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// get asks the exporter, which must answer and tell no secret.
+// get sends a request to the exporter. The answer must not contain a secret.
 func (e *exporter) get(url string) answer {
 	e.t.Helper()
 	a, err := get(e.client, url, nil)
@@ -460,10 +460,10 @@ func parsed(t *testing.T, body string) families {
 	return f
 }
 
-// has tells whether there is a sample of the family.
+// has reports whether the family has a sample.
 func (f families) has(name string) bool { return len(f[name].GetMetric()) > 0 }
 
-// value returns the value of the one sample with the labels, which are names and values in turns; 0 when there is none.
+// value returns the value of the only sample with the labels, given as names and values in turn, or 0.
 func (f families) value(name string, labels ...string) float64 {
 	for _, m := range f[name].GetMetric() {
 		if matches(m, labels) {
@@ -511,7 +511,7 @@ func (e *exporter) sample(series string, condition func(float64) bool) (body str
 	return body
 }
 
-// valueIn finds a series in a scrape, without the expense of parsing all of it.
+// valueIn returns the value of a series in a scrape, without parsing the whole scrape.
 func valueIn(body, series string) (float64, bool) {
 	_, rest, ok := strings.Cut("\n"+body, "\n"+series+" ")
 	if !ok {
@@ -522,14 +522,13 @@ func valueIn(body, series string) (float64, bool) {
 	return value, err == nil
 }
 
-// up waits for a scrape that tells that the last refresh has succeeded (1) or failed (0), and returns it. Another scrape
-// may tell something else.
+// up waits for a scrape in which balena_up has a value, and returns it. The next scrape may have another value.
 func (e *exporter) up(want float64) families {
 	e.t.Helper()
 	return parsed(e.t, e.sample("balena_up", func(v float64) bool { return v == want }))
 }
 
-// refreshes waits for a scrape that tells that so many more refreshes have ended in result, and returns it.
+// refreshes waits for a scrape after the given number of further refreshes with a result, and returns it.
 func (e *exporter) refreshes(more float64, result string) families {
 	e.t.Helper()
 	series := `balena_exporter_refreshes_total{result="` + result + `"}`
@@ -542,7 +541,7 @@ const (
 	failure = "error"
 )
 
-// startWithToken starts a process that has the token from its environment.
+// startWithToken starts a process that gets the token from its environment.
 func startWithToken(t *testing.T, url string, args ...string) *exporter {
 	t.Helper()
 	args = append([]string{"--balena.api-url=" + url, "--web.listen-address=127.0.0.1:0", "--web.health-listen-address=127.0.0.1:0"}, args...)

@@ -10,7 +10,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
-// metrics returns what chooses families by the allowlist and the denylist; nil if there is no choice.
+// metrics returns a function that selects families by the allowlist and the denylist, or nil if both are empty.
 func (c *checker) metrics(allowed, denied []string) func(family string) bool {
 	if len(allowed)+len(denied) == 0 {
 		return nil
@@ -38,7 +38,7 @@ func (c *checker) metrics(allowed, denied []string) func(family string) bool {
 	}
 }
 
-// choosable returns the names of the families that lists can choose.
+// choosable returns the names of the families that the lists can select.
 func choosable() (names []string) {
 	for _, d := range collector.Catalogue() {
 		if d.ScrapeGroup() != exposition.LiveGroup {
@@ -48,14 +48,14 @@ func choosable() (names []string) {
 	return names
 }
 
-// nearest returns the name that takes the fewest edits to make of a text.
+// nearest returns the name with the smallest edit distance to a text.
 func nearest(text string, names []string) string {
 	return slices.MinFunc(names, func(a, b string) int { return edits(text, a) - edits(text, b) })
 }
 
-// edits returns how many bytes have to be inserted, deleted or replaced to make b of a.
+// edits returns the edit distance of a and b: the number of bytes to insert, delete or replace.
 func edits(a, b string) int {
-	row := make([]int, len(b)+1) // of the distances from the beginning of a to each beginning of b
+	row := make([]int, len(b)+1) // distances between a prefix of a and all prefixes of b
 	for j := range row {
 		row[j] = j
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// The port answers before the API has, and says so.
+// The port answers before the API does, with balena_up 0.
 func TestFirstAnswerIsThereWhileTheAPIHangs(t *testing.T) {
 	t.Parallel()
 	asked, release := make(chan bool, 100), make(chan bool)
@@ -71,7 +71,7 @@ func rows(t *testing.T, resource string) []map[string]any {
 	return file.D
 }
 
-// The figures are what the recorded content says, which is counted here from the files themselves.
+// The metrics equal the recorded content, which is counted here directly from the files.
 func TestRecordedFleets(t *testing.T) {
 	t.Parallel()
 	var (
@@ -145,7 +145,7 @@ func TestRecordedFleets(t *testing.T) {
 				t.Error("the exporter's own metrics do not tell of the refresh")
 			}
 			for resource, got := range f.by("balena_api_requests_total", "resource") {
-				// The simulator does not count those for a version that it has not got as what they are.
+				// The simulator counts requests for a missing version under another resource.
 				if want := sim.Requests()[resource]; got != float64(want) && version == "v7" {
 					t.Errorf("%v requests for %s are counted, want %d", got, resource, want)
 				}
@@ -154,15 +154,15 @@ func TestRecordedFleets(t *testing.T) {
 	}
 }
 
-// positive leaves out what is zero.
+// positive leaves out zeros.
 func positive(values map[string]float64) map[string]float64 {
 	values = maps.Clone(values)
 	maps.DeleteFunc(values, func(_ string, v float64) bool { return v == 0 })
 	return values
 }
 
-// The metric that dashboards of the exporter's predecessor are built on: the name, the one label and a float, and
-// fleets that share a name summed up.
+// The dashboards of the exporter's predecessor use this metric: its name, its only label and its value, with fleets of the
+// same name added up.
 func TestPredecessorsMetric(t *testing.T) {
 	t.Parallel()
 	sim := serveAPI(t, simulator.Config{})
@@ -204,7 +204,7 @@ func TestRequestsOfARefresh(t *testing.T) {
 		fullRefreshes  string
 	}{ // each list ends with an empty page
 		{0, 0, "0"}, {1, 2, "0"}, {1000, 2, "0"}, {1001, 3, "0"}, {2004, 4, "0"}, // full refreshes only
-		{0, 0, "1h"}, {1, 2, "1h"}, {2004, 2, "1h"}, // nothing changes, and what is newest is read again
+		{0, 0, "1h"}, {1, 2, "1h"}, {2004, 2, "1h"}, // nothing changes, and the newest devices are read again
 	} {
 		t.Run(fmt.Sprint(test.devices, " devices, full refreshes ", test.fullRefreshes), func(t *testing.T) {
 			t.Parallel()
@@ -213,7 +213,7 @@ func TestRequestsOfARefresh(t *testing.T) {
 				"--balena.full-refresh-interval="+test.fullRefreshes)
 			e.refreshes(3, success)
 			asked := sim.requests()
-			// The first one asks for device types as well, and the last one may be under way.
+			// The first refresh also reads device types, and the last one may be in progress.
 			var began []int
 			for i, request := range asked {
 				if request.resource == "application" && request.firstPage {
@@ -256,7 +256,7 @@ func TestScrapesCauseNoRequests(t *testing.T) {
 	}
 }
 
-// Names can be any text; whatever it is arrives, and nothing else with it.
+// Names can be any text. They are exported unchanged, and without side effects.
 func TestHostileNames(t *testing.T) {
 	t.Parallel()
 	names := []string{
@@ -271,7 +271,7 @@ func TestHostileNames(t *testing.T) {
 		}
 	})
 	e := start(t, sim.url)
-	f := e.up(1) // parsed, as strictly as expfmt can
+	f := e.up(1) // parsed strictly by expfmt
 	for family, label := range map[string]string{
 		"balena_devices_online":              "fleet_name",
 		"balena_fleet_info":                  "fleet_name",

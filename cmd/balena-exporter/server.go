@@ -15,8 +15,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/statuspage"
 )
 
-// Bounds for clients that do not come to the point. Scrapes, which can be large, bring write deadlines of
-// their own; a CPU profile takes 30 seconds by default.
+// Bounds for slow clients. Scrapes can be large and set their own write deadlines; a CPU profile takes 30 seconds by
+// default.
 const (
 	readHeaderTimeout = 10 * time.Second
 	readTimeout       = 30 * time.Second
@@ -35,7 +35,7 @@ func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	}
 }
 
-// newMux returns what the main port serves. targets is nil unless they are served.
+// newMux returns the handler of the main port. targets is nil unless they are served.
 func newMux(c *config, metrics, targets http.Handler, options statuspage.Options) http.Handler {
 	options.Version = version.Version
 	options.Links = []statuspage.Link{
@@ -63,7 +63,7 @@ func newMux(c *config, metrics, targets http.Handler, options statuspage.Options
 		}
 	}
 	if c.telemetryPath == "/" {
-		// Without {$}, it would serve the metrics at every path that nothing else has.
+		// Without {$}, every other path would serve the metrics too.
 		mux.Handle("/{$}", metrics)
 	} else {
 		mux.Handle(c.telemetryPath, metrics)
@@ -104,8 +104,8 @@ func revision() string {
 
 var released = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
 
-// newHealthMux returns the health endpoints, which say that the exporter answers. They do not depend on
-// the balena API: were the exporter not ready when that is down, the scrape that tells of it would be gone.
+// newHealthMux returns the health endpoints, which report that the exporter answers. They do not depend on
+// the balena API: an exporter that is not ready would not be scraped, and balena_up would be missing.
 func newHealthMux() *http.ServeMux {
 	mux := http.NewServeMux()
 	for _, path := range []string{healthyPath, readyPath} {

@@ -20,7 +20,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// hanging is an API that takes requests, says so, and never answers. It says as well when a request was given up.
+// hanging is an API that accepts requests and never answers. It reports when a request begins and when it is canceled.
 type hanging struct{ asked, gone chan bool }
 
 func newHanging() hanging { return hanging{make(chan bool, 100), make(chan bool, 100)} }
@@ -31,8 +31,8 @@ func (h hanging) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	h.gone <- true
 }
 
-// stops has an exporter end after stop, which tells it to, and reads what it has begun to send. It waits for nothing else:
-// the tests give scrapers and the API longer than the patience of this function.
+// stops checks that an exporter ends after stop, while its output is read. It must wait for nothing else: in these tests,
+// scrapers and the API take longer than the patience of this function.
 func (e *exporter) stops(stop func()) {
 	e.t.Helper()
 	stop()
@@ -66,7 +66,7 @@ func TestSignalsStopARefresh(t *testing.T) {
 	}
 }
 
-// A scrape that is being sent is sent to its end, while nobody new is let in.
+// A scrape in progress is completed, while new connections are refused.
 func TestSignalsLetScrapesFinish(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
@@ -97,7 +97,7 @@ func TestSignalsLetScrapesFinish(t *testing.T) {
 	}
 }
 
-// In the same process, so that goroutines can be counted. Not parallel, so that they are this test's.
+// The exporter runs in this process, so that goroutines can be counted. The test is not parallel, so that no others count.
 func TestNoGoroutineIsLeft(t *testing.T) {
 	ignored := goleak.IgnoreCurrent()
 	t.Run("after a refresh", func(t *testing.T) {
@@ -127,7 +127,7 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 	goleak.VerifyNone(t, ignored)
 }
 
-// serve returns in time, whatever a refresh does. Not parallel, since the grace is everybody's.
+// serve returns in time, whatever a refresh does. The test is not parallel, because it changes the grace of all tests.
 func TestStoppingDoesNotWaitForARefreshThatHangs(t *testing.T) {
 	defer func(was time.Duration) { grace = was }(grace)
 	grace = 4 * time.Second
@@ -160,8 +160,7 @@ func TestStoppingDoesNotWaitForARefreshThatHangs(t *testing.T) {
 	<-released
 }
 
-// startStuck starts a process that hangs while it starts, in reading a file that is a named pipe; release lets it
-// read the file.
+// startStuck starts a process that hangs at its start while it reads a named pipe. release lets it read the file.
 func startStuck(t *testing.T) (process *exec.Cmd, said *transcript, release func()) {
 	t.Helper()
 	pipe := filepath.Join(t.TempDir(), "ca.pem")
@@ -207,7 +206,7 @@ func status(t *testing.T, process *exec.Cmd) int {
 	}
 }
 
-// A process that is stuck where no context reaches ends all the same.
+// A process that hangs in an operation without a context ends too.
 func TestOneSignalEndsAProcessThatIsStuck(t *testing.T) {
 	t.Parallel()
 	process, said, release := startStuck(t)
@@ -230,7 +229,7 @@ func TestTwoSignalsEndAProcessAtOnce(t *testing.T) {
 			t.Parallel()
 			process, said, release := startStuck(t)
 			defer release()
-			// One that is pending is not sent again: what the second is, is seen by the exit status.
+			// A pending signal is not sent again. The exit status shows which signal was the second.
 			ended := make(chan struct{})
 			go func() {
 				again := time.NewTicker(10 * time.Millisecond)
@@ -282,7 +281,7 @@ func startWithStderr(t *testing.T, url string, stderr *os.File, args ...string) 
 	return process, metrics
 }
 
-// fullPipe returns the end to write of a pipe that is full.
+// fullPipe returns the write end of a full pipe.
 func fullPipe(t *testing.T) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -309,7 +308,7 @@ func fullPipe(t *testing.T) *os.File {
 	return w
 }
 
-// A log that nobody reads keeps the exporter neither from starting, nor from serving, nor from stopping.
+// A log that is not read does not keep the exporter from starting, serving or stopping.
 func TestALogThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	process, metrics := startWithStderr(t, serveAPI(t, small()).url, fullPipe(t), "--log.level=debug", "--balena.refresh-interval=1")
@@ -325,7 +324,7 @@ func TestALogThatNobodyReads(t *testing.T) {
 	}
 }
 
-// Neither the end of the log's reader nor that of the terminal ends the exporter.
+// The end of the reader of the log, or of the terminal, does not end the exporter.
 func TestALogWhoseReaderIsGone(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
@@ -357,7 +356,7 @@ func TestALogWhoseReaderIsGone(t *testing.T) {
 	}
 }
 
-// A token file that is replaced by what is none fails the refreshes, and nothing else.
+// If a token file is replaced by something that is not a file, only refreshes fail.
 func TestATokenFileThatBecomesAPipe(t *testing.T) {
 	t.Parallel()
 	file := write(t, t.TempDir(), "token", token)

@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// throttleBurst lines of a kind are logged at once, and one more each throttleEvery.
+	// throttleBurst lines of a kind are logged at once, and then one per throttleEvery.
 	throttleBurst = 10
 	throttleEvery = time.Minute
-	// maxThrottled is how many kinds of lines are told apart.
+	// maxThrottled is the number of kinds of lines that are distinguished.
 	maxThrottled = 16
 )
 
-// A throttle is a slog.Handler that logs few lines of a kind. It is for lines that strangers cause: each
-// connection that is not TLS is a line of net/http's.
+// A throttle is a slog.Handler that limits the number of lines of each kind. It is for lines that any client can cause:
+// net/http logs a line for each connection that is not TLS.
 type throttle struct {
 	slog.Handler
 
@@ -27,11 +27,11 @@ type throttle struct {
 	kinds map[string]*allowance
 }
 
-// An allowance is how many lines of a kind may be logged.
+// An allowance is the number of lines of a kind that may be logged.
 type allowance struct {
-	left       float64 // lines, as of last
+	left       float64 // number of lines, at the time last
 	last       time.Time
-	suppressed int // since the last line that was logged
+	suppressed int // lines since the last one that was logged
 }
 
 func newThrottle(h slog.Handler) *throttle {
@@ -51,11 +51,11 @@ func (t *throttle) Handle(ctx context.Context, r slog.Record) error {
 	return t.Handler.Handle(ctx, r)
 }
 
-// admit reports whether a line may be logged, and how many of its kind were not before it.
+// admit reports whether a line may be logged, and how many lines of its kind were suppressed before it.
 func (t *throttle) admit(message string, now time.Time) (suppressed int, ok bool) {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
-	// The first words are net/http's own: "http: TLS handshake error from …".
+	// The first words are constant texts of net/http: "http: TLS handshake error from …".
 	words := strings.Fields(message)
 	kind := strings.Join(words[:min(len(words), 3)], " ")
 	a := t.kinds[kind]

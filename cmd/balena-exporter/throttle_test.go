@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// 300 connections that are not TLS are ten lines, and one a minute that counts the others.
+// 300 connections that are not TLS cause ten lines, and one per minute that counts the others.
 func TestLinesThatStrangersCauseAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
@@ -31,7 +31,7 @@ func TestLinesThatStrangersCauseAreFew(t *testing.T) {
 		if got := lines("TLS handshake error"); got != throttleBurst {
 			t.Errorf("%d lines of 300 bad handshakes, want %d", got, throttleBurst)
 		}
-		// Others are not lost among them.
+		// Lines of other kinds are not lost.
 		server.ErrorLog.Print("http: panic serving 192.0.2.1:1: odd")
 		if got := lines("panic serving"); got != 1 {
 			t.Errorf("%d lines of a panic, want 1", got)
@@ -50,7 +50,7 @@ func TestLinesThatStrangersCauseAreFew(t *testing.T) {
 	})
 }
 
-// Kinds beyond a number are one.
+// Further kinds beyond the maximum count as one kind.
 func TestThrottleIsBounded(t *testing.T) {
 	throttle := newThrottle(slog.DiscardHandler)
 	admitted := 0

@@ -35,7 +35,7 @@ type authority struct {
 	issued      int64
 }
 
-// A pair is a certificate with its key, in PEM.
+// A pair is a certificate with its key, in PEM format.
 type pair struct {
 	certificate, key string
 	serial           int64
@@ -94,7 +94,7 @@ func (a *authority) issue(ip string) pair {
 	return pair{encode("CERTIFICATE", der), encode("EC PRIVATE KEY", keyDER), a.issued}
 }
 
-// write puts the pair where tlsConfig expects it.
+// write writes the pair to the files that tlsConfig names.
 func (p pair) write(t *testing.T, dir string) {
 	t.Helper()
 	write(t, dir, "tls.key", p.key)
@@ -108,7 +108,7 @@ const (
 	bob   = "basic_auth_users: {bob: $2a$04$23nflaA4gIcw1b8uLtaFtOXAbCJZCx/.BNSwbzUDOzIx1HdixoMre}\n"
 )
 
-// client returns a client that trusts the authority, shows the pair if there is one, and makes a connection for each
+// client returns a client that trusts the authority, presents the pair if there is one, and opens a connection for each
 // request.
 func (a *authority) client(show *pair) *http.Client {
 	a.t.Helper()
@@ -126,12 +126,12 @@ func (a *authority) client(show *pair) *http.Client {
 	return &http.Client{Transport: transport, Timeout: patience}
 }
 
-// as makes a request that of a user.
+// as adds the credentials of a user to a request.
 func as(user string) func(*http.Request) {
 	return func(r *http.Request) { r.SetBasicAuth(user, secret+"-of-"+user) }
 }
 
-// plainHealth checks that the health listener answers anybody, and tells nothing else.
+// plainHealth checks that the health listener answers without authentication, and serves nothing else.
 func (e *exporter) plainHealth() {
 	e.t.Helper()
 	for path, want := range map[string]int{healthyPath: 200, readyPath: 200, "/metrics": 404, "/": 404, "/debug/pprof/": 404} {
@@ -151,7 +151,7 @@ func TestTLS(t *testing.T) {
 	serial := func() int64 {
 		connection, err := tls.Dial("tcp", e.addresses[0], ca.client(nil).Transport.(*http.Transport).TLSClientConfig)
 		if err != nil {
-			return 0 // a certificate and a key that do not belong together, while both change
+			return 0 // the certificate and the key do not match while they are being replaced
 		}
 		defer func() { _ = connection.Close() }()
 		return connection.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
@@ -271,7 +271,7 @@ func TestPages(t *testing.T) {
 	t.Parallel()
 	url := serveAPI(t, small()).url
 	const landing, metrics = "<!doctype html>", "# HELP"
-	type pages map[string]string // what a path begins with; nothing means that there is nothing
+	type pages map[string]string // the beginning of the answer by path; empty if the path does not exist
 	for _, test := range []struct {
 		name string
 		args []string
@@ -463,7 +463,7 @@ func TestExporterMetricsCanBeLeftOut(t *testing.T) {
 	}
 }
 
-// A health listener is not wanted by everybody.
+// The health listener can be switched off.
 func TestNoHealthListener(t *testing.T) {
 	t.Parallel()
 	e := start(t, serveAPI(t, small()).url, "--web.health-listen-address=")
@@ -473,16 +473,16 @@ func TestNoHealthListener(t *testing.T) {
 	e.tells(0, "health endpoints listen")
 }
 
-// A stuck scrape is one of which the beginning has arrived, and which has more to send than fits between the two ends.
+// A stuck scrape is a scrape whose beginning has arrived, and whose rest does not fit into the buffers of the connection.
 type stuckScrape struct {
 	*http.Response
 	t          *testing.T
 	connection *net.TCPConn
 }
 
-// serveLarge serves an account whose scrape is larger than what all buffers between an exporter and a scraper hold:
-// those of Linux grow to 4 MB for the one and 6 MB for the other, unless that asks for less, as it does here. Few
-// devices with long names do it at the least expense.
+// serveLarge serves an account whose scrape is larger than all buffers between an exporter and a scraper. On Linux they
+// grow to 4 MB at the sender and 6 MB at the receiver, unless the receiver sets a smaller size, as here. A few devices with
+// long names are the cheapest way to get such a scrape.
 func serveLarge(t *testing.T) *simulatedAPI {
 	t.Helper()
 	sim := serveAPI(t, simulator.Config{Devices: longNames, Fleets: 1, Seed: 1})
@@ -496,7 +496,7 @@ func serveLarge(t *testing.T) *simulatedAPI {
 
 const longNames = 320
 
-// stick begins a scrape and reads nothing but the header.
+// stick begins a scrape and reads only the header.
 func (e *exporter) stick() *stuckScrape {
 	e.t.Helper()
 	s := &stuckScrape{t: e.t}
@@ -520,10 +520,10 @@ func (e *exporter) stick() *stuckScrape {
 	return s
 }
 
-// finish reads the rest and checks that it is all there.
+// finish reads the rest and checks that it is complete.
 func (s *stuckScrape) finish() {
 	s.t.Helper()
-	if err := s.connection.SetReadBuffer(1 << 20); err != nil { // enough of the small steps
+	if err := s.connection.SetReadBuffer(1 << 20); err != nil { // read in larger steps from here on
 		s.t.Fatal(err)
 	}
 	var body bytes.Buffer
@@ -540,7 +540,7 @@ func (s *stuckScrape) finish() {
 	}
 }
 
-// A scraper that takes nothing of its answer keeps its slot until somebody else wants it.
+// A scraper that reads nothing keeps its slot until another scraper needs it.
 func TestAStuckScrapeGivesWay(t *testing.T) {
 	t.Parallel()
 	e := start(t, serveLarge(t).url, "--web.max-requests=1")
@@ -553,7 +553,7 @@ func TestAStuckScrapeGivesWay(t *testing.T) {
 	e.tells(1, "level=error", "scrapers waited for a slot")
 }
 
-// systemd hands over sockets that listen already.
+// systemd passes sockets that already listen.
 func TestSystemdSockets(t *testing.T) {
 	t.Parallel()
 	var addresses []string
@@ -574,7 +574,7 @@ func TestSystemdSockets(t *testing.T) {
 	url := serveAPI(t, small()).url
 	args := append(defaults(t, url, nil), "--web.systemd-socket")
 	e := startCommand(t, func(c *exec.Cmd) {
-		// The variable must be the number of the process, which only the process knows in time.
+		// The variable must be the process id, which only the process itself knows in time.
 		c.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, c.Path}, c.Args[1:]...)
 		c.Path = "/bin/sh"
 		c.Env = append(c.Env, "LISTEN_FDS=2")

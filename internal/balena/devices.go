@@ -9,31 +9,30 @@ import (
 	"sort"
 )
 
-// Devices are the devices of a snapshot. They lie in stripes, one unless [Striped] asked for more. To which stripe a
-// device belongs depends on its ID alone, so it stays there for life. In a stripe the devices are in ascending order of
-// ID.
+// Devices are the devices of a snapshot. They are divided into stripes: one, or more with [Striped]. The stripe of a
+// device depends only on its ID and never changes. In a stripe the devices are in ascending order of ID.
 //
-// A stripe consists of runs. Snapshots share the runs in which nothing changed, and of other runs the devices that did not
-// change: a refresh costs what changed, in time and in memory.
+// A stripe consists of runs. Snapshots share the runs that did not change, and in other runs the devices that did not
+// change. The time and memory of a refresh therefore depend on the number of changes.
 type Devices struct {
-	stripes []stripe // none: a single empty one
+	stripes []stripe // empty: one stripe without devices
 }
 
-// Striped returns no devices, in this number of stripes. All devices that are made of them with [NewBuilder] and
-// [Devices.With] have as many.
+// Striped returns Devices without any device, with a number of stripes. All Devices that are made from them with
+// [NewBuilder] and [Devices.With] have the same number of stripes.
 func Striped(stripes int) Devices { return Devices{make([]stripe, max(1, stripes))} }
 
-// MaxStripes is how many stripes there can be. Stripes cost bytes: runs end with them.
+// MaxStripes is the maximum number of stripes. Stripes cost bytes, because a run cannot extend over several stripes.
 const MaxStripes = 64
 
-// stripeOf returns the stripe of a device, by its ID. Of twice as many stripes it is one of the two that share its place.
+// stripeOf returns the stripe of the device with an ID. With twice as many stripes, each stripe is divided into two.
 func stripeOf(id int64, stripes int) int {
 	const golden = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio, which spreads numbers that are close
 	stripe, _ := bits.Mul64(uint64(id)*golden, uint64(stripes))
 	return int(stripe)
 }
 
-// stripe is the stripe of a device, by its ID.
+// stripe returns the stripe of the device with an ID.
 func (d Devices) stripe(id int64) stripe {
 	if len(d.stripes) == 0 {
 		return stripe{}
@@ -50,18 +49,18 @@ func (d Devices) Stripes() [][]*Run {
 	return stripes
 }
 
-// stripe is the devices of a stripe, in runs.
+// stripe holds the devices of a stripe, in runs.
 type stripe struct {
 	runs []*Run
 	n    int
 }
 
-// A Run is some devices that follow each other. Nothing changes it: the same pointer is the same devices.
+// A Run is a sequence of devices. It is immutable: equal pointers are equal devices.
 type Run struct {
 	Devices []*Device
 	// Newest is the newest Modified of the devices.
 	Newest Instant
-	// Releases are the IDs of the releases that the devices refer to, in no order.
+	// Releases are the IDs of the releases to which the devices refer, in no particular order.
 	Releases []int64
 }
 
@@ -78,8 +77,8 @@ func newRun(devices []*Device) *Run {
 	return r
 }
 
-// runLength is how many devices a run has, about: few enough for little to be made anew when one of them
-// changes, and enough for what is made of them, text above all, to be worth a piece of its own.
+// runLength is the approximate number of devices of a run. It is small, so that little must be rebuilt when one device
+// changes, and large enough for the rendered text of a run to be a piece of its own.
 const runLength = 40
 
 // NewDevices returns devices that are in ascending order of ID, in one stripe.
@@ -91,7 +90,7 @@ func NewDevices(devices ...Device) Devices {
 	return b.Devices()
 }
 
-// Len is how many devices there are.
+// Len returns the number of devices.
 func (d Devices) Len() (n int) {
 	for _, s := range d.stripes {
 		n += s.n
@@ -117,7 +116,7 @@ func (d Devices) All() iter.Seq[*Device] {
 	}
 }
 
-// Find returns the device of an ID, nil if there is none.
+// Find returns the device with an ID, or nil.
 func (d Devices) Find(id int64) *Device {
 	s := d.stripe(id)
 	run := sort.Search(len(s.runs), func(i int) bool { return s.runs[i].first() > id }) - 1
@@ -132,8 +131,8 @@ func (d Devices) Find(id int64) *Device {
 }
 
 // Differences yields the devices in which two snapshots differ, as they were and as they are; was is nil for
-// those that were added, is for those that were removed. Runs that both share cost nothing. Unless one of them has no
-// devices at all, both have the same number of stripes.
+// added devices, is for removed ones. Shared runs cost nothing. Unless one of them has no devices, both must have the same
+// number of stripes.
 func (d Devices) Differences(before Devices) iter.Seq2[*Device, *Device] {
 	return func(yield func(was, is *Device) bool) {
 		for i := range max(len(d.stripes), len(before.stripes)) {
@@ -186,9 +185,9 @@ func differences(old, now []*Run, yield func(was, is *Device) bool) bool {
 	}
 }
 
-// With returns the devices with some put in, in place of those of the same ID if there are, and those for which removed,
-// if it is not nil, holds left out. put is in ascending order of ID, in each stripe at least. What neither concerns is
-// shared.
+// With returns the devices with those of put, which replace devices of the same ID, and without those for which removed,
+// if it is not nil, returns true. put is in ascending order of ID, at least within each stripe. Unchanged runs and devices
+// are shared.
 func (d Devices) With(put []*Device, removed func(*Device) bool) Devices {
 	if len(put) == 0 && removed == nil {
 		return d
@@ -241,8 +240,8 @@ func (d stripe) with(put []*Device, removed func(*Device) bool) stripe {
 	return b.stripe()
 }
 
-// split divides devices, in ascending order of ID, into those that belong before the run behind that of an
-// index, and those that don't.
+// split divides devices, in ascending order of ID, into those that precede the run after the one with an index, and the
+// rest.
 func (d stripe) split(run int, devices []*Device) (before, rest []*Device) {
 	if run+1 == len(d.runs) {
 		return devices, nil
@@ -255,7 +254,7 @@ func (d stripe) split(run int, devices []*Device) (before, rest []*Device) {
 func (r *Run) first() int64 { return r.Devices[0].ID }
 func (r *Run) last() int64  { return r.Devices[len(r.Devices)-1].ID }
 
-// any tells whether a condition, if there is one, holds for any of the devices.
+// any reports whether a condition, if it is not nil, holds for any of the devices.
 func (r *Run) any(condition func(*Device) bool) bool {
 	if condition == nil {
 		return false
@@ -263,10 +262,10 @@ func (r *Run) any(condition func(*Device) bool) bool {
 	return slices.ContainsFunc(r.Devices, condition)
 }
 
-// Builder makes devices of those that come in ascending order of ID.
+// Builder builds Devices from devices that are added in ascending order of ID.
 type Builder struct{ stripes []stripeBuilder }
 
-// NewBuilder returns a builder that shares the runs of devices that were known, and has as many stripes.
+// NewBuilder returns a builder that shares the runs of the known devices, and has the same number of stripes.
 func NewBuilder(known Devices) *Builder {
 	b := &Builder{make([]stripeBuilder, max(1, len(known.stripes)))}
 	for i, s := range known.stripes {
@@ -278,7 +277,7 @@ func NewBuilder(known Devices) *Builder {
 // Add adds a device.
 func (b *Builder) Add(d *Device) { b.stripes[stripeOf(d.ID, len(b.stripes))].add(d) }
 
-// Devices returns what was made. The builder must not be used after that.
+// Devices returns the result. The builder must not be used afterwards.
 func (b *Builder) Devices() Devices {
 	d := Striped(len(b.stripes))
 	for i := range b.stripes {
@@ -287,11 +286,11 @@ func (b *Builder) Devices() Devices {
 	return d
 }
 
-// stripeBuilder makes runs of devices that come in ascending order of ID, and shares the old run wherever it makes
-// the same. To that end it cuts where the old runs are cut. An old run may grow to twice its length before
-// it is cut again, and runs that have become short are joined.
+// stripeBuilder divides devices, added in ascending order of ID, into runs, and shares the old run if the new one has the
+// same devices. It therefore divides at the same places as the old runs. An old run may grow to twice its length before
+// it is divided, and runs that have become short are joined.
 type stripeBuilder struct {
-	old  []*Run // those not reached yet, but for the first, from which open may be made anew
+	old  []*Run // runs not reached yet; the first one may have the same devices as open
 	open []*Device
 	runs []*Run
 	n    int
@@ -302,7 +301,7 @@ func (b *stripeBuilder) add(d *Device) {
 		b.close()
 		b.old = b.old[1:]
 	}
-	// Beyond the last old run there is no cut to keep to.
+	// After the last old run there is no given place to divide.
 	if len(b.open) >= runLength && (len(b.old) == 0 || len(b.old) == 1 && d.ID > b.old[0].last()) {
 		b.close()
 		b.old = nil
@@ -310,7 +309,7 @@ func (b *stripeBuilder) add(d *Device) {
 	b.open = append(b.open, d)
 }
 
-// keep adds an old run as it is.
+// keep adds an old run unchanged.
 func (b *stripeBuilder) keep(run *Run) {
 	b.close()
 	for len(b.old) > 0 && b.old[0].first() <= run.first() {
@@ -319,7 +318,7 @@ func (b *stripeBuilder) keep(run *Run) {
 	b.emit(run)
 }
 
-// close makes runs of the devices that are open.
+// close divides the open devices into runs.
 func (b *stripeBuilder) close() {
 	if len(b.open) == 0 {
 		return
@@ -348,13 +347,13 @@ func (b *stripeBuilder) emit(run *Run) {
 	b.runs = append(b.runs, run)
 }
 
-// stripe returns what was made.
+// stripe returns the result.
 func (b *stripeBuilder) stripe() stripe {
 	b.close()
 	return stripe{runs: b.runs, n: b.n}
 }
 
-// orEqual returns the device, if another one is equal to it, and that one otherwise.
+// orEqual returns d if o is equal to it, otherwise o.
 func (d *Device) orEqual(o *Device) *Device {
 	if d.Equal(o) {
 		return d
@@ -362,7 +361,7 @@ func (d *Device) orEqual(o *Device) *Device {
 	return o
 }
 
-// Equal reports whether two devices are the same in every field.
+// Equal reports whether two devices are equal in all fields.
 func (d *Device) Equal(o *Device) bool {
 	if d == o {
 		return true
@@ -378,7 +377,7 @@ func (d *Device) Equal(o *Device) bool {
 // Cursor finds devices by ascending ID.
 type Cursor struct{ stripes []stripeCursor }
 
-// Cursor returns a cursor that stands before the first device.
+// Cursor returns a cursor before the first device.
 func (d Devices) Cursor() *Cursor {
 	c := &Cursor{make([]stripeCursor, len(d.stripes))}
 	for i, s := range d.stripes {
@@ -387,7 +386,7 @@ func (d Devices) Cursor() *Cursor {
 	return c
 }
 
-// At returns the device of an ID, nil if there is none. IDs must not descend from call to call.
+// At returns the device with an ID, or nil. IDs must not decrease from call to call.
 func (c *Cursor) At(id int64) *Device {
 	if len(c.stripes) == 0 {
 		return nil

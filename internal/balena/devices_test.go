@@ -22,7 +22,7 @@ func listed(d Devices) []Device {
 	return all
 }
 
-// check holds what is always true of devices.
+// check checks the invariants of devices.
 func check(t *testing.T, d Devices, want []Device) {
 	t.Helper()
 	if got := listed(d); !slices.EqualFunc(got, want, func(a, b Device) bool { return a.Equal(&b) }) {
@@ -71,7 +71,7 @@ func ids(devices []Device) []int64 {
 	return all
 }
 
-// some makes devices of every third ID.
+// some returns devices with every third ID.
 func some(n int) []Device {
 	devices := make([]Device, n)
 	for i := range devices {
@@ -89,7 +89,7 @@ func striped(stripes int, devices []Device) Devices {
 	return b.Devices()
 }
 
-// Each device has a stripe for life. Stripes are about equally large, and merge in pairs: those of 4 are in those of 2.
+// A device never changes its stripe. Stripes are about equally large. Each of 2 stripes consists of two of 4 stripes.
 func TestStripes(t *testing.T) {
 	for _, distance := range []int64{1, 2, 3, 40, 64, 1000, 1 << 20, 9_999_991} {
 		for _, stripes := range []int{1, 2, 3, 8, 63, MaxStripes} {
@@ -114,8 +114,8 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// Whatever is changed at random, the devices are what a map of them would hold, and runs that nothing changed in
-// are shared, both by what is told of changes and by what is read whole.
+// After random changes, the devices equal those of a map with the same changes. Unchanged runs are shared, by incremental
+// changes and by full lists.
 func TestDevicesChange(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 0))
@@ -129,15 +129,15 @@ func TestDevicesChange(t *testing.T) {
 			for range random.IntN(6) {
 				d := Device{ID: 1 + random.Int64N(1600), Modified: Instant(random.IntN(300)), CPUUsage: Null}
 				switch known, ok := model[d.ID]; random.IntN(4) {
-				case 0: // one that may be there or not
+				case 0: // a device that may exist or not
 					put[d.ID] = d
-				case 1: // one that is there, as it is
+				case 1: // an existing device, unchanged
 					if ok {
 						put[d.ID] = known
 					}
 				case 2:
 					gone[d.ID] = true
-				case 3: // many go
+				case 3: // many are removed
 					for id := d.ID; id < d.ID+100; id++ {
 						gone[id] = true
 					}
@@ -156,7 +156,7 @@ func TestDevicesChange(t *testing.T) {
 			devices = before.With(pointers(sorted(put)), isGone)
 			check(t, devices, want)
 
-			// A full refresh that finds the same makes the same of it, and so does one that found all that was before.
+			// A full list with the same devices shares all runs, and so does a full list with the previous devices.
 			full := NewBuilder(before)
 			for i := range want {
 				full.Add(&want[i])
@@ -200,7 +200,7 @@ func sorted(devices map[int64]Device) []Device {
 	return all
 }
 
-// differences holds what Differences tells against what maps of the devices tell.
+// differences compares the result of Differences with that for maps of the devices.
 func checkDifferences(t *testing.T, before, after Devices) {
 	t.Helper()
 	old, now := map[int64]Device{}, map[int64]Device{}
@@ -238,7 +238,7 @@ func checkDifferences(t *testing.T, before, after Devices) {
 	}
 }
 
-// Devices appended one by one lie as those that were read at once.
+// Devices that are appended one by one are divided like those that were read at once.
 func TestDevicesThatComeFillRuns(t *testing.T) {
 	var devices Devices
 	for _, d := range some(1000) {
@@ -250,7 +250,7 @@ func TestDevicesThatComeFillRuns(t *testing.T) {
 	}
 }
 
-// Equal tells of every field.
+// Equal compares every field.
 func TestEqualKnowsAllFields(t *testing.T) {
 	a := Device{Attachments: &Attachments{Services: []Service{{}}, Tags: []Tag{{}}}}
 	touchEach(t, "Device", reflect.ValueOf(&a).Elem(), func(name string) {
@@ -266,7 +266,7 @@ func TestEqualKnowsAllFields(t *testing.T) {
 	}
 }
 
-// touchEach sets one field after the other to something that is not zero, and back.
+// touchEach sets one field after the other to a value that is not zero, and back.
 func touchEach(t *testing.T, name string, v reflect.Value, f func(name string)) {
 	for i := range v.NumField() {
 		field, name := v.Field(i), name+"."+v.Type().Field(i).Name

@@ -3,7 +3,7 @@
 // Package balena is the model of an account on balenaCloud or on an openBalena server: a [Snapshot] of its fleets,
 // devices and releases. It does no I/O.
 //
-// Package account reads snapshots, package api asks the server. Collector and status page need this package alone.
+// Package account reads snapshots, package api sends the requests. Collector and status page need only this package.
 package balena
 
 import (
@@ -17,47 +17,47 @@ import (
 // Version is a version of the balena API.
 type Version string
 
-// The versions that every server of today speaks one of. openBalena has v7 since August 2024.
+// The versions of the API. Every current server has at least one of them. openBalena has v7 since August 2024.
 const (
 	V7 Version = "v7"
 	V6 Version = "v6"
 )
 
-// Snapshot is everything one refresh read, complete and consistent in itself. Nothing changes it once it is
-// made, so any number of readers may share it.
+// Snapshot holds all data that one refresh read. It is complete, consistent and immutable, so any number of readers may
+// share it.
 type Snapshot struct {
-	// Time is when the refresh began, by the local clock: no figure of fleets and devices is older, but for what
+	// Time is when the refresh began, by the local clock. No value of fleets and devices is older, except changes that
 	// only a full refresh finds (docs/data-freshness.md).
 	Time time.Time
 	// APIVersion is the version of the API that answered.
 	APIVersion Version
-	// CloudFields tells whether the server has the fields that only balenaCloud has; see [Device.Frozen].
+	// CloudFields reports whether the server has the fields that only balenaCloud has; see [Device.Frozen].
 	CloudFields bool
 	// Organizations are those of the fleets, in ascending order of ID; none where the server does not have the fields
 	// that only balenaCloud has.
 	Organizations []Organization
-	// Fleets are in ascending order of ID; no two have the same slug.
+	// Fleets are in ascending order of ID. Their slugs are unique.
 	Fleets []Fleet
-	// Devices each belong to one of Fleets.
+	// Devices are the devices of Fleets.
 	Devices Devices
 	// DeviceTagKeys and FleetTagKeys are the keys of the tags, in the order in which devices and fleets hold the values.
 	// A device may hold one tag more.
 	DeviceTagKeys, FleetTagKeys []string
-	// Releases holds the releases that fleets and devices refer to, by ID. One that the API does not tell
-	// of, because it was deleted or belongs to somebody else, is missing.
+	// Releases holds the releases to which fleets and devices refer, by ID. A release that the API does not return,
+	// because it was deleted or belongs to another account, is missing.
 	Releases map[int64]Release
 	// Keys are the caller's named API keys that expire, in ascending order of ID.
 	Keys []Key
 	// DeviceURLsBase is the domain of which public device URLs are subdomains, as in "balena-devices.com". It is empty
 	// when it is not read, and where there are no such URLs.
 	DeviceURLsBase string
-	// Parts tells how each optional part of the refresh fared.
+	// Parts holds the outcome of each optional part of the refresh.
 	Parts []Part
-	// Reading tells how the devices were read.
+	// Reading describes how the devices were read.
 	Reading Reading
 }
 
-// Fleet returns the fleet of an ID, nil if there is none.
+// Fleet returns the fleet with an ID, or nil.
 func (s *Snapshot) Fleet(id int64) *Fleet {
 	i, ok := slices.BinarySearchFunc(s.Fleets, id, func(f Fleet, id int64) int { return cmp.Compare(f.ID, id) })
 	if !ok {
@@ -71,29 +71,29 @@ func IsDomain(s string) bool { return domain.MatchString(s) }
 
 var domain = regexp.MustCompile(`^[0-9A-Za-z]([0-9A-Za-z.-]{0,250}[0-9A-Za-z])?(:[0-9]{1,5})?$`)
 
-// A Reading tells how a refresh read the devices.
+// A Reading describes how a refresh read the devices.
 type Reading struct {
 	Kind Kind
-	// Why is why everything was read, where it was.
+	// Why is the reason for a full refresh; empty for an incremental one.
 	Why string
-	// Devices is how many devices the API told of.
+	// Devices is the number of devices that were read.
 	Devices int
-	// Changed is how many of the snapshot's devices were added or removed, or differ from the snapshot before.
+	// Changed is the number of devices that were added, removed or changed since the previous snapshot.
 	Changed int
-	// Bytes is the size of all answers of the refresh as they were transferred.
+	// Bytes is the size of all answers of the refresh as transferred.
 	Bytes int64
 	// Mode is how incremental refreshes ask for what changed.
 	Mode Mode
-	// Distrust is why Mode is not the first of [Modes]; nil when it is, or when full refreshes are configured.
+	// Distrust is the reason why Mode is not the first of [Modes]; nil if it is, or if only full refreshes are configured.
 	Distrust error
-	// Disabled is why there are no incremental refreshes although they are configured; empty when there are.
+	// Disabled is the reason why there are no incremental refreshes although they are configured; empty if there are.
 	Disabled Disabled
 }
 
-// Kind is what a refresh asked for.
+// Kind is the kind of a refresh.
 type Kind string
 
-// The kinds of refreshes: all devices, or those that changed since the refresh before.
+// The kinds of refreshes: they read all devices, or those that changed since the previous refresh.
 const (
 	Full        Kind = "full"
 	Incremental Kind = "incremental"
@@ -102,11 +102,11 @@ const (
 // Mode is how incremental refreshes ask for what changed.
 type Mode string
 
-// The modes. Each is used where the server does not answer the questions of those before it.
+// The modes. Each is used if the server does not answer the queries of those before it.
 const (
-	// DevicesAndInstalls asks for devices whose row, or one of whose image installs, was written since the last refresh.
+	// DevicesAndInstalls reads devices whose row, or the row of one of their image installs, was written since the last refresh.
 	DevicesAndInstalls Mode = "devices_and_installs"
-	// DevicesOnly asks for devices whose row was written since, and for those that download or did at the last refresh.
+	// DevicesOnly reads devices whose row was written since the last refresh, and those that download or did at the last refresh.
 	DevicesOnly Mode = "devices"
 	// Everything makes every refresh a full one.
 	Everything Mode = "full"
@@ -115,20 +115,20 @@ const (
 // Modes returns all modes, the best first.
 func Modes() []Mode { return []Mode{DevicesAndInstalls, DevicesOnly, Everything} }
 
-// Disabled is why there are no incremental refreshes.
+// Disabled is a reason why there are no incremental refreshes.
 type Disabled string
 
 // The reasons why there are no incremental refreshes.
 const (
-	// Refused: the server does not understand the questions for what changed.
+	// Refused: the server does not understand the queries for changes.
 	Refused Disabled = "refused"
-	// Failing: the questions fail while others are answered.
+	// Failing: the queries for changes fail while others are answered.
 	Failing Disabled = "failing"
-	// Inconsistent: the answers do not add up.
+	// Inconsistent: the answers are inconsistent.
 	Inconsistent Disabled = "inconsistent"
 	// ModifiedAt: the server does not set modified_at when rows are written.
 	ModifiedAt Disabled = "modified_at"
-	// NoDate: the server does not tell its time.
+	// NoDate: the server does not send its time.
 	NoDate Disabled = "no_date"
 )
 
@@ -137,8 +137,8 @@ func DisabledReasons() []Disabled {
 	return []Disabled{Refused, Failing, Inconsistent, ModifiedAt, NoDate}
 }
 
-// A Part is something a refresh asks for beside fleets and devices. A part that fails takes nothing else
-// down: what was read of it last stands in until it is too old.
+// A Part is a part of a refresh other than fleets and devices. If it fails, the rest of the refresh continues, and the
+// last data of the part are used until they are too old.
 type Part struct {
 	Name     PartName
 	Duration time.Duration
@@ -170,7 +170,7 @@ type Organization struct {
 	PastDue Instant // has_past_due_invoice_since__date, 0 when no invoice is overdue
 }
 
-// Fleet is an application of class fleet which the token may directly access. The comments name the
+// Fleet is an application of class fleet that the token may directly access. The comments name the
 // fields of the resource "application".
 type Fleet struct {
 	ID              int64
@@ -198,19 +198,19 @@ type Fleet struct {
 // Absent tells whether nothing is expected of the fleet's devices at a time: it is archived, or in maintenance.
 func (f *Fleet) Absent(at Instant) bool { return f.Archived || f.Maintenance > at }
 
-// Device is a device of a fleet. The comments name the fields of the resource "device"; a field that was
-// not asked for, because nothing needs it, is empty. All fields but Attachments are compared with ==; see [Device.Equal].
+// Device is a device of a fleet. The comments name the fields of the resource "device". A field that was
+// not requested is empty. All fields except Attachments are compared with ==; see [Device.Equal].
 type Device struct {
 	ID                int64
 	FleetID           int64 // belongs_to__application
 	TypeID            int64 // is_of__device_type
 	UUID              string
 	Name              string // device_name: any text, not unique
-	Status            string // overall_status, in the words of v7 on v6 too
+	Status            string // overall_status, with the values of v7 also for v6
 	HeartbeatState    string // api_heartbeat_state
 	ProvisioningState string // provisioning_state, empty for null
 	UpdateStatus      string // update_status, empty for null
-	Type              string // slug of is_of__device_type, empty when it is not known
+	Type              string // slug of is_of__device_type, empty if unknown
 	OSVersion         string // os_version, empty for null
 	OSVariant         string // os_variant, empty for null
 	SupervisorVersion string // supervisor_version, empty for null
@@ -219,14 +219,14 @@ type Device struct {
 	Created          Instant // created_at
 	Modified         Instant // modified_at
 	LastConnectivity Instant // last_connectivity_event: the last VPN connect or disconnect
-	HeartbeatChanged Instant // changed_api_heartbeat_state_on__date; v6 has not got it
+	HeartbeatChanged Instant // changed_api_heartbeat_state_on__date; missing in v6
 	UpdateChanged    Instant // last_update_status_event
 
 	RunningRelease   int64 // is_running__release, 0 for none
 	PinnedRelease    int64 // is_pinned_on__release, 0 for none; should_be_running__release on v6
-	TargetRelease    int64 // the pin, else the fleet's target, as should_be_running__release is on v7; 0 for none
+	TargetRelease    int64 // the pin, otherwise the target of the fleet (should_be_running__release in v7); 0 for none
 	OSTarget         int64 // should_be_operated_by__release, 0 for none
-	SupervisorTarget int64 // should_be_managed_by__release, 0 for none; v6 has not got it
+	SupervisorTarget int64 // should_be_managed_by__release, 0 for none; missing in v6
 
 	UpdateProgress Number // overall_progress in percent, Null while it is that of the provisioning
 	// ProvisioningProgress is provisioning_progress in percent: that of the first start, or of a host OS update.
@@ -244,27 +244,27 @@ type Device struct {
 	// no tag.
 	Maintenance Instant
 
-	// Attachments are nil when the device has none, or when neither services nor tags are read, which is what most
-	// exporters do: of 100,000 devices it counts.
+	// Attachments are nil if the device has none, or if neither services nor tags are read. The latter is the default, and a
+	// pointer saves memory then.
 	Attachments *Attachments
 
 	Online        bool // is_online, which is is_connected_to_vpn
 	Undervolted   bool // is_undervolted, which stays set until the device reboots
 	WebAccessible bool // is_web_accessible
-	Frozen        bool // is_frozen; known where [Snapshot.CloudFields] is set
+	Frozen        bool // is_frozen; known if [Snapshot.CloudFields] is set
 	Deactivated   bool // not is_active; known where [Snapshot.CloudFields] is set
 }
 
 // Attachments are the device's services and tags, which have rows of their own.
 type Attachments struct {
-	// Services are in ascending order of name, status and ID; nil when services are not read.
+	// Services are in ascending order of name, status and ID; nil if services are not read.
 	Services []Service
 	// Tags are those of [Snapshot.DeviceTagKeys], empty where the device has not got the tag, and behind them the one
 	// that says that the device is in maintenance, if nobody else asks for it; nil when it has none of them.
 	Tags []Tag
 }
 
-// Services returns those of the device's attachments.
+// Services returns the services of the device.
 func (d *Device) Services() []Service {
 	if d.Attachments == nil {
 		return nil
@@ -272,7 +272,7 @@ func (d *Device) Services() []Service {
 	return d.Attachments.Services
 }
 
-// Tags returns those of the device's attachments.
+// Tags returns the tags of the device.
 func (d *Device) Tags() []Tag {
 	if d.Attachments == nil {
 		return nil
@@ -280,14 +280,14 @@ func (d *Device) Tags() []Tag {
 	return d.Attachments.Tags
 }
 
-// Detached returns a copy of the device whose attachments, which it always has, are its own and may be changed.
+// Detached returns a copy of the device with its own Attachments, never nil, which may be changed.
 func (d *Device) Detached() *Device {
 	copied := new(*d)
 	copied.Attachments = &Attachments{slices.Clone(d.Services()), slices.Clone(d.Tags())}
 	return copied
 }
 
-// Compact sets the device's attachments to nil when there are none, and returns the device.
+// Compact sets Attachments to nil if they are empty, and returns the device.
 func (d *Device) Compact() *Device {
 	if len(d.Services()) == 0 && len(d.Tags()) == 0 {
 		d.Attachments = nil
@@ -295,20 +295,20 @@ func (d *Device) Compact() *Device {
 	return d
 }
 
-// Connected tells whether the device can be reached: its VPN is up, or it polls the API. A device whose
-// VPN is switched off is never Online and yet may be fully operational.
+// Connected reports whether the device is connected: its VPN is up, or it polls the API. A device whose
+// VPN is switched off is never Online, but may be operational.
 func (d *Device) Connected() bool {
 	return d.Online || d.HeartbeatState == HeartbeatOnline || d.HeartbeatState == HeartbeatTimeout
 }
 
-// NeverConnected tells whether the device was registered and never seen since.
+// NeverConnected reports whether the device has never connected since it was registered.
 func (d *Device) NeverConnected() bool {
 	return !d.Connected() && d.LastConnectivity == 0 && d.HeartbeatChanged == 0 &&
 		(d.HeartbeatState == HeartbeatUnknown || d.HeartbeatState == "")
 }
 
-// ConnectivityChanged is when the device last connected or disconnected, by VPN or by heartbeat: the
-// later of the two; 0 when neither is known. Of a device that is not connected it is the time since when.
+// ConnectivityChanged returns when the VPN or the heartbeat of the device last changed: the later of the two times, or 0
+// if neither is known. If the device is not connected, this is when it disconnected.
 func (d *Device) ConnectivityChanged() Instant {
 	return max(d.LastConnectivity, d.HeartbeatChanged)
 }
@@ -328,8 +328,8 @@ type Release struct {
 	Invalidated bool
 }
 
-// Service is a service's image on a device. While a device updates, the old and the new image of a service are
-// both there, mostly in different states. The comments name the fields of "image_install".
+// Service is the image of a service on a device. During an update, a device has both the old and the new image of a
+// service, usually in different states. The comments name the fields of "image_install".
 type Service struct {
 	ID        int64
 	Name      string
@@ -339,28 +339,28 @@ type Service struct {
 	Release   int64   // is_provided_by__release, 0 for none
 }
 
-// Compare returns the order of a device's services.
+// Compare defines the order of the services of a device.
 func (s Service) Compare(o Service) int {
 	return cmp.Or(cmp.Compare(s.Name, o.Name), cmp.Compare(s.Status, o.Status), cmp.Compare(s.ID, o.ID))
 }
 
 // Tag is a tag of a device.
 type Tag struct {
-	ID    int64 // 0 where the device has not got the tag
+	ID    int64 // 0 if the device does not have the tag
 	Value string
 }
 
-// Key is one of the caller's named API keys. Which of them is in use can't be told.
+// Key is one of the caller's named API keys. It is unknown which of them is in use.
 type Key struct {
 	ID     int64
 	Name   string
 	Expiry Instant // expiry_date
 }
 
-// Instant is a time in milliseconds since 1970, as precise as the API tells it; 0 stands for null.
+// Instant is a time in milliseconds since 1970, which is the precision of the API; 0 is null.
 type Instant int64
 
-// Seconds is the time in seconds since 1970, NaN for null.
+// Seconds returns the time in seconds since 1970, or NaN for null.
 func (i Instant) Seconds() float64 {
 	if i == 0 {
 		return math.NaN()
@@ -371,10 +371,10 @@ func (i Instant) Seconds() float64 {
 // Number is a number of the API, or [Null]. Unlike NaN, Null equals itself, so that devices can be compared with ==.
 type Number float64
 
-// Null is a number that the API does not tell.
+// Null is the null of the API as a Number.
 const Null Number = -math.MaxFloat64
 
-// Float returns the number, NaN for Null.
+// Float returns the number, or NaN for Null.
 func (n Number) Float() float64 {
 	if n == Null {
 		return math.NaN()

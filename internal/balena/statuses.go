@@ -2,19 +2,19 @@
 
 package balena
 
-// The values that fields of the API are known to have, for what shows all of them. A server may have others: whoever
-// uses these lists must expect any text.
+// These are the known values of fields of the API, for code that shows all of them. A server may have other values, so
+// code must accept any text.
 
-// Unknown stands for a status, a type or a version that the API does not tell. It is also a heartbeat state of its own.
+// Unknown replaces a status, a type or a version that is null. It is also one of the heartbeat states.
 const Unknown = "unknown"
 
-// NoUpdate stands for an update status of null.
+// NoUpdate replaces an update status that is null.
 const NoUpdate = "none"
 
 // StatusInactive is the status of a device that was deactivated, or has not been activated yet.
 const StatusInactive = "inactive"
 
-// DeviceStatuses are the values of overall_status in the words of v7, from the best to the worst.
+// DeviceStatuses are the values of overall_status in v7, from the best to the worst.
 var DeviceStatuses = []string{
 	"operational", "updating", "configuring", "post-provisioning", StatusInactive, "reduced-functionality", "disconnected",
 }

@@ -33,11 +33,11 @@ const (
 // A Layout has an element for each family of a page, in the order of the page.
 type Layout []Family
 
-// A Family is what is known of a family before its samples are.
+// A Family describes a family without its samples.
 type Family struct {
-	// Header is the lines # HELP and # TYPE. A family without samples is left out, together with its header.
+	// Header has the lines # HELP and # TYPE. A family without samples is left out, together with its header.
 	Header []byte
-	// Group is the name by which a scrape can ask for the family and others; see [Selection].
+	// Group is the name of a group of families that a scrape can request; see [Selection].
 	Group string
 }
 
@@ -53,7 +53,7 @@ type Builder struct {
 	page        *Page
 	previous    *Page
 	families    []family
-	sections    int // that are complete
+	sections    int // number of complete sections
 	hash        maphash.Hash
 	compressors map[int]*flate.Writer // by level; created on first use
 	buffer      bytes.Buffer
@@ -66,7 +66,7 @@ type family struct {
 	sections []section
 }
 
-// A section is the end of some pieces of a family, which begin where the section before ends.
+// A section marks the end of some pieces of a family, which begin at the end of the previous section.
 type section struct {
 	end int
 	totals
@@ -151,16 +151,16 @@ func (b *Builder) put(number int, piece fragment) {
 	last.add(piece)
 }
 
-// EndSection ends a section of the page. The pieces that are added after it, of whatever family, belong to the next
+// EndSection ends a section of the page. Pieces that are added afterwards, of any family, belong to the next
 // section. A page without calls of EndSection has one section. See [Selection].
 func (b *Builder) EndSection() { b.sections++ }
 
-// Page returns the page of all that was added, families in the order of their index.
-// The Builder must not be used after that.
+// Page returns the finished page, with the families in the order of their index.
+// The Builder must not be used afterwards.
 func (b *Builder) Page() *Page {
 	page := b.page
 	group := ""
-	var short []byte // the ends of families of this group, gathered to a fragment
+	var short []byte // the ends of families of this group, which form a fragment
 	flush := func() {
 		if len(short) > 0 {
 			page.put(block{group: group, section: once, list: []fragment{b.fragment(short)}})
@@ -194,7 +194,7 @@ func (b *Builder) Page() *Page {
 	}
 	flush()
 	page.sections = b.sections + 1
-	*b = Builder{} // a mistaken later call fails at once
+	*b = Builder{} // a later call by mistake panics at once
 	return page
 }
 

@@ -35,11 +35,11 @@ type HandlerOptions struct {
 	// once, and the handler does not check this. Live may be nil.
 	Live prometheus.Gatherer
 
-	// Groups are the groups of the page's families, for which scrapes may ask.
+	// Groups are the groups of families that scrapes may request.
 	Groups []string
 
-	// Parts is how many sections the pages have: a scrape may ask for a part of as many, or of a number that divides it.
-	// Zero and one mean that there are no parts.
+	// Parts is the number of sections of the pages. A scrape may request one of as many parts, or of a number of parts that
+	// divides it. Zero and one mean that there are no parts.
 	Parts int
 
 	// MaxRequests is the maximum number of scrapes served at once. The same number of
@@ -57,12 +57,12 @@ type HandlerOptions struct {
 	ErrorLog *slog.Logger
 }
 
-// LiveGroup is the group of the live part, for which scrapes may ask as for a group of the page.
+// LiveGroup is the group of the live part. Scrapes may request it like a group of the page.
 const LiveGroup = "exporter"
 
 // NewHandler returns the handler that serves scrapes. It answers GET and HEAD,
 // with or without gzip as the client prefers, always with a Content-Length.
-// The parameters collect[] and part choose what is served; see [Selection].
+// The parameters collect[] and part select what is served; see [Selection].
 //
 // A metric of the live part that fails is left out and logged; the rest is served. Errors
 // are counted in promhttp_metric_handler_errors_total. The causes are "gathering" and

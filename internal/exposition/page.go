@@ -15,24 +15,24 @@ import (
 // A Page is one immutable exposition: the text of all families, compressed.
 // A nil *Page is an empty one.
 type Page struct {
-	excerpt // of everything
+	excerpt // the whole text
 	blocks  []block
-	// sections is how many sections there are.
+	// sections is the number of sections.
 	sections int
 
-	// What a later page is built from.
+	// The next page is built from these.
 	layout   Layout
 	appended map[identity]fragment
-	pieces   [][]fragment // by family; one without lines is an empty fragment
+	pieces   [][]fragment // by family; a piece without lines is an empty fragment
 }
 
-// An excerpt is the text of one answer, compressed.
+// An excerpt is the compressed text of one answer.
 type excerpt struct {
 	totals
-	order [][]fragment // all of it, one after the other
+	order [][]fragment // all fragments, in the order in which they are written
 }
 
-// A block is some consecutive fragments that are always served together.
+// A block is a sequence of fragments that are always served together.
 type block struct {
 	totals
 	list    []fragment
@@ -41,11 +41,11 @@ type block struct {
 	section int // or once, or header
 }
 
-// Blocks that belong to no section.
+// These values mark blocks that belong to no section.
 const (
-	// once marks what the first part has, and no other.
+	// once marks a block that only the first part has.
 	once = -1
-	// header marks the header of a family. Each part has it that has pieces of the family.
+	// header marks the header of a family. Every part with pieces of the family has it.
 	header = -2
 )
 
@@ -89,7 +89,7 @@ func (p *Page) put(b block) {
 	p.join(&b)
 }
 
-// join adds a block to the end.
+// join adds a block at the end.
 func (e *excerpt) join(b *block) {
 	e.order = append(e.order, b.list)
 	e.fragments += b.fragments
@@ -98,7 +98,7 @@ func (e *excerpt) join(b *block) {
 	e.compressed += b.compressed
 }
 
-// selected returns what a selection has of the page. It shares the page's fragments.
+// selected returns the selected text of the page. It shares the page's fragments.
 func (p *Page) selected(s *Selection) excerpt {
 	if s.everything() {
 		return p.excerpt

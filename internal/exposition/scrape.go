@@ -69,17 +69,17 @@ const (
 
 var emptyPage = &Page{}
 
-// A Sender answers requests with pages. It bounds how many are answered at once, how long
-// each of them takes, and how many old pages they hold.
+// A Sender answers requests with pages. It limits the number of requests that are answered at
+// once, their duration, and the number of old pages that they hold.
 type Sender struct {
-	slots *slots // nil: any number of requests is answered at once
+	slots *slots // nil if the number of requests is not limited
 
 	mutex    sync.Mutex
 	inFlight []*scrape // in the order in which they began
 }
 
-// NewSender returns a Sender that answers so many requests at once, as [HandlerOptions]
-// has it. Zero or less: no limit.
+// NewSender returns a Sender with a limit for the number of requests that are answered at once; see MaxRequests in
+// [HandlerOptions]. Zero or less means no limit.
 func NewSender(maxRequests int) *Sender {
 	if maxRequests <= 0 {
 		return &Sender{}
@@ -87,24 +87,24 @@ func NewSender(maxRequests int) *Sender {
 	return &Sender{slots: &slots{limit: maxRequests}}
 }
 
-// An Answer is what a request is answered with.
+// An Answer is the answer to a request.
 type Answer struct {
-	// Page returns the page; nil is an empty one. It must not block.
+	// Page returns the page, or nil for an empty one. It must not block.
 	Page func() *Page
-	// Selection is what is sent of the page.
+	// Selection selects the text of the page to send.
 	Selection Selection
 	// Tail is text that follows the page. It is compressed for each request.
 	Tail []byte
-	// Of names what the page is a state of. A page replaces older ones of the same name.
+	// Of is a name for all versions of the page. A page replaces older pages with the same name.
 	Of string
 }
 
-// Send answers a GET or HEAD request, with gzip or without as the client prefers, always
-// with a Content-Length. When it is the request's turn, answer returns the answer and sets
-// the headers that depend on it. It returns nil if it has answered the request itself.
+// Send answers a GET or HEAD request, with or without gzip as the client prefers, always
+// with a Content-Length. When the request has a slot, Send calls answer, which returns the answer and sets
+// the headers that depend on it, or returns nil if it has answered the request itself.
 //
-// Write deadlines are set as bytes are taken, in place of http.Server.WriteTimeout. The
-// error says why the answer was not taken.
+// Send sets write deadlines as bytes are sent; http.Server.WriteTimeout is not needed. The
+// error is the reason why the client did not get the whole answer.
 func (s *Sender) Send(w http.ResponseWriter, r *http.Request, answer func() *Answer) error {
 	var mine *slot
 	if s.slots != nil {
@@ -116,7 +116,7 @@ func (s *Sender) Send(w http.ResponseWriter, r *http.Request, answer func() *Ans
 		defer s.slots.release(mine)
 		r = r.WithContext(mine.ctx)
 	}
-	a := answer() // before there is a page to hold
+	a := answer() // first, so that the scrape holds no page meanwhile
 	if a == nil {
 		return nil
 	}
@@ -125,9 +125,9 @@ func (s *Sender) Send(w http.ResponseWriter, r *http.Request, answer func() *Ans
 	return scrape.send(r, a.Tail)
 }
 
-// begin starts a scrape of an answer's page, and ends those that hold too old ones.
+// begin starts a scrape of the page of an answer, and ends scrapes of pages that are too old.
 func (s *Sender) begin(w http.ResponseWriter, r *http.Request, mine *slot, a *Answer) *scrape {
-	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client is gone
+	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client disconnects
 	ctx, release := context.WithTimeoutCause(ctx, scrapeTimeout, errTooLong)
 	mine.progressed()
 	me := &scrape{
@@ -142,8 +142,8 @@ func (s *Sender) begin(w http.ResponseWriter, r *http.Request, mine *slot, a *An
 	}
 	me.stop = context.AfterFunc(ctx, func() {
 		defer close(me.cut)
-		// A deadline in the past ends a write that is blocked. Without support for
-		// deadlines there is nothing to be done before the write returns.
+		// A deadline in the past ends a blocked write. If the ResponseWriter does not
+		// support deadlines, the scrape ends when the write returns.
 		_ = me.controller.SetWriteDeadline(time.Unix(1, 0))
 	})
 
@@ -167,7 +167,7 @@ func (s *Sender) begin(w http.ResponseWriter, r *http.Request, mine *slot, a *An
 	return me
 }
 
-// end gives the page back.
+// end removes the scrape from those in flight.
 func (s *Sender) end(me *scrape) {
 	if !me.stop() {
 		<-me.cut // the ResponseWriter must not be touched after the handler returned
@@ -178,7 +178,7 @@ func (s *Sender) end(me *scrape) {
 	s.inFlight = slices.DeleteFunc(s.inFlight, func(other *scrape) bool { return other == me })
 }
 
-// send answers a scrape with its page and what follows that.
+// send answers a scrape with its page and the tail.
 func (s *scrape) send(r *http.Request, live []byte) error {
 	tail := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(tail)

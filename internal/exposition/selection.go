@@ -10,15 +10,15 @@ import (
 	"strings"
 )
 
-// A Selection says which part of a page to serve. The zero value selects everything.
+// A Selection selects the text of a page to serve. The zero value selects everything.
 //
-// A page has sections, each with some pieces of each family; see [Builder.EndSection]. Part i of n has the i-th n-th of
-// the sections. Part 0 also has what is in no section, and the live part. So the parts together are the page, and no two
-// of them have a sample in common.
+// A page has sections, each with some pieces of each family; see [Builder.EndSection]. Of n parts, part i has the i-th of n
+// equal shares of the sections. Part 0 also has the text that is in no section, and the live part. Together the parts are
+// the page, and no sample is in two of them.
 type Selection struct {
 	// Groups are the groups of families to serve; nil for all.
 	Groups []string
-	// Part is the number of the part, from 0, of Parts. With Parts of 0 or 1 it is everything.
+	// Part is the number of the part, from 0, among Parts. With Parts of 0 or 1, everything is selected.
 	Part, Parts int
 }
 
@@ -35,7 +35,7 @@ const (
 	partParameter  = "part"
 )
 
-// selection reads the parameters of a scrape. An error is for whoever wrote the scrape configuration.
+// selection reads the parameters of a scrape. Its errors are for the author of the scrape configuration.
 func (h *handler) selection(query url.Values) (*Selection, error) {
 	s := &Selection{Groups: query[groupParameter]}
 	groups := append(slices.Clone(h.Groups), LiveGroup)

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// sectioned returns a page of 8 sections: a fleet, and in each section a device and its service, but for one device
+// sectioned returns a page with 8 sections: a fleet, and in each section a device and its service, except one device
 // without a service.
 func sectioned() *Page {
 	b := NewBuilder(Layout{
@@ -98,7 +98,7 @@ func TestSelectionsThatThereAreNot(t *testing.T) {
 	}
 }
 
-// Whatever is asked for, all parts together have each line of the page once, and each line of a header where it is needed.
+// For every number of parts, all parts together have each line of the page once, and each header in every part that needs it.
 func TestPartsTogetherAreThePage(t *testing.T) {
 	page := sectioned()
 	whole := strings.Split(strings.TrimSpace(text(t, page)), "\n")

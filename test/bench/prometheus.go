@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// What a Prometheus server pays for the metrics of an account. `make bench-prometheus` runs it.
+// This file measures the cost of the metrics of an account for a Prometheus server. `make bench-prometheus` runs it.
 
-// minimal is the profile of the same name in docs/scaling.md.
+// minimal is the profile with this name in docs/scaling.md.
 const minimal = "balena_fleet_(info|devices|devices_connected|devices_by_status)|balena_device_(info|connected|status)"
 
-// ways are the ways of being scraped that are compared.
+// ways are the scrape configurations that are compared.
 var ways = []struct {
 	name    string
 	args    []string
@@ -33,7 +33,7 @@ var ways = []struct {
 	{"8 parts, two servers, each", []string{"--web.parts=8"}, 2, 8},
 }
 
-// prometheus measures what Prometheus servers need for so many devices.
+// prometheus measures the resources of Prometheus servers for n devices.
 func (b *bench) prometheus(binary string, n int) {
 	api := b.simulator(n, cached)
 	defer api.stop()
@@ -74,12 +74,12 @@ func (b *bench) prometheus(binary string, n int) {
 	}
 }
 
-// load is what a Prometheus server needed.
+// load holds the resources that a Prometheus server used.
 type load struct {
 	series    int64
-	cpu       time.Duration // a scrape of all its targets
-	allocated int64         // in bytes, in such a scrape
-	memory    int64         // in bytes of the heap
+	cpu       time.Duration // per scrape of all its targets
+	allocated int64         // bytes per such scrape
+	memory    int64         // bytes of the heap
 }
 
 type server struct {
@@ -108,7 +108,7 @@ func startPrometheus(binary, exporter string, parts []string, interval time.Dura
 	return &server{launch("/-/ready", "http://"+address, cmd), directory, int64(len(parts))}
 }
 
-// value is the sum of a family's samples in what a server tells of itself.
+// value returns the sum of the samples of a family in the server's own metrics.
 func value(text, family string) (sum float64) {
 	for line := range strings.Lines(text) {
 		if rest, found := strings.CutPrefix(line, family); found && strings.ContainsAny(rest[:1], " {") {
@@ -120,7 +120,7 @@ func value(text, family string) (sum float64) {
 	return sum
 }
 
-// measure waits for a few scrapes after the first ones, and returns what they took.
+// measure waits for a few scrapes after the first ones, and returns their cost.
 func (s *server) measure() load {
 	const first, more = 2, 3
 	scrapes := func(n int64) string {

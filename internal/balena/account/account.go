@@ -12,29 +12,29 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// Config says which server to ask, and for what.
+// Config configures a Reader.
 type Config struct {
 	api.Config
 	Options
-	// Version pins the version of the API; empty means v7, and v6 where there is no v7.
+	// Version pins the version of the API; empty means v7, or v6 if the server has no v7.
 	Version balena.Version
-	// PageSize is how many rows are asked for at a time.
+	// PageSize is the number of rows per page.
 	PageSize int
 }
 
-// Options says what to read beside the fleets.
+// Options selects the fleets, and what to read in addition to them.
 type Options struct {
-	// Devices asks for the fields that only metrics of single devices need.
+	// Devices reads the fields that only metrics of single devices need.
 	Devices bool
 	// Unneeded are those of [MetricFields] that are not asked for, because no metric needs them.
 	Unneeded []string
-	// Releases asks for the newest release of each fleet. Those that run or should run are always read.
+	// Releases reads the newest release of each fleet. Running releases and target releases are always read.
 	Releases bool
-	// Services asks for the services on each device.
+	// Services reads the services of each device.
 	Services bool
 	// ServiceSummary asks how many services of each release are on each device, and how many of them run.
 	ServiceSummary bool
-	// Keys asks for the caller's API keys that expire.
+	// Keys reads the caller's API keys that expire.
 	Keys bool
 	// Targets asks for what service discovery tells of a device; with Devices, all of it is read anyway.
 	Targets bool
@@ -42,15 +42,15 @@ type Options struct {
 	LocalAddresses bool
 	// DeviceURLs asks for the domain of public device URLs.
 	DeviceURLs bool
-	// DeviceTags and FleetTags are the keys of the tags to ask for. One that ends in "*" stands for all keys that begin
+	// DeviceTags and FleetTags are the keys of the tags to read. One that ends in "*" stands for all keys that begin
 	// so, of which there may be TagLimit.
 	DeviceTags, FleetTags []string
 	TagLimit              int
 	// MaintenanceTag is the key of the tag that says that a device or fleet is in maintenance; empty for none.
 	MaintenanceTag string
-	// Include and Exclude choose fleets by slug; nil for no choice.
+	// Include and Exclude select fleets by slug; nil selects all.
 	Include, Exclude *regexp.Regexp
-	// ArchivedFleets reads archived fleets, too.
+	// ArchivedFleets reads archived fleets too.
 	ArchivedFleets bool
 	// Shard is the part of the fleets to read.
 	Shard balena.Shard
@@ -58,21 +58,22 @@ type Options struct {
 	Stripes int
 	// SlowInterval is how often to ask for what rarely changes: newest releases, device types, organizations, keys.
 	SlowInterval time.Duration
-	// FullRefreshInterval is how often everything is read at least; a refresh between asks for what changed. 0 means
+	// FullRefreshInterval is the maximum time between full refreshes. The refreshes between them are incremental. 0 means
 	// that every refresh is a full one.
 	FullRefreshInterval time.Duration
-	// Keep is how long the last data of a part that fails stand in for it.
+	// Keep is how long the last data of a failing part are used.
 	Keep time.Duration
 }
 
-// Reader reads snapshots of one account. Fetch may be called by one goroutine at a time; the other methods by any.
+// Reader reads snapshots of one account. Only one goroutine at a time may call Fetch; the other methods are safe for
+// concurrent use.
 type Reader struct {
 	client *api.Client
 	config Config
 	state  state
 }
 
-// New returns a reader that knows nothing yet. It fails on a CA file that can't be read or holds no certificate.
+// New returns a reader without any data. It fails if the CA file cannot be read or holds no certificate.
 func New(config Config) (*Reader, error) {
 	client, err := api.New(config.Config)
 	if err != nil {
@@ -84,11 +85,11 @@ func New(config Config) (*Reader, error) {
 // Close closes idle connections.
 func (r *Reader) Close() { r.client.Close() }
 
-// TokenExpiry is when the token in use expires: known of session tokens only, zero otherwise.
+// TokenExpiry returns when the current token expires. It is known for session tokens only, and zero otherwise.
 func (r *Reader) TokenExpiry() time.Time { return r.client.TokenExpiry() }
 
-// Fetch reads a snapshot: all of it or an error, which is an [*api.Error] or that of a cancelled context.
-// Parts beside fleets and devices may fail without failing the whole; see [balena.Snapshot.Parts].
+// Fetch reads a complete snapshot, or returns an error: an [*api.Error] or that of a canceled context.
+// Optional parts may fail without making the refresh fail; see [balena.Snapshot.Parts].
 func (r *Reader) Fetch(ctx context.Context) (*balena.Snapshot, error) {
 	var snapshot *balena.Snapshot
 	var err error
@@ -96,57 +97,57 @@ func (r *Reader) Fetch(ctx context.Context) (*balena.Snapshot, error) {
 	return snapshot, err
 }
 
-// state is all that one refresh leaves for the next. It is a value: nothing changes what its maps hold once it was
-// returned.
+// state is everything that one refresh passes to the next. It is a value: the content of its maps does not change after it
+// was returned.
 type state struct {
 	known known
 	trust trust
 	parts parts
 }
 
-// known is the account as the last successful refresh read it.
+// known is the account as read by the last successful refresh.
 type known struct {
 	devices balena.Devices
-	// listed is how many fleets the server listed, chosen or not.
+	// listed is the number of fleets that the server listed, selected or not.
 	listed int
-	// devicesOf are the numbers of devices by the ID of the fleet, targets the chosen fleets' target releases.
+	// devicesOf is the number of devices by the ID of the fleet, targets the target release of the selected fleets.
 	devicesOf map[int64]int
 	targets   map[int64]int64
 	typeSlugs map[int64]string
-	// horizon is up to when the devices' changes are known.
+	// horizon is the time up to which changes of devices are known.
 	horizon horizon
 	clock   api.Clock
-	// full is when the last full refresh began; zero when there was none.
+	// full is the beginning of the last full refresh; zero if there was none.
 	full  time.Time
 	token uint64 // its fingerprint
 	asked dialect
-	// outside is set if devices within reach belong to no chosen fleet.
+	// outside is set if devices within reach belong to no selected fleet.
 	outside bool
 }
 
-// refresh is a refresh under way.
+// refresh is a refresh in progress.
 type refresh struct {
 	client *api.Client
 	config *Config
-	// before is what the last refresh left, and after what this one leaves if it succeeds.
+	// before is the result of the last refresh, after the result of this one if it succeeds.
 	before   known
 	after    known
 	trust    trust
 	parts    parts
 	snapshot *balena.Snapshot
 
-	// fleets and typeSlugs find fleets and device types by ID; counted is how many devices the server counts in each
-	// chosen fleet, and reachable how many in all that it lists.
+	// fleets and typeSlugs map IDs to fleets and device types. counted is the server's count of the devices of each
+	// selected fleet, reachable that of all listed fleets together.
 	fleets    map[int64]*balena.Fleet
 	typeSlugs map[int64]string
 	counted   map[int64]int
 	reachable int
-	// reported are the devices whose rows an incremental refresh read, and added those among them that the refresh before
-	// did not know; both in ascending order.
+	// reported are the devices whose rows an incremental refresh read, added those of them that the previous refresh did
+	// not know; both in ascending order.
 	reported, added []int64
 }
 
-// next reads the account once more, given what the last refresh left.
+// next performs a refresh, given the state after the last one.
 func (r *Reader) next(ctx context.Context, before state) (state, *balena.Snapshot, error) {
 	f := &refresh{
 		client: r.client, config: &r.config,
@@ -192,7 +193,7 @@ func (f *refresh) read(ctx context.Context) error {
 	return nil
 }
 
-// remember completes what the next refresh builds on, and counts what this one changed.
+// remember completes the state for the next refresh, and counts the changes of this one.
 func (f *refresh) remember() {
 	s := f.snapshot
 	counts := maps.Clone(f.before.devicesOf)
@@ -220,15 +221,15 @@ func (f *refresh) remember() {
 	}
 }
 
-// kept is the last value of a part of a refresh, and how it was come by.
+// kept is the last value of a part of a refresh, with its time and origin.
 type kept[T any] struct {
 	value T
 	at    time.Time
 	part  balena.Part
 }
 
-// part reads an optional part of the refresh, unless what was read of it last is younger than every. When
-// reading fails, the last value stands in until it is too old.
+// part reads an optional part of the refresh, unless its last value is younger than every. If reading
+// fails, the last value is used until it is too old.
 func part[T any](f *refresh, name balena.PartName, last *kept[T], every time.Duration, read func() (T, error)) T {
 	now := f.snapshot.Time
 	if last.at.IsZero() || last.part.Err != nil || now.Sub(last.at) >= every {

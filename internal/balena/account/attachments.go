@@ -12,31 +12,31 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// Services and tags are rows of their own that belong to devices. They are read as the devices are: all of them
-// in a full refresh, and in an incremental one those that changed. They are asked for with the devices' own condition,
-// so that they can be held against the server's count.
+// Services and tags are rows of their own that belong to devices. Like devices, all of them are read in a full refresh,
+// and those that changed in an incremental one. Their queries have the same condition as those of the devices, so that
+// their number can be compared with the server's count.
 //
 // The count, the devices and the rows are read at different moments. A row that is added or removed between them can make
 // up for one that was deleted outright, which then stays until the next refresh. Counting before the devices are read makes
 // this more frequent, not less, because rows are removed far more often than devices enter reach.
 
-// maxRowsPerDevice is more services, or tags, than any device has.
+// maxRowsPerDevice is the maximum number of services, or of tags, of a device.
 const maxRowsPerDevice = 1000
 
 // attachment is a kind of such rows.
 type attachment[R any] struct {
 	resource string
 	fields   []field[R]
-	// condition is the condition for the rows that are asked for, and existing that for the rows among them that are
-	// not marked as deleted; both may be empty.
+	// condition is the condition for the rows to read, existing that for rows that are not marked as deleted; both may be
+	// empty.
 	condition, existing string
-	// row returns the ID of a row and that of the device it belongs to.
+	// row returns the IDs of a row and of its device.
 	row func(*R) (id, device int64)
-	// reset takes all such rows away from a device, and apply adds, replaces or deletes one. The slices are the
-	// device's own.
+	// reset removes all such rows from a device, and apply adds, replaces or deletes one. They may change the slices,
+	// which the device does not share.
 	reset func(*balena.Attachments)
 	apply func(*balena.Attachments, *R)
-	// count is how many such rows a device has.
+	// count returns the number of such rows of a device.
 	count func(*balena.Device) int
 	// survey looks at all rows, by device, before they are applied. What it found decides which rows fit, and is current
 	// as long as devices have rows of all that it found. They are nil where any row can be applied.
@@ -47,13 +47,13 @@ type attachment[R any] struct {
 	finish func(d *balena.Device, known bool)
 }
 
-// readServices reads what is installed on the devices.
+// readServices reads the services of the devices.
 func (f *refresh) readServices(ctx context.Context) {
 	if !f.config.Services {
 		return
 	}
 	attach(ctx, f, balena.PartServices, &f.parts.services, &f.trust.services, attachment[serviceRow]{
-		// An image that is removed stays as a row of this status.
+		// The row of a removed image stays, with this status.
 		resource: "image_install", existing: "status ne 'deleted'", fields: serviceFields,
 		row:   func(r *serviceRow) (id, device int64) { return r.ID, r.device },
 		reset: func(a *balena.Attachments) { a.Services = nil },
@@ -79,7 +79,7 @@ func (f *refresh) readServices(ctx context.Context) {
 	})
 }
 
-// readDeviceTags reads the tags of devices that were asked for.
+// readDeviceTags reads the configured tags of devices.
 func (f *refresh) readDeviceTags(ctx context.Context) {
 	asked := f.config.deviceTags()
 	if asked.empty() {
@@ -125,16 +125,16 @@ func (f *refresh) readDeviceTags(ctx context.Context) {
 	f.snapshot.DeviceTagKeys = asked.exported(*keys)
 }
 
-// The questions for rows that changed.
+// The queries for rows that changed.
 const (
 	byModifiedAt = iota
-	// ofDevicesTold is for all rows of the devices that were read. Rows of others are known as of the last time that all
+	// ofDevicesTold reads all rows of the devices that were read. Rows of other devices are those of the last time when all
 	// rows were read.
 	ofDevicesTold
 )
 
-// attach reads the rows as a part of the refresh, which leaves up to when all changes of them are known. When it fails,
-// the devices keep the rows they have until these are too old.
+// attach reads the rows as a part of the refresh. The value of the part is the time up to which all their changes are known.
+// If it fails, the devices keep their rows until these are too old.
 func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *kept[*horizon], questions *ladder, a attachment[R]) {
 	value := part(f, name, last, 0, func() (*horizon, error) {
 		if f.snapshot.Devices.Len() == 0 {
@@ -169,13 +169,13 @@ func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *
 	f.snapshot.Devices = f.snapshot.Devices.With(put, nil)
 }
 
-// mayReadChangesOfRows reports whether changes are enough to know the rows of all devices.
+// mayReadChangesOfRows reports whether reading changes is enough to know the rows of all devices.
 func (f *refresh) mayReadChangesOfRows() bool {
-	// Rows of devices that are within reach and not in the snapshot would make every count differ.
+	// Rows of devices that are within reach, but not in the snapshot, would make every count differ.
 	return f.snapshot.Reading.Kind == balena.Incremental && f.before.horizon.newest != 0 && !f.after.outside
 }
 
-// query asks for the rows of the devices within reach for which a condition holds, of which there are about so many.
+// query returns the query for the rows of devices within reach that match a condition. about is their approximate number.
 func (a *attachment[R]) query(f *refresh, condition string, about int) api.Query[R] {
 	return api.Query[R]{
 		Version: f.after.asked.version, Resource: a.resource,
@@ -188,10 +188,10 @@ func (a *attachment[R]) query(f *refresh, condition string, about int) api.Query
 	}
 }
 
-// ofDevices is the condition that a row belongs to a device within reach.
+// ofDevices returns the condition that a row belongs to a device within reach.
 func (f *refresh) ofDevices() string { return "device/any(d:" + f.deviceFilter("d/") + ")" }
 
-// readAll reads all rows, of which the server counts so many.
+// readAll reads all rows. counted is their number according to the server.
 func (a *attachment[R]) readAll(ctx context.Context, f *refresh, counted int) error {
 	rows := map[int64][]R{}
 	_, err := api.List(ctx, f.client, a.query(f, a.existing, counted), func(row *R) error {
@@ -222,8 +222,8 @@ func (a *attachment[R]) readAll(ctx context.Context, f *refresh, counted int) er
 	return nil
 }
 
-// readIncrementally reads the rows that changed by the best question that the server answers, and returns up to when all
-// changes are known then. It returns nil, and no error, where all rows have to be read.
+// readIncrementally reads the rows that changed with the best query that the server answers, and returns the time up to
+// which all changes are then known. It returns nil, and no error, if all rows must be read.
 func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known *horizon, counted int, questions *ladder) (*horizon, error) {
 	for rung := range questions {
 		question := &questions[rung]
@@ -240,7 +240,7 @@ func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known
 			renewed, upTo = f.reported, known
 		}
 		if 2*len(renewed) > f.snapshot.Devices.Len() {
-			return nil, nil // all cost less
+			return nil, nil // reading all rows costs less
 		}
 		whole, err := a.readSome(ctx, f, conditions, renewed, counted)
 		switch {
@@ -254,16 +254,16 @@ func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known
 			return nil, nil
 		}
 		if question.failed(err, f.retry()); question.reason == nil {
-			return nil, nil // it is asked once more before the next question is
+			return nil, nil // the query is tried once more before the next one is used
 		}
 	}
 	return nil, nil
 }
 
-// readSome reads the rows for which one of some conditions holds, and all rows of the devices that are renewed. It
-// reports whether that makes as many rows as the server counts: rows that were deleted outright are not reported.
+// readSome reads the rows that match one of the conditions, and all rows of the renewed devices. It reports whether
+// the number of rows is then that of the server: queries for changes do not find rows that were deleted.
 func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []string, renewed []int64, counted int) (whole bool, err error) {
-	about := counted + a.rows(f.snapshot.Devices)       // rows that are marked as deleted are reported as well: they were known
+	about := counted + a.rows(f.snapshot.Devices)       // the answer includes known rows that have been marked as deleted
 	changed, added := map[int64]*balena.Device{}, false // added: what can only be applied when all rows are known
 	for _, id := range renewed {
 		if d := f.snapshot.Devices.Find(id); d != nil {
@@ -284,7 +284,7 @@ func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []s
 			if changed[id] == nil {
 				d := f.snapshot.Devices.Find(id)
 				if d == nil {
-					added = true // a moment ago: the server counts its rows
+					added = true // added just now: the server counts its rows
 					return nil
 				}
 				changed[id] = d.Detached()
@@ -308,7 +308,7 @@ func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []s
 	return true, nil
 }
 
-// rows is how many rows the devices have.
+// rows returns the number of rows of the devices.
 func (a *attachment[R]) rows(devices balena.Devices) (n int) {
 	for d := range devices.All() {
 		n += a.count(d)

@@ -23,7 +23,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// tape answers requests from memory with what a server answered before, as it was transferred.
+// tape answers requests from memory with earlier answers of a server, as transferred.
 type tape struct {
 	server  http.Handler
 	answers map[string]*httptest.ResponseRecorder
@@ -45,7 +45,7 @@ func (t *tape) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// processTime is the CPU time that the process has taken, garbage collection included.
+// processTime returns the CPU time of the process, including garbage collection.
 func processTime(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -55,8 +55,8 @@ func processTime(b *testing.B) time.Duration {
 }
 
 // BenchmarkFetch measures a refresh of 100,000 devices with all their fields, without a network: building
-// requests, decompressing, decoding. The floor is to read and decompress the same bytes, as the client does,
-// and to do nothing with them. Both in CPU time, which other work on the machine changes least. How many services run is
+// requests, decompressing, decoding. The baseline is reading and decompressing the same bytes without using
+// them. Both are measured in CPU time, on which other load of the machine has the least influence. How many services run is
 // read along, or not.
 func BenchmarkFetch(b *testing.B) {
 	b.Run("devices", func(b *testing.B) { benchmarkFetch(b, account.Options{}) })
@@ -83,7 +83,7 @@ func benchmarkFetch(b *testing.B, o account.Options) {
 			b.Fatal(err)
 		}
 	}
-	fetch() // learns what there is to learn, and fills the tape
+	fetch() // learns about the server, and fills the tape
 	clear(recorded.answers)
 	fetch()
 	recorded.server = nil

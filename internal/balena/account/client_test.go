@@ -26,13 +26,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// token is what all tests send, and what nothing may ever show.
+// token is the token in all tests. No output may contain it.
 const token = "0123456789abcdefSECRETfedcba9876"
 
 // noon is the time at which the tests begin.
 var noon = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
-// A clock stands still until it is moved.
+// A clock stands still until a test advances it.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -57,7 +57,7 @@ var recorded = sync.OnceValues(func() (*simulator.Dataset, error) {
 	return simulator.LoadDataset(os.DirFS("../../simulator/testdata/dataset"))
 })
 
-// newSimulator simulates a server that holds what a real one held, unless the configuration says otherwise.
+// newSimulator simulates a server with the recorded content of a real one, unless the configuration has another.
 func newSimulator(t testing.TB, config simulator.Config) *simulator.Simulator {
 	t.Helper()
 	if config.Dataset == nil && config.Fleets == 0 {
@@ -77,7 +77,7 @@ func newSimulator(t testing.TB, config simulator.Config) *simulator.Simulator {
 	return sim
 }
 
-// small is an account for tests to which it does not matter.
+// small is an account for tests in which the size does not matter.
 var small = simulator.Config{Devices: 210, Fleets: 7, Seed: 1}
 
 // serve serves a handler until the end of the test and returns its address.
@@ -89,13 +89,13 @@ func serve(t testing.TB, h http.Handler) string {
 func start(t testing.TB, h http.Handler, begin func(*httptest.Server)) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes and bodies are meant to fail
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes and bodies fail on purpose
 	begin(s)
 	t.Cleanup(s.Close)
 	return s
 }
 
-// newClient returns a client that reads everything there is.
+// newClient returns a client that reads everything.
 func newClient(t testing.TB, address string, changes ...func(*account.Config)) *account.Reader {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -122,7 +122,7 @@ func newClient(t testing.TB, address string, changes ...func(*account.Config)) *
 	return c
 }
 
-// fewer reads what a plain installation reads: neither services nor tags.
+// fewer configures the default: neither services nor tags are read.
 func fewer(c *account.Config) {
 	c.Services, c.DeviceTags, c.FleetTags = false, nil, nil
 }
@@ -135,12 +135,12 @@ func withClock(k *clock) func(*account.Config) {
 	return func(c *account.Config) { c.Now = k.Now }
 }
 
-// through has the client send its requests through rt instead of over a network.
+// through configures a client that sends its requests through rt instead of a network.
 func through(rt http.RoundTripper) func(*account.Config) {
 	return func(c *account.Config) { c.Transport = rt }
 }
 
-// isFirstPage reports whether a request asks for a list from its beginning.
+// isFirstPage reports whether a request is for the first page of a list.
 func isFirstPage(r *http.Request) bool {
 	return !strings.Contains(r.URL.RawQuery, "id%20gt%20") || strings.Contains(r.URL.RawQuery, "id%20gt%200&")
 }
@@ -149,7 +149,7 @@ func pagesOf(n int) func(*account.Config) {
 	return func(c *account.Config) { c.PageSize = n }
 }
 
-// fetch fetches what must not fail.
+// fetch reads a snapshot, which must not fail.
 func fetch(t testing.TB, c *account.Reader) *balena.Snapshot {
 	t.Helper()
 	s, err := c.Fetch(context.Background())
@@ -159,7 +159,7 @@ func fetch(t testing.TB, c *account.Reader) *balena.Snapshot {
 	return s
 }
 
-// fetchError fetches what must fail.
+// fetchError reads a snapshot, which must fail.
 func fetchError(t testing.TB, c *account.Reader) error {
 	t.Helper()
 	s, err := c.Fetch(context.Background())
@@ -175,7 +175,7 @@ func fetchError(t testing.TB, c *account.Reader) error {
 	return err
 }
 
-// fetchWithParts fetches and wants no part to have failed.
+// fetchWithParts reads a snapshot of which no part may fail.
 func fetchWithParts(t testing.TB, c *account.Reader) *balena.Snapshot {
 	t.Helper()
 	s := fetch(t, c)
@@ -197,7 +197,7 @@ func part(t testing.TB, s *balena.Snapshot, name balena.PartName) balena.Part {
 	return s.Parts[i]
 }
 
-// A sniffer passes requests on and keeps what they looked like on the wire.
+// A sniffer passes requests on and records them as transferred.
 type sniffer struct {
 	next http.Handler
 	mu   sync.Mutex
@@ -211,7 +211,7 @@ func (s *sniffer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.next.ServeHTTP(w, r)
 }
 
-// requests returns the requests since it was called last.
+// requests returns the requests since its last call.
 func (s *sniffer) requests() []*http.Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,7 +220,7 @@ func (s *sniffer) requests() []*http.Request {
 	return seen
 }
 
-// uncompressed answers as a server that does not know gzip.
+// uncompressed answers like a server without gzip.
 func uncompressed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Header.Del("Accept-Encoding")

@@ -12,11 +12,11 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// maxFleetsInFilter keeps URLs far below the 16 KB that the server takes. Of more chosen fleets than that, all
-// accessible devices are read and sorted out here.
+// maxFleetsInFilter keeps URLs far below the server's limit of 16 KB. If more fleets are selected, all
+// accessible devices are read and filtered here.
 const maxFleetsInFilter = 1200
 
-// readDevices reads the devices of all chosen fleets: those that changed, or all.
+// readDevices reads the devices of all selected fleets: those that changed, or all.
 func (f *refresh) readDevices(ctx context.Context) error {
 	reading := &f.snapshot.Reading
 	reading.Kind = balena.Full
@@ -44,12 +44,12 @@ func (f *refresh) nothingCounted() bool {
 	return true
 }
 
-// fullIsDue reports whether a full refresh is due, whatever the server says.
+// fullIsDue reports whether a full refresh is due because of the interval.
 func (f *refresh) fullIsDue() bool {
 	return f.before.full.IsZero() || f.snapshot.Time.Sub(f.before.full) >= f.config.FullRefreshInterval
 }
 
-// whyFull returns why all devices are to be read, empty when it is enough to read those that changed.
+// whyFull returns the reason why all devices must be read, or "" if reading the changed devices is enough.
 func (f *refresh) whyFull() string {
 	b := &f.before
 	switch {
@@ -72,10 +72,10 @@ func (f *refresh) whyFull() string {
 	case f.after.clock.Server.IsZero():
 		return errNoDate.Error()
 	case !f.clockIsSteady():
-		return "the server's clock was set" // which hides what changed since
+		return "the server's clock was set" // this hides changes
 	}
 	for i := range f.snapshot.Fleets {
-		// The devices of a fleet that comes within reach have not changed for that.
+		// The devices of a fleet that comes within reach have not changed.
 		fleet := &f.snapshot.Fleets[i]
 		if _, known := b.targets[fleet.ID]; !known && f.counted[fleet.ID] > 0 {
 			return "a fleet with devices was added: " + fleet.Slug
@@ -84,8 +84,8 @@ func (f *refresh) whyFull() string {
 	return ""
 }
 
-// readIncrementally reads the devices that changed by the best question that the server answers, and all devices where
-// none will do.
+// readIncrementally reads the devices that changed with the best query that the server answers, or all devices if it
+// answers none.
 func (f *refresh) readIncrementally(ctx context.Context) error {
 	var failed error
 	for rung := range f.trust.devices {
@@ -98,27 +98,27 @@ func (f *refresh) readIncrementally(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil || problem == api.RateLimited:
 			return err
-		case problem == 0 || isInconsistent(err): // an answer, be it that it is of no use
+		case problem == 0 || isInconsistent(err): // the server answered, even if the answer cannot be used
 			question.answered()
 			return f.orReadAll(ctx, err)
 		}
 		question.failed(err, f.retry())
-		// A server in trouble is not asked for more, but once more. One that goes on failing may be able to list devices
-		// and not to find those that changed, or not want the token to look at image installs.
+		// The query of a failing server is tried once more. If it continues to fail, the server may be able to list all
+		// devices, but not to search for changes, or the token may have no access to image installs.
 		trouble := problem == api.Unavailable && !errors.Is(err, api.ErrBlank) || problem == api.Unauthorized
 		if trouble && question.failures == 1 && failed == nil {
 			return err
 		}
 		failed = err
 		if question.reason == nil {
-			break // it is asked once more before the next question is
+			break // the query is tried once more before the next one is used
 		}
 	}
 	f.snapshot.Reading.Why = failed.Error()
 	return f.readAll(ctx)
 }
 
-// orReadAll reads all devices if the changes that were read are of no use, for a reason that is nil if they are.
+// orReadAll reads all devices if the changes cannot be used. reason is nil if they can.
 func (f *refresh) orReadAll(ctx context.Context, reason error) error {
 	switch {
 	case reason == nil:
@@ -131,7 +131,7 @@ func (f *refresh) orReadAll(ctx context.Context, reason error) error {
 	return f.readAll(ctx)
 }
 
-// deviceFilter is the condition for the devices to read, with path before the names of a device's fields.
+// deviceFilter returns the condition for the devices to read, with path before the names of fields.
 func (f *refresh) deviceFilter(path string) string {
 	if !f.filtersFleets() {
 		return path + "belongs_to__application/any(a:a/" + accessible + ")"
@@ -143,28 +143,28 @@ func (f *refresh) deviceFilter(path string) string {
 	return api.InIDs(path+"belongs_to__application", ids)
 }
 
-// filtersFleets reports whether devices are asked for by fleet: when fleets are left out, and those that are
-// left fit into a URL.
+// filtersFleets reports whether queries for devices name the fleets: if some fleets are left out, and the remaining
+// ones fit into a URL.
 func (f *refresh) filtersFleets() bool {
 	o := &f.config.Options
 	all := o.Include == nil && o.Exclude == nil && o.ArchivedFleets && !o.Shard.Divided()
 	return !all && len(f.snapshot.Fleets) <= maxFleetsInFilter
 }
 
-// devicesWith asks for devices within reach for which a condition holds; empty for all.
+// devicesWith returns the query for devices within reach that match a condition; empty for all.
 func (f *refresh) devicesWith(condition string) api.Query[balena.Device] {
 	return api.Query[balena.Device]{
 		Version: f.after.asked.version, Resource: "device",
 		Fields: wanted(f, deviceFields), Filter: api.And(f.deviceFilter(""), condition), Blank: unknownDevice,
 		ID:       func(row *balena.Device) int64 { return row.ID },
 		PageSize: f.config.PageSize,
-		// As many may be added while they are read as there are; more is no account but a server that makes them up.
+		// The number of devices may double during the query. Longer lists cannot be correct.
 		Limit: 2*f.reachable + f.config.PageSize,
 	}
 }
 
-// settle makes a device of the snapshot out of a row, given what was known of it, which may be nil. It returns
-// false for a device of no fleet, or of one that was not chosen or not there a moment ago.
+// settle completes a row as a device of the snapshot. was is the device in the previous snapshot, or nil. settle returns
+// false for a device without a fleet, or of a fleet that is not selected or was not listed.
 func (f *refresh) settle(row, was *balena.Device) (chosen bool, err error) {
 	if row.UUID == "" {
 		return false, fmt.Errorf("device %d has no uuid", row.ID)
@@ -174,12 +174,12 @@ func (f *refresh) settle(row, was *balena.Device) (chosen bool, err error) {
 		return false, nil
 	}
 	if was != nil && was.UUID == row.UUID {
-		// What both snapshots say in the same words is in memory once.
+		// Equal texts of both snapshots share their memory.
 		row.UUID = was.UUID
 		if was.Name == row.Name {
 			row.Name = was.Name
 		}
-		// What is attached to the device is read later, or stands in for what can't be.
+		// Attachments are read later. If that fails, these are used.
 		row.Attachments, row.Maintenance = was.Attachments, was.Maintenance
 		if f.config.Services {
 			row.Installs = was.Installs

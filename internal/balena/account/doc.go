@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package account follows an account of a balena server: it decides what to ask when, and what to believe.
+// Package account reads an account of a balena server. It decides what to read when, and which answers to trust.
 //
 // A [Reader] makes one [balena.Snapshot] per call of [Reader.Fetch]. A full refresh reads everything (full.go). Between
-// two of them an incremental refresh asks only for devices that changed, by the time that the server gives to every
-// row that is written, and applies them to the last snapshot (incremental.go; attachments.go for services and tags).
-// The snapshots share what did not change. Whatever does not add up is answered by a full refresh, so that after every
-// call the snapshot is what a full refresh would give, but for the little that docs/data-freshness.md lists.
+// full refreshes, incremental refreshes read only devices that changed, by the modification time that the server sets
+// when a row is written, and apply them to the last snapshot (incremental.go; attachments.go for services and tags).
+// The snapshots share data that did not change. If the answers are inconsistent, a full refresh follows. Every snapshot
+// is therefore the same as that of a full refresh, with the exceptions that docs/data-freshness.md lists.
 //
-// What one refresh leaves for the next is a value, state: next takes the old one and returns the new one. An error or
-// a cancelled context leaves the old one in place, but for what the failure taught about the server (trust.go).
+// The result of a refresh for the next one is a value, state: next gets the old state and returns the new one. After an
+// error or a canceled context, the old state stays, except for conclusions about the server (trust.go).
 //
-// What an account is read for stands in the tables of fields.go. Two rules of the API decide how its lists are asked:
+// The tables in fields.go define which fields are read. Two properties of the API matter for the queries:
 //
-//   - Without the filter is_directly_accessible_by__user a bad token gets the public fleets, or an empty
-//     list, with status 200. Every fleet list carries the filter, whereupon a bad token is a 401.
-//   - Hardware figures are never cleared when a device goes offline.
+//   - Without the filter is_directly_accessible_by__user, a bad token gets the public fleets, or an empty
+//     list, with status 200. Every query for fleets has the filter; a bad token then gets a 401.
+//   - Hardware figures are never cleared when a device disconnects.
 package account

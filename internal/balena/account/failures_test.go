@@ -36,7 +36,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// wantError checks all that an error says: what kind of trouble, which status, and in which words.
+// wantError checks an error completely: kind of failure, status and text.
 func wantError(t testing.TB, err error, problem api.Problem, status int, text string) *api.Error {
 	t.Helper()
 	e, ok := errors.AsType[*api.Error](err)
@@ -55,8 +55,8 @@ func wantError(t testing.TB, err error, problem api.Problem, status int, text st
 	return e
 }
 
-// Whatever the server does, a refresh that fails says in one sentence what was asked and what was wrong, and
-// the first refresh after the trouble succeeds.
+// Whatever the server does, a failed refresh names the request and the reason in one sentence, and the first refresh after
+// the fault succeeds.
 func TestFailures(t *testing.T) {
 	devices := func(f simulator.Fault) simulator.Faults { f.Resource = "device"; return simulator.Faults{f} }
 	fleets := func(f simulator.Fault) simulator.Faults { f.Resource = "application"; return simulator.Faults{f} }
@@ -191,7 +191,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// What the simulator can't play, a handler does for all requests.
+// Faults that the simulator does not have are caused by a handler for all requests.
 func TestStrangeAnswers(t *testing.T) {
 	body := func(status int, s string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -313,7 +313,7 @@ func gzipped(t testing.TB, b []byte) []byte {
 	return z.Bytes()
 }
 
-// The same without compression: the length of the answer is known there, and it ends too soon.
+// The same without compression. The length of the answer is known then, and it ends too soon.
 func TestUncompressedAnswers(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	client := newClient(t, serve(t, uncompressed(sim)), fewer)
@@ -326,7 +326,7 @@ func TestUncompressedAnswers(t *testing.T) {
 	}
 }
 
-// Fields in any order, blanks between them, fields nobody asked for and numbers for references are all right.
+// Fields in any order, blanks between them, fields that were not requested and numbers for references are accepted.
 func TestOtherWaysToWriteAnAnswer(t *testing.T) {
 	client := newClient(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !isFirstPage(r) {
@@ -364,7 +364,7 @@ func TestConnectionRefused(t *testing.T) {
 	wantError(t, fetchError(t, client), api.Unavailable, 0, "GET /v7/application page 1: dial tcp "+address+": connect: connection refused")
 }
 
-// An answer that is slow is not waited for longer than the timeout, be it that bytes keep coming.
+// The client does not wait for an answer longer than the timeout, even if bytes keep arriving.
 func TestTimeout(t *testing.T) {
 	for name, fault := range map[string]simulator.Fault{
 		"no answer":           {Latency: seconds(3600)},
@@ -380,8 +380,8 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// After a 429 nothing is sent until the wait is over, which the server says in seconds or as a date, or leaves
-// to the client.
+// After a 429, no request is sent until the wait is over. The server gives the wait in seconds, as a date, or not at
+// all.
 func TestRateLimit(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault simulator.Fault
@@ -420,8 +420,8 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
-// A 429 on an optional part spares the snapshot and silences the rest of the refresh.
-// Whichever part is told to wait: fleets and devices have been read by then.
+// A 429 for an optional part does not make the refresh fail, but ends its further requests.
+// Whichever part gets the 429, fleets and devices have already been read.
 func TestRateLimitOfAPartLeavesFleetsAndDevices(t *testing.T) {
 	for _, resource := range []string{"device_type", "release", "image_install", "application_tag", "device_tag", "api_key"} {
 		t.Run(resource, func(t *testing.T) {
@@ -455,7 +455,7 @@ func TestRateLimitOfAPart(t *testing.T) {
 }
 
 func TestVersions(t *testing.T) {
-	// versions is what the server speaks, as changeable as a server that is upgraded.
+	// versions are the API versions of the server, which may change as in an upgrade.
 	serving := func(t *testing.T, versions *atomic.Value) (*account.Reader, *sniffer) {
 		sim := newSimulator(t, small)
 		wire := &sniffer{next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -569,8 +569,8 @@ func TestVersions(t *testing.T) {
 	})
 }
 
-// The fields that only balenaCloud has are asked for once in vain, and again after the server may have been
-// upgraded.
+// The fields that only balenaCloud has are requested once without success, and again later, because the server may have
+// been upgraded.
 func TestCloudFieldsOnOpenBalena(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	k := newClock()
@@ -634,13 +634,13 @@ func TestCloudFieldsOnBalenaCloud(t *testing.T) {
 	})
 }
 
-// A part that fails takes nothing down. What was read of it last stands in for as long as the options say.
+// The failure of a part affects nothing else. Its last data are used for the configured time.
 func TestPartsFailAlone(t *testing.T) {
 	content := map[balena.PartName]struct {
 		resource string
-		// slow parts are kept for the slow interval anyway, and only then begin to be too old.
+		// slow parts are kept for the slow interval anyway, and become too old only after that.
 		slow bool
-		of   func(*balena.Snapshot) bool // tells whether the snapshot has the part's data
+		of   func(*balena.Snapshot) bool // reports whether the snapshot has the data of the part
 	}{
 		balena.PartServices:       {"image_install", false, func(s *balena.Snapshot) bool { return devicesOf(s)[1].Services() != nil }},
 		balena.PartDeviceTags:     {"device_tag", false, func(s *balena.Snapshot) bool { return devicesOf(s)[1].Tags() != nil }},
@@ -660,7 +660,7 @@ func TestPartsFailAlone(t *testing.T) {
 				st.Installs.DeleteFunc(func(i *simulator.Install) bool { return i.DeviceID > 20 })
 				st.Device(4).DeviceTypeID = 5 // a type that no fleet has
 				r := st.Release(2)
-				r.IsFinal = false // so that it is asked for again
+				r.IsFinal = false // so that it is read again
 			})
 			fault := simulator.Fault{Resource: c.resource, Status: 503}
 			if name == balena.PartLatestReleases {
@@ -674,7 +674,7 @@ func TestPartsFailAlone(t *testing.T) {
 			if c.slow {
 				k.advance(15 * time.Minute)
 			} else if name == balena.PartReleases {
-				k.advance(15*time.Minute - time.Second) // a refresh just before the draft is asked for again
+				k.advance(15*time.Minute - time.Second) // a refresh just before the draft is read again
 				fetchWithParts(t, client)
 				k.advance(time.Second)
 			}
@@ -707,7 +707,7 @@ func TestPartsFailAlone(t *testing.T) {
 	}
 }
 
-// A part that has never been read is just missing.
+// A part that has never been read is missing.
 func TestPartsFailFromTheStart(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	var faults simulator.Faults
@@ -734,8 +734,8 @@ func TestPartsFailFromTheStart(t *testing.T) {
 		"GET /v7/api_key page 1: answered 401: the token was not accepted, or the server's database is down")
 }
 
-// A fleet that is deleted between two pages takes its devices along, and no others. It is small enough here
-// not to be taken for a list that is not whole.
+// If a fleet is deleted between two pages, only its devices disappear. The fleet is so small here that the list
+// does not count as incomplete.
 func TestFleetDeletedBetweenPages(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	size, deleted := 0, 0
@@ -755,7 +755,7 @@ func TestFleetDeletedBetweenPages(t *testing.T) {
 	}
 	var pages atomic.Int32
 	client := newClient(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/v7/device" && pages.Add(1) == 3 { // the first is asked for a field in vain
+		if r.URL.Path == "/v7/device" && pages.Add(1) == 3 { // the first request has a field that the server does not know
 			sim.Update(func(st *simulator.State) { st.DeleteFleet(deleted) })
 		}
 		sim.ServeHTTP(w, r)
@@ -769,7 +769,7 @@ func TestFleetDeletedBetweenPages(t *testing.T) {
 	}
 }
 
-// Devices that come while the pages are read hide no others.
+// Devices that are added while the pages are read do not hide others.
 func TestDevicesComeAndGoBetweenPages(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	var pages atomic.Int32
@@ -796,7 +796,7 @@ func TestDevicesComeAndGoBetweenPages(t *testing.T) {
 	}
 }
 
-// With no fleet chosen there is nothing to ask for that belongs to devices.
+// If no fleet is selected, no request for devices is sent.
 func TestNoFleetChosen(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	s := fetchWithParts(t, newClient(t, serve(t, sim), including("^nobody/")))
@@ -902,7 +902,7 @@ func writeCA(t testing.TB, name string, certificates ...[]byte) {
 	}
 }
 
-// newCertificate makes a certificate for this machine that nobody signed.
+// newCertificate returns a self-signed certificate for this machine.
 func newCertificate(t testing.TB, serial int64) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -923,8 +923,8 @@ func newCertificate(t testing.TB, serial int64) *tls.Certificate {
 const unknownCA = "GET /v7/application page 1: tls: failed to verify certificate: x509: certificate signed by unknown authority: " +
 	"if the server has a private CA, name its certificate with --balena.ca-file"
 
-// The certificate of a private CA is trusted when the CA file has it. A file that is replaced along with the
-// server's certificate is read again: the refresh that meets the new certificate fails, the next succeeds.
+// The certificate of a private CA is trusted if the CA file has it. A file that is replaced together with the
+// server's certificate is read again: the first refresh with the new certificate fails, the next one succeeds.
 func TestPrivateCA(t *testing.T) {
 	var current atomic.Pointer[tls.Certificate]
 	old, next := newCertificate(t, 1), newCertificate(t, 2)
@@ -946,7 +946,7 @@ func TestPrivateCA(t *testing.T) {
 	server.CloseClientConnections()
 	wantError(t, fetchError(t, client), api.Unavailable, 0, unknownCA)
 	wantError(t, fetchError(t, client), api.Unavailable, 0, unknownCA) // the file has not been replaced yet
-	writeCA(t, file)                                                   // nor is it replaced all at once
+	writeCA(t, file)                                                   // and it is not replaced atomically
 	wantError(t, fetchError(t, client), api.Unavailable, 0, unknownCA)
 	writeCA(t, file, next.Certificate[0])
 	wantError(t, fetchError(t, client), api.Unavailable, 0, unknownCA)
@@ -967,7 +967,7 @@ func TestBadCAFile(t *testing.T) {
 	}
 }
 
-// The error of a parent that ran out of time is its own, not the server's.
+// If the deadline of the caller's context passes, the error is that of the context, not of the server.
 func TestParentDeadline(t *testing.T) {
 	sim := newSimulator(t, small)
 	sim.SetFaults(simulator.Faults{{Latency: seconds(3600)}})
@@ -989,7 +989,7 @@ func TestProblemsHaveNames(t *testing.T) {
 	}
 }
 
-// The port that a scheme has anyway may be written or not, and the case of a host's name does not matter.
+// The default port of a scheme may be written or not, and host names are not case-sensitive.
 func TestRedirectsToTheSameHostInOtherWords(t *testing.T) {
 	for from, targets := range map[string]map[string]bool{
 		"https://balena.test":      {"https://balena.test:443": true, "https://BALENA.test": true, "https://balena.test:8443": false, "https://api.balena.test": false},
@@ -1016,7 +1016,7 @@ func TestRedirectsToTheSameHostInOtherWords(t *testing.T) {
 	}
 }
 
-// However many different words an account has, every device keeps its own.
+// However many different words an account has, every device keeps the right one.
 func TestManyWords(t *testing.T) {
 	const n = 12_000
 	var devices strings.Builder

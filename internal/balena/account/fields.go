@@ -15,26 +15,26 @@ import (
 // This file says what is asked of each resource, and nothing else is: no coordinate, serial number, note or
 // variable is ever read, and no address but the local one, where it is asked for.
 
-// field is a field of a resource: what it is called and where its value goes, when it is asked for, and who writes it.
+// field is a field of a resource: its name, where its value is stored, when it is requested, and whether it is computed.
 type field[T any] struct {
 	api.Field[T]
-	// on tells whether a request asks for the field; nil for always.
+	// on reports whether a request selects the field; nil for always.
 	on condition
 	// metric is set if nothing but metrics of single devices needs the field; see [MetricFields].
 	metric bool
-	// computed is set if the API computes the value from other rows than the device's own: then it changes
+	// computed is set if the API computes the value from other rows than that of the device. It then changes
 	// without the device's modified_at.
 	computed bool
 }
 
-// dialect is how the server is spoken to.
+// dialect describes which fields and versions the server supports.
 type dialect struct {
 	version balena.Version
-	// cloud is set unless the server is known not to have the fields that only balenaCloud has.
+	// cloud is set unless the server is known to lack the fields that only balenaCloud has.
 	cloud bool
 }
 
-// condition decides whether a field is asked for.
+// condition decides whether a field is requested.
 type condition func(*Options, dialect) bool
 
 func forDevices(o *Options, _ dialect) bool           { return o.Devices }
@@ -46,7 +46,7 @@ func onV7(_ *Options, d dialect) bool                 { return d.version == bale
 func onV6(_ *Options, d dialect) bool                 { return d.version == balena.V6 }
 func onCloud(_ *Options, d dialect) bool              { return d.cloud }
 
-// wanted are the fields of a table that this refresh asks for.
+// wanted returns the fields of a table that this refresh requests.
 func wanted[T any](f *refresh, table []field[T]) api.Record[T] {
 	var r api.Record[T]
 	for _, field := range table {
@@ -60,7 +60,7 @@ func wanted[T any](f *refresh, table []field[T]) api.Record[T] {
 	return r
 }
 
-// blank is a row of which nothing has been read: every field is null.
+// blank returns a row in which every field is null.
 func blank[T any](table []field[T]) T {
 	var all api.Record[T]
 	for _, field := range table {
@@ -69,7 +69,7 @@ func blank[T any](table []field[T]) T {
 	return all.Blank()
 }
 
-// What values are read as; see [api.Decoder].
+// The types of values; see [api.Decoder].
 var (
 	text      = (*api.Decoder).Text
 	word      = (*api.Decoder).Word
@@ -87,7 +87,7 @@ func isFalse(d *api.Decoder, v jsontext.Value) (bool, error) {
 	return err == nil && !b && v.Kind() == 'f', err
 }
 
-// fleetRow is an application as it was read.
+// fleetRow is a row of application.
 type fleetRow struct {
 	balena.Fleet
 	class        string
@@ -128,19 +128,19 @@ var fleetFields = []field[fleetRow]{
 		})},
 }
 
-// devicesCount is how many devices a fleet has.
+// devicesCount is the field with the number of devices of a fleet.
 var devicesCount = api.Field[fleetRow]{
 	Name: "owns__device", Expand: "owns__device/$count",
 	Set: api.To("", count, func(f *fleetRow) *int { return &f.counted }).Set,
 }
 
-// countFields are those of the fleets' counts alone.
+// countFields are the fields of a query that only counts devices.
 var countFields = api.Record[fleetRow]{fleetFields[0].Field, devicesCount}
 
-// notCounted is the number of devices of a fleet of which the server did not tell it.
+// notCounted marks a fleet whose devices the server did not count.
 const notCounted = -1
 
-// selectRelease are the fields of a release that is expanded.
+// selectRelease selects the fields of an expanded release.
 const selectRelease = "$select=id,commit,raw_version,is_final,is_invalidated,status,created_at"
 
 var deviceFields = []field[balena.Device]{
@@ -196,7 +196,7 @@ func MetricFields() (names []string) {
 	return names
 }
 
-// unknownDevice is a device of which nothing has been read.
+// unknownDevice is a device before any field is read.
 var unknownDevice = blank(deviceFields)
 
 var releaseFields = []field[balena.Release]{
@@ -251,7 +251,7 @@ var keyFields = []field[balena.Key]{
 // configFields are those of the server's configuration.
 var configFields = api.Record[string]{api.To("deviceUrlsBase", text, func(base *string) *string { return base })}
 
-// serviceRow is an image install as it was read.
+// serviceRow is a row of image_install.
 type serviceRow struct {
 	balena.Service
 	device int64
@@ -264,7 +264,7 @@ var serviceFields = []field[serviceRow]{
 	{Field: api.To("download_progress", number, func(s *serviceRow) *balena.Number { return &s.Progress })},
 	{Field: api.To("is_provided_by__release", reference, func(s *serviceRow) *int64 { return &s.Release }), on: forReleaseOfServices},
 	{Field: api.To("install_date", instant, func(s *serviceRow) *balena.Instant { return &s.Installed })},
-	// There are as many different values as images, and as many values as installs.
+	// There is one value per install, but only one different value per image.
 	{Field: api.Derived("installs__image", "installs__image($select=id;$expand=is_a_build_of__service($select=service_name))",
 		func(images []expandedImage) string {
 			if len(images) == 0 || len(images[0].Service) == 0 {
@@ -281,7 +281,7 @@ type tagRow struct {
 	key   string
 }
 
-// tagFields are those of the tags of an owner, "device" or "application".
+// tagFields returns the fields of the tags of an owner, "device" or "application".
 func tagFields(owner string) []field[tagRow] {
 	return []field[tagRow]{
 		{Field: api.To("id", integer, func(t *tagRow) *int64 { return &t.ID })},
@@ -291,7 +291,7 @@ func tagFields(owner string) []field[tagRow] {
 	}
 }
 
-// What the expanded navigation properties hold.
+// The types of expanded navigation properties.
 
 type expandedSlug struct {
 	ID              int64  `json:"id"`

@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	// accessible keeps the applications which the token may directly access. Without it a bad token is
-	// answered with the public fleets instead of a 401.
+	// accessible is the condition that the token may directly access an application. Without it, a bad token gets
+	// the public fleets instead of a 401.
 	accessible = "is_directly_accessible_by__user/any(dau:1 eq 1)"
-	// allFleets is the condition for the fleets that there are.
+	// allFleets is the condition for all fleets.
 	allFleets = accessible + " and is_of__class eq 'fleet' and is_host eq false"
-	// maxFullPages is how many full pages there are at most of a list that nothing counts: 100,000 fleets, device types
+	// maxFullPages is the maximum number of full pages of a list without a count: 100,000 fleets, device types
 	// or keys with pages of 1,000.
 	maxFullPages = 100
-	// maxDevices is more devices than any account has. A server that counts more is not asked for them.
+	// maxDevices is the maximum number of devices of an account. If a server counts more, they are not read.
 	maxDevices = 5_000_000
 )
 
-// readFleets reads all fleets, and finds out which version of the API the server has.
+// readFleets reads all fleets, and determines the version of the API.
 func (f *refresh) readFleets(ctx context.Context) error {
 	if f.config.Version != "" {
 		return f.listFleets(ctx, f.config.Version)
@@ -63,7 +63,7 @@ func (f *refresh) readFleets(ctx context.Context) error {
 	return nil
 }
 
-// missing reports whether an error says that the server does not know a version of the API.
+// missing reports whether an error means that the server does not have a version of the API.
 func missing(err error) bool { return api.StatusOf(err) == http.StatusNotFound }
 
 // noAPI is the error of a server that has neither version of the API.
@@ -117,7 +117,7 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 	if listed == 0 && !f.trust.empty {
 		f.trust.empty = true
 		if f.before.listed == 0 {
-			return f.listFleets(ctx, version) // it may be so, and is asked at once: nothing else is known yet
+			return f.listFleets(ctx, version) // ask again at once, because nothing is known about the account yet
 		}
 		return f.untrue("application", "the server lists no fleet, and listed %d before: the next refresh believes it", f.before.listed)
 	}
@@ -132,7 +132,7 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 	return nil
 }
 
-// chosen reports whether the options choose a fleet.
+// chosen reports whether the options select a fleet.
 func (f *refresh) chosen(fleet *balena.Fleet) bool {
 	o := &f.config.Options
 	return o.Shard.Has(fleet.ID) && (o.ArchivedFleets || !fleet.Archived) &&
@@ -140,7 +140,7 @@ func (f *refresh) chosen(fleet *balena.Fleet) bool {
 		(o.Exclude == nil || !o.Exclude.MatchString(fleet.Slug))
 }
 
-// countAgain counts the devices of all fleets once more. The fleets stay those that were listed first.
+// countAgain counts the devices of all fleets again. The list of fleets stays the same.
 func (f *refresh) countAgain(ctx context.Context) error {
 	counted, reachable := map[int64]int{}, 0
 	q := api.Query[fleetRow]{
@@ -161,7 +161,7 @@ func (f *refresh) countAgain(ctx context.Context) error {
 	return err
 }
 
-// untrue is the error of a list that can't be true.
+// untrue returns the error of a list that cannot be correct.
 func (f *refresh) untrue(resource, format string, args ...any) error {
 	return &api.Error{
 		Problem: api.BadAnswer, Request: "GET /" + string(f.after.asked.version) + "/" + resource, Status: http.StatusOK,

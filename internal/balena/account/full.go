@@ -13,16 +13,16 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// A full refresh reads every device. It is what incremental refreshes build on.
+// A full refresh reads every device. Incremental refreshes build on it.
 
-// readAll reads the devices of all chosen fleets. A list that does not have the devices that the server counts is read
-// once more: devices are deleted and moved while they are read, and lists are cut off, too. What stays after that is
-// no coincidence.
+// readAll reads the devices of all selected fleets. If the list differs from the server's count, it is read once more:
+// devices may be deleted or moved while they are read, and a list may be cut off. If it differs again, the refresh
+// fails.
 func (f *refresh) readAll(ctx context.Context) error {
 	f.askCloudAgain(ctx)
 	err := f.listDevices(ctx)
 	if errors.Is(err, api.ErrTooMany) {
-		// Very many may have been added just now, or belong to applications that are no fleets.
+		// Very many devices may have been added just now, or belong to applications that are not fleets.
 		if err := f.countAgain(ctx); err != nil {
 			return err
 		}
@@ -40,8 +40,8 @@ func (f *refresh) readAll(ctx context.Context) error {
 	return err
 }
 
-// errNotWhole marks a list of devices that is not whole, or holds a device twice. It ends the sentence of an error that
-// is shown only after the second try.
+// errNotWhole marks a list of devices that is incomplete or has a device twice. Its text is the end of an error message
+// that is shown only after the second try.
 var errNotWhole = errors.New("twice in a row")
 
 // listDevices reads all devices once.
@@ -73,13 +73,13 @@ func (f *refresh) listDevices(ctx context.Context) error {
 		listed[row.FleetID]++
 		uuids = append(uuids, maphash.String(uuidSeed, row.UUID))
 		if was == nil || !was.Equal(row) {
-			was = new(*row) // the row is read over
+			was = new(*row) // a copy, because the variable is reused
 		}
 		devices.Add(was)
 		return nil
 	})
 	if f.after.asked.cloud && s.Reading.Devices > 0 {
-		f.trust.cloud.saw(true) // be it that a later page failed
+		f.trust.cloud.saw(true) // even if a later page failed
 	}
 	if errors.Is(err, api.ErrBlank) && f.after.asked.cloud && s.Reading.Devices == 0 {
 		return f.doubtCloud(ctx, err)
@@ -90,7 +90,7 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	if err := f.isWhole(ctx, listed); err != nil {
 		return err
 	}
-	// A series for each of two devices of one uuid would be the same series twice.
+	// Two devices with the same UUID would have the same series.
 	slices.Sort(uuids)
 	for i := 1; i < len(uuids); i++ {
 		if uuids[i] == uuids[i-1] {
@@ -103,12 +103,12 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	return nil
 }
 
-// uuidSeed makes hashes of uuids which nobody can prepare to be alike.
+// uuidSeed is random, so that nobody can prepare UUIDs whose hashes collide.
 var uuidSeed = maphash.MakeSeed()
 
-// isWhole compares the number of listed devices of each fleet, by its ID, with the server's count, and returns an error of
-// errNotWhole if the list is not whole. The counts were read before the list. Where they differ from it they are read
-// again: devices come and go meanwhile, so a number between both counts is right.
+// isWhole compares the number of listed devices of each fleet with the server's count, and returns an error with
+// errNotWhole if the list is incomplete. The counts were read before the list. If they differ from it, they are read
+// again: devices may have been added or removed meanwhile, so a number between both counts is correct.
 func (f *refresh) isWhole(ctx context.Context, listed map[int64]int) error {
 	differs := func(lists ...map[int64]int) bool {
 		for id := range f.fleets {
@@ -142,8 +142,8 @@ func total(counts map[int64]int) (n int) {
 	return n
 }
 
-// doubtCloud finds out why a list was answered with err, a blank 500: since the server does not know the fields
-// that only balenaCloud has, or since it is in trouble. It goes on without the fields once they are known to be missing.
+// doubtCloud determines why a list was answered with err, a blank 500: because the server lacks the fields that only
+// balenaCloud has, or because it fails. If the fields are missing, it reads the list without them.
 func (f *refresh) doubtCloud(ctx context.Context, err error) error {
 	lacks, asked := f.lacksCloud(ctx)
 	if asked != nil || !lacks {
@@ -158,7 +158,7 @@ func (f *refresh) doubtCloud(ctx context.Context, err error) error {
 	return f.listDevices(ctx)
 }
 
-// askCloudAgain asks a server that lacked the fields of balenaCloud whether it has them now.
+// askCloudAgain checks whether a server that lacked the fields of balenaCloud has them now.
 func (f *refresh) askCloudAgain(ctx context.Context) {
 	now := f.snapshot.Time
 	if !f.trust.cloud.is(false) || now.Sub(f.trust.cloudAsked) < relearn {
@@ -166,15 +166,15 @@ func (f *refresh) askCloudAgain(ctx context.Context) {
 	}
 	if lacks, err := f.lacksCloud(ctx); err == nil {
 		f.trust.cloud.saw(!lacks)
-		if f.trust.cloud.against == 0 { // else it is asked again by the next full refresh
+		if f.trust.cloud.against == 0 { // otherwise the next full refresh checks again
 			f.trust.cloudAsked = now
 		}
 		f.after.asked.cloud = !f.trust.cloud.is(false)
 	}
 }
 
-// lacksCloud asks for one device without the fields of balenaCloud, and with them: a server that answers only the
-// former lacks them. An error says that nobody knows.
+// lacksCloud reads one device without the fields of balenaCloud, and with them: a server that answers only the
+// former query lacks them. An error means that the answer is unknown.
 func (f *refresh) lacksCloud(ctx context.Context) (lacks bool, err error) {
 	ask := func(cloud bool) error {
 		before := f.after.asked

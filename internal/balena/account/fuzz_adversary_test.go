@@ -15,22 +15,22 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 )
 
-// A server that answers anything in any order costs no more than so many requests and rows, and what is exported keeps its
-// promises.
+// With a server that answers anything in any order, the numbers of requests and rows stay bounded, and snapshots keep their
+// invariants.
 func FuzzAdversary(f *testing.F) {
 	for _, script := range []string{"", "\x00", "\x01\x02\x03", "\x05\x05\x05\x05", "abcdefghijklmnop", "\xff\xfe\xfd\xfc", strings.Repeat("\x02", 30), "\x07\x01\x06\x03\x04"} {
 		f.Add([]byte(script))
 	}
 	const (
 		pageSize = 5
-		counted  = 12 // devices at most in each of two fleets
-		// What the limits of the lists add up to, for each of which there may be two tries, and several refreshes ask for less.
+		counted  = 12 // maximum number of devices in each of two fleets
+		// The sum of the limits of all lists, each of which may be read twice. Later refreshes read less.
 		maxRequests = 20_000
 	)
 	behind := regexp.MustCompile(`id%20gt%20(\d+)`)
 	f.Fuzz(func(t *testing.T, script []byte) {
 		requests, rows := 0, 0
-		next := func() int { // what the script says next; when it ends, the same for ever
+		next := func() int { // the next value of the script; after its end, always the same
 			if len(script) == 0 {
 				return 0
 			}

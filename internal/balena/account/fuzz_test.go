@@ -12,7 +12,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// transport makes a transport of a function.
+// transport is a function as a transport.
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -24,8 +24,8 @@ func roundTrip(body func(*http.Request) string) http.RoundTripper {
 	})
 }
 
-// Whatever a server answers, a refresh is an error that says what was asked, or a snapshot that keeps its
-// promises.
+// Whatever a server answers, the result of a refresh is an error that names the request, or a snapshot that keeps its
+// invariants.
 func FuzzDecodeDevices(f *testing.F) {
 	for _, body := range []string{
 		"", "null", "[]", "{}", `{"d":null}`, `{"d":[]}`, `{"d":[{}]}`, `{"d":[null]}`, `{"d":[{"id":1}]}`, `{"d":[{"id":1,"uuid":null}]}`,

@@ -13,8 +13,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// However answers of both versions follow each other, what is exported changes its version only when the one in use was
-// missing, or the other one there, in three refreshes in a row; and no refresh takes more than a few requests to find out.
+// Whatever the sequence of answers of both versions, the version changes only if the current one was missing, or the other
+// one existed, in three refreshes in a row. A refresh needs only a few requests to determine the version.
 func FuzzVersion(f *testing.F) {
 	for _, history := range []string{"", "7", "6", "b", "n", "7666", "7676767", "6777", "677b777", "bbbb6666bbbb", "7nnnn6", "6e7e6", "777e666"} {
 		f.Add(history)
@@ -23,7 +23,7 @@ func FuzzVersion(f *testing.F) {
 		if len(history) > 40 {
 			return
 		}
-		// What the server does in a refresh: it has v7 alone, v6 alone, both, none, or is in trouble.
+		// The server in a refresh: it has only v7, only v6, both, neither, or it fails.
 		var state rune
 		requests := 0
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -57,7 +57,7 @@ func FuzzVersion(f *testing.F) {
 				continue
 			}
 			if used != "" && s.APIVersion != used {
-				// Only the refreshes that told something count, and all of the last three told the same.
+				// Only refreshes with an observation count, and the last three had the same one.
 				told := slices.DeleteFunc(slices.Clone(seen), func(r rune) bool { return r == 'e' || r == 'n' })
 				last := string(told[max(0, len(told)-3):])
 				if against := map[balena.Version]string{balena.V6: "6", balena.V7: "7b"}[s.APIVersion]; len(last) < 3 || strings.Trim(last, against) != "" {

@@ -15,35 +15,34 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// An incremental refresh asks only for devices that changed. The server tells them by modified_at, which a trigger of
-// its database sets on every row that is written, to the time at which the transaction began. Devices that are deleted
-// it does not tell; they show in the counts of the fleets. Then the ids of their devices are listed, and every device
-// of which list and knowledge differ is asked for by its id: who answers is there, wherever it has moved to, and who
-// does not is gone. What follows from the fleet, a device's target release, needs no asking.
+// An incremental refresh reads only devices that changed. They are found by modified_at: a trigger of the server's
+// database sets it in every row that is written, to the time at which the transaction began. Deleted devices are found by
+// the counts of the fleets: if a count differs, the ids of the fleet's devices are listed, and every device that is only
+// in the list, or only in the last snapshot, is read by its id. A device that is in the answer exists, possibly in another
+// fleet; a device that is not has been removed. The target release of a device follows from its fleet and needs no query.
 //
-// There are two questions for what changed, the rungs of a ladder. What the server computes of a device from its image
-// installs, overall_status and overall_progress, depends on them only while one of them downloads. So a server that
-// does not tell when installs were written is asked for the devices that download, and those that did at the last
-// refresh are asked for by their ids.
+// There are two queries for changes, the rungs of a ladder. The server computes overall_status and overall_progress from
+// the image installs of a device, but they depend on them only during a download. If image installs have no modified_at,
+// the second query reads the devices that download. Devices that downloaded at the last refresh are read by their ids.
 //
-// Wherever the answers don't fit together, everything is read.
+// If the answers are inconsistent, everything is read.
 
-// The questions for devices that changed, as [balena.Modes] has them.
+// The queries for devices that changed, in the order of [balena.Modes].
 const (
 	byDevicesAndInstalls = iota
 	byDevices
 )
 
 const (
-	// idsPerPage is how many ids are asked for at a time: there is little to a row of them.
+	// idsPerPage is the number of rows per page in a list of ids, whose rows are short.
 	idsPerPage = 100_000
-	// idsPerRequest is how many rows are asked for by their ids in one request, which keeps URLs far below the 16 KB
-	// that the server takes; maxByID is beyond how many a full refresh costs less.
+	// idsPerRequest is the number of rows that one request reads by their ids. It keeps URLs far below the server's limit
+	// of 16 KB. maxByID is the number of such rows beyond which a full refresh costs less.
 	idsPerRequest = 200
 	maxByID       = 5 * idsPerRequest
 )
 
-// inconsistencyError reports that changes do not add up.
+// inconsistencyError reports that changes are inconsistent.
 type inconsistencyError string
 
 func (e inconsistencyError) Error() string { return string(e) }
@@ -53,16 +52,16 @@ func isInconsistent(err error) bool {
 	return is
 }
 
-// errVeryMany marks changes that cost more to read than everything does.
+// errVeryMany marks changes that cost more to read than a full refresh.
 var errVeryMany = errors.New("everything is read, which costs less")
 
 func veryMany(what string) error { return fmt.Errorf("very many devices %s: %w", what, errVeryMany) }
 
-// changes is what an incremental refresh has read.
+// changes holds the devices that an incremental refresh has read.
 type changes struct {
 	known balena.Devices
 	rung  int
-	// devices are those that were read, by ID; nil for one that is out of reach.
+	// devices are the devices that were read, by ID; nil for a device that is out of reach.
 	devices map[int64]*balena.Device
 	// listed are the fleets the IDs of whose devices were listed.
 	listed map[int64]bool
@@ -71,19 +70,19 @@ type changes struct {
 	rows   int
 }
 
-// readChanged reads the devices that changed since the last refresh by the question of a rung. An inconsistencyError
-// says that they don't add up, errVeryMany that there are too many.
+// readChanged reads the devices that changed since the last refresh with the query of a rung. It returns an
+// inconsistencyError if they are inconsistent, errVeryMany if there are too many.
 func (f *refresh) readChanged(ctx context.Context, rung int) error {
 	b := &f.before
 	f.after.outside = b.outside
 	c := &changes{known: b.devices, rung: rung, devices: map[int64]*balena.Device{}, listed: map[int64]bool{}, newest: b.horizon.newest}
-	retargeted := map[int64]bool{} // the fleets that were given another target
-	vanished := false              // a fleet is not among the chosen ones any more
+	retargeted := map[int64]bool{} // fleets with another target
+	vanished := false              // a fleet is no longer selected
 	for id, target := range b.targets {
 		switch fleet := f.fleets[id]; {
 		case fleet == nil:
 			vanished = true
-			// Its devices may be within reach still, and their services and tags among those that the server counts.
+			// Its devices may still be within reach, and the server's counts may include their services and tags.
 			f.after.outside = f.after.outside || !f.filtersFleets()
 		case fleet.TargetRelease != target:
 			retargeted[id] = true
@@ -107,14 +106,14 @@ func (f *refresh) readChanged(ctx context.Context, rung int) error {
 	return nil
 }
 
-// changesQuestion is the condition for the devices that changed.
+// changesQuestion returns the condition for the devices that changed.
 func (f *refresh) changesQuestion(rung int, retargeted map[int64]bool) (string, error) {
 	since := literal(f.before.horizon.since)
 	if rung == byDevices {
 		return "(modified_at gt " + since + " or image_install/any(i:i/status eq 'Downloading'))", nil
 	}
 	changed := "modified_at gt " + since + " or image_install/any(i:i/modified_at gt " + since + ")"
-	// How far a device is with an update counts the images of its target release, and is reported while it downloads.
+	// The progress of an update counts the images of the target release while the device downloads.
 	var downloading []int64
 	if len(retargeted) > 0 {
 		for d := range f.before.devices.All() {
@@ -137,7 +136,7 @@ func literal(i balena.Instant) string {
 	return "datetime'" + time.UnixMilli(int64(i)).UTC().Format("2006-01-02T15:04:05.000Z") + "'"
 }
 
-// take reads the devices for which a condition holds.
+// take reads the devices that match a condition.
 func (f *refresh) take(ctx context.Context, c *changes, condition string) error {
 	known := c.known.Cursor()
 	clock, err := api.List(ctx, f.client, f.devicesWith(condition), func(row *balena.Device) error {
@@ -159,19 +158,19 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 		}
 		c.newest = max(c.newest, row.Modified)
 		if was == nil || !was.Equal(row) {
-			was = new(*row) // the row is read over
+			was = new(*row) // a copy, because the variable is reused
 		}
 		c.devices[row.ID] = was
 		return nil
 	})
 	if err == nil && !steady(f.after.clock, clock) {
-		// What is written after the clock was set back is reported as older than it is.
+		// Rows written after the clock was set back have a modified_at that is too old.
 		return inconsistencyError("the server's clock was set during the refresh")
 	}
 	return err
 }
 
-// added are the devices that were not known, by uuid.
+// added returns the devices that were not known, by UUID.
 func (c *changes) added() (map[string]int64, error) {
 	added := map[string]int64{}
 	for id, is := range c.devices {
@@ -199,7 +198,7 @@ func (f *refresh) takeDoubtful(ctx context.Context, c *changes) error {
 		}
 		for ids := range slices.Chunk(doubtful, idsPerRequest) {
 			for _, id := range ids {
-				c.devices[id] = nil // unless it answers
+				c.devices[id] = nil // unless the answer has it
 			}
 			if err := f.take(ctx, c, api.InIDs("id", ids)); err != nil {
 				return err
@@ -208,8 +207,8 @@ func (f *refresh) takeDoubtful(ctx context.Context, c *changes) error {
 	}
 }
 
-// doubtfulDevices returns the IDs, in ascending order, of the devices that have to be asked for: those of which it can't
-// be told whether they are there, and those whose download may have ended without being reported. Each fleet is listed once.
+// doubtfulDevices returns the IDs, in ascending order, of devices that must be read by their ids: those that may have been
+// removed, and those whose download may have ended without being reported. Each fleet is listed once.
 func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, error) {
 	counts := maps.Clone(f.before.devicesOf)
 	for id, is := range c.devices {
@@ -257,7 +256,7 @@ func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, err
 			if _, read := c.devices[d.ID]; read {
 				continue
 			}
-			_, twice := added[d.UUID] // it was registered anew
+			_, twice := added[d.UUID] // the device was registered again
 			if twice || uncertain[d.FleetID] && !listed[d.ID] || c.rung == byDevices && mayDownload(d) {
 				doubtful[d.ID] = true
 			}
@@ -288,8 +287,8 @@ func (f *refresh) listIDs(ctx context.Context, fleets []int64) (map[int64]bool, 
 	return listed, err
 }
 
-// apply makes the devices of the snapshot of those that were known and those that were read.
-// vanished is set if some of them are of a fleet that is not chosen any more.
+// apply combines the known devices and those that were read to the devices of the snapshot.
+// vanished is set if some of them belong to a fleet that is no longer selected.
 func (f *refresh) apply(c *changes, retargeted map[int64]bool, vanished bool) error {
 	since := f.before.horizon.since
 	added, err := c.added()

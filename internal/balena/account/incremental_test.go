@@ -20,7 +20,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// follower is a client that follows an account from refresh to refresh.
+// follower is a client that reads an account repeatedly.
 type follower struct {
 	*simulator.Simulator
 	wire   *sniffer
@@ -31,8 +31,8 @@ type follower struct {
 	changes      []func(*account.Config)
 }
 
-// follow follows an account that has been read whole, and then for what changed: at once on openBalena, and on
-// balenaCloud after the first question for changes was refused twice.
+// follow returns a follower after a full refresh that uses the best query for changes that the server answers: at once on
+// openBalena, and on balenaCloud after the first query was refused twice.
 func follow(t *testing.T, config simulator.Config, changes ...func(*account.Config)) *follower {
 	f := &follower{ours: newClock(), theirs: newClock(), token: token, changes: changes}
 	config.Now = f.theirs.Now
@@ -61,7 +61,7 @@ func (f *follower) newClient(t *testing.T, address string) *account.Reader {
 	}}, f.changes...)...)
 }
 
-// refresh refreshes a minute later, and holds the snapshot against that of a client that knows nothing.
+// refresh refreshes a minute later, and compares the snapshot with that of a new client.
 func (f *follower) refresh(t *testing.T) *balena.Snapshot {
 	t.Helper()
 	got := f.next(t)
@@ -79,7 +79,7 @@ func (f *follower) next(t *testing.T) *balena.Snapshot {
 	return fetchWithParts(t, f.client)
 }
 
-// difference is that of a snapshot from that of a client that knows nothing.
+// difference compares a snapshot with that of a new client.
 func (f *follower) difference(t *testing.T, got *balena.Snapshot) string {
 	t.Helper()
 	server := httptest.NewServer(f.Simulator)
@@ -91,7 +91,7 @@ func (f *follower) difference(t *testing.T, got *balena.Snapshot) string {
 	return cmp.Diff(want, got, sameSnapshot)
 }
 
-// asked are the lists and counts that were asked for since it was called last, by what they were about.
+// asked returns the lists and counts that were requested since its last call, by their content.
 func (f *follower) asked() []string {
 	var asked []string
 	for _, r := range f.wire.requests() {
@@ -124,7 +124,7 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 		change func(*follower, *simulator.State)
 		kind   balena.Kind
 		asked  []string
-		// changed is how many devices changed.
+		// changed is the number of devices that changed.
 		changed int
 	}{
 		"nothing": {fewer, func(*follower, *simulator.State) {}, balena.Incremental, changes, 0},
@@ -203,7 +203,7 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 			st.Fleet(1).Class = "fleet"
 		}, balena.Full, append(full, "release by id"), -1},
 		"rows are not told of any more": {fewer, func(f *follower, st *simulator.State) {
-			// As it is with a database that is put back to an hour ago.
+			// The database is restored to its state of an hour ago.
 			back := func(t *simulator.Time) { *t = min(*t, simulator.At(noon.Add(-time.Hour))) }
 			for _, d := range st.Devices.All() {
 				back(&d.ModifiedAt)
@@ -253,7 +253,7 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 				if n := s.Reading.Changed; n != test.changed && (test.changed >= 0 || n == 0) {
 					t.Errorf("%d devices changed, want %d (-1: some)", n, test.changed)
 				}
-				// The next refresh follows on it.
+				// The next refresh continues from it.
 				f.Update(func(st *simulator.State) { st.Device(8).Name = "renamed" })
 				if s := f.refresh(t); s.Reading.Kind != balena.Incremental || s.Reading.Changed != 1 {
 					t.Errorf("the next one is of kind %s, and %d devices changed; want changes, 1", s.Reading.Kind, s.Reading.Changed)
@@ -263,7 +263,7 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 	}
 }
 
-// Ids are asked for only of the fleets whose devices do not add up.
+// Ids are listed only for fleets whose counts differ.
 func TestIDsOfFleetsInDoubt(t *testing.T) {
 	f := follow(t, small, fewer)
 	fleet := 0
@@ -279,7 +279,7 @@ func TestIDsOfFleetsInDoubt(t *testing.T) {
 	}
 }
 
-// With zero, every refresh reads everything.
+// With zero, every refresh is a full one.
 func TestNoChangesWanted(t *testing.T) {
 	sim := newSimulator(t, small)
 	client := newClient(t, serve(t, sim), fewer)
@@ -290,7 +290,7 @@ func TestNoChangesWanted(t *testing.T) {
 	}
 }
 
-// When a server is not asked for changes, and what that looks like.
+// These are the reasons for disabling incremental refreshes.
 func TestDistrust(t *testing.T) {
 	t.Run("no Date", func(t *testing.T) {
 		sim := newSimulator(t, small)
@@ -319,14 +319,14 @@ func TestDistrust(t *testing.T) {
 		refused := 0
 		for range 5 {
 			f.Update(func(st *simulator.State) { st.Installs.Get(5).InstallDate++ })
-			f.refresh(t) // wants no part to have failed
+			f.refresh(t) // no part may fail
 			for _, what := range f.asked() {
 				if what == "image_install changes" {
 					refused++
 				}
 			}
 		}
-		if refused != 2 { // the first refusal may have been trouble
+		if refused != 2 { // the first refusal may have been a failure
 			t.Errorf("asked %d times for what is refused, want twice until the next full refresh", refused)
 		}
 	})
@@ -343,7 +343,7 @@ func TestDistrust(t *testing.T) {
 		f.SetFaults(nil)
 		f.ours.advance(15 * time.Minute)
 		f.theirs.advance(15 * time.Minute)
-		f.refresh(t) // a full refresh, for it is time
+		f.refresh(t) // a full refresh is due
 		if s := f.refresh(t); s.Reading.Kind != balena.Incremental || s.Reading.Distrust != nil {
 			t.Errorf("%+v", s.Reading)
 		}

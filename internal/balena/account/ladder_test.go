@@ -14,8 +14,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// What a server says that refuses a question. The first is that of installs that changed, the next that of devices that
-// download, the last one any for changes.
+// The faults of a server that refuses a query: the first refuses the query for changed installs, the next that for devices
+// that download, the last all queries for changes.
 func refusing(questions ...string) simulator.Faults {
 	var faults simulator.Faults
 	for _, q := range questions {
@@ -29,11 +29,11 @@ const (
 	download        = "i/status eq 'Downloading'"
 )
 
-// A server that refuses one question for changes after the other and answers them again: each refresh is right.
+// A server refuses one query for changes after the other, and answers them again later. Every refresh is correct.
 func TestLadder(t *testing.T) {
 	const (
-		quarter = 15 // refreshes between two full ones, and until a question is asked again
-		later   = 0  // so many refreshes that it happens
+		quarter = 15 // refreshes between two full ones, and until a query is tried again
+		later   = 0  // as many refreshes as necessary
 	)
 	type step struct {
 		refused  simulator.Faults
@@ -44,7 +44,7 @@ func TestLadder(t *testing.T) {
 	}
 	f := follow(t, small, fewer, withoutSummary, func(c *account.Config) { c.FullRefreshInterval = 15*time.Minute + time.Second })
 	n := 0
-	change := func() { // a device of each kind of change, without those that the ladder gives up
+	change := func() { // each kind of change, except those that the lower rungs do not find
 		n++
 		f.Update(func(st *simulator.State) {
 			st.Device(1 + n%100).Name = "renamed"
@@ -62,16 +62,16 @@ func TestLadder(t *testing.T) {
 	}
 	for i, s := range []step{
 		{nil, 3, balena.Incremental, balena.DevicesAndInstalls, ""},
-		// Refused once is refused by chance; then the next question is asked in the same refresh.
+		// A single refusal may be chance. After the second one, the same refresh uses the next query.
 		{refusing(installsChanged), 1, balena.Full, balena.DevicesAndInstalls, ""},
 		{refusing(installsChanged), 4, balena.Incremental, balena.DevicesOnly, ""},
 		{refusing(installsChanged, download), 1, balena.Full, balena.DevicesOnly, ""},
 		{refusing(installsChanged, download), 3, balena.Full, balena.Everything, balena.Refused},
-		// The second question is answered again, which is found out once it is asked again.
+		// The second query is answered again, which is noticed when it is tried again.
 		{refusing(installsChanged), quarter - 4, balena.Full, balena.Everything, balena.Refused},
 		{refusing(installsChanged), later, balena.Incremental, balena.DevicesOnly, ""},
 		{refusing(installsChanged), 3, balena.Incremental, balena.DevicesOnly, ""},
-		// And the first one.
+		// The first query is answered again too.
 		{nil, later, balena.Incremental, balena.DevicesAndInstalls, ""},
 		{nil, 3, balena.Incremental, balena.DevicesAndInstalls, ""},
 	} {
@@ -92,8 +92,7 @@ func TestLadder(t *testing.T) {
 	}
 }
 
-// A question that is refused is asked once between two full refreshes, and the refresh that asks it does not become a
-// full one.
+// A refused query is tried once between two full refreshes, and the refresh that tries it does not become a full one.
 func TestRefusedQuestionIsAskedNowAndThen(t *testing.T) {
 	config := small
 	config.Edition = simulator.Cloud
@@ -114,7 +113,7 @@ func TestRefusedQuestionIsAskedNowAndThen(t *testing.T) {
 	}
 }
 
-// Downloads of images are seen from their beginning to their end where the server tells of no change of image installs.
+// Downloads are followed from beginning to end even if image installs have no modified_at.
 func TestDownloadsWithoutModifiedAt(t *testing.T) {
 	for _, devices := range []bool{true, false} {
 		config := small
@@ -139,7 +138,7 @@ func TestDownloadsWithoutModifiedAt(t *testing.T) {
 		for _, step := range []struct {
 			name   string
 			change func(*simulator.State)
-			// changed is how many devices differ; progress where only the progress does.
+			// changed is the number of devices that differ; progress is set if only the progress differs.
 			changed  int
 			progress bool
 		}{
@@ -177,13 +176,13 @@ func TestDownloadsWithoutModifiedAt(t *testing.T) {
 	}
 }
 
-// Where more devices end a download at once than can be asked for by their ids, everything is read, and the server is
-// trusted as before.
+// If more devices end a download at once than can be read by their ids, everything is read, and the server is still
+// trusted.
 func TestVeryManyDownloadsEnd(t *testing.T) {
 	f := follow(t, simulator.Config{Edition: simulator.Cloud, Devices: 2600, Fleets: 3, Seed: 1}, fewer)
 	for n := range 4 {
 		downloads := 0
-		f.Update(func(st *simulator.State) { // one half of the devices begins, and the other one ends
+		f.Update(func(st *simulator.State) { // one half of the devices begins a download, the other half ends one
 			for _, d := range st.Devices.All() {
 				installs := st.InstallsOf(d.ID)
 				if n == 0 {
@@ -202,7 +201,7 @@ func TestVeryManyDownloadsEnd(t *testing.T) {
 			t.Fatalf("only %d devices download", downloads)
 		}
 		kind := balena.Full
-		if n < 2 { // all devices were written at first, and are told of once more
+		if n < 2 { // all devices were written at first, and are in the answer once more
 			kind = balena.Incremental
 		}
 		if r := f.refresh(t).Reading; r.Kind != kind || r.Mode != balena.DevicesOnly {
@@ -211,7 +210,7 @@ func TestVeryManyDownloadsEnd(t *testing.T) {
 	}
 }
 
-// Services and tags without a modified_at: what is seen at once, and what only the next full refresh sees.
+// Services and tags without modified_at: the changes that are found at once, and those that only the next full refresh finds.
 func TestRowsWithoutModifiedAt(t *testing.T) {
 	services := func(c *account.Config) { c.DeviceTags, c.FleetTags = nil, nil }
 	tags := func(c *account.Config) { c.Services, c.FleetTags = false, nil }
@@ -228,8 +227,8 @@ func TestRowsWithoutModifiedAt(t *testing.T) {
 	for name, test := range map[string]struct {
 		with   func(*account.Config)
 		change func(*simulator.State)
-		asked  []string // some devices are always read: those that were written last
-		late   bool     // the next full refresh sees it
+		asked  []string // the devices that were written last are always read
+		late   bool     // the next full refresh finds the change
 	}{
 		"nothing": {services, func(*simulator.State) {}, []string{"application", changes, "image_install/$count", "image_install of devices"}, false},
 		"a service, and its device": {services, func(st *simulator.State) {
@@ -272,7 +271,7 @@ func TestRowsWithoutModifiedAt(t *testing.T) {
 			config := small
 			config.Edition = simulator.Cloud
 			f := follow(t, config, test.with, func(c *account.Config) { c.Keys = false })
-			f.refresh(t) // the first question for rows is refused for the second time
+			f.refresh(t) // the first query for rows is refused for the second time
 			f.asked()
 			f.Update(test.change)
 			full := 0
@@ -298,7 +297,7 @@ func TestRowsWithoutModifiedAt(t *testing.T) {
 	}
 }
 
-// What a server did not tell while it refused the question for rows that changed is asked for once it takes it again.
+// Changes that were missed while the server refused the query for changed rows are read when it answers the query again.
 func TestRowsAreToldAfterwards(t *testing.T) {
 	f := follow(t, small, func(c *account.Config) {
 		c.DeviceTags, c.FleetTags, c.FullRefreshInterval = nil, nil, 10*time.Hour
@@ -309,7 +308,7 @@ func TestRowsAreToldAfterwards(t *testing.T) {
 	}
 	n := 10
 	exit := func(st *simulator.State) {
-		st.Device(3).Name += "x" // which moves the horizon
+		st.Device(3).Name += "x" // this advances the horizon
 		for n++; ; n++ {
 			if i := st.InstallsOf(n); st.Device(n) != nil && len(i) > 0 && i[0].Status == "Running" {
 				i[0].Status = "exited"
@@ -317,7 +316,7 @@ func TestRowsAreToldAfterwards(t *testing.T) {
 			}
 		}
 	}
-	// A question that is refused for the first time is refused by chance: all rows are read.
+	// The first refusal of a query may be chance: all rows are read.
 	f.SetFaults(append(refusing(installsChanged), simulator.Fault{Resource: "image_install", Query: "modified_at gt", Status: http.StatusInternalServerError}))
 	f.Update(exit)
 	f.refresh(t)

@@ -16,9 +16,9 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// The optional parts of a refresh, each of which may fail without the rest.
+// This file reads the optional parts of a refresh. Each of them may fail alone.
 
-// parts is what was read of each last.
+// parts holds the last data of each part.
 type parts struct {
 	deviceTypes   kept[map[int64]string]
 	organizations kept[[]balena.Organization]
@@ -33,15 +33,15 @@ type parts struct {
 	releases      kept[map[int64]knownRelease]
 }
 
-// knownRelease is a release, or the knowledge that the API does not tell of it.
+// knownRelease is a release, or a record that the API does not return it.
 type knownRelease struct {
 	balena.Release
 	missing bool
 	asked   time.Time
 }
 
-// readDeviceTypes reads the slugs of device types, and puts them to the devices. Those of the fleets and those
-// that were read before are known already; a device may be of another.
+// readDeviceTypes reads the slugs of device types, and sets them in the devices. The types of fleets, and those that were
+// read before, are already known; a device may have another type.
 func (f *refresh) readDeviceTypes(ctx context.Context) {
 	slugs := part(f, balena.PartDeviceTypes, &f.parts.deviceTypes, f.config.SlowInterval, func() (map[int64]string, error) {
 		slugs := map[int64]string{}
@@ -120,8 +120,8 @@ func (f *refresh) askForOrganizations(ctx context.Context) ([]balena.Organizatio
 // handlesPerRequest keeps URLs far below the 16 KB that the server takes.
 const handlesPerRequest = 100
 
-// readReleases reads the releases which devices refer to, by ID and only those that are not known yet, and
-// the newest release of each fleet.
+// readReleases reads the releases to which devices refer, by ID, if they are not known yet, and the newest release of
+// each fleet.
 func (f *refresh) readReleases(ctx context.Context) {
 	known := part(f, balena.PartReleases, &f.parts.releases, 0, func() (map[int64]knownRelease, error) {
 		return f.askForReleases(ctx)
@@ -143,10 +143,9 @@ func (f *refresh) readReleases(ctx context.Context) {
 	}
 }
 
-// askForReleases returns every release that is referred to and that the fleets did not bring along. Those
-// already known are asked for again with the slow interval if they may have changed: a draft is given another
-// version when it is finalized, and one that was missing may have come within the token's reach. Those that are
-// final are asked for again in full refreshes only.
+// askForReleases returns every release to which something refers, except those that were read together with fleets. Known
+// releases are read again with the slow interval if they may have changed: a draft gets another version when it is
+// finalized, and a missing release may have become accessible. Final releases are read again in full refreshes only.
 func (f *refresh) askForReleases(ctx context.Context) (map[int64]knownRelease, error) {
 	now := f.snapshot.Time
 	found := map[int64]knownRelease{}
@@ -156,11 +155,11 @@ func (f *refresh) askForReleases(ctx context.Context) (map[int64]knownRelease, e
 			if _, ok := found[id]; ok {
 				continue
 			}
-			if _, ok := f.snapshot.Releases[id]; ok { // it came with its fleet
+			if _, ok := f.snapshot.Releases[id]; ok { // it was read together with its fleet
 				continue
 			}
 			r, ok := f.parts.releases.value[id]
-			// What is final hardly ever changes, and yet can be given another version, or be deleted.
+			// A final release rarely changes, but it can get another version or be deleted.
 			believed := r.Final && f.snapshot.Reading.Kind == balena.Incremental
 			if !ok || !believed && now.Sub(r.asked) >= f.config.SlowInterval {
 				r = knownRelease{missing: true, asked: now}
@@ -211,7 +210,7 @@ type fleetTags struct {
 	values map[int64][]*string
 }
 
-// readFleetTags reads the tags of fleets that were asked for.
+// readFleetTags reads the configured tags of fleets.
 func (f *refresh) readFleetTags(ctx context.Context) {
 	asked := f.config.fleetTags()
 	if asked.empty() {
@@ -281,7 +280,7 @@ func (f *refresh) askForFleetTags(ctx context.Context, asked askedTags) (fleetTa
 	return tags, nil
 }
 
-// readKeys reads which of the caller's named API keys expire when.
+// readKeys reads the expiry dates of the caller's named API keys.
 func (f *refresh) readKeys(ctx context.Context) {
 	if !f.config.Keys {
 		return

@@ -18,15 +18,15 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// Servers that say no to some questions, and accounts that change while they are read. follower.refresh holds each
-// snapshot against that of a client that knows nothing.
+// These tests use servers that refuse some queries, and accounts that change while they are read. follower.refresh
+// compares each snapshot with that of a new client.
 
-// rename makes a change for the next refresh to see.
+// rename makes a change that the next refresh must find.
 func (f *follower) rename(id int) {
 	f.Update(func(st *simulator.State) { st.Device(id).Name += "x" })
 }
 
-// after lets something happen once, right after a request was answered whose path and query contain some text.
+// after calls a function once, right after the answer to a request whose path and query contain a text.
 func (f *follower) after(request string, change func(*simulator.State)) {
 	next, done := f.wire.next, false
 	f.wire.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -38,8 +38,8 @@ func (f *follower) after(request string, change func(*simulator.State)) {
 	})
 }
 
-// A server that goes on saying no to the question for changes, and to no other, is read whole. One refresh may fail
-// before, when that looks like trouble, and after each full refresh, when it is asked again.
+// If a server refuses only the query for changes, everything is read. One refresh may fail at first, if the refusal looks
+// like a failure of the server, and one after each full refresh, when the query is tried again.
 func TestServersThatSayNoToTheQuestion(t *testing.T) {
 	for i, status := range []int{401, 502, 400, 403, 404, 500, 504} {
 		if testing.Short() && i > 1 {
@@ -72,7 +72,7 @@ func TestServersThatSayNoToTheQuestion(t *testing.T) {
 	}
 }
 
-// The same of services: no part of a refresh fails for it.
+// The same applies to services: no part of a refresh fails because of it.
 func TestServersThatSayNoToChangesOfServices(t *testing.T) {
 	for i, status := range []int{500, 401, 400, 502} {
 		if testing.Short() && i > 0 {
@@ -98,8 +98,8 @@ func TestServersThatSayNoToChangesOfServices(t *testing.T) {
 	}
 }
 
-// A server, or a proxy before it, that cuts pages short is read to the end: whether that is known from a full refresh, or
-// an account grows beyond the limit only now; and however long it has been known.
+// If a server, or a proxy in front of it, truncates pages, lists are read to the end: whether the limit was already reached
+// in a full refresh or the account grows beyond it later.
 func TestShortPagesOfChanges(t *testing.T) {
 	const limit = 20
 	account := func(devices int) *follower {
@@ -133,7 +133,7 @@ func TestShortPagesOfChanges(t *testing.T) {
 	t.Run("for more than an hour", func(t *testing.T) {
 		f := account(10*limit - 1)
 		f.Update(func(st *simulator.State) { st.AddDevice(simulator.Device{FleetID: 1}) })
-		f.token += "2" // which is a full refresh
+		f.token += "2" // this causes a full refresh
 		f.refresh(t)
 		for range 65 {
 			f.rename(7)
@@ -148,8 +148,8 @@ func TestShortPagesOfChanges(t *testing.T) {
 	})
 }
 
-// How far an update is counts the images of the target release: it is another when the fleet is given another target,
-// and nothing of the device is written for that.
+// The progress of an update depends on the images of the target release. It changes when the fleet gets another target,
+// although no row of the device is written.
 func TestProgressFollowsTheTarget(t *testing.T) {
 	f := follow(t, small, fewer)
 	id := 0
@@ -185,8 +185,8 @@ func TestProgressFollowsTheTarget(t *testing.T) {
 	}
 }
 
-// A target that is set and set back while a device is read is that of the fleet for the device, too: what the fleets
-// were asked for first says what is true of all.
+// If the target of a fleet is set and reset while devices are read, the devices have the target that was read with the
+// fleets.
 func TestTargetSetAndSetBack(t *testing.T) {
 	f := follow(t, small, fewer)
 	id, target := 0, 0
@@ -211,7 +211,7 @@ func TestTargetSetAndSetBack(t *testing.T) {
 	f.refresh(t)
 }
 
-// A device that moves to another fleet before the ids of the one it was in are listed does not disappear.
+// A device that moves to another fleet before the ids of its old fleet are listed does not disappear.
 func TestMoveWhileIDsAreListed(t *testing.T) {
 	f := follow(t, small, fewer)
 	f.Update(func(st *simulator.State) {
@@ -234,8 +234,8 @@ func TestMoveWhileIDsAreListed(t *testing.T) {
 	}
 }
 
-// A device that comes into reach between the counting and the listing, at the beginning of the list, does not push the
-// last one out of a page that is full.
+// A device that is added at the beginning of the list, between the count and the list, does not push the last device out
+// of a full page.
 func TestMoveInWhileDevicesAreListed(t *testing.T) {
 	f := follow(t, small, fewer, func(c *account.Config) { c.PageSize = small.Devices / 7 })
 	f.Update(func(st *simulator.State) {
@@ -257,11 +257,11 @@ func TestMoveInWhileDevicesAreListed(t *testing.T) {
 	}
 }
 
-// One device that took longer to be registered than the overlap is found by its fleet's count, and no more than an
-// interval's refreshes read everything for it.
+// A device whose registration took longer than the overlap is found by the count of its fleet, and causes full refreshes
+// only until the next regular one.
 func TestDeviceThatTakesLongToBeRegistered(t *testing.T) {
 	f := follow(t, small, fewer)
-	f.rename(200) // so that what is newest is of now
+	f.rename(200) // so that the newest change is from now
 	f.refresh(t)
 	f.Update(func(st *simulator.State) {
 		at := simulator.At(f.theirs.Now().Add(-150 * time.Second))
@@ -274,13 +274,13 @@ func TestDeviceThatTakesLongToBeRegistered(t *testing.T) {
 			whole++
 		}
 	}
-	if whole > 17 { // of which one or two are due anyway
+	if whole > 17 { // one or two of them are due anyway
 		t.Errorf("%d of 25 refreshes read everything", whole)
 	}
 }
 
-// A device that moves to another fleet stays, whatever else is registered in the fleet that it leaves: a device that is
-// missing from a list of ids is asked for by its own.
+// A device that moves to another fleet stays, even if another one is registered in its old fleet: a device that is missing
+// from a list of ids is read by its id.
 func TestMoveWhileAnotherIsRegistered(t *testing.T) {
 	f := follow(t, small, fewer)
 	fleet := 0
@@ -297,8 +297,8 @@ func TestMoveWhileAnotherIsRegistered(t *testing.T) {
 	f.refresh(t)
 }
 
-// A device that comes into reach in a transaction that began before the devices were counted does not push the last one
-// off a full page.
+// A device that is added by a transaction that began before the devices were counted does not push the last one out of a
+// full page.
 func TestMoveInByASlowTransaction(t *testing.T) {
 	f := follow(t, small, fewer, func(c *account.Config) { c.PageSize = small.Devices / 7 })
 	last := 0
@@ -438,7 +438,7 @@ func TestDeletionsThatACountHides(t *testing.T) {
 	}
 }
 
-// Whatever limit a server or a proxy has for its pages, nothing is cut off.
+// Whatever limit a server or a proxy has for pages, no rows are lost.
 func TestPagesWithALimit(t *testing.T) {
 	config := simulator.Config{Devices: 60, Fleets: 5, Seed: 1}
 	sim := newSimulator(t, config)
@@ -519,7 +519,7 @@ func TestServicesOfALargeRollout(t *testing.T) {
 	}
 }
 
-// An answer whose body takes long is no clock that was set.
+// A slow body of an answer does not look like a clock that was set.
 func TestSlowBody(t *testing.T) {
 	f := follow(t, small, fewer)
 	next, slow := f.wire.next, true
@@ -540,7 +540,7 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// An account in which nothing is written is not read over and over.
+// An account in which nothing is written is not read again and again.
 func TestQuietAccount(t *testing.T) {
 	f := follow(t, small, fewer)
 	for written, newest := range map[int]int{10: 10, 50: 0} { // by one transaction
@@ -553,14 +553,14 @@ func TestQuietAccount(t *testing.T) {
 		for range 5 {
 			read = append(read, f.refresh(t).Reading.Devices)
 		}
-		// Read when they change, once more since transactions may take a minute, and then only what is newest if it is little.
+		// Devices are read when they change, and once more because of the overlap; then only the newest ones, if they are few.
 		if want := []int{read[0], written, newest, newest, newest}; read[0] < written || !slices.Equal(read, want) {
 			t.Errorf("%v devices were read by one refresh after the other, want %v", read, want)
 		}
 	}
 }
 
-// More devices than a URL can name are downloading when their fleet is given another target: everything is read.
+// If more devices than fit into a URL are downloading when their fleet gets another target, everything is read.
 func TestManyDownloadingDevices(t *testing.T) {
 	for n, kind := range map[int]balena.Kind{200: balena.Incremental, 201: balena.Full} {
 		f := follow(t, simulator.Config{Devices: 300, Fleets: 1, Seed: 1}, fewer)
@@ -585,7 +585,7 @@ func TestManyDownloadingDevices(t *testing.T) {
 	}
 }
 
-// More fleets than a URL can name lose a device at once: everything is read.
+// If more fleets than fit into a URL lose a device at once, everything is read.
 func TestManyUncertainFleets(t *testing.T) {
 	const fleets = 1203
 	for n, kind := range map[int]balena.Kind{1000: balena.Incremental, 1201: balena.Full} {

@@ -31,8 +31,8 @@ func excluding(pattern string) func(*account.Config) {
 	return func(c *account.Config) { c.Exclude = regexp.MustCompile(pattern) }
 }
 
-// A full refresh costs one request for every thousand fleets and devices, and for each of the two lists one more that
-// finds its end.
+// A full refresh sends one request for every thousand fleets and devices, and one more for the end of each of the two
+// lists.
 func TestRequestsOfASteadyRefresh(t *testing.T) {
 	for _, test := range []struct {
 		devices, requests int
@@ -87,8 +87,8 @@ func TestRequestsOfASteadyRefresh(t *testing.T) {
 	}
 }
 
-// The first refresh asks for more: device types, releases, newest releases and keys once each, and on
-// openBalena for devices in vain: twice with fields it does not know, and once without them to see that it is these.
+// The first refresh sends more requests: device types, releases, newest releases and keys once each, and on openBalena
+// for devices twice with unknown fields, and once without them to determine the cause.
 func TestRequestsOfTheFirstRefresh(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	client := newClient(t, serve(t, sim), fewer)
@@ -113,7 +113,7 @@ func TestRequestsForServicesAndTags(t *testing.T) {
 	}
 }
 
-// What rarely changes is asked for again after the slow interval and no sooner.
+// Data that rarely change are read again after the slow interval, and no sooner.
 func TestSlowParts(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	k := newClock()
@@ -136,8 +136,8 @@ func TestSlowParts(t *testing.T) {
 	}
 }
 
-// Releases are asked for when they are new; with the slow interval again while they may still change; and the final ones,
-// too, in a full refresh.
+// Releases are read when they are new, with the slow interval again while they may still change, and final ones again in a
+// full refresh.
 func TestWhenReleasesAreRead(t *testing.T) {
 	k := newClock()
 	sim := newSimulator(t, simulator.Config{Now: k.Now})
@@ -158,7 +158,7 @@ func TestWhenReleasesAreRead(t *testing.T) {
 		return releases
 	}
 
-	// The rest of the 23 releases in use comes with the fleets that should run them.
+	// The rest of the 23 releases in use are read together with the fleets whose targets they are.
 	if first := asked(); len(first) != 1 || strings.Count(first[0], ",") != 23-12-1 {
 		t.Fatalf("the first refresh asked for the releases %q, want 11 in one request", first)
 	}
@@ -171,7 +171,7 @@ func TestWhenReleasesAreRead(t *testing.T) {
 		draft.IsFinal = false
 		st.Device(1).RunningReleaseID = final.ID
 		st.Device(2).RunningReleaseID = draft.ID
-		st.Device(3).RunningReleaseID = 4711 // somebody else's, or deleted
+		st.Device(3).RunningReleaseID = 4711 // of another account, or deleted
 	})
 	if news := asked(); len(news) != 1 || news[0] != fmt.Sprintf("%d,%d,4711", final.ID, draft.ID) {
 		t.Errorf("asked for the releases %q, want the three new ones", news)
@@ -206,7 +206,7 @@ func TestWhenReleasesAreRead(t *testing.T) {
 	}
 }
 
-// More releases than fit into one URL are asked for in several.
+// More releases than fit into one URL are read by several requests.
 func TestManyReleases(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	sim.Update(func(st *simulator.State) {
@@ -225,7 +225,7 @@ func TestManyReleases(t *testing.T) {
 	}
 }
 
-// So many chosen fleets do not fit into a URL: all devices are read and sorted out.
+// So many selected fleets do not fit into a URL: all devices are read and filtered by the client.
 func TestManyChosenFleets(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{Devices: 1500, Fleets: 1300, Seed: 1})
 	for pattern, filtered := range map[string]bool{"[02468]$": true, ".": false} {
@@ -250,7 +250,8 @@ func TestManyChosenFleets(t *testing.T) {
 	}
 }
 
-// This is all that is ever sent. A query is literal but for blanks; what is not selected here is not read.
+// These are all requests that are ever sent. A query is literal except for blanks. A field that is not selected here is not
+// read.
 func TestQueriesOnTheWire(t *testing.T) {
 	const (
 		fleets = "&$filter=is_directly_accessible_by__user/any(dau:1%20eq%201)%20and%20is_of__class%20eq%20'fleet'%20and%20is_host%20eq%20false"
@@ -348,7 +349,7 @@ func TestQueriesOnTheWire(t *testing.T) {
 	}
 }
 
-// Keys of tags may be any text and reach the server as they are.
+// Keys of tags may be any text and reach the server unchanged.
 func TestTagKeysOnTheWire(t *testing.T) {
 	keys := map[string]string{
 		"site": `'site'`, "it's": `'it''s'`, "''": `''''''`, "a/b": `'a/b'`, "a b": `'a%20b'`, "a&b": `'a%26b'`, "a+b": `'a%2Bb'`, "100%": `'100%25'`, "%2F": `'%252F'`,
@@ -384,7 +385,7 @@ func TestTagKeysOnTheWire(t *testing.T) {
 	}
 }
 
-// The base of the address may be a path, with or without a slash at its end.
+// The URL of the API may have a path, with or without a slash at its end.
 func TestAddressWithAPath(t *testing.T) {
 	sim := newSimulator(t, small)
 	wire := &sniffer{next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -402,7 +403,7 @@ func TestAddressWithAPath(t *testing.T) {
 	}
 }
 
-// One connection serves a whole refresh, and the next.
+// One connection is used for a whole refresh, and for the next one.
 func TestConnectionsAreReused(t *testing.T) {
 	var connections atomic.Int32
 	sim := newSimulator(t, small)
@@ -422,14 +423,14 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 }
 
-// A client that keeps an idle connection as long as the server meets a reset now and then.
+// A client that keeps an idle connection as long as the server sometimes gets a reset.
 func TestIdleConnectionsAreGivenUpFirst(t *testing.T) {
 	if api.IdleTimeout >= simulator.IdleTimeout {
 		t.Errorf("the client keeps idle connections for %s, the server for %s", api.IdleTimeout, simulator.IdleTimeout)
 	}
 }
 
-// Everything that was sent is told of: the resource, the status, the bytes as transferred.
+// Every request is observed with its resource, status, and bytes as transferred.
 func TestExchanges(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	var sent atomic.Int64
@@ -463,7 +464,7 @@ func TestExchanges(t *testing.T) {
 		t.Errorf("%d bytes were told of, %d sent", bytes, sent.Load())
 	}
 
-	// An answer that is not whole has no status, one that was not asked for is not told of.
+	// An incomplete answer has no status. A request that was not sent is not observed.
 	seen = nil
 	sim.SetFaults(simulator.Faults{{Resource: "device", CutAfter: 500}})
 	fetchError(t, client)
@@ -476,7 +477,7 @@ func TestExchanges(t *testing.T) {
 	}
 }
 
-// countingWriter counts what a body is sent as.
+// countingWriter counts the bytes of a body as transferred.
 type countingWriter struct {
 	http.ResponseWriter
 	n *atomic.Int64
@@ -488,10 +489,10 @@ func (w countingWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap lets the simulator flush.
+// Unwrap allows the simulator to flush.
 func (w countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// The snapshots of two refreshes have nothing in common that the second could change.
+// The snapshots of two refreshes share no data that the second one changes.
 func TestSnapshotsAreImmutable(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{Now: func() time.Time { return noon }})
 	client := newClient(t, serve(t, sim), withClock(newClock()))
@@ -532,11 +533,11 @@ func TestCancellation(t *testing.T) {
 						http.NewResponseController(w).Flush()
 					}
 					cancel()
-					<-r.Context().Done() // when the client has hung up
+					<-r.Context().Done() // when the client has disconnected
 				}))
 				client := newClient(t, address, func(c *account.Config) { c.Timeout = time.Hour })
 				s, err := client.Fetch(ctx)
-				if err != context.Canceled || s != nil { //nolint:errorlint // it is not wrapped into anything
+				if err != context.Canceled || s != nil { //nolint:errorlint // it must not be wrapped
 					t.Errorf("Fetch returned %v, %v; want nil, context.Canceled", s, err)
 				}
 			})

@@ -19,9 +19,9 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// The simulator gives every field that the exporter asks for a value in some row. A field that is null, false, zero or
-// empty in all rows leaves its metric without a sample in every test and in the demo. The fields are taken from the
-// requests of a reader that reads everything, so that this test needs no list of its own.
+// The simulator gives every field that the exporter reads a value in some row. If a field is null, false, zero or empty in
+// all rows, its metric has no sample in any test or in the demo. The fields are taken from the requests of a reader that
+// reads everything, so that this test needs no list of fields.
 func TestSimulatorGivesEveryFieldAValue(t *testing.T) {
 	seen := fieldValues{}
 	for _, server := range []struct {
@@ -33,7 +33,7 @@ func TestSimulatorGivesEveryFieldAValue(t *testing.T) {
 		reader := newClient(t, "http://simulator.test", withClock(clock), through(&fieldReader{t, sim, seen}), everything, func(c *account.Config) {
 			c.Version = server.version
 		})
-		// The account lives, since some fields have values only while a device is updated, or after a release.
+		// The account changes, because some fields have values only during an update, or after a release.
 		for minute := range 120 {
 			if minute%10 == 0 {
 				fetchWithParts(t, reader)
@@ -46,14 +46,13 @@ func TestSimulatorGivesEveryFieldAValue(t *testing.T) {
 		t.Errorf("only %d fields were asked for: %v", len(seen), slices.Sorted(maps.Keys(seen)))
 	}
 	for _, field := range slices.Sorted(maps.Keys(seen)) {
-		if !seen[field] && field != "application.is_host" { // which the condition for the list wants to be false
+		if !seen[field] && field != "application.is_host" { // the condition for the list requires false
 			t.Errorf("the exporter asks for %s, and the simulator gives it no value in any row", field)
 		}
 	}
 }
 
-// everything switches all options on that decide what is asked for, those included that are yet to be added, and asks
-// for everything at each refresh.
+// everything switches on all options that decide what is read, including future ones, and makes every refresh a full one.
 func everything(c *account.Config) {
 	for _, option := range reflect.ValueOf(&c.Options).Elem().Fields() {
 		if option.Kind() == reflect.Bool {
@@ -63,10 +62,10 @@ func everything(c *account.Config) {
 	c.SlowInterval = 0
 }
 
-// fieldValues tells of each field that was asked for, by resource and name, whether some row had a value of it.
+// fieldValues reports for each requested field, by resource and name, whether some row had a value.
 type fieldValues map[string]bool
 
-// fieldReader answers requests as a handler does, and notes the values of the fields that they ask for.
+// fieldReader answers requests with a handler, and records the values of the requested fields.
 type fieldReader struct {
 	t       *testing.T
 	handler http.Handler
@@ -82,13 +81,13 @@ func (f *fieldReader) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil && recorder.Code == http.StatusOK {
 		f.t.Errorf("%s: %v", r.URL, err)
 	}
-	if rows, ok := answer.D.([]any); ok { // and no number of rows
+	if rows, ok := answer.D.([]any); ok { // not a count
 		f.seen.note(path.Base(r.URL.Path), split(r.URL.RawQuery, '&'), rows)
 	}
 	return recorder.Result(), nil
 }
 
-// note notes what rows hold of the fields that options ask for: $select, $expand, and the options of what is expanded.
+// note records the values of the fields that options request: $select, $expand, and the options of expanded properties.
 func (v fieldValues) note(name string, options []string, rows []any) {
 	see := func(field, property string) {
 		v[field] = v[field] || slices.ContainsFunc(rows, func(row any) bool { return hasValue(row.(map[string]any)[property]) })
@@ -122,7 +121,7 @@ func (v fieldValues) note(name string, options []string, rows []any) {
 	}
 }
 
-// hasValue reports whether a value tells more than a field of which nothing is known.
+// hasValue reports whether a value differs from that of an empty field.
 func hasValue(value any) bool {
 	switch v := value.(type) {
 	case nil:
@@ -136,7 +135,7 @@ func hasValue(value any) bool {
 	}
 }
 
-// split splits options where the separator is in no parentheses.
+// split splits options at separators outside parentheses.
 func split(options string, separator rune) []string {
 	depth := 0
 	return strings.FieldsFunc(options, func(r rune) bool {

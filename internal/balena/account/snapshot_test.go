@@ -21,10 +21,10 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// A row of the recorded dataset, as the server wrote it down. Nothing of the client is used to read it.
+// A row of the recorded dataset, as the server sent it. It is read without any code of the client.
 type row map[string]any
 
-// dataset holds each resource's rows once they have been read. Nobody changes them.
+// dataset caches the rows of each resource. They are not changed.
 var dataset sync.Map
 
 func rows(t *testing.T, resource string) []row {
@@ -70,7 +70,7 @@ func (r row) date(key string) balena.Instant {
 	return balena.Instant(at.UnixMilli())
 }
 
-// ref is the id behind {"__id": n}.
+// ref returns the id in {"__id": n}.
 func (r row) ref(key string) int64 {
 	if o, ok := r[key].(map[string]any); ok {
 		return int64(o["__id"].(float64))
@@ -78,7 +78,7 @@ func (r row) ref(key string) int64 {
 	return 0
 }
 
-// first is the one element of an expanded property; an empty row when there is none.
+// first returns the only element of an expanded property, or an empty row.
 func (r row) first(key string) row {
 	if a, ok := r[key].([]any); ok && len(a) > 0 {
 		return a[0].(map[string]any)
@@ -86,7 +86,7 @@ func (r row) first(key string) row {
 	return row{}
 }
 
-// truth makes of the dataset the snapshot that a client should read.
+// truth returns the snapshot that a client should read from the dataset.
 func truth(t *testing.T) *balena.Snapshot {
 	want := &balena.Snapshot{Time: noon, APIVersion: balena.V7, Releases: map[int64]balena.Release{}, DeviceTagKeys: []string{"site", "owner"}, FleetTagKeys: []string{"note", "team"}}
 
@@ -236,7 +236,7 @@ func values(d balena.Devices) iter.Seq[balena.Device] {
 
 func devicesOf(s *balena.Snapshot) []balena.Device { return slices.Collect(values(s.Devices)) }
 
-// A real server's whole content is read without loss, whatever the size of the pages.
+// The whole content of a real server is read without loss, whatever the page size is.
 func TestRecordedAccountOnV7(t *testing.T) {
 	want := truth(t)
 	online := 0
@@ -257,8 +257,8 @@ func TestRecordedAccountOnV7(t *testing.T) {
 	}
 }
 
-// Version 6 means the same. What it can't tell: when the heartbeat changed, which supervisor should run, and
-// that a device is well whose VPN is switched off.
+// Version 6 gives the same snapshot. It does not have the time of the last change of the heartbeat, the target
+// supervisor, and whether a device is operational whose VPN is switched off.
 func TestRecordedAccountOnV6(t *testing.T) {
 	want := truth(t)
 	want.APIVersion = balena.V6
@@ -290,7 +290,7 @@ func TestRecordedAccountOnV6(t *testing.T) {
 	}
 }
 
-// Archived fleets and fleets that are not chosen are left out along with their devices.
+// Archived fleets and fleets that are not selected are left out together with their devices.
 func TestChoiceOfFleets(t *testing.T) {
 	address := serve(t, newSimulator(t, simulator.Config{}))
 	for name, choose := range map[string]struct {
@@ -341,7 +341,7 @@ func TestChoiceOfFleets(t *testing.T) {
 	}
 }
 
-// What nothing needs is not read.
+// Fields and lists that are not needed are not read.
 func TestFewOptions(t *testing.T) {
 	client := newClient(t, serve(t, newSimulator(t, simulator.Config{})), func(c *account.Config) {
 		c.Options = account.Options{ArchivedFleets: true, SlowInterval: time.Hour}
@@ -368,7 +368,7 @@ func TestFewOptions(t *testing.T) {
 	}
 }
 
-// Names are any text. What is no Unicode becomes U+FFFD and costs nothing else.
+// Names may be any text. Invalid Unicode becomes U+FFFD and has no other effect.
 func TestHostileNames(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	names := map[int]string{
@@ -389,7 +389,7 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// While a device updates, the old and the new image of a service are both there.
+// During an update, a device has both the old and the new image of a service.
 func TestServicesAreInOrder(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	day := func(n int) simulator.Time { return simulator.At(noon.AddDate(0, 0, n)) }

@@ -33,7 +33,7 @@ func tokenFile(t testing.TB, content string) string {
 	return name
 }
 
-// A token file that can't be read, now or later, fails the refresh and not more.
+// If a token file cannot be read, at the start or later, only the refresh fails.
 func TestTokenFileThatComesAndGoes(t *testing.T) {
 	sim := newSimulator(t, small)
 	file := filepath.Join(t.TempDir(), "token")
@@ -57,7 +57,7 @@ func TestTokenFileThatComesAndGoes(t *testing.T) {
 	wantError(t, fetchError(t, client), api.Unavailable, 0, missing)
 }
 
-// A token that was revoked is a 401 until the file holds another: the next refresh sends that.
+// A revoked token causes a 401 until the file has another token, which the next refresh sends.
 func TestRotatedToken(t *testing.T) {
 	sim := newSimulator(t, small)
 	file := tokenFile(t, token)
@@ -72,7 +72,7 @@ func TestRotatedToken(t *testing.T) {
 	fetchWithParts(t, client)
 }
 
-// When a session token expires stands in itself. An API key does not tell.
+// The expiry date of a session token is part of the token. An API key has none.
 func TestTokenExpiry(t *testing.T) {
 	jwt := func(payload string) string {
 		return "eyJhbGciOiJIUzI1NiJ9." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".signature"

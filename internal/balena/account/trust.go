@@ -12,61 +12,60 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// What a refresh finds out about a server is a guess: a proxy, a deployment or a server in trouble answers like a
-// server that is different. This file has all that is found out, what it takes to believe it, and what undoes it.
+// A conclusion of a refresh about a server is a guess: a proxy, a deployment or a failing server can look like another
+// kind of server. This file has all such guesses, with the conditions under which they are accepted and dropped.
 //
-//	what                                believed                                undone
-//	version of the API                  convincing refreshes in a row; by the   convincing refreshes in a row
-//	                                    first one, v6 once v7 was missing
-//	                                    atStart times
-//	no fields of balenaCloud            refused twice, while the same question  answered convincing times in a row,
-//	                                    without them is answered                asked every relearn
-//	an account without fleets           said by two refreshes in a row, or      one fleet
-//	                                    twice by the first one
-//	no answer to a question for changes refused or failed twice in a row        answered once, asked every relearn
-//	changes do not add up               twice in a row                          once added up, asked every relearn
-//	modified_at stands still            seen once                               seen to move, after relearn
+//	guess                              accepted                                dropped
+//	version of the API                 after convincing refreshes in a row;    after convincing refreshes in a row
+//	                                   by the first one, v6 after v7 was
+//	                                   missing atStart times
+//	no fields of balenaCloud           refused twice, while the same query     answered convincing times in a row,
+//	                                   without them is answered                tried every relearn
+//	an account without fleets          after two refreshes in a row, or        at the first fleet
+//	                                   two answers in the first one
+//	no answer to a query for changes   refused or failed twice in a row        answered once, tried every relearn
+//	changes are inconsistent           twice in a row                          consistent once, tried every relearn
+//	modified_at does not change        seen once                               seen to change, after relearn
 //
-// While something is not believed yet, the refresh fails, or reads everything: the exporter may be late for it, and
-// never wrong.
+// Until a guess is accepted, the refresh fails or reads everything: the data may be late, but not wrong.
 //
-// There are several questions for changes, since not every server has the fields that the best one needs. They make a
-// ladder: a question that is believed not to be answered gives way to the next one, and the last one to reading
-// everything.
+// There are several queries for changes, because not every server has the fields that the best one needs. They form a
+// ladder: a query that is not answered is replaced by the next one, and the last one by reading everything.
 
 const (
-	// convincing is how many observations in a row undo a belief, and atStart how often in a row a version must be
-	// missing for the other one to be the first that is believed.
+	// convincing is the number of consecutive observations that change a belief. atStart is how often in a row a version
+	// must be missing before the first refresh uses the other one.
 	convincing = 3
 	atStart    = 6
-	// relearn is how long to believe what makes refreshes dearer: the server may be upgraded meanwhile.
+	// relearn is the time after which a belief that makes refreshes more expensive is tested again: the server may have
+	// been upgraded.
 	relearn = time.Hour
-	// overlap, in milliseconds, is how long a transaction may take until its rows are seen: a row's modified_at is the
-	// time at which the transaction began. The server stops statements after 60 s.
+	// overlap, in milliseconds, is the expected maximum duration of a transaction: modified_at of a row is the time at which
+	// the transaction began. The server stops statements after 60 s.
 	overlap = balena.Instant(60_000)
-	// fewNewest are so few devices that reading them at each refresh costs nothing.
+	// fewNewest is a number of devices whose reading at each refresh costs nothing.
 	fewNewest = 10
-	// maxClockDrift is the drift between the server's clock and ours from one refresh to the next beyond which the
-	// server's clock is considered to have been set. The server tells it in whole seconds.
+	// maxClockDrift is the drift between two refreshes above which the server's clock is considered to have been set. The
+	// server's time has a precision of a second.
 	maxClockDrift = 30 * time.Second
 )
 
-// trust is what has been found out about a server.
+// trust holds the conclusions about a server.
 type trust struct {
 	version belief[balena.Version]
-	// cloud is whether the server has the fields that only balenaCloud has, and cloudAsked when it was asked last.
+	// cloud is whether the server has the fields that only balenaCloud has, cloudAsked when that was last checked.
 	cloud      belief[bool]
 	cloudAsked time.Time
 	// empty is set if the last list of fleets was empty.
 	empty bool
-	// changes is whether what changed can be asked for at all: whether the answers add up and modified_at moves.
+	// changes is whether queries for changes can be used at all: whether answers are consistent and modified_at changes.
 	changes changesTrust
-	// devices, services and tags are whether the server answers the questions for what changed.
+	// devices, services and tags are whether the server answers the respective queries for changes.
 	devices, services, tags ladder
 }
 
-// belief is something that was observed. The first observation is believed, for want of anything better; another
-// value only when it was seen convincing times in a row.
+// belief is a value that was observed. The first observation is accepted; another value is accepted only after
+// convincing observations in a row.
 type belief[T comparable] struct {
 	value   T
 	known   bool
@@ -75,7 +74,7 @@ type belief[T comparable] struct {
 
 func (b *belief[T]) is(value T) bool { return b.known && b.value == value }
 
-// saw takes an observation into account.
+// saw records an observation.
 func (b *belief[T]) saw(value T) {
 	if b.is(value) {
 		b.against = 0
@@ -86,34 +85,34 @@ func (b *belief[T]) saw(value T) {
 	}
 }
 
-// changesTrust is whether a question for changes is asked. Not asking is always right, and dearer.
+// changesTrust is whether a query for changes is used. Not using it is always correct, but more expensive.
 type changesTrust struct {
-	// reason is why it is not asked, nil if it is; until is when it is asked again, by our clock.
+	// reason is why it is not used, nil if it is; until is when it is tried again, by the exporter's clock.
 	reason error
 	until  time.Time
-	// still is set if modified_at was seen to stand still: then it is not asked before it has been seen to move.
+	// still is set if modified_at was seen not to change: the query is then not used before modified_at is seen to change.
 	still bool
-	// failures is how often in a row the question failed, or its answers did not add up.
+	// failures is how often in a row the query failed, or its answers were inconsistent.
 	failures int
 }
 
-// asks reports whether the question may be asked.
+// asks reports whether the query may be used.
 func (t *changesTrust) asks(now time.Time) bool {
 	return t.reason == nil || !t.still && !now.Before(t.until)
 }
 
-// answered notes that the question was answered and that the answers added up.
+// answered records that the query was answered and that the answers were consistent.
 func (t *changesTrust) answered() { *t = changesTrust{} }
 
-// failed notes why the question failed, or its answers did not add up. It is asked once more; when that fails, too, not
-// before until.
+// failed records why the query failed, or its answers were inconsistent. It is tried once more. If that fails too, it is
+// not used before until.
 func (t *changesTrust) failed(reason error, until time.Time) {
 	if t.failures++; t.failures >= 2 && !t.still {
 		t.reason, t.until = reason, until
 	}
 }
 
-// proved notes what a full refresh has shown of modified_at.
+// proved records what a full refresh has shown about modified_at.
 func (t *changesTrust) proved(p *proof, now time.Time) {
 	switch err := p.verdict(); {
 	case err != nil:
@@ -123,16 +122,16 @@ func (t *changesTrust) proved(p *proof, now time.Time) {
 	}
 }
 
-// ladder is which of the questions for changes are asked, the best first. They are the rungs of the ladder; below the last
-// there is only reading everything.
+// ladder is which of the queries for changes are used, the best first. They are the rungs of the ladder. If none is used,
+// everything is read.
 type ladder [2]changesTrust
 
-// asks reports whether any question may be asked.
+// asks reports whether any query may be used.
 func (l *ladder) asks(now time.Time) bool {
 	return slices.ContainsFunc(l[:], func(t changesTrust) bool { return t.asks(now) })
 }
 
-// rung is the first question that is believed to be answered; the number of questions when none is.
+// rung returns the first query that may be used, or the number of queries if there is none.
 func (l *ladder) rung() int {
 	if i := slices.IndexFunc(l[:], func(t changesTrust) bool { return t.reason == nil }); i >= 0 {
 		return i
@@ -140,7 +139,7 @@ func (l *ladder) rung() int {
 	return len(l)
 }
 
-// reason is why the first question is not the rung: how the one above the rung failed. It is nil on the first rung.
+// reason returns how the query above the rung failed. It is nil on the first rung.
 func (l *ladder) reason() error {
 	if i := l.rung(); i > 0 {
 		return l[i-1].reason
@@ -148,13 +147,13 @@ func (l *ladder) reason() error {
 	return nil
 }
 
-// mode is how changes are asked for, and why not in the best way.
+// mode returns the mode of incremental refreshes, and the reason if it is not the best one.
 func (f *refresh) mode() (mode balena.Mode, distrust error) {
 	t := &f.trust
 	switch {
 	case f.config.FullRefreshInterval == 0:
 		return balena.Everything, nil
-	case t.changes.reason != nil: // until the server has proved otherwise
+	case t.changes.reason != nil: // until a full refresh proves the opposite
 		return balena.Everything, t.changes.reason
 	case !f.after.clock.Received.IsZero() && f.after.clock.Server.IsZero():
 		return balena.Everything, errNoDate
@@ -162,7 +161,7 @@ func (f *refresh) mode() (mode balena.Mode, distrust error) {
 	return balena.Modes()[t.devices.rung()], t.devices.reason()
 }
 
-// disabledBy is the kind of reason for which changes are not asked for.
+// disabledBy returns the kind of reason for which incremental refreshes are disabled.
 func disabledBy(reason error) balena.Disabled {
 	switch {
 	case errors.Is(reason, errNoDate):
@@ -177,23 +176,23 @@ func disabledBy(reason error) balena.Disabled {
 	return balena.ModifiedAt
 }
 
-// retry is when to ask a question again that failed.
+// retry returns when to try a failed query again.
 func (f *refresh) retry() time.Time {
 	return f.snapshot.Time.Add(min(f.config.FullRefreshInterval, relearn))
 }
 
-// horizon is up to when the changes of an account are known.
+// horizon is the time up to which the changes of an account are known.
 type horizon struct {
-	// newest is the newest modified_at, by the server's clock: 0 when there is none.
+	// newest is the newest modified_at, by the server's clock; 0 if there is none.
 	newest balena.Instant
-	// seen is when it was seen first, by our clock.
+	// seen is when it was first seen, by the exporter's clock.
 	seen time.Time
-	// since is the time from which on changes have to be asked for.
+	// since is the time from which the next query for changes must begin.
 	since balena.Instant
 }
 
-// horizonAfter is the horizon once changes were read up to newest. A time later than the server's own is none that it
-// counts from.
+// horizonAfter returns the horizon after changes were read up to newest. A time in the future of the server's clock is
+// not used.
 func (f *refresh) horizonAfter(newest balena.Instant) horizon {
 	if server := f.after.clock.Server; !server.IsZero() {
 		newest = min(newest, balena.Instant(server.UnixMilli()))
@@ -205,9 +204,9 @@ func (f *refresh) horizonAfter(newest balena.Instant) horizon {
 	if f.snapshot.Time.Sub(h.seen) < time.Duration(overlap)*time.Millisecond {
 		return h
 	}
-	// Everything that was written until then has been asked for, and nothing was written since: it need not be read
-	// over and over. The newest devices stay in the question, since a server that does not tell of them any more was
-	// put back to an older state; unless many were written at once.
+	// Everything that was written until then has been read, and nothing was written since, so it need not be read again.
+	// The query still includes the newest devices, unless many were written at once: if they are missing from its answer,
+	// the server was reset to an older state.
 	h.since = newest - 1
 	crowd := 0
 	for _, run := range f.snapshot.Devices.Runs() {
@@ -226,37 +225,37 @@ func (f *refresh) horizonAfter(newest balena.Instant) horizon {
 	return h
 }
 
-// errNoDate is why a server is not asked for changes that does not tell its time: nobody could say up to when
+// errNoDate is the reason for full refreshes if the server does not send its time: it is then unknown up to which time
 // its changes are known.
 var errNoDate = errors.New("the server's answers have no header Date")
 
-// clockIsSteady reports whether the server's clock went on since the last refresh as ours did.
+// clockIsSteady reports whether the server's clock has had no drift since the last refresh.
 func (f *refresh) clockIsSteady() bool {
 	return steady(f.before.clock, f.after.clock)
 }
 
-// steady reports whether the server's clock went on between two answers as ours did. It did not if the server does not
-// tell its time.
+// steady reports whether the server's clock had no drift between two answers. It returns false if the server does not
+// send its time.
 func steady(was, is api.Clock) bool {
 	if was.Server.IsZero() || is.Server.IsZero() {
 		return false
 	}
-	// How long passed by our clock is known but for how long the answers took.
+	// The time between the answers, by the exporter's clock, is known only up to the duration of the requests.
 	passed := is.Server.Sub(was.Server)
 	least, most := is.Sent.Sub(was.Received), is.Received.Sub(was.Sent)
 	return passed >= least-maxClockDrift && passed <= most+maxClockDrift
 }
 
-// proof is what a full refresh shows of whether modified_at tells of changes.
+// proof is the evidence of a full refresh whether modified_at shows changes.
 type proof struct {
-	// since is the time from which on the server would have told of changes; 0 if it can't be compared.
+	// since is the time from which a query for changes would have begun; 0 if there is nothing to compare with.
 	since balena.Instant
 	// now is the server's time when the refresh began.
 	now balena.Instant
-	// newest is the newest modified_at, and event the newest time of anything that writes a device's row.
+	// newest is the newest modified_at, event the newest time of an event that writes the row of a device.
 	newest, event balena.Instant
-	// moved is set once a device was seen to have changed along with its modified_at, wrong if it was seen that
-	// one did so without.
+	// moved is set if a device was seen to change together with its modified_at. wrong is set if a device was seen to
+	// change without it.
 	moved bool
 	wrong error
 }
@@ -269,11 +268,11 @@ func (f *refresh) newProof() *proof {
 	return p
 }
 
-// see takes a device into account, as it was known, if it was, and as it is.
+// see records a device. was is the device in the previous snapshot, or nil.
 func (p *proof) see(was, is *balena.Device) {
 	p.newest = max(p.newest, is.Modified)
 	for _, event := range [...]balena.Instant{is.LastConnectivity, is.HeartbeatChanged, is.UpdateChanged} {
-		if event <= p.now { // a device's clock may have been ahead
+		if event <= p.now { // the clock of a device may be ahead
 			p.event = max(p.event, event)
 		}
 	}
@@ -284,13 +283,13 @@ func (p *proof) see(was, is *balena.Device) {
 	case was == nil || was.Equal(is) || sameRow(was, is):
 	case was.Modified < is.Modified:
 		p.moved = true
-	case was.Modified == is.Modified && is.Modified <= p.since: // else it would have been told
+	case was.Modified == is.Modified && is.Modified <= p.since: // otherwise a query for changes finds it
 		p.wrong = fmt.Errorf("device %d changed, and its modified_at did not", is.ID)
 	}
 }
 
-// sameRow reports whether two devices are the same in all that is written into the device's own row: a change of any
-// of it moves modified_at.
+// sameRow reports whether two devices have the same values in all fields that are stored in the row of the device. A change
+// of such a field changes modified_at.
 func sameRow(a, b *balena.Device) bool {
 	for i := range deviceFields {
 		if field := &deviceFields[i]; !field.computed && !field.Same(a, b) {
@@ -300,7 +299,7 @@ func sameRow(a, b *balena.Device) bool {
 	return true
 }
 
-// verdict returns why changes can't be asked for, nil if they can.
+// verdict returns why queries for changes cannot be used, or nil.
 func (p *proof) verdict() error {
 	if p.wrong == nil && !p.moved && p.event > p.newest+overlap {
 		return errors.New("the modified_at of all devices is older than what happened to them last")

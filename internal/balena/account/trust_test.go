@@ -15,7 +15,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// What was seen first is believed, and something else once it was seen three times in a row.
+// The first observation is accepted, and another value after three observations in a row.
 func TestBelief(t *testing.T) {
 	for _, test := range []struct{ seen, want string }{
 		{"a", "a"}, {"ab", "a"}, {"abb", "a"}, {"abbb", "b"}, {"abbabb", "a"}, {"abcb", "b"}, {"abbba", "b"}, {"abbbaaa", "a"},
@@ -33,7 +33,7 @@ func TestBelief(t *testing.T) {
 	}
 }
 
-// Each step happens at a minute; the question, once it is given up, is asked again ten minutes later.
+// Each step has a minute. After the query is given up, it is tried again ten minutes later.
 func TestChangesTrust(t *testing.T) {
 	trouble := errors.New("trouble")
 	start := time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
@@ -41,7 +41,7 @@ func TestChangesTrust(t *testing.T) {
 	moved, still, nothing := &proof{moved: true}, &proof{wrong: errors.New("still")}, &proof{}
 	type step struct {
 		minute int
-		what   any // error: the question failed; nil: it was answered; *proof: a full refresh has shown something
+		what   any // error: the query failed; nil: it was answered; *proof: the result of a full refresh
 	}
 	for name, test := range map[string]struct {
 		steps  []step
@@ -85,7 +85,7 @@ func TestChangesTrust(t *testing.T) {
 	}
 }
 
-// The rungs of a ladder, by which of its questions are believed to be refused.
+// The rung of a ladder depends on which of its queries are considered refused.
 func TestLadderOfQuestions(t *testing.T) {
 	now := time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 	first, second := errors.New("first"), errors.New("second")
@@ -118,7 +118,7 @@ func TestLadderOfQuestions(t *testing.T) {
 	}
 }
 
-// Why there are no incremental refreshes, in a word.
+// Each error has a reason for disabling incremental refreshes.
 func TestDisabledBy(t *testing.T) {
 	refusal := func(status int, err error) error {
 		return &api.Error{Problem: api.Unavailable, Request: "GET /v7/device", Status: status, Err: err}
@@ -139,7 +139,7 @@ func TestDisabledBy(t *testing.T) {
 	}
 }
 
-// What a full refresh shows of modified_at.
+// The conclusions of a full refresh about modified_at.
 func TestProof(t *testing.T) {
 	device := func(change func(*balena.Device)) *balena.Device {
 		d := unknownDevice
@@ -175,7 +175,7 @@ func TestProof(t *testing.T) {
 	}
 }
 
-// Every field that a device's row holds, and no field that the API computes, is proof of a change.
+// A change of any field that is stored in the row of a device is a proof, but a change of a computed field is not.
 func TestFieldsKnowWhoWritesThem(t *testing.T) {
 	for _, field := range deviceFields {
 		a, b := unknownDevice, unknownDevice

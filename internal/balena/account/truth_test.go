@@ -13,7 +13,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// listing is a server of one fleet that counts so many devices and lists those of the uuids, and nothing else.
+// listing is a server with one fleet that reports a count of devices, and lists devices with the given UUIDs.
 func listing(counted int, uuids ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rows := ""
@@ -39,8 +39,7 @@ func uuids(n int) []string {
 	return list
 }
 
-// A server that goes on listing other devices than it counts is not believed: neither a list that is cut off nor one
-// that is made up.
+// A server whose list differs from its count repeatedly is not trusted, whether the list is too short or too long.
 func TestDevicesDifferFromTheCount(t *testing.T) {
 	for _, test := range []struct {
 		counted, listed int
@@ -61,11 +60,10 @@ func TestDevicesDifferFromTheCount(t *testing.T) {
 	}
 }
 
-// A list is no longer than there can be rows, a page no longer than was asked for, and no list takes thousands of
-// requests.
+// A list has no more rows than possible, a page no more than requested, and no list takes thousands of requests.
 func TestListsAreBounded(t *testing.T) {
 	for name, test := range map[string]struct {
-		rows int // a page
+		rows int // per page
 		last int // the id of the last row
 		want string
 	}{
@@ -101,7 +99,7 @@ func TestListsAreBounded(t *testing.T) {
 	}
 }
 
-// One empty list of fleets is no proof that there are none. Two are.
+// One empty list of fleets does not prove that there are none. Two do.
 func TestAccountThatIsEmpty(t *testing.T) {
 	sim := newSimulator(t, small)
 	client := newClient(t, serve(t, sim), fewer)
@@ -128,14 +126,14 @@ func TestTwoDevicesOfOneUUID(t *testing.T) {
 	wantError(t, fetchError(t, client), api.BadAnswer, 200, "GET /v7/device: two devices have the same uuid, twice in a row")
 }
 
-// What has not been asked for is not known to be there.
+// A server whose fleets have not been read is not known to have any.
 func TestCloudFieldsOfNoDevices(t *testing.T) {
 	if s := fetch(t, newClient(t, serve(t, listing(0)))); s.CloudFields {
 		t.Error("the server is taken for balenaCloud")
 	}
 }
 
-// However short it is: what the server says is not shown when the token is in it, and what the exporter says is.
+// Even if the token is short, text of the server that contains it is not shown, but text of the exporter is.
 func TestShortTokensAreKeptSecret(t *testing.T) {
 	said := func(h http.HandlerFunc) error {
 		return fetchError(t, newClient(t, serve(t, h), func(c *account.Config) { c.Token = api.StaticToken("t0k") }))

@@ -4,22 +4,22 @@ package account
 
 import "github.com/balena-exporter/balena-exporter/internal/balena"
 
-// Words of overall_status. Some of them differ between v6 and v7.
+// Values of overall_status. Some of them differ between v6 and v7.
 const (
 	statusOffline      = "offline"      // v6
 	statusDisconnected = "disconnected" // v7
-	statusIdle         = "idle"         // v6: either of the next two
+	statusIdle         = "idle"         // v6: either of the following two
 	statusReduced      = "reduced-functionality"
 	statusOperational  = "operational"
 	statusUpdating     = "updating"
 )
 
-// inWordsOfV7 puts a device that v6 described into the words of v7.
+// inWordsOfV7 converts the status of a device from v6 to v7.
 //
-// v6 calls idle what v7 calls operational or reduced-functionality; v7's rule decides which: reduced when
-// the heartbeat timed out, or when VPN and heartbeat disagree. v6 calls a device updating that downloads an image;
-// v7 does so only while its heartbeat is there. Two things can't be told from v6: a device whose VPN is switched off by
-// configuration is operational in v7 and reduced here, and so is one without a heartbeat whose supervisor is so old
+// The v6 status idle is operational or reduced-functionality in v7. The rule of v7 decides: reduced if the heartbeat timed
+// out, or if only one of VPN and heartbeat works. In v6 a device that downloads an image is updating; in v7 only while it
+// has a heartbeat. Two cases cannot be distinguished in v6: a device whose VPN is switched off by configuration is
+// operational in v7, but reduced here, and so is a device without a heartbeat whose supervisor is so old
 // that it reports a download of the device instead of its images.
 func inWordsOfV7(d *balena.Device) {
 	heard := d.HeartbeatState == balena.HeartbeatOnline || d.HeartbeatState == balena.HeartbeatTimeout

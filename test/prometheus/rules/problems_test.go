@@ -65,7 +65,7 @@ func randomDevices() *model.Snapshot {
 			FleetID: fleet(), Status: pick("operational", "reduced-functionality", "updating", "disconnected", "inactive", "configuring"),
 			Frozen: random.IntN(20) == 0, Deactivated: random.IntN(20) == 0, SupervisorVersion: pick("", "9.15.7", "15.3.1", "16.6.9", "16.7.0", "17.0.3"),
 			ProvisioningState: pick("", "", "", "OS update failed", "Running OS update"),
-			Online: random.IntN(3) == 0, HeartbeatState: pick("online", "timeout", "offline", "unknown"), Undervolted: random.IntN(4) == 0,
+			Online:            random.IntN(3) == 0, HeartbeatState: pick("online", "timeout", "offline", "unknown"), Undervolted: random.IntN(4) == 0,
 			UpdateStatus: pick("", "done", "rejected", "aborted", "downloading", "downloaded", "applying changes"), UpdateChanged: about(limits.UpdateStuck),
 			RunningRelease: int64(random.IntN(3)), TargetRelease: int64(random.IntN(3)), OSVariant: pick("", "prod", "dev"),
 			Created: about(limits.NeverConnected), Modified: evaluated, UpdateProgress: model.Null, CPUUsage: model.Null,
