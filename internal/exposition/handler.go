@@ -140,8 +140,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		return &Answer{Page: h.Page, Selection: *selection, Tail: live.Bytes()}
 	})
-	var slow slowness
-	if errors.As(err, &slow) {
+	if slow, ok := errors.AsType[slowness](err); ok {
 		h.report(sending, fmt.Errorf("scraper %s did not read the response in time: %w", r.RemoteAddr, slow))
 	}
 }

@@ -15,7 +15,9 @@ import (
 // without a service.
 func sectioned() *Page {
 	b := NewBuilder(Layout{
-		{[]byte("# TYPE fleet gauge\n"), "fleet"}, {[]byte("# TYPE device gauge\n"), "device"}, {[]byte("# TYPE service gauge\n"), "service"},
+		{[]byte("# TYPE fleet gauge\n"), "fleet"},
+		{[]byte("# TYPE device gauge\n"), "device"},
+		{[]byte("# TYPE service gauge\n"), "service"},
 		{[]byte("# TYPE key gauge\n"), "key"},
 	}, nil)
 	for i := range 8 {

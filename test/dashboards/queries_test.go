@@ -120,13 +120,15 @@ func simulate(t *testing.T) *world {
 		sim.Tick()
 		sim.Update(func(st *simulator.State) {
 			for _, d := range st.Devices.All() {
-				if d.UUID == device { // ticks may have changed it
-					d.IsConnectedToVPN, d.HeartbeatState = true, "online"
-					d.Status, d.UpdateStatus, d.DownloadProgress, d.LastUpdateStatusEvent = "Downloading", "downloading", simulator.N(40), st.Now()
-					d.UpdateOS(simulator.OSUpdateRunning)
-					d.CPUUsage, d.CPUTemp = simulator.N(50), simulator.N(60)
-					d.MemoryUsage, d.MemoryTotal, d.StorageUsage, d.StorageTotal = simulator.N(1), simulator.N(2), simulator.N(3), simulator.N(4)
+				if d.UUID != device {
+					continue
 				}
+				// Ticks may have changed it.
+				d.IsConnectedToVPN, d.HeartbeatState = true, "online"
+				d.Status, d.UpdateStatus, d.DownloadProgress, d.LastUpdateStatusEvent = "Downloading", "downloading", simulator.N(40), st.Now()
+				d.UpdateOS(simulator.OSUpdateRunning)
+				d.CPUUsage, d.CPUTemp = simulator.N(50), simulator.N(60)
+				d.MemoryUsage, d.MemoryTotal, d.StorageUsage, d.StorageTotal = simulator.N(1), simulator.N(2), simulator.N(3), simulator.N(4)
 			}
 		})
 		if i == refreshes/2 {

@@ -37,7 +37,6 @@ type dialect struct {
 // condition decides whether a field is requested.
 type condition func(*Options, dialect) bool
 
-func forDevices(o *Options, _ dialect) bool           { return o.Devices }
 func forServiceSummary(o *Options, _ dialect) bool    { return o.ServiceSummary && !o.Services } // else their rows tell it
 func forReleaseOfServices(o *Options, _ dialect) bool { return o.ServiceSummary }
 func forTargets(o *Options, _ dialect) bool           { return o.Devices || o.Targets }
