@@ -4,6 +4,7 @@ package rules
 
 import (
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"math"
 	"slices"
@@ -51,7 +52,18 @@ func (t timeline) then(minutes int, s scrape) timeline {
 // from is a scrape of one exporter.
 func from(target string, s state) scrape { return scrape{targets: map[string]state{target: s}} }
 
+// The new pod is scraped in four parts, each a target of its own: a rollout changes this as well.
 const oldPod, newPod = "a", "b"
+
+// partOf returns the part of a series, of four: devices are spread over all parts, everything else is in the first.
+func partOf(series string) int {
+	_, uuid, found := strings.Cut(series, `uuid="`)
+	if !found {
+		return 0
+	}
+	uuid, _, _ = strings.Cut(uuid, `"`)
+	return int(crc32.ChecksumIEEE([]byte(uuid)) % 4)
+}
 
 // started is what an exporter exports until its first refresh is done.
 var started = state{`balena_up{}`: is(0)}
@@ -93,7 +105,11 @@ func (t timeline) series() []series {
 				if value == nil || math.IsNaN(value(minute)) {
 					continue
 				}
-				name = strings.Replace(name, "}", fmt.Sprintf(`,job="balena-exporter",instance="10.0.0.%d:8000",pod="balena-exporter-%s"}`, target[0], target), 1)
+				part := ""
+				if target == newPod {
+					part = fmt.Sprintf(`,metrics_part="%d/4"`, partOf(name))
+				}
+				name = strings.Replace(name, "}", fmt.Sprintf(`,job="balena-exporter",instance="10.0.0.%d:8000",pod="balena-exporter-%s"%s}`, target[0], target, part), 1)
 				name = strings.Replace(name, "{,", "{", 1)
 				if values[name] == nil {
 					values[name] = make([]string, len(t))
