@@ -18,6 +18,7 @@ func (o Options) Trimmed() Options {
 	o.Services = o.Services && groups["Services"]
 	o.Keys = o.Keys && groups["Keys"]
 	o.ServiceSummary = o.ServiceSummary && (families["balena_device_services"] || families["balena_device_services_running"] || families["balena_fleet_devices_healthy"])
+	o.Location = o.Location && (families["balena_device_latitude_degrees"] || families["balena_device_longitude_degrees"])
 	o.DeviceTags = o.DeviceTags && families["balena_device_tags"]
 	o.FleetTags = o.FleetTags && families["balena_fleet_tags"]
 	return o

@@ -33,6 +33,9 @@ type Options struct {
 	DeviceNames bool
 	// DeviceTags, FleetTags and Maintenance switch on the families of tags, which the snapshot has the keys of.
 	DeviceTags, FleetTags, Maintenance bool
+	// Location switches on where devices are, in degrees with LocationDecimals decimals.
+	Location         bool
+	LocationDecimals int
 	// DisconnectedThresholds are the times in seconds for balena_fleet_devices_disconnected_longer_than.
 	DisconnectedThresholds []int
 	// ReleaseLimit is how many releases a fleet may have in balena_fleet_devices_by_release before the
@@ -120,6 +123,9 @@ func tables(o Options, s *balena.Snapshot) []group {
 		}
 		if o.Maintenance {
 			g = append(g, deviceMaintenanceTable())
+		}
+		if o.Location {
+			g = append(g, deviceLocationTable(o))
 		}
 	}
 	if o.DeviceTags {

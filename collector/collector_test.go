@@ -40,6 +40,7 @@ func everything() collector.Options {
 	o := collector.DefaultOptions()
 	o.Services = true
 	o.DeviceTags, o.FleetTags, o.Maintenance = true, true, true
+	o.Location, o.LocationDecimals = true, 2
 	return o
 }
 
@@ -84,7 +85,7 @@ func newAPI(t testing.TB, config simulator.Config, o collector.Options, change .
 		PageSize: 1000,
 		Options: account.Options{
 			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys,
-			ServiceSummary: o.ServiceSummary, ArchivedFleets: true, SlowInterval: time.Nanosecond, Keep: time.Minute,
+			ServiceSummary: o.ServiceSummary, Location: o.Location, ArchivedFleets: true, SlowInterval: time.Nanosecond, Keep: time.Minute,
 		},
 	}
 	askForTags(&c.Options, o)
@@ -313,7 +314,7 @@ func TestGolden(t *testing.T) {
 // TestGoldenCloud compares the metrics that only balenaCloud has, and metrics of short-lived states, with a file.
 func TestGoldenCloud(t *testing.T) {
 	s := withDevice(balena.Device{
-		ID: 1, FleetID: 1, UUID: "u", Status: "inactive", Frozen: true, Deactivated: true, Created: 1000, UpdateProgress: 12.5,
+		ID: 1, FleetID: 1, Location: balena.Location{Latitude: balena.ParseCoordinate("1", 90), Longitude: balena.ParseCoordinate("13.40495", 180), CustomLatitude: balena.ParseCoordinate("-52.52437", 90)}, UUID: "u", Status: "inactive", Frozen: true, Deactivated: true, Created: 1000, UpdateProgress: 12.5,
 		ProvisioningState: "OS update failed", ProvisioningProgress: 100, Maintenance: balena.Forever, TargetRelease: 7, Installs: "7 2 1 1",
 		CPUUsage: balena.Null, CPUTemperature: balena.Null, MemoryUsed: balena.Null, MemorySize: balena.Null, StorageUsed: balena.Null, StorageSize: balena.Null,
 		Attachments: &balena.Attachments{Services: []balena.Service{

@@ -11,7 +11,7 @@ import "github.com/balena-exporter/balena-exporter/internal/balena"
 func Catalogue() []Description {
 	o := DefaultOptions()
 	o.Services = true
-	o.FleetTags, o.DeviceTags, o.Maintenance = true, true, true
+	o.FleetTags, o.DeviceTags, o.Maintenance, o.Location = true, true, true, true
 	all := exporterFamilies()
 	for _, group := range []string{"Fleets", "Maintenance", "Organizations", "Releases", "Devices", "Services", "Tags", "Keys"} {
 		for _, g := range groups(o, &balena.Snapshot{FleetTagKeys: []string{"…"}, DeviceTagKeys: []string{"…"}}) {

@@ -202,7 +202,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 			Token: func(context.Context) (string, error) { return *t.token.Load(), nil },
 		},
 		Options: account.Options{
-			Devices: o.Devices, Releases: o.Releases, Services: o.Services, ServiceSummary: o.ServiceSummary, Keys: o.Keys,
+			Location: o.Location, Devices: o.Devices, Releases: o.Releases, Services: o.Services, ServiceSummary: o.ServiceSummary, Keys: o.Keys,
 			ArchivedFleets: r.IntN(2) == 0, Keep: time.Minute, FullRefreshInterval: oneOf(r, time.Hour, 3*time.Hour, 24*time.Hour),
 		},
 	}

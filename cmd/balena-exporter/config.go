@@ -121,6 +121,8 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	denylist := app.Flag("collector.metric-denylist", "Regular expression of metrics not to export, anchored at both ends; may be repeated. It goes before the allowlist.").PlaceHolder("REGEXP").Strings()
 	parts := app.Flag("web.parts", "Into how many parts the devices can be divided, for scrapes with ?part=INDEX/COUNT; COUNT is this or divides it.").Default("1").Int()
 	app.Flag("collector.device", "Export metrics of each device, about 20 series a device.").Default("true").BoolVar(&c.collector.Devices)
+	app.Flag("collector.device.location", "Export where devices are; only balenaCloud knows it.").Default("false").BoolVar(&c.collector.Location)
+	app.Flag("collector.device.location-decimals", "Decimals of the degrees of --collector.device.location: two are about a kilometer.").Default("2").IntVar(&c.collector.LocationDecimals)
 	app.Flag("collector.release", "Export metrics of releases.").Default("true").BoolVar(&c.collector.Releases)
 	app.Flag("collector.release.limit", "Releases in use that are told apart in a fleet; 0 for no limit.").Default("50").IntVar(&c.collector.ReleaseLimit)
 	app.Flag("collector.service", "Export metrics of services, about 3 series a service on a device.").Default("false").BoolVar(&c.collector.Services)
@@ -185,6 +187,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 			FleetTags:           keysOfFleets,
 			TagLimit:            check.within("--collector.tag-limit", *tagLimit, 1, maxTagKeys),
 			MaintenanceTag:      check.tag("--collector.maintenance-tag", *maintenance),
+			Location:            c.collector.Location,
 			Unneeded:            c.collector.Unneeded(account.MetricFields()),
 			Stripes:             check.within("--web.parts", *parts, 1, balena.MaxStripes),
 			Include:             check.pattern("--balena.fleet-include", *include),
@@ -216,6 +219,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 
 	c.collector.DeviceNames = *deviceNames
 	c.collector.DisconnectedThresholds = check.seconds("--collector.fleet.disconnected-thresholds", *thresholds)
+	check.within("--collector.device.location-decimals", c.collector.LocationDecimals, 0, 6)
 	check.within("--collector.release.limit", c.collector.ReleaseLimit, 0, 1<<30)
 	check.within("--web.max-requests", c.maxRequests, 0, 1<<30)
 	check.telemetryPath(c.telemetryPath)

@@ -244,6 +244,8 @@ type Device struct {
 	// no tag.
 	Maintenance Instant
 
+	Location Location
+
 	// Attachments are nil if the device has none, or if neither services nor tags are read. The latter is the default, and a
 	// pointer saves memory then.
 	Attachments *Attachments

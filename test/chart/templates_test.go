@@ -153,6 +153,7 @@ func TestArguments(t *testing.T) {
 		{minimal + "fleets: {archived: false}", "--no-balena.archived-fleets"},
 		{minimal + "collectors: {device: false}", "--no-collector.device"},
 		{minimal + "collectors: {deviceName: false}", "--no-collector.device.name"},
+		{minimal + "collectors: {deviceLocation: true}", "--collector.device.location"},
 		{minimal + "collectors: {release: false}", "--no-collector.release"},
 		{minimal + "collectors: {service: true}", "--collector.service"},
 		{minimal + "collectors: {serviceSummary: false}", "--no-collector.service-summary"},

@@ -81,6 +81,9 @@ spec:
         {{- if not .deviceName }}
         - --no-collector.device.name
         {{- end }}
+        {{- if .deviceLocation }}
+        - --collector.device.location
+        {{- end }}
         {{- if not .release }}
         - --no-collector.release
         {{- end }}

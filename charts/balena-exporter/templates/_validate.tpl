@@ -257,6 +257,7 @@ balena.fleet-exclude: fleets.exclude
 balena.archived-fleets: fleets.archived
 collector.device: collectors.device
 collector.device.name: collectors.deviceName
+collector.device.location: collectors.deviceLocation
 collector.release: collectors.release
 collector.service: collectors.service
 collector.service-summary: collectors.serviceSummary

@@ -36,6 +36,8 @@ type Options struct {
 	ServiceSummary bool
 	// Keys reads the caller's API keys that expire.
 	Keys bool
+	// Location asks where devices are, which only balenaCloud knows.
+	Location bool
 	// Targets asks for what service discovery tells of a device; with Devices, all of it is read anyway.
 	Targets bool
 	// LocalAddresses asks for the addresses that devices have on their own networks.

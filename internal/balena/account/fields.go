@@ -41,6 +41,7 @@ func forServiceSummary(o *Options, _ dialect) bool    { return o.ServiceSummary 
 func forReleaseOfServices(o *Options, _ dialect) bool { return o.ServiceSummary }
 func forTargets(o *Options, _ dialect) bool           { return o.Devices || o.Targets }
 func withLocal(o *Options, _ dialect) bool            { return o.LocalAddresses }
+func whereDevicesAre(o *Options, d dialect) bool      { return o.Location && d.cloud }
 func onV7(_ *Options, d dialect) bool                 { return d.version == balena.V7 }
 func onV6(_ *Options, d dialect) bool                 { return d.version == balena.V6 }
 func onCloud(_ *Options, d dialect) bool              { return d.cloud }
@@ -84,6 +85,19 @@ var (
 func isFalse(d *api.Decoder, v jsontext.Value) (bool, error) {
 	b, err := d.Boolean(v)
 	return err == nil && !b && v.Kind() == 'f', err
+}
+
+// latitude and longitude read coordinates, which the API has as text.
+func latitude(d *api.Decoder, v jsontext.Value) (balena.Coordinate, error) {
+	return coordinate(d, v, 90)
+}
+func longitude(d *api.Decoder, v jsontext.Value) (balena.Coordinate, error) {
+	return coordinate(d, v, 180)
+}
+
+func coordinate(d *api.Decoder, v jsontext.Value, limit float64) (balena.Coordinate, error) {
+	s, err := d.Text(v)
+	return balena.ParseCoordinate(s, limit), err
 }
 
 // fleetRow is a row of application.
@@ -163,6 +177,11 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.To("provisioning_state", word, func(d *balena.Device) *string { return &d.ProvisioningState })},
 	{Field: api.Derived("image_install", "image_install($select=status,is_provided_by__release;$filter=status ne 'deleted')",
 		installsOf, func(d *balena.Device) *balena.Installs { return &d.Installs }), on: forServiceSummary, computed: true},
+
+	{Field: api.To("latitude", latitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.Latitude }), on: whereDevicesAre},
+	{Field: api.To("longitude", longitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.Longitude }), on: whereDevicesAre},
+	{Field: api.To("custom_latitude", latitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.CustomLatitude }), on: whereDevicesAre},
+	{Field: api.To("custom_longitude", longitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.CustomLongitude }), on: whereDevicesAre},
 
 	{Field: api.To("is_running__release", reference, func(d *balena.Device) *int64 { return &d.RunningRelease })},
 	{Field: api.To("is_pinned_on__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV7},
