@@ -57,6 +57,7 @@ func fleetDashboard() *Dashboard {
 	worst := func(title, description, number, unit string, gauge bool, expr string) *Panel {
 		return devices(title, description, number, unit, gauge, true, "topk($top, "+expr+")")
 	}
+	onMap := " and on (uuid) topk(2000, " + ofDevices("balena_device_latitude_degrees") + ")"
 	return newDashboard(
 		"balena-fleet", "balena / Fleet", "One fleet: its devices by status, the rollout of releases, versions, and the devices in trouble.",
 		[]*Variable{datasourceVariable(), organizationVariable(), tagVariable(), tagValueVariable(), fleetVariable(""), topVariable(), balenaVariable(), lostVariable()},
@@ -148,6 +149,18 @@ func fleetDashboard() *Dashboard {
 			bars("OS versions", "Devices by version of the host OS.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_os_version", "os_version, os_variant")+")", "{{os_version}} {{os_variant}}")),
 			bars("Supervisor versions", "Devices by version of the supervisor.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_supervisor_version", "supervisor_version")+")", "{{supervisor_version}}")),
 			bars("Device types", "Devices by device type.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_device_type", "device_type")+")", "{{device_type}}")),
+		}},
+		row{title: "Map", height: 14, panels: []*Panel{
+			table("Devices on a map", "Devices by location and overall status, up to 2,000. They have a location on balenaCloud, and only if the exporter runs with --collector.device.location.", "UUID", false, []column{
+				{field: "uuid", title: "UUID"},
+				{field: "status", title: "Status"},
+				{field: value("A"), title: "Latitude"},
+				{field: value("B"), title: "Longitude"},
+			},
+				rowsOf("topk(2000, "+ofDevices("balena_device_latitude_degrees")+")"),
+				rowsOf(ofDevices("balena_device_longitude_degrees")+onMap),
+				rowsOf("max by (fleet, uuid, status) (balena_device_status"+one+" == 1)"+onMap),
+			).mapped("Latitude", "Longitude", "Status", statusColors),
 		}},
 	).annotate(firing(`fleet="$fleet"`, "fleet", "{{fleet}}"), rollouts(`fleet="$fleet"`, true))
 }

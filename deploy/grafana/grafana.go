@@ -539,6 +539,33 @@ func table(title, description, sortBy string, descending bool, columns []column,
 	return p
 }
 
+// mapped shows the rows of a table on a map instead: by two columns with degrees, in the colors of the values of another
+// column.
+func (p *Panel) mapped(latitude, longitude, colored string, colors []seriesColor) *Panel {
+	p.Type = "geomap"
+	delete(p.FieldConfig.Defaults, "custom")
+	mappings := options{}
+	for i, c := range colors {
+		mappings[c.name] = options{"color": c.color, "index": i}
+	}
+	p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
+		"matcher":    options{"id": "byName", "options": colored},
+		"properties": []any{options{"id": "mappings", "value": []any{options{"type": "value", "options": mappings}}}},
+	})
+	p.Options = options{
+		"view":     options{"id": "fit", "lat": 0, "lon": 0, "zoom": 15, "allLayers": true},
+		"controls": options{"showZoom": true, "mouseWheelZoom": false, "showAttribution": true, "showScale": false, "showMeasure": false, "showDebug": false},
+		"basemap":  options{"type": "default", "name": "Basemap"},
+		"layers": []any{options{
+			"type": "markers", "name": "Devices", "tooltip": true,
+			"location": options{"mode": "coords", "latitude": latitude, "longitude": longitude},
+			"config":   options{"showLegend": true, "style": options{"color": options{"field": colored, "fixed": gray}, "size": options{"fixed": 6, "min": 2, "max": 15}, "opacity": 0.8}},
+		}},
+		"tooltip": options{"mode": "details"},
+	}
+	return p
+}
+
 // wide gives a panel the width of two.
 func (p *Panel) wide() *Panel {
 	p.width = 2

@@ -79,7 +79,7 @@ func TestPanelsExplainThemselves(t *testing.T) {
 			if !strings.HasSuffix(p.Description, ".") {
 				t.Errorf("%s, %s: the description %q is no sentence", d.Title, p.Title, p.Description)
 			}
-			if _, hasUnit := p.FieldConfig.Defaults["unit"]; !hasUnit && p.Type != "table" && p.Type != "state-timeline" {
+			if _, hasUnit := p.FieldConfig.Defaults["unit"]; !hasUnit && p.Type != "table" && p.Type != "geomap" && p.Type != "state-timeline" {
 				t.Errorf("%s, %s: no unit", d.Title, p.Title)
 			}
 			for _, target := range p.Targets {

@@ -648,7 +648,7 @@ func TestDashboardsOfferTags(t *testing.T) {
 				}
 			}
 		}
-		if found != 3 {
+		if found != 4 {
 			t.Errorf("%q: %d dashboards offer tags", values, found)
 		}
 	}
