@@ -115,14 +115,14 @@ func start(t *testing.T, program string, arguments ...string) (address string, s
 	return address, stop
 }
 
-// startExporter runs an exporter of the API at the URL, refreshing each second.
-func startExporter(t *testing.T, api, tokenFile string) (address string, stop func()) {
+// startExporter runs an exporter of the API at the URL, refreshing each second, with more flags.
+func startExporter(t *testing.T, api, tokenFile string, more ...string) (address string, stop func()) {
 	t.Helper()
-	return start(
-		t, buildExporter(t), "--balena.api-url="+api, "--balena.token-file="+tokenFile, "--balena.refresh-interval=1s", "--balena.slow-interval=1s",
-		"--collector.service", "--collector.maintenance-tag="+simulator.MaintenanceTag, "--collector.device.tags=site", "--collector.fleet.tags=env",
+	return start(t, buildExporter(t), append([]string{
+		"--balena.api-url=" + api, "--balena.token-file=" + tokenFile, "--balena.refresh-interval=1s", "--balena.slow-interval=1s",
+		"--collector.service", "--collector.maintenance-tag=" + simulator.MaintenanceTag, "--collector.device.tags=site", "--collector.fleet.tags=env",
 		"--web.listen-address=127.0.0.1:0", "--web.health-listen-address=",
-	)
+	}, more...)...)
 }
 
 // A server is a running Prometheus.
