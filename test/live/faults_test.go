@@ -163,6 +163,7 @@ func addFleets(st *simulator.State) {
 func addHealthy(st *simulator.State, fleet *simulator.Fleet, image *simulator.Image) {
 	long := st.Now().Add(-20 * day)
 	d := st.AddDevice(simulator.Device{
+		Latitude: "52.52", Longitude: "13.40",
 		Row: simulator.Row{CreatedAt: long}, FleetID: fleet.ID, Status: "Idle",
 		RunningReleaseID: fleet.TargetReleaseID, UpdateStatus: "done", LastUpdateStatusEvent: long,
 		OSVersion: "balenaOS 6.5.10", OSVariant: "prod", SupervisorVersion: "17.0.3", OSReleaseID: fleet.TargetReleaseID, SupervisorReleaseID: fleet.TargetReleaseID,
