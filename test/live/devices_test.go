@@ -278,6 +278,7 @@ func checkInside(t *testing.T, p *server) {
 	}
 	variables := map[string]string{
 		"organization": ".+", "fleet": string(found[0]["fleet"]), "device": string(found[0]["uuid"]), "__rate_interval": "1m",
+		"tag": "tag_site", "tag_value": ".*",
 	}
 	panels, err := dashboards.Panels()
 	if err != nil {
