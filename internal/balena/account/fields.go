@@ -178,10 +178,10 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.Derived("image_install", "image_install($select=status,is_provided_by__release;$filter=status ne 'deleted')",
 		installsOf, func(d *balena.Device) *balena.Installs { return &d.Installs }), on: forServiceSummary, computed: true},
 
-	{Field: api.To("latitude", latitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.Latitude }), on: whereDevicesAre},
-	{Field: api.To("longitude", longitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.Longitude }), on: whereDevicesAre},
-	{Field: api.To("custom_latitude", latitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.CustomLatitude }), on: whereDevicesAre},
-	{Field: api.To("custom_longitude", longitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.CustomLongitude }), on: whereDevicesAre},
+	{Field: api.To("latitude", latitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.Latitude }), on: whereDevicesAre, computed: true},
+	{Field: api.To("longitude", longitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.Longitude }), on: whereDevicesAre, computed: true},
+	{Field: api.To("custom_latitude", latitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.CustomLatitude }), on: whereDevicesAre, computed: true},
+	{Field: api.To("custom_longitude", longitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.CustomLongitude }), on: whereDevicesAre, computed: true},
 
 	{Field: api.To("is_running__release", reference, func(d *balena.Device) *int64 { return &d.RunningRelease })},
 	{Field: api.To("is_pinned_on__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV7},

@@ -149,9 +149,7 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 		switch {
 		case !chosen:
 			c.devices[row.ID] = nil
-			if was == nil {
-				f.after.outside = true
-			}
+			f.after.outside = true
 			return nil
 		case was != nil && was.UUID != row.UUID:
 			return inconsistencyError(fmt.Sprintf("device %d has another uuid than before", row.ID))

@@ -180,7 +180,7 @@ func TestFieldsKnowWhoWritesThem(t *testing.T) {
 	for _, field := range deviceFields {
 		a, b := unknownDevice, unknownDevice
 		for _, value := range []string{
-			`"x"`, `7`, `true`, `false`, `{"__id":7}`, `"2026-11-22T14:09:34.280Z"`, `[{"status":"Running","is_provided_by__release":{"__id":7}}]`,
+			`"x"`, `"7.5"`, `7`, `true`, `false`, `{"__id":7}`, `"2026-11-22T14:09:34.280Z"`, `[{"status":"Running","is_provided_by__release":{"__id":7}}]`,
 		} {
 			if b = unknownDevice; field.Set(api.ValueDecoder(), jsontext.Value(value), &b) == nil && !field.Same(&a, &b) {
 				break
