@@ -229,6 +229,7 @@ bench-go: $(TOOLS)/benchstat ## Run the Go benchmarks matching BENCH, for compar
 generate: ## Write everything that is generated from the code
 	$(GO) generate ./...
 	$(MAKE) -C charts generate
+	cd test/prometheus && $(GO) test -count=1 -run '^TestNeededMetricsAreDocumented$$' ./rules -update
 
 .PHONY: check-generated
 check-generated: generate ## Fail when generated files are not up to date
