@@ -107,7 +107,7 @@ func condition(record, problem string) string {
 	return ""
 }
 
-func list(choosable map[string]bool, families map[string]bool) string {
+func list(choosable, families map[string]bool) string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(families)) {
 		if choosable[name] {
