@@ -13,12 +13,13 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// facts are the true state of the account at a moment: the snapshot of a new client without faults, and all device types
-// and releases of the server, even if nothing refers to them.
+// facts are the true state of the account at a moment: the snapshot of a new client without faults, and all device types,
+// releases and organizations of the server, even if nothing refers to them.
 type facts struct {
 	*balena.Snapshot
-	types    map[int64]string
-	releases map[int64]releaseFacts
+	types         map[int64]string
+	releases      map[int64]releaseFacts
+	organizations map[int64]balena.Organization
 	// fleetOf maps all devices, in reach or not, to their fleets; services and tags map devices to the number of theirs.
 	fleetOf        map[int64]int64
 	services, tags map[int64]int
@@ -49,7 +50,7 @@ func (t *replay) observe(version balena.Version) (facts, error) {
 		return facts{}, fmt.Errorf("the reference client fails: %w", err)
 	}
 	f := facts{
-		Snapshot: s, types: map[int64]string{}, releases: map[int64]releaseFacts{},
+		Snapshot: s, types: map[int64]string{}, releases: map[int64]releaseFacts{}, organizations: map[int64]balena.Organization{},
 		fleetOf: map[int64]int64{}, services: map[int64]int{}, tags: map[int64]int{},
 	}
 	t.sim.Update(func(st *simulator.State) {
@@ -71,6 +72,11 @@ func (t *replay) observe(version balena.Version) (facts, error) {
 		}
 		for _, r := range st.Releases.All() {
 			f.releases[int64(r.ID)] = releaseFacts{r.RawVersion, r.Status, r.IsFinal}
+		}
+		for _, o := range st.Organizations.All() {
+			f.organizations[int64(o.ID)] = balena.Organization{
+				ID: int64(o.ID), Handle: o.Handle, Name: o.Name, Frozen: o.IsFrozen, PastDue: balena.Instant(o.PastDueInvoiceSince),
+			}
 		}
 	})
 	return f, nil
@@ -442,8 +448,8 @@ func (c *comparison) organizations() error {
 		return nil
 	}
 	for _, is := range c.s.Organizations {
-		if !c.somewhere(func(f facts) bool { return slices.Contains(f.Organizations, is) }) {
-			return fmt.Errorf("organization %+v was never there", is)
+		if !c.somewhere(func(f facts) bool { return f.organizations[is.ID] == is }) {
+			return fmt.Errorf("organization %d never was %+v", is.ID, is)
 		}
 	}
 	return nil
