@@ -120,7 +120,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	allowlist := app.Flag("collector.metric-allowlist", "Regular expression of the metrics to export, anchored at both ends; may be repeated. The metrics of the exporter itself are always exported.").PlaceHolder("REGEXP").Strings()
 	denylist := app.Flag("collector.metric-denylist", "Regular expression of metrics not to export, anchored at both ends; may be repeated. It goes before the allowlist.").PlaceHolder("REGEXP").Strings()
 	parts := app.Flag("web.parts", "Into how many parts the devices can be divided, for scrapes with ?part=INDEX/COUNT; COUNT is this or divides it.").Default("1").Int()
-	app.Flag("collector.device", "Export metrics of each device, about 20 series a device.").Default("true").BoolVar(&c.collector.Devices)
+	app.Flag("collector.device", "Export metrics of each device, about 22 series a device.").Default("true").BoolVar(&c.collector.Devices)
 	app.Flag("collector.device.location", "Export where devices are; only balenaCloud knows it.").Default("false").BoolVar(&c.collector.Location)
 	app.Flag("collector.device.location-decimals", "Decimals of the degrees of --collector.device.location: two are about a kilometer.").Default("2").IntVar(&c.collector.LocationDecimals)
 	app.Flag("collector.release", "Export metrics of releases.").Default("true").BoolVar(&c.collector.Releases)

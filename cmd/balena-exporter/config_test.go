@@ -395,7 +395,7 @@ func TestHelpTellsDefaults(t *testing.T) {
 		"--balena.fleet-include=REGEXP ", "--balena.fleet-exclude=REGEXP ", "--balena.shard=0/1 ",
 		"--[no-]balena.allow-http Send the token over plain HTTP to a host other than this one. Default: off. ($",
 		"Metrics:", "--collector.device.tags=KEY,... ", "--collector.fleet.tags=KEY,... ",
-		"--[no-]collector.device Export metrics of each device, about 20 series a device. Default: on. ($",
+		"--[no-]collector.device Export metrics of each device, about 22 series a device. Default: on. ($",
 		"--[no-]collector.release Export metrics of releases. Default: on. ($",
 		"--[no-]collector.service Export metrics of services, about 3 series a service on a device. Default: off. ($",
 		"The web server:", "Default: off. ($BALENA_EXPORTER_WEB_SYSTEMD_SOCKET)", "--web.config.file=FILE ", "Default: off. ($BALENA_EXPORTER_WEB_ENABLE_PPROF)",
