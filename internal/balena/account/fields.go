@@ -91,6 +91,7 @@ func isFalse(d *api.Decoder, v jsontext.Value) (bool, error) {
 func latitude(d *api.Decoder, v jsontext.Value) (balena.Coordinate, error) {
 	return coordinate(d, v, 90)
 }
+
 func longitude(d *api.Decoder, v jsontext.Value) (balena.Coordinate, error) {
 	return coordinate(d, v, 180)
 }
