@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
@@ -66,7 +67,7 @@ func (t *replay) observe(version balena.Version) (facts, error) {
 			}
 		}
 		for _, tag := range st.DeviceTags.All() {
-			if slices.Contains(t.config.DeviceTags, tag.Key) {
+			if asksFor(t.config, tag.Key) {
 				f.tags[int64(tag.DeviceID)]++
 			}
 		}
@@ -80,6 +81,14 @@ func (t *replay) observe(version balena.Version) (facts, error) {
 		}
 	})
 	return f, nil
+}
+
+// asksFor reports whether the exporter asks for the tags of devices with a key, and counts them.
+func asksFor(config account.Config, key string) bool {
+	return key == config.MaintenanceTag || slices.ContainsFunc(config.DeviceTags, func(pattern string) bool {
+		prefix, open := strings.CutSuffix(pattern, "*")
+		return key == pattern || open && strings.HasPrefix(key, prefix)
+	})
 }
 
 // check returns an error if a snapshot that was read while the account changed is wrong. all holds the facts at each
