@@ -277,10 +277,13 @@ func touchEach(t *testing.T, name string, v reflect.Value, f func(name string)) 
 		case reflect.Pointer:
 			touchEach(t, name, field.Elem(), f)
 			continue
+		case reflect.Struct:
+			touchEach(t, name, field, f)
+			continue
 		}
 		was := reflect.ValueOf(field.Interface())
 		switch field.Kind() {
-		case reflect.Int64:
+		case reflect.Int32, reflect.Int64:
 			field.SetInt(1)
 		case reflect.Float64:
 			field.SetFloat(1)
