@@ -211,14 +211,10 @@ func newOverview(fleets []fleet, order func(a, b *fleet) int, reverse bool) *ove
 
 // overviewPage serves the page of all fleets.
 func (h *handler) overviewPage(w http.ResponseWriter, r *http.Request) {
-	p := h.page(r, "Fleets")
-	p.Here = "fleets"
-	s := h.Snapshot()
-	if s == nil {
-		h.noData(w, r, p)
+	p, s, ok := h.open(w, r, "Fleets", "fleets")
+	if !ok {
 		return
 	}
-	h.describe(p, s)
 	sorting := cmp.Or(r.URL.Query().Get("sort"), "fleet")
 	name, reverse := strings.CutPrefix(sorting, "-")
 	order := fleetOrders[name]

@@ -397,14 +397,10 @@ type causeCount struct {
 }
 
 func (h *handler) problemsPageOf(w http.ResponseWriter, r *http.Request) {
-	p := h.page(r, "Problems")
-	p.Here = "problems"
-	s := h.Snapshot()
-	if s == nil {
-		h.noData(w, r, p)
+	p, s, ok := h.open(w, r, "Problems", "problems")
+	if !ok {
 		return
 	}
-	h.describe(p, s)
 	sel, ok := h.selected(w, r, p, "")
 	if !ok {
 		return
@@ -457,14 +453,10 @@ type foundFleet struct {
 const maxFleets = 50
 
 func (h *handler) searchPageOf(w http.ResponseWriter, r *http.Request) {
-	p := h.page(r, "Search")
-	p.Here = "search"
-	s := h.Snapshot()
-	if s == nil {
-		h.noData(w, r, p)
+	p, s, ok := h.open(w, r, "Search", "search")
+	if !ok {
 		return
 	}
-	h.describe(p, s)
 	sel, ok := h.selected(w, r, p, "")
 	if !ok {
 		return

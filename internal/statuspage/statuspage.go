@@ -260,6 +260,20 @@ func (h *handler) page(r *http.Request, title string) *page {
 	return p
 }
 
+// open returns a page about all fleets, which is the entry here of the navigation, and the snapshot that it shows. Without a
+// snapshot it answers the request, and returns false.
+func (h *handler) open(w http.ResponseWriter, r *http.Request, title, here string) (*page, *balena.Snapshot, bool) {
+	p := h.page(r, title)
+	p.Here = here
+	s := h.Snapshot()
+	if s == nil {
+		h.noData(w, r, p)
+		return nil, nil, false
+	}
+	h.describe(p, s)
+	return p, s, true
+}
+
 // describe tells of the data's age, and of what is wrong with them.
 func (h *handler) describe(p *page, s *balena.Snapshot) {
 	p.Time = since(s.Time, p.now)
