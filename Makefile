@@ -141,7 +141,7 @@ test-statuspage: ## Walk the status page with Debian's Chromium: accessibility, 
 	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && npm test
 
 .PHONY: test-sdk
-test-sdk: build ## Read from the simulator with balena-sdk, and hold its cloud edition to the SDK's declarations
+test-sdk: build ## Read from the simulator with balena-sdk, and hold simulator and OS versions to balena's npm packages
 	cd test/sdk && npm ci --ignore-scripts --no-audit --no-fund && npm test
 
 .PHONY: pictures
