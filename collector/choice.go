@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Trimmed returns the options without groups that have no exported family, so that no data are read for them.
+// Trimmed returns the options without the groups that have no exported family. The data of these groups are not read.
 func (o Options) Trimmed() Options {
 	groups, families := map[string]bool{}, map[string]bool{}
 	for d := range New(nil, o).Descriptions() {
@@ -35,5 +35,5 @@ func (o Options) Unneeded(fields []string) []string {
 	return slices.DeleteFunc(slices.Clone(fields), func(field string) bool { return needed[field] })
 }
 
-// fieldName finds the fields in the source of a family.
+// fieldName matches the fields in the source of a family.
 var fieldName = regexp.MustCompile(`\b[a-z_]+\b`)

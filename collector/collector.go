@@ -2,13 +2,13 @@
 
 // Package collector turns a snapshot of balena fleets into metric families.
 //
-// Everything here is a pure function of a snapshot: the same snapshot gives the same samples. Each group
-// of metrics has one file with one table in it, and a row of a table is all there is to say of a metric:
-// name, help, labels, source and value. Documentation, lint and both ways of serving derive from the rows.
+// All functions are pure functions of a snapshot: the same snapshot gives the same samples. Each group of
+// metrics has one file with one table. A row of a table defines a metric completely: name, help, labels,
+// source and value. Documentation, lint and both ways of serving derive from the rows.
 //
-// The samples come out in two ways, which a test holds equal. A [Collector] is a [prometheus.Collector]
-// and a [prometheus.Gatherer] for anybody's registry and tests. [Collector.Render] makes an [exposition.Page]
-// of the same samples, several hundred times cheaper, for an exporter that renders once and serves often.
+// The samples are available in two ways, which a test compares. A [Collector] is a [prometheus.Collector]
+// and a [prometheus.Gatherer], for any registry and for tests. [Collector.Render] renders an [exposition.Page]
+// with the same samples at a fraction of the cost, for an exporter that renders once and serves often.
 package collector
 
 import (
@@ -22,33 +22,32 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
-// Options says which metrics to export. Only what the snapshot holds can be: a metric of something that
-// was not read has no samples.
+// Options selects the metrics to export. A metric whose data the snapshot does not contain has no samples.
 type Options struct {
-	// Devices, Releases, Services and Keys switch the groups of these names on.
+	// Devices, Releases, Services and Keys enable the groups with these names.
 	Devices, Releases, Services, Keys bool
-	// ServiceSummary switches on how many services run.
+	// ServiceSummary enables the numbers of running services.
 	ServiceSummary bool
-	// DeviceNames puts the device's name into balena_device_info; otherwise the label is empty.
+	// DeviceNames enables the label device_name of balena_device_info; otherwise the label is empty.
 	DeviceNames bool
-	// DeviceTags, FleetTags and Maintenance switch on the families of tags, which the snapshot has the keys of.
+	// DeviceTags, FleetTags and Maintenance enable the families of tags. The snapshot has the keys of the tags.
 	DeviceTags, FleetTags, Maintenance bool
-	// Location switches on where devices are, in degrees with LocationDecimals decimals.
+	// Location enables the coordinates of devices, in degrees with LocationDecimals decimals.
 	Location         bool
 	LocationDecimals int
-	// DisconnectedThresholds are the times in seconds for balena_fleet_devices_disconnected_longer_than.
+	// DisconnectedThresholds are the thresholds of balena_fleet_devices_disconnected_longer_than, in seconds.
 	DisconnectedThresholds []int
-	// ReleaseLimit is how many releases a fleet may have in balena_fleet_devices_by_release before the
-	// least used become one row; 0 means no limit.
+	// ReleaseLimit is the maximum number of releases per fleet in balena_fleet_devices_by_release. The least
+	// used releases beyond it are summed in one series. 0 means no limit.
 	ReleaseLimit int
-	// Exported chooses families by name; nil exports all of the groups that are switched on.
+	// Exported selects families by name; nil exports all families of the enabled groups.
 	Exported func(family string) bool
-	// ObserveImplausible is told by [Collector.Render] how many values of a field of the API are new and cannot
-	// be true; see [Metrics.ObserveImplausible]. May be nil.
+	// ObserveImplausible is called by [Collector.Render] with the number of new implausible values of a field of
+	// the API; see [Metrics.ObserveImplausible]. It may be nil.
 	ObserveImplausible func(field string, values int)
 }
 
-// DefaultOptions returns the options that the exporter starts with.
+// DefaultOptions returns the options that correspond to the defaults of the exporter's flags.
 func DefaultOptions() Options {
 	return Options{
 		Devices:                true,
@@ -61,21 +60,21 @@ func DefaultOptions() Options {
 	}
 }
 
-// Collector exports the snapshot that its source has.
+// Collector exports the current snapshot of a source.
 type Collector struct {
 	source             func() *balena.Snapshot
 	options            Options
 	layout             exposition.Layout
 	observeImplausible func(field string, values int)
 
-	// What was rendered last only saves work: the next page and its sums are made of it and of what has changed since.
-	// rendered is nil before the first page.
-	rendered *view
+	// previous and page are the results of the last call of Render, nil before the first one. The next page reuses
+	// everything in them that did not change.
+	previous *view
 	page     *exposition.Page
 }
 
-// New returns a collector of the snapshot that source returns at each collection; nil means that there is
-// none (yet, or any more), and gives no samples.
+// New returns a collector of the snapshot that source returns at each collection. If source returns nil, there
+// are no samples.
 func New(source func() *balena.Snapshot, o Options) *Collector {
 	c := &Collector{source: source, options: o, observeImplausible: o.ObserveImplausible}
 	for d := range c.Descriptions() {
@@ -84,12 +83,12 @@ func New(source func() *balena.Snapshot, o Options) *Collector {
 	return c
 }
 
-// groups returns the tables that the options switch on, without the families that they leave out, in the order in which
-// they are exported. The keys of tags are those of a snapshot; which families there are does not depend on it.
+// groups returns the tables that the options enable, without the families that they exclude, in the order in which
+// they are exported. The labels of tags depend on the snapshot; the set of families does not.
 func groups(o Options, s *balena.Snapshot) (exported []group) {
 	for _, g := range tables(o, s) {
 		if o.Exported != nil {
-			g = g.only(o.Exported)
+			g = g.filter(o.Exported)
 		}
 		if g != nil {
 			exported = append(exported, g)
@@ -98,7 +97,7 @@ func groups(o Options, s *balena.Snapshot) (exported []group) {
 	return exported
 }
 
-// tables returns the tables that the options switch on.
+// tables returns the tables that the options enable.
 func tables(o Options, s *balena.Snapshot) []group {
 	g := []group{fleetNameTable(), fleetTable(o), organizationTable()}
 	if o.FleetTags {
@@ -140,15 +139,15 @@ func tables(o Options, s *balena.Snapshot) []group {
 	return g
 }
 
-// Tallies returns the sums of the fleets of the snapshot that was rendered last, by the IDs of the fleets. They are valid
-// until the next call of [Collector.Render], and belong to the goroutine that calls it.
+// Tallies returns the sums of the fleets of the last rendered snapshot, by fleet ID. They are valid until the next
+// call of [Collector.Render]. Only the goroutine that calls Render may use them.
 func (c *Collector) Tallies() iter.Seq2[int64, *balena.Tally] {
 	return func(yield func(int64, *balena.Tally) bool) {
-		if c.rendered == nil {
+		if c.previous == nil {
 			return
 		}
-		for i := range c.rendered.fleets {
-			if f := &c.rendered.fleets[i]; !yield(f.ID, &f.Tally) {
+		for i := range c.previous.fleets {
+			if f := &c.previous.fleets[i]; !yield(f.ID, &f.Tally) {
 				return
 			}
 		}
@@ -174,7 +173,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Gather implements [prometheus.Gatherer], checking the samples as strictly as client_golang can.
+// Gather implements [prometheus.Gatherer]. It checks the samples with a pedantic registry.
 func (c *Collector) Gather() ([]*dto.MetricFamily, error) {
 	r := prometheus.NewPedanticRegistry()
 	if err := r.Register(c); err != nil {
@@ -183,14 +182,14 @@ func (c *Collector) Gather() ([]*dto.MetricFamily, error) {
 	return r.Gather()
 }
 
-// Render makes a page of a snapshot. The page depends on the snapshot alone, but making it is cheaper the less the
-// snapshot differs from the one rendered before. One goroutine at a time may call Render.
+// Render renders a page of a snapshot. The page depends only on the snapshot. The cost depends on the differences
+// to the previously rendered snapshot. Render must not be called concurrently.
 func (c *Collector) Render(s *balena.Snapshot) *exposition.Page {
-	before := c.rendered
-	c.rendered = nil // newView uses it up
-	v := newView(s, before)
+	previous := c.previous
+	c.previous = nil // newView modifies its sums
+	v := newView(s, previous)
 	page := exposition.NewBuilder(c.layout, c.page)
-	devices := newRuns(v, before, page)
+	devices := newRuns(v, previous, page)
 	first := 0
 	for _, g := range groups(c.options, s) {
 		if t, ok := g.(*table[device]); ok {
@@ -206,11 +205,11 @@ func (c *Collector) Render(s *balena.Snapshot) *exposition.Page {
 			c.observeImplausible(field, values)
 		}
 	}
-	c.rendered, c.page = v, page.Page()
+	c.previous, c.page = v, page.Page()
 	return c.page
 }
 
-// ScrapeGroups returns the names of the groups, in the order of the page, by which a scrape can ask for some of them.
+// ScrapeGroups returns the values of the parameter collect[] of a scrape, in the order of the page.
 func (c *Collector) ScrapeGroups() (names []string) {
 	for d := range c.Descriptions() {
 		if name := d.ScrapeGroup(); !slices.Contains(names, name) {
@@ -220,8 +219,8 @@ func (c *Collector) ScrapeGroups() (names []string) {
 	return names
 }
 
-// Descriptions describes all families that the collector has. Those of tags have labels that depend on the snapshot, and
-// are described without them.
+// Descriptions yields the descriptions of all families of the collector. The labels of tags depend on the snapshot and
+// are left out.
 func (c *Collector) Descriptions() iter.Seq[Description] {
 	return func(yield func(Description) bool) {
 		for _, g := range groups(c.options, new(balena.Snapshot)) {
@@ -241,9 +240,9 @@ type view struct {
 	byID   map[int64]*fleet
 	names  []fleetName
 	keys   []balena.Key
-	// implausible counts values by field, those that are not the same in the view before.
+	// implausible counts implausible values by field, without those that the previous view has too.
 	implausible balena.Counts[string]
 }
 
-// tellsSupervisorTarget tells whether the API has a field for the supervisor that a device should run.
-func (v *view) tellsSupervisorTarget() bool { return v.APIVersion != balena.V6 }
+// hasSupervisorTarget reports whether the API has a field for the target version of the supervisor.
+func (v *view) hasSupervisorTarget() bool { return v.APIVersion != balena.V6 }

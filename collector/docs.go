@@ -6,8 +6,8 @@ import "github.com/balena-exporter/balena-exporter/internal/balena"
 
 //go:generate go test -run ^TestCatalogueIsDocumented$ . -update
 
-// Catalogue returns all families that there can be, those of the exporter itself included, with the groups
-// in the order in which they are documented. Tags stand for those that options name.
+// Catalogue returns all families, including those of the exporter itself, with the groups in the order in which they
+// are documented. The label of tags is a placeholder.
 func Catalogue() []Description {
 	o := DefaultOptions()
 	o.Services = true

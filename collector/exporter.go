@@ -14,101 +14,102 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// Metrics of the exporter itself and of its dealings with the API. They live in an ordinary registry and
-// are read at each scrape, whether or not there is a snapshot.
+// Metrics of the exporter itself and of its requests to the API. They are in an ordinary registry and are gathered for
+// each scrape, even without a snapshot.
 
 var (
 	upFamily = Description{
 		Name: "balena_up", Type: "gauge",
-		Help: "Whether the last refresh of the data succeeded (1) or failed (0); 0 as well until the first one is done, and when the data have become too old to be served.",
+		Help: "Whether the last refresh succeeded (1) or failed (0). Also 0 before the first successful refresh, and while the data are stale and therefore not served.",
 	}
 	lastSuccessFamily = Description{
 		Name: "balena_exporter_last_refresh_success_timestamp_seconds", Type: "gauge",
-		Help: "When the data that are served now were read, or the last data that were served.",
+		Help: "When the last successful refresh began.",
 	}
 	fleetsFamily = Description{
-		Name: "balena_fleets", Type: "gauge", Series: "1 from the first refresh on",
-		Help: "Fleets in the data now served, or in the last data there were; 0 when the token sees none, or when the filters and --balena.shard leave none.",
+		Name: "balena_fleets", Type: "gauge", Series: "1 after the first successful refresh",
+		Help: "Fleets read by the last successful refresh. 0 if the token has access to no fleets, or if the filters and --balena.shard select none.",
 	}
 	refreshDurationFamily = Description{
 		Name: "balena_exporter_refresh_duration_seconds", Type: "histogram", Series: "14",
-		Help: "How long refreshes took: asking the API, decoding, rendering and compressing.",
+		Help: "Duration of refreshes, including requests, decoding, rendering and compression.",
 	}
 	refreshesFamily = Description{
 		Name: "balena_exporter_refreshes_total", Type: "counter", Labels: []string{"result"}, Series: "2",
-		Help: "Refreshes by result, success or error.",
+		Help: "Refreshes by result: success or error.",
 	}
 	refreshesByKindFamily = Description{
 		Name: "balena_exporter_refreshes_by_kind_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
-		Help: "Refreshes that succeeded, by kind: full reads everything, incremental only what changed since the refresh before.",
+		Help: "Successful refreshes by kind. A full refresh reads all data, an incremental refresh only changes since the previous refresh.",
 	}
 	devicesReadFamily = Description{
 		Name: "balena_exporter_refresh_devices_read_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
-		Help: "Devices that refreshes read, by kind of refresh. Incremental refreshes ask with some overlap, so this is more than what changed.",
+		Help: "Devices read by refreshes, by kind of refresh. Incremental refreshes overlap and therefore read more devices than changed.",
 	}
 	devicesChangedFamily = Description{
 		Name: "balena_exporter_refresh_devices_changed_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
-		Help: "Devices that were added, removed or changed since the refresh before, by kind of refresh. The first refresh counts all.",
+		Help: "Devices that were added, removed or changed since the previous refresh, by kind of refresh. The first refresh counts all devices.",
 	}
 	refreshBytesFamily = Description{
 		Name: "balena_exporter_refresh_response_bytes_total", Type: "counter", Labels: []string{"kind"}, Series: "2",
-		Help: "Bytes of all answers to refreshes that succeeded as they were transferred, by kind of refresh.",
+		Help: "Size of all API responses of successful refreshes, as transferred, by kind of refresh.",
 	}
 	lastFullRefreshFamily = Description{
-		Name: "balena_exporter_last_full_refresh_timestamp_seconds", Type: "gauge", Series: "1 from the first refresh on",
+		Name: "balena_exporter_last_full_refresh_timestamp_seconds", Type: "gauge", Series: "1 after the first successful refresh",
 		Help: "When the last full refresh began.",
 	}
 	incrementalModeFamily = Description{
-		Name: "balena_exporter_incremental_refresh_mode", Type: "gauge", Labels: []string{"mode"}, Series: "1 from the first refresh on",
-		Help: "How refreshes ask for what changed (1): by devices_and_installs; by devices, where the server does not tell when image installs changed; or not at all, full.",
+		Name: "balena_exporter_incremental_refresh_mode", Type: "gauge", Labels: []string{"mode"}, Series: "1 after the first successful refresh",
+		Help: "The mode of incremental refreshes (1). devices_and_installs: query devices that changed or whose image installs changed. " +
+			"devices: query only devices that changed, because the server does not report when image installs changed. full: read all data at every refresh.",
 	}
 	incrementalDisabledFamily = Description{
 		Name: "balena_exporter_incremental_refresh_disabled", Type: "gauge", Labels: []string{"reason"}, Series: "5",
-		Help: "Whether every refresh is a full one for a reason (1) although incremental refreshes are configured: the server's questions for changes are refused or failing, the answers are inconsistent, " +
-			"modified_at does not move, or no_date comes with answers. The log has the details.",
+		Help: "Whether incremental refreshes are configured, but disabled for this reason (1). refused: the server rejects queries for changes. failing: these queries fail. " +
+			"inconsistent: the responses are inconsistent. modified_at: the server does not update modified_at. no_date: the responses have no Date header. The log has the details.",
 	}
 	implausibleFamily = Description{
-		Name: "balena_exporter_implausible_values_total", Type: "counter", Labels: []string{"field"}, Series: "1 for each field of a number that devices report",
-		Help: "Values of a field of the API that cannot be true, such as a negative CPU usage, and have no sample. A value counts when it is read first and each time it changes to another one that cannot be true.",
+		Name: "balena_exporter_implausible_values_total", Type: "counter", Labels: []string{"field"}, Series: "1 per numeric field",
+		Help: "Implausible values of a field of the API, such as a negative CPU usage. They are not exported. A value is counted when it is first read, and each time it changes to another implausible value.",
 	}
 	partSuccessFamily = Description{
-		Name: "balena_exporter_refresh_part_success", Type: "gauge", Labels: []string{"part"}, Series: "1 for each part",
-		Help: "Whether this part of the last refresh succeeded (1) or failed (0). While a part fails, its last data are served until they are too old.",
+		Name: "balena_exporter_refresh_part_success", Type: "gauge", Labels: []string{"part"}, Series: "1 per part",
+		Help: "Whether this part of the last successful refresh succeeded (1) or failed (0). While a part fails, its last data are served until they are stale.",
 	}
 	partDurationFamily = Description{
-		Name: "balena_exporter_refresh_part_duration_seconds", Type: "gauge", Labels: []string{"part"}, Series: "1 for each part",
-		Help: "How long this part of a refresh took the last time it succeeded.",
+		Name: "balena_exporter_refresh_part_duration_seconds", Type: "gauge", Labels: []string{"part"}, Series: "1 per part",
+		Help: "Duration of this part in the last refresh in which it succeeded.",
 	}
 	apiVersionFamily = Description{
-		Name: "balena_api_version_info", Type: "gauge", Labels: []string{"version"}, Series: "1 from the first refresh on",
-		Help: "Version of the balena API that answered the last successful refresh (1). On v6, some metrics have no samples. A change is logged as a warning.",
+		Name: "balena_api_version_info", Type: "gauge", Labels: []string{"version"}, Series: "1 after the first successful refresh",
+		Help: "The version of the balena API that the last successful refresh used (1). Some metrics have no samples on v6. A change of the version is logged as a warning.",
 	}
 	requestsFamily = Description{
-		Name: "balena_api_requests_total", Type: "counter", Labels: []string{"resource", "code"}, Series: "1 for each resource and status",
-		Help: "Requests to the balena API by resource and HTTP status; error where there was no complete answer.",
+		Name: "balena_api_requests_total", Type: "counter", Labels: []string{"resource", "code"}, Series: "1 per resource and status code",
+		Help: "Requests to the balena API by resource and HTTP status code. The code is error if there was no complete response.",
 	}
 	requestDurationFamily = Description{
-		Name: "balena_api_request_duration_seconds", Type: "histogram", Labels: []string{"resource"}, Series: "14 for each resource",
-		Help: "How long requests to the balena API took, the reading of the answer included.",
+		Name: "balena_api_request_duration_seconds", Type: "histogram", Labels: []string{"resource"}, Series: "14 per resource",
+		Help: "Duration of requests to the balena API, including reading the response.",
 	}
 	responseBytesFamily = Description{
-		Name: "balena_api_response_bytes_total", Type: "counter", Labels: []string{"resource"}, Series: "1 for each resource",
-		Help: "Bytes of answers of the balena API as they were transferred, compressed mostly.",
+		Name: "balena_api_response_bytes_total", Type: "counter", Labels: []string{"resource"}, Series: "1 per resource",
+		Help: "Size of responses of the balena API, as transferred, usually compressed.",
 	}
 	rateLimitedFamily = Description{
 		Name: "balena_api_rate_limited_total", Type: "counter",
-		Help: "Answers of the balena API that said 429, too many requests.",
+		Help: "Responses of the balena API with the status 429 (too many requests).",
 	}
 	tokenExpiryFamily = Description{
-		Name: "balena_api_token_expiry_timestamp_seconds", Type: "gauge", Series: "1 when the token is a session token",
-		Help: "When the session token in use expires. An API key does not tell; see balena_api_key_expiry_timestamp_seconds.",
+		Name: "balena_api_token_expiry_timestamp_seconds", Type: "gauge", Series: "1 if the token is a session token",
+		Help: "When the session token in use expires. An API key does not contain its expiry date; see balena_api_key_expiry_timestamp_seconds.",
 	}
 )
 
-// exporterHeading is the heading of the exporter's own metrics, which belong to no table.
+// exporterHeading is the heading of the metrics of the exporter itself, which are not in a table.
 const exporterHeading = "Exporter and API"
 
-// exporterFamilies is the group as it is documented.
+// exporterFamilies returns the group in the order in which it is documented.
 func exporterFamilies() []Description {
 	families := []Description{
 		upFamily, lastSuccessFamily, fleetsFamily, refreshDurationFamily, refreshesFamily, refreshesByKindFamily, devicesReadFamily,
@@ -124,14 +125,14 @@ func exporterFamilies() []Description {
 	return families
 }
 
-// Buckets in seconds: a refresh takes a second or two for 100,000 devices, and minutes from an API in
-// trouble; a request tens of milliseconds, and at most 30 seconds unless --balena.timeout is longer.
+// Buckets in seconds. A refresh of 100,000 devices takes one or two seconds, or minutes if the API is slow. A request
+// takes tens of milliseconds, and at most 30 seconds unless --balena.timeout is longer.
 var (
 	refreshBuckets = []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}
 	requestBuckets = []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
 )
 
-// Metrics counts what the exporter does. It is a [prometheus.Collector].
+// Metrics are the metrics of the exporter itself. It is a [prometheus.Collector].
 type Metrics struct {
 	tokenExpiry  func() time.Time
 	maxStaleness time.Duration
@@ -150,20 +151,20 @@ type Metrics struct {
 	rateLimited     prometheus.Counter
 }
 
-// lastRefresh is how the last refresh went.
+// lastRefresh is the result of the last refresh. All fields but up are those of the last successful refresh.
 type lastRefresh struct {
 	up       bool
-	fetched  time.Time // zero as long as none succeeded
+	fetched  time.Time // when it began; zero before the first successful refresh
 	fleets   int
-	full     time.Time // when the last full refresh began; zero as long as none succeeded
+	full     time.Time // when the last successful full refresh began; zero before it
 	version  balena.Version
 	mode     balena.Mode
 	disabled balena.Disabled
 	parts    []balena.Part
 }
 
-// NewMetrics returns metrics at zero. tokenExpiry returns when the token in use expires, zero for never or
-// unknown; data older than maxStaleness are not served.
+// NewMetrics returns metrics with the value zero. tokenExpiry returns when the token in use expires; the zero time means
+// never or unknown. Data older than maxStaleness are not served.
 func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metrics {
 	counter := func(d Description) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: d.Name, Help: d.Help}, d.Labels)
@@ -188,7 +189,7 @@ func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metri
 		rateLimited:   prometheus.NewCounter(prometheus.CounterOpts{Name: rateLimitedFamily.Name, Help: rateLimitedFamily.Help}),
 	}
 	m.last.Store(&lastRefresh{})
-	// Counters that begin to exist when they first count hide their first event from rate().
+	// The series exist from the start: rate() does not see the first increment of a series that begins with it.
 	m.refreshes.WithLabelValues(resultSuccess)
 	m.refreshes.WithLabelValues(resultError)
 	for _, kind := range []balena.Kind{balena.Full, balena.Incremental} {
@@ -207,9 +208,9 @@ const (
 	resultError   = "error"
 )
 
-// ObserveRefresh counts a refresh, which gave a snapshot or an error. One goroutine at a time may call it.
-func (m *Metrics) ObserveRefresh(s *balena.Snapshot, err error, took time.Duration) {
-	m.refreshDuration.Observe(took.Seconds())
+// ObserveRefresh counts a refresh that returned a snapshot or an error. It must not be called concurrently.
+func (m *Metrics) ObserveRefresh(s *balena.Snapshot, err error, duration time.Duration) {
+	m.refreshDuration.Observe(duration.Seconds())
 	last := *m.last.Load()
 	if err != nil {
 		m.refreshes.WithLabelValues(resultError).Inc()
@@ -244,12 +245,12 @@ func (m *Metrics) ObserveExchange(e api.Exchange) {
 	}
 }
 
-// ObserveImplausible counts new values of a field that cannot be true. It is for [Options].
+// ObserveImplausible counts new implausible values of a field; see [Options].
 func (m *Metrics) ObserveImplausible(field string, values int) {
 	m.implausible.WithLabelValues(field).Add(float64(values))
 }
 
-// byKind are the counters of refreshes that are told apart by kind.
+// byKind returns the counters with the label kind.
 func (m *Metrics) byKind() []*prometheus.CounterVec {
 	return []*prometheus.CounterVec{m.refreshesByKind, m.devicesRead, m.devicesChanged, m.refreshBytes}
 }
@@ -262,8 +263,8 @@ func (m *Metrics) vectors() []prometheus.Collector {
 	return vectors
 }
 
-// constants are the families whose samples are made of the last refresh at each collection.
-func constants() []Description {
+// lastRefreshFamilies returns the families whose samples are created at each collection.
+func lastRefreshFamilies() []Description {
 	return []Description{upFamily, lastSuccessFamily, fleetsFamily, lastFullRefreshFamily, incrementalModeFamily, incrementalDisabledFamily, partSuccessFamily, partDurationFamily, apiVersionFamily, tokenExpiryFamily}
 }
 
@@ -272,7 +273,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.vectors() {
 		c.Describe(ch)
 	}
-	for _, d := range constants() {
+	for _, d := range lastRefreshFamilies() {
 		ch <- prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
 	}
 }
@@ -286,7 +287,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), prometheus.GaugeValue, value, labels...)
 	}
 	last := m.last.Load()
-	// A refresh may hang for longer than the data before it may be served.
+	// The data may become stale while a refresh is running.
 	send(upFamily, boolean(last.up && time.Since(last.fetched) <= m.maxStaleness))
 	if !last.fetched.IsZero() {
 		send(lastSuccessFamily, balena.Instant(last.fetched.UnixMilli()).Seconds())

@@ -53,11 +53,11 @@ func TestMetricsOfTheLastRefresh(t *testing.T) {
 			t.Error("there is no time of the last success")
 		}
 		if err := testutil.CollectAndCompare(m, strings.NewReader(`
-# HELP balena_exporter_refresh_part_duration_seconds How long this part of a refresh took the last time it succeeded.
+# HELP balena_exporter_refresh_part_duration_seconds Duration of this part in the last refresh in which it succeeded.
 # TYPE balena_exporter_refresh_part_duration_seconds gauge
 balena_exporter_refresh_part_duration_seconds{part="api_key"} 2
 balena_exporter_refresh_part_duration_seconds{part="release"} 1
-# HELP balena_exporter_refresh_part_success Whether this part of the last refresh succeeded (1) or failed (0). While a part fails, its last data are served until they are too old.
+# HELP balena_exporter_refresh_part_success Whether this part of the last successful refresh succeeded (1) or failed (0). While a part fails, its last data are served until they are stale.
 # TYPE balena_exporter_refresh_part_success gauge
 balena_exporter_refresh_part_success{part="api_key"} 0
 balena_exporter_refresh_part_success{part="release"} 1
@@ -75,7 +75,7 @@ balena_exporter_refresh_part_success{part="release"} 1
 		time.Sleep(time.Nanosecond)
 		up(0)
 		if err := testutil.CollectAndCompare(m, strings.NewReader(`
-# HELP balena_exporter_refreshes_total Refreshes by result, success or error.
+# HELP balena_exporter_refreshes_total Refreshes by result: success or error.
 # TYPE balena_exporter_refreshes_total counter
 balena_exporter_refreshes_total{result="error"} 1
 balena_exporter_refreshes_total{result="success"} 2
@@ -103,7 +103,7 @@ func TestMetricsOfDataRead(t *testing.T) {
 	}
 	disabled := func(why balena.Disabled) string {
 		text := `
-# HELP balena_exporter_incremental_refresh_disabled Whether every refresh is a full one for a reason (1) although incremental refreshes are configured: the server's questions for changes are refused or failing, the answers are inconsistent, modified_at does not move, or no_date comes with answers. The log has the details.
+# HELP balena_exporter_incremental_refresh_disabled Whether incremental refreshes are configured, but disabled for this reason (1). refused: the server rejects queries for changes. failing: these queries fail. inconsistent: the responses are inconsistent. modified_at: the server does not update modified_at. no_date: the responses have no Date header. The log has the details.
 # TYPE balena_exporter_incremental_refresh_disabled gauge
 `
 		for _, reason := range []balena.Disabled{"refused", "failing", "inconsistent", "modified_at", "no_date"} {
@@ -117,7 +117,7 @@ func TestMetricsOfDataRead(t *testing.T) {
 	}
 	mode := func(is balena.Mode) string {
 		return fmt.Sprintf(`
-# HELP balena_exporter_incremental_refresh_mode How refreshes ask for what changed (1): by devices_and_installs; by devices, where the server does not tell when image installs changed; or not at all, full.
+# HELP balena_exporter_incremental_refresh_mode The mode of incremental refreshes (1). devices_and_installs: query devices that changed or whose image installs changed. devices: query only devices that changed, because the server does not report when image installs changed. full: read all data at every refresh.
 # TYPE balena_exporter_incremental_refresh_mode gauge
 balena_exporter_incremental_refresh_mode{mode=%q} 1
 `, is)
@@ -132,10 +132,10 @@ balena_exporter_last_full_refresh_timestamp_seconds `
 			name, help string
 			values     [2]int
 		}{
-			{"balena_exporter_refreshes_by_kind_total", "Refreshes that succeeded, by kind: full reads everything, incremental only what changed since the refresh before.", refreshes},
-			{"balena_exporter_refresh_devices_read_total", "Devices that refreshes read, by kind of refresh. Incremental refreshes ask with some overlap, so this is more than what changed.", read},
-			{"balena_exporter_refresh_devices_changed_total", "Devices that were added, removed or changed since the refresh before, by kind of refresh. The first refresh counts all.", changed},
-			{"balena_exporter_refresh_response_bytes_total", "Bytes of all answers to refreshes that succeeded as they were transferred, by kind of refresh.", bytes},
+			{"balena_exporter_refreshes_by_kind_total", "Successful refreshes by kind. A full refresh reads all data, an incremental refresh only changes since the previous refresh.", refreshes},
+			{"balena_exporter_refresh_devices_read_total", "Devices read by refreshes, by kind of refresh. Incremental refreshes overlap and therefore read more devices than changed.", read},
+			{"balena_exporter_refresh_devices_changed_total", "Devices that were added, removed or changed since the previous refresh, by kind of refresh. The first refresh counts all devices.", changed},
+			{"balena_exporter_refresh_response_bytes_total", "Size of all API responses of successful refreshes, as transferred, by kind of refresh.", bytes},
 		} {
 			fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s counter\n%s{kind=\"full\"} %d\n%s{kind=\"incremental\"} %d\n", c.name, c.help, c.name, c.name, c.values[0], c.name, c.values[1])
 		}
@@ -164,7 +164,7 @@ func TestMetricOfTheNumberOfFleets(t *testing.T) {
 		t.Helper()
 		if want != "" {
 			want = `
-# HELP balena_fleets Fleets in the data now served, or in the last data there were; 0 when the token sees none, or when the filters and --balena.shard leave none.
+# HELP balena_fleets Fleets read by the last successful refresh. 0 if the token has access to no fleets, or if the filters and --balena.shard select none.
 # TYPE balena_fleets gauge
 balena_fleets ` + want + "\n"
 		}
@@ -194,19 +194,19 @@ func TestExporterCountsRequests(t *testing.T) {
 	m.ObserveExchange(balenaapi.Exchange{Resource: "device", Status: 429})
 	m.ObserveExchange(balenaapi.Exchange{Resource: "application"})
 	if err := testutil.CollectAndCompare(m, strings.NewReader(`
-# HELP balena_api_rate_limited_total Answers of the balena API that said 429, too many requests.
+# HELP balena_api_rate_limited_total Responses of the balena API with the status 429 (too many requests).
 # TYPE balena_api_rate_limited_total counter
 balena_api_rate_limited_total 1
-# HELP balena_api_requests_total Requests to the balena API by resource and HTTP status; error where there was no complete answer.
+# HELP balena_api_requests_total Requests to the balena API by resource and HTTP status code. The code is error if there was no complete response.
 # TYPE balena_api_requests_total counter
 balena_api_requests_total{code="200",resource="device"} 2
 balena_api_requests_total{code="429",resource="device"} 1
 balena_api_requests_total{code="error",resource="application"} 1
-# HELP balena_api_response_bytes_total Bytes of answers of the balena API as they were transferred, compressed mostly.
+# HELP balena_api_response_bytes_total Size of responses of the balena API, as transferred, usually compressed.
 # TYPE balena_api_response_bytes_total counter
 balena_api_response_bytes_total{resource="application"} 0
 balena_api_response_bytes_total{resource="device"} 1500
-# HELP balena_api_token_expiry_timestamp_seconds When the session token in use expires. An API key does not tell; see balena_api_key_expiry_timestamp_seconds.
+# HELP balena_api_token_expiry_timestamp_seconds When the session token in use expires. An API key does not contain its expiry date; see balena_api_key_expiry_timestamp_seconds.
 # TYPE balena_api_token_expiry_timestamp_seconds gauge
 balena_api_token_expiry_timestamp_seconds 1.9e+09
 `), "balena_api_rate_limited_total", "balena_api_requests_total", "balena_api_response_bytes_total", "balena_api_token_expiry_timestamp_seconds"); err != nil {

@@ -12,19 +12,18 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Metrics of fleets, always exported. The sums are over the devices of the snapshot, whether or not
-// metrics of single devices are exported.
+// Metrics of fleets. They are always exported, even if metrics of single devices are not.
 
 // fleet is a fleet with the sums over its devices.
 type fleet struct {
 	*balena.Fleet
 	view *view
 	balena.Tally
-	// inService are the sums over the devices that are expected to work.
+	// inService holds the sums over the devices in service.
 	inService balena.InService
 }
 
-// inMaintenance is how many devices would be in service but for a maintenance of their own or of the fleet.
+// inMaintenance returns the number of devices that would be in service without their maintenance or that of the fleet.
 func (f *fleet) inMaintenance() int {
 	if f.Archived {
 		return 0
@@ -32,10 +31,10 @@ func (f *fleet) inMaintenance() int {
 	return f.InService(balena.Forever).Devices - f.inService.Devices
 }
 
-// now is the time of the snapshot.
+// now returns the time of the snapshot.
 func (v *view) now() balena.Instant { return balena.Instant(v.Time.UnixMilli()) }
 
-// onlyCloud keeps a value that only balenaCloud has.
+// onlyCloud returns a value that only balenaCloud has, and [none] on other servers.
 func (v *view) onlyCloud(value float64) float64 {
 	if !v.CloudFields {
 		return none
@@ -43,31 +42,31 @@ func (v *view) onlyCloud(value float64) float64 {
 	return value
 }
 
-// newView sums up the devices of a snapshot: those in which it differs from another one that was summed up
-// before, on top of what that came to. before may be nil; its sums are used up.
-func newView(s *balena.Snapshot, before *view) *view {
+// newView sums up the devices of a snapshot. It takes the sums of the previous view, which must not be used afterwards,
+// and applies the differences between the snapshots. previous may be nil.
+func newView(s *balena.Snapshot, previous *view) *view {
 	v := &view{Snapshot: s, byID: make(map[int64]*fleet, len(s.Fleets)), fleets: make([]fleet, len(s.Fleets))}
 	for i := range v.fleets {
 		f := &v.fleets[i]
 		f.Fleet, f.view = &s.Fleets[i], v
 		v.byID[f.ID] = f
 	}
-	var known balena.Devices
-	if before != nil {
-		known = before.Devices
-		for i := range before.fleets {
-			if f := v.byID[before.fleets[i].ID]; f != nil {
-				f.Tally = before.fleets[i].Tally
+	var previousDevices balena.Devices
+	if previous != nil {
+		previousDevices = previous.Devices
+		for i := range previous.fleets {
+			if f := v.byID[previous.fleets[i].ID]; f != nil {
+				f.Tally = previous.fleets[i].Tally
 			}
 		}
 	}
-	for was, is := range s.Devices.Differences(known) {
-		if was != nil && v.byID[was.FleetID] != nil {
-			v.byID[was.FleetID].Remove(was)
+	for before, after := range s.Devices.Differences(previousDevices) {
+		if before != nil && v.byID[before.FleetID] != nil {
+			v.byID[before.FleetID].Remove(before)
 		}
-		if is != nil {
-			v.byID[is.FleetID].Add(is)
-			v.countImplausible(was, is)
+		if after != nil {
+			v.byID[after.FleetID].Add(after)
+			v.countImplausible(before, after)
 		}
 	}
 	now := v.now()
@@ -76,13 +75,13 @@ func newView(s *balena.Snapshot, before *view) *view {
 			f.inService = f.InService(now)
 		}
 	}
-	v.names = namesOf(v.fleets)
-	v.keys = keysOf(s.Keys)
+	v.names = fleetNames(v.fleets)
+	v.keys = uniqueKeys(s.Keys)
 	return v
 }
 
-// The states that are exported even when no device is in them, in alphabetical order as all labels are. A state that
-// is not listed appears under its own name as soon as a device is in it.
+// The states that are exported even if no device is in them, in alphabetical order. A state that is not listed is
+// exported while at least one device is in it.
 var (
 	deviceStatuses  = slices.Sorted(slices.Values(balena.DeviceStatuses))
 	heartbeatStates = slices.Sorted(slices.Values(balena.HeartbeatStates))
@@ -108,7 +107,7 @@ func fleetIdentity(f *fleet, values []string) []string { return append(values, f
 
 func fleets(v *view) iter.Seq[fleet] { return slices.Values(v.fleets) }
 
-// number makes a gauge of a number of devices.
+// number returns a gauge of a number of devices.
 func number(name, help, source string, value func(*fleet) int) family[fleet] {
 	return gauge(name, help, source, func(f *fleet) float64 { return float64(value(f)) })
 }
@@ -116,7 +115,7 @@ func number(name, help, source string, value func(*fleet) int) family[fleet] {
 func fleetTable(o Options) group {
 	return &table[fleet]{
 		group:    "Fleets",
-		series:   "1 a fleet",
+		series:   "1 per fleet",
 		labels:   []string{"fleet"},
 		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{
@@ -135,21 +134,21 @@ func fleetTable(o Options) group {
 				func(f *fleet) int { return f.Devices }),
 			number("balena_fleet_devices_online", "Devices whose VPN is up.", "device.is_online",
 				func(f *fleet) int { return f.Online }),
-			number("balena_fleet_devices_connected", "Devices that can be reached: VPN up, or API heartbeat online or timeout.", "device.is_online, api_heartbeat_state",
+			number("balena_fleet_devices_connected", "Connected devices: the VPN is up, or the API heartbeat is online or timeout.", "device.is_online, api_heartbeat_state",
 				func(f *fleet) int { return f.Connected }),
-			number("balena_fleet_devices_in_service", "Devices that are expected to work: not inactive, not frozen, not in maintenance, and of a fleet that is not archived.",
+			number("balena_fleet_devices_in_service", "Devices in service. They are expected to work: they are not inactive, not frozen and not in maintenance, and their fleet is not archived.",
 				"device.overall_status, is_active (balenaCloud), is_frozen (balenaCloud), device_tag, application_tag, application.is_archived",
 				func(f *fleet) int { return f.inService.Devices }),
-			number("balena_fleet_devices_in_service_connected", "Devices in service that can be reached.", "device.is_online, api_heartbeat_state",
+			number("balena_fleet_devices_in_service_connected", "Connected devices in service.", "device.is_online, api_heartbeat_state",
 				func(f *fleet) int { return f.inService.Connected }),
-			number("balena_fleet_devices_never_connected", "Devices in service that were registered and never seen since.", "device.last_connectivity_event, api_heartbeat_state",
+			number("balena_fleet_devices_never_connected", "Devices in service that have not connected since their registration.", "device.last_connectivity_event, api_heartbeat_state",
 				func(f *fleet) int { return f.inService.NeverConnected }),
 			{
 				name:   "balena_fleet_devices_disconnected_longer_than",
-				help:   "Devices in service that were seen once and have not been connected for at least so many seconds.",
+				help:   "Devices in service that were connected before and have been disconnected for at least this number of seconds.",
 				source: "device.last_connectivity_event, changed_api_heartbeat_state_on__date (v7)",
 				labels: []string{"seconds"},
-				series: strconv.Itoa(len(o.DisconnectedThresholds)) + " a fleet",
+				series: strconv.Itoa(len(o.DisconnectedThresholds)) + " per fleet",
 				samples: func(f *fleet, out *samples) {
 					now := f.view.now().Seconds()
 					for _, threshold := range o.DisconnectedThresholds {
@@ -163,36 +162,36 @@ func fleetTable(o Options) group {
 					}
 				},
 			},
-			number("balena_fleet_devices_undervolted", "Connected devices that have seen too low a voltage since they booted.", "device.is_undervolted",
+			number("balena_fleet_devices_undervolted", "Connected devices that reported an undervoltage since their last boot.", "device.is_undervolted",
 				func(f *fleet) int { return f.Undervolted }),
-			number("balena_fleet_devices_os_update_failed", "Devices in service whose last update of the host OS failed. The supervisor clears that when it starts.", "device.provisioning_state",
+			number("balena_fleet_devices_os_update_failed", "Devices in service whose last host OS update failed. The supervisor resets this state when it starts.", "device.provisioning_state",
 				func(f *fleet) int { return f.inService.OSUpdateFailed }),
-			gauge("balena_fleet_devices_frozen", "Devices that are frozen, because the plan does not cover them.", "device.is_frozen",
+			gauge("balena_fleet_devices_frozen", "Devices that are frozen because the plan does not cover them.", "device.is_frozen",
 				func(f *fleet) float64 { return f.view.onlyCloud(float64(f.Frozen)) }).on("balenaCloud"),
-			gauge("balena_fleet_devices_active", "Devices that are active: neither deactivated nor waiting for their activation.", "device.is_active",
+			gauge("balena_fleet_devices_active", "Active devices: neither deactivated nor waiting for activation.", "device.is_active",
 				func(f *fleet) float64 { return f.view.onlyCloud(float64(f.Devices - f.Deactivated)) }).on("balenaCloud"),
 			{
 				name:    "balena_fleet_devices_by_status",
-				help:    "Devices by overall status, in the words of v7 on v6 too.",
+				help:    "Devices by overall status. The statuses of v6 are converted to those of v7.",
 				source:  "device.overall_status",
 				labels:  []string{"status"},
-				series:  "7 a fleet, and 1 for each status not known yet",
+				series:  "7 per fleet, and 1 per unrecognized status in use",
 				samples: func(f *fleet, out *samples) { addStates(out, deviceStatuses, f.ByStatus) },
 			},
 			{
 				name:    "balena_fleet_devices_by_heartbeat_state",
-				help:    "Devices by the state of their API heartbeat.",
+				help:    "Devices by state of the API heartbeat.",
 				source:  "device.api_heartbeat_state",
 				labels:  []string{"state"},
-				series:  "4 a fleet, and 1 for each state not known yet",
+				series:  "4 per fleet, and 1 per unrecognized state in use",
 				samples: func(f *fleet, out *samples) { addStates(out, heartbeatStates, f.ByHeartbeat) },
 			},
 			{
 				name:    "balena_fleet_devices_by_update_status",
-				help:    "Devices by the status of their last update: none where there was no update, unknown where the supervisor is older than 16.7.0 and does not report it.",
+				help:    "Devices by status of the last update: none if there was no update, unknown if the supervisor is older than 16.7.0 and does not report it.",
 				source:  "device.update_status",
 				labels:  []string{"update_status"},
-				series:  "7 a fleet, and 1 for each status not known yet",
+				series:  "7 per fleet, and 1 per unrecognized status in use",
 				samples: func(f *fleet, out *samples) { addStates(out, updateStatuses, f.ByUpdate) },
 			},
 			{
@@ -200,15 +199,15 @@ func fleetTable(o Options) group {
 				help:    "Devices by device type.",
 				source:  "device.is_of__device_type.slug",
 				labels:  []string{"device_type"},
-				series:  "1 for each type in the fleet",
+				series:  "1 per device type in the fleet",
 				samples: func(f *fleet, out *samples) { addCounts(out, f.ByType) },
 			},
 			{
 				name:   "balena_fleet_devices_by_os_version",
-				help:   "Devices by version of the host OS; unknown where the device has not told.",
+				help:   "Devices by version and variant of the host OS. A label is unknown if the device does not report the value.",
 				source: "device.os_version, os_variant",
 				labels: []string{"os_version", "os_variant"},
-				series: "1 for each version in the fleet",
+				series: "1 per version in the fleet",
 				samples: func(f *fleet, out *samples) {
 					for _, os := range slices.SortedFunc(maps.Keys(f.ByOS), func(a, b balena.OS) int {
 						return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.Variant, b.Variant))
@@ -219,23 +218,23 @@ func fleetTable(o Options) group {
 			},
 			{
 				name:    "balena_fleet_devices_by_supervisor_version",
-				help:    "Devices by version of the supervisor; unknown where the device has not told.",
+				help:    "Devices by version of the supervisor. The version is unknown if the device does not report it.",
 				source:  "device.supervisor_version",
 				labels:  []string{"supervisor_version"},
-				series:  "1 for each version in the fleet",
+				series:  "1 per version in the fleet",
 				samples: func(f *fleet, out *samples) { addCounts(out, f.BySupervisor) },
 			},
 		},
 	}
 }
 
-// fleetName is all fleets of one name, which may be in several organizations.
+// fleetName represents all fleets with the same name, which may belong to different organizations.
 type fleetName struct {
 	name   string
 	online int
 }
 
-func namesOf(fleets []fleet) []fleetName {
+func fleetNames(fleets []fleet) []fleetName {
 	online := map[string]int{}
 	for i := range fleets {
 		online[fleets[i].Name] += fleets[i].Online
@@ -247,16 +246,16 @@ func namesOf(fleets []fleet) []fleetName {
 	return names
 }
 
-// fleetNameTable is the metric of the exporter that came before this one, and nothing else of it changes.
+// fleetNameTable has the metric of an earlier exporter. It is kept compatible with that exporter.
 func fleetNameTable() group {
 	return &table[fleetName]{
 		group:    "Fleets",
-		series:   "1 for each name of a fleet",
+		series:   "1 per fleet name",
 		labels:   []string{"fleet_name"},
 		subjects: func(v *view) iter.Seq[fleetName] { return slices.Values(v.names) },
 		identity: func(n *fleetName, values []string) []string { return append(values, n.name) },
 		families: []family[fleetName]{
-			gauge("balena_devices_online", "Devices online by name of the fleet; fleets of one name in several organizations are summed.", "device.is_online",
+			gauge("balena_devices_online", "Online devices by fleet name. Fleets with the same name in different organizations are summed.", "device.is_online",
 				func(n *fleetName) float64 { return float64(n.online) }),
 		},
 	}

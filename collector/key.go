@@ -11,9 +11,9 @@ import (
 
 // Metrics of the caller's API keys.
 
-// keysOf returns the keys by name, the one that expires first of those of one name: names need not be
-// unique, and series must be.
-func keysOf(keys []balena.Key) []balena.Key {
+// uniqueKeys returns one key for each name, with the earliest expiry of all keys with that name. Names of keys need
+// not be unique, but series must be.
+func uniqueKeys(keys []balena.Key) []balena.Key {
 	var unique []balena.Key
 	index := map[string]int{}
 	for _, k := range keys {
@@ -30,12 +30,12 @@ func keysOf(keys []balena.Key) []balena.Key {
 func keyTable() group {
 	return &table[balena.Key]{
 		group:    "Keys",
-		series:   "1 for each name of a key that expires",
+		series:   "1 per name of keys that expire",
 		labels:   []string{"key_name"},
 		subjects: func(v *view) iter.Seq[balena.Key] { return slices.Values(v.keys) },
 		identity: func(k *balena.Key, values []string) []string { return append(values, k.Name) },
 		families: []family[balena.Key]{
-			gauge("balena_api_key_expiry_timestamp_seconds", "When the caller's API key of this name expires. The API does not tell which of them is in use.", "api_key.expiry_date",
+			gauge("balena_api_key_expiry_timestamp_seconds", "When the caller's API key with this name expires, or the first of several keys with this name. The API does not report which key is in use.", "api_key.expiry_date",
 				func(k *balena.Key) float64 { return k.Expiry.Seconds() }),
 		},
 	}

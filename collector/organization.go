@@ -9,12 +9,12 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Metrics of the organizations that own the fleets: whether their devices are frozen, or will be.
+// Metrics of the organizations that own the fleets.
 
 func organizationTable() group {
 	return &table[balena.Organization]{
 		group:    "Organizations",
-		series:   "1 an organization",
+		series:   "1 per organization",
 		labels:   []string{"organization"},
 		subjects: func(v *view) iter.Seq[balena.Organization] { return slices.Values(v.Organizations) },
 		identity: func(o *balena.Organization, values []string) []string { return append(values, o.Handle) },
@@ -26,9 +26,9 @@ func organizationTable() group {
 				labels:  []string{"organization_name"},
 				samples: func(o *balena.Organization, out *samples) { out.add(1, o.Name) },
 			}.on("balenaCloud"),
-			gauge("balena_organization_frozen", "Whether the organization is frozen, with all its devices.", "organization.is_frozen",
+			gauge("balena_organization_frozen", "Whether the organization is frozen, including all its devices.", "organization.is_frozen",
 				func(o *balena.Organization) float64 { return boolean(o.Frozen) }).on("balenaCloud"),
-			gauge("balena_organization_past_due_since_timestamp_seconds", "Since when an invoice of the organization is past due; only while one is.", "organization.has_past_due_invoice_since__date",
+			gauge("balena_organization_past_due_since_timestamp_seconds", "Since when the organization has had a past due invoice. Exported only while it has one.", "organization.has_past_due_invoice_since__date",
 				func(o *balena.Organization) float64 { return o.PastDue.Seconds() }).on("balenaCloud"),
 		},
 	}

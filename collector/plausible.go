@@ -8,26 +8,25 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Numbers that devices report are theirs to get wrong: one that cannot be true has no sample. It is counted instead,
-// in balena_exporter_implausible_values_total, when a refresh brings it: once for each time that a device's value
-// changes to one, not once for each page on which it is left out.
+// Devices may report implausible numbers. These have no sample. They are counted in
+// balena_exporter_implausible_values_total: once for each change of a value to an implausible one, not for each page.
 
-// figure returns a figure of a device; [none] for null, and instead of one that cannot be true.
+// figure returns a figure of a device, [none] if it is null or implausible.
 func (d *device) figure(f *balena.Figure) float64 {
-	return f.Of(d.Device).Float() + 0 // which makes 0 of -0
+	return f.Of(d.Device).Float() + 0 // converts -0 to 0
 }
 
-// countImplausible counts the values of a device that cannot be true, but for those that are as they were before.
-// was may be nil.
-func (v *view) countImplausible(was, is *balena.Device) {
+// countImplausible counts the implausible values of a device that differ from those of the previous snapshot. before may
+// be nil.
+func (v *view) countImplausible(before, after *balena.Device) {
 	for _, f := range balena.DeviceFigures {
-		if value := f.Told(is); f.Implausible(value) && (was == nil || value != f.Told(was)) {
+		if value := f.Reported(after); f.Implausible(value) && (before == nil || value != f.Reported(before)) {
 			v.implausible.Add(f.Field, 1)
 		}
 	}
-	for _, s := range is.Services() {
-		same := func(before balena.Service) bool { return before.ID == s.ID && before.Progress == s.Progress }
-		if balena.DownloadProgress.Implausible(s.Progress) && (was == nil || !slices.ContainsFunc(was.Services(), same)) {
+	for _, s := range after.Services() {
+		same := func(other balena.Service) bool { return other.ID == s.ID && other.Progress == s.Progress }
+		if balena.DownloadProgress.Implausible(s.Progress) && (before == nil || !slices.ContainsFunc(before.Services(), same)) {
 			v.implausible.Add(balena.DownloadProgress.Field, 1)
 		}
 	}

@@ -11,25 +11,25 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Metrics of a fleet's releases: what it should run, what it runs, and what was built last.
+// Metrics of a fleet's releases: the target release, the releases in use, and the newest release.
 
 // releaseStatuses are the known values of release.status.
 var releaseStatuses = []string{"cancelled", "error", "failed", "interrupted", "running", "success"}
 
-// other is the commit and version of the row that sums up releases beyond the limit.
+// other is the commit and version of the series that sums up the releases beyond the limit.
 const other = "other"
 
 func releaseTable(o Options) group {
 	releaseLabels := []string{"commit", "release_version"}
 	return &table[fleet]{
 		group:    "Releases",
-		series:   "1 a fleet",
+		series:   "1 per fleet",
 		labels:   []string{"fleet"},
 		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{
 			{
 				name:   "balena_fleet_target_release_info",
-				help:   "The release that the fleet's devices should run, unless they are pinned.",
+				help:   "The target release of the fleet, for devices that are not pinned.",
 				source: "application.should_be_running__release",
 				labels: []string{"release_id", "commit", "release_version"},
 				samples: func(f *fleet, out *samples) {
@@ -42,10 +42,10 @@ func releaseTable(o Options) group {
 			gauge("balena_fleet_target_release_created_timestamp_seconds", "When the fleet's target release was created.",
 				"application.should_be_running__release.created_at",
 				func(f *fleet) float64 { return f.view.Releases[f.TargetRelease].Created.Seconds() }),
-			gauge("balena_fleet_tracks_latest_release", "Whether the fleet's target is always its newest good release (1) or chosen by hand (0).",
+			gauge("balena_fleet_tracks_latest_release", "Whether the fleet's target release is always its latest successful release (1) or was selected by a user (0).",
 				"application.should_track_latest_release",
 				func(f *fleet) float64 { return boolean(f.TracksLatest) }),
-			number("balena_fleet_devices_on_target_release", "Devices that run the release they should run: their pin, else the fleet's target.",
+			number("balena_fleet_devices_on_target_release", "Devices that run their target release: the release they are pinned to, otherwise the target release of the fleet.",
 				"device.is_running__release, is_pinned_on__release, application.should_be_running__release",
 				func(f *fleet) int { return f.OnTarget }),
 			number("balena_fleet_devices_on_invalidated_release", "Devices that run a release that was invalidated.", "device.is_running__release.is_invalidated",
@@ -54,14 +54,14 @@ func releaseTable(o Options) group {
 				func(f *fleet) int { return f.running(func(r balena.Release) bool { return r.ID != 0 && !r.Final }) }),
 			number("balena_fleet_devices_pinned", "Devices that are pinned to a release.", "device.is_pinned_on__release",
 				func(f *fleet) int { return f.Pinned }),
-			number("balena_fleet_devices_without_release", "Devices that run no release (yet).", "device.is_running__release",
+			number("balena_fleet_devices_without_release", "Devices that do not run a release.", "device.is_running__release",
 				func(f *fleet) int { return f.WithoutRelease }),
 			{
 				name:   "balena_fleet_devices_by_release",
-				help:   "Devices by the release they run. The least used releases beyond --collector.release.limit are one row, other.",
+				help:   "Devices by the release they run. The least used releases beyond --collector.release.limit are summed in one series with the label value other.",
 				source: "device.is_running__release",
 				labels: releaseLabels,
-				series: "1 for each release in use, up to the limit",
+				series: "1 per release in use, up to the limit",
 				samples: func(f *fleet, out *samples) {
 					for _, r := range f.releasesInUse(o.ReleaseLimit) {
 						out.add(float64(r.devices), r.commit, r.version)
@@ -70,7 +70,7 @@ func releaseTable(o Options) group {
 			},
 			{
 				name:   "balena_fleet_latest_release_info",
-				help:   "The newest release of the fleet, failed builds included.",
+				help:   "The newest release of the fleet, including failed builds.",
 				source: "application.owns__release",
 				labels: releaseLabels,
 				samples: func(f *fleet, out *samples) {
@@ -84,10 +84,10 @@ func releaseTable(o Options) group {
 				func(f *fleet) float64 { return f.LatestRelease.Created.Seconds() }),
 			{
 				name:   "balena_fleet_latest_release_status",
-				help:   "The status of the newest release of the fleet: 1 for the current one, 0 for the others.",
+				help:   "The status of the newest release of the fleet: 1 for the current status, 0 for the others.",
 				source: "application.owns__release.status",
 				labels: []string{"status"},
-				series: "6 a fleet that has releases",
+				series: "6 per fleet with releases",
 				samples: func(f *fleet, out *samples) {
 					if f.LatestRelease.ID != 0 {
 						addStates(out, releaseStatuses, balena.Counts[string]{cmp.Or(f.LatestRelease.Status, balena.Unknown): 1})
@@ -98,27 +98,27 @@ func releaseTable(o Options) group {
 	}
 }
 
-// running is how many devices run a release for which something is so.
-func (f *fleet) running(so func(balena.Release) bool) int {
+// running returns the number of devices that run a release for which match returns true.
+func (f *fleet) running(match func(balena.Release) bool) int {
 	n := 0
 	for id, devices := range f.ByRelease {
-		if so(f.view.Releases[id]) {
+		if match(f.view.Releases[id]) {
 			n += devices
 		}
 	}
 	return n
 }
 
-// releaseInUse is a release and how many of a fleet's devices run it.
+// releaseInUse is a release and the number of a fleet's devices that run it.
 type releaseInUse struct {
 	commit, version string
 	devices         int
 }
 
-// releasesInUse returns the releases that the fleet's devices run, the most used first. Beyond limit, if
-// it is not 0, the rest is one row.
+// releasesInUse returns the releases that the fleet's devices run, the most used first. Releases beyond the limit are
+// summed in one element; 0 means no limit.
 func (f *fleet) releasesInUse(limit int) []releaseInUse {
-	// By name and not by ID: releases that are not known have no name, and are one row.
+	// Grouped by labels, not by ID: all unknown releases have the same labels and are one series.
 	found := balena.Counts[releaseInUse]{}
 	for id, n := range f.ByRelease {
 		r := f.view.Releases[id]

@@ -19,15 +19,15 @@ import (
 
 // runs renders the devices of a snapshot.
 type runs struct {
-	page        *exposition.Builder
-	columns     []column
-	stretches   []stretch[device] // one for each run of a long run
-	now, before *view
-	places      map[int64]place // places of the runs of the previous snapshot, by the ID of their first device
-	long        []int           // number of runs in each long run of the previous snapshot
-	// refounded are the fleets in which the lines of devices differ from before, reworded the releases with another commit or
-	// version.
-	refounded, reworded map[int64]bool
+	page              *exposition.Builder
+	columns           []column
+	stretches         []stretch[device] // one for each run of a long run
+	current, previous *view
+	places            map[int64]place // places of the runs of the previous snapshot, by the ID of their first device
+	long              []int           // number of runs in each long run of the previous snapshot
+	// changedFleets are the fleets whose changes affect the lines of their devices. changedReleases are the releases whose
+	// commit or version changed.
+	changedFleets, changedReleases map[int64]bool
 
 	text []byte
 	out  samples // without the labels of the device
@@ -47,13 +47,13 @@ type place struct {
 	number, long int
 }
 
-// newRuns returns a renderer for the devices of a view. before may be nil.
-func newRuns(now, before *view, page *exposition.Builder) *runs {
-	r := &runs{page: page, now: now}
+// newRuns returns a renderer for the devices of a view. previous may be nil.
+func newRuns(current, previous *view, page *exposition.Builder) *runs {
+	r := &runs{page: page, current: current}
 	// The lines of all devices depend on these fields.
-	if before != nil && before.CloudFields == now.CloudFields && before.APIVersion == now.APIVersion &&
-		slices.Equal(before.DeviceTagKeys, now.DeviceTagKeys) {
-		r.compareWith(before)
+	if previous != nil && previous.CloudFields == current.CloudFields && previous.APIVersion == current.APIVersion &&
+		slices.Equal(previous.DeviceTagKeys, current.DeviceTagKeys) {
+		r.compareWith(previous)
 	}
 	return r
 }
@@ -72,10 +72,10 @@ func (r *runs) add(t *table[device], first int) {
 }
 
 // compareWith records the runs of the previous snapshot, and the differences in its fleets and releases.
-func (r *runs) compareWith(before *view) {
-	r.before = before
+func (r *runs) compareWith(previous *view) {
+	r.previous = previous
 	r.places = make(map[int64]place)
-	for _, stripe := range before.Devices.Stripes() {
+	for _, stripe := range previous.Devices.Stripes() {
 		for long := range longRuns(stripe) {
 			for _, run := range long {
 				r.places[run.Devices[0].ID] = place{run, len(r.places), len(r.long)}
@@ -83,17 +83,17 @@ func (r *runs) compareWith(before *view) {
 			r.long = append(r.long, len(long))
 		}
 	}
-	r.refounded, r.reworded = map[int64]bool{}, map[int64]bool{}
-	for id, was := range r.before.byID {
-		if is := r.now.byID[id]; is == nil || is.Slug != was.Slug || is.Archived != was.Archived || is.Maintenance != was.Maintenance {
-			r.refounded[id] = true
+	r.changedFleets, r.changedReleases = map[int64]bool{}, map[int64]bool{}
+	for id, before := range previous.byID {
+		if after := r.current.byID[id]; after == nil || after.Slug != before.Slug || after.Archived != before.Archived || after.Maintenance != before.Maintenance {
+			r.changedFleets[id] = true
 		}
 	}
-	for _, releases := range []map[int64]balena.Release{before.Releases, r.now.Releases} {
+	for _, releases := range []map[int64]balena.Release{previous.Releases, r.current.Releases} {
 		for id := range releases {
-			was, is := before.Releases[id], r.now.Releases[id]
-			if was.Commit != is.Commit || was.Version != is.Version {
-				r.reworded[id] = true
+			before, after := previous.Releases[id], r.current.Releases[id]
+			if before.Commit != after.Commit || before.Version != after.Version {
+				r.changedReleases[id] = true
 			}
 		}
 	}
@@ -133,7 +133,7 @@ func (r *runs) render() {
 	if len(r.columns) == 0 {
 		return
 	}
-	for i, stripe := range r.now.Devices.Stripes() {
+	for i, stripe := range r.current.Devices.Stripes() {
 		if i > 0 {
 			r.page.EndSection()
 		}
@@ -145,34 +145,34 @@ func (r *runs) render() {
 func (r *runs) renderStripe(stripe []*balena.Run) {
 	for long := range longRuns(stripe) {
 		stretches := r.stretches[:len(long)]
-		was, known := -1, 0 // the previous long run of these runs, and how many of them it contained
+		previousLong, found := -1, 0 // the previous long run of these runs, and how many of them it contained
 		for i := range r.columns {
 			r.columns[i].changedInLongRun = false
 		}
 		for i, run := range long {
 			devices := stretches[i].subjects[:0]
 			for _, d := range run.Devices {
-				devices = append(devices, device{d, r.now})
+				devices = append(devices, device{d, r.current})
 			}
 			stretches[i].begin(devices)
-			before, ok := r.diff(run)
-			if ok && (i == 0 || before.long == was) {
-				was = before.long
-				known++
+			previousPlace, ok := r.diff(run)
+			if ok && (i == 0 || previousPlace.long == previousLong) {
+				previousLong = previousPlace.long
+				found++
 			}
 			for j := range r.columns {
 				c := &r.columns[j]
 				if c.steady {
 					c.changedInLongRun = c.changedInLongRun || c.changed
 				} else {
-					r.put(c, ok && !c.changed, before.number, stretches[i:i+1])
+					r.put(c, ok && !c.changed, previousPlace.number, stretches[i:i+1])
 				}
 			}
 		}
-		same := known == len(long) && known == r.long[was]
+		same := found == len(long) && found == r.long[previousLong]
 		for j := range r.columns {
 			if c := &r.columns[j]; c.steady {
-				r.put(c, same && !c.changedInLongRun, was, stretches)
+				r.put(c, same && !c.changedInLongRun, previousLong, stretches)
 			}
 		}
 	}
@@ -193,42 +193,42 @@ func (r *runs) put(c *column, same bool, number int, stretches []stretch[device]
 }
 
 // diff returns the place of a run on the previous page, and marks the families that have changed since. It returns
-// false if the previous page did not have the run, or had it with other devices.
+// false if the run was not on the previous page, or contained other devices.
 func (r *runs) diff(run *balena.Run) (place, bool) {
-	was, known := r.places[run.Devices[0].ID]
-	if !known || len(was.run.Devices) != len(run.Devices) {
-		return was, false
+	previous, found := r.places[run.Devices[0].ID]
+	if !found || len(previous.run.Devices) != len(run.Devices) {
+		return place{}, false
 	}
 	for i := range r.columns {
 		r.columns[i].changed = false
 	}
-	if was.run == run && len(r.refounded)+len(r.reworded) == 0 {
-		return was, true
+	if previous.run == run && len(r.changedFleets)+len(r.changedReleases) == 0 {
+		return previous, true
 	}
-	for i, is := range run.Devices {
-		was := was.run.Devices[i]
-		if is.ID != was.ID || is.FleetID != was.FleetID || is.UUID != was.UUID || r.refounded[is.FleetID] {
+	for i, after := range run.Devices {
+		before := previous.run.Devices[i]
+		if after.ID != before.ID || after.FleetID != before.FleetID || after.UUID != before.UUID || r.changedFleets[after.FleetID] {
 			return place{}, false // the labels may differ in all families
 		}
-		if r.reworded[is.RunningRelease] || r.reworded[is.OSTarget] || r.reworded[is.SupervisorTarget] || !is.Equal(was) {
-			r.compare(was, is)
+		if r.changedReleases[after.RunningRelease] || r.changedReleases[after.OSTarget] || r.changedReleases[after.SupervisorTarget] || !after.Equal(before) {
+			r.compare(before, after)
 		}
 	}
-	return was, true
+	return previous, true
 }
 
 // compare marks the families in which a device has changed.
-func (r *runs) compare(was, is *balena.Device) {
-	before, now := device{was, r.before}, device{is, r.now}
+func (r *runs) compare(before, after *balena.Device) {
+	previous, current := device{before, r.previous}, device{after, r.current}
 	for i := range r.columns {
 		c := &r.columns[i]
 		if c.changed {
 			continue
 		}
 		r.out.extra, r.out.text = c.labels, r.out.text[:0]
-		c.samples(&before, &r.out)
+		c.samples(&previous, &r.out)
 		n := len(r.out.text)
-		c.samples(&now, &r.out)
+		c.samples(&current, &r.out)
 		c.changed = !bytes.Equal(r.out.text[:n], r.out.text[n:])
 	}
 }

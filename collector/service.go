@@ -10,18 +10,19 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Metrics of services: what runs on the devices, image by image.
+// Metrics of the services on devices.
 
-// serviceStatuses are the states of a service that the supervisor and the engine are known to report.
+// serviceStatuses are the states of a service that the supervisor and the engine report.
 var serviceStatuses = []string{
 	"Dead", "Downloaded", "Downloading", "Installed", "Installing", "Running", "Starting", "Stopping", "exited", "restarting",
 }
 
-// states returns the services of a device, each in each of its states once: while the device updates, several
-// images of a service may be in one state. What is known of them is that of the image which is farthest.
-func states(services []balena.Service) []balena.Service {
+// serviceStates returns the services of a device, with one element for each state of a service. During an update,
+// several images of a service may be in the same state. Their element has the latest install date and the highest
+// progress.
+func serviceStates(services []balena.Service) []balena.Service {
 	states := make([]balena.Service, 0, len(services))
-	for _, s := range named(services) {
+	for _, s := range withUnknown(services) {
 		if balena.DownloadProgress.Implausible(s.Progress) {
 			s.Progress = balena.Null
 		}
@@ -31,16 +32,16 @@ func states(services []balena.Service) []balena.Service {
 			continue
 		}
 		states[last].Installed = max(states[last].Installed, s.Installed)
-		if s.Progress > states[last].Progress { // null is less than any
+		if s.Progress > states[last].Progress { // null is less than any progress
 			states[last].Progress = s.Progress
 		}
 	}
 	return states
 }
 
-// named gives services a name and a status that have none, and puts them in order again: there may be others that
-// are really called unknown, and all of them are one.
-func named(services []balena.Service) []balena.Service {
+// withUnknown replaces missing names and statuses of services by unknown, and sorts the services again: a service may
+// really have the name unknown, and is then merged with those without a name.
+func withUnknown(services []balena.Service) []balena.Service {
 	if !slices.ContainsFunc(services, func(s balena.Service) bool { return s.Name == "" || s.Status == "" }) {
 		return services
 	}
@@ -58,12 +59,12 @@ func named(services []balena.Service) []balena.Service {
 func fleetServiceTable() group {
 	return &table[fleet]{
 		group:    "Services",
-		series:   "10 for each service in the fleet, and 1 for each state not known yet",
+		series:   "10 per service in the fleet, and 1 per unrecognized state in use",
 		labels:   []string{"fleet"},
 		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{{
 			name:   "balena_fleet_devices_by_service_status",
-			help:   "Devices by the state that a service is in on them. While a device updates, a service can be in two.",
+			help:   "Devices by state of a service on them. During an update, a device can be counted in several states of a service.",
 			source: "image_install.status",
 			labels: []string{"service_name", "status"},
 			samples: func(f *fleet, out *samples) {
@@ -92,15 +93,15 @@ func fleetServiceTable() group {
 	}
 }
 
-// fleetHealthTable and deviceHealthTable sum up services: whether the release runs that should run.
+// fleetHealthTable and deviceHealthTable sum up the services of the target release.
 func fleetHealthTable() group {
 	return &table[fleet]{
 		group:    "Services",
-		series:   "1 a fleet",
+		series:   "1 per fleet",
 		labels:   []string{"fleet"},
 		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{
-			gauge("balena_fleet_devices_healthy", "Devices in service that are connected and run the release they should run, with all its services.",
+			gauge("balena_fleet_devices_healthy", "Devices in service that are connected and run their target release with all its services.",
 				"device.is_running__release, image_install.status, is_provided_by__release",
 				(*fleet).healthy),
 		},
@@ -110,21 +111,21 @@ func fleetHealthTable() group {
 func deviceHealthTable() group {
 	return &table[device]{
 		group:    "Services",
-		series:   "1 a device that should run a release",
+		series:   "1 per device with a target release",
 		labels:   []string{"fleet", "uuid"},
 		subjects: devices, identity: deviceIdentity,
 		families: []family[device]{
-			gauge("balena_device_services", "Services on the device that belong to the release that it should run.", "image_install.is_provided_by__release",
+			gauge("balena_device_services", "Services of the target release on the device.", "image_install.is_provided_by__release",
 				func(d *device) float64 { services, _ := d.targetServices(); return services }).steadily(),
-			gauge("balena_device_services_running", "Services on the device that belong to the release that it should run, and are Running.", "image_install.status, is_provided_by__release",
+			gauge("balena_device_services_running", "Services of the target release on the device with the status Running.", "image_install.status, is_provided_by__release",
 				func(d *device) float64 { _, running := d.targetServices(); return running }).steadily(),
-			gauge("balena_device_services_exited", "Services on the device that belong to the release that it should run, and have exited or are Dead, as some are meant to; only where there are some.", "image_install.status, is_provided_by__release",
+			gauge("balena_device_services_exited", "Services of the target release on the device with the status exited or Dead. Some services exit on purpose. Exported only if the number is not 0.", "image_install.status, is_provided_by__release",
 				(*device).exitedServices).steadily(),
 		},
 	}
 }
 
-// healthy is none where devices can't be known to be.
+// healthy returns the number of healthy devices, [none] if the services of no device in service are known.
 func (f *fleet) healthy() float64 {
 	if f.inService.Devices > 0 && f.inService.Surveyed == 0 {
 		return none
@@ -132,7 +133,8 @@ func (f *fleet) healthy() float64 {
 	return float64(f.inService.Healthy)
 }
 
-// exitedServices are those of the target release that have exited; none where there are none, which is so on most devices.
+// exitedServices returns the number of services of the target release that have exited. It returns [none] instead of 0,
+// which is the number for most devices.
 func (d *device) exitedServices() float64 {
 	exited := d.Installs.Exited(d.TargetRelease)
 	if exited == 0 {
@@ -141,8 +143,8 @@ func (d *device) exitedServices() float64 {
 	return float64(exited)
 }
 
-// targetServices are the services of the target release, and those of them that run; none without a target,
-// or where they are not known.
+// targetServices returns the number of services of the target release, and the number of them that run. It returns
+// [none] if the device has no target release, or its services are not known.
 func (d *device) targetServices() (services, running float64) {
 	if d.TargetRelease == 0 || !d.Installs.Known() {
 		return none, none
@@ -151,9 +153,9 @@ func (d *device) targetServices() (services, running float64) {
 	return float64(s), float64(r)
 }
 
-// eachService calls a function with each service of a device once, with all its states.
+// eachService calls a function once for each service of a device, with all its states.
 func (d *device) eachService(f func(name string, states []balena.Service)) {
-	all := states(d.Services())
+	all := serviceStates(d.Services())
 	for len(all) > 0 {
 		n := 1
 		for n < len(all) && all[n].Name == all[0].Name {
@@ -167,17 +169,17 @@ func (d *device) eachService(f func(name string, states []balena.Service)) {
 func deviceServiceTable() group {
 	return &table[device]{
 		group:    "Services",
-		series:   "1 for each service on a device",
+		series:   "1 per service on a device",
 		labels:   []string{"fleet", "uuid"},
 		subjects: devices, identity: deviceIdentity,
 		families: []family[device]{
 			{
 				name:   "balena_device_service_status",
-				help:   "The state that the service is in on the device. While the device updates, it can be in two.",
+				help:   "The state of the service on the device. During an update, a service can have several states.",
 				source: "image_install.status",
 				labels: []string{"service_name", "status"},
 				samples: func(d *device, out *samples) {
-					for _, s := range states(d.Services()) {
+					for _, s := range serviceStates(d.Services()) {
 						out.add(1, s.Name, s.Status)
 					}
 				},
@@ -185,7 +187,7 @@ func deviceServiceTable() group {
 			{
 				name:   "balena_device_service_download_progress_ratio",
 				steady: true,
-				help:   "How far the download of the service's image is; only during one.",
+				help:   "Progress of the download of the service's image. Exported only during a download.",
 				source: "image_install.download_progress",
 				labels: []string{"service_name"},
 				samples: func(d *device, out *samples) {
@@ -193,7 +195,7 @@ func deviceServiceTable() group {
 						progress := none
 						for _, s := range states {
 							if s.Progress != balena.Null {
-								progress = s.Progress.Float() + 0 // which makes 0 of -0
+								progress = s.Progress.Float() + 0 // converts -0 to 0
 							}
 						}
 						out.add(percent(progress), name)
@@ -203,7 +205,7 @@ func deviceServiceTable() group {
 			{
 				name:   "balena_device_service_install_timestamp_seconds",
 				steady: true,
-				help:   "When the newest image of the service came to the device.",
+				help:   "When the newest image of the service was installed on the device.",
 				source: "image_install.install_date",
 				labels: []string{"service_name"},
 				samples: func(d *device, out *samples) {

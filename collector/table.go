@@ -31,7 +31,7 @@ type Description struct {
 	Group string
 }
 
-// ScrapeGroup is the name by which a scrape asks for the family and the others of its group, with collect[].
+// ScrapeGroup returns the value of the parameter collect[] of a scrape that selects the group of the family.
 func (d *Description) ScrapeGroup() string {
 	if d.Group == exporterHeading {
 		return exposition.LiveGroup
@@ -117,13 +117,13 @@ func boolean(b bool) float64 {
 // group is a table of any type of subject.
 type group interface {
 	descriptions() []Description
-	// only returns the group without the families of other names; nil if there are none left.
-	only(exported func(family string) bool) group
+	// filter returns the group with the exported families only; nil if there are none.
+	filter(exported func(family string) bool) group
 	collect(v *view, ch chan<- prometheus.Metric)
 	render(v *view, emit func(family int, lines []byte))
 }
 
-func (t *table[T]) only(exported func(family string) bool) group {
+func (t *table[T]) filter(exported func(family string) bool) group {
 	left := *t
 	left.families = slices.DeleteFunc(slices.Clone(t.families), func(f family[T]) bool { return !exported(f.name) })
 	if len(left.families) == 0 {
@@ -174,8 +174,8 @@ func (t *table[T]) render(v *view, emit func(family int, lines []byte)) {
 	}
 }
 
-// stretch writes the samples of several subjects as text, family by family. The labels of a subject are escaped
-// only once, not for every sample.
+// stretch writes the samples of several subjects as text, family by family. The labels of a subject are escaped only
+// once, not for every sample.
 type stretch[T any] struct {
 	labels   []string
 	identity func(s *T, values []string) []string
@@ -186,7 +186,7 @@ type stretch[T any] struct {
 
 func (t *table[T]) newStretch() stretch[T] { return stretch[T]{labels: t.labels, identity: t.identity} }
 
-// begin starts again with other subjects.
+// begin replaces the subjects.
 func (w *stretch[T]) begin(subjects []T) {
 	w.subjects, w.written, w.ends = subjects, w.written[:0], w.ends[:0]
 }

@@ -10,29 +10,30 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
-// Metrics of tags: allow-listed ones only, since anybody who may edit a device can write anything there.
+// Metrics of tags. Only tags with configured keys are exported, because anyone who may edit a device can add tags with
+// any content.
 
-// maxTagValue is how many characters of a tag's value are exported; it may have 10 kB.
+// maxTagValue is the maximum number of exported characters of a tag's value. The API allows 10 kB.
 const maxTagValue = 128
 
-// tagLabels returns the names of the labels for the keys of tags.
+// tagLabels returns the names of the labels for keys of tags.
 func tagLabels(keys []string) []string { return exposition.LabelNames("tag_", keys) }
 
-// tagValues cuts the values of tags to the length that is exported.
-func tagValues(values []string) []string {
-	cut := make([]string, len(values))
+// truncated returns the values of tags, truncated to the maximum length.
+func truncated(values []string) []string {
+	truncated := make([]string, len(values))
 	for i, v := range values {
-		cut[i] = v
+		truncated[i] = v
 		if utf8.RuneCountInString(v) > maxTagValue {
-			cut[i] = string([]rune(v)[:maxTagValue])
+			truncated[i] = string([]rune(v)[:maxTagValue])
 		}
 	}
-	return cut
+	return truncated
 }
 
-// values are the values of the first tags; nil if the device has none of these.
-func values(tags []balena.Tag, first int) []string {
-	tags = tags[:min(first, len(tags))]
+// tagValues returns the values of the first n tags; nil if the device has none of them.
+func tagValues(tags []balena.Tag, n int) []string {
+	tags = tags[:min(n, len(tags))]
 	if !slices.ContainsFunc(tags, func(t balena.Tag) bool { return t.ID != 0 }) {
 		return nil
 	}
@@ -45,18 +46,18 @@ func values(tags []balena.Tag, first int) []string {
 
 func addTags(out *samples, values []string) {
 	if values != nil {
-		out.add(1, tagValues(values)...)
+		out.add(1, truncated(values)...)
 	}
 }
 
 func fleetTagTable(keys []string) group {
 	return &table[fleet]{
 		group:    "Tags",
-		series:   "1 for each fleet that has one of the tags",
+		series:   "1 per fleet with one of the tags",
 		labels:   []string{"fleet"},
 		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{{
-			name: "balena_fleet_tags", help: "Tags of the fleet, those of --collector.fleet.tags.",
+			name: "balena_fleet_tags", help: "The tags of the fleet that --collector.fleet.tags lists. Values are truncated to 128 characters.",
 			source: "application_tag.tag_key, value", labels: tagLabels(keys),
 			samples: func(f *fleet, out *samples) { addTags(out, f.Tags) },
 		}},
@@ -66,13 +67,13 @@ func fleetTagTable(keys []string) group {
 func deviceTagTable(keys []string) group {
 	return &table[device]{
 		group:    "Tags",
-		series:   "1 for each device that has one of the tags",
+		series:   "1 per device with one of the tags",
 		labels:   []string{"fleet", "uuid"},
 		subjects: devices, identity: deviceIdentity,
 		families: []family[device]{{
-			name: "balena_device_tags", steady: true, help: "Tags of the device, those of --collector.device.tags.",
+			name: "balena_device_tags", steady: true, help: "The tags of the device that --collector.device.tags lists. Values are truncated to 128 characters.",
 			source: "device_tag.tag_key, value", labels: tagLabels(keys),
-			samples: func(d *device, out *samples) { addTags(out, values(d.Tags(), len(keys))) },
+			samples: func(d *device, out *samples) { addTags(out, tagValues(d.Tags(), len(keys))) },
 		}},
 	}
 }

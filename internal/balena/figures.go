@@ -35,8 +35,8 @@ var (
 	DeviceFigures = []*Figure{UpdateProgress, ProvisioningProgress, CPUUsage, CPUTemperature, MemoryUsed, MemorySize, StorageUsed, StorageSize}
 )
 
-// Told returns what the device reports, true or not; Null where it reports nothing.
-func (f *Figure) Told(d *Device) Number { return f.value(d) }
+// Reported returns the reported value, plausible or not; Null if the device does not report it.
+func (f *Figure) Reported(d *Device) Number { return f.value(d) }
 
 // Of returns the value of a device; Null where it reports none, or one that cannot be true.
 func (f *Figure) Of(d *Device) Number {
