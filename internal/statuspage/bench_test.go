@@ -15,7 +15,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// manyFleets divides devices among fleets. No two devices in a row are alike.
+// manyFleets returns an account whose devices are divided evenly among fleets. Consecutive devices differ.
 func manyFleets(devices, fleets int) *balena.Snapshot {
 	s := &balena.Snapshot{Time: at, Releases: map[int64]balena.Release{1: {ID: 1, Version: "1.0.0"}, 2: {ID: 2, Version: "1.1.0"}}}
 	for i := range fleets {
@@ -34,7 +34,7 @@ func manyFleets(devices, fleets int) *balena.Snapshot {
 	return s
 }
 
-// recorded returns the options of an exporter that has recorded its snapshot.
+// recorded returns options with a recorder that has recorded the snapshot.
 func recorded(s *balena.Snapshot) Options {
 	o := options(s, good)
 	o.Recorder = &Recorder{}
@@ -42,7 +42,7 @@ func recorded(s *balena.Snapshot) Options {
 	return o
 }
 
-// tallies sums up the devices of a snapshot by fleets.
+// tallies sums up the devices of a snapshot by fleet.
 func tallies(s *balena.Snapshot) iter.Seq2[int64, *balena.Tally] {
 	return func(yield func(int64, *balena.Tally) bool) {
 		all := map[int64]*balena.Tally{}
@@ -60,7 +60,7 @@ func tallies(s *balena.Snapshot) iter.Seq2[int64, *balena.Tally] {
 	}
 }
 
-// BenchmarkPages tells what a page costs.
+// BenchmarkPages measures requests for pages.
 func BenchmarkPages(b *testing.B) {
 	for _, devices := range []int{1_000, 100_000, 1_000_000} {
 		one, many := manyFleets(devices, 1), manyFleets(devices, 200)
@@ -82,7 +82,7 @@ func BenchmarkPages(b *testing.B) {
 			{"device", "/devices/" + uuid, many, 200},
 			{"search for a UUID", "/search?q=" + uuid, many, 303},
 			{"search for a name", "/search?q=vice+77", many, 200},
-			{"search in vain", "/search?q=nothing+at+all", many, 200},
+			{"search without results", "/search?q=nothing+at+all", many, 200},
 		} {
 			b.Run(fmt.Sprintf("devices=%d/%s", devices, page.name), func(b *testing.B) {
 				h := NewHandler(recorded(page.snapshot))
@@ -102,7 +102,7 @@ func BenchmarkPages(b *testing.B) {
 	}
 }
 
-// BenchmarkRecord tells what a refresh does for the pages.
+// BenchmarkRecord measures the recording of a snapshot.
 func BenchmarkRecord(b *testing.B) {
 	for _, fleets := range []int{1, 200, 10_000} {
 		b.Run(fmt.Sprintf("fleets=%d", fleets), func(b *testing.B) {
@@ -118,7 +118,7 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// cpuTime is how long the process has computed, which others on the machine do not change much.
+// cpuTime returns the CPU time of the process, which depends less on the load of the machine than the elapsed time.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var usage syscall.Rusage

@@ -14,7 +14,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
-// device is a device as it is listed, in JSON and on the page.
+// device is a row of a list of devices, in HTML and JSON.
 type device struct {
 	UUID      string `json:"uuid"`
 	Name      string `json:"device_name"`
@@ -22,10 +22,10 @@ type device struct {
 	Status    string `json:"status"`
 	Online    bool   `json:"online"`
 	Connected bool   `json:"connected"`
-	// ConnectivityChange is when the device last connected or disconnected; nil when that is not known.
+	// ConnectivityChange is when the device last connected or disconnected; nil if unknown.
 	ConnectivityChange *time.Time `json:"connectivity_change"`
 	Since              moment     `json:"-"`
-	// Release is what the device runs, and TargetRelease what it should run; nil for none.
+	// Release is the release that the device runs; nil for none.
 	Release           *release `json:"release"`
 	TargetRelease     *release `json:"target_release"`
 	Pinned            bool     `json:"release_pinned"`
@@ -34,36 +34,36 @@ type device struct {
 	OSVariant         string   `json:"os_variant"`
 	SupervisorVersion string   `json:"supervisor_version"`
 	UpdateStatus      string   `json:"update_status"`
-	// UpdateProgress is in percent; nil without an update under way.
+	// UpdateProgress is in percent; nil if no update is running.
 	UpdateProgress *float64 `json:"update_progress"`
 	Undervolted    bool     `json:"undervolted"`
 	Frozen         bool     `json:"frozen"`
-	// MaintenanceUntil is the end of the device's maintenance, its own or its fleet's; empty while it is in none.
+	// MaintenanceUntil is the end of the maintenance of the device or its fleet; empty if the device is not in maintenance.
 	MaintenanceUntil string `json:"maintenance_until,omitempty"`
 	OSUpdateState    string `json:"os_update_state,omitempty"`
-	// ServicesInstalled are those of the target release, and ServicesRunning those of them that run; nil where they are
-	// not known.
+	// ServicesInstalled is the number of services of the target release, and ServicesRunning the number of them that
+	// run; nil if unknown.
 	ServicesInstalled *int `json:"services"`
 	ServicesRunning   *int `json:"services_running"`
-	// Problems are the worst first.
+	// Problems are in order of severity, the worst first.
 	Problems []deviceProblem `json:"problems"`
-	// URL is balena's own page of the device, and Dashboard that of Grafana.
+	// URL is the address of the device in the balena dashboard, and Dashboard the address of its Grafana dashboard.
 	URL       string `json:"url,omitempty"`
 	Dashboard string `json:"dashboard_url,omitempty"`
 
-	// Path and FleetPath are the ways to the pages of the device and of its fleet from the root.
+	// Path and FleetPath are the paths of the pages of the device and its fleet, relative to the root.
 	Path      string `json:"-"`
 	FleetPath string `json:"-"`
-	// Found is by what the device was found, in a search.
+	// Found is the field that matched a search.
 	Found string `json:"found_by,omitempty"`
 }
 
-// deviceProblem is something that is wrong with a device.
+// deviceProblem is a problem of a device.
 type deviceProblem struct {
 	Alert    string           `json:"problem"`
 	Text     string           `json:"-"`
 	Severity problem.Severity `json:"severity"`
-	// Began is since when; nil where that is not known.
+	// Began is when the problem began; nil if unknown.
 	Began   *time.Time `json:"since"`
 	Since   moment     `json:"-"`
 	Runbook string     `json:"runbook_url"`
@@ -109,7 +109,7 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time)
 	return v
 }
 
-// maintenanceUntil is the end of a maintenance, empty when it is over or there is none.
+// maintenanceUntil returns the end of a maintenance; empty if it is over or there is none.
 func maintenanceUntil(end balena.Instant, now time.Time) string {
 	switch {
 	case end == balena.Forever:
@@ -120,7 +120,7 @@ func maintenanceUntil(end balena.Instant, now time.Time) string {
 	return time.UnixMilli(int64(end)).UTC().Format(time.RFC3339)
 }
 
-// Remarks are what is worth knowing of the device beside its problems.
+// Remarks returns noteworthy conditions that are not problems.
 func (d *device) Remarks() []string {
 	var remarks []string
 	if d.Frozen {
@@ -129,7 +129,7 @@ func (d *device) Remarks() []string {
 	if d.MaintenanceUntil != "" {
 		remarks = append(remarks, "maintenance until "+d.MaintenanceUntil)
 	}
-	if d.OSUpdateState != "" && d.OSUpdateState != balena.OSUpdateFailed { // which is a problem
+	if d.OSUpdateState != "" && d.OSUpdateState != balena.OSUpdateFailed { // a failed update is a problem
 		remarks = append(remarks, "OS update "+d.OSUpdateState)
 	}
 	if d.ServicesInstalled != nil && *d.ServicesRunning < *d.ServicesInstalled && d.OnTarget() {
@@ -138,7 +138,7 @@ func (d *device) Remarks() []string {
 	return remarks
 }
 
-// instant returns a time as it is in JSON, nil where it is not known, and as it is on pages.
+// instant returns a time for JSON, nil if it is unknown, and for HTML.
 func instant(i balena.Instant, now time.Time) (*time.Time, moment) {
 	if i == 0 {
 		return nil, moment{}
@@ -147,27 +147,27 @@ func instant(i balena.Instant, now time.Time) (*time.Time, moment) {
 	return &at, since(at, now)
 }
 
-// shortUUID is how much of a UUID balena's own pages and command line show.
+// shortUUID is the length of the shortened UUID in the balena dashboard and CLI.
 const shortUUID = 7
 
-// ShortUUID is the beginning of the UUID.
+// ShortUUID returns the beginning of the UUID.
 func (d *device) ShortUUID() string { return d.UUID[:min(shortUUID, len(d.UUID))] }
 
-// Title is how the device is called.
+// Title returns the name of the device, or its UUID.
 func (d *device) Title() string { return cmp.Or(d.Name, d.UUID) }
 
-// Class and StatusText show the status.
+// Class returns the CSS class of the status.
 func (d *device) Class() string { return statusClass(d.Status) }
 
-// StatusText is the status in words.
+// StatusText returns the status in words.
 func (d *device) StatusText() string { return statusText(d.Status) }
 
-// OnTarget tells whether the device runs what it should.
+// OnTarget reports whether the device runs its target release, or has none.
 func (d *device) OnTarget() bool {
 	return d.TargetRelease == nil || d.Release != nil && d.Release.ID == d.TargetRelease.ID
 }
 
-// Connectivity says for how long the device has been connected or disconnected.
+// Connectivity describes for how long the device has been connected or disconnected.
 func (d *device) Connectivity() string {
 	switch {
 	case d.Since.UTC == "" && d.Connected:
@@ -180,7 +180,7 @@ func (d *device) Connectivity() string {
 	return "disconnected for " + d.Since.Ago
 }
 
-// Update says how far an update under way is; empty without one.
+// Update describes the progress of a running update; empty if there is none.
 func (d *device) Update() string {
 	switch d.UpdateStatus {
 	case "downloading", "downloaded", "applying changes":
@@ -193,14 +193,13 @@ func (d *device) Update() string {
 	return d.UpdateStatus + ", " + strconv.Itoa(int(*d.UpdateProgress)) + "\u00a0%"
 }
 
-// devicePage is the page of a device, and its JSON.
+// devicePage is the page of a device, in HTML and JSON.
 type devicePage struct {
 	device
-	// HeartbeatState, and the times, are those of the API.
 	HeartbeatState string `json:"heartbeat_state"`
 	Facts          []fact `json:"-"`
 	Figures        []fact `json:"-"`
-	// FiguresAge says how old the figures are.
+	// FiguresAge is a sentence about the age of the figures.
 	FiguresAge string        `json:"-"`
 	Services   []serviceView `json:"services,omitempty"`
 	Tags       []tagView     `json:"tags,omitempty"`
@@ -209,7 +208,7 @@ type devicePage struct {
 	Modified       *time.Time `json:"modified"`
 	HeartbeatSince *time.Time `json:"heartbeat_change"`
 	UpdateSince    *time.Time `json:"update_status_change"`
-	// The figures are as the device reported them last: nil where it reports none, or one that cannot be true.
+	// The last reported figures; nil if a figure is not reported or implausible.
 	CPUUsage    *float64 `json:"cpu_usage_percent"`
 	Temperature *float64 `json:"cpu_temperature_celsius"`
 	MemoryUsed  *float64 `json:"memory_used_mebibytes"`
@@ -218,16 +217,16 @@ type devicePage struct {
 	StorageSize *float64 `json:"storage_size_mebibytes"`
 }
 
-// fact is something that is known of a device.
+// fact is a property of a device.
 type fact struct {
 	Name, Text string
-	// When is a time that belongs to it; the zero value for none.
+	// When is the time of the last change; the zero value for none.
 	When moment
-	// Ratio is a part of a whole from 0 to 1, below 0 for none.
+	// Ratio is the ratio that a bar shows, from 0 to 1; negative for no bar.
 	Ratio float64
 }
 
-// Width is the part as the width of a bar.
+// Width returns the width of the bar.
 func (f fact) Width() int { return int(min(max(f.Ratio, 0), 1) * barWidth) }
 
 type serviceView struct {
@@ -238,7 +237,7 @@ type serviceView struct {
 	Since     moment     `json:"-"`
 }
 
-// ProgressText is how far a download is; empty without one.
+// ProgressText returns the progress of a download; empty if there is none.
 func (s serviceView) ProgressText() string {
 	if s.Progress == nil {
 		return ""
@@ -264,7 +263,7 @@ func (h *handler) devicePageOf(w http.ResponseWriter, r *http.Request) {
 	d := h.deviceOf(s, uuid)
 	if d == nil {
 		p.Title = "No such device"
-		h.fail(w, r, http.StatusNotFound, p, "No fleet that the exporter reads has a device of this UUID, or the device has been removed.")
+		h.fail(w, r, http.StatusNotFound, p, "No fleet that the exporter reads has a device with this UUID. The device may have been removed.")
 		return
 	}
 	p.Device = h.newDevicePage(s, d, p.now)
@@ -276,9 +275,9 @@ func (h *handler) devicePageOf(w http.ResponseWriter, r *http.Request) {
 	}{h.state(s, p.now), p.Device})
 }
 
-// deviceOf returns a device by its UUID, nil if there is none.
+// deviceOf returns the device with a UUID, or nil.
 func (h *handler) deviceOf(s *balena.Snapshot, uuid string) *balena.Device {
-	defer h.walking()()
+	defer h.acquireWalk()()
 	for _, run := range s.Devices.Runs() {
 		for _, d := range run.Devices {
 			if d.UUID == uuid {
@@ -305,8 +304,8 @@ func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, now time.T
 	}
 	add("VPN", either(d.Online, "connected", "disconnected"), vpn)
 	add("Heartbeat", p.HeartbeatState, heartbeat)
-	add("Runs", cmp.Or(p.Release.String(), "no release"), moment{})
-	add("Should run", cmp.Or(p.TargetRelease.String(), "no release")+either(p.Pinned, ", to which it is pinned", ""), moment{})
+	add("Release", cmp.Or(p.Release.String(), "none"), moment{})
+	add("Target release", cmp.Or(p.TargetRelease.String(), "none")+either(p.Pinned, ", pinned", ""), moment{})
 	add("Update status", cmp.Or(p.Update(), d.UpdateState()), update)
 	add("OS", strings.TrimSpace(cmp.Or(d.OSVersion, balena.Unknown)+" "+d.OSVariant), moment{})
 	if p.OSUpdateState != "" {
@@ -329,20 +328,20 @@ func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, now time.T
 		add("Deactivated", "yes", moment{})
 	}
 	if d.Frozen {
-		add("Frozen", "yes, because the plan does not cover it", moment{})
+		add("Frozen", "yes, because the plan does not cover the device", moment{})
 	}
 	if d.Created != 0 {
 		p.Facts = append(p.Facts, fact{Name: "Registered", When: created})
 	}
 	if d.Modified != 0 {
-		p.Facts = append(p.Facts, fact{Name: "Last changed", When: modified})
+		p.Facts = append(p.Facts, fact{Name: "Last modified", When: modified})
 	}
 	h.addFigures(p, d, modified)
 	p.addAttachments(s, d, now)
 	return p
 }
 
-// pending names a target version that another one runs of; empty for none.
+// pending describes a target version that differs from the running version; empty if there is none.
 func pending(s *balena.Snapshot, target int64, running string) string {
 	version := s.Releases[target].Version
 	if target == 0 || version == "" || strings.Contains(running, version) {
@@ -351,8 +350,8 @@ func pending(s *balena.Snapshot, target int64, running string) string {
 	return "to " + version
 }
 
-// addFigures adds the figures of the hardware. The API does not tell when a device reported them. Reporting them is a
-// change of the device, so that they are as old as its last change at least.
+// addFigures adds the hardware figures. The API does not provide the time of a report, but a report modifies the device:
+// the figures are at least as old as the last modification.
 func (h *handler) addFigures(p *devicePage, d *balena.Device, modified moment) {
 	number := func(n balena.Number) *float64 {
 		if n == balena.Null {
@@ -388,14 +387,14 @@ func (h *handler) addFigures(p *devicePage, d *balena.Device, modified moment) {
 	switch {
 	case len(p.Figures) == 0:
 	case !d.Connected():
-		p.FiguresAge = "The device is not connected. These are the last figures that it reported."
+		p.FiguresAge = "The device is disconnected. These are its last reported figures."
 	case d.Modified != 0:
-		p.FiguresAge = "Reported " + modified.Ago + " ago or earlier. A device reports its figures every 5 minutes at most."
+		p.FiguresAge = "Reported at least " + modified.Ago + " ago. Devices report figures at most every 5 minutes."
 	default:
-		p.FiguresAge = "A device reports its figures every 5 minutes at most."
+		p.FiguresAge = "Devices report figures at most every 5 minutes."
 	}
 	if d.Undervolted {
-		add("Undervoltage", "seen since the device booted", -1)
+		add("Undervoltage", "reported since the last boot", -1)
 	}
 }
 

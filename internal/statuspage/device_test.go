@@ -14,7 +14,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// updatingDevice is a device of which everything is known.
+// updatingDevice returns an account with a device that has all fields.
 func updatingDevice() *balena.Snapshot {
 	s := twoFleets()
 	d := *s.Devices.Find(1)
@@ -56,7 +56,7 @@ func TestDevicePage(t *testing.T) {
 		for _, want := range []string{
 			"updating, connected for 2 d ; downloading, 42 %",
 			"Fleet acme/green, UUID aaaaaaaaaaaa",
-			"Reported 4 min ago or earlier. A device reports its figures every 5 minutes at most.",
+			"Reported at least 4 min ago. Devices report figures at most every 5 minutes.",
 		} {
 			if !slices.Contains(paragraphs, want) {
 				t.Errorf("no paragraph %q in %q", want, paragraphs)
@@ -71,8 +71,8 @@ func TestDevicePage(t *testing.T) {
 		want := []string{
 			"VPN: connected 1999-12-29 00:00:00 UTC, 3 d ago",
 			"Heartbeat: online 1999-12-29 22:00:00 UTC, 2 d ago",
-			"Runs: 0123456",
-			"Should run: 1.1.0, to which it is pinned",
+			"Release: 0123456",
+			"Target release: 1.1.0, pinned",
 			"Update status: downloading, 42 % 1999-12-31 21:00:00 UTC, 3 h ago",
 			"OS: balenaOS 6.5.10 prod",
 			"OS update: to 6.6.1",
@@ -80,12 +80,12 @@ func TestDevicePage(t *testing.T) {
 			"Device type: raspberrypi5",
 			"Public URL: enabled",
 			"Registered: 1998-11-27 00:00:00 UTC, 400 d ago",
-			"Last changed: 1999-12-31 23:56:00 UTC, 4 min ago",
+			"Last modified: 1999-12-31 23:56:00 UTC, 4 min ago",
 			"CPU usage: 12.3 %",
 			"CPU temperature: 81.5 °C",
 			"Memory: 970 MiB of 1000 MiB, 97 %",
 			"Storage: 2 GiB of 28.1 GiB, 7 %",
-			"Undervoltage: seen since the device booted",
+			"Undervoltage: reported since the last boot",
 			"site: berlin",
 		}
 		if diff := cmp.Diff(want, facts); diff != "" {
@@ -102,14 +102,14 @@ func TestDevicePage(t *testing.T) {
 		}
 		const runbooks = "https://example.com/runbooks/"
 		wantLinks := map[string]string{
-			"balena-exporter": "../", "Fleets": "../fleets", "Problems": "../problems", "Hold it still": "?hold=1", "JSON": "?format=json",
-			"acme/green": "../fleets/acme/green", "Dashboard of balena": "https://dashboard.balena-cloud.com/devices/aaaaaaaaaaaa/summary",
-			"Grafana": "https://grafana.example.com/d/balena-device?var-device=aaaaaaaaaaaa&var-fleet=acme%2Fgreen",
-			"what to do about BalenaDeviceUpdateStuck":     runbooks + "BalenaDeviceUpdateStuck.md",
-			"what to do about BalenaDeviceMemoryExhausted": runbooks + "BalenaDeviceMemoryExhausted.md",
-			"what to do about BalenaDeviceOverheating":     runbooks + "BalenaDeviceOverheating.md",
-			"what to do about BalenaServiceRestarting":     runbooks + "BalenaServiceRestarting.md",
-			"what to do about BalenaDeviceUndervolted":     runbooks + "BalenaDeviceUndervolted.md",
+			"balena-exporter": "../", "Fleets": "../fleets", "Problems": "../problems", "Stop reloading": "?hold=1", "JSON": "?format=json",
+			"acme/green": "../fleets/acme/green", "balena dashboard": "https://dashboard.balena-cloud.com/devices/aaaaaaaaaaaa/summary",
+			"Grafana":                                 "https://grafana.example.com/d/balena-device?var-device=aaaaaaaaaaaa&var-fleet=acme%2Fgreen",
+			"Runbook for BalenaDeviceUpdateStuck":     runbooks + "BalenaDeviceUpdateStuck.md",
+			"Runbook for BalenaDeviceMemoryExhausted": runbooks + "BalenaDeviceMemoryExhausted.md",
+			"Runbook for BalenaDeviceOverheating":     runbooks + "BalenaDeviceOverheating.md",
+			"Runbook for BalenaServiceRestarting":     runbooks + "BalenaServiceRestarting.md",
+			"Runbook for BalenaDeviceUndervolted":     runbooks + "BalenaDeviceUndervolted.md",
 		}
 		if diff := cmp.Diff(wantLinks, links(root)); diff != "" {
 			t.Errorf("links (-want +got):\n%s", diff)
@@ -117,8 +117,8 @@ func TestDevicePage(t *testing.T) {
 	})
 }
 
-// TestDevicePageOfLittle is about a device of which next to nothing is known: no section is empty, and nothing is made up.
-func TestDevicePageOfLittle(t *testing.T) {
+// TestDevicePageWithoutData checks that the page of a device without data has no empty sections.
+func TestDevicePageWithoutData(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := &balena.Snapshot{Time: at, Fleets: []balena.Fleet{{ID: 1, Slug: "a/b"}}, Devices: balena.NewDevices(balena.Device{
 			ID: 1, FleetID: 1, UUID: "c0ffee", Status: "inactive", HeartbeatState: "unknown", UpdateProgress: balena.Null, CPUUsage: balena.Null,
@@ -130,9 +130,9 @@ func TestDevicePageOfLittle(t *testing.T) {
 		if got, want := texts(find(root, "h2")), []string{"State"}; !slices.Equal(got, want) {
 			t.Errorf("sections %q, want %q", got, want)
 		}
-		for _, want := range []string{"inactive, never connected", "VPN disconnected Heartbeat unknown Runs no release Should run no release Update status unknown OS unknown Supervisor unknown Device type unknown"} {
+		for _, want := range []string{"inactive, never connected", "VPN disconnected Heartbeat unknown Release none Target release none Update status unknown OS unknown Supervisor unknown Device type unknown"} {
 			if !strings.Contains(text(root), want) {
-				t.Errorf("does not say %q: %s", want, text(root))
+				t.Errorf("no text %q: %s", want, text(root))
 			}
 		}
 	})
@@ -156,13 +156,13 @@ func TestDeviceJSON(t *testing.T) {
 	})
 }
 
-func TestLastFiguresOfADeviceThatIsDisconnected(t *testing.T) {
+func TestFiguresOfADisconnectedDevice(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := updatingDevice()
 		d := s.Devices.Find(1)
 		d.Online, d.HeartbeatState = false, "offline"
-		if got := text(getPage(t, deviceOptions(s), "/devices/aaaaaaaaaaaa")); !strings.Contains(got, "The device is not connected. These are the last figures that it reported.") {
-			t.Errorf("does not say how old the figures are: %s", got)
+		if got := text(getPage(t, deviceOptions(s), "/devices/aaaaaaaaaaaa")); !strings.Contains(got, "The device is disconnected. These are its last reported figures.") {
+			t.Errorf("no text about the age of the figures: %s", got)
 		}
 	})
 }

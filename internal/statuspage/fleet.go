@@ -16,9 +16,9 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
-// overview is all fleets, and the JSON of /fleets.
+// overview is the page of all fleets, in HTML and JSON.
 type overview struct {
-	// Total is of all fleets but the archived ones.
+	// Total sums up the fleets that are not archived.
 	Total  sums    `json:"total"`
 	Fleets []fleet `json:"fleets"`
 
@@ -36,7 +36,8 @@ type fleet struct {
 	// TargetRelease is nil for a fleet without one.
 	TargetRelease *release `json:"target_release"`
 	sums
-	// Problematic are the devices with problems that are not away, NeverConnected and Lost those in service that are.
+	// Problematic is the number of devices with problems that are neither lost nor never connected. NeverConnected and Lost
+	// count devices in service.
 	Problematic    int            `json:"devices_with_problems"`
 	NeverConnected int            `json:"devices_never_connected"`
 	Lost           int            `json:"devices_lost"`
@@ -45,7 +46,7 @@ type fleet struct {
 	devices problem.FleetDevices
 }
 
-// fleetProblem is something that is wrong with a fleet as a whole.
+// fleetProblem is a problem of a fleet as a whole.
 type fleetProblem struct {
 	Alert    string           `json:"problem"`
 	Text     string           `json:"-"`
@@ -53,27 +54,27 @@ type fleetProblem struct {
 	Runbook  string           `json:"runbook_url"`
 }
 
-// Path is the way to the fleet's page from the root.
+// Path returns the path of the fleet's page, relative to the root.
 func (f *fleet) Path() string { return slugPath(f.Slug) }
 
-// ProblemsPath is the way to the fleet's problems from the root.
+// ProblemsPath returns the path of the fleet's problems, relative to the root.
 func (f *fleet) ProblemsPath() string {
 	return "problems?" + url.Values{"fleet": {f.Slug}}.Encode()
 }
 
-// sums are sums over devices. Their names in JSON are those of the metrics.
+// sums are sums over devices. Their JSON names correspond to the names of the metrics.
 type sums struct {
 	Devices   int            `json:"devices"`
 	Online    int            `json:"devices_online"`
 	Connected int            `json:"devices_connected"`
 	Statuses  map[string]int `json:"devices_by_status"`
-	// Targeted are the devices that should run a release, and OnTarget those of them that do.
+	// Targeted is the number of devices with a target release, and OnTarget the number of them that run it.
 	Targeted int `json:"devices_with_target_release"`
 	OnTarget int `json:"devices_on_target_release"`
 	Pinned   int `json:"devices_pinned"`
 }
 
-// sumsOf returns a copy of the sums of a tally that are shown.
+// sumsOf returns a copy of the sums of a tally that the pages show.
 func sumsOf(t *balena.Tally) sums {
 	s := sums{
 		Devices: t.Devices, Online: t.Online, Connected: t.Connected, Statuses: make(map[string]int, len(t.ByStatus)),
@@ -95,14 +96,15 @@ func (s *sums) addAll(o *sums) {
 	}
 }
 
-// fleets returns fleets of a snapshot, in the order of their IDs, with their sums and problems. chosen says which; nil is all.
-func (h *handler) fleets(s *balena.Snapshot, chosen func(*balena.Fleet) bool, now time.Time) []fleet {
-	defer h.walking()()
+// fleets returns the fleets of a snapshot for which match returns true, with their sums and problems, in the order of
+// their IDs. If match is nil, it returns all fleets.
+func (h *handler) fleets(s *balena.Snapshot, match func(*balena.Fleet) bool, now time.Time) []fleet {
+	defer h.acquireWalk()()
 	all := make([]fleet, 0, len(s.Fleets))
 	places := make(map[int64]int, len(s.Fleets))
-	var tallies []balena.Tally // of those whose sums nobody has recorded
+	var tallies []balena.Tally // nil if the sums of all fleets are recorded
 	for i := range s.Fleets {
-		if f := &s.Fleets[i]; chosen == nil || chosen(f) {
+		if f := &s.Fleets[i]; match == nil || match(f) {
 			places[f.ID] = len(all)
 			all = append(all, h.newFleet(s, f))
 		}
@@ -147,20 +149,20 @@ func (h *handler) fleets(s *balena.Snapshot, chosen func(*balena.Fleet) bool, no
 		all[i].sums = sumsOf(&tallies[i])
 	}
 	for id, place := range places {
-		h.judge(&all[place], s, s.Fleet(id), at)
+		h.addFleetProblems(&all[place], s, s.Fleet(id), at)
 	}
 	return all
 }
 
-// judge finds what is wrong with a fleet as a whole.
-func (h *handler) judge(f *fleet, s *balena.Snapshot, of *balena.Fleet, at balena.Instant) {
+// addFleetProblems adds the problems of the fleet as a whole.
+func (h *handler) addFleetProblems(f *fleet, s *balena.Snapshot, of *balena.Fleet, at balena.Instant) {
 	f.NeverConnected, f.Lost = f.devices.NeverConnected, f.devices.Lost
 	for _, c := range h.Thresholds.OfFleet(s, of, f.devices, at) {
 		f.Problems = append(f.Problems, fleetProblem{c.Alert, c.Text, c.Severity, h.runbook(c.Alert)})
 	}
 }
 
-// newFleet returns a fleet without its sums.
+// newFleet returns a fleet without sums and problems.
 func (h *handler) newFleet(s *balena.Snapshot, f *balena.Fleet) fleet {
 	return fleet{
 		Slug: f.Slug, Name: f.Name, Organization: f.Organization, Archived: f.Archived, TracksLatest: f.TracksLatest,
@@ -168,7 +170,7 @@ func (h *handler) newFleet(s *balena.Snapshot, f *balena.Fleet) fleet {
 	}
 }
 
-// fleetOrders are the columns by which fleets can be sorted. Equal fleets are in the order of their slugs.
+// fleetOrders are the sort orders of fleets by column. Equal fleets are sorted by slug.
 var fleetOrders = map[string]func(a, b *fleet) int{
 	"fleet":     func(a, b *fleet) int { return 0 },
 	"devices":   func(a, b *fleet) int { return cmp.Compare(b.Devices, a.Devices) },
@@ -180,7 +182,7 @@ var fleetOrders = map[string]func(a, b *fleet) int{
 	"rollout": func(a, b *fleet) int { return compareParts(a.OnTarget, a.Targeted, b.OnTarget, b.Targeted) },
 }
 
-// compareParts compares parts of a whole, the smallest first, and that of nothing last.
+// compareParts compares the ratios a/of and b/ofB, in ascending order, with undefined ratios last.
 func compareParts(a, of, b, ofB int) int {
 	if of == 0 || ofB == 0 {
 		return compareBool(of == 0, ofB == 0)
@@ -188,8 +190,8 @@ func compareParts(a, of, b, ofB int) int {
 	return cmp.Compare(a*ofB, b*of)
 }
 
-// newOverview sums up all fleets in some order. Whatever it is, archived fleets are last, and fleets without devices before
-// them. reverse turns the rest.
+// newOverview sums up all fleets, and sorts them. In every order, fleets without devices come after the others, and
+// archived fleets come last.
 func newOverview(fleets []fleet, order func(a, b *fleet) int, reverse bool) *overview {
 	o := &overview{Fleets: fleets, Total: sums{Statuses: map[string]int{}}}
 	for i := range fleets {
@@ -219,8 +221,8 @@ func (h *handler) overviewPage(w http.ResponseWriter, r *http.Request) {
 	name, reverse := strings.CutPrefix(sorting, "-")
 	order := fleetOrders[name]
 	if order == nil {
-		p.Title = "No such order"
-		h.fail(w, r, http.StatusBadRequest, p, "There is no column "+name+"; fleets can be sorted by "+strings.Join(slices.Sorted(maps.Keys(fleetOrders)), ", ")+".")
+		p.Title = "Invalid sort order"
+		h.fail(w, r, http.StatusBadRequest, p, "Fleets cannot be sorted by "+name+". Valid columns: "+strings.Join(slices.Sorted(maps.Keys(fleetOrders)), ", ")+".")
 		return
 	}
 	p.Overview = newOverview(h.fleets(s, nil, p.now), order, reverse)
@@ -250,24 +252,24 @@ func (h *handler) overviewPage(w http.ResponseWriter, r *http.Request) {
 	}{h.state(s, p.now), p.Overview})
 }
 
-// column is the head of a column.
+// column is the header of a column.
 type column struct {
 	Text, Class string
-	// Address sorts by the column; empty where that is not possible.
+	// Address is the address of the table sorted by the column; empty if it cannot be sorted by it.
 	Address string
-	// Sorted is ascending or descending if the table is sorted by the column, as in aria-sort.
+	// Sorted is the value of aria-sort: ascending or descending if the table is sorted by the column.
 	Sorted string
 	sort   string
 }
 
-// columnsOf completes the heads of columns. A column by which the table is sorted leads to the reverse.
-func columnsOf(sorting, usual string, address func(sort string) string, columns []column) []column {
+// columnsOf sets the addresses of columns. The column by which the table is sorted links to the reverse order.
+func columnsOf(sorting, defaultSort string, address func(sort string) string, columns []column) []column {
 	for i := range columns {
 		c := &columns[i]
 		switch {
 		case c.sort == "":
 			continue
-		case cmp.Or(sorting, usual) == c.sort:
+		case cmp.Or(sorting, defaultSort) == c.sort:
 			c.Sorted, c.Address = "ascending", address("-"+c.sort)
 		case sorting == "-"+c.sort:
 			c.Sorted, c.Address = "descending", address(c.sort)
@@ -278,14 +280,14 @@ func columnsOf(sorting, usual string, address func(sort string) string, columns 
 	return columns
 }
 
-// release is a release by its names. Both are empty for one that the API does not tell of.
+// release identifies a release. Commit and Version are empty if the API does not return the release.
 type release struct {
 	ID      int64  `json:"id"`
 	Commit  string `json:"commit"`
 	Version string `json:"release_version"`
 }
 
-// releaseOf returns a release by its ID, nil for 0.
+// releaseOf returns the release with an ID, nil for 0.
 func releaseOf(s *balena.Snapshot, id int64) *release {
 	if id == 0 {
 		return nil
@@ -294,13 +296,13 @@ func releaseOf(s *balena.Snapshot, id int64) *release {
 	return &release{ID: id, Commit: r.Commit, Version: r.Version}
 }
 
-// shortCommit is how much of a commit tells releases apart for people.
+// shortCommit is the length of a shortened commit.
 const shortCommit = 7
 
-// unknownRelease stands before the ID of a release of which nothing else is known.
+// unknownRelease is the prefix of the text for a release of which only the ID is known.
 const unknownRelease = "release "
 
-// String is the release's version, else its commit, else its number.
+// String returns the version of the release, otherwise its commit, otherwise its ID.
 func (r *release) String() string {
 	switch {
 	case r == nil:
@@ -313,49 +315,49 @@ func (r *release) String() string {
 	return unknownRelease + strconv.FormatInt(r.ID, 10)
 }
 
-// statuses are the known values of overall_status from the best to the worst, which is the order of the bars. One that is not
-// known comes before reduced functionality: nobody can tell whether it is good.
+// statuses are the known values of overall_status from the best to the worst, which is their order in bars. Unrecognized
+// values rank just before reduced-functionality.
 var statuses = slices.Insert(slices.Clone(balena.DeviceStatuses), slices.Index(balena.DeviceStatuses, "reduced-functionality"), balena.Unknown)
 
 func statusOf(d *balena.Device) string { return cmp.Or(d.Status, balena.Unknown) }
 
-// badness is the place of a status in statuses.
-func badness(status string) int {
+// statusRank returns the index of a status in statuses.
+func statusRank(status string) int {
 	if i := slices.Index(statuses, status); i >= 0 {
 		return i
 	}
 	return slices.Index(statuses, balena.Unknown)
 }
 
-// status is a number of devices in a status.
+// status is a status and the number of devices with it.
 type status struct {
 	Name    string
 	Devices int
-	// From and Width are its part of the bar, in thousandths.
+	// From and Width are the position in the bar, in thousandths.
 	From, Width float64
 }
 
-// Text is the status in words.
+// Text returns the status in words.
 func (s status) Text() string { return statusText(s.Name) }
 
-// Class is the status as a class of the style sheet, which has one for those that are not known.
+// Class returns the CSS class of the status.
 func (s status) Class() string { return statusClass(s.Name) }
 
 func statusText(name string) string { return strings.ReplaceAll(name, "-", " ") }
 
-func statusClass(name string) string { return statuses[badness(name)] }
+func statusClass(name string) string { return statuses[statusRank(name)] }
 
-// barWidth is the width of a bar in its own units.
+// barWidth is the width of a bar in units of its viewBox.
 const barWidth = 1000
 
-// Bar returns the statuses that devices are in, from the best to the worst.
+// Bar returns the statuses of devices, from the best to the worst.
 func (s *sums) Bar() []status {
 	bar := make([]status, 0, len(s.Statuses))
 	for name, n := range s.Statuses {
 		bar = append(bar, status{Name: name, Devices: n})
 	}
 	slices.SortFunc(bar, func(a, b status) int {
-		return cmp.Or(cmp.Compare(badness(a.Name), badness(b.Name)), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(statusRank(a.Name), statusRank(b.Name)), cmp.Compare(a.Name, b.Name))
 	})
 	from := 0
 	for i := range bar {
@@ -366,10 +368,10 @@ func (s *sums) Bar() []status {
 	return bar
 }
 
-// ConnectedPercent and OnTargetPercent are rounded down: all means all.
+// ConnectedPercent returns a percentage, rounded down: 100 means all devices.
 func (s *sums) ConnectedPercent() int { return percent(s.Connected, s.Devices) }
 
-// OnTargetPercent is how far the rollout is.
+// OnTargetPercent returns the progress of the rollout, rounded down.
 func (s *sums) OnTargetPercent() int { return percent(s.OnTarget, s.Targeted) }
 
 func percent(part, whole int) int {
@@ -389,7 +391,7 @@ func compareBool(a, b bool) int {
 	return 1
 }
 
-// OtherName is the fleet's name where it is not the slug's second half, as that of an old fleet.
+// OtherName returns the fleet's name if it is not the second part of the slug, as with old fleets.
 func (f *fleet) OtherName() string {
 	if strings.HasSuffix(f.Slug, "/"+f.Name) {
 		return ""
@@ -397,5 +399,5 @@ func (f *fleet) OtherName() string {
 	return f.Name
 }
 
-// OnTargetWidth is the part of the bar that is rolled out.
+// OnTargetWidth returns the progress of the rollout as the width of a bar.
 func (s *sums) OnTargetWidth() int { return s.OnTargetPercent() * barWidth / 100 }

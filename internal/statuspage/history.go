@@ -13,21 +13,21 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Recorder keeps what the pages need beside the newest snapshot: the sums of its fleets, which the collector has made
-// anyway, and the history of the last hours. Its zero value is ready. It is all that a refresh does for the pages.
+// Recorder holds the sums of the current snapshot by fleet, which the collector has computed, and their history. The
+// zero value is ready to use.
 type Recorder struct {
 	mutex    sync.RWMutex
 	snapshot *balena.Snapshot
 	fleets   map[int64]*record
 }
 
-// record is what is kept of a fleet.
+// record is the recorded data of a fleet.
 type record struct {
 	sums sums
 	ring ring
 }
 
-// Record keeps the sums of a snapshot, which one goroutine at a time may do.
+// Record records the sums of a new snapshot. It must not be called concurrently with itself.
 func (r *Recorder) Record(s *balena.Snapshot, tallies iter.Seq2[int64, *balena.Tally]) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -45,7 +45,7 @@ func (r *Recorder) Record(s *balena.Snapshot, tallies iter.Seq2[int64, *balena.T
 	}
 }
 
-// sums returns the sums of a fleet of a snapshot, if they are known.
+// sums returns the sums of a fleet, if they are those of the snapshot.
 func (r *Recorder) sums(s *balena.Snapshot, fleet int64) (sums, bool) {
 	if r == nil {
 		return sums{}, false
@@ -59,7 +59,7 @@ func (r *Recorder) sums(s *balena.Snapshot, fleet int64) (sums, bool) {
 	return f.sums, true
 }
 
-// history returns the history of a fleet, nil if there is none to draw.
+// history returns the history of a fleet, nil if there are fewer than two points.
 func (r *Recorder) history(fleet int64) *history {
 	if r == nil {
 		return nil
@@ -74,7 +74,7 @@ func (r *Recorder) history(fleet int64) *history {
 }
 
 const (
-	// slotSeconds is how far two points of the history are apart, and slots is how many there are: 12 hours.
+	// slotSeconds is the time between two points of the history, and slots the number of points: 12 hours.
 	slotSeconds = 300
 	slots       = 144
 )
@@ -82,25 +82,25 @@ const (
 // ring is the history of a fleet.
 type ring struct {
 	points [slots]point
-	// first and last are the first slot that was ever written and the last one, in slotSeconds since 1970.
+	// first and last are the first and the last recorded slot, in slotSeconds since 1970.
 	first, last int64
 }
 
-// point is the parts of a fleet that were connected and on the target release; NaN where that is not known.
+// point has the ratios of connected devices and of devices on their target release; NaN if unknown.
 type point struct{ connected, onTarget float32 }
 
-var nowhere = point{float32(math.NaN()), float32(math.NaN())}
+var noPoint = point{float32(math.NaN()), float32(math.NaN())}
 
-// add adds a point. The last of a slot counts.
+// add adds a point. A later point in the same slot replaces it.
 func (r *ring) add(slot int64, s *sums) {
 	if slot < r.last {
 		return // the clock was set back
 	}
 	for next := max(r.last+1, slot-slots+1); next <= slot; next++ {
-		r.points[next%slots] = nowhere
+		r.points[next%slots] = noPoint
 	}
 	r.last = slot
-	p := nowhere
+	p := noPoint
 	if s.Devices > 0 {
 		p.connected = float32(s.Connected) / float32(s.Devices)
 	}
@@ -110,23 +110,23 @@ func (r *ring) add(slot int64, s *sums) {
 	r.points[slot%slots] = p
 }
 
-// history is the history of a fleet as it is drawn.
+// history is the chart of a fleet's history.
 type history struct {
 	Since, Until moment
 	Curves       []curve
 }
 
-// curve is a part of the fleet over time.
+// curve is a ratio over time.
 type curve struct {
 	Name, Class string
-	// Lines are its pieces, as the points of polylines.
+	// Lines are the uninterrupted pieces of the curve, as points of polylines.
 	Lines []string
-	// Now and Least are in percent.
-	Now, Least int
-	LeastAt    string
+	// Now and Min are the last and the minimum value, in percent.
+	Now, Min int
+	MinTime  string
 }
 
-// The size of the picture in its own units.
+// The size of the chart in units of its viewBox.
 const (
 	HistoryWidth  = slots - 1
 	historyHeight = 40
@@ -143,7 +143,7 @@ func (r *ring) history() *history {
 		{"Connected", "connected-line", func(p point) float32 { return p.connected }},
 		{"On target release", "target-line", func(p point) float32 { return p.onTarget }},
 	} {
-		c := curve{Name: kind.name, Class: kind.class, Now: -1, Least: 101}
+		c := curve{Name: kind.name, Class: kind.class, Now: -1, Min: 101}
 		var line strings.Builder
 		end := func() {
 			if line.Len() > 0 {
@@ -153,7 +153,7 @@ func (r *ring) history() *history {
 		}
 		for slot := from; slot <= r.last; slot++ {
 			value := kind.of(r.points[slot%slots])
-			if value != value {
+			if math.IsNaN(float64(value)) {
 				end()
 				continue
 			}
@@ -163,8 +163,8 @@ func (r *ring) history() *history {
 			line.WriteString(strconv.FormatInt(slot-r.last+HistoryWidth, 10))
 			line.WriteByte(',')
 			line.WriteString(strconv.FormatFloat(float64(1-value)*historyHeight, 'f', 1, 32))
-			if c.Now = int(value * 100); c.Now < c.Least {
-				c.Least, c.LeastAt = c.Now, at(slot).UTC().Format("15:04")
+			if c.Now = int(value * 100); c.Now < c.Min {
+				c.Min, c.MinTime = c.Now, at(slot).UTC().Format("15:04")
 			}
 		}
 		end()

@@ -15,7 +15,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// recordAt records a fleet of ten devices at a time.
+// recordAt records a fleet of ten devices at a point in time.
 func recordAt(r *Recorder, then time.Time, connected, onTarget int) *balena.Snapshot {
 	s := &balena.Snapshot{Time: then, Fleets: []balena.Fleet{{ID: 1, Slug: "a/b"}}}
 	r.Record(s, maps.All(map[int64]*balena.Tally{1: {Devices: 10, Connected: connected, Targeted: 10, OnTarget: onTarget}}))
@@ -50,16 +50,16 @@ func TestHistory(t *testing.T) {
 			t.Errorf("curves (-want +got):\n%s", diff)
 		}
 		svg := find(figure, "svg")[0]
-		if got, want := attribute(svg, "aria-label"), "Connected: 90 % now, 50 % at least, at 23:30 UTC. On target release: 100 % now, 0 % at least, at 23:30 UTC."; got != want || attribute(svg, "role") != "img" {
+		if got, want := attribute(svg, "aria-label"), "Connected: 90 % now, minimum 50 % at 23:30 UTC. On target release: 100 % now, minimum 0 % at 23:30 UTC."; got != want || attribute(svg, "role") != "img" {
 			t.Errorf("text alternative %q, want %q", got, want)
 		}
-		if got, want := text(figure), "Connected 90 %, 50 % at 23:30 at least On target release 100 %, 0 % at 23:30 at least Since 1999-12-31 23:30:00 UTC: at most 12 hours, and not beyond the start of the exporter."; got != want {
+		if got, want := text(figure), "Connected 90 %, minimum 50 % at 23:30 On target release 100 %, minimum 0 % at 23:30 Since 1999-12-31 23:30:00 UTC. The history covers at most 12 hours, and begins when the exporter starts."; got != want {
 			t.Errorf("caption %q, want %q", got, want)
 		}
 	})
 }
 
-// TestHistoryIsBounded: of a week, 12 hours are kept.
+// TestHistoryIsBounded checks that only the last 12 hours are kept.
 func TestHistoryIsBounded(t *testing.T) {
 	r := &Recorder{}
 	for i := range 7 * 24 * 60 {
@@ -74,7 +74,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestHistoryOfFleets: one that is gone leaves nothing behind, one without devices has no curve, and none is made up.
+// TestHistoryOfFleets checks removed fleets, fleets without devices, and pages without a recorder.
 func TestHistoryOfFleets(t *testing.T) {
 	r := &Recorder{}
 	for i := range 3 {
@@ -89,15 +89,15 @@ func TestHistoryOfFleets(t *testing.T) {
 		t.Errorf("a fleet without devices has the history %+v", h)
 	}
 	if h := r.history(2); h != nil || slices.Contains(slices.Collect(maps.Keys(r.fleets)), 2) {
-		t.Errorf("a fleet that is gone has the history %+v", h)
+		t.Errorf("a removed fleet has the history %+v", h)
 	}
 	if (*Recorder)(nil).history(1) != nil {
 		t.Error("without a recorder there is a history")
 	}
 }
 
-// TestRecordedSumsAreThoseOfTheSnapshot: the pages show the same with recorded sums and without, and never those of
-// another snapshot.
+// TestRecordedSumsAreThoseOfTheSnapshot checks that pages are the same with and without recorded sums, and do not use
+// the recorded sums of another snapshot.
 func TestRecordedSumsAreThoseOfTheSnapshot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := randomAccount(500, 7)
@@ -115,9 +115,9 @@ func TestRecordedSumsAreThoseOfTheSnapshot(t *testing.T) {
 	})
 }
 
-// TestRecorderIsSmall: what is kept of a fleet stays below two kilobytes.
+// TestRecorderIsSmall checks that a recorded fleet takes less than two kilobytes.
 func TestRecorderIsSmall(t *testing.T) {
 	if size := unsafe.Sizeof(record{}); size > 2048 {
-		t.Errorf("%d bytes a fleet", size)
+		t.Errorf("%d bytes per fleet", size)
 	}
 }

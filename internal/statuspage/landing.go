@@ -4,23 +4,23 @@ package statuspage
 
 import "net/http"
 
-// landing is the page at the root of the server.
+// landing is the landing page.
 type landing struct {
 	Version string
-	// State is up, down, or starting until the first refresh has ended.
+	// State is up, down, or starting (before the end of the first refresh).
 	State string
-	// Data tells whether there are data, of so many fleets and devices. Archived fleets are not among those with problems.
+	// Data reports whether there is a snapshot. Fleets and Devices are the numbers in it.
 	Data            bool
 	Fleets, Devices int
-	// Connected, Problematic and Lost are devices; InTrouble are fleets.
-	Connected, Problematic, Lost, InTrouble int
-	Links                                   []Link
+	// Connected, Problematic and Lost are numbers of devices. Archived fleets have no problems.
+	Connected, Problematic, Lost, FleetsWithProblems int
+	Links                                            []Link
 }
 
-// root serves the landing page. It is answered with 200 also when there are no data.
+// root serves the landing page, with status 200 even without a snapshot.
 func (h *handler) root(w http.ResponseWriter, r *http.Request) {
 	p := h.page(r, name)
-	p.Here = "root"
+	p.NavEntry = "root"
 	status := h.Status()
 	p.Landing = &landing{Version: h.Version, State: "down", Links: h.Links}
 	switch {
@@ -36,7 +36,7 @@ func (h *handler) root(w http.ResponseWriter, r *http.Request) {
 			p.Landing.Connected += f.Connected
 			p.Landing.Problematic += f.Problematic
 			p.Landing.Lost += f.Lost
-			p.Landing.InTrouble += min(len(f.Problems), 1)
+			p.Landing.FleetsWithProblems += min(len(f.Problems), 1)
 		}
 	} else {
 		h.explain(p)

@@ -10,13 +10,13 @@ import (
 // Link is a link of the landing page.
 type Link struct {
 	Text string
-	// Address is the address of another server's page, or a path of this server from its root.
+	// Address is a URL, or an absolute path on this server.
 	Address string
-	// About says what is there; it may be empty.
+	// About is an optional description.
 	About string
 }
 
-// Href is the address as the landing page links it: relative, for a path of this server.
+// Href returns the address relative to the landing page.
 func (l Link) Href() string {
 	if strings.HasPrefix(l.Address, "/") {
 		return "." + l.Address
@@ -24,12 +24,12 @@ func (l Link) Href() string {
 	return l.Address
 }
 
-// deviceURL returns the address of balena's page of a device, empty for none.
+// deviceURL returns the URL of a device in the balena dashboard, empty for none.
 func (h *handler) deviceURL(uuid string) string {
 	return strings.ReplaceAll(h.DeviceURL, uuidPlaceholder, url.PathEscape(uuid))
 }
 
-// The dashboards of Grafana, by their UIDs, with their variables; see deploy/grafana.
+// deviceDashboard and fleetDashboard return the URLs of Grafana dashboards; see deploy/grafana.
 func (h *handler) deviceDashboard(fleet, uuid string) string {
 	return h.dashboard("balena-device", url.Values{"var-fleet": {fleet}, "var-device": {uuid}})
 }
@@ -45,17 +45,17 @@ func (h *handler) dashboard(uid string, variables url.Values) string {
 	return strings.TrimSuffix(h.GrafanaURL, "/") + "/d/" + uid + "?" + variables.Encode()
 }
 
-// runbook returns the address of the runbook of an alert.
+// runbook returns the URL of the runbook of an alert.
 func (h *handler) runbook(alert string) string {
 	return h.RunbookURL + "/" + alert + ".md"
 }
 
-// slugPath is the path of a fleet's page, relative to the root. Slugs are the server's to choose: a browser or a
-// proxy would take "..", "." or nothing between two slashes for a way to another page. Such a segment is written
-// behind a tilde, and so is one that begins with a tilde. The slugs of balena have none of these.
+// slugPath returns the path of a fleet's page, relative to the root. Browsers and proxies resolve the segments "..", "."
+// and "", which a slug might contain. These segments, and segments that begin with a tilde, are prefixed with a tilde.
+// Slugs of balena do not contain them.
 func slugPath(slug string) string { return "fleets/" + escaped(slug) }
 
-// devicePath is the path of a device's page, relative to the root. UUIDs are written as slugs are.
+// devicePath returns the path of a device's page, relative to the root, escaped like slugPath.
 func devicePath(uuid string) string { return "devices/" + escaped(uuid) }
 
 func escaped(slug string) string {
@@ -69,7 +69,7 @@ func escaped(slug string) string {
 	return strings.Join(segments, "/")
 }
 
-// slugOf is what stands behind the first segment of a path, the reverse of slugPath and devicePath.
+// slugOf returns the slug or UUID in a path without its first segment. It is the inverse of slugPath and devicePath.
 func slugOf(path string) string {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {

@@ -17,15 +17,15 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// hostileSlugs are slugs that could lead a browser or a proxy elsewhere.
+// hostileSlugs are slugs that a browser or a proxy might resolve to other pages.
 var hostileSlugs = []string{
 	"acme/green", "../../-/healthy", "..", ".", "...", "a/../../../b", "./a", "a/.", "a//b", "//example.com/a", "/a", "a/", "", "/", "//",
 	"%2e%2e/%2e%2e/x", "%2F%2E%2E", `..\..\x`, `\\example.com\a`, "~", "~../x", "~~/~", "..;/x", "a?b=c", "a#b", "a b", " ../x", "..\t/x", "\n../x",
 	"javascript:alert(1)", "https://example.com/x", "\u2025/\u2028", "?format=json", "a&amp;b", "\x00",
 }
 
-// browse resolves a link as browsers do (URL Standard of WHATWG): they drop tabs and line breaks, take \ for / and %2e
-// for a dot, and clean the path.
+// browse resolves a link like a browser (WHATWG URL Standard): it drops tabs and line breaks, replaces \ by / and %2e by
+// a dot, and cleans the path.
 func browse(t *testing.T, base *url.URL, link string) *url.URL {
 	t.Helper()
 	link = strings.NewReplacer("\t", "", "\n", "", "\r", "", `\`, "/", "%2e", ".", "%2E", ".").Replace(link)
@@ -36,8 +36,7 @@ func browse(t *testing.T, base *url.URL, link string) *url.URL {
 	return u
 }
 
-// TestLinksStayBehindThePrefixOfAProxy follows all links from page to page, as a browser behind a proxy that serves the
-// exporter below a path.
+// TestLinksStayBehindThePrefixOfAProxy follows all links, behind a proxy that serves the exporter under a prefix.
 func TestLinksStayBehindThePrefixOfAProxy(t *testing.T) {
 	s := &balena.Snapshot{Time: time.Now()}
 	for i, slug := range hostileSlugs {
@@ -88,14 +87,14 @@ func TestLinksStayBehindThePrefixOfAProxy(t *testing.T) {
 			t.Errorf("%s: status %d at %s", address, response.StatusCode, final)
 			continue
 		}
-		asked, err := url.Parse(address)
+		requested, err := url.Parse(address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if json := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json"); json != (asked.Query().Get("format") == "json") {
+		if json := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json"); json != (requested.Query().Get("format") == "json") {
 			t.Errorf("%s: JSON %v", address, json)
 		}
-		if asked.Query().Get("format") != "" {
+		if requested.Query().Get("format") != "" {
 			continue
 		}
 		for _, form := range find(page, "form") {
@@ -123,14 +122,15 @@ func TestLinksStayBehindThePrefixOfAProxy(t *testing.T) {
 		}
 	}
 	for _, slug := range hostileSlugs { // of fleets and UUIDs of devices
-		// What HTML cannot hold appears as a replacement character.
+		// HTML shows a replacement character for NUL.
 		if slug = strings.ReplaceAll(slug, "\x00", "\ufffd"); titles[slug] < 2 && slug != "" {
 			t.Errorf("%d links lead to the fleet and the device %q, want 2", titles[slug], slug)
 		}
 	}
 }
 
-// kindOf is an address without the values of its query: of each list, one page for each combination of parameters is enough.
+// kindOf returns an address without the values of its parameters. The test visits one page for each combination of
+// parameters.
 func kindOf(t *testing.T, address string) string {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -139,7 +139,7 @@ func kindOf(t *testing.T, address string) string {
 	}
 	q := u.Query()
 	if len(q) > 2 && strings.Contains(u.Path, "/search") || len(q) > 3 {
-		return "too many" // the number of combinations is that of a few thousand pages
+		return "too many" // there are thousands of combinations
 	}
 	kind := u.EscapedPath()
 	for _, name := range slices.Sorted(maps.Keys(q)) {
@@ -167,7 +167,7 @@ func TestPathsOfSlugs(t *testing.T) {
 	}
 }
 
-// FuzzPathsOfSlugs checks that each slug has a path that leads to it, and that cleaning leaves as it is.
+// FuzzPathsOfSlugs checks that the path of each slug is clean and resolves to the slug.
 func FuzzPathsOfSlugs(f *testing.F) {
 	for _, slug := range hostileSlugs {
 		f.Add(slug)

@@ -14,21 +14,20 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
-// A list is made by one walk through the devices of the snapshot. It keeps only the devices of its page and counts, so
-// that it costs no memory, nothing is kept between requests, and a refresh has nothing to do for it.
+// A list is created by one walk through the devices of the snapshot. The walk keeps only the devices of the requested
+// page, and counts the others. Nothing is kept between requests, and refreshes do nothing for lists.
 
-// list is the devices of a page.
+// list holds the devices of a page.
 type list struct {
 	selection
-	// kind is what the list is of.
 	kind kind
-	// matching is how many devices the filters leave, and before how many of them are on the pages before.
+	// matching is the number of devices that match the filters, and before the number of them on previous pages.
 	matching, before int
 	rows             []row
 	counts           counts
 }
 
-// kind is what a list is of.
+// kind is the kind of a list.
 type kind int
 
 const (
@@ -42,12 +41,12 @@ type row struct {
 	place
 	device   *balena.Device
 	problems problem.Set
-	// cause is the problem by which the device is listed, -1 for none.
+	// cause is the problem under which the device is listed, -1 for none.
 	cause int
 	found found
 }
 
-// counts are how many devices each choice would list, with the other filters as they are.
+// counts are the numbers of devices that each choice would list if the other filters stay the same.
 type counts struct {
 	fleets   counter[int64]
 	problems [32]int
@@ -56,11 +55,11 @@ type counts struct {
 	rollouts [3]int // as in rollouts
 	systems  counter[string]
 	tags     []counter[string]
-	// causes are the listed devices by the problem by which they are listed.
+	// causes counts the listed devices by the problem under which they are listed.
 	causes [32]int
 }
 
-// counter counts by keys that mostly repeat.
+// counter counts keys. Consecutive equal keys are fast.
 type counter[K comparable] struct {
 	counts map[K]*int
 	last   K
@@ -82,7 +81,7 @@ func (c *counter[K]) add(key K) {
 	*c.n++
 }
 
-// The filters that a device may miss.
+// The filters that a device may fail, as bits.
 const (
 	missFleet = 1 << iota
 	missProblem
@@ -93,40 +92,40 @@ const (
 	missTag // and the bits above for further tags
 )
 
-// maxTags is how many tags can be filtered by.
+// maxTags is the maximum number of tags that have a filter.
 const maxTags = 16
 
-// walk is the making of a list.
+// walk is the state while a list is created.
 type walk struct {
 	*list
 	h        *handler
 	s        *balena.Snapshot
 	now      balena.Instant
-	fleet    int64 // 0 for all, -1 for one that is not there
+	fleet    int64 // 0 for all, -1 for an unknown fleet
 	releases map[int64]bool
-	tags     []string // the chosen values by key, empty for none
+	tags     []string // the selected values by key, empty for none
 	problem  int      // -1 for none
 	rollout  int      // -1 for none
 	search   *search
 	slugs    map[int64]string
 	names    map[int64]string // of releases
 	column   string
-	sign     int // of the order: -1 where it is the reverse
+	sign     int // -1 for reverse order, otherwise 1
 	counting bool
 	absent   map[int64]bool // fleets
 }
 
-// list makes a list.
+// list returns the list for a selection. If counting is not set, only causes are counted.
 func (h *handler) list(s *balena.Snapshot, sel selection, of kind, counting bool, now time.Time) *list {
-	defer h.walking()()
+	defer h.acquireWalk()()
 	for {
 		w := h.newWalk(s, sel, of, counting, now)
 		w.walk()
 		switch {
 		case sel.After != nil && len(w.rows) == 0 && w.matching > 0:
-			sel.After, sel.Before = nil, endPlace // the devices behind the place are no longer in the list
+			sel.After, sel.Before = nil, endPlace // all devices after the place were removed: show the last page
 		case sel.Before != nil && sel.Before != endPlace && w.before == 0:
-			sel.After, sel.Before = nil, nil // a whole page, even if there are too few devices before the place
+			sel.After, sel.Before = nil, nil // few devices are left before the place: show the full first page
 		default:
 			return w.list
 		}
@@ -159,7 +158,7 @@ func (h *handler) newWalk(s *balena.Snapshot, sel selection, of kind, counting b
 				w.releases[id] = true
 			}
 		}
-		// One that the API does not tell of is called by its ID.
+		// A release that the API does not return is named by its ID.
 		if id, err := strconv.ParseInt(strings.TrimPrefix(sel.Release, unknownRelease), 10, 64); err == nil && w.releaseName(id) == sel.Release {
 			w.releases[id] = true
 		}
@@ -180,7 +179,7 @@ func (h *handler) newWalk(s *balena.Snapshot, sel selection, of kind, counting b
 	return w
 }
 
-// noRelease stands for no release in an address.
+// noRelease is the value of the filter for devices without a release.
 const noRelease = "none"
 
 func (w *walk) releaseName(id int64) string {
@@ -196,7 +195,7 @@ func (w *walk) walk() {
 	backward := w.Before != nil
 	for _, run := range w.s.Devices.Runs() {
 		for _, d := range run.Devices {
-			// The fleet first: it is all that has to be looked at of most devices.
+			// The fleet is checked first, because it excludes most devices.
 			if w.fixed != "" && d.FleetID != w.fleet {
 				continue
 			}
@@ -229,7 +228,7 @@ func (w *walk) walk() {
 	}
 }
 
-// miss returns the filters that leave a device out.
+// miss returns the filters that exclude a device.
 func (w *walk) miss(r *row) (missed int) {
 	d := r.device
 	if w.fleet != 0 && d.FleetID != w.fleet {
@@ -255,16 +254,16 @@ func (w *walk) miss(r *row) (missed int) {
 	if w.OS != "" && osOf(d) != w.OS {
 		missed |= missOS
 	}
-	for i, chosen := range w.tags {
-		if chosen != "" && tagOf(d, i) != chosen {
+	for i, value := range w.tags {
+		if value != "" && tagOf(d, i) != value {
 			missed |= missTag << i
 		}
 	}
 	return missed
 }
 
-// count counts a device for the choices that would list it: where it misses no filter, all of its values, and where it
-// misses one, that filter's.
+// count counts a device for the choices that would list it. If the device matches all filters, these are the values of
+// all filters. If exactly one filter excludes it, they are the values of that filter.
 func (w *walk) count(r *row, missed int) {
 	if bits.OnesCount(uint(missed)) > 1 {
 		return
@@ -302,7 +301,7 @@ func (w *walk) count(r *row, missed int) {
 	}
 }
 
-// keep keeps a device if it may be on the page.
+// keep adds a device to the rows if it may be on the page.
 func (w *walk) keep(r row, backward bool) {
 	r.cause = w.causeOf(r.problems)
 	if r.cause >= 0 {
@@ -313,7 +312,7 @@ func (w *walk) keep(r row, backward bool) {
 		if w.sign*r.compare(w.Before) >= 0 && w.Before != endPlace {
 			return
 		}
-		w.before++ // those of the page are taken off in the end
+		w.before++ // walk subtracts the devices of the page
 	} else if w.After != nil && w.sign*r.compare(w.After) <= 0 {
 		w.before++
 		return
@@ -323,7 +322,7 @@ func (w *walk) keep(r row, backward bool) {
 	}
 }
 
-// cut sorts the rows and keeps those of the page.
+// cut sorts the rows, and drops those that are not on the page.
 func (w *walk) cut(backward bool) {
 	sign := w.sign
 	if backward {
@@ -333,8 +332,8 @@ func (w *walk) cut(backward bool) {
 	w.rows = w.rows[:min(len(w.rows), w.Limit)]
 }
 
-// causeOf returns the problem by which a device is listed: the one that is chosen, otherwise that it is away, otherwise the
-// worst; -1 for none.
+// causeOf returns the problem under which a device is listed: the selected one, otherwise that it is lost or never
+// connected, otherwise the worst; -1 for none.
 func (w *walk) causeOf(s problem.Set) int {
 	switch {
 	case s == 0:
@@ -357,7 +356,7 @@ func (w *walk) placeOf(r *row) place {
 	case "fleet":
 		p.text = w.slugs[d.FleetID]
 	case "status":
-		p.rank, p.text = int64(badness(statusOf(d))), statusOf(d)
+		p.rank, p.text = int64(statusRank(statusOf(d))), statusOf(d)
 	case "connectivity":
 		p.rank = newestFirst(d.ConnectivityChanged())
 	case "release":
@@ -376,12 +375,12 @@ func (w *walk) placeOf(r *row) place {
 
 // worstFirst ranks devices:
 //
-//  1. those with problems, the worst problem first;
-//  2. others by status: disconnected, reduced functionality, any that is not known, inactive, post-provisioning,
+//  1. devices with problems, the worst problem first;
+//  2. others by status: disconnected, reduced functionality, unrecognized statuses, inactive, post-provisioning,
 //     configuring, updating, operational;
-//  3. those that are not in service, those that were never connected, and those that are lost.
+//  3. devices not in service, then never connected devices, then lost devices.
 //
-// Among equals, the newest trouble comes first, and that of which the time is not known last.
+// Equal devices are sorted by the time of the problem or status, the newest first and unknown times last.
 func (w *walk) worstFirst(r *row) int64 {
 	const (
 		withoutProblem = 32
@@ -401,18 +400,18 @@ func (w *walk) worstFirst(r *row) int64 {
 	case r.device.NeverConnected():
 		class, since = away, r.device.Created
 	default:
-		class = withoutProblem + len(statuses) - 1 - badness(statusOf(r.device))
+		class = withoutProblem + len(statuses) - 1 - statusRank(statusOf(r.device))
 	}
 	return int64(class)<<timeBits + newestFirst(since)
 }
 
-// newestFirst ranks times: the newest first, and those that are not known last.
+// newestFirst ranks times: the newest first, unknown times last.
 func newestFirst(i balena.Instant) int64 {
 	const farthest = 1 << 43 // milliseconds, in the year 2248
 	return farthest - int64(min(max(i, 0), farthest-1))
 }
 
-// rolloutOf is the set of the states of a rollout that a device is in, by their indices in rollouts.
+// rolloutOf returns the rollout states of a device, as bits with the indices in rollouts.
 func rolloutOf(d *balena.Device) (set int) {
 	const offTarget, onTarget, pinned = 1 << 0, 1 << 1, 1 << 2
 	switch {
@@ -430,7 +429,7 @@ func rolloutOf(d *balena.Device) (set int) {
 
 func osOf(d *balena.Device) string { return cmp.Or(d.OSVersion, balena.Unknown) }
 
-// tagOf is the value of a tag of a device by the index of its key; empty where the device has not got it.
+// tagOf returns the value of a device's tag by the index of its key; empty if the device does not have the tag.
 func tagOf(d *balena.Device, index int) string {
 	if tags := d.Tags(); index < len(tags) {
 		return tags[index].Value
@@ -438,7 +437,7 @@ func tagOf(d *balena.Device, index int) string {
 	return ""
 }
 
-// nameOf is how a device is called: by its name, or by its UUID where names are not shown.
+// nameOf returns the name of a device, or its UUID if names are not shown.
 func (h *handler) nameOf(d *balena.Device) string {
 	if h.DeviceNames && d.Name != "" {
 		return d.Name

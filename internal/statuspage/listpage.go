@@ -17,14 +17,14 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
-// listPage is a page of devices, and its JSON: of a fleet, of devices with problems, or of what was found.
+// listPage is a page of a list of devices, in HTML and JSON.
 type listPage struct {
-	// Matching is how many devices there are on all pages.
+	// Matching is the number of devices on all pages.
 	Matching int `json:"matching_devices"`
-	// Next is where the next page is; empty on the last one.
+	// Next is the address of the next page; empty on the last page.
 	Next string   `json:"next,omitempty"`
 	List []device `json:"device_list"`
-	// Filters are those of the list, and its order, as they stand in the address.
+	// Filters are the filters and the sort order, as query parameters.
 	Filters url.Values `json:"filters"`
 
 	selection `json:"-"`
@@ -32,41 +32,42 @@ type listPage struct {
 	kind      kind
 	Statuses  []choice `json:"-"`
 	Causes    []choice `json:"-"`
-	// Narrow are the choices of the form, and Kept what the form has to keep.
-	Narrow   []menu      `json:"-"`
-	Kept     []keptField `json:"-"`
-	Columns  []column    `json:"-"`
-	Groups   []group     `json:"-"`
-	Releases []choice    `json:"-"`
-	Turns    []link      `json:"-"`
-	// All is where the list is without filters; empty where there are none.
+	// Menus are the menus of the filter form, and HiddenFields its hidden fields.
+	Menus        []menu        `json:"-"`
+	HiddenFields []hiddenField `json:"-"`
+	Columns      []column      `json:"-"`
+	Groups       []group       `json:"-"`
+	Releases     []choice      `json:"-"`
+	PageLinks    []link        `json:"-"`
+	// All is the address of the list without filters; empty if there are no filters.
 	All string `json:"-"`
 }
 
-// choice is a filter that can be chosen.
+// choice is a value of a filter that a user can select.
 type choice struct {
 	Text    string
 	Address string
-	Class   string // of the mark before it
+	Class   string // CSS class of the icon
 	Value   string
 	Devices int
 	Current bool
 }
 
-// menu is a filter of which one value can be chosen from a list.
+// menu is a filter with a menu of values.
 type menu struct {
 	Name, Text string
 	Values     []choice
 }
 
-// keptField is a filter that a form keeps.
-type keptField struct{ Name, Value string }
+// hiddenField is a parameter that a form passes on.
+type hiddenField struct{ Name, Value string }
 
-// group is devices of the page that have the same problem; the only one, without a problem, where they are not grouped.
+// group holds the devices of the page with the same problem. If the list is not grouped, there is one group without a
+// problem.
 type group struct {
 	Cause   *problem.Cause
 	Runbook string
-	// Devices is how many there are on all pages.
+	// Devices is the number of devices on all pages.
 	Devices int
 	List    []device
 }
@@ -74,7 +75,7 @@ type group struct {
 // link is a link of a page.
 type link struct{ Text, Address string }
 
-// maxChoices is how many values of a filter are offered: those of most devices.
+// maxChoices is the maximum number of values in a menu. The values with the most devices are listed.
 const maxChoices = 100
 
 func (h *handler) newListPage(s *balena.Snapshot, l *list, now time.Time) *listPage {
@@ -93,17 +94,17 @@ func (h *handler) newListPage(s *balena.Snapshot, l *list, now time.Time) *listP
 		last := l.rows[n-1].place
 		next := l.selection
 		next.After, next.Before = &last, nil
-		p.Next = next.as("json", l.Limit)
+		p.Next = next.formatAddress("json", l.Limit)
 	}
 	return p
 }
 
-// offer adds what only the page of HTML has: choices, heads of columns, groups and the ways to other pages.
-func (h *handler) offer(p *listPage, s *balena.Snapshot, l *list) {
-	p.offerStatuses(l)
-	p.offerCauses(l)
-	h.offerMenus(p, s, l)
-	p.Turns = turnsOf(l)
+// addControls adds the parts that only the HTML page has: filters, column headers, groups and links to other pages.
+func (h *handler) addControls(p *listPage, s *balena.Snapshot, l *list) {
+	p.addStatusChoices(l)
+	p.addCauseChoices(l)
+	h.addMenus(p, s, l)
+	p.PageLinks = pageLinksOf(l)
 	p.Groups = h.groupsOf(p, l)
 	if l.filtered() {
 		p.All = l.address(func(s *selection) {
@@ -121,7 +122,7 @@ func (h *handler) offer(p *listPage, s *balena.Snapshot, l *list) {
 	}, columns)
 }
 
-func (p *listPage) offerStatuses(l *list) {
+func (p *listPage) addStatusChoices(l *list) {
 	names := make([]string, 0, len(l.counts.statuses.counts)+1)
 	for name := range l.counts.statuses.counts {
 		names = append(names, name)
@@ -130,7 +131,7 @@ func (p *listPage) offerStatuses(l *list) {
 		names = append(names, l.Status)
 	}
 	slices.SortFunc(names, func(a, b string) int {
-		return cmp.Or(cmp.Compare(badness(b), badness(a)), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(statusRank(b), statusRank(a)), cmp.Compare(a, b))
 	})
 	for _, name := range names {
 		current := name == l.Status
@@ -138,20 +139,20 @@ func (p *listPage) offerStatuses(l *list) {
 		if n := l.counts.statuses.counts[name]; n != nil {
 			c.Devices = *n
 		}
-		c.Address = l.address(func(s *selection) { s.Status = chosen(current, name) })
+		c.Address = l.address(func(s *selection) { s.Status = toggled(current, name) })
 		p.Statuses = append(p.Statuses, c)
 	}
 }
 
-// chosen is the value that a choice stands for: what is chosen already can be given up.
-func chosen(current bool, value string) string {
+// toggled returns the value that the link of a choice sets. The link of the current choice removes the filter.
+func toggled(current bool, value string) string {
 	if current {
 		return ""
 	}
 	return value
 }
 
-func (p *listPage) offerCauses(l *list) {
+func (p *listPage) addCauseChoices(l *list) {
 	for i, cause := range problem.Causes {
 		n, current := l.counts.problems[i], cause.Alert == l.Problem
 		if n == 0 && !current {
@@ -159,30 +160,30 @@ func (p *listPage) offerCauses(l *list) {
 		}
 		p.Causes = append(p.Causes, choice{
 			Text: cause.Text, Class: string(cause.Severity), Value: cause.Alert, Devices: n, Current: current,
-			Address: l.address(func(s *selection) { s.Problem = chosen(current, cause.Alert) }),
+			Address: l.address(func(s *selection) { s.Problem = toggled(current, cause.Alert) }),
 		})
 	}
 }
 
-// offerMenus offers the filters that may have many values.
-func (h *handler) offerMenus(p *listPage, s *balena.Snapshot, l *list) {
+// addMenus adds the filters that may have many values.
+func (h *handler) addMenus(p *listPage, s *balena.Snapshot, l *list) {
 	if l.fixed == "" {
 		fleets := map[string]int{}
 		for id, n := range l.counts.fleets.counts {
 			fleets[s.Fleet(id).Slug] += *n
 		}
-		p.offerMenu("fleet", "Fleet", l.Fleet, fleets)
+		p.addMenu("fleet", "Fleet", l.Fleet, fleets)
 	}
 	releases := map[string]int{}
 	for id, n := range l.counts.releases.counts {
 		releases[cmp.Or(releaseOf(s, id).String(), noRelease)] += *n
 	}
-	p.offerMenu("release", "Release", l.Release, releases)
+	p.addMenu("release", "Release", l.Release, releases)
 	if l.kind == fleetDevices {
 		p.Releases = choicesOf(releases, l.Release)
 		for i := range p.Releases {
 			c := &p.Releases[i]
-			c.Address = l.address(func(s *selection) { s.Release = chosen(c.Current, c.Value) })
+			c.Address = l.address(func(s *selection) { s.Release = toggled(c.Current, c.Value) })
 		}
 	}
 	states := map[string]int{}
@@ -191,12 +192,12 @@ func (h *handler) offerMenus(p *listPage, s *balena.Snapshot, l *list) {
 			states[rollouts[i]] = n
 		}
 	}
-	p.offerMenu("rollout", "Rollout", l.Rollout, states)
+	p.addMenu("rollout", "Rollout", l.Rollout, states)
 	systems := map[string]int{}
 	for os, n := range l.counts.systems.counts {
 		systems[os] += *n
 	}
-	p.offerMenu("os", "OS", l.OS, systems)
+	p.addMenu("os", "OS", l.OS, systems)
 	for i := range l.counts.tags {
 		values := map[string]int{}
 		for value, n := range l.counts.tags[i].counts {
@@ -206,25 +207,25 @@ func (h *handler) offerMenus(p *listPage, s *balena.Snapshot, l *list) {
 		if value, ok := l.tag(s.DeviceTagKeys[i]); ok {
 			current = s.DeviceTagKeys[i] + "=" + value
 		}
-		p.offerMenu("tag", s.DeviceTagKeys[i], current, values)
-		if m := &p.Narrow[len(p.Narrow)-1]; m.Text == s.DeviceTagKeys[i] {
+		p.addMenu("tag", s.DeviceTagKeys[i], current, values)
+		if m := &p.Menus[len(p.Menus)-1]; m.Text == s.DeviceTagKeys[i] {
 			for j := range m.Values {
 				m.Values[j].Text = strings.TrimPrefix(m.Values[j].Text, s.DeviceTagKeys[i]+"=")
 			}
 		}
 	}
-	for _, f := range []keptField{{"status", l.Status}, {"problem", l.Problem}, {"sort", l.Sort}, {"q", l.Search}, {"hold", either(l.Hold, "1", "")}} {
+	for _, f := range []hiddenField{{"status", l.Status}, {"problem", l.Problem}, {"sort", l.Sort}, {"q", l.Search}, {"hold", either(l.Hold, "1", "")}} {
 		if f.Value != "" {
-			p.Kept = append(p.Kept, f)
+			p.HiddenFields = append(p.HiddenFields, f)
 		}
 	}
 }
 
-func (p *listPage) offerMenu(name, text, current string, counts map[string]int) {
-	p.Narrow = append(p.Narrow, menu{name, text, choicesOf(counts, current)})
+func (p *listPage) addMenu(name, text, current string, counts map[string]int) {
+	p.Menus = append(p.Menus, menu{name, text, choicesOf(counts, current)})
 }
 
-// choicesOf returns the values of most devices in natural order, and the one that is chosen.
+// choicesOf returns the values with the most devices, and the current value, in reverse natural order.
 func choicesOf(counts map[string]int, current string) []choice {
 	all := make([]choice, 0, len(counts)+1)
 	for value, n := range counts {
@@ -243,27 +244,27 @@ func choicesOf(counts map[string]int, current string) []choice {
 	return all
 }
 
-// turnsOf are the ways to the other pages; none where there is but one.
-func turnsOf(l *list) []link {
+// pageLinksOf returns the links to other pages, none if there is only one page.
+func pageLinksOf(l *list) []link {
 	n := len(l.rows)
 	if n == 0 || n == l.matching {
 		return nil
 	}
-	var turns []link
+	var links []link
 	if l.before > 0 {
 		first := l.rows[0].place
-		turns = append(turns, link{"First", l.address(func(*selection) {})},
+		links = append(links, link{"First", l.address(func(*selection) {})},
 			link{"Previous", l.address(func(s *selection) { s.Before = &first })})
 	}
 	if l.before+n < l.matching {
 		last := l.rows[n-1].place
-		turns = append(turns, link{"Next", l.address(func(s *selection) { s.After = &last })},
+		links = append(links, link{"Next", l.address(func(s *selection) { s.After = &last })},
 			link{"Last", l.address(func(s *selection) { s.Before = endPlace })})
 	}
-	return turns
+	return links
 }
 
-// groupsOf divides the devices of a page by problems, if that is how they are sorted.
+// groupsOf groups the devices of a page by problem if they are sorted by problem.
 func (h *handler) groupsOf(p *listPage, l *list) []group {
 	if l.kind != problems || l.Sort != "" {
 		return []group{{List: p.List}}
@@ -282,16 +283,16 @@ func (h *handler) groupsOf(p *listPage, l *list) []group {
 	return groups
 }
 
-// First and Last are the numbers of the devices that are listed.
+// First returns the number of the first listed device, counted from 1.
 func (p *listPage) First() int { return min(p.first+1, p.Matching) }
 
-// Last is the number of the last device that is listed.
+// Last returns the number of the last listed device.
 func (p *listPage) Last() int { return p.first + len(p.List) }
 
-// WithFleet tells whether the list has a column of fleets.
+// WithFleet reports whether the list has the column Fleet.
 func (p *listPage) WithFleet() bool { return p.kind != fleetDevices }
 
-// Order says how the devices are sorted.
+// Order describes the sort order.
 func (p *listPage) Order() string {
 	name, reverse := strings.CutPrefix(p.Sort, "-")
 	switch {
@@ -305,11 +306,11 @@ func (p *listPage) Order() string {
 	return "sorted by " + name
 }
 
-// Noun is what the list is of, with the filters that are in words.
+// Noun describes the listed devices.
 func (p *listPage) Noun() string {
 	noun := either(p.Matching == 1, "device", "devices")
 	if p.Status != "" {
-		noun += " " + statusText(p.Status)
+		noun = statusText(p.Status) + " " + noun
 	}
 	if i := problem.Index(p.Problem); i >= 0 {
 		noun += " with the problem “" + problem.Causes[i].Text + "”"
@@ -317,30 +318,30 @@ func (p *listPage) Noun() string {
 	return noun
 }
 
-// selected reads which devices a request asks for. It answers requests that make no sense, and returns false.
-func (h *handler) selected(w http.ResponseWriter, r *http.Request, p *page, fleet string) (selection, bool) {
+// parseRequest returns the selection of a request. If the request is invalid, it sends a response and returns false.
+func (h *handler) parseRequest(w http.ResponseWriter, r *http.Request, p *page, fleet string) (selection, bool) {
 	sel, err := parseSelection(r.URL.Query(), fleet)
 	if err == nil && sel.Limit != DevicesPerPage && r.URL.Query().Get("format") == "" {
 		sel.Limit = min(sel.Limit, DevicesPerPage)
 	}
 	if err != nil {
-		p.Title = "No such list"
-		h.fail(w, r, http.StatusBadRequest, p, "The address asks for something that is not there: "+err.Error()+".")
+		p.Title = "Invalid request"
+		h.fail(w, r, http.StatusBadRequest, p, "The address is invalid: "+err.Error()+".")
 		return sel, false
 	}
 	return sel, true
 }
 
-// fleetPage is the page of a fleet, and its JSON.
+// fleetPage is the page of a fleet, in HTML and JSON.
 type fleetPage struct {
 	fleet
 	*listPage
 	History *history `json:"-"`
-	// Dashboard is the address of the fleet's dashboard of Grafana.
+	// Dashboard is the address of the fleet's Grafana dashboard.
 	Dashboard string `json:"dashboard_url,omitempty"`
 }
 
-// FleetProblems are those of the fleet as a whole.
+// FleetProblems returns the problems of the fleet as a whole.
 func (p *fleetPage) FleetProblems() []fleetProblem { return p.fleet.Problems }
 
 func (h *handler) fleetPageOf(w http.ResponseWriter, r *http.Request) {
@@ -355,10 +356,10 @@ func (h *handler) fleetPageOf(w http.ResponseWriter, r *http.Request) {
 	i := slices.IndexFunc(s.Fleets, func(f balena.Fleet) bool { return f.Slug == slug })
 	if i < 0 {
 		p.Title = "No such fleet"
-		h.fail(w, r, http.StatusNotFound, p, "The token may see no fleet of this name, or the fleet has been renamed or removed.")
+		h.fail(w, r, http.StatusNotFound, p, "The exporter does not read a fleet with this slug. The fleet may have been renamed or removed, or the token has no access to it.")
 		return
 	}
-	sel, ok := h.selected(w, r, p, slug)
+	sel, ok := h.parseRequest(w, r, p, slug)
 	if !ok {
 		return
 	}
@@ -371,7 +372,7 @@ func (h *handler) fleetPageOf(w http.ResponseWriter, r *http.Request) {
 		listPage: p.List, Dashboard: h.fleetDashboard(slug),
 	}
 	if html {
-		h.offer(p.List, s, l)
+		h.addControls(p.List, s, l)
 		p.Fleet.History = h.Recorder.history(id)
 	}
 	h.sendList(w, r, p, l, struct {
@@ -380,16 +381,16 @@ func (h *handler) fleetPageOf(w http.ResponseWriter, r *http.Request) {
 	}{h.state(s, p.now), p.Fleet})
 }
 
-// problemsPage is what is wrong anywhere, and its JSON.
+// problemsPage is the page of problems, in HTML and JSON.
 type problemsPage struct {
-	// Causes are the problems that devices have, away or not.
+	// Causes are the problems of devices, including lost and never connected devices.
 	Causes []causeCount `json:"problems"`
-	// Fleets are those that have problems as a whole.
+	// Fleets are the fleets with problems as a whole.
 	Fleets []fleet `json:"fleets"`
 	*listPage
 }
 
-// causeCount is how many devices have a problem.
+// causeCount is the number of devices with a problem.
 type causeCount struct {
 	Alert    string           `json:"problem"`
 	Severity problem.Severity `json:"severity"`
@@ -401,7 +402,7 @@ func (h *handler) problemsPageOf(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	sel, ok := h.selected(w, r, p, "")
+	sel, ok := h.parseRequest(w, r, p, "")
 	if !ok {
 		return
 	}
@@ -414,17 +415,17 @@ func (h *handler) problemsPageOf(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if l.Problem == "" && l.Status == "" && l.Release == "" && l.Rollout == "" && l.OS == "" && len(l.Tags) == 0 && l.before == 0 {
-		p.Problems.Fleets = h.fleetsInTrouble(s, l.Fleet, p.now)
+		p.Problems.Fleets = h.fleetsWithProblems(s, l.Fleet, p.now)
 	}
-	h.offer(p.List, s, l)
+	h.addControls(p.List, s, l)
 	h.sendList(w, r, p, l, struct {
 		state
 		*problemsPage
 	}{h.state(s, p.now), p.Problems})
 }
 
-// fleetsInTrouble returns the fleets that have problems as a whole, the worst first.
-func (h *handler) fleetsInTrouble(s *balena.Snapshot, slug string, now time.Time) []fleet {
+// fleetsWithProblems returns the fleets with problems as a whole, the worst first.
+func (h *handler) fleetsWithProblems(s *balena.Snapshot, slug string, now time.Time) []fleet {
 	fleets := slices.DeleteFunc(h.fleets(s, nil, now), func(f fleet) bool {
 		return len(f.Problems) == 0 || slug != "" && f.Slug != slug
 	})
@@ -435,10 +436,10 @@ func (h *handler) fleetsInTrouble(s *balena.Snapshot, slug string, now time.Time
 	return fleets
 }
 
-// searchPage is what was found, and its JSON.
+// searchPage is the page of search results, in HTML and JSON.
 type searchPage struct {
 	Query string `json:"query"`
-	// Fleets are the ways to the fleets of such a name.
+	// Fleets are the fleets whose slug or name matches.
 	Fleets []foundFleet `json:"fleets"`
 	*listPage
 }
@@ -449,7 +450,7 @@ type foundFleet struct {
 	Path string `json:"-"`
 }
 
-// maxFleets is how many fleets a search lists.
+// maxFleets is the maximum number of fleets in search results.
 const maxFleets = 50
 
 func (h *handler) searchPageOf(w http.ResponseWriter, r *http.Request) {
@@ -457,7 +458,7 @@ func (h *handler) searchPageOf(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	sel, ok := h.selected(w, r, p, "")
+	sel, ok := h.parseRequest(w, r, p, "")
 	if !ok {
 		return
 	}
@@ -478,43 +479,43 @@ func (h *handler) searchPageOf(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	slices.SortFunc(p.Search.Fleets, func(a, b foundFleet) int { return natural(a.Slug, b.Slug) })
-	if to := p.Search.only(); to != "" && !sel.filtered() && r.URL.Query().Get("format") == "" {
+	if path := p.Search.onlyResult(); path != "" && !sel.filtered() && r.URL.Query().Get("format") == "" {
 		// http.Redirect would make the path absolute.
-		w.Header().Set("Location", to)
+		w.Header().Set("Location", path)
 		w.WriteHeader(http.StatusSeeOther)
 		return
 	}
-	h.offer(p.List, s, l)
+	h.addControls(p.List, s, l)
 	h.sendList(w, r, p, l, struct {
 		state
 		*searchPage
 	}{h.state(s, p.now), p.Search})
 }
 
-// only is the way to the only result; empty if there are none or more.
-func (p *searchPage) only() string {
+// onlyResult returns the path of the only result; empty if there are no results or several.
+func (p *searchPage) onlyResult() string {
 	switch {
 	case len(p.Fleets) == 0 && p.Matching == 1:
 		return p.List[0].Path
 	case len(p.Fleets) == 1 && p.Matching == 0:
 		return p.Fleets[0].Path
 	case p.Matching > 0 && len(p.List) > 0 && p.List[0].Found == byIdentity.String() && (len(p.List) == 1 || p.List[1].Found != byIdentity.String()) && p.List[0].UUID == p.Query:
-		return p.List[0].Path // nothing else has this UUID
+		return p.List[0].Path // the UUID is unique
 	}
 	return ""
 }
 
-// sendList sends a page of devices as CSV, or as [handler.send] does.
+// sendList sends a list of devices as CSV, HTML or JSON.
 func (h *handler) sendList(w http.ResponseWriter, r *http.Request, p *page, l *list, data any) {
 	if r.URL.Query().Get("format") == "csv" {
 		h.sendCSV(w, p.List)
 		return
 	}
-	p.Formats = []link{{"JSON", l.as("json", DevicesPerPage)}, {"CSV", l.as("csv", maxLimit)}}
+	p.Formats = []link{{"JSON", l.formatAddress("json", DevicesPerPage)}, {"CSV", l.formatAddress("csv", maxLimit)}}
 	h.send(w, r, http.StatusOK, p, data)
 }
 
-// sendCSV sends the devices of a page as CSV. How many devices there are on all pages is in the header X-Total-Count.
+// sendCSV sends the devices of a page as CSV. The header X-Total-Count is the number of devices on all pages.
 func (h *handler) sendCSV(w http.ResponseWriter, p *listPage) {
 	header := w.Header()
 	header.Set("Content-Type", "text/csv; charset=utf-8; header=present")
@@ -551,7 +552,7 @@ func writeCSV(w io.Writer, devices []device) {
 	out.Flush()
 }
 
-// cell is a text as it may stand in a table: a spreadsheet would take one that begins with one of these for a formula.
+// cell escapes a text that a spreadsheet would interpret as a formula.
 func cell(text string) string {
 	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
 		return "'" + text

@@ -23,11 +23,11 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
-// randomAccount is an account of devices in all states.
+// randomAccount returns an account with devices in all states.
 func randomAccount(n int, seed uint64) *balena.Snapshot {
 	random := rand.New(rand.NewPCG(seed, 2))
 	pick := func(texts ...string) string { return texts[random.IntN(len(texts))] }
-	some := func(times ...time.Duration) balena.Instant {
+	instantOf := func(times ...time.Duration) balena.Instant {
 		if d := times[random.IntN(len(times))]; d != 0 {
 			return ago(d)
 		}
@@ -44,8 +44,8 @@ func randomAccount(n int, seed uint64) *balena.Snapshot {
 		d := balena.Device{
 			ID: int64(i + 1), FleetID: int64(1 + random.IntN(4)), UUID: fmt.Sprintf("%07x", random.IntN(1<<28)), Name: pick("pump ", "Pump ", "valve ") + fmt.Sprint(random.IntN(50)),
 			Status: pick("operational", "updating", "disconnected", "reduced-functionality", "", "on-fire"), Online: random.IntN(2) == 0,
-			LastConnectivity: some(0, time.Minute, time.Hour, 3*time.Hour, 8*24*time.Hour), Created: some(0, time.Hour, 90*24*time.Hour),
-			UpdateStatus: pick("", "done", "rejected", "downloading"), UpdateChanged: some(0, time.Minute, 3*time.Hour),
+			LastConnectivity: instantOf(0, time.Minute, time.Hour, 3*time.Hour, 8*24*time.Hour), Created: instantOf(0, time.Hour, 90*24*time.Hour),
+			UpdateStatus: pick("", "done", "rejected", "downloading"), UpdateChanged: instantOf(0, time.Minute, 3*time.Hour),
 			RunningRelease: int64(random.IntN(6)), TargetRelease: int64(random.IntN(3)), PinnedRelease: int64(random.IntN(2)),
 			OSVersion: pick("", "balenaOS 6.5.10", "balenaOS 6.5.9", "balenaOS 2.0"), OSVariant: pick("prod", "dev", "prod", "prod"), Undervolted: random.IntN(6) == 0,
 			CPUTemperature: balena.Number(random.IntN(90)), MemoryUsed: balena.Null, MemorySize: balena.Null, StorageUsed: balena.Null, StorageSize: balena.Null,
@@ -59,9 +59,9 @@ func randomAccount(n int, seed uint64) *balena.Snapshot {
 	return s
 }
 
-// TestListsAreWhatTheFiltersSay compares lists of random devices with what their description says, page by page: each
-// filter alone and with others, each order, and the numbers beside the choices.
-func TestListsAreWhatTheFiltersSay(t *testing.T) {
+// TestListsMatchTheirFilters compares lists of random devices with an independent implementation of the filters, page by
+// page: each filter alone and in pairs, each order, and the numbers of the choices.
+func TestListsMatchTheirFilters(t *testing.T) {
 	now := at
 	s := randomAccount(1500, 1)
 	o := options(s, good)
@@ -86,7 +86,7 @@ func TestListsAreWhatTheFiltersSay(t *testing.T) {
 		"status=unknown":              func(d *balena.Device) bool { return d.Status == "" },
 		"fleet=acme/fleet-1":          fleet("acme/fleet-1"),
 		"fleet=acme/nothing":          fleet("acme/nothing"),
-		"release=1.9.0":               running("1.9.0"), // of two releases
+		"release=1.9.0":               running("1.9.0"), // two releases
 		"release=0123456":             running("0123456"),
 		"release=none":                running("none"),
 		"release=release 5":           running("release 5"),
@@ -115,17 +115,17 @@ func TestListsAreWhatTheFiltersSay(t *testing.T) {
 				sorting = "-" + sorting
 			}
 			values := url.Values{"sort": {sorting}}
-			chosen := ""
+			alert := ""
 			for _, q := range query {
 				name, value, _ := strings.Cut(q, "=")
 				values.Add(name, value)
 				if name == "problem" {
-					chosen = value
+					alert = value
 				}
 			}
 			want := map[string]bool{}
 			for d := range s.Devices.All() {
-				ok := of == fleetDevices || set(d) != 0 && (chosen != "" || !set(d).Away())
+				ok := of == fleetDevices || set(d) != 0 && (alert != "" || !set(d).Away())
 				for _, q := range query {
 					ok = ok && filters[q](d)
 				}
@@ -171,7 +171,7 @@ func TestListsAreWhatTheFiltersSay(t *testing.T) {
 			if len(want) > 0 {
 				t.Errorf("%v: %d devices are on no page", values, len(want))
 			}
-			// The same backwards.
+			// Backwards, the pages are the same.
 			for j := len(pages) - 1; j > 0; j-- {
 				sel.After, sel.Before = nil, &pages[j][0].place
 				l := h.list(s, sel, of, false, now)
@@ -179,14 +179,14 @@ func TestListsAreWhatTheFiltersSay(t *testing.T) {
 					t.Errorf("%v: page %d backwards has other devices than forwards", values, j)
 				}
 			}
-			// What a choice says it lists is what it lists.
+			// Each choice lists the stated number of devices.
 			sel.After, sel.Before = nil, nil
 			counts := h.list(s, sel, of, true, now).counts
 			for name, n := range counts.statuses.counts {
 				choice := sel
 				choice.Status = name
 				if l := h.list(s, choice, of, false, now); l.matching != *n {
-					t.Errorf("%v: the choice of the status %s says %d and lists %d", values, name, *n, l.matching)
+					t.Errorf("%v: the choice of the status %s states %d devices and lists %d", values, name, *n, l.matching)
 				}
 			}
 			for j, n := range counts.problems {
@@ -194,7 +194,7 @@ func TestListsAreWhatTheFiltersSay(t *testing.T) {
 					choice := sel
 					choice.Problem = problem.Causes[j].Alert
 					if l := h.list(s, choice, of, false, now); l.matching != n {
-						t.Errorf("%v: the choice of the problem %s says %d and lists %d", values, choice.Problem, n, l.matching)
+						t.Errorf("%v: the choice of the problem %s states %d devices and lists %d", values, choice.Problem, n, l.matching)
 					}
 				}
 			}
@@ -210,7 +210,7 @@ func uuids(rows []row) []string {
 	return all
 }
 
-// inOrder tells whether one device may come before another one.
+// inOrder reports whether device a may be listed before device b.
 func inOrder(s *balena.Snapshot, sorting string, a, b *balena.Device) bool {
 	name, reverse := strings.CutPrefix(sorting, "-")
 	if reverse {
@@ -224,7 +224,7 @@ func inOrder(s *balena.Snapshot, sorting string, a, b *balena.Device) bool {
 	case "fleet":
 		c = cmp.Compare(s.Fleet(a.FleetID).Slug, s.Fleet(b.FleetID).Slug)
 	case "status":
-		c = cmp.Compare(badness(statusOf(a)), badness(statusOf(b)))
+		c = cmp.Compare(statusRank(statusOf(a)), statusRank(statusOf(b)))
 	case "connectivity":
 		c = -cmp.Compare(a.ConnectivityChanged(), b.ConnectivityChanged())
 	case "release":
@@ -249,7 +249,7 @@ func TestNaturalOrder(t *testing.T) {
 	}
 }
 
-// FuzzPlaces checks that each place in an address is the place it was made of.
+// FuzzPlaces checks that places are parsed from their text form.
 func FuzzPlaces(f *testing.F) {
 	f.Add(int64(1), "a.b", int64(2))
 	f.Add(int64(-1), "end", int64(0))
@@ -292,41 +292,41 @@ func TestProblemsPage(t *testing.T) {
 		all := links(root)
 		for name, want := range map[string]string{
 			"lost 1": "?problem=BalenaDevicesLost", "offline 1": "?problem=BalenaDeviceOffline", "development OS 2": "?problem=BalenaDevelopmentOS",
-			"What to do about BalenaDeviceOffline": "https://example.com/runbooks/BalenaDeviceOffline.md",
-			"last build failed":                    "https://example.com/runbooks/BalenaReleaseBuildFailed.md", "gone": "./devices/bbbbbbbbbbbb", "acme/green": "./fleets/acme/green",
+			"Runbook for BalenaDeviceOffline": "https://example.com/runbooks/BalenaDeviceOffline.md",
+			"last build failed":               "https://example.com/runbooks/BalenaReleaseBuildFailed.md", "gone": "./devices/bbbbbbbbbbbb", "acme/green": "./fleets/acme/green",
 			"CSV": "?format=csv&limit=10000", "JSON": "?format=json",
 		} {
 			if all[name] != want {
-				t.Errorf("link %q leads to %q, want %q", name, all[name], want)
+				t.Errorf("link %q: address %q, want %q", name, all[name], want)
 			}
 		}
 
-		// Devices that were lost long ago are behind a choice of their own.
+		// Lost devices have a choice of their own.
 		root = getPage(t, options(s, good), "/problems?problem=BalenaDevicesLost")
 		if got, want := captions(root), []string{"lost – 1 device, newest first"}; !slices.Equal(got, want) {
 			t.Errorf("lost devices: %q, want %q", got, want)
 		}
 		if got := links(root)["lost 1"]; got != "?" {
-			t.Errorf("the choice can be given up at %q, want ?", got)
+			t.Errorf("the current choice links to %q, want ?", got)
 		}
-		// Of a fleet, in another order, there is one table.
+		// With an explicit order there is one table.
 		root = getPage(t, options(s, good), "/problems?fleet=zeta/kiosk&sort=name")
 		if got, want := captions(root), []string{"Fleets with problems", "1 to 1 of 1 device, sorted by name"}; !slices.Equal(got, want) {
 			t.Errorf("of a fleet: %q, want %q", got, want)
 		}
 		root = getPage(t, options(s, good), "/problems?fleet=zeta/kiosk&status=updating")
-		if got := text(root); !strings.Contains(got, "No device has such a problem.") || len(find(root, "table")) > 0 {
+		if got := text(root); !strings.Contains(got, "No device with problems matches the filters.") || len(find(root, "table")) > 0 {
 			t.Errorf("without such devices: %s", got)
 		}
 		s.Devices = balena.Devices{}
 		s.Fleets[0].LatestRelease = balena.Release{}
-		if got := text(getPage(t, options(s, good), "/problems")); !strings.Contains(got, "No device has a problem.") {
+		if got := text(getPage(t, options(s, good), "/problems")); !strings.Contains(got, "No device has problems.") {
 			t.Errorf("without problems: %s", got)
 		}
 	})
 }
 
-// TestFleetsLargelyOffline: the devices of the fleet are listed beside it.
+// TestFleetsLargelyOffline checks that both the fleet and its devices are listed.
 func TestFleetsLargelyOffline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var devices []balena.Device
@@ -341,8 +341,8 @@ func TestFleetsLargelyOffline(t *testing.T) {
 		if got, want := captions(root)[1], "offline – 5 devices, newest first"; got != want {
 			t.Errorf("devices %q, want %q", got, want)
 		}
-		if got := text(getPage(t, options(s, good), "/fleets/a/b")); !strings.Contains(got, "largely offline What to do about BalenaFleetLargelyOffline") {
-			t.Errorf("the page of the fleet does not say so: %s", got)
+		if got := text(getPage(t, options(s, good), "/fleets/a/b")); !strings.Contains(got, "largely offline Runbook for BalenaFleetLargelyOffline") {
+			t.Errorf("the page of the fleet does not show the problem: %s", got)
 		}
 	})
 }
@@ -423,8 +423,8 @@ func TestSearch(t *testing.T) {
 				if !slices.Equal(fleets, c.fleets) || !slices.Equal(devices, c.devices) {
 					t.Errorf("found the fleets %q and the devices %q, want %q and %q", fleets, devices, c.fleets, c.devices)
 				}
-				if len(c.fleets)+len(c.devices) == 0 && !strings.Contains(text(root), "Nothing was found.") {
-					t.Error("does not say that nothing was found")
+				if len(c.fleets)+len(c.devices) == 0 && !strings.Contains(text(root), "No results.") {
+					t.Error("no message about missing results")
 				}
 				if got := attribute(find(root, "input")[0], "value"); got != strings.TrimSpace(strings.ReplaceAll(c.query, "\x00", "\ufffd")) {
 					t.Errorf("the field holds %q", got)
@@ -434,14 +434,14 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// TestSearchInManyDevices: results are bounded, and lead to the others.
+// TestSearchInManyDevices checks that results are divided into pages.
 func TestSearchInManyDevices(t *testing.T) {
 	s := manyFleets(20_000, 3)
 	root := getPage(t, options(s, good), "/search?q=device")
 	if got, want := captions(root), []string{"1 to 100 of 20,000 devices, best match first"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	root = getPage(t, options(s, good), "/search"+turns(root)["Next"])
+	root = getPage(t, options(s, good), "/search"+pageLinks(root)["Next"])
 	if got := rows(root)[1][0]; !strings.HasPrefix(got, "device 100 ") {
 		t.Errorf("the second page begins with %q", got)
 	}
@@ -474,8 +474,8 @@ func TestCSV(t *testing.T) {
 	}
 }
 
-// TestPagesRenewThemselves: pages of data do, unless they are held still, and then their links lead to pages that are.
-func TestPagesRenewThemselves(t *testing.T) {
+// TestReload checks which pages reload, and that the links of a stopped page lead to stopped pages.
+func TestReload(t *testing.T) {
 	for target, want := range map[string]string{
 		"/": "60", "/fleets": "60", "/fleets/acme/green?status=operational": "60", "/problems": "60", "/devices/aaaaaaaaaaaa": "60",
 		"/search?q=acme": "", "/fleets?format=json": "", "/problems?format=csv": "", "/fleets?hold=1": "", "/fleets/acme/green?hold=1&sort=name": "", "/?hold=1": "",
@@ -492,8 +492,8 @@ func TestPagesRenewThemselves(t *testing.T) {
 	for _, target := range []string{"/fleets", "/fleets/acme/green", "/problems", "/devices/aaaaaaaaaaaa", "/search?q=acme"} {
 		held := target + either(strings.Contains(target, "?"), "&", "?") + "hold=1"
 		for name, to := range links(getPage(t, options(twoFleets(), good), held)) {
-			if !strings.Contains(to, "hold=1") && !strings.HasPrefix(to, "https:") && !strings.HasPrefix(name, "Renew it") && name != "JSON" && name != "CSV" {
-				t.Errorf("%s: the link %q to %q does not hold the page still", held, name, to)
+			if !strings.Contains(to, "hold=1") && !strings.HasPrefix(to, "https:") && !strings.HasPrefix(name, "Reload every") && name != "JSON" && name != "CSV" {
+				t.Errorf("%s: the link %q to %q does not lead to a stopped page", held, name, to)
 			}
 		}
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// TestPageCostsItsRows checks that what a page allocates does not grow with the devices of its fleet.
+// TestPageCostsItsRows checks that the allocations for a page do not depend on the size of its fleet.
 func TestPageCostsItsRows(t *testing.T) {
 	var allocations [2]float64
 	for i, devices := range []int{1_000, 50_000} {
@@ -32,8 +32,8 @@ func TestPageCostsItsRows(t *testing.T) {
 	}
 }
 
-// TestReadersAtOnce opens all kinds of pages at once while snapshots follow each other.
-func TestReadersAtOnce(t *testing.T) {
+// TestConcurrentReaders requests all kinds of pages concurrently while snapshots change.
+func TestConcurrentReaders(t *testing.T) {
 	var current atomic.Pointer[balena.Snapshot]
 	current.Store(manyFleets(1000, 2))
 	o := options(nil, good)
@@ -59,7 +59,7 @@ func TestReadersAtOnce(t *testing.T) {
 	readers.Wait()
 }
 
-func TestPagesAtOnceAreLimited(t *testing.T) {
+func TestConcurrentRequestsAreLimited(t *testing.T) {
 	leave, entered := make(chan struct{}), make(chan struct{})
 	var slow atomic.Bool
 	slow.Store(true)
@@ -95,12 +95,12 @@ func TestPagesAtOnceAreLimited(t *testing.T) {
 	close(leave)
 	readers.Wait()
 	if w := open("/fleets"); w.Code != http.StatusOK {
-		t.Errorf("when the others have left: status %d", w.Code)
+		t.Errorf("after the other requests: status %d", w.Code)
 	}
 }
 
-// TestWalksAtOnceAreLimited: pages that go through the devices wait for each other, and the others do not.
-func TestWalksAtOnceAreLimited(t *testing.T) {
+// TestConcurrentWalksAreLimited checks that pages with a walk through the devices wait for a slot, and other pages do not.
+func TestConcurrentWalksAreLimited(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := NewHandler(options(twoFleets(), good)).(*handler)
 		for range maxWalks {
@@ -127,7 +127,7 @@ func TestWalksAtOnceAreLimited(t *testing.T) {
 	})
 }
 
-// deadlineRecorder is a recorder that can be given a deadline, as a connection can.
+// deadlineRecorder is a recorder with a write deadline.
 type deadlineRecorder struct {
 	*httptest.ResponseRecorder
 	deadline time.Time
@@ -138,7 +138,7 @@ func (r *deadlineRecorder) SetWriteDeadline(deadline time.Time) error {
 	return nil
 }
 
-func TestReaderThatStallsIsLetGo(t *testing.T) {
+func TestWriteDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := &deadlineRecorder{ResponseRecorder: httptest.NewRecorder()}
 		NewHandler(options(twoFleets(), good)).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/fleets", nil))
@@ -148,7 +148,7 @@ func TestReaderThatStallsIsLetGo(t *testing.T) {
 	})
 }
 
-func TestJSONTellsOfFailedParts(t *testing.T) {
+func TestFailedPartsInJSON(t *testing.T) {
 	s := twoFleets()
 	s.Parts = []balena.Part{{Name: balena.PartDeviceTypes}, {Name: balena.PartReleases, Err: errors.New("status 500")}, {Name: balena.PartKeys, Err: errors.New("status 403")}}
 	for _, target := range []string{"/fleets?format=json", "/fleets/acme/green?format=json"} {
@@ -160,7 +160,7 @@ func TestJSONTellsOfFailedParts(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, want := fmt.Sprint(answer.Up, answer.Parts), "true [{release status 500} {api_key status 403}]"; got != want {
-			t.Errorf("%s tells %s, want %s", target, got, want)
+			t.Errorf("%s reports %s, want %s", target, got, want)
 		}
 	}
 }

@@ -8,10 +8,9 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// A search goes through all devices each time. That takes less than a tenth of a second for a million of them, and
-// nothing has to be kept or renewed between searches.
+// A search walks through all devices. This takes less than a tenth of a second for a million devices, and needs no index.
 
-// found says by what a device was found, the best first.
+// found is the field that matched a search, the best match first.
 type found int
 
 const (
@@ -26,25 +25,25 @@ const (
 	notFound
 )
 
-// String is what a device was found by, in words.
+// String returns the name of the field.
 func (f found) String() string {
 	return [...]string{"name or UUID", "UUID", "name", "name", "fleet", "release", "OS version", "tag", ""}[f]
 }
 
-// search finds devices by a text, without regard to the case of ASCII letters: by the beginning of the UUID, and by a part of
-// the name, fleet, release, OS version or the value of a tag.
+// search finds devices by a text: by the beginning of the UUID or of the commit of the release, or by a part of the name,
+// fleet, release version, OS version or the value of a tag. It ignores the case of ASCII letters.
 type search struct {
 	text     string // in lower case
-	names    bool   // whether names of devices may be used
+	names    bool   // whether device names are searched
 	fleets   map[int64]bool
 	releases map[int64]bool
 	systems  []system
 }
 
-// system is a version of the OS, and whether it was searched for. There are few, and devices share their text.
+// system caches whether an OS version matches. Accounts have few versions, and devices share their text.
 type system struct {
 	version string
-	found   bool
+	matches bool
 }
 
 func newSearch(s *balena.Snapshot, text string, names bool) *search {
@@ -55,21 +54,21 @@ func newSearch(s *balena.Snapshot, text string, names bool) *search {
 		return r
 	}, text), names: names, fleets: map[int64]bool{}, releases: map[int64]bool{}}
 	for i := range s.Fleets {
-		if fleet := &s.Fleets[i]; f.in(fleet.Slug) || f.in(fleet.Name) {
+		if fleet := &s.Fleets[i]; f.contains(fleet.Slug) || f.contains(fleet.Name) {
 			f.fleets[fleet.ID] = true
 		}
 	}
 	for id, r := range s.Releases {
-		if f.in(r.Version) || len(r.Commit) >= len(f.text) && folded(r.Commit[:len(f.text)], f.text) {
+		if f.contains(r.Version) || len(r.Commit) >= len(f.text) && equalFolded(r.Commit[:len(f.text)], f.text) {
 			f.releases[id] = true
 		}
 	}
 	return f
 }
 
-// of says by what a device is found.
+// of returns the field of a device that matches.
 func (f *search) of(d *balena.Device) found {
-	if len(d.UUID) >= len(f.text) && folded(d.UUID[:len(f.text)], f.text) {
+	if len(d.UUID) >= len(f.text) && equalFolded(d.UUID[:len(f.text)], f.text) {
 		if len(d.UUID) == len(f.text) {
 			return byIdentity
 		}
@@ -95,7 +94,7 @@ func (f *search) of(d *balena.Device) found {
 	}
 	if d.Attachments != nil {
 		for _, tag := range d.Attachments.Tags {
-			if tag.ID != 0 && f.in(tag.Value) {
+			if tag.ID != 0 && f.contains(tag.Value) {
 				return byTag
 			}
 		}
@@ -106,35 +105,36 @@ func (f *search) of(d *balena.Device) found {
 func (f *search) system(version string) bool {
 	for i := range f.systems {
 		if f.systems[i].version == version {
-			return f.systems[i].found
+			return f.systems[i].matches
 		}
 	}
-	is := f.in(version)
-	const few = 16
-	if len(f.systems) < few {
-		f.systems = append(f.systems, system{version, is})
+	matches := f.contains(version)
+	const maxCached = 16
+	if len(f.systems) < maxCached {
+		f.systems = append(f.systems, system{version, matches})
 	}
-	return is
+	return matches
 }
 
-func (f *search) in(s string) bool { return index(s, f.text) >= 0 }
+// contains reports whether a text contains the searched text.
+func (f *search) contains(s string) bool { return index(s, f.text) >= 0 }
 
-// index returns where a text in lower case is in another one, -1 if it is not.
+// index returns the index of a lower-case text in s, -1 if it is not present.
 func index(s, text string) int {
 	if text == "" {
 		return 0
 	}
 	first := text[0]
 	for i := 0; i+len(text) <= len(s); i++ {
-		if lower(s[i]) == first && folded(s[i:i+len(text)], text) {
+		if lower(s[i]) == first && equalFolded(s[i:i+len(text)], text) {
 			return i
 		}
 	}
 	return -1
 }
 
-// folded tells whether a text is another one of the same length, which is in lower case.
-func folded(s, text string) bool {
+// equalFolded reports whether s equals a lower-case text of the same length.
+func equalFolded(s, text string) bool {
 	for i := range len(text) {
 		if lower(s[i]) != text[i] {
 			return false

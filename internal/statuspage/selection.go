@@ -14,45 +14,44 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
-// selection is which devices a list shows and in which order: what its address says. Filters combine; an empty one is
-// not set.
+// selection holds the query parameters of a list: which devices it shows, and in which order. A device must match all
+// filters; an empty filter is not set.
 type selection struct {
-	// Fleet is a slug, Problem the name of an alert, Release a release as it is shown, Rollout one of rollouts, Tags are
-	// KEY=VALUE.
+	// Fleet is a slug, Problem the name of an alert, Release the displayed name of a release, Rollout an element of
+	// rollouts. Tags have the form KEY=VALUE.
 	Fleet, Problem, Status, Release, Rollout, OS string
 	Tags                                         []string
-	// Search is what is searched for.
+	// Search is the searched text.
 	Search string
-	// Sort is the column to sort by, behind a minus sign for the reverse; empty for the worst first.
+	// Sort is the column to sort by, with a leading minus sign for the reverse order; empty for the worst devices first.
 	Sort string
-	// After and Before are where the page begins or ends.
+	// After and Before are the places before the first and after the last device of the page; at most one is set.
 	After, Before *place
-	// Limit is how many devices a page lists.
+	// Limit is the number of devices on a page.
 	Limit int
-	// Hold keeps the page from renewing itself.
+	// Hold stops the page from reloading itself.
 	Hold bool
 
-	// fixed is the fleet of a page that lists one, which is no part of the query.
+	// fixed is the fleet of a fleet page, which is not a query parameter.
 	fixed string
 }
 
-// DevicesPerPage is how many devices a page lists: enough to see what is wrong, few enough for a phone. A request for JSON
-// or CSV may ask for as many as maxLimit.
+// DevicesPerPage is the number of devices on a page. Requests for JSON or CSV may have a limit of up to maxLimit.
 const (
 	DevicesPerPage = 100
 	maxLimit       = 10_000
 )
 
-// maxSearch bounds what may be searched for, in bytes.
+// maxSearch is the maximum length of a searched text in bytes.
 const maxSearch = 200
 
-// rollouts are the states of a rollout by which devices can be filtered. A device may be in several.
+// rollouts are the values of the filter for rollout states. A device may have several states.
 var rollouts = []string{"off target", "on target", "pinned"}
 
-// columns are the columns that a list can be sorted by.
+// columns are the columns by which a list can be sorted.
 var columns = []string{"name", "fleet", "status", "connectivity", "release", "os"}
 
-// parseSelection reads a query. Its errors are for people.
+// parseSelection parses a query. Its errors are shown to users.
 func parseSelection(query url.Values, fleet string) (selection, error) {
 	s := selection{
 		Fleet: query.Get("fleet"), Problem: query.Get("problem"), Status: query.Get("status"), Release: query.Get("release"),
@@ -68,16 +67,16 @@ func parseSelection(query url.Values, fleet string) (selection, error) {
 		s.Fleet = fleet
 	}
 	if s.Problem != "" && problem.Index(s.Problem) < 0 {
-		return s, fmt.Errorf("there is no problem of the name %s", s.Problem)
+		return s, fmt.Errorf("unknown problem %s", s.Problem)
 	}
 	if s.Rollout != "" && !slices.Contains(rollouts, s.Rollout) {
-		return s, fmt.Errorf("there is no state of a rollout %s; there are %s", s.Rollout, strings.Join(rollouts, ", "))
+		return s, fmt.Errorf("unknown rollout state %s, valid states: %s", s.Rollout, strings.Join(rollouts, ", "))
 	}
 	if column := strings.TrimPrefix(s.Sort, "-"); s.Sort != "" && !slices.Contains(columns, column) {
-		return s, fmt.Errorf("there is no column %s; a list can be sorted by %s", column, strings.Join(columns, ", "))
+		return s, fmt.Errorf("lists cannot be sorted by %s, valid columns: %s", column, strings.Join(columns, ", "))
 	}
 	if len(s.Search) > maxSearch {
-		return s, fmt.Errorf("a search may be %d bytes long", maxSearch)
+		return s, fmt.Errorf("the search text is longer than %d bytes", maxSearch)
 	}
 	if text := query.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -90,12 +89,12 @@ func parseSelection(query url.Values, fleet string) (selection, error) {
 	s.After, errs[0] = parsePlace(query.Get("after"))
 	s.Before, errs[1] = parsePlace(query.Get("before"))
 	if s.After != nil && s.Before != nil {
-		return s, errors.New("a page begins after a device or ends before one, not both")
+		return s, errors.New("the parameters after and before cannot be combined")
 	}
 	return s, cmp.Or(errs[0], errs[1])
 }
 
-// query returns the query that means the selection.
+// query returns the query parameters of the selection.
 func (s *selection) query() url.Values {
 	q := url.Values{}
 	for name, value := range map[string]string{"problem": s.Problem, "status": s.Status, "release": s.Release, "rollout": s.Rollout, "os": s.OS, "q": s.Search, "sort": s.Sort} {
@@ -124,28 +123,28 @@ func (s *selection) query() url.Values {
 	return q
 }
 
-// address is where the selection is, changed in some way, relative to the page.
+// address returns the address of the first page of a changed selection, relative to the page.
 func (s selection) address(change func(*selection)) string {
 	s.After, s.Before = nil, nil
 	change(&s)
 	return "?" + s.query().Encode()
 }
 
-// as is where the selection is in another format.
-func (s selection) as(format string, limit int) string {
+// formatAddress returns the address of the selection in another format.
+func (s selection) formatAddress(format string, limit int) string {
 	s.Limit, s.Hold = limit, false
 	q := s.query()
 	q.Set("format", format)
 	return "?" + q.Encode()
 }
 
-// filtered tells whether the list leaves devices out that the page could show.
+// filtered reports whether any filter is set.
 func (s *selection) filtered() bool {
 	return s.Problem != "" || s.Status != "" || s.Release != "" || s.Rollout != "" || s.OS != "" || len(s.Tags) > 0 || s.Fleet != s.fixed
 }
 
-// tag is the value of a tag that is chosen.
-func (s *selection) tag(key string) (value string, chosen bool) {
+// tag returns the value of the filter for a tag.
+func (s *selection) tag(key string) (value string, ok bool) {
 	for _, tag := range s.Tags {
 		if value, ok := strings.CutPrefix(tag, key+"="); ok {
 			return value, true
@@ -154,16 +153,16 @@ func (s *selection) tag(key string) (value string, chosen bool) {
 	return "", false
 }
 
-// place is the place of a device in a list: by what the list is sorted by, and by the device's ID. Pages begin and end at
-// places, and not after a number of devices: those that are added, removed or changed elsewhere move no other device from
-// page to page.
+// place is the place of a device in a list: the value by which the list is sorted, and the device's ID. Pages begin and
+// end at places, not after a number of devices, so that an added, removed or changed device does not move other devices
+// to another page.
 type place struct {
 	rank int64
 	text string
 	id   int64
 }
 
-// end is the place behind all devices.
+// end is the text form of endPlace, the place after all devices.
 const end = "end"
 
 var endPlace = &place{rank: 1<<63 - 1, id: 1<<63 - 1}
@@ -190,7 +189,7 @@ func parsePlace(text string) (*place, error) {
 			return &place{rank, parts[2], id}, nil
 		}
 	}
-	return nil, errors.New("this address names no place in the list; begin with its first page")
+	return nil, errors.New("invalid parameter after or before; begin with the first page")
 }
 
 // compare compares places in ascending order.
@@ -207,7 +206,7 @@ func (p *place) compare(o *place) int {
 	return cmp.Compare(p.id, o.id)
 }
 
-// natural compares texts as people do: without regard to the case of ASCII letters, and numbers by their value, so that
+// natural compares texts in natural order: it ignores the case of ASCII letters and compares numbers by value, so that
 // 6.5.10 comes after 6.5.9.
 func natural(a, b string) int {
 	for a != "" && b != "" {
@@ -230,7 +229,7 @@ func natural(a, b string) int {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// digits takes the digits at the beginning of a text, without leading zeros.
+// digits splits off the digits at the beginning of a text, without leading zeros.
 func digits(s string) (number, rest string) {
 	n := 0
 	for n < len(s) && isDigit(s[n]) {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package statuspage shows the snapshot to people: the state of the exporter on the landing page, all fleets
-// at a glance under /fleets, the devices of one fleet under /fleets/{slug}, a device under /devices/{uuid}, what is wrong
-// anywhere under /problems, and what is searched for under /search. All but the landing page are served as JSON as well, with
-// ?format=json, and lists of devices as CSV, with ?format=csv.
+// Package statuspage serves the snapshot as web pages: the state of the exporter on the landing page, all fleets under
+// /fleets, the devices of a fleet under /fleets/{slug}, a device under /devices/{uuid}, the problems of all fleets under
+// /problems, and search results under /search. All pages except the landing page are also served as JSON
+// (?format=json), and lists of devices as CSV (?format=csv).
 //
-// The pages are plain HTML with one style sheet inside and no script, so that they can be read on any
-// device, with any reader, and with a content security policy that lets nothing else happen. Pages of data
-// renew themselves by a header. That throws readers of screen readers and magnifiers back to the top, so each of these pages
-// begins with a link that holds it still (WCAG 2.2.1), which further pages keep to.
+// The pages are plain HTML with an inline style sheet and no scripts. They work in any browser, and with a content
+// security policy that forbids everything else. Pages with data reload themselves by the header Refresh. A reload moves
+// users of screen readers and magnifiers back to the top, so each of these pages begins with a link that stops
+// reloading (WCAG 2.2.1). The links of a stopped page lead to stopped pages.
 //
-// All links and redirects are relative, so that the pages work behind a proxy that serves them under a prefix.
+// All links and redirects are relative, so the pages work behind a proxy that serves them under a prefix.
 package statuspage
 
 import (
@@ -31,43 +31,42 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
-// Options says what to show. All functions are called at each request, by many goroutines at once.
+// Options configures the pages. All functions are called for each request and must be safe for concurrent use.
 type Options struct {
-	// Snapshot returns the newest snapshot; nil when there is none or it is too old to be shown.
+	// Snapshot returns the current snapshot; nil if there is none or it is stale.
 	Snapshot func() *balena.Snapshot
-	// Status returns how the refreshes went.
+	// Status returns the status of the refreshes.
 	Status func() Status
 	// Interval is the time between refreshes.
 	Interval time.Duration
-	// DeviceURL is the address of balena's own page of a device, with {uuid} for the device's UUID; empty
-	// where there is no such page.
+	// DeviceURL is the URL of a device in the balena dashboard, with {uuid} in place of the UUID; empty for none.
 	DeviceURL string
-	// GrafanaURL is the address of a Grafana that has the dashboards of deploy/grafana; empty for none.
+	// GrafanaURL is the URL of a Grafana server with the dashboards of deploy/grafana; empty for none.
 	GrafanaURL string
-	// RunbookURL is where the runbooks of the alerts are.
+	// RunbookURL is the URL of the directory of runbooks.
 	RunbookURL string
-	// DeviceNames shows the names of devices; otherwise they appear by UUID alone.
+	// DeviceNames shows the names of devices; otherwise only their UUIDs are shown.
 	DeviceNames bool
-	// Thresholds are the limits of problems.
+	// Thresholds are the thresholds of problems.
 	Thresholds problem.Thresholds
-	// Recorder keeps the history of the fleets; nil for none.
+	// Recorder holds the history of the fleets; nil for none.
 	Recorder *Recorder
-	// Version is the version of the exporter, and Links is where the landing page leads.
+	// Version is the version of the exporter, and Links are the links of the landing page.
 	Version string
 	Links   []Link
 }
 
-// Status is how the refreshes went.
+// Status is the status of the refreshes.
 type Status struct {
-	// Up tells whether the last refresh succeeded.
+	// Up reports whether the last refresh succeeded.
 	Up bool
-	// LastSuccess is when the newest data were fetched, shown or not; zero when no refresh succeeded yet.
+	// LastSuccess is the time of the last snapshot, even if it is stale; zero before the first successful refresh.
 	LastSuccess time.Time
-	// LastError is the error of the last refresh that failed, and LastErrorTime when that was. They stay
-	// when refreshes succeed again; empty and zero when none ever failed.
+	// LastError and LastErrorTime are the error and the time of the last failed refresh. They remain set when later
+	// refreshes succeed, and are empty if no refresh has failed.
 	LastError     string
 	LastErrorTime time.Time
-	// Next is when the next refresh begins; zero while one is under way.
+	// Next is when the next refresh begins; zero while a refresh is running.
 	Next time.Time
 }
 
@@ -76,14 +75,14 @@ const DeviceURLCloud = "https://dashboard.balena-cloud.com/devices/{uuid}/summar
 
 const uuidPlaceholder = "{uuid}"
 
-// lateIntervals is after how many intervals data are called old, though no refresh failed: one that hangs
-// does not fail for a while.
-const lateIntervals = 3
+// lateAfterIntervals is the number of intervals after which a warning about the age of the data is shown, even if no
+// refresh has failed: a refresh that hangs does not fail for a while.
+const lateAfterIntervals = 3
 
-// maxPages is how many pages are made and sent at the same time; further requests get 503. People need a few.
-// maxWalks is how many of them go through the devices at the same time; further ones wait. That takes a tenth of a second at a
-// million devices, and scrapes and refreshes need the CPU as well.
-// sendTimeout is how long a page may take: a reader that stalls must not keep others out.
+// maxPages is the maximum number of concurrent requests; further requests get 503.
+// maxWalks is the maximum number of concurrent walks through all devices; further walks wait. A walk takes a tenth of a
+// second with a million devices, and scrapes and refreshes need the CPU too.
+// sendTimeout is the maximum duration of a response, so that stalled clients do not block others.
 const (
 	maxPages    = 20
 	maxWalks    = 2
@@ -92,8 +91,8 @@ const (
 
 const name = "balena-exporter"
 
-// minRenewal is how long a page stays as it is at least.
-const minRenewal = 30 * time.Second
+// minReloadInterval is the minimum time between two reloads of a page.
+const minReloadInterval = 30 * time.Second
 
 var (
 	//go:embed *.html
@@ -103,10 +102,10 @@ var (
 
 	pages = template.Must(template.New("").Funcs(template.FuncMap{"thousands": thousands}).ParseFS(sources, "*.html"))
 
-	//nolint:gosec // it is ours
+	//nolint:gosec // the style sheet is not user input
 	sheet = template.CSS(style)
 
-	// policy allows the page's own style sheet, which it knows by its hash, forms of this server, and nothing else.
+	// policy allows only the page's own style sheet, identified by its hash, and forms of this server.
 	policy = "default-src 'none'; style-src 'sha256-" + hash(style) + "'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
@@ -119,15 +118,15 @@ type handler struct {
 	Options
 	mux   *http.ServeMux
 	slots chan struct{}
-	// walks are the slots of those that go through the devices.
+	// walks are the slots of walks through all devices.
 	walks chan struct{}
 }
 
-// Paths are the paths of which [NewHandler] answers requests, in the form of [http.ServeMux].
+// Paths are the paths that [NewHandler] serves, as patterns of [http.ServeMux].
 var Paths = []string{"/{$}", "/fleets", "/fleets/", "/devices", "/devices/", "/problems", "/search"}
 
-// NewHandler returns a handler of all pages. Requests other than GET and HEAD get 405. As long as there is no snapshot to
-// show, all but the landing page are answered with 503, as a page or as JSON.
+// NewHandler returns a handler of all pages. Methods other than GET and HEAD get 405. Without a current snapshot, all
+// pages except the landing page are answered with 503, as HTML or JSON.
 func NewHandler(o Options) http.Handler {
 	h := &handler{Options: o, mux: http.NewServeMux(), slots: make(chan struct{}, maxPages), walks: make(chan struct{}, maxWalks)}
 	h.mux.HandleFunc("GET /{$}", h.root)
@@ -140,7 +139,7 @@ func NewHandler(o Options) http.Handler {
 	})
 	h.mux.HandleFunc("GET /fleets/{slug...}", h.fleetPageOf)
 	h.mux.HandleFunc("GET /devices", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Location", "search") // nothing lists all devices
+		w.Header().Set("Location", "search") // there is no list of all devices
 		w.WriteHeader(http.StatusSeeOther)
 	})
 	h.mux.HandleFunc("GET /devices/{uuid...}", h.devicePageOf)
@@ -153,51 +152,52 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Security-Policy", policy)
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
-	header.Set("Referrer-Policy", "no-referrer") // balena need not know from where somebody looks at a device
+	header.Set("Referrer-Policy", "no-referrer") // do not disclose the exporter's address to balena
 	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Cache-Control", "no-store") // names of customers' devices, and old a minute later
+	header.Set("Cache-Control", "no-store") // device names may be confidential, and the data change every minute
 	select {
 	case h.slots <- struct{}{}:
 		defer func() { <-h.slots }()
 	default:
 		header.Set("Retry-After", "1")
-		http.Error(w, fmt.Sprintf("%d pages are being served at the same time, which is the limit; try again", maxPages), http.StatusServiceUnavailable)
+		http.Error(w, fmt.Sprintf("too many requests: at most %d pages are served concurrently; try again", maxPages), http.StatusServiceUnavailable)
 		return
 	}
-	// Not every writer can; those of servers can.
+	// Only writers of servers support deadlines.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sendTimeout))
 	h.mux.ServeHTTP(w, r)
 }
 
-// walking waits for a slot to go through the devices, and returns what gives it back.
-func (h *handler) walking() (end func()) {
+// acquireWalk waits for a slot for a walk through all devices. The caller must call release.
+func (h *handler) acquireWalk() (release func()) {
 	h.walks <- struct{}{}
 	return func() { <-h.walks }
 }
 
-// page is what all pages have in common.
+// page is the data of the page template. All pages share the first fields; one of the pointers is the content.
 type page struct {
 	Title string
-	// Up is the way to the root.
-	Up string
-	// Here is the page in the navigation; empty for one that is not in it.
-	Here     string
+	// Root is the relative path to the root.
+	Root string
+	// NavEntry is the current entry of the navigation; empty for none.
+	NavEntry string
 	Query    string
 	Style    template.CSS
 	Interval string
-	// Renewal is when the page renews itself, Held that it does not, and Switch the way to the other of both.
-	Renewal time.Duration
-	Held    bool
-	Switch  string
-	// Trouble is set when something is wrong with the data.
+	// ReloadInterval is the time between reloads. Held is set if the page does not reload, and Toggle is the address of the
+	// page in the other mode.
+	ReloadInterval time.Duration
+	Held           bool
+	Toggle         string
+	// Trouble is a warning about the data; nil for none.
 	Trouble *trouble
 	Time    moment
-	// LastError is of a trouble that is over.
+	// LastError is the last error of a refresh, if a later refresh succeeded.
 	LastError     string
 	LastErrorTime moment
-	// Message is all there is to say on a page without data.
+	// Message is the text of a page without data.
 	Message string
-	// Formats is where the same is for machines.
+	// Formats links to the page in other formats.
 	Formats []link
 
 	Landing  *landing
@@ -209,62 +209,61 @@ type page struct {
 	List     *listPage
 
 	now time.Time
-	// waiting is set where there are no data.
+	// waiting is set if there is no snapshot.
 	waiting bool
 }
 
-// Switchable tells whether the page shows something that changes. The search does not: it would take away what is typed.
-func (p *page) Switchable() bool { return p.Search == nil && (p.Time.UTC != "" || p.waiting) }
+// Reloadable reports whether the page may reload itself. A reload of the search page would discard text that is being typed.
+func (p *page) Reloadable() bool { return p.Search == nil && (p.Time.UTC != "" || p.waiting) }
 
-// Renews tells whether the page renews itself.
-func (p *page) Renews() bool { return p.Switchable() && !p.Held }
+// Reloads reports whether the page reloads itself.
+func (p *page) Reloads() bool { return p.Reloadable() && !p.Held }
 
-// Seconds is the renewal in seconds.
-func (p *page) Seconds() int { return int(p.Renewal.Seconds()) }
+// Seconds returns ReloadInterval in seconds.
+func (p *page) Seconds() int { return int(p.ReloadInterval.Seconds()) }
 
-// To is the way to another page from this one, where a page that is held still leads to others that are.
-func (p *page) To(path string) string {
+// Link returns the relative address of another page. The links of a stopped page lead to stopped pages.
+func (p *page) Link(path string) string {
 	if p.Held {
 		path += either(strings.Contains(path, "?"), "&", "?") + "hold=1"
 	}
-	return p.Up + path
+	return p.Root + path
 }
 
-// trouble is what is wrong with the data.
+// trouble is a warning about the data.
 type trouble struct {
 	What    string
 	Details []string
-	// Next says when the exporter tries again, and Runbook is where to read what to do.
+	// Next is a sentence about the next refresh, and Runbook the address of a runbook.
 	Next, Runbook string
 }
 
-// page returns a page without its contents.
+// page returns a page without content.
 func (h *handler) page(r *http.Request, title string) *page {
 	query := r.URL.Query()
 	p := &page{
-		Title: title, Up: strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1), Style: sheet, Interval: duration(h.Interval),
-		Renewal: max(h.Interval, minRenewal), Held: query.Get("hold") != "", now: time.Now(),
+		Title: title, Root: strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1), Style: sheet, Interval: duration(h.Interval),
+		ReloadInterval: max(h.Interval, minReloadInterval), Held: query.Get("hold") != "", now: time.Now(),
 	}
-	if p.Up == "" {
-		p.Up = "./"
+	if p.Root == "" {
+		p.Root = "./"
 	}
 	if p.Held {
 		query.Del("hold")
 	} else {
 		query.Set("hold", "1")
 	}
-	p.Switch = "?" + query.Encode()
+	p.Toggle = "?" + query.Encode()
 	if status := h.Status(); status.Up && status.LastError != "" {
 		p.LastError, p.LastErrorTime = status.LastError, since(status.LastErrorTime, p.now)
 	}
 	return p
 }
 
-// open returns a page about all fleets, which is the entry here of the navigation, and the snapshot that it shows. Without a
-// snapshot it answers the request, and returns false.
-func (h *handler) open(w http.ResponseWriter, r *http.Request, title, here string) (*page, *balena.Snapshot, bool) {
+// open returns a page without content, and the current snapshot. Without a snapshot it sends a response and returns false.
+func (h *handler) open(w http.ResponseWriter, r *http.Request, title, navEntry string) (*page, *balena.Snapshot, bool) {
 	p := h.page(r, title)
-	p.Here = here
+	p.NavEntry = navEntry
 	s := h.Snapshot()
 	if s == nil {
 		h.noData(w, r, p)
@@ -274,7 +273,7 @@ func (h *handler) open(w http.ResponseWriter, r *http.Request, title, here strin
 	return p, s, true
 }
 
-// describe tells of the data's age, and of what is wrong with them.
+// describe sets the age of the data, and the warning about them if there is one.
 func (h *handler) describe(p *page, s *balena.Snapshot) {
 	p.Time = since(s.Time, p.now)
 	status := h.Status()
@@ -282,30 +281,30 @@ func (h *handler) describe(p *page, s *balena.Snapshot) {
 	case !status.Up:
 		p.Trouble = h.failure(p, &status)
 		p.Trouble.What += " These data are " + p.Time.Ago + " old."
-	case p.now.Sub(s.Time) > lateIntervals*h.Interval:
-		p.Trouble = &trouble{What: "These data are " + p.Time.Ago + " old. The refresh takes longer than it should.", Runbook: h.runbook("BalenaDataStale")}
+	case p.now.Sub(s.Time) > lateAfterIntervals*h.Interval:
+		p.Trouble = &trouble{What: "These data are " + p.Time.Ago + " old. The current refresh takes longer than expected.", Runbook: h.runbook("BalenaDataStale")}
 	}
 	for _, failed := range failedParts(s) {
 		if p.Trouble == nil {
-			p.Trouble = &trouble{What: "Part of the data could not be read and may be old.", Runbook: h.runbook("BalenaRefreshPartFailing")}
+			p.Trouble = &trouble{What: "Part of the data could not be read and may be outdated.", Runbook: h.runbook("BalenaRefreshPartFailing")}
 		}
 		p.Trouble.Details = append(p.Trouble.Details, string(failed.Part)+": "+failed.Error)
 	}
 }
 
-// failure describes a refresh that failed.
+// failure returns the warning about a failed refresh.
 func (h *handler) failure(p *page, status *Status) *trouble {
-	t := &trouble{What: "The last refresh failed.", Next: "The exporter is trying again now.", Runbook: h.runbook("BalenaAPIFailing")}
+	t := &trouble{What: "The last refresh failed.", Next: "The exporter is retrying now.", Runbook: h.runbook("BalenaAPIFailing")}
 	if status.LastError != "" {
 		t.Details = []string{status.LastError}
 	}
 	if wait := status.Next.Sub(p.now); wait > 0 {
-		t.Next = "The exporter tries again in " + duration(wait+time.Second-1) + "."
+		t.Next = "The exporter retries in " + duration(wait+time.Second-1) + "."
 	}
 	return t
 }
 
-// noData answers a request for data when there is nothing to show.
+// noData responds to a request for data without a current snapshot.
 func (h *handler) noData(w http.ResponseWriter, r *http.Request, p *page) {
 	h.explain(p)
 	p.Title = "No data"
@@ -313,14 +312,14 @@ func (h *handler) noData(w http.ResponseWriter, r *http.Request, p *page) {
 	h.fail(w, r, http.StatusServiceUnavailable, p, p.Message)
 }
 
-// explain tells why there is nothing to show.
+// explain sets the message about a missing snapshot.
 func (h *handler) explain(p *page) {
 	p.waiting = true
 	status := h.Status()
-	p.Message = "The exporter has just started, and the first data are on their way."
+	p.Message = "The exporter has just started. The first refresh is running."
 	switch {
 	case !status.LastSuccess.IsZero():
-		p.Message = "The last data are " + since(status.LastSuccess, p.now).Ago + " old, which is too old to be shown."
+		p.Message = "The last data are " + since(status.LastSuccess, p.now).Ago + " old. They are stale and are not shown."
 	case status.LastError != "":
 		p.Message = "No refresh has succeeded since the exporter started."
 	}
@@ -329,12 +328,12 @@ func (h *handler) explain(p *page) {
 	}
 }
 
-// fail sends a page, or JSON, that consists of a message.
+// fail sends a message as HTML or JSON.
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, code int, p *page, message string) {
 	p.Message = message
 	answer := struct {
 		Error string `json:"error"`
-		// RefreshError is why there are no data, where that is known.
+		// RefreshError is the error of the last refresh if there is no snapshot.
 		RefreshError string `json:"refresh_error,omitempty"`
 	}{Error: message}
 	if status := h.Status(); code == http.StatusServiceUnavailable && !status.Up {
@@ -343,7 +342,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, code int, p *page
 	h.send(w, r, code, p, answer)
 }
 
-// send sends the page, or the same as JSON if that is asked for.
+// send sends the page as HTML, or the data as JSON if the request asks for JSON.
 func (h *handler) send(w http.ResponseWriter, r *http.Request, code int, p *page, data any) {
 	switch r.URL.Query().Get("format") {
 	case "":
@@ -355,13 +354,13 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, code int, p *page
 		err := encoder.Encode(data)
 		sendBody(w, code, "application/json", &body, err)
 	default:
-		http.Error(w, "the format is json, csv for a list of devices, or html if none is given", http.StatusBadRequest)
+		http.Error(w, "unsupported format: use json, csv (lists of devices only), or omit the parameter for HTML", http.StatusBadRequest)
 	}
 }
 
-// sendPage sends a page. Pages of data, and those that wait for data, renew themselves.
+// sendPage sends a page as HTML.
 func (h *handler) sendPage(w http.ResponseWriter, code int, p *page) {
-	if p.Renews() {
+	if p.Reloads() {
 		w.Header().Set("Refresh", strconv.Itoa(p.Seconds()))
 	}
 	var body bytes.Buffer
@@ -369,7 +368,7 @@ func (h *handler) sendPage(w http.ResponseWriter, code int, p *page) {
 	sendBody(w, code, "text/html; charset=utf-8", &body, err)
 }
 
-// sendBody sends a body that is complete, so that no reader gets half of one, or the error that it ended in.
+// sendBody sends a complete body, or the error that occurred while rendering it.
 func sendBody(w http.ResponseWriter, code int, contentType string, body *bytes.Buffer, err error) {
 	if err != nil {
 		http.Error(w, "cannot render the page: "+err.Error(), http.StatusInternalServerError)
@@ -381,19 +380,19 @@ func sendBody(w http.ResponseWriter, code int, contentType string, body *bytes.B
 	_, _ = w.Write(body.Bytes())
 }
 
-// state is what the JSON answers tell of the data.
+// state is the part of JSON responses that describes the age and completeness of the data.
 type state struct {
 	Time       time.Time `json:"time"`
 	AgeSeconds float64   `json:"age_seconds"`
 	Up         bool      `json:"up"`
-	// LastError stays when refreshes succeed again.
+	// LastError remains set when later refreshes succeed.
 	LastError     string     `json:"last_error,omitempty"`
 	LastErrorTime *time.Time `json:"last_error_time,omitempty"`
-	// FailedParts are the parts of the data that the last refresh could not read, and that may be old or missing.
+	// FailedParts are the parts that the last refresh could not read. Their data may be outdated or missing.
 	FailedParts []failedPart `json:"failed_parts"`
 }
 
-// failedPart is a part of the data that could not be read.
+// failedPart is a part of the last refresh that failed.
 type failedPart struct {
 	Part  balena.PartName `json:"part"`
 	Error string          `json:"error"`

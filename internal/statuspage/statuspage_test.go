@@ -26,14 +26,14 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "update the golden files")
 
-// at is the time at which the tests in a bubble of synctest begin.
+// at is the time at which tests in a synctest bubble begin.
 var at = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func ago(d time.Duration) balena.Instant { return balena.Instant(at.Add(-d).UnixMilli()) }
 
-// twoFleets is an account of two fleets in an order other than that of their slugs.
+// twoFleets returns an account with two fleets whose order differs from that of their slugs.
 func twoFleets() *balena.Snapshot {
 	return &balena.Snapshot{
 		Time: at.Add(-34 * time.Second),
@@ -70,7 +70,7 @@ func get(t testing.TB, o Options, target string) *httptest.ResponseRecorder {
 	return w
 }
 
-// getPage returns a page that must be well, as a tree.
+// getPage returns a page as a tree. The status must be 200.
 func getPage(t testing.TB, o Options, target string) *html.Node {
 	t.Helper()
 	w := get(t, o, target)
@@ -89,7 +89,7 @@ func parse(t testing.TB, w *httptest.ResponseRecorder) *html.Node {
 	return root
 }
 
-// find returns the elements of a name.
+// find returns the elements with a name.
 func find(n *html.Node, name string) []*html.Node {
 	var found []*html.Node
 	for d := range n.Descendants() {
@@ -100,7 +100,7 @@ func find(n *html.Node, name string) []*html.Node {
 	return found
 }
 
-// text is the text of an element, with single blanks between the words and its parts.
+// text returns the text of an element, with single spaces between words.
 func text(n *html.Node) string {
 	var words []string
 	for d := range n.Descendants() {
@@ -108,7 +108,7 @@ func text(n *html.Node) string {
 			words = append(words, strings.Fields(d.Data)...)
 		}
 	}
-	return strings.NewReplacer(" ,", ",", " :", ":").Replace(strings.Join(words, " "))
+	return strings.NewReplacer(" ,", ",", " :", ":", " .", ".").Replace(strings.Join(words, " "))
 }
 
 func texts(nodes []*html.Node) []string {
@@ -128,7 +128,7 @@ func attribute(n *html.Node, name string) string {
 	return ""
 }
 
-// rows returns the first table of a page, cell by cell.
+// rows returns the texts of the cells of the first table.
 func rows(root *html.Node) [][]string {
 	var table [][]string
 	tables := find(root, "table")
@@ -155,7 +155,7 @@ func links(root *html.Node) map[string]string {
 	return all
 }
 
-// bubble runs a test at the time at.
+// bubble runs a test in a synctest bubble.
 func bubble(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	synctest.Test(t, test)
@@ -167,7 +167,7 @@ func TestOverview(t *testing.T) {
 		want := [][]string{
 			{"Fleet", "Devices", "Online", "Connected", "Status", "Problems", "Target release", "Rollout"},
 			{"acme/green Greenhouse", "3", "1", "2 66 %", "2 operational 1 disconnected", "2", "1.1.0", "66 %, 2 of 3 1 pinned"},
-			{"zeta/kiosk", "0", "0", "0", "no devices", "none", "none", "nothing to roll out"},
+			{"zeta/kiosk", "0", "0", "0", "no devices", "none", "none", "no target release"},
 		}
 		if diff := cmp.Diff(want, rows(root)); diff != "" {
 			t.Errorf("table (-want +got):\n%s", diff)
@@ -175,12 +175,12 @@ func TestOverview(t *testing.T) {
 		if got, want := texts(find(root, "dd")), []string{"2", "3", "2 66 %", "1", "2 66 %"}; !slices.Equal(got, want) {
 			t.Errorf("totals %q, want %q", got, want)
 		}
-		if got, want := text(find(find(root, "main")[0], "p")[0]), "Data of 1999-12-31 23:59:26 UTC, 34 s old, refreshed every 60 s. This page renews itself every 60 seconds. Hold it still"; got != want {
+		if got, want := text(find(find(root, "main")[0], "p")[0]), "Data of 1999-12-31 23:59:26 UTC, 34 s old, refreshed every 60 s. This page reloads every 60 seconds. Stop reloading"; got != want {
 			t.Errorf("age %q, want %q", got, want)
 		}
 		wantLinks := map[string]string{
 			"balena-exporter": "./", "acme/green": "./fleets/acme/green", "zeta/kiosk": "./fleets/zeta/kiosk", "2": "./problems?fleet=acme%2Fgreen",
-			"JSON": "?format=json", "Hold it still": "?hold=1", "Fleet": "?sort=-fleet", "Devices": "?sort=devices", "Online": "?sort=online",
+			"JSON": "?format=json", "Stop reloading": "?hold=1", "Fleet": "?sort=-fleet", "Devices": "?sort=devices", "Online": "?sort=online",
 			"Connected": "?sort=connected", "Problems": "?sort=problems", "Rollout": "?sort=rollout",
 		}
 		if diff := cmp.Diff(wantLinks, links(root)); diff != "" {
@@ -221,7 +221,7 @@ func threeFleets() *balena.Snapshot {
 	return s
 }
 
-func TestFleetsInOrder(t *testing.T) {
+func TestFleetOrder(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		for sorting, want := range map[string]string{
 			"":           "A b c10",
@@ -242,20 +242,20 @@ func TestFleetsInOrder(t *testing.T) {
 				t.Errorf("sorted by %q: %s, want %s", sorting, strings.Join(got, " "), want)
 			}
 		}
-		if w := get(t, options(threeFleets(), good), "/fleets?sort=color"); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "There is no column color") {
-			t.Errorf("an order that is not there: status %d", w.Code)
+		if w := get(t, options(threeFleets(), good), "/fleets?sort=color"); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "Fleets cannot be sorted by color") {
+			t.Errorf("invalid sort order: status %d", w.Code)
 		}
 	})
 }
 
-// TestArchivedFleetsAreNotInTheTotals: the alerts leave them out, too.
+// TestArchivedFleetsAreNotInTheTotals checks that archived fleets are excluded from totals and problems, as from alerts.
 func TestArchivedFleetsAreNotInTheTotals(t *testing.T) {
 	root := getPage(t, options(threeFleets(), good), "/fleets")
 	if got, want := texts(find(root, "dd"))[:2], []string{"5", "16"}; !slices.Equal(got, want) {
 		t.Errorf("fleets and devices %q, want %q", got, want)
 	}
-	if !strings.Contains(text(root), "Devices of archived fleets are not in these numbers.") {
-		t.Error("the page does not say so")
+	if !strings.Contains(text(root), "These numbers do not include devices of archived fleets.") {
+		t.Error("the page does not mention it")
 	}
 	for _, row := range rows(root)[1:] {
 		if strings.Contains(row[0], "archived") && row[5] != "none" {
@@ -264,9 +264,9 @@ func TestArchivedFleetsAreNotInTheTotals(t *testing.T) {
 	}
 }
 
-func TestNothingToList(t *testing.T) {
+func TestEmptyLists(t *testing.T) {
 	for path, want := range map[string]string{
-		"/fleets":            "The token may see no fleet, or none is chosen.",
+		"/fleets":            "There are no fleets. The token has access to no fleets, or the filters of the exporter exclude all fleets.",
 		"/fleets/zeta/kiosk": "The fleet has no devices.",
 	} {
 		s := twoFleets()
@@ -280,16 +280,16 @@ func TestNothingToList(t *testing.T) {
 	}
 }
 
-func TestReleasesByTheBestNameThereIs(t *testing.T) {
+func TestReleaseNames(t *testing.T) {
 	for want, r := range map[string]balena.Release{
-		"1.2.0+rev1":        {Commit: "0123456789abcdef", Version: "1.2.0+rev1"},
-		"0123456":           {Commit: "0123456789abcdef"},
-		"release 1":         {}, // deleted, or somebody else's
-		"abc should be abc": {Commit: "abc"},
+		"1.2.0+rev1":     {Commit: "0123456789abcdef", Version: "1.2.0+rev1"},
+		"0123456":        {Commit: "0123456789abcdef"},
+		"release 1":      {}, // deleted, or of another account
+		"abc target abc": {Commit: "abc"},
 	} {
 		d := balena.Device{ID: 1, UUID: "c0ffee", FleetID: 1, RunningRelease: 1, TargetRelease: 1}
-		if strings.Contains(want, "should be") {
-			d.TargetRelease = 2 // two builds of one commit
+		if strings.Contains(want, "target") {
+			d.TargetRelease = 2 // two builds of the same commit
 		}
 		s := &balena.Snapshot{
 			Time: at, Fleets: []balena.Fleet{{ID: 1, Slug: "a/b", Name: "b"}},
@@ -307,7 +307,7 @@ func TestFleetPage(t *testing.T) {
 		root := getPage(t, options(twoFleets(), good), "/fleets/acme/green")
 		want := [][]string{
 			{"Device", "Status", "Connectivity", "Release", "OS", "Problems"},
-			{"gone bbbbbbbbbbbb", "disconnected", "disconnected for 5 h", "0123456 should be 1.1.0", "unknown", "offline"},
+			{"gone bbbbbbbbbbbb", "disconnected", "disconnected for 5 h", "0123456 target 1.1.0", "unknown", "offline"},
 			{"held cccccccccccc", "operational", "connected", "0123456 pinned", "unknown", "development OS"},
 			{"fine aaaaaaaaaaaa raspberrypi5", "operational", "connected for 3 d", "1.1.0", "balenaOS 6.5.10 supervisor 17.0.3", ""},
 		}
@@ -315,7 +315,7 @@ func TestFleetPage(t *testing.T) {
 			t.Errorf("table (-want +got):\n%s", diff)
 		}
 		wantLinks := map[string]string{
-			"balena-exporter": "../../", "Fleets": "../../fleets", "Problems": "../../problems", "Hold it still": "?hold=1",
+			"balena-exporter": "../../", "Fleets": "../../fleets", "Problems": "../../problems", "Stop reloading": "?hold=1",
 			"JSON": "?format=json", "CSV": "?format=csv&limit=10000",
 			"disconnected 1": "?status=disconnected", "operational 2": "?status=operational",
 			"offline 1": "?problem=BalenaDeviceOffline", "development OS 1": "?problem=BalenaDevelopmentOS",
@@ -335,8 +335,8 @@ func TestFilterByStatus(t *testing.T) {
 		caption []string
 		current string
 	}{
-		{"disconnected", []string{"1 to 1 of 1 device disconnected, worst first"}, "disconnected 1"},
-		{"operational", []string{"1 to 2 of 2 devices operational, worst first"}, "operational 2"},
+		{"disconnected", []string{"1 to 1 of 1 disconnected device, worst first"}, "disconnected 1"},
+		{"operational", []string{"1 to 2 of 2 operational devices, worst first"}, "operational 2"},
 		{"updating", nil, "updating 0"}, // the last device in this status has left it since the link was made
 		{`"><script>`, nil, `"><script> 0`},
 	} {
@@ -358,7 +358,7 @@ func TestFilterByStatus(t *testing.T) {
 	}
 }
 
-// What is remarked of a device that is absent on purpose, or whose OS or services are not as they should be.
+// TestRemarks checks the remarks on devices out of service or with an OS update, and on services that do not run.
 func TestRemarks(t *testing.T) {
 	for _, test := range []struct {
 		fleet  balena.Fleet
@@ -374,7 +374,7 @@ func TestRemarks(t *testing.T) {
 		{balena.Fleet{}, balena.Device{ProvisioningState: "Running OS update"}, "OS update running"},
 		{balena.Fleet{}, balena.Device{RunningRelease: 5, TargetRelease: 5, Installs: "5 3 1 0"}, "1 of 3 services running"},
 		{balena.Fleet{}, balena.Device{RunningRelease: 5, TargetRelease: 5, Installs: "5 3 3 0"}, ""},
-		{balena.Fleet{}, balena.Device{RunningRelease: 4, TargetRelease: 5, Installs: "5 3 1 0"}, ""}, // it is on its way
+		{balena.Fleet{}, balena.Device{RunningRelease: 4, TargetRelease: 5, Installs: "5 3 1 0"}, ""}, // the update is running
 	} {
 		bubble(t, func(t *testing.T) {
 			test.fleet.ID, test.fleet.Slug = 1, "a/b"
@@ -406,7 +406,7 @@ func TestWorstFirst(t *testing.T) {
 		{"undervoltage", with(func(d *balena.Device) { d.Undervolted = true })},
 		{"disconnected for a minute", balena.Device{Status: "disconnected", LastConnectivity: ago(time.Minute)}},
 		{"no status", with(func(d *balena.Device) { d.Status, d.LastConnectivity = "", ago(time.Minute) })},
-		{"a status that is not known", with(func(d *balena.Device) { d.Status = "on-fire" })},
+		{"an unrecognized status", with(func(d *balena.Device) { d.Status = "on-fire" })},
 		{"post-provisioning", with(func(d *balena.Device) { d.Status = "post-provisioning" })},
 		{"configuring", with(func(d *balena.Device) { d.Status = "configuring" })},
 		{"updating", with(func(d *balena.Device) { d.Status = "updating" })},
@@ -426,7 +426,7 @@ func TestWorstFirst(t *testing.T) {
 	for i, o := range ordered {
 		d := o.device
 		d.Name = o.what
-		// In the snapshot they are the other way round, but for two, which only their ID orders.
+		// The snapshot has the reverse order, except for two devices that are ordered only by ID.
 		d.ID = int64(len(ordered) - i)
 		if strings.HasPrefix(d.Name, "connected for an hour") {
 			d.ID = int64(100 + i)
@@ -448,7 +448,7 @@ func TestWorstFirst(t *testing.T) {
 	})
 }
 
-// manyDevices is one fleet of so many devices.
+// manyDevices returns a fleet with n devices.
 func manyDevices(n int) *balena.Snapshot {
 	devices := make([]balena.Device, n)
 	for i := range devices {
@@ -459,8 +459,8 @@ func manyDevices(n int) *balena.Snapshot {
 	}
 }
 
-// turns are the ways to the other pages of a list.
-func turns(root *html.Node) map[string]string {
+// pageLinks returns the links to other pages of a list.
+func pageLinks(root *html.Node) map[string]string {
 	for _, nav := range find(root, "nav") {
 		if attribute(nav, "aria-label") == "Pages" {
 			return links(nav)
@@ -469,7 +469,7 @@ func turns(root *html.Node) map[string]string {
 	return nil
 }
 
-// TestPages walks through lists forth and back.
+// TestPages follows the links between the pages of a list.
 func TestPages(t *testing.T) {
 	for _, c := range []struct {
 		devices int
@@ -487,7 +487,7 @@ func TestPages(t *testing.T) {
 		{101, "", "Last", "2 to 101 of 101 devices, worst first", "0000002", "0000101", "First Previous"},
 		{101, "", "Last Previous", "1 to 100 of 101 devices, worst first", "0000001", "0000100", "Last Next"},
 		{101, "?sort=-name", "Next", "101 to 101 of 101 devices, sorted by name, descending", "0000001", "0000001", "First Previous"},
-		{20000, "?status=operational", "Next Next Next Previous", "201 to 300 of 20,000 devices operational, worst first", "0000201", "0000300", "First Last Next Previous"},
+		{20000, "?status=operational", "Next Next Next Previous", "201 to 300 of 20,000 operational devices, worst first", "0000201", "0000300", "First Last Next Previous"},
 		{20000, "?sort=name", "Last Previous", "19,801 to 19,900 of 20,000 devices, sorted by name", "0019801", "0019900", "First Last Next Previous"},
 		{20000, "?sort=-name", "Next Next First", "1 to 100 of 20,000 devices, sorted by name, descending", "0020000", "0019901", "Last Next"},
 	} {
@@ -495,7 +495,7 @@ func TestPages(t *testing.T) {
 			o := options(manyDevices(c.devices), good)
 			root := getPage(t, o, "/fleets/a/b"+c.query)
 			for step := range strings.FieldsSeq(c.walk) {
-				root = getPage(t, o, "/fleets/a/b"+turns(root)[step])
+				root = getPage(t, o, "/fleets/a/b"+pageLinks(root)[step])
 			}
 			if got := text(find(root, "caption")[0]); got != c.caption {
 				t.Errorf("caption %q, want %q", got, c.caption)
@@ -504,18 +504,18 @@ func TestPages(t *testing.T) {
 			if first, last := strings.Fields(table[1][0])[0], strings.Fields(table[len(table)-1][0])[0]; first != c.first || last != c.last {
 				t.Errorf("devices %s to %s, want %s to %s", first, last, c.first, c.last)
 			}
-			if got := strings.Join(slices.Sorted(maps.Keys(turns(root))), " "); got != c.turns {
+			if got := strings.Join(slices.Sorted(maps.Keys(pageLinks(root))), " "); got != c.turns {
 				t.Errorf("ways to other pages %q, want %q", got, c.turns)
 			}
 		})
 	}
 }
 
-// TestPagesHoldStill removes, adds and changes devices on the first page while somebody turns to the second one: the
-// devices on it stay.
+// TestPagesHoldStill removes and changes devices on the first page before the second page is requested. The second page
+// must not change.
 func TestPagesHoldStill(t *testing.T) {
 	o := options(manyDevices(300), good)
-	next := turns(getPage(t, o, "/fleets/a/b"))["Next"]
+	next := pageLinks(getPage(t, o, "/fleets/a/b"))["Next"]
 	before := rows(getPage(t, o, "/fleets/a/b"+next))
 	s := manyDevices(300)
 	var devices []balena.Device
@@ -537,7 +537,7 @@ func TestPagesHoldStill(t *testing.T) {
 	if got, want := text(find(root, "caption")[0]), "61 to 160 of 260 devices, worst first"; got != want {
 		t.Errorf("caption %q, want %q", got, want)
 	}
-	// The devices behind the place have all been removed: the last page.
+	// If all devices after the place were removed, the last page is shown.
 	s.Devices = balena.NewDevices(devices[:20]...)
 	if got, want := text(find(getPage(t, options(s, good), "/fleets/a/b"+next), "caption")[0]), "1 to 20 of 20 devices, worst first"; got != want {
 		t.Errorf("beyond the end: caption %q, want %q", got, want)
@@ -597,13 +597,13 @@ func TestDeviceAddresses(t *testing.T) {
 		first.UUID = c.uuid
 		o := options(s, good)
 		o.DeviceURL = c.url
-		if got := links(getPage(t, o, "/"+devicePath(c.uuid)))["Dashboard of balena"]; got != c.want {
-			t.Errorf("%s with %q leads to %q, want %q", c.url, c.uuid, got, c.want)
+		if got := links(getPage(t, o, "/"+devicePath(c.uuid)))["balena dashboard"]; got != c.want {
+			t.Errorf("%s with %q: link to %q, want %q", c.url, c.uuid, got, c.want)
 		}
 	}
 }
 
-func TestNamesOfDevicesCanStayAway(t *testing.T) {
+func TestDeviceNamesCanBeHidden(t *testing.T) {
 	o := options(twoFleets(), good)
 	o.DeviceNames = false
 	for _, target := range []string{"/fleets/acme/green", "/problems?problem=BalenaDevelopmentOS", "/devices/cccccccccccc", "/search?q=acme"} {
@@ -614,16 +614,16 @@ func TestNamesOfDevicesCanStayAway(t *testing.T) {
 			address := target + either(strings.Contains(target, "?"), "&", "?") + strings.TrimPrefix("format="+format, "format=html")
 			body := get(t, o, address).Body.String()
 			if strings.Contains(body, "held") || !strings.Contains(body, "ccccccc") {
-				t.Errorf("%s has the name of a device, or not its UUID", address)
+				t.Errorf("%s contains the name of a device, or does not contain its UUID", address)
 			}
 		}
 	}
-	if body := get(t, o, "/search?q=held").Body.String(); !strings.Contains(body, "Nothing was found.") {
+	if body := get(t, o, "/search?q=held").Body.String(); !strings.Contains(body, "No results.") {
 		t.Error("a device can be found by its name")
 	}
 }
 
-func TestWhatIsWrongWithTheData(t *testing.T) {
+func TestWarnings(t *testing.T) {
 	failed := Status{LastSuccess: at.Add(-34 * time.Second), LastError: "device, page 7: status 503", LastErrorTime: at.Add(-10 * time.Second), Next: at.Add(19500 * time.Millisecond)}
 	recovered := failed
 	recovered.Up = true
@@ -637,17 +637,17 @@ func TestWhatIsWrongWithTheData(t *testing.T) {
 		status   Status
 		code     int
 		trouble  []string
-		says     string // beside the trouble
+		text     string // in addition to the warning
 	}{
-		{"nothing", twoFleets(), good, 200, nil, "34 s old"},
-		{"the last refresh failed", twoFleets(), failed, 200, []string{"The last refresh failed. These data are 34 s old. device, page 7: status 503 The exporter tries again in 20 s. What to check"}, ""},
-		{"one failed before", twoFleets(), recovered, 200, nil, "The last error was 10 s ago, 1999-12-31 23:59:50 UTC: device, page 7: status 503"},
-		{"a refresh hangs", late, good, 200, []string{"These data are 3 min old. The refresh takes longer than it should. What to check"}, ""},
-		{"a part failed", partly, good, 200, []string{"Part of the data could not be read and may be old. release: status 500 What to check"}, ""},
-		{"a part failed, then everything", partly, failed, 200, []string{"The last refresh failed. These data are 34 s old. device, page 7: status 503 release: status 500 The exporter tries again in 20 s. What to check"}, ""},
-		{"not refreshed yet", nil, Status{}, 503, nil, "The exporter has just started, and the first data are on their way."},
-		{"never succeeded", nil, Status{LastError: "status 401", LastErrorTime: at}, 503, []string{"The last refresh failed. status 401 The exporter is trying again now. What to check"}, "No refresh has succeeded since the exporter started."},
-		{"too old", nil, Status{LastSuccess: at.Add(-time.Hour), LastError: "status 401", LastErrorTime: at}, 503, []string{"The last refresh failed. status 401 The exporter is trying again now. What to check"}, "The last data are 60 min old, which is too old to be shown."},
+		{"no warning", twoFleets(), good, 200, nil, "34 s old"},
+		{"the last refresh failed", twoFleets(), failed, 200, []string{"The last refresh failed. These data are 34 s old. device, page 7: status 503 The exporter retries in 20 s. Runbook"}, ""},
+		{"an earlier refresh failed", twoFleets(), recovered, 200, nil, "The last error was 10 s ago, 1999-12-31 23:59:50 UTC: device, page 7: status 503"},
+		{"a refresh hangs", late, good, 200, []string{"These data are 3 min old. The current refresh takes longer than expected. Runbook"}, ""},
+		{"a part failed", partly, good, 200, []string{"Part of the data could not be read and may be outdated. release: status 500 Runbook"}, ""},
+		{"a part failed, then everything", partly, failed, 200, []string{"The last refresh failed. These data are 34 s old. device, page 7: status 503 release: status 500 The exporter retries in 20 s. Runbook"}, ""},
+		{"not refreshed yet", nil, Status{}, 503, nil, "The exporter has just started. The first refresh is running."},
+		{"never succeeded", nil, Status{LastError: "status 401", LastErrorTime: at}, 503, []string{"The last refresh failed. status 401 The exporter is retrying now. Runbook"}, "No refresh has succeeded since the exporter started."},
+		{"too old", nil, Status{LastSuccess: at.Add(-time.Hour), LastError: "status 401", LastErrorTime: at}, 503, []string{"The last refresh failed. status 401 The exporter is retrying now. Runbook"}, "The last data are 60 min old. They are stale and are not shown."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -663,8 +663,8 @@ func TestWhatIsWrongWithTheData(t *testing.T) {
 					if got := texts(troubles(root)); !slices.Equal(got, c.trouble) {
 						t.Errorf("%s: trouble %q, want %q", path, got, c.trouble)
 					}
-					if !strings.Contains(text(root), c.says) {
-						t.Errorf("%s: does not say %q: %s", path, c.says, text(root))
+					if !strings.Contains(text(root), c.text) {
+						t.Errorf("%s: no text %q: %s", path, c.text, text(root))
 					}
 				}
 			})
@@ -672,12 +672,12 @@ func TestWhatIsWrongWithTheData(t *testing.T) {
 	}
 }
 
-// troubles are the sections about what is wrong with the data.
+// troubles returns the warnings.
 func troubles(root *html.Node) []*html.Node {
 	return slices.DeleteFunc(find(root, "section"), func(n *html.Node) bool { return attribute(n, "class") != "trouble" })
 }
 
-func TestAnswersToRequestsThatMakeNoSense(t *testing.T) {
+func TestInvalidRequests(t *testing.T) {
 	for _, c := range []struct {
 		method, target string
 		code           int
@@ -719,7 +719,7 @@ func TestAnswersToRequestsThatMakeNoSense(t *testing.T) {
 	}
 }
 
-// TestPolicyAllowsTheStyleSheetAndNothingElse checks the header of all answers, errors and redirects included.
+// TestPolicyAllowsTheStyleSheetAndNothingElse checks the headers of all responses, including errors and redirects.
 func TestPolicyAllowsTheStyleSheetAndNothingElse(t *testing.T) {
 	sheet := find(getPage(t, options(twoFleets(), good), "/fleets"), "style")[0].FirstChild.Data
 	want := http.Header{
@@ -751,7 +751,7 @@ func TestPolicyAllowsTheStyleSheetAndNothingElse(t *testing.T) {
 	}
 }
 
-// TestStructure checks what readers of screen readers find their way by.
+// TestStructure checks the landmarks, headings, table headers and labels that screen readers use.
 func TestStructure(t *testing.T) {
 	for _, path := range []string{"/fleets", "/fleets/acme/green", "/problems?sort=name", "/search?q=acme"} {
 		root := getPage(t, options(twoFleets(), good), path)
@@ -771,7 +771,7 @@ func TestStructure(t *testing.T) {
 				t.Errorf("%s: navigation without a label", path)
 			}
 		}
-		// The roles stay where a narrow page shows the rows of the table as blocks.
+		// The explicit roles are needed because narrow pages display table rows as blocks.
 		columns := 0
 		for _, th := range find(find(root, "table")[0], "th") {
 			switch {
@@ -794,7 +794,7 @@ func TestStructure(t *testing.T) {
 			}
 		}
 		if len(find(root, "script")) > 0 || regexp.MustCompile(`(?i)http-equiv|autofocus`).MatchString(get(t, options(twoFleets(), good), path).Body.String()) {
-			t.Errorf("%s: the page does something by itself", path)
+			t.Errorf("%s: the page contains a script, http-equiv or autofocus", path)
 		}
 	}
 }
@@ -832,7 +832,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-func TestJSONLeadsThroughAllDevices(t *testing.T) {
+func TestJSONPagination(t *testing.T) {
 	o := options(manyDevices(250), good)
 	seen := map[string]bool{}
 	requests := 0
@@ -856,7 +856,7 @@ func TestJSONLeadsThroughAllDevices(t *testing.T) {
 	}
 }
 
-func TestTextForPeople(t *testing.T) {
+func TestFormatting(t *testing.T) {
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 20000: "20,000", 1234567: "1,234,567"} {
 		if got := thousands(n); got != want {
 			t.Errorf("thousands(%d) = %q, want %q", n, got, want)

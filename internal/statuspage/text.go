@@ -8,9 +8,7 @@ import (
 	"time"
 )
 
-// Numbers and times as people read them.
-
-// thousands writes a number with a comma between each three digits.
+// thousands formats a number with commas as thousands separators.
 func thousands(n int) string {
 	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
@@ -19,11 +17,11 @@ func thousands(n int) string {
 	return s
 }
 
-// moment is a time in the past; the zero value is one that is not known.
+// moment is a formatted time in the past; the zero value is an unknown time.
 type moment struct {
-	// UTC is the time itself, and Machine the same for machines.
+	// UTC is the time as text, and Machine in the format of the attribute datetime.
 	UTC, Machine string
-	// Ago is how long ago it was.
+	// Ago is the time that has passed since.
 	Ago string
 }
 
@@ -37,8 +35,8 @@ func since(t, now time.Time) moment {
 
 const day = 24 * time.Hour
 
-// duration writes a duration in its largest unit of which there are at least two, rounded down. The
-// clocks of the API and of the exporter may differ a little: what lies in the future is now.
+// duration formats a duration in the largest unit of which it has at least two, rounded down. Negative durations, which
+// differences between the clocks of the API and of the exporter cause, are 0 s.
 func duration(d time.Duration) string {
 	in := func(unit time.Duration, name string) string {
 		return strconv.FormatInt(int64(d/unit), 10) + "\u00a0" + name
@@ -56,12 +54,12 @@ func duration(d time.Duration) string {
 	return in(day, "d")
 }
 
-// decimal writes a number with one digit behind the point at most.
+// decimal formats a number with at most one decimal.
 func decimal(v float64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(v, 'f', 1, 64), ".0")
 }
 
-// mebibytes writes a size in MiB, or in GiB where it is one or more.
+// mebibytes formats a size in MiB, or in GiB from 1 GiB on.
 func mebibytes(v float64) string {
 	if v < 1024 {
 		return decimal(v) + "\u00a0MiB"

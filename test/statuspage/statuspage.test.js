@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The status page as a browser shows it: accessible, the same for the keyboard, and deaf to hostile names.
-// Needs Chromium (CHROMIUM, /usr/bin/chromium) and Go; run with npm test.
+// Tests of the status page in a browser: accessibility, keyboard navigation and hostile names. They need Chromium
+// (CHROMIUM, by default /usr/bin/chromium) and Go. Run them with npm test.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -15,10 +15,10 @@ let browser, addresses, stop;
 before(async () => { ({ browser, addresses, stop } = await start('-devices=1200', '-fleets=12')); });
 after(() => stop?.());
 
-// Zooming a window of 1280 pixels to 200 % leaves 640 of them; 400 % leaves 320.
+// A window of 1280 pixels is 640 CSS pixels wide at a zoom of 200 %, and 320 at 400 %.
 const sizes = { wide: { width: 1280, height: 800 }, zoomed: { width: 640, height: 400 }, phone: { width: 390, height: 844 }, narrowest: { width: 320, height: 640 } };
 
-// pages are all kinds of pages there are.
+// pages are all kinds of pages.
 const pages = {
   'landing page': () => addresses.good + '/',
   'landing page, refresh failing': () => addresses.failing + '/',
@@ -29,19 +29,19 @@ const pages = {
   'a fleet': () => addresses.good + '/fleets/acme/greenhouse',
   'a fleet filtered': () => addresses.good + '/fleets/acme/greenhouse?status=operational&tag=site%3D&sort=-name',
   'the last page of a fleet': () => addresses.good + '/fleets/acme/greenhouse?before=end',
-  'a fleet without such devices': () => addresses.good + '/fleets/acme/greenhouse?status=lost',
+  'a fleet without matching devices': () => addresses.good + '/fleets/acme/greenhouse?status=lost',
   'no such fleet': () => addresses.good + '/fleets/acme/nothing',
   'problems': () => addresses.good + '/problems',
   'problems, refresh failing': () => addresses.failing + '/problems?hold=1',
-  'problems of a kind': () => addresses.good + '/problems?problem=BalenaDevicesLost&sort=name',
+  'devices with one problem': () => addresses.good + '/problems?problem=BalenaDevicesLost&sort=name',
   'a search': () => addresses.good + '/search?q=balenaos',
-  'a search in vain': () => addresses.good + '/search?q=nothing+at+all',
-  'a search for nothing': () => addresses.good + '/search',
+  'a search without results': () => addresses.good + '/search?q=nothing+at+all',
+  'an empty search': () => addresses.good + '/search',
   'a device': () => addresses.good + '/devices/' + addresses.device,
   'no such device': () => addresses.good + '/devices/nothing',
 };
 
-// open opens a page and collects what a harmless page never does.
+// open opens a page, and collects console messages, errors, dialogs and further requests, none of which should occur.
 async function open(t, address, options = {}) {
   const context = await browser.newContext({ viewport: sizes.wide, ...options });
   t.after(() => context.close());
@@ -49,7 +49,7 @@ async function open(t, address, options = {}) {
   const page = await context.newPage();
   page.complaints = [];
   page.on('console', message => {
-    // That the page itself was answered with 404 or 503 is meant.
+    // The status of the page itself may be 404 or 503.
     if (!message.text().startsWith('Failed to load resource')) page.complaints.push(message.text());
   });
   page.on('pageerror', error => page.complaints.push(String(error)));
@@ -59,7 +59,7 @@ async function open(t, address, options = {}) {
   return page;
 }
 
-describe('axe finds nothing to complain about', () => {
+describe('axe finds no violations', () => {
   for (const [name, address] of Object.entries(pages)) {
     for (const colorScheme of ['light', 'dark']) {
       for (const size of colorScheme === 'light' ? ['wide', 'phone', 'zoomed'] : ['wide', 'phone']) {
@@ -71,14 +71,14 @@ describe('axe finds nothing to complain about', () => {
           }));
           const found = result.violations.map(v => `${v.id}: ${v.help}: ${v.nodes.map(n => n.html).slice(0, 3).join(' ')}`);
           assert.deepEqual(found, []);
-          assert.ok(result.passes.some(p => p.id === 'color-contrast'), 'axe has not looked at the contrast');
+          assert.ok(result.passes.some(p => p.id === 'color-contrast'), 'axe did not check the contrast');
         });
       }
     }
   }
 });
 
-describe('nothing has to be scrolled sideways', () => {
+describe('pages do not scroll horizontally', () => {
   for (const [name, address] of Object.entries(pages)) {
     for (const size of ['narrowest', 'zoomed']) {
       test(`${name}, ${size}`, async t => {
@@ -89,10 +89,10 @@ describe('nothing has to be scrolled sideways', () => {
   }
 });
 
-describe('colours', () => {
-  // The parts of a bar have to stand out from the page: 3 to 1, WCAG 1.4.11.
+describe('colors', () => {
+  // WCAG 1.4.11 requires a contrast of 3:1 between the parts of a bar and the page.
   for (const colorScheme of ['light', 'dark']) {
-    test(`of bars stand out, ${colorScheme}`, async t => {
+    test(`of bars have enough contrast, ${colorScheme}`, async t => {
       const page = await open(t, addresses.good + '/fleets', { colorScheme });
       const ratios = await page.evaluate(() => {
         const luminance = color => {
@@ -114,8 +114,8 @@ describe('colours', () => {
   }
 });
 
-describe('the keyboard', () => {
-  // focused describes the element in focus: whether it is seen, and how it shows that it has the focus.
+describe('keyboard', () => {
+  // focused describes the focused element: whether it is visible, and whether it has a focus outline.
   const focused = page => page.evaluate(() => {
     const element = document.activeElement;
     if (element === document.body) return null;
@@ -127,7 +127,7 @@ describe('the keyboard', () => {
 
   for (const [key, order] of [['Tab', list => list], ['Shift+Tab', list => list.reverse()]]) {
     for (const name of ['landing page', 'all fleets', 'a fleet filtered', 'problems', 'a search', 'a device', 'no data']) {
-      test(`${key} walks all links and fields of ${name}, in order and in sight`, async t => {
+      test(`${key} visits all links and fields of ${name}, in order and visibly`, async t => {
         const page = await open(t, pages[name]());
         const links = order(await page.locator('a, input:not([type=hidden]), select, button').evaluateAll(all =>
           all.map(e => e.getAttribute('href') ?? e.getAttribute('name') ?? e.textContent)));
@@ -140,7 +140,7 @@ describe('the keyboard', () => {
     }
   }
 
-  test('leads from the landing page to a page of devices and back', async t => {
+  test('navigates from the landing page to a list of devices and back', async t => {
     const page = await open(t, pages['landing page'](), { javaScriptEnabled: false });
     const heading = () => page.locator('h1').textContent();
     await page.getByRole('main').getByRole('link', { name: 'Fleets' }).press('Enter');
@@ -150,9 +150,9 @@ describe('the keyboard', () => {
     await page.getByRole('link', { name: /^operational/ }).press('Enter');
     await page.getByRole('link', { name: 'Next' }).press('Enter');
     const caption = () => page.locator('caption').first().textContent();
-    assert.match(await caption(), /^101 to 200 of .* devices operational, worst first$/);
+    assert.match(await caption(), /^101 to 200 of .* operational devices, worst first$/);
     await page.getByRole('columnheader', { name: 'OS' }).getByRole('link').press('Enter');
-    assert.match(await caption(), /^1 to 100 of .* devices operational, sorted by os$/);
+    assert.match(await caption(), /^1 to 100 of .* operational devices, sorted by os$/);
     assert.equal(await page.getByRole('columnheader', { name: 'OS' }).getAttribute('aria-sort'), 'ascending');
     await page.locator('tbody th a').first().press('Enter');
     assert.ok(await page.getByRole('heading', { name: 'State' }).isVisible());
@@ -160,7 +160,7 @@ describe('the keyboard', () => {
     assert.equal(await heading(), 'Fleets');
   });
 
-  test('narrows a list by the form, and keeps what else is chosen', async t => {
+  test('filters a list by the form, and keeps the other filters', async t => {
     const page = await open(t, pages['a fleet'](), { javaScriptEnabled: false });
     await page.getByRole('link', { name: /^operational/ }).press('Enter');
     const release = page.getByRole('combobox', { name: 'Release' });
@@ -168,14 +168,14 @@ describe('the keyboard', () => {
     await release.focus();
     await page.keyboard.press('ArrowDown');
     await page.getByRole('button', { name: 'Filter' }).press('Enter');
-    const chosen = new URL(page.url()).searchParams;
-    assert.equal(chosen.get('release'), value);
-    assert.equal(chosen.get('status'), 'operational');
+    const filters = new URL(page.url()).searchParams;
+    assert.equal(filters.get('release'), value);
+    assert.equal(filters.get('status'), 'operational');
     await page.getByRole('link', { name: 'Remove all filters' }).press('Enter');
     assert.equal(new URL(page.url()).search, '');
   });
 
-  test('searches, and comes to the only result at once', async t => {
+  test('redirects a search to its only result', async t => {
     const page = await open(t, pages['landing page'](), { javaScriptEnabled: false });
     const field = page.getByRole('searchbox', { name: 'Search' });
     await field.fill(addresses.device.slice(0, 12));
@@ -188,16 +188,16 @@ describe('the keyboard', () => {
     assert.equal(await field.inputValue(), 'balenaos');
   });
 
-  test('holds a page still, and the pages that it leads to', async t => {
+  test('stops reloading a page and the pages that it links to', async t => {
     const page = await open(t, pages['problems'](), { javaScriptEnabled: false });
-    const renews = async () => (await (await page.reload()).allHeaders()).refresh;
-    assert.equal(await renews(), '60');
-    await page.getByRole('link', { name: 'Hold it still' }).press('Enter');
-    assert.equal(await renews(), undefined);
+    const refreshHeader = async () => (await (await page.reload()).allHeaders()).refresh;
+    assert.equal(await refreshHeader(), '60');
+    await page.getByRole('link', { name: 'Stop reloading' }).press('Enter');
+    assert.equal(await refreshHeader(), undefined);
     await page.locator('tbody th a').first().press('Enter');
-    assert.equal(await renews(), undefined);
-    await page.getByRole('link', { name: 'Renew it' }).press('Enter');
-    assert.equal(await renews(), '60');
+    assert.equal(await refreshHeader(), undefined);
+    await page.getByRole('link', { name: 'Reload every' }).press('Enter');
+    assert.equal(await refreshHeader(), '60');
   });
 });
 
