@@ -17,6 +17,7 @@ func (o Options) Trimmed() Options {
 	o.Releases = o.Releases && groups["Releases"]
 	o.Services = o.Services && groups["Services"]
 	o.Keys = o.Keys && groups["Keys"]
+	o.OS = o.OS && (groups["OS"] || slices.ContainsFunc(deviceOSTable().descriptions(), func(d Description) bool { return families[d.Name] }))
 	o.ServiceSummary = o.ServiceSummary && (families["balena_device_services"] || families["balena_device_services_running"] || families["balena_fleet_devices_healthy"])
 	o.Location = o.Location && (families["balena_device_latitude_degrees"] || families["balena_device_longitude_degrees"])
 	o.DeviceTags = o.DeviceTags && families["balena_device_tags"]

@@ -93,7 +93,7 @@ func TestPartsOfAnAccountThatChanges(t *testing.T) {
 }
 
 func TestScrapeGroups(t *testing.T) {
-	want := []string{"fleet", "organization", "tag", "maintenance", "release", "service", "device", "key"}
+	want := []string{"fleet", "organization", "tag", "maintenance", "release", "service", "os", "device", "key"}
 	if got := of(nil, everything()).ScrapeGroups(); !slices.Equal(got, want) {
 		t.Errorf("the groups are %q, want %q", got, want)
 	}

@@ -28,6 +28,8 @@ type Options struct {
 	Devices, Releases, Services, Keys bool
 	// ServiceSummary enables the numbers of running services.
 	ServiceSummary bool
+	// OS enables the releases of balenaOS and of the supervisor, and how far devices are behind them.
+	OS bool
 	// DeviceNames enables the label device_name of balena_device_info; otherwise the label is empty.
 	DeviceNames bool
 	// DeviceTags, FleetTags and Maintenance enable the families of tags. The snapshot has the keys of the tags.
@@ -53,6 +55,7 @@ func DefaultOptions() Options {
 		Devices:                true,
 		Releases:               true,
 		ServiceSummary:         true,
+		OS:                     true,
 		Keys:                   true,
 		DeviceNames:            true,
 		DisconnectedThresholds: []int{3600, 86400, 604800, 2592000},
@@ -115,6 +118,9 @@ func tables(o Options, s *balena.Snapshot) []group {
 	if o.Services {
 		g = append(g, fleetServiceTable())
 	}
+	if o.OS {
+		g = append(g, osLineTable(), supervisorTable(), fleetOSTable())
+	}
 	if o.Devices {
 		g = append(g, deviceTable(o))
 		if o.ServiceSummary {
@@ -125,6 +131,9 @@ func tables(o Options, s *balena.Snapshot) []group {
 		}
 		if o.Location {
 			g = append(g, deviceLocationTable(o))
+		}
+		if o.OS {
+			g = append(g, deviceOSTable())
 		}
 	}
 	if o.DeviceTags {
@@ -240,6 +249,8 @@ type view struct {
 	byID   map[int64]*fleet
 	names  []fleetName
 	keys   []balena.Key
+	// osReleases caches the published releases of balenaOS that devices run.
+	osReleases map[balena.OS]*balena.SystemRelease
 	// implausible counts implausible values by field, without those that the previous view has too.
 	implausible balena.Counts[string]
 }

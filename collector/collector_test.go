@@ -84,7 +84,7 @@ func newAPI(t testing.TB, config simulator.Config, o collector.Options, change .
 		},
 		PageSize: 1000,
 		Options: account.Options{
-			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys,
+			Devices: o.Devices, Releases: o.Releases, Services: o.Services, Keys: o.Keys, OS: o.OS,
 			ServiceSummary: o.ServiceSummary, Location: o.Location, ArchivedFleets: true, SlowInterval: time.Nanosecond, Keep: time.Minute,
 		},
 	}

@@ -13,7 +13,7 @@ func Catalogue() []Description {
 	o.Services = true
 	o.FleetTags, o.DeviceTags, o.Maintenance, o.Location = true, true, true, true
 	all := exporterFamilies()
-	for _, group := range []string{"Fleets", "Maintenance", "Organizations", "Releases", "Devices", "Services", "Tags", "Keys"} {
+	for _, group := range []string{"Fleets", "Maintenance", "Organizations", "Releases", "OS", "Devices", "Services", "Tags", "Keys"} {
 		for _, g := range groups(o, &balena.Snapshot{FleetTagKeys: []string{"…"}, DeviceTagKeys: []string{"…"}}) {
 			for _, d := range g.descriptions() {
 				if d.Group == group {

@@ -45,7 +45,9 @@ func (v *view) onlyCloud(value float64) float64 {
 // newView sums up the devices of a snapshot. It takes the sums of the previous view, which must not be used afterwards,
 // and applies the differences between the snapshots. previous may be nil.
 func newView(s *balena.Snapshot, previous *view) *view {
-	v := &view{Snapshot: s, byID: make(map[int64]*fleet, len(s.Fleets)), fleets: make([]fleet, len(s.Fleets))}
+	v := &view{
+		Snapshot: s, byID: make(map[int64]*fleet, len(s.Fleets)), fleets: make([]fleet, len(s.Fleets)), osReleases: map[balena.OS]*balena.SystemRelease{},
+	}
 	for i := range v.fleets {
 		f := &v.fleets[i]
 		f.Fleet, f.view = &s.Fleets[i], v
@@ -209,10 +211,14 @@ func fleetTable(o Options) group {
 				labels: []string{"os_version", "os_variant"},
 				series: "1 per version in the fleet",
 				samples: func(f *fleet, out *samples) {
-					for _, os := range slices.SortedFunc(maps.Keys(f.ByOS), func(a, b balena.OS) int {
+					ofAllTypes := balena.Counts[balena.OS]{}
+					for os, n := range f.ByOS {
+						ofAllTypes.Add(balena.OS{Version: os.Version, Variant: os.Variant}, n)
+					}
+					for _, os := range slices.SortedFunc(maps.Keys(ofAllTypes), func(a, b balena.OS) int {
 						return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.Variant, b.Variant))
 					}) {
-						out.add(float64(f.ByOS[os]), os.Version, os.Variant)
+						out.add(float64(ofAllTypes[os]), os.Version, os.Variant)
 					}
 				},
 			},

@@ -239,6 +239,7 @@ var edits = []edit{
 	{2, renameType},
 	{1, renameOrganization},
 	{2, changeInvoices},
+	{2, changeSystemRelease},
 	{2, changeKeys},
 }
 
@@ -603,6 +604,20 @@ func changeInvoices(e *editor) string {
 	}
 	e.wrote(&o.Row)
 	return fmt.Sprintf("organization %d is frozen: %t, an invoice is overdue: %t", o.ID, o.IsFrozen, o.PastDueInvoiceSince != 0)
+}
+
+// changeSystemRelease invalidates a release of balenaOS or of the supervisor, or makes it valid again.
+func changeSystemRelease(e *editor) string {
+	r, ok := anyOf(e, e.Releases.All(), func(r *simulator.Release) bool {
+		f := e.Fleet(r.FleetID)
+		return f != nil && f.IsForeign
+	})
+	if !ok {
+		return ""
+	}
+	r.IsInvalidated = !r.IsInvalidated
+	e.wrote(&r.Row)
+	return fmt.Sprintf("release %d of a system is invalidated: %t", r.ID, r.IsInvalidated)
 }
 
 func changeKeys(e *editor) string {

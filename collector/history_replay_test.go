@@ -202,7 +202,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 			Token: func(context.Context) (string, error) { return *t.token.Load(), nil },
 		},
 		Options: account.Options{
-			Location: o.Location, Devices: o.Devices, Releases: o.Releases, Services: o.Services, ServiceSummary: o.ServiceSummary, Keys: o.Keys,
+			Location: o.Location, Devices: o.Devices, Releases: o.Releases, Services: o.Services, ServiceSummary: o.ServiceSummary, Keys: o.Keys, OS: o.OS,
 			ArchivedFleets: r.IntN(2) == 0, Keep: time.Minute, FullRefreshInterval: oneOf(r, time.Hour, 3*time.Hour, 24*time.Hour),
 		},
 	}
@@ -634,7 +634,7 @@ func (t *replay) mostRequests() int {
 // apart matches the families of parts on which no other family depends. Tags decide which devices are in maintenance, and
 // so which are in service.
 var apart = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_devices_by_service_status|fleet_devices_healthy|device_service|fleet_tags|device_tags|api_key|` +
-	`device_maintenance|fleet_devices_in_|fleet_devices_never_connected|fleet_devices_disconnected_longer_than|fleet_devices_os_update_failed).*\n`)
+	`device_maintenance|fleet_devices_in_|fleet_devices_never_connected|fleet_devices_disconnected_longer_than|fleet_devices_os_|os_|supervisor_|device_os_(update_available|line|release)|device_supervisor_update_available).*\n`)
 
 // summary matches the families of how many services run.
 var summary = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_devices_healthy|device_services).*\n`)
@@ -642,7 +642,7 @@ var summary = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_devices_healthy|de
 // onlyApart reports whether only parts failed on which no other family depends.
 func onlyApart(s *balena.Snapshot) bool {
 	return !slices.ContainsFunc(s.Parts, func(p balena.Part) bool {
-		return p.Err != nil && !slices.Contains([]balena.PartName{balena.PartServices, balena.PartFleetTags, balena.PartDeviceTags, balena.PartKeys}, p.Name)
+		return p.Err != nil && !slices.Contains([]balena.PartName{balena.PartServices, balena.PartFleetTags, balena.PartDeviceTags, balena.PartKeys, balena.PartSystemReleases}, p.Name)
 	})
 }
 

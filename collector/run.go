@@ -28,6 +28,8 @@ type runs struct {
 	// changedFleets are the fleets whose changes affect the lines of their devices. changedReleases are the releases whose
 	// commit or version changed.
 	changedFleets, changedReleases map[int64]bool
+	// changedSystem is set if the releases of balenaOS and of the supervisor changed.
+	changedSystem bool
 
 	text []byte
 	out  samples // without the labels of the device
@@ -84,6 +86,7 @@ func (r *runs) compareWith(previous *view) {
 		}
 	}
 	r.changedFleets, r.changedReleases = map[int64]bool{}, map[int64]bool{}
+	r.changedSystem = previous.System != r.current.System
 	for id, before := range previous.byID {
 		if after := r.current.byID[id]; after == nil || after.Slug != before.Slug || after.Archived != before.Archived || after.Maintenance != before.Maintenance {
 			r.changedFleets[id] = true
@@ -202,7 +205,7 @@ func (r *runs) diff(run *balena.Run) (place, bool) {
 	for i := range r.columns {
 		r.columns[i].changed = false
 	}
-	if previous.run == run && len(r.changedFleets)+len(r.changedReleases) == 0 {
+	if previous.run == run && len(r.changedFleets)+len(r.changedReleases) == 0 && !r.changedSystem {
 		return previous, true
 	}
 	for i, after := range run.Devices {
@@ -210,7 +213,7 @@ func (r *runs) diff(run *balena.Run) (place, bool) {
 		if after.ID != before.ID || after.FleetID != before.FleetID || after.UUID != before.UUID || r.changedFleets[after.FleetID] {
 			return place{}, false // the labels may differ in all families
 		}
-		if r.changedReleases[after.RunningRelease] || r.changedReleases[after.OSTarget] || r.changedReleases[after.SupervisorTarget] || !after.Equal(before) {
+		if r.changedSystem || r.changedReleases[after.RunningRelease] || r.changedReleases[after.OSTarget] || r.changedReleases[after.SupervisorTarget] || !after.Equal(before) {
 			r.compare(before, after)
 		}
 	}

@@ -127,6 +127,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Flag("collector.release.limit", "Releases in use that are told apart in a fleet; 0 for no limit.").Default("50").IntVar(&c.collector.ReleaseLimit)
 	app.Flag("collector.service", "Export metrics of services, about 3 series a service on a device.").Default("false").BoolVar(&c.collector.Services)
 	app.Flag("collector.service-summary", "Export how many services of its release run on each device, 2 series a device and 1 more where some have exited.").Default("true").BoolVar(&c.collector.ServiceSummary)
+	app.Flag("collector.os", "Export the releases of balenaOS and of the supervisor that the server publishes, and how far devices are behind them, about 5 series a device.").Default("true").BoolVar(&c.collector.OS)
 	app.Flag("collector.api-key", "Export when the caller's API keys expire.").Default("true").BoolVar(&c.collector.Keys)
 
 	c.web = kingpinflag.AddFlags(app, ":8000")
@@ -183,6 +184,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 			Services:            c.collector.Services,
 			ServiceSummary:      c.collector.ServiceSummary,
 			Keys:                c.collector.Keys,
+			OS:                  c.collector.OS,
 			DeviceTags:          keysOfDevices,
 			FleetTags:           keysOfFleets,
 			TagLimit:            check.within("--collector.tag-limit", *tagLimit, 1, maxTagKeys),

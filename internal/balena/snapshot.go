@@ -51,6 +51,9 @@ type Snapshot struct {
 	// DeviceURLsBase is the domain of which public device URLs are subdomains, as in "balena-devices.com". It is empty
 	// when it is not read, and where there are no such URLs.
 	DeviceURLsBase string
+	// System are the releases of balenaOS and of the supervisor; nil if they are not read, and where the server publishes
+	// none.
+	System *SystemReleases
 	// Parts holds the outcome of each optional part of the refresh.
 	Parts []Part
 	// Reading describes how the devices were read.
@@ -159,6 +162,7 @@ const (
 	PartKeys           PartName = "api_key"
 	PartOrganizations  PartName = "organization"
 	PartDeviceURLs     PartName = "device_urls"
+	PartSystemReleases PartName = "system_release"
 )
 
 // Organization owns fleets, and pays for them. The comments name the fields of the resource "organization".

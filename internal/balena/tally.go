@@ -37,6 +37,7 @@ type InService struct {
 	// Disconnected are the devices that were connected once and are not, by the time since when.
 	Disconnected   Counts[Instant]
 	OSUpdateFailed int
+	ByOS           Counts[OS]
 	// Surveyed are the devices of which the services are known, and Healthy those of them that are healthy.
 	Surveyed, Healthy int
 }
@@ -63,10 +64,12 @@ func (s *InService) addAll(o *InService) {
 	s.Healthy += o.Healthy
 	s.OSUpdateFailed += o.OSUpdateFailed
 	s.Disconnected.AddAll(o.Disconnected)
+	s.ByOS.AddAll(o.ByOS)
 }
 
 func (s *InService) count(d *Device, n int) {
 	s.Devices += n
+	s.ByOS.Add(OSOf(d), n)
 	switch since := d.ConnectivityChanged(); {
 	case d.Connected():
 		s.Connected += n
@@ -86,8 +89,13 @@ func (s *InService) count(d *Device, n int) {
 	}
 }
 
-// OS is a version of the host OS and its variant, each [Unknown] where the device does not report it.
-type OS struct{ Version, Variant string }
+// OS is a version of the host OS with its variant and the device type, each [Unknown] where the API does not return it.
+type OS struct{ Type, Version, Variant string }
+
+// OSOf returns the host OS of a device.
+func OSOf(d *Device) OS {
+	return OS{cmp.Or(d.Type, Unknown), cmp.Or(d.OSVersion, Unknown), cmp.Or(d.OSVariant, Unknown)}
+}
 
 // ServiceState is a service by its name in a state, each [Unknown] where the API does not tell it.
 type ServiceState struct{ Service, Status string }
@@ -150,7 +158,7 @@ func (t *Tally) count(d *Device, n int) {
 	t.ByHeartbeat.Add(cmp.Or(d.HeartbeatState, Unknown), n)
 	t.ByUpdate.Add(d.UpdateState(), n)
 	t.ByType.Add(cmp.Or(d.Type, Unknown), n)
-	t.ByOS.Add(OS{cmp.Or(d.OSVersion, Unknown), cmp.Or(d.OSVariant, Unknown)}, n)
+	t.ByOS.Add(OSOf(d), n)
 	t.BySupervisor.Add(cmp.Or(d.SupervisorVersion, Unknown), n)
 	if d.Online {
 		t.Online += n

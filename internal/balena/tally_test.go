@@ -33,12 +33,12 @@ func TestTallyCountsDevices(t *testing.T) {
 		ByUpdate:     Counts[string]{NoUpdate: 2, "done": 1, Unknown: 3},
 		ByType:       Counts[string]{"rpi": 1, Unknown: 5},
 		BySupervisor: Counts[string]{"17.0.0": 2, Unknown: 4},
-		ByOS:         Counts[OS]{{Unknown, Unknown}: 5, {"balenaOS 6", Unknown}: 1},
+		ByOS:         Counts[OS]{{Unknown, Unknown, Unknown}: 4, {"rpi", Unknown, Unknown}: 1, {Unknown, "balenaOS 6", Unknown}: 1},
 		ByRelease:    Counts[int64]{7: 2, 8: 1},
 		ByService:    Counts[ServiceState]{{"main", Unknown}: 1, {"main", "Running"}: 1},
 		byMaintenance: map[Instant]*InService{
-			0:    {Devices: 3, Connected: 1, NeverConnected: 1, OSUpdateFailed: 1, Disconnected: Counts[Instant]{1000: 1}},
-			5000: {Devices: 1, Connected: 1, Surveyed: 1, Healthy: 1},
+			0:    {Devices: 3, Connected: 1, NeverConnected: 1, OSUpdateFailed: 1, Disconnected: Counts[Instant]{1000: 1}, ByOS: Counts[OS]{{Unknown, "balenaOS 6", Unknown}: 1, {Unknown, Unknown, Unknown}: 2}},
+			5000: {Devices: 1, Connected: 1, Surveyed: 1, Healthy: 1, ByOS: Counts[OS]{{"rpi", Unknown, Unknown}: 1}},
 		},
 	}
 	if !reflect.DeepEqual(tally, want) {

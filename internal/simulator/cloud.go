@@ -117,6 +117,7 @@ const osOrganization = 9999
 // A published is a release of a host OS or supervisor.
 type published struct {
 	version     string
+	variant     string // of an early release, which has one release for each
 	age         Time
 	failed      bool
 	invalidated bool
@@ -127,10 +128,13 @@ type published struct {
 	old         bool   // an early release, whose version is in its tags
 }
 
-// The releases of the host OS of each device type, by line, and of the supervisor; oldest first.
+// The releases of the host OS of each device type, by line, and of the supervisor; oldest first. Some devices on balenaCloud
+// run cloudVersions, of which the last is a custom build.
 var (
 	defaultLine = []published{
 		{version: "2.58.3+rev1", age: 1800 * day, old: true},
+		{version: "2.88.4+rev1", variant: "dev", age: 1300 * day},
+		{version: "2.88.4+rev1", variant: "prod", age: 1300 * day},
 		{version: "2.115.18+rev4", age: 1100 * day, phase: "end-of-life"},
 		{version: "5.3.21", age: 640 * day},
 		{version: "6.0.13+rev1", age: 480 * day},
@@ -153,6 +157,15 @@ var (
 		{Key: "esr-next", Value: "2026.10"},
 		{Key: "esr-current", Value: "2026.7"},
 		{Key: "esr-sunset", Value: "2026.4"},
+	}
+	cloudVersions = []struct{ os, supervisor string }{
+		{"balenaOS 6.6.0", "17.1.0"},
+		{"balenaOS 6.1.2", "16.12.9"},
+		{"balenaOS 2.88.4+rev1", "12.11.0"},
+		{"balenaOS 2026.10.0", "17.1.0"},
+		{"balenaOS 2026.7.1", "17.0.3"},
+		{"balenaOS 2026.1.5", "17.0.3"},
+		{"balenaOS 6.6.1+custom", "17.1.1"},
 	}
 	supervisors = []published{
 		{version: "12.11.0", age: 1700 * day},
@@ -236,6 +249,8 @@ func (g *generator) publish(known map[string]bool, f Fleet, releases []published
 		}
 		tags := map[string]string{"meta-balena-base": p.base}
 		switch {
+		case p.variant != "":
+			r.RawVersion, r.Variant = p.version+"."+p.variant, p.variant
 		case p.old:
 			r.RawVersion = "0.0.0-" + strconv.FormatInt(int64(r.CreatedAt), 10)
 			tags["version"], tags["variant"] = p.version, "production"
@@ -303,6 +318,10 @@ func (g *generator) equip(d *Device, hosts, supervisors map[string]int) {
 	if x := g.Float64(); x < 0.015 {
 		d.IsInactive, d.IsFrozen = x < 0.01, x >= 0.01
 		g.silence(d, max(d.CreatedAt, d.LastVPNEvent, d.HeartbeatChangedOn, g.now-Time(g.Int64N(int64(2*day)))))
+	}
+	if g.chance(0.25) {
+		v := cloudVersions[g.IntN(len(cloudVersions))]
+		d.OSVersion, d.SupervisorVersion = v.os, v.supervisor
 	}
 }
 

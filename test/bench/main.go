@@ -294,7 +294,7 @@ func newClient(api string, with ...func(*account.Config)) *account.Reader {
 	config := account.Config{
 		Config: balenaapi.Config{URL: address, Token: balenaapi.StaticToken("bench"), Timeout: time.Minute, UserAgent: "bench"}, PageSize: 1000,
 		Options: account.Options{
-			Devices: o.Devices, Releases: o.Releases, ServiceSummary: o.ServiceSummary, Keys: o.Keys, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour,
+			Devices: o.Devices, Releases: o.Releases, ServiceSummary: o.ServiceSummary, Keys: o.Keys, OS: o.OS, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour,
 		},
 	}
 	for _, w := range with {

@@ -82,7 +82,7 @@ func simulate(t *testing.T) *world {
 		Config:   balenaapi.Config{URL: address, Token: balenaapi.StaticToken("token"), Timeout: time.Minute, Now: now, Observe: metrics.ObserveExchange},
 		PageSize: 1000,
 		Options: account.Options{
-			Devices: true, Releases: true, Services: true, ServiceSummary: true, Keys: true, Location: true, ArchivedFleets: true, SlowInterval: interval, Keep: time.Hour,
+			Devices: true, Releases: true, Services: true, ServiceSummary: true, Keys: true, OS: true, Location: true, ArchivedFleets: true, SlowInterval: interval, Keep: time.Hour,
 			DeviceTags: []string{"site"}, FleetTags: []string{"site"}, TagLimit: 1, MaintenanceTag: simulator.MaintenanceTag,
 		},
 	})

@@ -95,7 +95,7 @@ func fetch(t *testing.T, sim *simulator.Simulator) *balena.Snapshot {
 	client, err := account.New(account.Config{
 		Config: balenaapi.Config{URL: address, Token: balenaapi.StaticToken(token), Timeout: time.Minute, UserAgent: "test"}, PageSize: 1000,
 		Options: account.Options{
-			Devices: true, Releases: true, ServiceSummary: true, Keys: true, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour,
+			Devices: true, Releases: true, ServiceSummary: true, Keys: true, OS: true, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour,
 		},
 	})
 	if err != nil {

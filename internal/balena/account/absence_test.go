@@ -114,7 +114,7 @@ func tagged(t *testing.T, edition simulator.Edition, change ...func(*account.Con
 	f := follow(t, config, append([]func(*account.Config){fewer, func(c *account.Config) { c.TagLimit = 3 }}, change...)...)
 	f.Update(func(st *simulator.State) {
 		st.DeviceTags.DeleteFunc(func(*simulator.DeviceTag) bool { return true })
-		st.FleetTags.DeleteFunc(func(*simulator.FleetTag) bool { return true })
+		st.FleetTags.DeleteFunc(func(t *simulator.FleetTag) bool { return !st.Fleet(t.FleetID).IsForeign })
 	})
 	f.refresh(t)
 	return f

@@ -36,6 +36,8 @@ type Options struct {
 	ServiceSummary bool
 	// Keys reads the caller's API keys that expire.
 	Keys bool
+	// OS reads the releases of balenaOS and of the supervisor that the server publishes for the device types in use.
+	OS bool
 	// Location asks where devices are, which only balenaCloud knows.
 	Location bool
 	// Targets asks for what service discovery tells of a device; with Devices, all of it is read anyway.
@@ -191,6 +193,7 @@ func (f *refresh) read(ctx context.Context) error {
 	f.readFleetTags(ctx)
 	f.readDeviceTags(ctx)
 	f.readKeys(ctx)
+	f.readSystemReleases(ctx)
 	f.readDeviceURLs(ctx)
 	return nil
 }
@@ -228,13 +231,15 @@ type kept[T any] struct {
 	value T
 	at    time.Time
 	part  balena.Part
+	// outdated makes the next refresh read the part, however young its value is.
+	outdated bool
 }
 
 // part reads an optional part of the refresh, unless its last value is younger than every. If reading
 // fails, the last value is used until it is too old.
 func part[T any](f *refresh, name balena.PartName, last *kept[T], every time.Duration, read func() (T, error)) T {
 	now := f.snapshot.Time
-	if last.at.IsZero() || last.part.Err != nil || now.Sub(last.at) >= every {
+	if last.at.IsZero() || last.part.Err != nil || last.outdated || now.Sub(last.at) >= every {
 		began := f.client.Now()
 		value, err := read()
 		last.part = balena.Part{Name: name, Duration: f.client.Now().Sub(began), Err: err}

@@ -106,7 +106,7 @@ func newClient(t testing.TB, address string, changes ...func(*account.Config)) *
 		Config:   api.Config{URL: u, Token: api.StaticToken(token), Timeout: time.Minute, UserAgent: "balena-exporter/test"},
 		PageSize: 1000,
 		Options: account.Options{
-			Devices: true, Releases: true, Services: true, ServiceSummary: true, Keys: true, ArchivedFleets: true,
+			Devices: true, Releases: true, Services: true, ServiceSummary: true, Keys: true, OS: true, ArchivedFleets: true,
 			DeviceTags: []string{"site", "owner"}, FleetTags: []string{"note", "team"},
 			SlowInterval: 15 * time.Minute, Keep: 5 * time.Minute,
 		},

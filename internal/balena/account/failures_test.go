@@ -726,6 +726,7 @@ func TestPartsFailFromTheStart(t *testing.T) {
 	want := map[balena.PartName]bool{
 		balena.PartDeviceTypes: true, balena.PartReleases: true, balena.PartLatestReleases: false, balena.PartServices: true,
 		balena.PartDeviceTags: true, balena.PartFleetTags: true, balena.PartKeys: true,
+		balena.PartSystemReleases: false,
 	}
 	if diff := cmp.Diff(want, failed); diff != "" {
 		t.Errorf("failed parts (-want +got):\n%s", diff)

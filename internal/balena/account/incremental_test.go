@@ -236,7 +236,7 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 				}
 				config := small
 				config.Edition = simulator.Edition(edition)
-				f := follow(t, config, test.with, func(c *account.Config) { c.Keys, c.SlowInterval = false, 24*time.Hour })
+				f := follow(t, config, test.with, func(c *account.Config) { c.Keys, c.OS, c.SlowInterval = false, false, 24*time.Hour })
 				if strings.Contains(name, "within reach") {
 					f.Update(func(st *simulator.State) { st.Fleet(1).Class = "app" })
 					f.refresh(t)

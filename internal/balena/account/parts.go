@@ -31,6 +31,7 @@ type parts struct {
 	// deviceTagKeys are the keys of the devices' tags, in the order in which the devices hold them.
 	deviceTagKeys []string
 	releases      kept[map[int64]knownRelease]
+	system        kept[system]
 }
 
 // knownRelease is a release, or a record that the API does not return it.

@@ -87,13 +87,13 @@ func TestRequestsOfASteadyRefresh(t *testing.T) {
 	}
 }
 
-// The first refresh sends more requests: device types, releases, newest releases and keys once each, and on openBalena
+// The first refresh sends more requests: device types, releases, newest releases, keys and host applications once each, and on openBalena
 // for devices twice with unknown fields, and once without them to determine the cause.
 func TestRequestsOfTheFirstRefresh(t *testing.T) {
 	sim := newSimulator(t, simulator.Config{})
 	client := newClient(t, serve(t, sim), fewer)
 	fetchWithParts(t, client)
-	want := map[string]int{"application": 2 + 2, "device": 3 + 4, "device_type": 2, "release": 1, "api_key": 2}
+	want := map[string]int{"application": 2 + 2 + 1, "device": 3 + 4, "device_type": 2, "release": 1, "api_key": 2}
 	if diff := cmp.Diff(want, sim.Requests()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
@@ -277,6 +277,7 @@ func TestQueriesOnTheWire(t *testing.T) {
 		services = "image_install?$select=id,device,status,download_progress,is_provided_by__release,install_date" +
 			"&$expand=installs__image($select=id;$expand=is_a_build_of__service($select=service_name))&$filter=status%20ne%20'deleted'%20and%20" + ofReach + page
 		existing = "/$count?$filter=status%20ne%20'deleted'%20and%20" + ofReach
+		hosts    = "application?$select=id,is_host&$expand=is_for__device_type($select=slug;$expand=is_of__cpu_architecture($select=slug))&$filter=is_host%20eq%20true%20and%20is_for__device_type%20in%20"
 		keys     = "api_key?$select=id,name,expiry_date&$filter=name%20ne%20null%20and%20expiry_date%20ne%20null" + page
 	)
 	for name, test := range map[string]struct {
@@ -298,6 +299,7 @@ func TestQueriesOnTheWire(t *testing.T) {
 				"/v7/device_tag/$count?$filter=tag_key%20in%20('site','owner')%20and%20" + ofReach,
 				"/v7/device_tag?$select=id,device,tag_key,value&$filter=tag_key%20in%20('site','owner')%20and%20" + ofReach + page,
 				"/v7/" + keys,
+				"/v7/" + hosts + "(1,2,3,4,6,7,8,10)" + page,
 			},
 		},
 		"v6, chosen fleets": {
@@ -313,6 +315,7 @@ func TestQueriesOnTheWire(t *testing.T) {
 				"/v6/" + types,
 				"/v6/" + payers + "('admin','zeta')" + page,
 				"/v6/release?$select=id,commit,raw_version,status,is_final,is_invalidated,created_at&$filter=id%20in%20(10,18)" + page,
+				"/v6/" + hosts + "(6,7,10)" + page,
 			},
 		},
 	} {
@@ -451,7 +454,7 @@ func TestExchanges(t *testing.T) {
 	fetchWithParts(t, client)
 	want := []string{
 		"application 200", "application 200", "device 500", "device 200", "device 500", "device 200", "device 200", "device 200", "device 200",
-		"device_type 200", "device_type 200", "release 200", "application 200", "application 200", "api_key 200", "api_key 200",
+		"device_type 200", "device_type 200", "release 200", "application 200", "application 200", "api_key 200", "api_key 200", "application 200",
 	}
 	if diff := cmp.Diff(want, summary()); diff != "" {
 		t.Errorf("exchanges (-want +got):\n%s", diff)

@@ -23,6 +23,8 @@ import (
 //	                                   without them is answered                tried every relearn
 //	an account without fleets          after two refreshes in a row, or        at the first fleet
 //	                                   two answers in the first one
+//	no system releases                 refused convincing times in a row,      answered once, tried at each interval
+//	                                   and not answered before
 //	no answer to a query for changes   refused or failed twice in a row        answered once, tried every relearn
 //	changes are inconsistent           twice in a row                          consistent once, tried every relearn
 //	modified_at does not change        seen once                               seen to change, after relearn
@@ -58,6 +60,8 @@ type trust struct {
 	cloudAsked time.Time
 	// empty is set if the last list of fleets was empty.
 	empty bool
+	// systemRefusals is how often in a row the server refused a query for system releases.
+	systemRefusals int
 	// changes is whether queries for changes can be used at all: whether answers are consistent and modified_at changes.
 	changes changesTrust
 	// devices, services and tags are whether the server answers the respective queries for changes.

@@ -111,7 +111,7 @@ func newReader(server string, now func() time.Time, services bool) (*account.Rea
 		Version:  balena.V7,
 		PageSize: 1000,
 		Options: account.Options{
-			Devices: true, Releases: true, Services: services, ServiceSummary: true, Keys: true, Location: true,
+			Devices: true, Releases: true, Services: services, ServiceSummary: true, Keys: true, OS: true, Location: true,
 			DeviceTags: []string{"site", "owner*"}, FleetTags: []string{"env"}, TagLimit: 20, MaintenanceTag: simulator.MaintenanceTag,
 			ArchivedFleets: true, SlowInterval: time.Minute, FullRefreshInterval: 24 * time.Hour,
 		},

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package collector
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+)
+
+// Metrics of the releases of balenaOS and of the supervisor that the server publishes, and how far devices and fleets are
+// behind them. A device has samples only if its version is that of a published release.
+
+// osRelease returns the published release that devices run, or nil.
+func (v *view) osRelease(os balena.OS) *balena.SystemRelease {
+	r, known := v.osReleases[os]
+	if !known {
+		r = v.System.OSRelease(os)
+		v.osReleases[os] = r
+	}
+	return r
+}
+
+// osLine is a line of releases of balenaOS for a device type.
+type osLine struct {
+	deviceType string
+	*balena.ReleaseLine
+}
+
+// osLines yields the lines that are supported, or that devices use.
+func osLines(v *view) iter.Seq[osLine] {
+	type key struct{ deviceType, line string }
+	used := map[key]bool{}
+	for i := range v.fleets {
+		for os := range v.fleets[i].ByOS {
+			if r := v.osRelease(os); r != nil {
+				used[key{os.Type, r.Line}] = true
+			}
+		}
+	}
+	return func(yield func(osLine) bool) {
+		if v.System == nil {
+			return
+		}
+		for _, deviceType := range slices.Sorted(maps.Keys(v.System.OS)) {
+			lines := v.System.OS[deviceType].Lines
+			for i := range lines {
+				if l := &lines[i]; (used[key{deviceType, l.Name}] || l.Supported(v.now())) && !yield(osLine{deviceType, l}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func osLineTable() group {
+	return &table[osLine]{
+		group:    "OS",
+		series:   "1 for each device type and line that is supported or in use",
+		labels:   []string{"device_type", "line"},
+		subjects: osLines,
+		identity: func(l *osLine, values []string) []string { return append(values, l.deviceType, l.Name) },
+		families: []family[osLine]{
+			{
+				name:   "balena_os_latest_release_info",
+				help:   "The newest release of a line of balenaOS that was not invalidated. The line is \"default\", or the year and month of an ESR version.",
+				source: "release.raw_version, is_invalidated",
+				labels: []string{"os_version"},
+				samples: func(l *osLine, out *samples) {
+					if l.Latest != nil {
+						out.add(1, l.Latest.Version)
+					}
+				},
+			},
+			gauge("balena_os_latest_release_created_timestamp_seconds", "When the newest release of the line was created.", "release.created_at",
+				func(l *osLine) float64 {
+					if l.Latest == nil {
+						return none
+					}
+					return l.Latest.Created.Seconds()
+				}),
+			{
+				name:   "balena_os_line_phase",
+				help:   "The phase of an ESR line: next, current, sunset or end-of-life.",
+				source: "release.phase, application_tag.value",
+				labels: []string{"phase"},
+				series: "1 for each ESR line that is supported or in use, and has a phase",
+				samples: func(l *osLine, out *samples) {
+					if l.EndOfLife != 0 && l.Phase != "" {
+						out.add(1, l.Phase)
+					}
+				},
+			},
+			{
+				name:   "balena_os_line_end_of_life_timestamp_seconds",
+				help:   "When the support of an ESR line ends: 9 months after its first release.",
+				source: "release.created_at",
+				series: "1 for each ESR line that is supported or in use",
+				samples: func(l *osLine, out *samples) {
+					out.add(l.EndOfLife.Seconds())
+				},
+			},
+		},
+	}
+}
+
+// supervisor is the newest release of the supervisor for a CPU architecture.
+type supervisor struct {
+	architecture string
+	latest       *balena.SystemRelease
+}
+
+func supervisorTable() group {
+	return &table[supervisor]{
+		group:  "OS",
+		series: "1 a CPU architecture",
+		labels: []string{"cpu_architecture"},
+		subjects: func(v *view) iter.Seq[supervisor] {
+			return func(yield func(supervisor) bool) {
+				if v.System == nil {
+					return
+				}
+				for _, architecture := range slices.Sorted(maps.Keys(v.System.Supervisor)) {
+					line := v.System.Supervisor[architecture].Line(balena.DefaultLine)
+					if line != nil && line.Latest != nil && !yield(supervisor{architecture, line.Latest}) {
+						return
+					}
+				}
+			}
+		},
+		identity: func(s *supervisor, values []string) []string { return append(values, s.architecture) },
+		families: []family[supervisor]{
+			{
+				name:    "balena_supervisor_latest_release_info",
+				help:    "The newest release of the supervisor that was not invalidated.",
+				source:  "release.raw_version, is_invalidated",
+				labels:  []string{"supervisor_version"},
+				samples: func(s *supervisor, out *samples) { out.add(1, s.latest.Version) },
+			},
+		},
+	}
+}
+
+func fleetOSTable() group {
+	return &table[fleet]{
+		group:    "OS",
+		series:   "1 a fleet",
+		labels:   []string{"fleet"},
+		subjects: fleets, identity: fleetIdentity,
+		families: []family[fleet]{
+			gauge("balena_fleet_devices_os_outdated", "Devices in service that can be updated to a newer release of balenaOS.", "device.os_version, os_variant, release.raw_version, is_invalidated",
+				func(f *fleet) float64 {
+					return f.withOS(func(r *balena.SystemRelease) bool { return r.Behind > 0 })
+				}),
+			gauge("balena_fleet_devices_os_unsupported", "Devices in service whose release of balenaOS is not supported any more.", "device.os_version, os_variant, release.phase, created_at, application_tag.value",
+				func(f *fleet) float64 {
+					return f.withOS(func(r *balena.SystemRelease) bool { return !r.Supported(f.view.now()) })
+				}),
+			gauge("balena_fleet_devices_os_invalidated", "Devices in service whose release of balenaOS was invalidated.", "device.os_version, os_variant, release.is_invalidated",
+				func(f *fleet) float64 {
+					return f.withOS(func(r *balena.SystemRelease) bool { return r.Invalidated })
+				}),
+		},
+	}
+}
+
+// withOS returns the number of devices in service with a published release of balenaOS that meets a condition, [none] if the
+// server publishes no releases.
+func (f *fleet) withOS(condition func(*balena.SystemRelease) bool) float64 {
+	if f.view.System == nil {
+		return none
+	}
+	n := 0
+	for os, devices := range f.inService.ByOS {
+		if r := f.view.osRelease(os); r != nil && condition(r) {
+			n += devices
+		}
+	}
+	return float64(n)
+}
+
+// osRelease returns the published release of balenaOS that the device runs, or nil.
+func (d *device) osRelease() *balena.SystemRelease { return d.view.osRelease(balena.OSOf(d.Device)) }
+
+// ofOS returns a family with one sample for each device that runs a published release of balenaOS.
+func ofOS(name, help, source string, value func(*balena.SystemRelease) float64) family[device] {
+	return gauge(name, help, source, func(d *device) float64 {
+		r := d.osRelease()
+		if r == nil {
+			return none
+		}
+		return value(r)
+	}).steadily()
+}
+
+// ofOSWhere returns a family with a sample for each device that runs a release of balenaOS that meets a condition.
+func ofOSWhere(name, help, source string, condition func(*balena.SystemRelease) bool) family[device] {
+	f := ofOS(name, help, source, func(r *balena.SystemRelease) float64 { return onlyIf(condition(r), 1) })
+	f.series = "1 for each such device"
+	return f
+}
+
+func deviceOSTable() group {
+	return &table[device]{
+		group:    "Devices",
+		series:   "1 for each device that runs a published release",
+		labels:   []string{"fleet", "uuid"},
+		subjects: devices, identity: deviceIdentity,
+		families: []family[device]{
+			ofOS("balena_device_os_update_available", "Whether the device can be updated to a newer release of balenaOS. A device with an ESR release can be updated to ESR releases only, any other device to those of the default line.",
+				"device.os_version, os_variant, release.raw_version, is_invalidated", func(r *balena.SystemRelease) float64 { return boolean(r.Behind > 0) }),
+			ofOS("balena_device_os_releases_behind", "Number of newer releases of balenaOS to which the device can be updated.",
+				"device.os_version, os_variant, release.raw_version, is_invalidated", func(r *balena.SystemRelease) float64 { return float64(r.Behind) }),
+			ofOS("balena_device_os_release_created_timestamp_seconds", "When the release of balenaOS that the device runs was created.",
+				"device.os_version, os_variant, release.created_at", func(r *balena.SystemRelease) float64 { return r.Created.Seconds() }),
+			{
+				name:   "balena_device_os_line",
+				steady: true,
+				help:   "The line of releases of balenaOS that the device runs: \"default\", or the year and month of an ESR version.",
+				source: "device.os_version, release.raw_version",
+				labels: []string{"line"},
+				samples: func(d *device, out *samples) {
+					if r := d.osRelease(); r != nil {
+						out.add(1, r.Line)
+					}
+				},
+			},
+			ofOSWhere("balena_device_os_release_invalidated", "The release of balenaOS that the device runs was invalidated.",
+				"device.os_version, os_variant, release.is_invalidated", func(r *balena.SystemRelease) bool { return r.Invalidated }),
+			ofOSWhere("balena_device_os_release_known_issues", "The release of balenaOS that the device runs has known issues.",
+				"device.os_version, os_variant, release.known_issue_list", func(r *balena.SystemRelease) bool { return r.KnownIssues }),
+			gauge("balena_device_supervisor_update_available", "Whether a newer release of the supervisor than that of the device is published.",
+				"device.supervisor_version, release.raw_version, is_invalidated", func(d *device) float64 {
+					r := d.view.System.SupervisorRelease(cmp.Or(d.Type, balena.Unknown), d.SupervisorVersion)
+					if r == nil {
+						return none
+					}
+					return boolean(r.Behind > 0)
+				}).steadily(),
+		},
+	}
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
+	"github.com/balena-exporter/balena-exporter/internal/balena/api"
+)
+
+// Releases of balenaOS belong to public host applications, one or more for each device type; releases of the supervisor
+// belong to public applications, one for each CPU architecture. They are the only data that are read without the filter
+// for access. This is right, because a token never has direct access to them, and no access gives no other ones.
+
+const (
+	// systemIntervals is the number of slow intervals between two requests for system releases: several are published
+	// per month.
+	systemIntervals = 4
+	// maxReleasesPerSystem is more releases than any host application has.
+	maxReleasesPerSystem = 5000
+	// supervisorApplications is the condition for the applications of the supervisor. Source: balena-sdk,
+	// getSupervisorReleasesForCpuArchitecture.
+	supervisorApplications = "is_host eq false and is_public eq true and startswith(slug,'balena_os/') and endswith(slug,'-supervisor')"
+	// supportedReleases is the condition for the releases to which devices can be updated, and for those that were
+	// invalidated later.
+	supportedReleases = "is_final eq true and status eq 'success' and semver_major gt 0"
+)
+
+// system are the system releases of some device types, by ID.
+type system struct {
+	types    map[int64]bool
+	releases *balena.SystemReleases // nil if there are none
+}
+
+// systemRow is an application with releases of balenaOS or of the supervisor.
+type systemRow struct {
+	id           int64
+	host         bool
+	deviceType   string
+	architecture string
+}
+
+var systemFields = []field[systemRow]{
+	{Field: api.To("id", integer, func(s *systemRow) *int64 { return &s.id })},
+	{Field: api.To("is_host", boolean, func(s *systemRow) *bool { return &s.host })},
+	{Field: api.Expanded("is_for__device_type", "is_for__device_type($select=slug;$expand=is_of__cpu_architecture($select=slug))",
+		func(d *api.Decoder, t expandedSlug, s *systemRow) error {
+			s.deviceType = d.Keep(t.Slug)
+			if len(t.CPUArchitecture) > 0 {
+				s.architecture = d.Keep(t.CPUArchitecture[0].Slug)
+			}
+			return nil
+		})},
+}
+
+// systemReleaseRow is a release of such an application.
+type systemReleaseRow struct {
+	balena.SystemRelease
+	id, application int64
+}
+
+var systemReleaseFields = []field[systemReleaseRow]{
+	{Field: api.To("id", integer, func(r *systemReleaseRow) *int64 { return &r.id })},
+	{Field: api.To("belongs_to__application", reference, func(r *systemReleaseRow) *int64 { return &r.application })},
+	{Field: api.To("raw_version", word, func(r *systemReleaseRow) *string { return &r.Version })},
+	{Field: api.To("variant", word, func(r *systemReleaseRow) *string { return &r.Variant })},
+	{Field: api.To("phase", word, func(r *systemReleaseRow) *string { return &r.Phase })},
+	{Field: api.To("is_invalidated", boolean, func(r *systemReleaseRow) *bool { return &r.Invalidated })},
+	{Field: api.To("known_issue_list", isText, func(r *systemReleaseRow) *bool { return &r.KnownIssues })},
+	{Field: api.To("created_at", instant, func(r *systemReleaseRow) *balena.Instant { return &r.Created })},
+}
+
+// isText reads a text, and reports whether there is one.
+func isText(d *api.Decoder, v jsontext.Value) (bool, error) {
+	s, err := d.Text(v)
+	return s != "", err
+}
+
+// readSystemReleases reads the releases of balenaOS and of the supervisor. Most openBalena servers publish none. A server
+// that refuses the queries, several times in a row, has none either.
+func (f *refresh) readSystemReleases(ctx context.Context) {
+	if !f.config.OS {
+		return
+	}
+	last := &f.parts.system
+	types := f.typesInUse()
+	last.outdated = !maps.Equal(types, last.value.types)
+	read := part(f, balena.PartSystemReleases, last, systemIntervals*f.config.SlowInterval, func() (system, error) {
+		releases, err := f.askForSystemReleases(ctx, types)
+		switch {
+		case err == nil:
+			f.trust.systemRefusals = 0
+		case api.NotUnderstood(err) || api.ProblemOf(err) == api.Unauthorized:
+			if f.trust.systemRefusals++; f.trust.systemRefusals >= convincing && last.value.releases == nil {
+				err = nil
+			}
+		}
+		if releases.Equal(last.value.releases) {
+			releases = last.value.releases // equal snapshots have the same pointer
+		}
+		return system{types, releases}, err
+	})
+	f.snapshot.System = read.releases
+}
+
+// typesInUse returns the IDs of the types of all devices.
+func (f *refresh) typesInUse() map[int64]bool {
+	types := map[int64]bool{}
+	last := int64(0)
+	for d := range f.snapshot.Devices.All() {
+		if d.TypeID != last {
+			last = d.TypeID
+			types[last] = true
+		}
+	}
+	return types
+}
+
+// askForSystemReleases returns the releases for some device types, nil if there are none.
+func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool) (*balena.SystemReleases, error) {
+	applications, err := f.askForSystems(ctx, types)
+	if err != nil || len(applications) == 0 {
+		return nil, err
+	}
+	policies, err := f.askForReleasePolicies(ctx, applications)
+	if err != nil {
+		return nil, err
+	}
+	os, supervisor := map[string][]balena.SystemRelease{}, map[string][]balena.SystemRelease{}
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(applications)), idsPerRequest) {
+		q := api.Query[systemReleaseRow]{
+			Version: f.after.asked.version, Resource: "release", Note: "of systems", Fields: wanted(f, systemReleaseFields),
+			Filter: api.And(api.InIDs("belongs_to__application", ids), supportedReleases),
+			ID:     func(row *systemReleaseRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: len(ids) * maxReleasesPerSystem,
+		}
+		_, err := api.List(ctx, f.client, q, func(row *systemReleaseRow) error {
+			of, known := applications[row.application]
+			switch {
+			case !known:
+				return f.untrue("release", "release %d belongs to an application that was not requested", row.id)
+			case of.host:
+				row.Phase = policies[of.id].Phase(row.Phase, row.Version)
+				os[of.deviceType] = append(os[of.deviceType], row.SystemRelease)
+			default:
+				supervisor[of.architecture] = append(supervisor[of.architecture], row.SystemRelease)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	releases := &balena.SystemReleases{OS: histories(os), Supervisor: histories(supervisor), Architectures: map[string]string{}}
+	for _, of := range applications {
+		if of.host {
+			releases.Architectures[of.deviceType] = of.architecture
+		}
+	}
+	return releases, nil
+}
+
+func histories(releases map[string][]balena.SystemRelease) map[string]*balena.ReleaseHistory {
+	of := make(map[string]*balena.ReleaseHistory, len(releases))
+	for key, r := range releases {
+		of[key] = balena.NewReleaseHistory(r)
+	}
+	return of
+}
+
+// askForSystems returns the host applications of some device types, and the supervisor applications of their CPU
+// architectures, by ID; none if there are no host applications.
+func (f *refresh) askForSystems(ctx context.Context, types map[int64]bool) (map[int64]systemRow, error) {
+	applications := map[int64]systemRow{}
+	architectures := map[string]bool{}
+	fields := wanted(f, systemFields)
+	list := func(condition string) error {
+		q := api.Query[systemRow]{
+			Version: f.after.asked.version, Resource: "application", Note: "of systems", Fields: fields, Filter: condition,
+			ID: func(row *systemRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
+		}
+		_, err := api.List(ctx, f.client, q, func(row *systemRow) error {
+			if row.host {
+				architectures[row.architecture] = true
+			}
+			if row.host || architectures[row.architecture] {
+				applications[row.id] = *row
+			}
+			return nil
+		})
+		return err
+	}
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(types)), idsPerRequest) {
+		if err := list("is_host eq true and " + api.InIDs("is_for__device_type", ids)); err != nil {
+			return nil, err
+		}
+	}
+	if len(applications) > 0 {
+		return applications, list(supervisorApplications)
+	}
+	if len(types) > 0 && f.parts.system.value.releases != nil {
+		return nil, f.untrue("application", "the server lists no host application, and listed some before")
+	}
+	return nil, nil
+}
+
+// askForReleasePolicies returns the release policies of host applications by their IDs.
+func (f *refresh) askForReleasePolicies(ctx context.Context, applications map[int64]systemRow) (map[int64]balena.ReleasePolicy, error) {
+	tags := map[int64]map[string]string{}
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(applications)), idsPerRequest) {
+		q := api.Query[tagRow]{
+			Version: f.after.asked.version, Resource: "application_tag", Note: "of systems", Fields: wanted(f, tagFields("application")),
+			Filter: api.And(api.InIDs("application", ids), api.In("tag_key", balena.ReleasePolicyTags())),
+			ID:     func(row *tagRow) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(ids) * maxTagsPerFleet,
+		}
+		_, err := api.List(ctx, f.client, q, func(row *tagRow) error {
+			if tags[row.owner] == nil {
+				tags[row.owner] = map[string]string{}
+			}
+			tags[row.owner][row.key] = row.Value
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	policies := make(map[int64]balena.ReleasePolicy, len(tags))
+	for id, t := range tags {
+		policies[id] = balena.NewReleasePolicy(t)
+	}
+	return policies, nil
+}
