@@ -166,15 +166,20 @@ func eachObject(body []byte, change func(o map[string]any)) []byte {
 	})
 }
 
-// maxEverMore is the maximum size of the pages of everMore, in rows.
-const maxEverMore = 1000
+const (
+	// maxEverMore is the maximum size of the pages of everMore, in rows.
+	maxEverMore = 1000
+	// firstInvented is the lowest id of an invented row. No real row has such an id: with the id of a row that does not
+	// match the query, an invented row would be a wrong answer that no client can detect.
+	firstInvented = 1_000_000_000
+)
 
-// everMore makes a page from the first one, with ids that follow last. Values that must be unique differ too. The rows
-// were modified in the far future, so that a client always takes them for changed.
+// everMore makes a page from the first one, with ids that follow last and are invented. Values that must be unique differ
+// too. The rows were modified in the far future, so that a client always takes them for changed.
 func everMore(first []byte, last, size int) []byte {
 	return eachBody(first, func(first []any) []any {
 		rows := make([]any, 0, size)
-		for id := last + 1; len(first) > 0 && len(rows) < size; id++ {
+		for id := max(last+1, firstInvented); len(first) > 0 && len(rows) < size; id++ {
 			row := maps.Clone(first[len(rows)%len(first)].(map[string]any))
 			for key, v := range row {
 				switch key {
