@@ -121,7 +121,7 @@ func TestBadConfigurationIsToldInOneSentence(t *testing.T) {
 		{"the path of targets", "--web.telemetry-path=/sd/devices", nil, "", []string{"--web.telemetry-path", "/metrics"}},
 		{"an unknown kind of address", "--sd.address=vpn", nil, "", []string{"--sd.address", "none,public,local", "vpn"}},
 		{"a template without a device", "--web.enable-sd --sd.template=host:9100", nil, "", []string{"--sd.template", `"host:9100"`, "{uuid} or {name}"}},
-		{"a template with another placeholder", "--web.enable-sd --sd.template={id}.example", nil, "", []string{"--sd.template", "{id}", "{uuid} and {name}"}},
+		{"a template with another placeholder", "--web.enable-sd --sd.template={id}.example", nil, "", []string{"--sd.template", "{id}", "{uuid} or {name}"}},
 		{"a template that is an address of a page", "--web.enable-sd --sd.template=http://{uuid}.example/", nil, "", []string{"--sd.template", "host name", "{uuid}.tailnet.example:9100"}},
 		{"a template for public URLs", "--web.enable-sd --sd.address=public --sd.template={uuid}.example", nil, "", []string{"--sd.template", "--sd.address", "keep one"}},
 		{"a template with a port, and ports", "--web.enable-sd --sd.template={uuid}.example:9100 --sd.port=9100", nil, "", []string{"--sd.template", "--sd.port", "keep one"}},

@@ -36,7 +36,7 @@ func large() *balena.Snapshot {
 	return s
 }
 
-// with returns a snapshot in which one device in a hundred, wherever it is, is another.
+// with returns a snapshot in which one percent of the devices, evenly distributed, have changed.
 func with(s *balena.Snapshot, change func(*balena.Device)) *balena.Snapshot {
 	var put []*balena.Device
 	for d := range s.Devices.All() {
@@ -51,8 +51,8 @@ func with(s *balena.Snapshot, change func(*balena.Device)) *balena.Snapshot {
 	return &next
 }
 
-// BenchmarkList measures a request for the whole list over a TCP connection that is kept. The bar is static:
-// http.ServeContent of the same gzip bytes. The client's share is in both.
+// BenchmarkList measures requests for the whole list over a persistent TCP connection. The baseline is static:
+// http.ServeContent of the same gzip bytes. Both include the cost of the client.
 func BenchmarkList(b *testing.B) {
 	h := serve(large(), options())
 	recorder := httptest.NewRecorder()
@@ -90,7 +90,7 @@ func BenchmarkList(b *testing.B) {
 	}
 }
 
-// BenchmarkRefresh measures making the whole list.
+// BenchmarkRefresh measures the rendering of the whole list.
 func BenchmarkRefresh(b *testing.B) {
 	s := large()
 	for _, test := range []struct {

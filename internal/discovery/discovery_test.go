@@ -25,7 +25,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// account is a small account: a fleet with two devices, and one with a device that is offline.
+// account returns an account with a fleet of two devices, and a fleet of one disconnected device.
 func account() *balena.Snapshot {
 	tags := func(values ...string) *balena.Attachments {
 		a := &balena.Attachments{}
@@ -106,7 +106,7 @@ func body(t testing.TB, resp *http.Response) string {
 	return string(b)
 }
 
-// group is a target group as a client reads it.
+// group is a parsed target group.
 type group struct {
 	Targets []string          `json:"targets"`
 	Labels  map[string]string `json:"labels"`
@@ -122,7 +122,7 @@ func groups(t testing.TB, text string) (list []group) {
 	return list
 }
 
-// targets are those of a list, in order.
+// targets returns the targets of a list, in order.
 func targets(t testing.TB, resp *http.Response) string {
 	t.Helper()
 	if resp.StatusCode != http.StatusOK {
@@ -172,11 +172,11 @@ func TestList(t *testing.T) {
 	}
 }
 
-func TestNamesOfDevicesAreToldOnlyWhereTheyMayBe(t *testing.T) {
+func TestDeviceNamesCanBeHidden(t *testing.T) {
 	o := options()
 	o.DeviceNames = false
 	if text := body(t, get(serve(account(), o), "")); strings.Contains(text, "dark-hail") || strings.Contains(text, "device_name") {
-		t.Errorf("a name is told: %s", text)
+		t.Errorf("the list contains a name: %s", text)
 	}
 }
 
@@ -215,7 +215,7 @@ func TestLocalAddresses(t *testing.T) {
 	}
 }
 
-// Prometheus sends a password to a target. A UUID that is no label of a host name must not lead it elsewhere.
+// Prometheus may send a password to a target. A UUID that is not a label of a host name must not lead to another host.
 func TestDevicesWithAHostileUUIDHaveNoTarget(t *testing.T) {
 	for _, uuid := range []string{"evil.example:80/", "evil.example", "a@b", "", "a b", "a:1", "-a", strings.Repeat("a", 64), "ä"} {
 		s := account()
@@ -232,11 +232,11 @@ func TestDevicesWithAHostileUUIDHaveNoTarget(t *testing.T) {
 	}
 }
 
-func TestBadTemplates(t *testing.T) {
+func TestInvalidTemplates(t *testing.T) {
 	for s, want := range map[string]string{
-		"host:9100": "put {uuid} or {name} into it", "{id}.x": "{id} is no placeholder", "http://{uuid}.x": "must be a host name", "{uuid}.x/metrics": "must be a host name",
-		"{uuid}.x:0": "must be a host name", "{uuid}.x:70000": "must be a host name", "{uuid}.x:": "must be a host name", "{uuid} x": "must be a host name", "{uuid": "put {uuid} or {name} into it",
-		"{uuid}}": "must be a host name", "u@{uuid}": "must be a host name", "": "put {uuid} or {name} into it", "x:{uuid}": "must be a host name",
+		"host:9100": "use {uuid} or {name}", "{id}.x": "unknown placeholder {id}", "http://{uuid}.x": "must be a host name", "{uuid}.x/metrics": "must be a host name",
+		"{uuid}.x:0": "must be a host name", "{uuid}.x:70000": "must be a host name", "{uuid}.x:": "must be a host name", "{uuid} x": "must be a host name", "{uuid": "use {uuid} or {name}",
+		"{uuid}}": "must be a host name", "u@{uuid}": "must be a host name", "": "use {uuid} or {name}", "x:{uuid}": "must be a host name",
 	} {
 		if _, err := ParseTemplate(s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error with %q", s, err, want)
@@ -270,35 +270,35 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-func TestBadParametersAreToldWhichThereAre(t *testing.T) {
+func TestInvalidParameters(t *testing.T) {
 	o := options()
 	o.Ports = []int{9100, 8080}
-	const parameters = "the parameters are fleet=SLUG, tag=KEY or tag=KEY=VALUE (keys: site, own-er), connected=true or connected=false, port=9100 or port=8080\n"
+	const parameters = "valid parameters: fleet=SLUG, tag=KEY or tag=KEY=VALUE (keys: site, own-er), connected=true or connected=false, port=9100 or port=8080\n"
 	for query, want := range map[string]string{
-		"online=true":                        `"online" is no parameter; ` + parameters,
-		"connected=yes":                      `connected must be true or false, given once, and is "yes"; ` + parameters,
-		"connected=true&connected=true":      `connected must be true or false, given once, and is "true"; ` + parameters,
-		"port=80":                            `port must be one of --sd.port, and is "80"; ` + parameters,
-		"port=":                              `port must be one of --sd.port, and is ""; ` + parameters,
-		"tag=sight":                          `tag must be KEY or KEY=VALUE with a key of --collector.device.tags, and is "sight"; ` + parameters,
+		"online=true":                        `unknown parameter "online"; ` + parameters,
+		"connected=yes":                      `invalid value "yes" of connected: it must be true or false, given once; ` + parameters,
+		"connected=true&connected=true":      `invalid value "true" of connected: it must be true or false, given once; ` + parameters,
+		"port=80":                            `invalid value "80" of port: it must be one of --sd.port; ` + parameters,
+		"port=":                              `invalid value "" of port: it must be one of --sd.port; ` + parameters,
+		"tag=sight":                          `invalid value "sight" of tag: it must be KEY or KEY=VALUE with a key of --collector.device.tags; ` + parameters,
 		"fleet=":                             `fleet must be the slug of a fleet, such as acme/kiosks; ` + parameters,
-		"fleet=%zz":                          "the query cannot be read; write special characters as %26 for &\n",
-		"fleet=" + strings.Repeat("x", 5000): "the query is longer than 4096 bytes; choose by tag or by connected, or relabel\n",
-		strings.Repeat("y", 100) + "=1":      `"` + strings.Repeat("y", 64) + `…" is no parameter; ` + parameters,
+		"fleet=%zz":                          "the query is invalid; escape special characters, such as & as %26\n",
+		"fleet=" + strings.Repeat("x", 5000): "the query is longer than 4096 bytes; select devices by tag or by connected, or use relabeling\n",
+		strings.Repeat("y", 100) + "=1":      `unknown parameter "` + strings.Repeat("y", 64) + `…"; ` + parameters,
 	} {
 		resp := get(serve(account(), o), query)
 		if got := body(t, resp); resp.StatusCode != http.StatusBadRequest || got != want {
 			t.Errorf("%.40s: got %d %q, want %q", query, resp.StatusCode, got, want)
 		}
 	}
-	const few = "\"x\" is no parameter; the parameters are fleet=SLUG, connected=true or connected=false\n"
-	if got := body(t, get(serve(&balena.Snapshot{}, Options{Address: None}), "x=1")); got != few {
-		t.Errorf("got %q, want %q", got, few)
+	const fewer = "unknown parameter \"x\"; valid parameters: fleet=SLUG, connected=true or connected=false\n"
+	if got := body(t, get(serve(&balena.Snapshot{}, Options{Address: None}), "x=1")); got != fewer {
+		t.Errorf("got %q, want %q", got, fewer)
 	}
 }
 
-// An empty list makes Prometheus drop all targets, so there is one only if there are no devices.
-func TestNoDataAreNotNoDevices(t *testing.T) {
+// An empty list makes Prometheus drop all targets. It is served only if there are no devices.
+func TestMissingDataAreNotAnEmptyList(t *testing.T) {
 	var current *balena.Snapshot
 	lists := New(options())
 	h := NewHandler(HandlerOptions{Lists: lists, Snapshot: func() *balena.Snapshot { return current }})
@@ -309,9 +309,9 @@ func TestNoDataAreNotNoDevices(t *testing.T) {
 			t.Errorf("%s: got %d %q, want %d with %q", when, resp.StatusCode, got, status, want)
 		}
 	}
-	check("before the first refresh", 503, "there are no data yet")
+	check("before the first refresh", 503, "no refresh has succeeded yet")
 	current = account()
-	check("before the lists have the snapshot", 503, "there are no data yet")
+	check("before the lists have the snapshot", 503, "no refresh has succeeded yet")
 	lists.Refresh(current)
 	check("with data", 200, `"aa00"`)
 	current = nil
@@ -350,7 +350,7 @@ func TestETag(t *testing.T) {
 		t.Errorf("another tag: %d", resp.StatusCode)
 	}
 
-	// What the list does not tell changes nothing.
+	// A change of data that the list does not contain does not change the tag.
 	hotter := *s.Devices.Find(10)
 	hotter.CPUTemperature = 80
 	next := *s
@@ -364,7 +364,7 @@ func TestETag(t *testing.T) {
 	next.Devices = next.Devices.With([]*balena.Device{&renamed}, nil)
 	lists.Refresh(&next)
 	if got := tag(); got == first {
-		t.Error("the tag is the same, and the list is not")
+		t.Error("the list changed, but its tag did not")
 	}
 }
 
@@ -382,7 +382,7 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// Lists made out of the list before are the same as lists made from nothing, whatever changes.
+// Lists that are updated from the previous list equal lists that are rendered from scratch, whatever changes.
 func TestListsFollowSnapshots(t *testing.T) {
 	seeds := uint64(12)
 	if testing.Short() {
@@ -433,7 +433,7 @@ func TestListsFollowSnapshots(t *testing.T) {
 	}
 }
 
-// change returns a snapshot that differs from another, nil for none, in a few things.
+// change returns a snapshot with a few differences to another snapshot, which may be nil.
 func change(r *rand.Rand, before *balena.Snapshot) *balena.Snapshot {
 	s := &balena.Snapshot{Releases: map[int64]balena.Release{}, DeviceURLsBase: "a.example", DeviceTagKeys: []string{"site", "own-er"}, FleetTagKeys: []string{"region", "note"}}
 	if before != nil {
@@ -505,7 +505,7 @@ func change(r *rand.Rand, before *balena.Snapshot) *balena.Snapshot {
 	return s
 }
 
-// Lists that nobody asks for are not made. Those that were asked for least recently go first.
+// Lists are rendered only after a request. The least recently requested lists are removed first.
 func TestListsAreBounded(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	lists := New(options())
@@ -513,7 +513,7 @@ func TestListsAreBounded(t *testing.T) {
 	s := account()
 	lists.Refresh(s)
 	if len(lists.lists) != 0 {
-		t.Fatal("a list was made that nobody asked for")
+		t.Fatal("a list was rendered without a request")
 	}
 	ask := func(slug string) {
 		t.Helper()
@@ -537,7 +537,7 @@ func TestListsAreBounded(t *testing.T) {
 	}
 }
 
-// Any text may be in names, tags and versions: each list is valid JSON, and gives back the same texts, cut.
+// FuzzLabels uses any text in names, tags and versions. Each list is valid JSON with the same texts, truncated.
 func FuzzLabels(f *testing.F) {
 	f.Add("name", "tag", "1.0", "slug")
 	f.Add("\"}],[{\"targets\":[\"evil:80\"]}", "\\\n\r\t\x00\u2028", "</script>", "a/b")
@@ -574,7 +574,7 @@ func FuzzLabels(f *testing.F) {
 
 func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-// Requests and refreshes do not get into each other's way.
+// Requests and refreshes may run concurrently.
 func TestListsAreSafeForConcurrentUse(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	var current atomic.Pointer[balena.Snapshot]

@@ -14,12 +14,12 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// A filter chooses devices and ports. The zero filter chooses all of them.
+// A filter selects devices and ports. The zero value selects all of them.
 type filter struct {
-	fleets    []string // slugs, of which the device's is one; none for any
+	fleets    []string // slugs of fleets; empty for all
 	tags      []tagFilter
-	connected []bool // one or none
-	ports     []int  // none for all
+	connected []bool // at most one element
+	ports     []int  // empty for all
 }
 
 // tagFilter is a tag that a device must have.
@@ -29,8 +29,8 @@ type tagFilter struct {
 	value string // unless any
 }
 
-// chooses reports whether a filter chooses a device of a fleet.
-func (f *filter) chooses(v *view, d *balena.Device, slug string) bool {
+// matches reports whether the filter selects a device of a fleet.
+func (f *filter) matches(v *view, d *balena.Device, slug string) bool {
 	if len(f.fleets) > 0 && !slices.Contains(f.fleets, slug) {
 		return false
 	}
@@ -47,29 +47,29 @@ func (f *filter) chooses(v *view, d *balena.Device, slug string) bool {
 	return true
 }
 
-func (f *filter) choosesPort(port int) bool {
+func (f *filter) matchesPort(port int) bool {
 	return len(f.ports) == 0 || slices.Contains(f.ports, port)
 }
 
-// key is the same for filters that choose the same.
+// key returns a text that is equal for equal filters.
 func (f *filter) key() string {
 	return fmt.Sprintf("%q %v %v %v", f.fleets, f.tags, f.connected, f.ports)
 }
 
-// maxQuery is how many bytes a query has at most.
+// maxQuery is the maximum length of a query in bytes.
 const maxQuery = 4 << 10
 
-// parseFilter makes a filter of the query of a request. Its errors are sentences.
+// parseFilter parses the query of a request. Its errors are shown to users.
 func (o *Options) parseFilter(query string) (*filter, error) {
 	if len(query) > maxQuery {
-		return nil, fmt.Errorf("the query is longer than %d bytes; choose by tag or by connected, or relabel", maxQuery)
+		return nil, fmt.Errorf("the query is longer than %d bytes; select devices by tag or by connected, or use relabeling", maxQuery)
 	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return nil, errors.New("the query cannot be read; write special characters as %26 for &")
+		return nil, errors.New("the query is invalid; escape special characters, such as & as %26")
 	}
 	f := &filter{}
-	for _, name := range slices.Sorted(maps.Keys(values)) { // for the same error each time
+	for _, name := range slices.Sorted(maps.Keys(values)) { // in a fixed order, so that the error is always the same
 		for _, value := range values[name] {
 			if err := o.add(f, name, value); err != nil {
 				return nil, err
@@ -101,22 +101,22 @@ func (o *Options) add(f *filter, name, value string) error {
 		f.tags = append(f.tags, tag)
 	case "connected":
 		if len(f.connected) > 0 || value != "true" && value != "false" {
-			return fmt.Errorf("connected must be true or false, given once, and is %s; %s", shown(value), o.parameters())
+			return fmt.Errorf("invalid value %s of connected: it must be true or false, given once; %s", quoted(value), o.parameters())
 		}
 		f.connected = []bool{value == "true"}
 	case "port":
 		port, err := strconv.Atoi(value)
 		if err != nil || !slices.Contains(o.Ports, port) {
-			return fmt.Errorf("port must be one of --sd.port, and is %s; %s", shown(value), o.parameters())
+			return fmt.Errorf("invalid value %s of port: it must be one of --sd.port; %s", quoted(value), o.parameters())
 		}
 		f.ports = append(f.ports, port)
 	default:
-		return fmt.Errorf("%s is no parameter; %s", shown(name), o.parameters())
+		return fmt.Errorf("unknown parameter %s; %s", quoted(name), o.parameters())
 	}
 	return nil
 }
 
-// parseTag reads KEY or KEY=VALUE, in which the key may hold an equals sign as well.
+// parseTag parses KEY or KEY=VALUE. The key may contain an equals sign.
 func (o *Options) parseTag(s string) (tagFilter, error) {
 	if slices.Contains(o.DeviceTags, s) {
 		return tagFilter{key: s, any: true}, nil
@@ -128,16 +128,16 @@ func (o *Options) parseTag(s string) (tagFilter, error) {
 	}
 	for _, pattern := range o.DeviceTags {
 		if prefix, ok := strings.CutSuffix(pattern, "*"); ok && strings.HasPrefix(s, prefix) {
-			key, value, valued := strings.Cut(s, "=")
-			return tagFilter{key: key, any: !valued, value: value}, nil
+			key, value, hasValue := strings.Cut(s, "=")
+			return tagFilter{key: key, any: !hasValue, value: value}, nil
 		}
 	}
-	return tagFilter{}, fmt.Errorf("tag must be KEY or KEY=VALUE with a key of --collector.device.tags, and is %s; %s", shown(s), o.parameters())
+	return tagFilter{}, fmt.Errorf("invalid value %s of tag: it must be KEY or KEY=VALUE with a key of --collector.device.tags; %s", quoted(s), o.parameters())
 }
 
-// parameters says which parameters there are.
+// parameters describes the valid parameters.
 func (o *Options) parameters() string {
-	s := "the parameters are fleet=SLUG, "
+	s := "valid parameters: fleet=SLUG, "
 	if len(o.DeviceTags) > 0 {
 		s += "tag=KEY or tag=KEY=VALUE (keys: " + strings.Join(o.DeviceTags, ", ") + "), "
 	}
@@ -152,11 +152,11 @@ func (o *Options) parameters() string {
 	return s
 }
 
-// shown is a value in a sentence.
-func shown(s string) string {
-	const longest = 64
-	if len(s) > longest {
-		s = s[:longest] + "…"
+// quoted returns a value for an error message, truncated if it is long.
+func quoted(s string) string {
+	const maxLength = 64
+	if len(s) > maxLength {
+		s = s[:maxLength] + "…"
 	}
 	return strconv.Quote(s)
 }

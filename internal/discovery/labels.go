@@ -13,28 +13,26 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/exposition"
 )
 
-// Options says what the lists tell.
+// Options configures the addresses and labels of targets.
 type Options struct {
 	Address Address
-	// URLsBase is the domain of public device URLs; empty for what the API tells.
+	// URLsBase is the domain of public device URLs; empty for the domain that the API provides.
 	URLsBase string
-	// Template makes the addresses of [None]; nil for the UUID.
+	// Template is the template for addresses of [None]; nil for the UUID.
 	Template *Template
-	// Ports are the ports of the targets of a device, each of which is a target; none for one target whose
-	// address is as it comes.
+	// Ports are the ports of each device. Each port is a target. Without ports a device has one target.
 	Ports []int
-	// Scheme and Path are where the target serves its metrics; empty for what the scrape configuration says.
+	// Scheme and Path are the scheme and path of the targets; empty for those of the scrape configuration.
 	Scheme, Path string
-	// DeviceNames tells the names of devices.
+	// DeviceNames adds the names of devices.
 	DeviceNames bool
-	// DeviceTags are the keys of the devices' tags by which a request can choose. One that ends in "*" stands for all keys
-	// that begin so.
+	// DeviceTags are the keys of device tags that filters may use. A key that ends in "*" is a prefix.
 	DeviceTags []string
 }
 
 const maxPort = 1<<16 - 1
 
-// base is the domain of public device URLs.
+// base returns the domain of public device URLs.
 func (o *Options) base(s *balena.Snapshot) string {
 	if o.URLsBase != "" {
 		return o.URLsBase
@@ -42,11 +40,11 @@ func (o *Options) base(s *balena.Snapshot) string {
 	return s.DeviceURLsBase
 }
 
-// maxValue is how many bytes the value of a label has at most. Names, versions and tags are any text, of any
-// length. The UUID and the fleet are not cut: by them, targets are joined with the exporter's metrics.
+// maxValue is the maximum length of a label value in bytes. Names, versions and tags may have any length. The UUID and
+// the fleet are not truncated, because they join targets with the exporter's metrics.
 const maxValue = 128
 
-// prefix begins the names of all labels that are the exporter's own.
+// prefix is the prefix of the names of all labels that are specific to the exporter.
 const prefix = "__meta_balena_"
 
 // writer writes target groups.
@@ -63,7 +61,7 @@ type view struct {
 
 type fleet struct {
 	slug   string
-	labels string // the text of the labels, which are the same for all of its devices
+	labels string // the text of the labels that all devices of the fleet share
 }
 
 func (w *writer) newView(s *balena.Snapshot) *view {
@@ -79,26 +77,26 @@ func (w *writer) newView(s *balena.Snapshot) *view {
 		f := &s.Fleets[i]
 		b := appendLabel(nil, prefix+"fleet", f.Slug)
 		b = appendLabel(b, prefix+"fleet_id", strconv.FormatInt(f.ID, 10))
-		b = appendLabel(b, prefix+"fleet_name", cut(f.Name))
-		b = appendLabel(b, prefix+"organization", cut(f.Organization))
+		b = appendLabel(b, prefix+"fleet_name", truncated(f.Name))
+		b = appendLabel(b, prefix+"organization", truncated(f.Organization))
 		for j, value := range f.Tags {
-			b = appendLabel(b, fleetTags[j], cut(value))
+			b = appendLabel(b, fleetTags[j], truncated(value))
 		}
 		v.fleets[f.ID] = fleet{f.Slug, string(b)}
 	}
 	return v
 }
 
-// tags are the tags of a device that are exported; nil if it has none.
+// tags returns the exported tags of a device; nil if it has none.
 func (v *view) tags(d *balena.Device) []balena.Tag {
 	tags := d.Tags()
 	return tags[:min(len(tags), len(v.DeviceTagKeys))]
 }
 
-// appendDevice appends the target group of a device, unless the device has no address or is not chosen.
+// appendDevice appends the target group of a device, unless the device has no address or the filter excludes it.
 func (w *writer) appendDevice(b []byte, v *view, d *balena.Device, f *filter) []byte {
-	of := v.fleets[d.FleetID]
-	if !f.chooses(v, d, of.slug) {
+	fleet := v.fleets[d.FleetID]
+	if !f.matches(v, d, fleet.slug) {
 		return b
 	}
 	host := w.host(d, v.base)
@@ -114,7 +112,7 @@ func (w *writer) appendDevice(b []byte, v *view, d *balena.Device, f *filter) []
 	}
 	first := true
 	for _, port := range w.Ports {
-		if !f.choosesPort(port) {
+		if !f.matchesPort(port) {
 			continue
 		}
 		if !first {
@@ -126,7 +124,7 @@ func (w *writer) appendDevice(b []byte, v *view, d *balena.Device, f *filter) []
 	b = append(b, `],"labels":{`...)
 	begin := len(b)
 	b = w.appendLabels(b, v, d)
-	b = append(b, of.labels...)
+	b = append(b, fleet.labels...)
 	b = append(b[:begin], b[begin+1:]...) // each label begins with a comma
 	return append(b, `}}`...)
 }
@@ -141,49 +139,49 @@ func (w *writer) appendLabels(b []byte, v *view, d *balena.Device) []byte {
 	b = appendLabel(b, "__metrics_path__", w.Path)
 	b = appendLabel(b, prefix+"device_uuid", d.UUID)
 	if w.DeviceNames {
-		b = appendLabel(b, prefix+"device_name", cut(d.Name))
+		b = appendLabel(b, prefix+"device_name", truncated(d.Name))
 	}
-	b = appendLabel(b, prefix+"device_type", cut(d.Type))
-	b = appendLabel(b, prefix+"device_status", cut(d.Status))
+	b = appendLabel(b, prefix+"device_type", truncated(d.Type))
+	b = appendLabel(b, prefix+"device_status", truncated(d.Status))
 	b = appendLabel(b, prefix+"device_online", strconv.FormatBool(d.Online))
 	b = appendLabel(b, prefix+"device_connected", strconv.FormatBool(d.Connected()))
 	b = appendLabel(b, prefix+"device_web_accessible", strconv.FormatBool(d.WebAccessible))
-	b = appendLabel(b, prefix+"device_os_version", cut(d.OSVersion))
-	b = appendLabel(b, prefix+"device_os_variant", cut(d.OSVariant))
-	b = appendLabel(b, prefix+"device_supervisor_version", cut(d.SupervisorVersion))
+	b = appendLabel(b, prefix+"device_os_version", truncated(d.OSVersion))
+	b = appendLabel(b, prefix+"device_os_variant", truncated(d.OSVariant))
+	b = appendLabel(b, prefix+"device_supervisor_version", truncated(d.SupervisorVersion))
 	if d.RunningRelease != 0 {
 		r := v.Releases[d.RunningRelease]
-		b = appendLabel(b, prefix+"device_commit", cut(r.Commit))
-		b = appendLabel(b, prefix+"device_release_version", cut(r.Version))
+		b = appendLabel(b, prefix+"device_commit", truncated(r.Commit))
+		b = appendLabel(b, prefix+"device_release_version", truncated(r.Version))
 	}
 	for i, tag := range v.tags(d) {
 		if tag.ID != 0 {
-			b = appendLabel(b, v.deviceTags[i], cut(tag.Value))
+			b = appendLabel(b, v.deviceTags[i], truncated(tag.Value))
 			b = appendLabel(b, v.tagsPresent[i], "true")
 		}
 	}
 	return b
 }
 
-// appendLabel appends a label after a comma. An empty label is none, to Prometheus.
+// appendLabel appends a comma and a label, unless the value is empty: to Prometheus, an empty label is a missing label.
 func appendLabel(b []byte, name, value string) []byte {
 	if value == "" {
 		return b
 	}
 	b = append(b, `,"`...)
-	b = append(b, name...) // nothing in it needs quoting
+	b = append(b, name...) // needs no escaping
 	b = append(b, `":`...)
 	return appendText(b, value)
 }
 
-// appendText appends a text as JSON has it. What is no UTF-8 becomes U+FFFD.
+// appendText appends a JSON string. Invalid UTF-8 becomes U+FFFD.
 func appendText(b []byte, s string) []byte {
-	b, _ = jsontext.AppendQuote(b, s) // the error says that the text is no UTF-8
+	b, _ = jsontext.AppendQuote(b, s) // the only error is invalid UTF-8
 	return b
 }
 
-// cut returns the beginning of a text that is long.
-func cut(s string) string {
+// truncated returns at most maxValue bytes of a text.
+func truncated(s string) string {
 	if len(s) <= maxValue {
 		return s
 	}

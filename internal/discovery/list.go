@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	// idle is how long a list that nobody asks for is still made anew with each refresh. Prometheus asks once a
+	// idle is the time after its last request for which refreshes still update a list. Prometheus requests a list once a
 	// minute by default.
 	idle = 10 * time.Minute
-	// maxLists and maxBytes bound how many lists are kept, and their compressed size in bytes together. Beyond
-	// that, those that were asked for least recently are forgotten.
+	// maxLists and maxBytes are the maximum number of lists and their maximum total compressed size in bytes. If they are
+	// exceeded, the least recently requested lists are removed.
 	maxLists = 64
 	maxBytes = 64 << 20
 )
 
-// Lists are the lists of the newest snapshot.
+// Lists holds the lists of the current snapshot.
 type Lists struct {
 	writer *writer
 	now    func() time.Time
@@ -34,20 +34,20 @@ type Lists struct {
 	lists map[string]*list
 }
 
-// New returns lists of no snapshot.
+// New returns Lists without a snapshot.
 func New(o Options) *Lists {
 	return &Lists{writer: &writer{o}, now: time.Now, lists: map[string]*list{}}
 }
 
-// Refresh makes the lists that are asked for anew, out of a new snapshot.
+// Refresh updates the recently requested lists from a new snapshot.
 func (l *Lists) Refresh(s *balena.Snapshot) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
-	before := l.view
+	previous := l.view
 	l.view = l.writer.newView(s)
-	changed := changesBetween(before, l.view)
+	changed := changesBetween(previous, l.view)
 	for key, list := range l.lists {
-		if l.now().Sub(list.asked) > idle {
+		if l.now().Sub(list.requested) > idle {
 			delete(l.lists, key)
 			continue
 		}
@@ -55,13 +55,13 @@ func (l *Lists) Refresh(s *balena.Snapshot) {
 	}
 }
 
-// answer is a list as it is served. The same tag is the same list.
+// answer is the content of a list. Lists with the same tag are equal.
 type answer struct {
 	page *exposition.Page
 	tag  string
 }
 
-// list returns the list of a filter, and makes it where it is asked for the first time.
+// list returns the list of a filter. It renders the list at the first request.
 func (l *Lists) list(f *filter) (answer, bool) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
@@ -69,24 +69,24 @@ func (l *Lists) list(f *filter) (answer, bool) {
 		return answer{}, false
 	}
 	key := f.key()
-	one := l.lists[key]
-	if one == nil {
-		one = &list{filter: f}
-		one.render(l.writer, l.view, changes{all: true})
-		l.lists[key] = one
+	requested := l.lists[key]
+	if requested == nil {
+		requested = &list{filter: f}
+		requested.render(l.writer, l.view, changes{all: true})
+		l.lists[key] = requested
 	}
-	one.asked = l.now()
-	l.forget(one)
-	return one.answer, true
+	requested.requested = l.now()
+	l.evict(requested)
+	return requested.answer, true
 }
 
-// forget forgets lists until the rest is within the bounds. The newest stays.
-func (l *Lists) forget(newest *list) {
+// evict removes lists until the limits are met. It keeps the newest list.
+func (l *Lists) evict(newest *list) {
 	for {
 		oldest, size := "", int64(0)
 		for key, list := range l.lists {
 			size += list.page.CompressedBytes()
-			if list != newest && (oldest == "" || list.asked.Before(l.lists[oldest].asked)) {
+			if list != newest && (oldest == "" || list.requested.Before(l.lists[oldest].requested)) {
 				oldest = key
 			}
 		}
@@ -97,64 +97,64 @@ func (l *Lists) forget(newest *list) {
 	}
 }
 
-// changes are what two snapshots differ in beside their devices.
+// changes are the differences between two snapshots apart from their devices.
 type changes struct {
-	all      bool // any run may read otherwise
-	reworded map[int64]bool
+	all      bool           // the text of any run may differ
+	releases map[int64]bool // releases with another commit or version
 }
 
-func changesBetween(before, now *view) changes {
-	if before == nil || before.base != now.base || len(before.fleets) != len(now.fleets) || !slices.Equal(before.DeviceTagKeys, now.DeviceTagKeys) {
+func changesBetween(previous, current *view) changes {
+	if previous == nil || previous.base != current.base || len(previous.fleets) != len(current.fleets) || !slices.Equal(previous.DeviceTagKeys, current.DeviceTagKeys) {
 		return changes{all: true}
 	}
-	for id, f := range now.fleets {
-		if before.fleets[id] != f {
+	for id, f := range current.fleets {
+		if previous.fleets[id] != f {
 			return changes{all: true}
 		}
 	}
-	c := changes{reworded: map[int64]bool{}}
-	for _, releases := range []map[int64]balena.Release{before.Releases, now.Releases} {
+	c := changes{releases: map[int64]bool{}}
+	for _, releases := range []map[int64]balena.Release{previous.Releases, current.Releases} {
 		for id := range releases {
-			was, is := before.Releases[id], now.Releases[id]
-			if was.Commit != is.Commit || was.Version != is.Version {
-				c.reworded[id] = true
+			before, after := previous.Releases[id], current.Releases[id]
+			if before.Commit != after.Commit || before.Version != after.Version {
+				c.releases[id] = true
 			}
 		}
 	}
 	return c
 }
 
-// concern tells whether changes concern any device of a run.
-func (c changes) concern(run *balena.Run) bool {
-	return c.all || len(c.reworded) > 0 && slices.ContainsFunc(run.Releases, func(id int64) bool { return c.reworded[id] })
+// affect reports whether the changes affect a device of a run.
+func (c changes) affect(run *balena.Run) bool {
+	return c.all || len(c.releases) > 0 && slices.ContainsFunc(run.Releases, func(id int64) bool { return c.releases[id] })
 }
 
 // list is the list of a filter.
 type list struct {
-	filter *filter
-	asked  time.Time // when it was asked for last
+	filter    *filter
+	requested time.Time // time of the last request
 	answer
 	pieces []piece // of the page, by run
 }
 
-// piece is what is written of the devices of a run.
+// piece is the text for the devices of a run.
 type piece struct {
-	run *balena.Run
-	sum uint64 // of the text, a hash with a seed
-	// empty is set if the text is, and leads if it is the first that is not: no comma precedes it.
-	empty, leads bool
+	run  *balena.Run
+	hash uint64 // of the text
+	// empty is set if the text is empty. first is set if it is the first text that is not empty: it has no separator.
+	empty, first bool
 }
 
 var (
 	layout = exposition.Layout{{Header: []byte("[")}}
-	// seed makes hashes of texts which nobody can prepare to be alike.
+	// seed makes the hashes unpredictable.
 	seed = maphash.MakeSeed()
 )
 
-// separator precedes each piece but the one that leads.
+// separator precedes each piece except the first one.
 const separator = ",\n"
 
-// tail ends a list.
+// tail returns the end of the text of a list.
 func (a answer) tail() []byte {
 	if a.page.TextBytes() == 0 {
 		return []byte("[]\n")
@@ -162,12 +162,12 @@ func (a answer) tail() []byte {
 	return []byte("]\n")
 }
 
-// render makes the list of a view. What changed is said of the view before, if there was one.
+// render renders the list for a view. changed are the changes since the previous call.
 func (l *list) render(w *writer, v *view, changed changes) {
 	page := exposition.NewBuilder(layout, l.page)
-	before := l.pieces
-	pieces := make([]piece, 0, len(before))
-	same, leads := l.page != nil, true
+	previous := l.pieces
+	pieces := make([]piece, 0, len(previous))
+	same, first := l.page != nil, true
 	var text []byte
 	write := func(run *balena.Run) {
 		text = text[:0]
@@ -175,41 +175,41 @@ func (l *list) render(w *writer, v *view, changed changes) {
 			text = w.appendDevice(text, v, d, l.filter)
 		}
 	}
-	numbers := make(map[int64]int, len(before)) // of the pieces before, by the ID of their first device
-	for number := range before {
-		numbers[before[number].run.Devices[0].ID] = number
+	numbers := make(map[int64]int, len(previous)) // of the previous pieces, by the ID of their first device
+	for number := range previous {
+		numbers[previous[number].run.Devices[0].ID] = number
 	}
 	for _, run := range v.Devices.Runs() {
-		var was piece
+		var before piece
 		number, known := numbers[run.Devices[0].ID]
 		if known {
-			was = before[number]
+			before = previous[number]
 		}
-		is := piece{run: run, sum: was.sum, empty: was.empty}
-		written := was.run != run || changed.concern(run)
+		after := piece{run: run, hash: before.hash, empty: before.empty}
+		written := before.run != run || changed.affect(run)
 		if written {
 			write(run)
-			is.sum, is.empty = maphash.Bytes(seed, text), len(text) == 0
+			after.hash, after.empty = maphash.Bytes(seed, text), len(text) == 0
 		}
-		is.leads = leads && !is.empty
-		leads = leads && is.empty
-		if known && is.sum == was.sum && is.leads == was.leads {
+		after.first = first && !after.empty
+		first = first && after.empty
+		if known && after.hash == before.hash && after.first == before.first {
 			page.Keep(0, number)
 		} else {
 			same = false
 			if !written {
 				write(run)
 			}
-			if !is.empty && !is.leads {
+			if !after.empty && !after.first {
 				text = slices.Insert(text, 0, []byte(separator)...)
 			}
 			page.Add(0, text)
 		}
-		pieces = append(pieces, is)
+		pieces = append(pieces, after)
 	}
 	l.pieces = pieces
-	if same && len(pieces) == len(before) {
-		return // all pieces were kept, in their places: their order depends on the IDs alone
+	if same && len(pieces) == len(previous) {
+		return // all pieces were kept in their order, which depends only on the IDs
 	}
 	l.answer = answer{page.Page(), fmt.Sprintf(`W/"%016x"`, rand.Uint64())}
 }

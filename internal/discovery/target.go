@@ -13,29 +13,29 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Address says what the address of a target is made of.
+// Address is a kind of target address.
 type Address string
 
 // The kinds of addresses.
 const (
 	// Public is the public URL of the device. Devices without one have no target.
 	Public Address = "public"
-	// None is the UUID, or what the template makes of it: relabeling, or a network of the user's own, makes an
-	// address of it.
+	// None is the UUID, or the result of the template. Relabeling, or the DNS of the user's network, turns it into an
+	// address.
 	None Address = "none"
-	// Local is the first address that the device has on a network of its own, and that another machine can use.
+	// Local is the first local address of the device that other hosts can use.
 	Local Address = "local"
 )
 
-// httpsPort is where public device URLs answer.
+// httpsPort is the port of public device URLs.
 const httpsPort = ":443"
 
-// host returns the address of a device without the ports of the options. It is empty where there is none.
+// host returns the address of a device without the ports of the options; empty if it has none.
 func (o *Options) host(d *balena.Device, base string) string {
 	switch {
 	case o.Address == Local:
 		return localAddress(d.LocalAddresses)
-	case !hostName.MatchString(d.UUID): // A device may choose its UUID when it is registered.
+	case !hostName.MatchString(d.UUID): // the UUID is chosen by whoever registers the device
 		return ""
 	case o.Address == Public && (base == "" || !d.WebAccessible):
 		return ""
@@ -52,7 +52,7 @@ func (o *Options) host(d *balena.Device, base string) string {
 // hostName matches a label of a host name.
 var hostName = regexp.MustCompile(`^[0-9A-Za-z]([0-9A-Za-z-]{0,61}[0-9A-Za-z])?$`)
 
-// localAddress returns the first of some addresses, separated by blanks, that another machine can use.
+// localAddress returns the first of several space-separated addresses that other hosts can use.
 func localAddress(addresses string) string {
 	for word := range strings.FieldsSeq(addresses) {
 		a, err := netip.ParseAddr(word)
@@ -67,14 +67,14 @@ func localAddress(addresses string) string {
 	return ""
 }
 
-// A Template makes addresses, such as {uuid}.tailnet.example:9100.
+// A Template is a template for addresses, such as {uuid}.tailnet.example:9100.
 type Template struct {
-	// text and places take turns, beginning and ending with a text.
-	text   []string
-	places []string
-	// HasPort tells whether the template names the port.
+	// The template is texts[0], placeholders[0], texts[1], …; there is one more text than placeholders.
+	texts        []string
+	placeholders []string
+	// HasPort reports whether the template contains a port.
 	HasPort bool
-	// HasName tells whether the template holds the device's name.
+	// HasName reports whether the template contains {name}.
 	HasName bool
 }
 
@@ -83,22 +83,22 @@ var (
 	address     = regexp.MustCompile(`^[0-9A-Za-z._-]+(:\d{1,5})?$`)
 )
 
-// ParseTemplate reads a template.
+// ParseTemplate parses a template.
 func ParseTemplate(s string) (*Template, error) {
-	t := &Template{text: placeholder.Split(s, -1), places: placeholder.FindAllString(s, -1)}
-	for _, place := range t.places {
-		if place != "{uuid}" && place != "{name}" {
-			return nil, fmt.Errorf("%s is no placeholder; there are {uuid} and {name}", place)
+	t := &Template{texts: placeholder.Split(s, -1), placeholders: placeholder.FindAllString(s, -1)}
+	for _, p := range t.placeholders {
+		if p != "{uuid}" && p != "{name}" {
+			return nil, fmt.Errorf("unknown placeholder %s; use {uuid} or {name}", p)
 		}
-		t.HasName = t.HasName || place == "{name}"
+		t.HasName = t.HasName || p == "{name}"
 	}
-	if len(t.places) == 0 {
-		return nil, errors.New("all devices would have one address; put {uuid} or {name} into it")
+	if len(t.placeholders) == 0 {
+		return nil, errors.New("all devices would have the same address; use {uuid} or {name}")
 	}
 	example := placeholder.ReplaceAllString(s, "x")
 	_, port, found := strings.Cut(example, ":")
 	if n, err := strconv.Atoi(port); !address.MatchString(example) || found && (err != nil || n < 1 || n > maxPort) {
-		return nil, errors.New("it must be a host name, with a port or without, such as {uuid}.tailnet.example:9100")
+		return nil, errors.New("it must be a host name with an optional port, such as {uuid}.tailnet.example:9100")
 	}
 	t.HasPort = found
 	return t, nil
@@ -107,22 +107,22 @@ func ParseTemplate(s string) (*Template, error) {
 // of returns the address of a device.
 func (t *Template) of(d *balena.Device) string {
 	var b strings.Builder
-	for i, place := range t.places {
-		b.WriteString(t.text[i])
-		if place == "{name}" {
+	for i, p := range t.placeholders {
+		b.WriteString(t.texts[i])
+		if p == "{name}" {
 			b.WriteString(nameAsHost(d))
 		} else {
 			b.WriteString(d.UUID)
 		}
 	}
-	b.WriteString(t.text[len(t.places)])
+	b.WriteString(t.texts[len(t.placeholders)])
 	return b.String()
 }
 
-// nameAsHost makes a label of a host name of a device's name, as VPNs do: in lower case, with a dash for
-// anything else than letters and digits. A name of which nothing is left is replaced by the UUID.
+// nameAsHost converts a device's name to a label of a host name, as VPNs do: in lower case, with dashes in place of
+// all characters except letters and digits. If nothing remains, it returns the UUID.
 func nameAsHost(d *balena.Device) string {
-	const longest = 63 // bytes, in DNS
+	const maxLabel = 63 // bytes, in DNS
 	name := strings.Map(func(r rune) rune {
 		switch {
 		case 'A' <= r && r <= 'Z':
@@ -132,7 +132,7 @@ func nameAsHost(d *balena.Device) string {
 		}
 		return '-'
 	}, d.Name)
-	name = strings.Trim(name[:min(len(name), longest)], "-")
+	name = strings.Trim(name[:min(len(name), maxLabel)], "-")
 	if name == "" {
 		return d.UUID
 	}

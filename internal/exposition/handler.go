@@ -121,7 +121,7 @@ func newHandler(options HandlerOptions) *handler {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "Metrics are read with GET or HEAD.", http.StatusMethodNotAllowed)
+		http.Error(w, "Method not allowed; use GET or HEAD.", http.StatusMethodNotAllowed)
 		return
 	}
 	selection, err := h.selection(r.URL.Query())
@@ -178,7 +178,7 @@ func (h *handler) report(cause string, err error) {
 	}
 	h.mutex.Unlock()
 	if due {
-		h.ErrorLog.Error("error serving metrics; further errors with this cause are only counted during the time of silence",
+		h.ErrorLog.Error("error serving metrics; further errors with this cause are counted, but not logged during the time of silence",
 			"cause", cause, "err", err, "silence", logInterval)
 	}
 }

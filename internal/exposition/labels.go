@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// LabelNames returns names of labels, or ends of such names, for keys that may hold any
-// text: what no label name can hold becomes an underscore, as in Prometheus' own service
-// discoveries. Keys that give the same name are told apart by a number.
+// LabelNames returns unique label names for keys with any text. Characters that label
+// names cannot contain become underscores, as in Prometheus' service discoveries. If
+// several keys result in the same name, a number is appended.
 func LabelNames(prefix string, keys []string) []string {
 	names := make([]string, len(keys))
 	taken := map[string]bool{}

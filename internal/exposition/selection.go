@@ -41,7 +41,7 @@ func (h *handler) selection(query url.Values) (*Selection, error) {
 	groups := append(slices.Clone(h.Groups), LiveGroup)
 	for _, group := range s.Groups {
 		if !slices.Contains(groups, group) {
-			return nil, fmt.Errorf("there is no group %q; %s is one of %s", group, groupParameter, strings.Join(groups, ", "))
+			return nil, fmt.Errorf("unknown group %q; valid values of %s: %s", group, groupParameter, strings.Join(groups, ", "))
 		}
 	}
 	parts := query[partParameter]
@@ -54,11 +54,11 @@ func (h *handler) selection(query url.Values) (*Selection, error) {
 	s.Parts, countErr = strconv.Atoi(count)
 	switch {
 	case len(parts) > 1 || !found || err != nil || countErr != nil || s.Parts < 1 || s.Part < 0 || s.Part >= s.Parts:
-		return nil, fmt.Errorf("%s must be INDEX/COUNT such as 0/%d, the index from 0", partParameter, max(2, h.Parts))
+		return nil, fmt.Errorf("%s must be INDEX/COUNT, such as 0/%d, with INDEX counted from 0", partParameter, max(2, h.Parts))
 	case s.Parts > 1 && h.Parts <= 1:
-		return nil, fmt.Errorf("there are no parts; start the exporter with --web.parts=%d", s.Parts)
+		return nil, fmt.Errorf("the exporter does not divide expositions into parts; start it with --web.parts=%d", s.Parts)
 	case max(1, h.Parts)%s.Parts != 0:
-		return nil, fmt.Errorf("the exporter runs with --web.parts=%d, which cannot be divided into %d", h.Parts, s.Parts)
+		return nil, fmt.Errorf("the exporter runs with --web.parts=%d, which is not divisible by %d", h.Parts, s.Parts)
 	}
 	return s, nil
 }

@@ -79,15 +79,15 @@ func samples(family string, numbers []int) string {
 	return text
 }
 
-func TestSelectionsThatThereAreNot(t *testing.T) {
-	const index = "part must be INDEX/COUNT such as 0/6, the index from 0\n"
+func TestInvalidSelections(t *testing.T) {
+	const index = "part must be INDEX/COUNT, such as 0/6, with INDEX counted from 0\n"
 	for query, want := range map[string]string{
-		"collect[]=disk": "there is no group \"disk\"; collect[] is one of fleet, device, exporter\n",
-		"collect[]=":     "there is no group \"\"; collect[] is one of fleet, device, exporter\n",
+		"collect[]=disk": "unknown group \"disk\"; valid values of collect[]: fleet, device, exporter\n",
+		"collect[]=":     "unknown group \"\"; valid values of collect[]: fleet, device, exporter\n",
 		"part=":          index, "part=1": index, "part=a/2": index, "part=0/b": index, "part=-1/2": index, "part=2/2": index, "part=0/0": index,
 		"part=0/2/3": index, "part=0/2&part=1/2": index, "part=0/99999999999999999999": index,
-		"part=0/4":  "the exporter runs with --web.parts=6, which cannot be divided into 4\n",
-		"part=0/12": "the exporter runs with --web.parts=6, which cannot be divided into 12\n",
+		"part=0/4":  "the exporter runs with --web.parts=6, which is not divisible by 4\n",
+		"part=0/12": "the exporter runs with --web.parts=6, which is not divisible by 12\n",
 	} {
 		address := serve(t, HandlerOptions{Page: always(sectioned()), Groups: []string{"fleet", "device"}, Parts: 6})
 		if response, body := request(t, http.MethodGet, address+"?"+query, "gzip"); response.StatusCode != http.StatusBadRequest || string(body) != want {
@@ -95,7 +95,7 @@ func TestSelectionsThatThereAreNot(t *testing.T) {
 		}
 	}
 	address := serve(t, HandlerOptions{Page: always(sectioned())})
-	if _, body := request(t, http.MethodGet, address+"?part=1/3", "gzip"); string(body) != "there are no parts; start the exporter with --web.parts=3\n" {
+	if _, body := request(t, http.MethodGet, address+"?part=1/3", "gzip"); string(body) != "the exporter does not divide expositions into parts; start it with --web.parts=3\n" {
 		t.Errorf("without parts: %q", body)
 	}
 }

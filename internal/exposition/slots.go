@@ -87,12 +87,12 @@ func (s *slots) queue(me *slot) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if len(s.waiting) >= s.limit {
-		asked := map[string]int{me.address: 1}
+		scrapes := map[string]int{me.address: 1}
 		for _, other := range slices.Concat(s.held, s.waiting) {
-			asked[other.address]++
+			scrapes[other.address]++
 		}
-		last := slices.MaxFunc(s.waiting, func(a, b *slot) int { return cmp.Compare(asked[a.address], asked[b.address]) })
-		if asked[last.address] <= asked[me.address] {
+		last := slices.MaxFunc(s.waiting, func(a, b *slot) int { return cmp.Compare(scrapes[a.address], scrapes[b.address]) })
+		if scrapes[last.address] <= scrapes[me.address] {
 			return false
 		}
 		s.waiting = without(s.waiting, last)
@@ -163,10 +163,10 @@ func (s *slots) settle() {
 // the address with the fewest slots.
 func inTurn(waiting []*slot, shares map[string]int) []*slot {
 	turn := map[*slot]int{}
-	had := map[string]int{}
+	earlier := map[string]int{} // waiting scrapes of an address so far
 	for _, w := range waiting {
-		turn[w] = shares[w.address] + had[w.address]
-		had[w.address]++
+		turn[w] = shares[w.address] + earlier[w.address]
+		earlier[w.address]++
 	}
 	return slices.SortedStableFunc(slices.Values(waiting), func(a, b *slot) int { return cmp.Compare(turn[a], turn[b]) })
 }
@@ -179,11 +179,11 @@ func (s *slots) victim(shares map[string]int, share int) *slot {
 	var victim *slot
 	var worst [3]int64
 	for _, other := range s.held {
-		took := other.progress.Load()
-		if took == nil || other.givesWay {
+		progress := other.progress.Load()
+		if progress == nil || other.givesWay {
 			continue // It has not begun to send, or ends already.
 		}
-		idle := time.Since(*took)
+		idle := time.Since(*progress)
 		stalls := int64(0)
 		if idle >= slotStall {
 			stalls = 1

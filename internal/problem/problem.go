@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package problem says what is wrong with a device or a fleet of a snapshot. The conditions and thresholds are those of
-// the alert rules of the chart, which record them as balena:condition; a test holds both equal.
+// Package problem determines the problems of the devices and fleets of a snapshot. Conditions and thresholds are those of
+// the chart's alert rules, which record them as balena:condition. A test compares both.
 //
-// What needs the past is left to the rules: how long a condition has lasted, a failed update of the host OS that the device no
-// longer reports, devices that configure for too long or reconnect too often, a fleet that shrank or is gone, a rollout that does
-// not converge. A page lists the devices of a fleet that is partly offline, where the rules fire one
-// alert for the fleet.
+// Only the rules cover conditions that need history: the duration of a condition, a failed host OS update that the device
+// no longer reports, devices that configure for too long or reconnect too often, a fleet that shrank or disappeared, a
+// rollout that makes no progress. If a fleet is partly offline, the rules fire one alert for the fleet, while this package
+// reports all its devices.
 package problem
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Severity is how urgent a problem is, as in the label of its alert.
+// Severity is the severity of a problem, as in the label of its alert.
 type Severity string
 
 // The severities.
@@ -30,43 +30,42 @@ const (
 	Info     Severity = "info"
 )
 
-// Cause is what may be wrong with a device.
+// Cause is a kind of problem of a device.
 type Cause struct {
 	// Alert is the name of the alert, and of its runbook.
 	Alert string
-	// Text describes a device that has the problem.
+	// Text describes the problem.
 	Text     string
 	Severity Severity
-	// Away tells that the device has not been there for so long, or never, that it is not among those that need
-	// somebody today.
+	// Away is set for devices that are lost or have never connected. They are not listed among current problems.
 	Away bool
-	// is tells whether a device has the problem, and since when; 0 where that is not known.
-	is func(*Thresholds, *balena.Device, balena.Instant) (since balena.Instant, ok bool)
+	// check reports whether a device has the problem, and since when; 0 if unknown.
+	check func(*Thresholds, *balena.Device, balena.Instant) (since balena.Instant, ok bool)
 }
 
-// Causes are all causes, the worst first. Those that are away are the last.
+// Causes are all causes, the worst first. Those with Away are last.
 var Causes = []Cause{
-	{Alert: "BalenaDeviceOffline", Text: "offline", Severity: Warning, is: offline},
-	{Alert: "BalenaDeviceReducedFunctionality", Text: "reduced functionality", Severity: Warning, is: reduced},
-	{Alert: "BalenaDeviceUpdateRejected", Text: "update rejected", Severity: Warning, is: updateRejected},
-	{Alert: "BalenaDeviceOSUpdateFailed", Text: "OS update failed", Severity: Warning, is: osUpdateFailed},
-	{Alert: "BalenaDeviceUpdateStuck", Text: "update stuck", Severity: Warning, is: updateStuck},
-	{Alert: "BalenaDeviceStorageNearlyFull", Text: "storage nearly full", Severity: Warning, is: storageFull},
-	{Alert: "BalenaDeviceMemoryExhausted", Text: "memory exhausted", Severity: Warning, is: memoryExhausted},
-	{Alert: "BalenaDeviceOverheating", Text: "overheating", Severity: Warning, is: overheating},
-	{Alert: "BalenaServiceRestarting", Text: "service restarting", Severity: Warning, is: serviceIn("restarting")},
-	{Alert: "BalenaServiceNotRunning", Text: "service not running", Severity: Warning, is: serviceNotRunning},
-	{Alert: "BalenaServiceExited", Text: "service exited", Severity: Info, is: serviceIn("exited", "Dead")},
-	{Alert: "BalenaDeviceUndervolted", Text: "undervoltage", Severity: Info, is: undervolted},
-	{Alert: "BalenaDevelopmentOS", Text: "development OS", Severity: Info, is: developmentOS},
-	{Alert: "BalenaDevicesNeverConnected", Text: "never connected", Severity: Info, Away: true, is: neverConnected},
-	{Alert: "BalenaDevicesLost", Text: "lost", Severity: Info, Away: true, is: lost},
+	{Alert: "BalenaDeviceOffline", Text: "offline", Severity: Warning, check: offline},
+	{Alert: "BalenaDeviceReducedFunctionality", Text: "reduced functionality", Severity: Warning, check: reduced},
+	{Alert: "BalenaDeviceUpdateRejected", Text: "update rejected", Severity: Warning, check: updateRejected},
+	{Alert: "BalenaDeviceOSUpdateFailed", Text: "OS update failed", Severity: Warning, check: osUpdateFailed},
+	{Alert: "BalenaDeviceUpdateStuck", Text: "update stuck", Severity: Warning, check: updateStuck},
+	{Alert: "BalenaDeviceStorageNearlyFull", Text: "storage nearly full", Severity: Warning, check: storageFull},
+	{Alert: "BalenaDeviceMemoryExhausted", Text: "memory exhausted", Severity: Warning, check: memoryExhausted},
+	{Alert: "BalenaDeviceOverheating", Text: "overheating", Severity: Warning, check: overheating},
+	{Alert: "BalenaServiceRestarting", Text: "service restarting", Severity: Warning, check: serviceIn("restarting")},
+	{Alert: "BalenaServiceNotRunning", Text: "service not running", Severity: Warning, check: serviceNotRunning},
+	{Alert: "BalenaServiceExited", Text: "service exited", Severity: Info, check: serviceIn("exited", "Dead")},
+	{Alert: "BalenaDeviceUndervolted", Text: "undervoltage", Severity: Info, check: undervolted},
+	{Alert: "BalenaDevelopmentOS", Text: "development OS", Severity: Info, check: developmentOS},
+	{Alert: "BalenaDevicesNeverConnected", Text: "never connected", Severity: Info, Away: true, check: neverConnected},
+	{Alert: "BalenaDevicesLost", Text: "lost", Severity: Info, Away: true, check: lost},
 }
 
 // Set is a set of causes.
 type Set uint32
 
-// Has tells whether a cause, by its index in [Causes], belongs to the set.
+// Has reports whether the set contains the cause with an index in [Causes].
 func (s Set) Has(index int) bool { return s&(1<<index) != 0 }
 
 // All returns the causes of the set, the worst first.
@@ -80,12 +79,12 @@ func (s Set) All() []Cause {
 	return all
 }
 
-// Index returns the index of a cause by the name of its alert, -1 if there is none.
+// Index returns the index of the cause with an alert, -1 if there is none.
 func Index(alert string) int {
 	return slices.IndexFunc(Causes, func(c Cause) bool { return c.Alert == alert })
 }
 
-// away is the set of causes that are away.
+// away is the set of causes with Away.
 var away = func() (s Set) {
 	for i, c := range Causes {
 		if c.Away {
@@ -95,44 +94,45 @@ var away = func() (s Set) {
 	return s
 }()
 
-// Away tells whether one of the causes is away.
+// Away reports whether the set contains a cause with Away.
 func (s Set) Away() bool { return s&away != 0 }
 
-// Thresholds are the limits of the conditions. Times are in seconds.
+// Thresholds are the thresholds of the conditions. Times are in seconds.
 type Thresholds struct {
 	DeviceOffline, DeviceLost, NeverConnected, UpdateStuck, BuildFailed float64
-	// Storage and Memory are parts of the whole, Temperature is in °C.
+	// Storage and Memory are ratios, Temperature is in °C.
 	Storage, Memory, Temperature float64
-	// FleetPart is how many devices make a part of a fleet at least; the others are parts of the devices in use.
+	// FleetPart is the minimum number of disconnected devices for a problem of the fleet. The others are ratios of
+	// disconnected devices to devices in use.
 	FleetPart, FleetOffline, FleetLargelyOffline float64
 }
 
-// Of returns what is wrong with a device at a time, which is nothing while it is not in service. Of fleets in which no device
-// is, see [Absent].
+// Of returns the problems of a device at a time. A device that is not in service has none. It does not check whether the
+// fleet is absent; see [Absent].
 func (t *Thresholds) Of(d *balena.Device, now balena.Instant) (s Set) {
 	if !InService(d, now) {
 		return 0
 	}
 	for i := range Causes {
-		if _, ok := Causes[i].is(t, d, now); ok {
+		if _, ok := Causes[i].check(t, d, now); ok {
 			s |= 1 << i
 		}
 	}
 	return s
 }
 
-// InService tells whether a device is expected to work, as far as that does not depend on its fleet.
+// InService reports whether a device is in service, without regard to its fleet.
 func InService(d *balena.Device, now balena.Instant) bool {
 	return !d.OutOfService() && d.Maintenance <= now
 }
 
-// Absent tells whether no device of a fleet is expected to work at a time: it is archived, in maintenance, or of an
-// organization that is frozen.
+// Absent reports whether no device of a fleet is expected to work at a time: the fleet is archived or in maintenance, or
+// its organization is frozen.
 func Absent(s *balena.Snapshot, f *balena.Fleet, now balena.Instant) bool {
 	return f.Absent(now) || frozen(s, f)
 }
 
-// frozen tells whether the organization of a fleet is frozen.
+// frozen reports whether the organization of a fleet is frozen.
 func frozen(s *balena.Snapshot, f *balena.Fleet) bool {
 	return slices.ContainsFunc(s.Organizations, func(o balena.Organization) bool { return o.Frozen && o.Handle == f.Organization })
 }
@@ -148,13 +148,13 @@ func AbsentFleets(s *balena.Snapshot, now balena.Instant) map[int64]bool {
 	return absent
 }
 
-// Since returns since when a device has a problem that it has; 0 where that is not known.
+// Since returns the time at which a problem of a device began; 0 if unknown.
 func (t *Thresholds) Since(cause int, d *balena.Device, now balena.Instant) balena.Instant {
-	since, _ := Causes[cause].is(t, d, now)
+	since, _ := Causes[cause].check(t, d, now)
 	return since
 }
 
-// longer tells whether more than so many seconds have passed since a time that is known.
+// longer reports whether more than a number of seconds have passed since a time. It returns false if the time is unknown.
 func longer(now, since balena.Instant, seconds float64) bool {
 	return since != 0 && float64(now-since)/1000 > seconds
 }
@@ -166,7 +166,7 @@ func offline(t *Thresholds, d *balena.Device, now balena.Instant) (balena.Instan
 
 func lost(t *Thresholds, d *balena.Device, now balena.Instant) (balena.Instant, bool) {
 	since := d.ConnectivityChanged()
-	return since, !d.Connected() && since != 0 && float64(now-since)/1000 >= t.DeviceLost // at least, as the metric counts
+	return since, !d.Connected() && since != 0 && float64(now-since)/1000 >= t.DeviceLost // >= as in the metric
 }
 
 func neverConnected(t *Thresholds, d *balena.Device, now balena.Instant) (balena.Instant, bool) {
@@ -186,8 +186,7 @@ func updateRejected(_ *Thresholds, d *balena.Device, _ balena.Instant) (balena.I
 		d.TargetRelease != 0 && d.RunningRelease != d.TargetRelease && d.Connected() && !tooOld.MatchString(d.SupervisorVersion)
 }
 
-// tooOld matches versions of the supervisor that do not report the status of updates. What the API has of one is left from
-// before.
+// tooOld matches versions of the supervisor that do not report the status of updates. Their status in the API is outdated.
 var tooOld = regexp.MustCompile(`^(?:\d[.].+|1[0-5][.].+|16[.][0-6][.].+)$`)
 
 func osUpdateFailed(_ *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
@@ -223,8 +222,8 @@ func serviceIn(statuses ...string) func(*Thresholds, *balena.Device, balena.Inst
 	}
 }
 
-// serviceNotRunning tells whether services of the release neither run nor have exited, as some are meant to. Services that restart
-// are another problem.
+// serviceNotRunning reports whether a service of the release neither runs nor has exited. Restarting services are a
+// separate problem.
 func serviceNotRunning(_ *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
 	if !d.Installs.Known() || !d.OnTarget() || !d.Connected() || d.Status == "updating" {
 		return 0, false
@@ -237,21 +236,21 @@ func serviceNotRunning(_ *Thresholds, d *balena.Device, _ balena.Instant) (balen
 	return 0, !slices.ContainsFunc(d.Services(), restarting)
 }
 
-// Updating tells whether a device is in the middle of an update.
+// Updating reports whether an update of a device is running.
 func Updating(d *balena.Device) bool {
 	return d.UpdateStatus == "downloading" || d.UpdateStatus == "downloaded" || d.UpdateStatus == "applying changes"
 }
 
-// Ratio is the part of a size that is in use; NaN where one of them is not known.
+// Ratio returns used/size; NaN if one of them is unknown.
 func Ratio(used, size balena.Number) float64 { return used.Float() / size.Float() }
 
-// FleetCause is what may be wrong with a fleet as a whole.
+// FleetCause is a kind of problem of a fleet as a whole.
 type FleetCause struct {
 	Alert, Text string
 	Severity    Severity
 }
 
-// The causes of fleets that can be told from a snapshot, the worst first.
+// The causes of fleets, the worst first.
 var (
 	DevicesFrozen  = &FleetCause{"BalenaDevicesFrozen", "devices frozen", Critical}
 	LargelyOffline = &FleetCause{"BalenaFleetLargelyOffline", "largely offline", Critical}
@@ -259,14 +258,14 @@ var (
 	BuildFailed    = &FleetCause{"BalenaReleaseBuildFailed", "last build failed", Info}
 )
 
-// FleetDevices is how many devices a fleet has, and how many of them are frozen.
+// FleetDevices holds the numbers of devices of a fleet.
 type FleetDevices struct {
 	All, Frozen int
-	// InService are those in service. Of them, NeverConnected, Lost and Connected are as their names say.
+	// InService is the number of devices in service. The others count devices in service only.
 	InService, NeverConnected, Lost, Connected int
 }
 
-// Add counts a device of a fleet that is absent or not.
+// Add counts a device. absent reports whether its fleet is absent.
 func (n *FleetDevices) Add(d *balena.Device, problems Set, absent bool, now balena.Instant) {
 	n.All++
 	if d.Frozen {
@@ -288,7 +287,7 @@ func (n *FleetDevices) Add(d *balena.Device, problems Set, absent bool, now bale
 
 var indexLost = Index("BalenaDevicesLost")
 
-// OfFleet returns what is wrong with a fleet of a snapshot, the worst first.
+// OfFleet returns the problems of a fleet as a whole, the worst first.
 func (t *Thresholds) OfFleet(s *balena.Snapshot, f *balena.Fleet, n FleetDevices, now balena.Instant) (causes []*FleetCause) {
 	if f.Archived {
 		return nil
@@ -314,7 +313,7 @@ func (t *Thresholds) OfFleet(s *balena.Snapshot, f *balena.Fleet, n FleetDevices
 	return causes
 }
 
-// DefaultThresholds returns the thresholds of the rules as they come.
+// DefaultThresholds returns the default thresholds of the rules.
 func DefaultThresholds() Thresholds {
 	const hour, day = 3600, 24 * 3600
 	return Thresholds{
@@ -324,7 +323,7 @@ func DefaultThresholds() Thresholds {
 	}
 }
 
-// Names are the names of the thresholds, which are those of the chart's prometheusRule.thresholds.
+// Names returns the names of the thresholds, which are those of the chart's prometheusRule.thresholds.
 func Names() []string {
 	names := make([]string, 0, len(byName))
 	for _, n := range byName {
@@ -362,7 +361,7 @@ func (t *Thresholds) Get(name string) float64 {
 	return 0
 }
 
-// Set changes thresholds as NAME=NUMBER,… says.
+// Set sets thresholds from a list NAME=NUMBER,….
 func (t *Thresholds) Set(list string) error {
 	for item := range strings.SplitSeq(list, ",") {
 		if item = strings.TrimSpace(item); item == "" {
@@ -371,16 +370,16 @@ func (t *Thresholds) Set(list string) error {
 		name, text, _ := strings.Cut(item, "=")
 		i := slices.IndexFunc(byName, func(n threshold) bool { return n.name == name })
 		if i < 0 {
-			return fmt.Errorf("%q is no threshold; there are %s", name, strings.Join(Names(), ", "))
+			return fmt.Errorf("unknown threshold %q; valid thresholds: %s", name, strings.Join(Names(), ", "))
 		}
 		value, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(value > 0) {
-			return fmt.Errorf("%s must be a number of more than 0, and is %q", name, text)
+			return fmt.Errorf("invalid value %[2]q of %[1]s: it must be a number greater than 0", name, text)
 		}
 		*byName[i].of(t) = value
 	}
 	if cmp.Less(t.DeviceLost, t.DeviceOffline) {
-		return fmt.Errorf("deviceLostSeconds (%v) is less than deviceOfflineSeconds (%v), and no device would be offline before it is lost", t.DeviceLost, t.DeviceOffline)
+		return fmt.Errorf("deviceLostSeconds (%v) must not be less than deviceOfflineSeconds (%v)", t.DeviceLost, t.DeviceOffline)
 	}
 	return nil
 }

@@ -18,11 +18,11 @@ func TestSets(t *testing.T) {
 			t.Errorf("%s: wrong set %b", c.Alert, s)
 		}
 		if i > 0 && Causes[i-1].Away && !c.Away {
-			t.Errorf("%s is not away, and comes after one that is", c.Alert)
+			t.Errorf("%s, without Away, comes after a cause with Away", c.Alert)
 		}
 	}
 	if Index("BalenaNothing") != -1 {
-		t.Error("a cause that is not there has an index")
+		t.Error("an unknown cause has an index")
 	}
 }
 
@@ -45,12 +45,12 @@ func TestThresholdsAsText(t *testing.T) {
 		t.Errorf("%+v, %v", limits, err)
 	}
 	for text, want := range map[string]string{
-		"offline=5":                      `"offline" is no threshold; there are deviceOfflineSeconds, deviceLostSeconds,`,
-		"storageRatio":                   `storageRatio must be a number of more than 0, and is ""`,
-		"storageRatio=NaN":               `storageRatio must be a number of more than 0, and is "NaN"`,
-		"storageRatio=-1":                `storageRatio must be a number of more than 0, and is "-1"`,
-		"deviceLostSeconds=60":           `deviceLostSeconds (60) is less than deviceOfflineSeconds (3600), and no device would be offline before it is lost`,
-		"deviceOfflineSeconds=999999999": `deviceLostSeconds (604800) is less than deviceOfflineSeconds (9.99999999e+08)`,
+		"offline=5":                      `unknown threshold "offline"; valid thresholds: deviceOfflineSeconds, deviceLostSeconds,`,
+		"storageRatio":                   `invalid value "" of storageRatio: it must be a number greater than 0`,
+		"storageRatio=NaN":               `invalid value "NaN" of storageRatio: it must be a number greater than 0`,
+		"storageRatio=-1":                `invalid value "-1" of storageRatio: it must be a number greater than 0`,
+		"deviceLostSeconds=60":           `deviceLostSeconds (60) must not be less than deviceOfflineSeconds (3600)`,
+		"deviceOfflineSeconds=999999999": `deviceLostSeconds (604800) must not be less than deviceOfflineSeconds (9.99999999e+08)`,
 	} {
 		limits := DefaultThresholds()
 		if err := limits.Set(text); err == nil || !strings.Contains(err.Error(), want) {

@@ -61,35 +61,35 @@ func (j *journal) failed(err error, failures int) {
 }
 
 // succeeded logs a refresh that succeeded, and its duration.
-func (j *journal) succeeded(s *balena.Snapshot, took time.Duration) {
+func (j *journal) succeeded(s *balena.Snapshot, duration time.Duration) {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
 	line, msg := level.Debug(j.logger), "refresh succeeded"
-	about := []any{"fleets", len(s.Fleets), "devices", s.Devices.Len(), "api", s.APIVersion, "duration", took.Round(time.Millisecond)}
+	fields := []any{"fleets", len(s.Fleets), "devices", s.Devices.Len(), "api", s.APIVersion, "duration", duration.Round(time.Millisecond)}
 	lasted, failing := j.refreshing.end()
 	if failing {
 		line, msg = level.Info(j.logger), "refresh succeeded again"
-		about = append(about, "failed_for", lasted)
+		fields = append(fields, "failed_for", lasted)
 	}
 	if !j.started {
 		line, msg = level.Info(j.logger), "first refresh succeeded"
 	}
-	about = append(about, "kind", s.Reading.Kind, "read", s.Reading.Devices, "changed", s.Reading.Changed)
+	fields = append(fields, "kind", s.Reading.Kind, "read", s.Reading.Devices, "changed", s.Reading.Changed)
 	if s.Reading.Why != "" && j.started {
-		about = append(about, "why", s.Reading.Why)
+		fields = append(fields, "why", s.Reading.Why)
 	}
-	_ = line.Log(append([]any{"msg", msg}, about...)...)
+	_ = line.Log(append([]any{"msg", msg}, fields...)...)
 
 	switch {
 	case !j.started && len(s.Fleets) == 0:
 		_ = level.Warn(j.logger).Log("msg", "no fleets: the token has access to none, or the options select none")
 	case j.started && s.APIVersion != j.api:
-		_ = level.Warn(j.logger).Log("msg", "the server now uses another API version, and some metrics change with it", "was", j.api, "is", s.APIVersion)
+		_ = level.Warn(j.logger).Log("msg", "the API version of the server has changed, and some metrics change with it", "from", j.api, "to", s.APIVersion)
 	}
 	j.logMode(s.Reading)
 	j.started, j.api, j.mode = true, s.APIVersion, s.Reading.Mode
 
-	j.age(s.Time, took)
+	j.age(s.Time, duration)
 	for _, p := range s.Parts {
 		j.logPart(p)
 	}
@@ -101,7 +101,7 @@ var (
 )
 
 // age logs that the data read at a time are stale, now or when they become so.
-func (j *journal) age(at time.Time, took time.Duration) {
+func (j *journal) age(at time.Time, duration time.Duration) {
 	// Data may become stale between every two refreshes. That is one trouble, not several.
 	if !j.expired {
 		j.stale.end()
@@ -114,7 +114,7 @@ func (j *journal) age(at time.Time, took time.Duration) {
 		j.slow.end()
 		j.expiry = time.AfterFunc(left+1, func() { j.expire(at) })
 	} else if j.slow.isNews(errSlow) {
-		_ = level.Warn(j.logger).Log("msg", errSlow, "duration", took.Round(time.Millisecond), "max_staleness", j.maxStaleness)
+		_ = level.Warn(j.logger).Log("msg", errSlow, "duration", duration.Round(time.Millisecond), "max_staleness", j.maxStaleness)
 	}
 }
 
@@ -224,8 +224,8 @@ func classOf(err error) string {
 	return class
 }
 
-// reasonOf returns the reason why there was no answer, if the network is the cause. An operator who has fixed one cause
-// can then see the next one in the log.
+// reasonOf returns the network error that prevented an answer. An operator who has fixed one cause can then see the next
+// one in the log.
 func reasonOf(err error) string {
 	if number, ok := errors.AsType[syscall.Errno](err); ok {
 		return number.Error()
@@ -244,7 +244,7 @@ func reasonOf(err error) string {
 	return ""
 }
 
-// withoutDigits removes from a text what varies, such as the id of a device.
+// withoutDigits removes digits from a text, because IDs and counts vary.
 func withoutDigits(s string) string {
 	return strings.Map(func(r rune) rune {
 		if '0' <= r && r <= '9' {

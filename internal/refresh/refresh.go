@@ -27,7 +27,7 @@ type Config struct {
 	// Render makes a page of a snapshot.
 	Render func(*balena.Snapshot) *exposition.Page
 	// Observe is called with the outcome and the duration of each refresh, except one that was canceled.
-	Observe func(s *balena.Snapshot, err error, took time.Duration)
+	Observe func(s *balena.Snapshot, err error, duration time.Duration)
 	// Interval is the time from the beginning of one refresh to the beginning of the next.
 	Interval time.Duration
 	// MaxStaleness is how long a snapshot is served while refreshes fail.
@@ -65,11 +65,11 @@ type Status struct {
 	// LastSuccess is the time of the newest data, whether they are still served or not; zero if no refresh has
 	// succeeded yet.
 	LastSuccess time.Time
-	// LastError and LastErrorTime are the error and the time of the last refresh that failed. They stay
-	// when refreshes succeed again; they are empty and zero if no refresh has failed.
+	// LastError and LastErrorTime are the error and the time of the last refresh that failed. They remain set when later
+	// refreshes succeed; they are empty and zero if no refresh has failed.
 	LastError     string
 	LastErrorTime time.Time
-	// Next is when the next refresh begins; zero while one is under way.
+	// Next is when the next refresh begins; zero while a refresh is running.
 	Next time.Time
 }
 
@@ -118,7 +118,7 @@ func (l *Loop) fresh() *current {
 	return c
 }
 
-// Run refreshes until the context is cancelled.
+// Run refreshes until the context is canceled.
 func (l *Loop) Run(ctx context.Context) {
 	defer l.journal.close()
 	for {
@@ -162,13 +162,13 @@ func (l *Loop) once(ctx context.Context) error {
 		l.current.Store(&current{s, l.config.Render(s)})
 	}
 	l.note(s, err)
-	took := time.Since(began)
-	l.config.Observe(s, err, took)
+	duration := time.Since(began)
+	l.config.Observe(s, err, duration)
 	if err != nil {
 		l.journal.failed(err, l.failures)
 		return err
 	}
-	l.journal.succeeded(s, took)
+	l.journal.succeeded(s, duration)
 	if s.Reading.Kind == balena.Full {
 		// The next full refresh is a long time away, so return the memory of this one and of the replaced data to the
 		// system. This takes time and therefore happens last: scrapes already get the new data and the new balena_up.
@@ -201,9 +201,9 @@ func (l *Loop) note(s *balena.Snapshot, err error) {
 	l.status.Store(&status)
 }
 
-// wait returns how long to wait after a refresh that ended with err and took so long.
-func (l *Loop) wait(err error, took time.Duration) time.Duration {
-	pause := max(spread(l.config.Interval)-took, time.Duration(pauseShare*float64(l.config.Interval)))
+// wait returns how long to wait after a refresh with this error and duration.
+func (l *Loop) wait(err error, duration time.Duration) time.Duration {
+	pause := max(spread(l.config.Interval)-duration, time.Duration(pauseShare*float64(l.config.Interval)))
 	if err == nil {
 		return pause
 	}
@@ -213,7 +213,7 @@ func (l *Loop) wait(err error, took time.Duration) time.Duration {
 		return max(pause, backoff)
 	}
 	if e.Problem == api.Unavailable || e.Problem == api.RateLimited {
-		pause = 0 // The trouble may be over soon.
+		pause = 0 // the server may recover soon
 	}
 	if e.Wait > 0 {
 		// Never retry sooner than the server permits.
@@ -222,7 +222,7 @@ func (l *Loop) wait(err error, took time.Duration) time.Duration {
 	return max(pause, backoff)
 }
 
-// spread makes a wait a little shorter or longer.
+// spread adds jitter to a wait.
 func spread(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (1 - jitter + 2*jitter*rand.Float64()))
 }

@@ -318,7 +318,7 @@ func TestRateLimitsAreKept(t *testing.T) {
 }
 
 // A 503 may have a Retry-After, which is obeyed.
-func TestAServerThatIsUnavailableMaySayForHowLong(t *testing.T) {
+func TestRetryAfterOfAnUnavailableServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
 			return nil, &api.Error{Problem: api.Unavailable, Request: "GET /v7/application", Status: 503, Wait: 10 * time.Minute, Err: errors.New("answered 503")}
@@ -400,11 +400,11 @@ func TestStaleDataAreNotServed(t *testing.T) {
 				tr.pass(10 * time.Second)
 				tr.pass(staleness - 10*time.Second)
 				if tr.Snapshot() == nil || tr.Page() == nil {
-					t.Errorf("the data are gone before %s are over", staleness)
+					t.Errorf("the data are not served before the end of %s", staleness)
 				}
 				tr.pass(time.Nanosecond)
 				if tr.Snapshot() != nil || tr.Page() != nil {
-					t.Errorf("the data are still there after %s", staleness)
+					t.Errorf("the data are still served after %s", staleness)
 				}
 			})
 		})
@@ -423,12 +423,12 @@ func TestDataReappear(t *testing.T) {
 		synctest.Wait()
 		tr.pass(time.Hour)
 		if tr.Snapshot() != nil {
-			t.Fatal("the data are still there")
+			t.Fatal("the data are still served")
 		}
 		works = true
 		tr.pass(interval * 11 / 10)
 		if tr.Snapshot() == nil || tr.Page() == nil {
-			t.Error("the data are not back")
+			t.Error("the data are not served again")
 		}
 	})
 }
@@ -447,7 +447,7 @@ func TestCancellation(t *testing.T) {
 				t.Errorf("it took %s", took)
 			}
 			if len(tr.errs) > 0 || tr.log.String() != "" {
-				t.Errorf("a refresh that was cancelled counts: %v %s", tr.errs, &tr.log)
+				t.Errorf("a canceled refresh was observed: %v %s", tr.errs, &tr.log)
 			}
 		})
 	})
@@ -470,7 +470,7 @@ func TestCancellation(t *testing.T) {
 			})
 			tr.stop()
 			if tr.Snapshot() != nil || len(tr.errs) > 0 {
-				t.Error("a refresh that was cancelled counts")
+				t.Error("a canceled refresh was observed")
 			}
 		})
 	})
@@ -503,7 +503,7 @@ func TestStatus(t *testing.T) {
 		began := time.Until(announced[0]) + time.Second/2
 		tr.pass(began)
 		if got := tr.Status().Next; !got.IsZero() {
-			t.Errorf("the second refresh is under way, and said to begin at %s", got)
+			t.Errorf("the second refresh is running, but Next is %s", got)
 		}
 		tr.pass(64*time.Second - began)
 		failed := start.Add(tr.starts[1] + time.Second)
@@ -518,7 +518,7 @@ func TestStatus(t *testing.T) {
 		}
 		for i, began := range announced[:2] {
 			if want := start.Add(tr.starts[i+1]); !began.Equal(want) {
-				t.Errorf("refresh %d was said to begin at %s, and began at %s", i+2, began, want)
+				t.Errorf("refresh %d: Next was %s, but it began at %s", i+2, began, want)
 			}
 		}
 	})
@@ -608,7 +608,7 @@ func TestLogHasTheDurationOfTroublesAndTheSizeOfTheData(t *testing.T) {
 		}
 		tr.pass(11 * time.Minute)
 		if got := tr.takeLog(); !strings.Contains(got, `msg="refresh succeeded again"`) || !strings.Contains(got, "failed_for=10m") && !strings.Contains(got, "failed_for=11m") {
-			t.Errorf("the log does not say that refreshes succeed again, and how long they failed: %s", got)
+			t.Errorf("the log does not report that refreshes succeed again, and for how long they failed: %s", got)
 		}
 	})
 }
@@ -999,7 +999,7 @@ func TestRefreshesThatAreTooSlowAreLogged(t *testing.T) {
 	})
 }
 
-func TestAnotherVersionOfTheAPIIsLogged(t *testing.T) {
+func TestAChangeOfTheAPIVersionIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
 			s := now()
@@ -1009,7 +1009,7 @@ func TestAnotherVersionOfTheAPIIsLogged(t *testing.T) {
 			return s, nil
 		})
 		tr.pass(10 * interval)
-		if got := tr.takeLog(); strings.Count(got, "level=warn msg=\"the server now uses another API version") != 1 || !strings.Contains(got, "was=v7 is=v6") {
+		if got := tr.takeLog(); strings.Count(got, "level=warn msg=\"the API version of the server has changed") != 1 || !strings.Contains(got, "from=v7 to=v6") {
 			t.Errorf("want one line: %s", got)
 		}
 	})
