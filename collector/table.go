@@ -163,12 +163,14 @@ func (t *table[T]) collect(v *view, ch chan<- prometheus.Metric) {
 	}
 }
 
-// render writes every sample as text, and emits the lines by the index of the family in the table.
+// render writes every sample as text, and emits the lines by the index of the family in the table. The lines are valid
+// until emit returns.
 func (t *table[T]) render(v *view, emit func(family int, lines []byte)) {
 	w := t.newStretch()
 	w.begin(slices.Collect(t.subjects(v)))
+	var lines []byte
 	for i := range t.families {
-		if lines := w.appendLines(nil, &t.families[i]); len(lines) > 0 {
+		if lines = w.appendLines(lines[:0], &t.families[i]); len(lines) > 0 {
 			emit(i, lines)
 		}
 	}
