@@ -314,9 +314,12 @@ func TestGolden(t *testing.T) {
 // TestGoldenCloud compares the metrics that only balenaCloud has, and metrics of short-lived states, with a file.
 func TestGoldenCloud(t *testing.T) {
 	s := withDevice(balena.Device{
-		ID: 1, FleetID: 1, Location: balena.Location{Latitude: balena.ParseCoordinate("1", 90), Longitude: balena.ParseCoordinate("13.40495", 180), CustomLatitude: balena.ParseCoordinate("-52.52437", 90)}, UUID: "u", Status: "inactive", Frozen: true, Deactivated: true, Created: 1000, UpdateProgress: 12.5,
+		ID: 1, FleetID: 1, UUID: "u", Status: "inactive", Frozen: true, Deactivated: true, Created: 1000, UpdateProgress: 12.5,
 		ProvisioningState: "OS update failed", ProvisioningProgress: 100, Maintenance: balena.Forever, TargetRelease: 7, Installs: "7 2 1 1",
 		CPUUsage: balena.Null, CPUTemperature: balena.Null, MemoryUsed: balena.Null, MemorySize: balena.Null, StorageUsed: balena.Null, StorageSize: balena.Null,
+		Whereabouts: &balena.Whereabouts{Location: balena.Location{
+			Latitude: balena.ParseCoordinate("1", 90), Longitude: balena.ParseCoordinate("13.40495", 180), CustomLatitude: balena.ParseCoordinate("-52.52437", 90),
+		}},
 		Attachments: &balena.Attachments{Services: []balena.Service{
 			{ID: 1, Name: "main", Status: "Downloading", Progress: 25}, {ID: 2, Name: "main", Status: "Running", Progress: balena.Null, Installed: 5000},
 		}},

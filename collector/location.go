@@ -17,12 +17,12 @@ func deviceLocationTable(o Options) group {
 		families: []family[device]{
 			gauge("balena_device_latitude_degrees", "Latitude of the device, positive north of the equator. The number of decimals is --collector.device.location-decimals.",
 				"device.custom_latitude, latitude", func(d *device) float64 {
-					latitude, _, known := d.Location.Degrees()
+					latitude, _, known := d.Where().Location.Degrees()
 					return onlyIf(known, round(latitude))
 				}).on("balenaCloud").steadily(),
 			gauge("balena_device_longitude_degrees", "Longitude of the device, positive east of Greenwich. The number of decimals is --collector.device.location-decimals.",
 				"device.custom_longitude, longitude", func(d *device) float64 {
-					_, longitude, known := d.Location.Degrees()
+					_, longitude, known := d.Where().Location.Degrees()
 					return onlyIf(known, round(longitude))
 				}).on("balenaCloud").steadily(),
 		},

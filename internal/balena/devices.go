@@ -366,10 +366,11 @@ func (d *Device) Equal(o *Device) bool {
 	if d == o {
 		return true
 	}
-	if !slices.Equal(d.Services(), o.Services()) || !slices.Equal(d.Tags(), o.Tags()) {
+	if d.Where() != o.Where() || !slices.Equal(d.Services(), o.Services()) || !slices.Equal(d.Tags(), o.Tags()) {
 		return false
 	}
 	one, other := *d, *o
+	one.Whereabouts, other.Whereabouts = nil, nil
 	one.Attachments, other.Attachments = nil, nil
 	return one == other
 }

@@ -252,7 +252,7 @@ func TestDevicesThatComeFillRuns(t *testing.T) {
 
 // Equal compares every field.
 func TestEqualKnowsAllFields(t *testing.T) {
-	a := Device{Attachments: &Attachments{Services: []Service{{}}, Tags: []Tag{{}}}}
+	a := Device{Whereabouts: &Whereabouts{}, Attachments: &Attachments{Services: []Service{{}}, Tags: []Tag{{}}}}
 	touchEach(t, "Device", reflect.ValueOf(&a).Elem(), func(name string) {
 		var blank Device
 		blank.Attachments = &Attachments{Services: []Service{{}}, Tags: []Tag{{}}}

@@ -7,7 +7,13 @@ import (
 	"strconv"
 )
 
-// Location is where a device is. Coordinates are unknown unless they are read. The comments name the fields of the resource
+// Whereabouts are where a device is: on the map, and in its own networks.
+type Whereabouts struct {
+	Location       Location
+	LocalAddresses string // ip_address: addresses on the device's own networks, separated by blanks
+}
+
+// Location is where a device is on the map. Coordinates are unknown unless they are read. The comments name the fields of the resource
 // "device", which only balenaCloud has.
 type Location struct {
 	Latitude, Longitude             Coordinate // latitude, longitude: found out by the API
@@ -16,7 +22,7 @@ type Location struct {
 
 // Degrees returns the coordinates in degrees. Custom ones are used before those that the API found out. It reports false
 // unless both are known.
-func (l *Location) Degrees() (latitude, longitude float64, known bool) {
+func (l Location) Degrees() (latitude, longitude float64, known bool) {
 	lat, long := l.CustomLatitude, l.CustomLongitude
 	if lat == 0 {
 		lat = l.Latitude

@@ -203,7 +203,7 @@ type Fleet struct {
 func (f *Fleet) Absent(at Instant) bool { return f.Archived || f.Maintenance > at }
 
 // Device is a device of a fleet. The comments name the fields of the resource "device". A field that was
-// not requested is empty. All fields except Attachments are compared with ==; see [Device.Equal].
+// not requested is empty. All fields except Whereabouts and Attachments are compared with ==; see [Device.Equal].
 type Device struct {
 	ID                int64
 	FleetID           int64 // belongs_to__application
@@ -218,7 +218,6 @@ type Device struct {
 	OSVersion         string // os_version, empty for null
 	OSVariant         string // os_variant, empty for null
 	SupervisorVersion string // supervisor_version, empty for null
-	LocalAddresses    string // ip_address: addresses on the device's own networks, separated by blanks
 
 	Created          Instant // created_at
 	Modified         Instant // modified_at
@@ -248,7 +247,8 @@ type Device struct {
 	// no tag.
 	Maintenance Instant
 
-	Location Location
+	// Whereabouts are nil if nothing is known of them. They are not read by default, and a pointer saves memory then.
+	Whereabouts *Whereabouts
 
 	// Attachments are nil if the device has none, or if neither services nor tags are read. The latter is the default, and a
 	// pointer saves memory then.
@@ -259,6 +259,14 @@ type Device struct {
 	WebAccessible bool // is_web_accessible
 	Frozen        bool // is_frozen; known if [Snapshot.CloudFields] is set
 	Deactivated   bool // not is_active; known where [Snapshot.CloudFields] is set
+}
+
+// Where returns the whereabouts of the device. They are empty if nothing is known of them.
+func (d *Device) Where() Whereabouts {
+	if d.Whereabouts == nil {
+		return Whereabouts{}
+	}
+	return *d.Whereabouts
 }
 
 // Attachments are the device's services and tags, which have rows of their own.

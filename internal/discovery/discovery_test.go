@@ -48,9 +48,9 @@ func account() *balena.Snapshot {
 			balena.Device{
 				ID: 10, FleetID: 1, UUID: "aa00", Name: "dark-hail", Type: "raspberrypi4-64", Status: "operational", HeartbeatState: "online", Online: true,
 				OSVersion: "balenaOS 6.5.10", OSVariant: "prod", SupervisorVersion: "17.0.3", RunningRelease: 7, WebAccessible: true,
-				LocalAddresses: "169.254.1.1 192.168.1.7 fd00::7", Attachments: tags("berlin", "-"),
+				Whereabouts: &balena.Whereabouts{LocalAddresses: "169.254.1.1 192.168.1.7 fd00::7"}, Attachments: tags("berlin", "-"),
 			},
-			balena.Device{ID: 11, FleetID: 1, UUID: "bb00", Name: "Frog №2", Status: "reduced-functionality", HeartbeatState: "timeout", LocalAddresses: "::1 fd00::8", Attachments: tags("", "Zoë")},
+			balena.Device{ID: 11, FleetID: 1, UUID: "bb00", Name: "Frog №2", Status: "reduced-functionality", HeartbeatState: "timeout", Whereabouts: &balena.Whereabouts{LocalAddresses: "::1 fd00::8"}, Attachments: tags("", "Zoë")},
 			balena.Device{ID: 12, FleetID: 2, UUID: "cc00", Name: "---", Status: "offline", HeartbeatState: "offline"},
 		),
 		Releases:       map[int64]balena.Release{7: {ID: 7, Commit: "c0ffee", Version: "1.2.3"}},
@@ -476,7 +476,7 @@ func change(r *rand.Rand, before *balena.Snapshot) *balena.Snapshot {
 			d.Online = !d.Online
 		default:
 			d.FleetID, d.RunningRelease, d.WebAccessible = int64(1+r.IntN(4)), int64(r.IntN(5)), r.IntN(3) == 0
-			d.LocalAddresses = []string{"", "10.0.0.1", "fd00::1"}[r.IntN(3)]
+			d.Whereabouts = &balena.Whereabouts{LocalAddresses: []string{"", "10.0.0.1", "fd00::1"}[r.IntN(3)]}
 			d.Attachments = nil
 			if r.IntN(2) == 0 {
 				d.Attachments = &balena.Attachments{Tags: []balena.Tag{{ID: id, Value: fmt.Sprint(r.IntN(2))}, {}}}

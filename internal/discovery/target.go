@@ -34,8 +34,8 @@ const httpsPort = ":443"
 func (o *Options) host(d *balena.Device, base string) string {
 	switch {
 	case o.Address == Local:
-		return localAddress(d.LocalAddresses)
-	case !hostName.MatchString(d.UUID): // the UUID is chosen by whoever registers the device
+		return localAddress(d.Where().LocalAddresses)
+	case !hostName.MatchString(d.UUID): // whoever registers the device chooses the UUID
 		return ""
 	case o.Address == Public && (base == "" || !d.WebAccessible):
 		return ""

@@ -179,10 +179,10 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.Derived("image_install", "image_install($select=status,is_provided_by__release;$filter=status ne 'deleted')",
 		installsOf, func(d *balena.Device) *balena.Installs { return &d.Installs }), on: forServiceSummary, computed: true},
 
-	{Field: api.To("latitude", latitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.Latitude }), on: whereDevicesAre, computed: true},
-	{Field: api.To("longitude", longitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.Longitude }), on: whereDevicesAre, computed: true},
-	{Field: api.To("custom_latitude", latitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.CustomLatitude }), on: whereDevicesAre, computed: true},
-	{Field: api.To("custom_longitude", longitude, func(d *balena.Device) *balena.Coordinate { return &d.Location.CustomLongitude }), on: whereDevicesAre, computed: true},
+	{Field: whereabout("latitude", latitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.Latitude }), on: whereDevicesAre, computed: true},
+	{Field: whereabout("longitude", longitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.Longitude }), on: whereDevicesAre, computed: true},
+	{Field: whereabout("custom_latitude", latitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.CustomLatitude }), on: whereDevicesAre, computed: true},
+	{Field: whereabout("custom_longitude", longitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.CustomLongitude }), on: whereDevicesAre, computed: true},
 
 	{Field: api.To("is_running__release", reference, func(d *balena.Device) *int64 { return &d.RunningRelease })},
 	{Field: api.To("is_pinned_on__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV7},
@@ -200,9 +200,32 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.To("is_web_accessible", boolean, func(d *balena.Device) *bool { return &d.WebAccessible }), on: forTargets},
 	{Field: api.To("should_be_operated_by__release", reference, func(d *balena.Device) *int64 { return &d.OSTarget }), metric: true, computed: true},
 	{Field: api.To("should_be_managed_by__release", reference, func(d *balena.Device) *int64 { return &d.SupervisorTarget }), on: onV7, metric: true, computed: true},
-	{Field: api.To("ip_address", text, func(d *balena.Device) *string { return &d.LocalAddresses }), on: withLocal},
+	{Field: whereabout("ip_address", text, func(w *balena.Whereabouts) *string { return &w.LocalAddresses }), on: withLocal},
 	{Field: api.To("created_at", instant, func(d *balena.Device) *balena.Instant { return &d.Created }), metric: true},
 	{Field: api.To("modified_at", instant, func(d *balena.Device) *balena.Instant { return &d.Modified }), computed: true},
+}
+
+// whereabout returns a field of [balena.Whereabouts], which a device has only if one of the values is known.
+func whereabout[V comparable](name string, read func(*api.Decoder, jsontext.Value) (V, error), place func(*balena.Whereabouts) *V) api.Field[balena.Device] {
+	return api.Field[balena.Device]{
+		Name: name,
+		Set: func(d *api.Decoder, v jsontext.Value, to *balena.Device) error {
+			var unknown V
+			value, err := read(d, v)
+			if err != nil || value == unknown {
+				return err
+			}
+			if to.Whereabouts == nil {
+				to.Whereabouts = new(balena.Whereabouts)
+			}
+			*place(to.Whereabouts) = value
+			return nil
+		},
+		Same: func(a, b *balena.Device) bool {
+			one, other := a.Where(), b.Where()
+			return *place(&one) == *place(&other)
+		},
+	}
 }
 
 // MetricFields returns the names of the fields of a device that are read for nothing but metrics of single devices.

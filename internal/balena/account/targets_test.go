@@ -123,7 +123,7 @@ func TestFieldsOfTargets(t *testing.T) {
 			if d.Name != "" {
 				named++
 			}
-			if strings.HasPrefix(d.LocalAddresses, "192.168.") {
+			if strings.HasPrefix(d.Where().LocalAddresses, "192.168.") {
 				local++
 			}
 		}
