@@ -16,7 +16,7 @@ func TestLinksLeadToFilesAndHeadings(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	code := regexp.MustCompile("(?s)```.*?```")
 	count := 0
-	for _, file := range []string{"CONTRIBUTING.md", "README.md", "SECURITY.md", "docs/architecture.md", "docs/failures.md", "docs/glossary.md", "docs/privacy.md", "docs/releasing.md", "docs/stability.md"} {
+	for _, file := range []string{"CONTRIBUTING.md", "README.md", "SECURITY.md", "docs/architecture.md", "docs/data-freshness.md", "docs/failures.md", "docs/glossary.md", "docs/metrics.md", "docs/privacy.md", "docs/releasing.md", "docs/scaling.md", "docs/stability.md"} {
 		for _, m := range link.FindAllStringSubmatch(code.ReplaceAllString(read(t, file), ""), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
@@ -91,6 +91,27 @@ func TestArchitectureQuotesTheCode(t *testing.T) {
 	}
 }
 
+// The query in docs/architecture.md selects the fields of a device, in their order.
+func TestArchitectureQuotesAQuery(t *testing.T) {
+	query := regexp.MustCompile(`(?s)GET /v7/device\?\$select=(.*?)&`).FindStringSubmatch(read(t, "docs/architecture.md"))
+	if query == nil {
+		t.Fatal("docs/architecture.md has no query for devices")
+	}
+	selected := strings.Split(strings.Join(strings.Fields(query[1]), ""), ",")
+	_, table, _ := strings.Cut(read(t, "internal/balena/account/fields.go"), "\nvar deviceFields = ")
+	table, _, _ = strings.Cut(table, "\n}\n")
+	for _, row := range regexp.MustCompile(`api\.To\("(\w+)"(.*)`).FindAllStringSubmatch(table, -1) {
+		if len(selected) > 0 && selected[0] == row[1] {
+			selected = selected[1:]
+		} else if !strings.Contains(row[2], "on: ") {
+			t.Errorf("the query in docs/architecture.md lacks %s", row[1])
+		}
+	}
+	if len(selected) > 0 {
+		t.Errorf("the query in docs/architecture.md selects %v, which fields.go does not have in this place", selected)
+	}
+}
+
 // Tests and make targets that CONTRIBUTING.md names exist.
 func TestContributingNamesExistingTestsAndTargets(t *testing.T) {
 	var tests strings.Builder
@@ -109,5 +130,89 @@ func TestContributingNamesExistingTestsAndTargets(t *testing.T) {
 				t.Errorf("CONTRIBUTING.md names make %s, which does not exist", target)
 			}
 		}
+	}
+}
+
+// The worked example of CONTRIBUTING.md uses names that the code has: in its Go code, and in the explanations. The names
+// that the example introduces are the exception.
+func TestContributingNamesExistingCode(t *testing.T) {
+	introduced := map[string]bool{"LockedUntil": true, "balena_device_locked_until_timestamp_seconds": true}
+	exists := map[string]bool{}
+	word := regexp.MustCompile(`\w+`)
+	for _, file := range find(t, "*.go") {
+		if path.Dir(file) == "test/repository" {
+			continue
+		}
+		for _, name := range word.FindAllString(read(t, file), -1) {
+			exists[name] = true
+		}
+	}
+	_, example, _ := strings.Cut(read(t, "CONTRIBUTING.md"), "\n## Add a metric\n")
+	example, _, _ = strings.Cut(example, "\n## ")
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```")
+	var code []string
+	for _, m := range blocks.FindAllStringSubmatch(example, -1) {
+		// What a string or a comment says is not code.
+		code = append(code, regexp.MustCompile(`".*?"|//.*`).ReplaceAllString(m[1], ""))
+	}
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(blocks.ReplaceAllString(example, ""), -1) {
+		if !regexp.MustCompile(`^(make|go|--)|/|\.(go|md)$`).MatchString(m[1]) {
+			code = append(code, m[1])
+		}
+	}
+	for _, c := range code {
+		for _, name := range word.FindAllString(c, -1) {
+			if !exists[name] && !introduced[name] {
+				t.Errorf("CONTRIBUTING.md uses %s in %q, which the code does not have", name, strings.TrimSpace(c))
+			}
+		}
+	}
+	if len(code) < 30 {
+		t.Errorf("CONTRIBUTING.md has only %d pieces of code: %q", len(code), code)
+	}
+}
+
+// The flags that documents name exist. A flag is code that begins with two dashes.
+func TestDocumentsNameExistingFlags(t *testing.T) {
+	exists := map[string]bool{}
+	for _, dir := range []string{"cmd/balena-exporter", "cmd/balena-simulator"} {
+		for _, file := range find(t, "*.go") {
+			if path.Dir(file) == dir {
+				for _, m := range regexp.MustCompile(`[Ff]lag\("([a-z.-]+)"|flag\.\w+\("([a-z-]+)"`).FindAllStringSubmatch(read(t, file), -1) {
+					exists[m[1]+m[2]] = true
+				}
+			}
+		}
+	}
+	// Those of the exporter toolkit and of kingpin, and one of Prometheus.
+	for _, name := range []string{"web.listen-address", "web.config.file", "help", "version", "web.enable-remote-write-receiver"} {
+		exists[name] = true
+	}
+	named := 0
+	for _, file := range find(t, "*.md") {
+		if dir := path.Dir(file); file != "README.md" && file != "CONTRIBUTING.md" && dir != "docs" && dir != "docs/runbooks" {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`--(?:no-|\\[no-\\])?([a-z][a-z.-]*[a-z])[=`]").FindAllStringSubmatch(read(t, file), -1) {
+			if named++; !exists[m[1]] {
+				t.Errorf("%s names the flag --%s, which does not exist", file, m[1])
+			}
+		}
+	}
+	if named < 100 {
+		t.Errorf("only %d flags were found in documents", named)
+	}
+}
+
+// The runbook of a failing part lists every part.
+func TestRunbookListsAllParts(t *testing.T) {
+	parts := regexp.MustCompile(`(?m)^\tPart\w+ +PartName = "(\w+)"`).FindAllStringSubmatch(read(t, "internal/balena/snapshot.go"), -1)
+	for _, part := range parts {
+		if !strings.Contains(read(t, "docs/runbooks/BalenaRefreshPartFailing.md"), "`"+part[1]+"`") {
+			t.Errorf("docs/runbooks/BalenaRefreshPartFailing.md lacks the part %s", part[1])
+		}
+	}
+	if len(parts) < 9 {
+		t.Errorf("only %d parts were found", len(parts))
 	}
 }

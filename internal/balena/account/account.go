@@ -24,7 +24,7 @@ type Config struct {
 
 // Options selects the fleets, and what to read in addition to them.
 type Options struct {
-	// Devices reads the fields that only metrics of single devices need.
+	// Devices reads the fields that no sum over a fleet needs.
 	Devices bool
 	// Unneeded are those of [MetricFields] that are not asked for, because no metric needs them.
 	Unneeded []string

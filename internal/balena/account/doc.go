@@ -9,7 +9,7 @@
 // is therefore the same as that of a full refresh, with the exceptions that docs/data-freshness.md lists.
 //
 // The result of a refresh for the next one is a value, state: next gets the old state and returns the new one. After an
-// error or a canceled context, the old state stays, except for conclusions about the server (trust.go).
+// error the old state stays, except for conclusions about the server (trust.go). After a canceled context all of it stays.
 //
 // The tables in fields.go define which fields are read. Two properties of the API matter for the queries:
 //

@@ -12,18 +12,19 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// This file says what is asked of each resource, and nothing else is: no coordinate, serial number, note or
-// variable is ever read, and no address but the local one, where it is asked for.
+// The tables in this file define which fields of each resource are requested. Coordinates and local addresses are
+// requested only if an option asks for them. Serial numbers, notes and variables are never requested.
 
 // field is a field of a resource: its name, where its value is stored, when it is requested, and whether it is computed.
 type field[T any] struct {
 	api.Field[T]
 	// on reports whether a request selects the field; nil for always.
 	on condition
-	// metric is set if nothing but metrics of single devices needs the field; see [MetricFields].
+	// metric is set if no sum over a fleet needs the field. It is then requested only if an exported metric of single
+	// devices has it as its source; see [MetricFields]. Without it, the pages and lists of problems lack its value too.
 	metric bool
-	// computed is set if the API computes the value from other rows than that of the device. It then changes
-	// without the device's modified_at.
+	// computed excludes the field from the check of modified_at (see sameRow): the API computes the value from other rows
+	// than that of the device, so that it changes without the device's modified_at. modified_at itself has the mark, too.
 	computed bool
 }
 
@@ -174,6 +175,7 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.To("supervisor_version", word, func(d *balena.Device) *string { return &d.SupervisorVersion })},
 	{Field: api.To("is_undervolted", boolean, func(d *balena.Device) *bool { return &d.Undervolted })},
 	{Field: api.To("is_frozen", boolean, func(d *balena.Device) *bool { return &d.Frozen }), on: onCloud, computed: true},
+	// Inverted, so that null counts as active.
 	{Field: api.To("is_active", isFalse, func(d *balena.Device) *bool { return &d.Deactivated }), on: onCloud, computed: true},
 	{Field: api.To("provisioning_state", word, func(d *balena.Device) *string { return &d.ProvisioningState })},
 	{Field: api.Derived("image_install", "image_install($select=status,is_provided_by__release;$filter=status ne 'deleted')",
@@ -186,7 +188,7 @@ var deviceFields = []field[balena.Device]{
 
 	{Field: api.To("is_running__release", reference, func(d *balena.Device) *int64 { return &d.RunningRelease })},
 	{Field: api.To("is_pinned_on__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV7},
-	{Field: api.To("should_be_running__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV6}, // the pin alone
+	{Field: api.To("should_be_running__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV6}, // In v6 this field holds only the pin, not the target of the fleet.
 
 	{Field: api.To("overall_progress", number, func(d *balena.Device) *balena.Number { return &d.UpdateProgress }), metric: true, computed: true},
 	{Field: api.To("provisioning_progress", number, func(d *balena.Device) *balena.Number { return &d.ProvisioningProgress }), metric: true},
@@ -228,7 +230,7 @@ func whereabout[V comparable](name string, read func(*api.Decoder, jsontext.Valu
 	}
 }
 
-// MetricFields returns the names of the fields of a device that are read for nothing but metrics of single devices.
+// MetricFields returns the names of the fields of a device that are requested only for metrics of single devices.
 func MetricFields() (names []string) {
 	for _, field := range deviceFields {
 		if field.metric {

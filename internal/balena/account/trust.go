@@ -13,21 +13,8 @@ import (
 )
 
 // A conclusion of a refresh about a server is a guess: a proxy, a deployment or a failing server can look like another
-// kind of server. This file has all such guesses, with the conditions under which they are accepted and dropped.
-//
-//	guess                              accepted                                dropped
-//	version of the API                 after convincing refreshes in a row;    after convincing refreshes in a row
-//	                                   by the first one, v6 after v7 was
-//	                                   missing atStart times
-//	no fields of balenaCloud           refused twice, while the same query     answered convincing times in a row,
-//	                                   without them is answered                tried every relearn
-//	an account without fleets          after two refreshes in a row, or        at the first fleet
-//	                                   two answers in the first one
-//	no system releases                 refused convincing times in a row,      answered once, tried at each interval
-//	                                   and not answered before
-//	no answer to a query for changes   refused or failed twice in a row        answered once, tried every relearn
-//	changes are inconsistent           twice in a row                          consistent once, tried every relearn
-//	modified_at does not change        seen once                               seen to change, after relearn
+// kind of server. This file has the types and the numbers of such guesses. docs/data-freshness.md, "What the exporter does
+// not believe at once", lists them with the conditions under which they are accepted and dropped.
 //
 // Until a guess is accepted, the refresh fails or reads everything: the data may be late, but not wrong.
 //
