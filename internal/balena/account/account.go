@@ -40,7 +40,7 @@ type Options struct {
 	OS bool
 	// Location asks where devices are, which only balenaCloud knows.
 	Location bool
-	// Targets asks for what service discovery tells of a device; with Devices, all of it is read anyway.
+	// Targets reads the fields that only service discovery needs. With Devices they are read anyway.
 	Targets bool
 	// LocalAddresses asks for the addresses that devices have on their own networks.
 	LocalAddresses bool
@@ -125,7 +125,7 @@ type known struct {
 	full  time.Time
 	token uint64 // its fingerprint
 	asked dialect
-	// outside is set if devices within reach belong to no selected fleet.
+	// outside is set if the queries for devices return devices of fleets that are not selected.
 	outside bool
 }
 

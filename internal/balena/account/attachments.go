@@ -16,9 +16,10 @@ import (
 // and those that changed in an incremental one. Their queries have the same condition as those of the devices, so that
 // their number can be compared with the server's count.
 //
-// The count, the devices and the rows are read at different moments. A row that is added or removed between them can make
-// up for one that was deleted outright, which then stays until the next refresh. Counting before the devices are read makes
-// this more frequent, not less, because rows are removed far more often than devices enter reach.
+// The count, the devices and the rows are read at different moments. If a row is deleted, and between these moments another
+// one is added or removed, the number of rows can equal the count although the deleted row is still among them. It then
+// stays until the next refresh. Counting before the devices are read makes this more frequent, not less, because rows are
+// removed far more often than devices come within reach.
 
 // maxRowsPerDevice is the maximum number of services, or of tags, of a device.
 const maxRowsPerDevice = 1000

@@ -27,7 +27,7 @@ func (f *refresh) readDevices(ctx context.Context) error {
 		}
 	}()
 	if len(f.snapshot.Fleets) == 0 || f.nothingCounted() && f.before.devices.Len() == 0 {
-		return nil
+		return nil // There is no fleet, or no device now nor before: nothing has to be read.
 	}
 	if reading.Why = f.whyFull(); reading.Why != "" {
 		return f.readAll(ctx)

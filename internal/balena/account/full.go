@@ -21,6 +21,7 @@ import (
 func (f *refresh) readAll(ctx context.Context) error {
 	f.askCloudAgain(ctx)
 	err := f.listDevices(ctx)
+	again := isNotWhole(err)
 	if errors.Is(err, api.ErrTooMany) {
 		// Very many devices may have been added just now, or belong to applications that are not fleets.
 		if err := f.countAgain(ctx); err != nil {
@@ -29,20 +30,26 @@ func (f *refresh) readAll(ctx context.Context) error {
 		if f.reachable, err = api.Count(ctx, f.client, f.after.asked.version, "device", f.deviceFilter("")); err != nil {
 			return err
 		}
-		err = errNotWhole
+		again = true
 	}
-	if errors.Is(err, errNotWhole) {
+	if again {
 		err = f.listDevices(ctx)
 	}
-	if errors.Is(err, errNotWhole) {
-		return f.untrue("device", "%w", err)
+	if isNotWhole(err) {
+		return f.untrue("device", "%w, twice in a row", err)
 	}
 	return err
 }
 
-// errNotWhole marks a list of devices that is incomplete or has a device twice. Its text is the end of an error message
-// that is shown only after the second try.
-var errNotWhole = errors.New("twice in a row")
+// notWholeError reports that a list of devices is incomplete or has a device twice.
+type notWholeError string
+
+func (e notWholeError) Error() string { return string(e) }
+
+func isNotWhole(err error) bool {
+	_, is := errors.AsType[notWholeError](err)
+	return is
+}
 
 // listDevices reads all devices once.
 func (f *refresh) listDevices(ctx context.Context) error {
@@ -73,7 +80,7 @@ func (f *refresh) listDevices(ctx context.Context) error {
 		listed[row.FleetID]++
 		uuids = append(uuids, maphash.String(uuidSeed, row.UUID))
 		if was == nil || !was.Equal(row) {
-			was = new(*row) // a copy, because the variable is reused
+			was = new(*row) // a copy, because api.List reuses row
 		}
 		devices.Add(was)
 		return nil
@@ -94,7 +101,7 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	slices.Sort(uuids)
 	for i := 1; i < len(uuids); i++ {
 		if uuids[i] == uuids[i-1] {
-			return fmt.Errorf("two devices have the same uuid, %w", errNotWhole)
+			return notWholeError("two devices have the same uuid")
 		}
 	}
 	s.Devices = devices.Devices()
@@ -106,8 +113,8 @@ func (f *refresh) listDevices(ctx context.Context) error {
 // uuidSeed is random, so that nobody can prepare UUIDs whose hashes collide.
 var uuidSeed = maphash.MakeSeed()
 
-// isWhole compares the number of listed devices of each fleet with the server's count, and returns an error with
-// errNotWhole if the list is incomplete. The counts were read before the list. If they differ from it, they are read
+// isWhole compares the number of listed devices of each fleet with the server's count, and returns a notWholeError
+// if the list is incomplete. The counts were read before the list. If they differ from it, they are read
 // again: devices may have been added or removed meanwhile, so a number between both counts is correct.
 func (f *refresh) isWhole(ctx context.Context, listed map[int64]int) error {
 	differs := func(lists ...map[int64]int) bool {
@@ -132,7 +139,7 @@ func (f *refresh) isWhole(ctx context.Context, listed map[int64]int) error {
 	if !differs(before, f.counted) {
 		return nil
 	}
-	return fmt.Errorf("the server counts %d devices and lists %d, %w", total(f.counted), total(listed), errNotWhole)
+	return notWholeError(fmt.Sprintf("the server counts %d devices and lists %d", total(f.counted), total(listed)))
 }
 
 func total(counts map[int64]int) (n int) {

@@ -156,7 +156,7 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 		}
 		c.newest = max(c.newest, row.Modified)
 		if was == nil || !was.Equal(row) {
-			was = new(*row) // a copy, because the variable is reused
+			was = new(*row) // a copy, because api.List reuses row
 		}
 		c.devices[row.ID] = was
 		return nil

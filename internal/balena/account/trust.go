@@ -195,9 +195,10 @@ func (f *refresh) horizonAfter(newest balena.Instant) horizon {
 	if f.snapshot.Time.Sub(h.seen) < time.Duration(overlap)*time.Millisecond {
 		return h
 	}
-	// Everything that was written until then has been read, and nothing was written since, so it need not be read again.
-	// The query still includes the newest devices, unless many were written at once: if they are missing from its answer,
-	// the server was reset to an older state.
+	// newest has been the newest for longer than a transaction takes, so everything that was written up to then has been
+	// read. The next query begins just before newest, and its answer has the newest devices only. They cost little, and if
+	// they are missing, the server was reset to an older state. If there are many of them, because they were written at
+	// once, the query begins after newest, and the answer is empty.
 	h.since = newest - 1
 	crowd := 0
 	for _, run := range f.snapshot.Devices.Runs() {
