@@ -112,8 +112,8 @@ type state struct {
 // known is the account as read by the last successful refresh.
 type known struct {
 	devices balena.Devices
-	// listed is the number of fleets that the server listed, selected or not.
-	listed int
+	// fleetCount is the number of fleets that the server listed, selected or not.
+	fleetCount int
 	// devicesOf is the number of devices by the ID of the fleet, targets the target release of the selected fleets.
 	devicesOf map[int64]int
 	targets   map[int64]int64
@@ -169,7 +169,7 @@ func (r *Reader) next(ctx context.Context, before state) (state, *balena.Snapsho
 	}
 	f.remember()
 	f.snapshot.APIVersion = f.after.asked.version
-	f.snapshot.CloudFields = f.trust.cloud.is(true)
+	f.snapshot.CloudFields = f.trust.cloud.holds(true)
 	f.snapshot.Reading.Bytes = r.client.Received() - received
 	return state{f.after, f.trust, f.parts}, f.snapshot, nil
 }

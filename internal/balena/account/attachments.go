@@ -180,7 +180,7 @@ func (f *refresh) mayReadChangesOfRows() bool {
 func (a *attachment[R]) query(f *refresh, condition string, about int) api.Query[R] {
 	return api.Query[R]{
 		Version: f.after.asked.version, Resource: a.resource,
-		Fields: wanted(f, a.fields), Filter: api.And(a.condition, condition, f.ofDevices()), Blank: blank(a.fields),
+		Fields: wanted(f, a.fields), Filter: api.And(a.condition, condition, f.ofDevices()), Initial: nullRow(a.fields),
 		ID: func(row *R) int64 {
 			id, _ := a.row(row)
 			return id

@@ -30,9 +30,9 @@ func (f *refresh) readDevices(ctx context.Context) error {
 		return nil // There is no fleet, or no device now nor before: nothing has to be read.
 	}
 	if reading.Why = f.whyFull(); reading.Why != "" {
-		return f.readAll(ctx)
+		return f.readAllDevices(ctx)
 	}
-	return f.readIncrementally(ctx)
+	return f.readChangedDevices(ctx)
 }
 
 func (f *refresh) nothingCounted() bool {
@@ -84,28 +84,28 @@ func (f *refresh) whyFull() string {
 	return ""
 }
 
-// readIncrementally reads the devices that changed with the best query that the server answers, or all devices if it
+// readChangedDevices reads the devices that changed with the best query that the server answers, or all devices if it
 // answers none.
-func (f *refresh) readIncrementally(ctx context.Context) error {
+func (f *refresh) readChangedDevices(ctx context.Context) error {
 	var failed error
 	for rung := range f.trust.devices {
 		question := &f.trust.devices[rung]
 		if !question.asks(f.snapshot.Time) {
 			continue
 		}
-		err := f.readChanged(ctx, rung)
+		err := f.readChanges(ctx, rung)
 		problem := api.ProblemOf(err)
 		switch {
 		case ctx.Err() != nil || problem == api.RateLimited:
 			return err
 		case problem == 0 || isInconsistent(err): // the server answered, even if the answer cannot be used
 			question.answered()
-			return f.orReadAll(ctx, err)
+			return f.orReadAllDevices(ctx, err)
 		}
 		question.failed(err, f.retry())
 		// The query of a failing server is tried once more. If it continues to fail, the server may be able to list all
 		// devices, but not to search for changes, or the token may have no access to image installs.
-		trouble := problem == api.Unavailable && !errors.Is(err, api.ErrBlank) || problem == api.Unauthorized
+		trouble := problem == api.Unavailable && !errors.Is(err, api.ErrEmptyBody) || problem == api.Unauthorized
 		if trouble && question.failures == 1 && failed == nil {
 			return err
 		}
@@ -115,11 +115,11 @@ func (f *refresh) readIncrementally(ctx context.Context) error {
 		}
 	}
 	f.snapshot.Reading.Why = failed.Error()
-	return f.readAll(ctx)
+	return f.readAllDevices(ctx)
 }
 
-// orReadAll reads all devices if the changes cannot be used. reason is nil if they can.
-func (f *refresh) orReadAll(ctx context.Context, reason error) error {
+// orReadAllDevices reads all devices if the changes cannot be used. reason is nil if they can.
+func (f *refresh) orReadAllDevices(ctx context.Context, reason error) error {
 	switch {
 	case reason == nil:
 		f.trust.changes.answered()
@@ -128,7 +128,7 @@ func (f *refresh) orReadAll(ctx context.Context, reason error) error {
 		f.trust.changes.failed(reason, f.retry())
 	}
 	f.snapshot.Reading.Why = reason.Error()
-	return f.readAll(ctx)
+	return f.readAllDevices(ctx)
 }
 
 // deviceFilter returns the condition for the devices to read, with path before the names of fields.
@@ -155,7 +155,7 @@ func (f *refresh) filtersFleets() bool {
 func (f *refresh) devicesWith(condition string) api.Query[balena.Device] {
 	return api.Query[balena.Device]{
 		Version: f.after.asked.version, Resource: "device",
-		Fields: wanted(f, deviceFields), Filter: api.And(f.deviceFilter(""), condition), Blank: unknownDevice,
+		Fields: wanted(f, deviceFields), Filter: api.And(f.deviceFilter(""), condition), Initial: nullDevice,
 		ID:       func(row *balena.Device) int64 { return row.ID },
 		PageSize: f.config.PageSize,
 		// The number of devices may double during the query. Longer lists cannot be correct.
@@ -165,7 +165,7 @@ func (f *refresh) devicesWith(condition string) api.Query[balena.Device] {
 
 // settle completes a row as a device of the snapshot. was is the device in the previous snapshot, or nil. settle returns
 // false for a device without a fleet, or of a fleet that is not selected or was not listed.
-func (f *refresh) settle(row, was *balena.Device) (chosen bool, err error) {
+func (f *refresh) settle(row, was *balena.Device) (selected bool, err error) {
 	if row.UUID == "" {
 		return false, fmt.Errorf("device %d has no uuid", row.ID)
 	}

@@ -38,14 +38,14 @@ type dialect struct {
 // condition decides whether a field is requested.
 type condition func(*Options, dialect) bool
 
-func forServiceSummary(o *Options, _ dialect) bool    { return o.ServiceSummary && !o.Services } // else their rows tell it
-func forReleaseOfServices(o *Options, _ dialect) bool { return o.ServiceSummary }
-func forTargets(o *Options, _ dialect) bool           { return o.Devices || o.Targets }
-func withLocal(o *Options, _ dialect) bool            { return o.LocalAddresses }
-func whereDevicesAre(o *Options, d dialect) bool      { return o.Location && d.cloud }
-func onV7(_ *Options, d dialect) bool                 { return d.version == balena.V7 }
-func onV6(_ *Options, d dialect) bool                 { return d.version == balena.V6 }
-func onCloud(_ *Options, d dialect) bool              { return d.cloud }
+func ifServiceSummaryAlone(o *Options, _ dialect) bool { return o.ServiceSummary && !o.Services } // else their rows tell it
+func ifServiceSummary(o *Options, _ dialect) bool      { return o.ServiceSummary }
+func ifDevicesOrTargets(o *Options, _ dialect) bool    { return o.Devices || o.Targets }
+func ifLocalAddresses(o *Options, _ dialect) bool      { return o.LocalAddresses }
+func ifLocation(o *Options, d dialect) bool            { return o.Location && d.cloud }
+func onV7(_ *Options, d dialect) bool                  { return d.version == balena.V7 }
+func onV6(_ *Options, d dialect) bool                  { return d.version == balena.V6 }
+func onCloud(_ *Options, d dialect) bool               { return d.cloud }
 
 // wanted returns the fields of a table that this refresh requests.
 func wanted[T any](f *refresh, table []field[T]) api.Record[T] {
@@ -61,13 +61,13 @@ func wanted[T any](f *refresh, table []field[T]) api.Record[T] {
 	return r
 }
 
-// blank returns a row in which every field is null.
-func blank[T any](table []field[T]) T {
+// nullRow returns a row in which every field is null.
+func nullRow[T any](table []field[T]) T {
 	var all api.Record[T]
 	for _, field := range table {
 		all = append(all, field.Field)
 	}
-	return all.Blank()
+	return all.Null()
 }
 
 // The types of values; see [api.Decoder].
@@ -161,7 +161,7 @@ const selectRelease = "$select=id,commit,raw_version,is_final,is_invalidated,sta
 var deviceFields = []field[balena.Device]{
 	{Field: api.To("id", integer, func(d *balena.Device) *int64 { return &d.ID })},
 	{Field: api.To("uuid", text, func(d *balena.Device) *string { return &d.UUID })},
-	{Field: api.To("device_name", text, func(d *balena.Device) *string { return &d.Name }), on: forTargets},
+	{Field: api.To("device_name", text, func(d *balena.Device) *string { return &d.Name }), on: ifDevicesOrTargets},
 	{Field: api.To("belongs_to__application", reference, func(d *balena.Device) *int64 { return &d.FleetID })},
 	{Field: api.To("is_of__device_type", reference, func(d *balena.Device) *int64 { return &d.TypeID })},
 	{Field: api.To("overall_status", word, func(d *balena.Device) *string { return &d.Status }), computed: true},
@@ -179,12 +179,12 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.To("is_active", isFalse, func(d *balena.Device) *bool { return &d.Deactivated }), on: onCloud, computed: true},
 	{Field: api.To("provisioning_state", word, func(d *balena.Device) *string { return &d.ProvisioningState })},
 	{Field: api.Derived("image_install", "image_install($select=status,is_provided_by__release;$filter=status ne 'deleted')",
-		installsOf, func(d *balena.Device) *balena.Installs { return &d.Installs }), on: forServiceSummary, computed: true},
+		installsOf, func(d *balena.Device) *balena.Installs { return &d.Installs }), on: ifServiceSummaryAlone, computed: true},
 
-	{Field: whereabout("latitude", latitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.Latitude }), on: whereDevicesAre, computed: true},
-	{Field: whereabout("longitude", longitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.Longitude }), on: whereDevicesAre, computed: true},
-	{Field: whereabout("custom_latitude", latitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.CustomLatitude }), on: whereDevicesAre, computed: true},
-	{Field: whereabout("custom_longitude", longitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.CustomLongitude }), on: whereDevicesAre, computed: true},
+	{Field: whereabout("latitude", latitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.Latitude }), on: ifLocation, computed: true},
+	{Field: whereabout("longitude", longitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.Longitude }), on: ifLocation, computed: true},
+	{Field: whereabout("custom_latitude", latitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.CustomLatitude }), on: ifLocation, computed: true},
+	{Field: whereabout("custom_longitude", longitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.CustomLongitude }), on: ifLocation, computed: true},
 
 	{Field: api.To("is_running__release", reference, func(d *balena.Device) *int64 { return &d.RunningRelease })},
 	{Field: api.To("is_pinned_on__release", reference, func(d *balena.Device) *int64 { return &d.PinnedRelease }), on: onV7},
@@ -199,10 +199,10 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.To("memory_total", number, func(d *balena.Device) *balena.Number { return &d.MemorySize }), metric: true},
 	{Field: api.To("storage_usage", number, func(d *balena.Device) *balena.Number { return &d.StorageUsed }), metric: true},
 	{Field: api.To("storage_total", number, func(d *balena.Device) *balena.Number { return &d.StorageSize }), metric: true},
-	{Field: api.To("is_web_accessible", boolean, func(d *balena.Device) *bool { return &d.WebAccessible }), on: forTargets},
+	{Field: api.To("is_web_accessible", boolean, func(d *balena.Device) *bool { return &d.WebAccessible }), on: ifDevicesOrTargets},
 	{Field: api.To("should_be_operated_by__release", reference, func(d *balena.Device) *int64 { return &d.OSTarget }), metric: true, computed: true},
 	{Field: api.To("should_be_managed_by__release", reference, func(d *balena.Device) *int64 { return &d.SupervisorTarget }), on: onV7, metric: true, computed: true},
-	{Field: whereabout("ip_address", text, func(w *balena.Whereabouts) *string { return &w.LocalAddresses }), on: withLocal},
+	{Field: whereabout("ip_address", text, func(w *balena.Whereabouts) *string { return &w.LocalAddresses }), on: ifLocalAddresses},
 	{Field: api.To("created_at", instant, func(d *balena.Device) *balena.Instant { return &d.Created }), metric: true},
 	{Field: api.To("modified_at", instant, func(d *balena.Device) *balena.Instant { return &d.Modified }), computed: true},
 }
@@ -240,8 +240,8 @@ func MetricFields() (names []string) {
 	return names
 }
 
-// unknownDevice is a device before any field is read.
-var unknownDevice = blank(deviceFields)
+// nullDevice is a device before any field is read.
+var nullDevice = nullRow(deviceFields)
 
 var releaseFields = []field[balena.Release]{
 	{Field: api.To("id", integer, func(r *balena.Release) *int64 { return &r.ID })},
@@ -306,7 +306,7 @@ var serviceFields = []field[serviceRow]{
 	{Field: api.To("device", reference, func(s *serviceRow) *int64 { return &s.device })},
 	{Field: api.To("status", word, func(s *serviceRow) *string { return &s.Status })},
 	{Field: api.To("download_progress", number, func(s *serviceRow) *balena.Number { return &s.Progress })},
-	{Field: api.To("is_provided_by__release", reference, func(s *serviceRow) *int64 { return &s.Release }), on: forReleaseOfServices},
+	{Field: api.To("is_provided_by__release", reference, func(s *serviceRow) *int64 { return &s.Release }), on: ifServiceSummary},
 	{Field: api.To("install_date", instant, func(s *serviceRow) *balena.Instant { return &s.Installed })},
 	// There is one value per install, but only one different value per image.
 	{Field: api.Derived("installs__image", "installs__image($select=id;$expand=is_a_build_of__service($select=service_name))",

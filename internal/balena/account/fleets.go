@@ -32,15 +32,15 @@ func (f *refresh) readFleets(ctx context.Context) error {
 	}
 	version := &f.trust.version
 	err := f.listFleets(ctx, balena.V7)
-	for try := 1; !version.known && missing(err) && try < atStart; try++ {
+	for try := 1; !version.observed && missing(err) && try < atStart; try++ {
 		err = f.listFleets(ctx, balena.V7)
 	}
 	switch {
 	case err == nil:
-		if version.saw(balena.V7); version.is(balena.V7) {
+		if version.saw(balena.V7); version.holds(balena.V7) {
 			return nil
 		}
-	case !missing(err) && !version.is(balena.V6):
+	case !missing(err) && !version.holds(balena.V6):
 		return err
 	}
 	v7Missing := missing(err)
@@ -54,7 +54,7 @@ func (f *refresh) readFleets(ctx context.Context) error {
 	if v7Missing {
 		version.saw(balena.V6)
 	}
-	if version.is(balena.V7) {
+	if version.holds(balena.V7) {
 		return &api.Error{
 			Problem: api.BadAnswer, Request: "GET /v7/application", Status: http.StatusNotFound,
 			Err: fmt.Errorf("answered 404, while v6 answers: v6 is used once %d refreshes in a row have seen that", convincing),
@@ -75,16 +75,16 @@ func noAPI() error {
 }
 
 func (f *refresh) listFleets(ctx context.Context, version balena.Version) error {
-	f.after.asked = dialect{version: version, cloud: !f.trust.cloud.is(false)}
+	f.after.asked = dialect{version: version, cloud: !f.trust.cloud.holds(false)}
 	s := f.snapshot
 	s.Fleets, s.Releases = nil, map[int64]balena.Release{}
 	f.fleets, f.typeSlugs, f.counted, f.reachable = map[int64]*balena.Fleet{}, map[int64]string{}, map[int64]int{}, 0
 
-	listed := 0
+	fleetCount := 0
 	slugs := map[string]bool{}
 	q := api.Query[fleetRow]{
 		Version: version, Resource: "application",
-		Fields: wanted(f, fleetFields), Filter: allFleets, Blank: fleetRow{counted: notCounted},
+		Fields: wanted(f, fleetFields), Filter: allFleets, Initial: fleetRow{counted: notCounted},
 		ID:       func(row *fleetRow) int64 { return row.ID },
 		PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
 	}
@@ -98,10 +98,10 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 			return fmt.Errorf("the devices of fleet %s are not counted", row.Slug)
 		}
 		slugs[row.Slug] = true
-		listed++
+		fleetCount++
 		f.typeSlugs[row.deviceTypeID] = row.DeviceType
 		f.reachable += row.counted
-		if !f.chosen(&row.Fleet) {
+		if !f.selects(&row.Fleet) {
 			return nil
 		}
 		if row.target.ID != 0 {
@@ -114,26 +114,26 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 	if err != nil {
 		return err
 	}
-	if listed == 0 && !f.trust.empty {
+	if fleetCount == 0 && !f.trust.empty {
 		f.trust.empty = true
-		if f.before.listed == 0 {
+		if f.before.fleetCount == 0 {
 			return f.listFleets(ctx, version) // ask again at once, because nothing is known about the account yet
 		}
-		return f.untrue("application", "the server lists no fleet, and listed %d before: the next refresh believes it", f.before.listed)
+		return f.badList("application", "the server lists no fleet, and listed %d before: the next refresh believes it", f.before.fleetCount)
 	}
-	f.trust.empty = listed == 0
+	f.trust.empty = fleetCount == 0
 	if f.reachable > maxDevices {
-		return f.untrue("application", "the server counts %d devices, and there are no more than %d in any account", f.reachable, maxDevices)
+		return f.badList("application", "the server counts %d devices, and there are no more than %d in any account", f.reachable, maxDevices)
 	}
-	f.after.listed, f.after.clock = listed, clock
+	f.after.fleetCount, f.after.clock = fleetCount, clock
 	for i := range s.Fleets {
 		f.fleets[s.Fleets[i].ID] = &s.Fleets[i]
 	}
 	return nil
 }
 
-// chosen reports whether the options select a fleet.
-func (f *refresh) chosen(fleet *balena.Fleet) bool {
+// selects reports whether the options select a fleet.
+func (f *refresh) selects(fleet *balena.Fleet) bool {
 	o := &f.config.Options
 	return o.Shard.Has(fleet.ID) && (o.ArchivedFleets || !fleet.Archived) &&
 		(o.Include == nil || o.Include.MatchString(fleet.Slug)) &&
@@ -149,7 +149,7 @@ func (f *refresh) countAgain(ctx context.Context) error {
 		PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
 	}
 	_, err := api.List(ctx, f.client, q, func(row *fleetRow) error {
-		if _, chosen := f.fleets[row.ID]; chosen {
+		if _, selected := f.fleets[row.ID]; selected {
 			counted[row.ID] = row.counted
 		}
 		reachable += row.counted
@@ -161,8 +161,8 @@ func (f *refresh) countAgain(ctx context.Context) error {
 	return err
 }
 
-// untrue returns the error of a list that cannot be correct.
-func (f *refresh) untrue(resource, format string, args ...any) error {
+// badList returns the error of a list that cannot be correct.
+func (f *refresh) badList(resource, format string, args ...any) error {
 	return &api.Error{
 		Problem: api.BadAnswer, Request: "GET /" + string(f.after.asked.version) + "/" + resource, Status: http.StatusOK,
 		Err: fmt.Errorf(format, args...),

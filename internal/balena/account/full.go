@@ -15,10 +15,10 @@ import (
 
 // A full refresh reads every device. Incremental refreshes build on it.
 
-// readAll reads the devices of all selected fleets. If the list differs from the server's count, it is read once more:
+// readAllDevices reads the devices of all selected fleets. If the list differs from the server's count, it is read once more:
 // devices may be deleted or moved while they are read, and a list may be cut off. If it differs again, the refresh
 // fails.
-func (f *refresh) readAll(ctx context.Context) error {
+func (f *refresh) readAllDevices(ctx context.Context) error {
 	f.askCloudAgain(ctx)
 	err := f.listDevices(ctx)
 	again := isNotWhole(err)
@@ -36,7 +36,7 @@ func (f *refresh) readAll(ctx context.Context) error {
 		err = f.listDevices(ctx)
 	}
 	if isNotWhole(err) {
-		return f.untrue("device", "%w, twice in a row", err)
+		return f.badList("device", "%w, twice in a row", err)
 	}
 	return err
 }
@@ -60,19 +60,19 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	if before.Len() == 0 {
 		before = balena.Striped(f.config.Stripes)
 	}
-	devices, known := balena.NewBuilder(before), before.Cursor()
+	devices, previous := balena.NewBuilder(before), before.Cursor()
 	proof := f.newProof()
 	listed := map[int64]int{}
 	var uuids []uint64 // hashes
 	f.after.outside = false
 	_, err := api.List(ctx, f.client, q, func(row *balena.Device) error {
 		s.Reading.Devices++
-		was := known.At(row.ID)
-		chosen, err := f.settle(row, was)
+		was := previous.At(row.ID)
+		selected, err := f.settle(row, was)
 		if err != nil {
 			return err
 		}
-		if !chosen {
+		if !selected {
 			f.after.outside = true
 			return nil
 		}
@@ -88,8 +88,8 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	if f.after.asked.cloud && s.Reading.Devices > 0 {
 		f.trust.cloud.saw(true) // even if a later page failed
 	}
-	if errors.Is(err, api.ErrBlank) && f.after.asked.cloud && s.Reading.Devices == 0 {
-		return f.doubtCloud(ctx, err)
+	if errors.Is(err, api.ErrEmptyBody) && f.after.asked.cloud && s.Reading.Devices == 0 {
+		return f.probeCloud(ctx, err)
 	}
 	if err != nil {
 		return err
@@ -149,16 +149,16 @@ func total(counts map[int64]int) (n int) {
 	return n
 }
 
-// doubtCloud determines why a list was answered with err, a blank 500: because the server lacks the fields that only
+// probeCloud determines why a list was answered with err, an empty 500: because the server lacks the fields that only
 // balenaCloud has, or because it fails. If the fields are missing, it reads the list without them.
-func (f *refresh) doubtCloud(ctx context.Context, err error) error {
-	lacks, asked := f.lacksCloud(ctx)
-	if asked != nil || !lacks {
+func (f *refresh) probeCloud(ctx context.Context, err error) error {
+	lacks, probeErr := f.lacksCloud(ctx)
+	if probeErr != nil || !lacks {
 		return err
 	}
 	f.trust.cloud.saw(false)
 	f.trust.cloudAsked = f.snapshot.Time
-	if !f.trust.cloud.is(false) {
+	if !f.trust.cloud.holds(false) {
 		return err
 	}
 	f.after.asked.cloud = false
@@ -168,7 +168,7 @@ func (f *refresh) doubtCloud(ctx context.Context, err error) error {
 // askCloudAgain checks whether a server that lacked the fields of balenaCloud has them now.
 func (f *refresh) askCloudAgain(ctx context.Context) {
 	now := f.snapshot.Time
-	if !f.trust.cloud.is(false) || now.Sub(f.trust.cloudAsked) < relearn {
+	if !f.trust.cloud.holds(false) || now.Sub(f.trust.cloudAsked) < relearn {
 		return
 	}
 	if lacks, err := f.lacksCloud(ctx); err == nil {
@@ -176,7 +176,7 @@ func (f *refresh) askCloudAgain(ctx context.Context) {
 		if f.trust.cloud.against == 0 { // otherwise the next full refresh checks again
 			f.trust.cloudAsked = now
 		}
-		f.after.asked.cloud = !f.trust.cloud.is(false)
+		f.after.asked.cloud = !f.trust.cloud.holds(false)
 	}
 }
 
@@ -196,7 +196,7 @@ func (f *refresh) lacksCloud(ctx context.Context) (lacks bool, err error) {
 		return false, err
 	}
 	err = ask(true)
-	if errors.Is(err, api.ErrBlank) {
+	if errors.Is(err, api.ErrEmptyBody) {
 		return true, nil
 	}
 	return false, err

@@ -59,23 +59,23 @@ func veryMany(what string) error { return fmt.Errorf("very many devices %s: %w",
 
 // changes holds the devices that an incremental refresh has read.
 type changes struct {
-	known balena.Devices
-	rung  int
+	previous balena.Devices
+	rung     int
 	// devices are the devices that were read, by ID; nil for a device that is out of reach.
 	devices map[int64]*balena.Device
-	// listed are the fleets the IDs of whose devices were listed.
-	listed map[int64]bool
+	// idsListed are the fleets whose devices' IDs were listed.
+	idsListed map[int64]bool
 	// newest is the newest modified_at.
 	newest balena.Instant
 	rows   int
 }
 
-// readChanged reads the devices that changed since the last refresh with the query of a rung. It returns an
+// readChanges reads the devices that changed since the last refresh with the query of a rung. It returns an
 // inconsistencyError if they are inconsistent, errVeryMany if there are too many.
-func (f *refresh) readChanged(ctx context.Context, rung int) error {
+func (f *refresh) readChanges(ctx context.Context, rung int) error {
 	b := &f.before
 	f.after.outside = b.outside
-	c := &changes{known: b.devices, rung: rung, devices: map[int64]*balena.Device{}, listed: map[int64]bool{}, newest: b.horizon.newest}
+	c := &changes{previous: b.devices, rung: rung, devices: map[int64]*balena.Device{}, idsListed: map[int64]bool{}, newest: b.horizon.newest}
 	retargeted := map[int64]bool{} // fleets with another target
 	vanished := false              // a fleet is no longer selected
 	for id, target := range b.targets {
@@ -88,17 +88,17 @@ func (f *refresh) readChanged(ctx context.Context, rung int) error {
 			retargeted[id] = true
 		}
 	}
-	question, err := f.changesQuestion(rung, retargeted)
+	condition, err := f.changesCondition(rung, retargeted)
 	if err != nil {
 		return err
 	}
-	if err := f.take(ctx, c, question); err != nil {
+	if err := f.take(ctx, c, condition); err != nil {
 		return err
 	}
-	if err := f.takeDoubtful(ctx, c); err != nil {
+	if err := f.readUnresolved(ctx, c); err != nil {
 		return err
 	}
-	if err := f.apply(c, retargeted, vanished); err != nil {
+	if err := f.merge(c, retargeted, vanished); err != nil {
 		return err
 	}
 	f.snapshot.Reading.Kind, f.snapshot.Reading.Devices = balena.Incremental, c.rows
@@ -106,8 +106,8 @@ func (f *refresh) readChanged(ctx context.Context, rung int) error {
 	return nil
 }
 
-// changesQuestion returns the condition for the devices that changed.
-func (f *refresh) changesQuestion(rung int, retargeted map[int64]bool) (string, error) {
+// changesCondition returns the condition for the devices that changed.
+func (f *refresh) changesCondition(rung int, retargeted map[int64]bool) (string, error) {
 	since := literal(f.before.horizon.since)
 	if rung == byDevices {
 		return "(modified_at gt " + since + " or image_install/any(i:i/status eq 'Downloading'))", nil
@@ -138,16 +138,16 @@ func literal(i balena.Instant) string {
 
 // take reads the devices that match a condition.
 func (f *refresh) take(ctx context.Context, c *changes, condition string) error {
-	known := c.known.Cursor()
+	previous := c.previous.Cursor()
 	clock, err := api.List(ctx, f.client, f.devicesWith(condition), func(row *balena.Device) error {
 		c.rows++
-		was := known.At(row.ID)
-		chosen, err := f.settle(row, was)
+		was := previous.At(row.ID)
+		selected, err := f.settle(row, was)
 		if err != nil {
 			return err
 		}
 		switch {
-		case !chosen:
+		case !selected:
 			c.devices[row.ID] = nil
 			f.after.outside = true
 			return nil
@@ -172,7 +172,7 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 func (c *changes) added() (map[string]int64, error) {
 	added := map[string]int64{}
 	for id, is := range c.devices {
-		if is == nil || c.known.Find(id) != nil {
+		if is == nil || c.previous.Find(id) != nil {
 			continue
 		}
 		if _, twice := added[is.UUID]; twice {
@@ -183,11 +183,11 @@ func (c *changes) added() (map[string]int64, error) {
 	return added, nil
 }
 
-// takeDoubtful reads the doubtful devices by their ids until there are none. A device that was read may have moved to
+// readUnresolved reads the unresolved devices by their ids until there are none. A device that was read may have moved to
 // another fleet, and the count of that fleet has to be compared again.
-func (f *refresh) takeDoubtful(ctx context.Context, c *changes) error {
+func (f *refresh) readUnresolved(ctx context.Context, c *changes) error {
 	for asked := 0; ; {
-		doubtful, err := f.doubtfulDevices(ctx, c)
+		doubtful, err := f.unresolvedIDs(ctx, c)
 		if err != nil || len(doubtful) == 0 {
 			return err
 		}
@@ -205,12 +205,12 @@ func (f *refresh) takeDoubtful(ctx context.Context, c *changes) error {
 	}
 }
 
-// doubtfulDevices returns the IDs, in ascending order, of devices that must be read by their ids: those that may have been
+// unresolvedIDs returns the IDs, in ascending order, of devices that must be read by their ids: those that may have been
 // removed, and those whose download may have ended without being reported. Each fleet is listed once.
-func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, error) {
+func (f *refresh) unresolvedIDs(ctx context.Context, c *changes) ([]int64, error) {
 	counts := maps.Clone(f.before.devicesOf)
 	for id, is := range c.devices {
-		if was := c.known.Find(id); was != nil {
+		if was := c.previous.Find(id); was != nil {
 			counts[was.FleetID]--
 		}
 		if is != nil {
@@ -219,7 +219,7 @@ func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, err
 	}
 	var fleets []int64
 	for i := range f.snapshot.Fleets {
-		if id := f.snapshot.Fleets[i].ID; counts[id] != f.counted[id] && !c.listed[id] {
+		if id := f.snapshot.Fleets[i].ID; counts[id] != f.counted[id] && !c.idsListed[id] {
 			fleets = append(fleets, id)
 		}
 	}
@@ -236,13 +236,13 @@ func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, err
 	}
 	doubtful := map[int64]bool{}
 	for id := range listed {
-		if c.known.Find(id) == nil && c.devices[id] == nil {
+		if c.previous.Find(id) == nil && c.devices[id] == nil {
 			doubtful[id] = true
 		}
 	}
 	uncertain := map[int64]bool{}
 	for _, id := range fleets {
-		uncertain[id], c.listed[id] = true, true
+		uncertain[id], c.idsListed[id] = true, true
 	}
 	for id, is := range c.devices {
 		if is != nil && uncertain[is.FleetID] && !listed[id] {
@@ -250,7 +250,7 @@ func (f *refresh) doubtfulDevices(ctx context.Context, c *changes) ([]int64, err
 		}
 	}
 	if len(uncertain) > 0 || len(added) > 0 || c.rung == byDevices {
-		for d := range c.known.All() {
+		for d := range c.previous.All() {
 			if _, read := c.devices[d.ID]; read {
 				continue
 			}
@@ -285,9 +285,9 @@ func (f *refresh) listIDs(ctx context.Context, fleets []int64) (map[int64]bool, 
 	return listed, err
 }
 
-// apply combines the known devices and those that were read to the devices of the snapshot.
+// merge combines the known devices and those that were read to the devices of the snapshot.
 // vanished is set if some of them belong to a fleet that is no longer selected.
-func (f *refresh) apply(c *changes, retargeted map[int64]bool, vanished bool) error {
+func (f *refresh) merge(c *changes, retargeted map[int64]bool, vanished bool) error {
 	since := f.before.horizon.since
 	added, err := c.added()
 	if err != nil {
@@ -304,11 +304,11 @@ func (f *refresh) apply(c *changes, retargeted map[int64]bool, vanished bool) er
 	for id, is := range c.devices {
 		if is == nil {
 			vanished = true
-		} else if is != c.known.Find(id) {
+		} else if is != c.previous.Find(id) {
 			put = append(put, is)
 		}
 	}
-	for _, run := range c.known.Runs() {
+	for _, run := range c.previous.Runs() {
 		if run.Newest <= since && len(retargeted) == 0 && len(added) == 0 {
 			continue
 		}
@@ -342,6 +342,6 @@ func (f *refresh) apply(c *changes, retargeted map[int64]bool, vanished bool) er
 			return read && is == nil || !read && f.fleets[d.FleetID] == nil
 		}
 	}
-	f.snapshot.Devices = c.known.With(put, gone)
+	f.snapshot.Devices = c.previous.With(put, gone)
 	return nil
 }

@@ -142,7 +142,7 @@ func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool
 			of, known := applications[row.application]
 			switch {
 			case !known:
-				return f.untrue("release", "release %d belongs to an application that was not requested", row.id)
+				return f.badList("release", "release %d belongs to an application that was not requested", row.id)
 			case of.host:
 				row.Phase = policies[of.id].Phase(row.Phase, row.Version)
 				os[of.deviceType] = append(os[of.deviceType], row.SystemRelease)
@@ -203,7 +203,7 @@ func (f *refresh) askForSystems(ctx context.Context, types map[int64]bool) (map[
 		return applications, list(supervisorApplications)
 	}
 	if len(types) > 0 && f.parts.system.value.releases != nil {
-		return nil, f.untrue("application", "the server lists no host application, and listed some before")
+		return nil, f.badList("application", "the server lists no host application, and listed some before")
 	}
 	return nil, nil
 }

@@ -58,21 +58,21 @@ type trust struct {
 // belief is a value that was observed. The first observation is accepted; another value is accepted only after
 // convincing observations in a row.
 type belief[T comparable] struct {
-	value   T
-	known   bool
-	against int
+	value    T
+	observed bool
+	against  int
 }
 
-func (b *belief[T]) is(value T) bool { return b.known && b.value == value }
+func (b *belief[T]) holds(value T) bool { return b.observed && b.value == value }
 
 // saw records an observation.
 func (b *belief[T]) saw(value T) {
-	if b.is(value) {
+	if b.holds(value) {
 		b.against = 0
 		return
 	}
-	if b.against++; !b.known || b.against >= convincing {
-		*b = belief[T]{value: value, known: true}
+	if b.against++; !b.observed || b.against >= convincing {
+		*b = belief[T]{value: value, observed: true}
 	}
 }
 

@@ -21,13 +21,13 @@ func TestBelief(t *testing.T) {
 		{"a", "a"}, {"ab", "a"}, {"abb", "a"}, {"abbb", "b"}, {"abbabb", "a"}, {"abcb", "b"}, {"abbba", "b"}, {"abbbaaa", "a"},
 	} {
 		var b belief[string]
-		if b.is("") {
+		if b.holds("") {
 			t.Error("nothing was seen, and something is believed")
 		}
 		for _, r := range test.seen {
 			b.saw(string(r))
 		}
-		if !b.is(test.want) {
+		if !b.holds(test.want) {
 			t.Errorf("after %s: %q is believed, want %q", test.seen, b.value, test.want)
 		}
 	}
@@ -125,7 +125,7 @@ func TestDisabledBy(t *testing.T) {
 	}
 	still := &proof{wrong: errors.New("still")}
 	for want, errs := range map[balena.Disabled][]error{
-		balena.Refused:      {refusal(500, api.ErrBlank), refusal(400, errors.New("malformed"))},
+		balena.Refused:      {refusal(500, api.ErrEmptyBody), refusal(400, errors.New("malformed"))},
 		balena.Failing:      {refusal(502, errors.New("bad gateway")), refusal(500, errors.New("a page of HTML")), refusal(0, errors.New("no complete answer"))},
 		balena.Inconsistent: {inconsistencyError("a device is missing"), refusal(200, inconsistencyError("another uuid"))},
 		balena.ModifiedAt:   {still.verdict()},
@@ -142,7 +142,7 @@ func TestDisabledBy(t *testing.T) {
 // The conclusions of a full refresh about modified_at.
 func TestProof(t *testing.T) {
 	device := func(change func(*balena.Device)) *balena.Device {
-		d := unknownDevice
+		d := nullDevice
 		d.ID, d.UUID, d.Modified = 1, "u", 100
 		change(&d)
 		return &d
@@ -178,11 +178,11 @@ func TestProof(t *testing.T) {
 // A change of any field that is stored in the row of a device is a proof, but a change of a computed field is not.
 func TestFieldsKnowWhoWritesThem(t *testing.T) {
 	for _, field := range deviceFields {
-		a, b := unknownDevice, unknownDevice
+		a, b := nullDevice, nullDevice
 		for _, value := range []string{
 			`"x"`, `"7.5"`, `7`, `true`, `false`, `{"__id":7}`, `"2026-11-22T14:09:34.280Z"`, `[{"status":"Running","is_provided_by__release":{"__id":7}}]`,
 		} {
-			if b = unknownDevice; field.Set(api.ValueDecoder(), jsontext.Value(value), &b) == nil && !field.Same(&a, &b) {
+			if b = nullDevice; field.Set(api.ValueDecoder(), jsontext.Value(value), &b) == nil && !field.Same(&a, &b) {
 				break
 			}
 		}

@@ -380,7 +380,7 @@ func (c *Client) refused(r *request, resp *http.Response, body io.Reader) error 
 		return r.failed(Unauthorized, code, errors.New(status+": the token was not accepted, or the server's database is down"))
 	case code >= http.StatusInternalServerError:
 		if code == http.StatusInternalServerError && message == "" && cut == nil {
-			return r.failed(Unavailable, code, fmt.Errorf("%s: %w", status, ErrBlank))
+			return r.failed(Unavailable, code, fmt.Errorf("%s: %w", status, ErrEmptyBody))
 		}
 		return r.failed(Unavailable, code, errors.New(status))
 	default:

@@ -57,9 +57,9 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Request, e.Err) 
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// ErrBlank marks a 500 with an empty body. The server answers so if it does not know a selected field, but a failing
+// ErrEmptyBody marks a 500 with an empty body. The server answers so if it does not know a selected field, but a failing
 // server may answer the same.
-var ErrBlank = errors.New("an empty body")
+var ErrEmptyBody = errors.New("an empty body")
 
 // StatusOf returns the status of the answer that caused an error, or 0 if there was none.
 func StatusOf(err error) int {
@@ -79,5 +79,5 @@ func ProblemOf(err error) Problem {
 
 // NotUnderstood reports whether an answer means that the server does not understand the query.
 func NotUnderstood(err error) bool {
-	return errors.Is(err, ErrBlank) || StatusOf(err) == http.StatusBadRequest
+	return errors.Is(err, ErrEmptyBody) || StatusOf(err) == http.StatusBadRequest
 }

@@ -152,8 +152,8 @@ func (r Record[T]) options() string {
 	return s
 }
 
-// Blank returns a row in which every field is null.
-func (r Record[T]) Blank() (row T) {
+// Null returns a row in which every field is null.
+func (r Record[T]) Null() (row T) {
 	d := ValueDecoder()
 	for _, f := range r {
 		_ = f.Set(d, jsontext.Value("null"), &row) // null is a value of every field

@@ -22,8 +22,8 @@ type Query[T any] struct {
 	Fields Record[T]
 	// Filter is the condition for the rows; empty for all rows.
 	Filter string
-	// Blank is the row before any field is read.
-	Blank T
+	// Initial is the row before any field is read.
+	Initial T
 	// ID returns the row's id, which the fields must read.
 	ID func(*T) int64
 	// PageSize is the number of rows per page.
@@ -80,7 +80,7 @@ func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error
 		}
 		page := 0
 		at, err := c.get(ctx, r, func(d *Decoder) error {
-			return decodeAll(d, q.Fields, q.Blank, func(row *T) error {
+			return decodeAll(d, q.Fields, q.Initial, func(row *T) error {
 				id := q.ID(row)
 				page++
 				switch {
