@@ -59,14 +59,14 @@ func osLines(v *view) iter.Seq[osLine] {
 func osLineTable() group {
 	return &table[osLine]{
 		group:    "OS",
-		series:   "1 for each device type and line that is supported or in use",
+		series:   "1 per device type and line that is supported or in use",
 		labels:   []string{"device_type", "line"},
 		subjects: osLines,
 		identity: func(l *osLine, values []string) []string { return append(values, l.deviceType, l.Name) },
 		families: []family[osLine]{
 			{
 				name:   "balena_os_latest_release_info",
-				help:   "The newest release of a line of balenaOS that was not invalidated. The line is \"default\", or the year and month of an ESR version.",
+				help:   "The newest release of balenaOS for a device type in a line, without invalidated releases. The line is default, or the year and month of an ESR version.",
 				source: "release.raw_version, is_invalidated",
 				labels: []string{"os_version"},
 				samples: func(l *osLine, out *samples) {
@@ -84,10 +84,10 @@ func osLineTable() group {
 				}),
 			{
 				name:   "balena_os_line_phase",
-				help:   "The phase of an ESR line: next, current, sunset or end-of-life.",
+				help:   "The phase of the ESR line: next, current, sunset or end-of-life.",
 				source: "release.phase, application_tag.value",
 				labels: []string{"phase"},
-				series: "1 for each ESR line that is supported or in use, and has a phase",
+				series: "1 per device type and ESR line that is supported or in use and has a phase",
 				samples: func(l *osLine, out *samples) {
 					if l.EndOfLife != 0 && l.Phase != "" {
 						out.add(1, l.Phase)
@@ -96,9 +96,9 @@ func osLineTable() group {
 			},
 			{
 				name:   "balena_os_line_end_of_life_timestamp_seconds",
-				help:   "When the support of an ESR line ends: 9 months after its first release.",
+				help:   "When the support of the ESR line ends: 9 months after its first release.",
 				source: "release.created_at",
-				series: "1 for each ESR line that is supported or in use",
+				series: "1 per device type and ESR line that is supported or in use",
 				samples: func(l *osLine, out *samples) {
 					out.add(l.EndOfLife.Seconds())
 				},
@@ -116,7 +116,7 @@ type supervisor struct {
 func supervisorTable() group {
 	return &table[supervisor]{
 		group:  "OS",
-		series: "1 a CPU architecture",
+		series: "1 per CPU architecture in use",
 		labels: []string{"cpu_architecture"},
 		subjects: func(v *view) iter.Seq[supervisor] {
 			return func(yield func(supervisor) bool) {
@@ -135,7 +135,7 @@ func supervisorTable() group {
 		families: []family[supervisor]{
 			{
 				name:    "balena_supervisor_latest_release_info",
-				help:    "The newest release of the supervisor that was not invalidated.",
+				help:    "The newest release of the supervisor for a CPU architecture, without invalidated releases.",
 				source:  "release.raw_version, is_invalidated",
 				labels:  []string{"supervisor_version"},
 				samples: func(s *supervisor, out *samples) { out.add(1, s.latest.Version) },
@@ -147,7 +147,7 @@ func supervisorTable() group {
 func fleetOSTable() group {
 	return &table[fleet]{
 		group:    "OS",
-		series:   "1 a fleet",
+		series:   "1 per fleet",
 		labels:   []string{"fleet"},
 		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{
@@ -155,7 +155,7 @@ func fleetOSTable() group {
 				func(f *fleet) float64 {
 					return f.withOS(func(r *balena.SystemRelease) bool { return r.Behind > 0 })
 				}),
-			gauge("balena_fleet_devices_os_unsupported", "Devices in service whose release of balenaOS is not supported any more.", "device.os_version, os_variant, release.phase, created_at, application_tag.value",
+			gauge("balena_fleet_devices_os_unsupported", "Devices in service whose release of balenaOS is no longer supported.", "device.os_version, os_variant, release.phase, created_at, application_tag.value",
 				func(f *fleet) float64 {
 					return f.withOS(func(r *balena.SystemRelease) bool { return !r.Supported(f.view.now()) })
 				}),
@@ -199,14 +199,14 @@ func ofOS(name, help, source string, value func(*balena.SystemRelease) float64) 
 // ofOSWhere returns a family with a sample for each device that runs a release of balenaOS that meets a condition.
 func ofOSWhere(name, help, source string, condition func(*balena.SystemRelease) bool) family[device] {
 	f := ofOS(name, help, source, func(r *balena.SystemRelease) float64 { return onlyIf(condition(r), 1) })
-	f.series = "1 for each such device"
+	f.series = "1 per such device"
 	return f
 }
 
 func deviceOSTable() group {
 	return &table[device]{
 		group:    "Devices",
-		series:   "1 for each device that runs a published release",
+		series:   "1 per device that runs a published release",
 		labels:   []string{"fleet", "uuid"},
 		subjects: devices, identity: deviceIdentity,
 		families: []family[device]{
@@ -219,7 +219,7 @@ func deviceOSTable() group {
 			{
 				name:   "balena_device_os_line",
 				steady: true,
-				help:   "The line of releases of balenaOS that the device runs: \"default\", or the year and month of an ESR version.",
+				help:   "The line of the release of balenaOS that the device runs: default, or the year and month of an ESR version.",
 				source: "device.os_version, release.raw_version",
 				labels: []string{"line"},
 				samples: func(d *device, out *samples) {
@@ -228,9 +228,9 @@ func deviceOSTable() group {
 					}
 				},
 			},
-			ofOSWhere("balena_device_os_release_invalidated", "The release of balenaOS that the device runs was invalidated.",
+			ofOSWhere("balena_device_os_release_invalidated", "The device runs a release of balenaOS that was invalidated (1).",
 				"device.os_version, os_variant, release.is_invalidated", func(r *balena.SystemRelease) bool { return r.Invalidated }),
-			ofOSWhere("balena_device_os_release_known_issues", "The release of balenaOS that the device runs has known issues.",
+			ofOSWhere("balena_device_os_release_known_issues", "The device runs a release of balenaOS with known issues (1).",
 				"device.os_version, os_variant, release.known_issue_list", func(r *balena.SystemRelease) bool { return r.KnownIssues }),
 			gauge("balena_device_supervisor_update_available", "Whether a newer release of the supervisor than that of the device is published.",
 				"device.supervisor_version, release.raw_version, is_invalidated", func(d *device) float64 {

@@ -242,7 +242,7 @@ func TestHelpAndVersion(t *testing.T) {
 			"--balena.api-url", "--balena.api-version", "--balena.token-file", "--balena.ca-file", "--balena.refresh-interval", "--balena.timeout",
 			"--balena.page-size", "--balena.max-staleness", "--balena.slow-interval", "--balena.full-refresh-interval", "--balena.fleet-include", "--balena.fleet-exclude",
 			"--[no-]balena.archived-fleets", "--[no-]balena.allow-http", "--[no-]collector.device", "--[no-]collector.device.name", "--[no-]collector.device.location", "--collector.device.location-decimals",
-			"--[no-]collector.release", "--collector.release.limit", "--[no-]collector.service", "--[no-]collector.api-key",
+			"--[no-]collector.release", "--collector.release.limit", "--[no-]collector.service", "--[no-]collector.api-key", "--[no-]collector.os",
 			"--collector.device.tags", "--collector.fleet.tags", "--collector.tag-limit", "--collector.maintenance-tag", "--[no-]collector.service-summary",
 			"--collector.fleet.disconnected-thresholds", "--collector.metric-allowlist", "--collector.metric-denylist", "--web.parts",
 			"--web.listen-address", "--web.config.file", "--[no-]web.systemd-socket", "--web.telemetry-path", "--web.max-requests",
@@ -324,6 +324,8 @@ func TestGoodConfiguration(t *testing.T) {
 		{"maintenance", "--collector.maintenance-tag=repair", nil, func(c *config) any { return c.client.MaintenanceTag == "repair" && c.collector.Maintenance }, true},
 		{"a summary of services", "", nil, func(c *config) any { return c.client.ServiceSummary && c.collector.ServiceSummary }, true},
 		{"no summary of services", "--no-collector.service-summary", nil, func(c *config) any { return c.client.ServiceSummary || c.collector.ServiceSummary }, false},
+		{"releases of balenaOS", "", nil, func(c *config) any { return c.client.OS && c.collector.OS }, true},
+		{"no releases of balenaOS", "--no-collector.os", nil, func(c *config) any { return c.client.OS || c.collector.OS }, false},
 		{"thresholds of problems", "--web.problem-thresholds=deviceOfflineSeconds=1800", nil, func(c *config) any { return c.thresholds.DeviceOffline }, 1800.0},
 
 		{"metrics by a list", "--collector.metric-allowlist=balena_fleet_.*|balena_device_(online|info)", nil, exported, "balena_device_info balena_device_online"},

@@ -209,7 +209,7 @@ func TestRequestsOfARefresh(t *testing.T) {
 		t.Run(fmt.Sprint(test.devices, " devices, full refreshes ", test.fullRefreshes), func(t *testing.T) {
 			t.Parallel()
 			sim := serveAPI(t, simulator.Config{Devices: test.devices, Fleets: 3, Seed: 1, CloudFields: true})
-			e := start(t, sim.url, "--no-collector.device", "--no-collector.release", "--no-collector.api-key", "--balena.refresh-interval=1",
+			e := start(t, sim.url, "--no-collector.device", "--no-collector.release", "--no-collector.api-key", "--no-collector.os", "--balena.refresh-interval=1",
 				"--balena.full-refresh-interval="+test.fullRefreshes)
 			e.refreshes(3, success)
 			asked := sim.requests()

@@ -158,6 +158,7 @@ func TestArguments(t *testing.T) {
 		{minimal + "collectors: {service: true}", "--collector.service"},
 		{minimal + "collectors: {serviceSummary: false}", "--no-collector.service-summary"},
 		{minimal + "prometheusRule: {maintenanceTag: in repair}", "--collector.maintenance-tag=in repair"},
+		{minimal + "collectors: {os: false}", "--no-collector.os"},
 		{minimal + "collectors: {apiKey: false}", "--no-collector.api-key"},
 		{minimal + "collectors: {deviceTags: [site, customer]}", "--collector.device.tags=site,customer"},
 		{minimal + "collectors: {fleetTags: [team]}", "--collector.fleet.tags=team"},

@@ -93,6 +93,9 @@ spec:
         {{- if not .serviceSummary }}
         - --no-collector.service-summary
         {{- end }}
+        {{- if not .os }}
+        - --no-collector.os
+        {{- end }}
         {{- if not .apiKey }}
         - --no-collector.api-key
         {{- end }}

@@ -262,6 +262,7 @@ collector.release: collectors.release
 collector.service: collectors.service
 collector.service-summary: collectors.serviceSummary
 collector.maintenance-tag: prometheusRule.maintenanceTag
+collector.os: collectors.os
 collector.api-key: collectors.apiKey
 collector.device.tags: collectors.deviceTags
 collector.fleet.tags: collectors.fleetTags
