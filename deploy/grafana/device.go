@@ -2,19 +2,19 @@
 
 package grafana
 
-// single selects the device that is chosen.
+// single matches the selected device.
 const single = `{uuid="$device"}`
 
-// ofDevice is a number of the chosen device.
+// ofDevice returns an expression for a metric of the selected device.
 func ofDevice(metric string) string { return "max by (uuid) (" + metric + single + ")" }
 
-// ofDeviceBy is what labels tell of the chosen device.
+// ofDeviceBy returns an expression for a metric of the selected device, by labels.
 func ofDeviceBy(metric, labels string) string {
 	return "max by (" + labels + ") (" + metric + single + ")"
 }
 
-// deviceVariable offers the devices of the fleet by name, or by UUID those that have none. Grafana does not
-// escape the labels among which the regular expression looks for them; they are in alphabetical order.
+// deviceVariable has the devices of the fleet, by name, or by UUID if they have no name. The regular expression extracts
+// both from the labels, which Grafana formats in alphabetical order and does not escape.
 func deviceVariable() *Variable {
 	v := fromMetrics("device", "Device", `query_result(max by (uuid, device_name) (balena_device_info{fleet="$fleet"}))`)
 	v.Regex = `/^\{(?:device_name="(?<text>[\s\S]*)",)?uuid="(?<value>[^"]+)"/`
@@ -23,18 +23,18 @@ func deviceVariable() *Variable {
 
 func deviceDashboard() *Dashboard {
 	d := newDashboard(
-		"balena-device", "balena / Device", "One device: its state, the release that it runs, and its hardware. Devices report hardware figures every five minutes at most, and only while they are connected.",
+		"balena-device", "balena / Device", "One device: its status, release and hardware. Devices report hardware figures at most every five minutes, and only while they are connected.",
 		[]*Variable{datasourceVariable(), organizationVariable(), tagVariable(), tagValueVariable(), fleetVariable(""), deviceVariable(), balenaVariable()},
 		row{height: 4, panels: []*Panel{
-			name("Name", "Name of the device; empty when the exporter runs with --no-collector.device.name.", ofDeviceBy("balena_device_info", "device_name"), "device_name").
-				linked(link("Look inside the device", "/d/balena-device-inside"+keepContext+"&var-fleet=${fleet:percentencode}&var-device=${device:percentencode}"), link(balenaLink, "${balena}/devices/${device:percentencode}/summary")).wide(),
+			name("Name", "Name of the device. It is empty if the exporter runs with --no-collector.device.name.", ofDeviceBy("balena_device_info", "device_name"), "device_name").
+				linked(link("Open the metrics of the device", "/d/balena-device-inside"+keepContext+"&var-fleet=${fleet:percentencode}&var-device=${device:percentencode}"), link(balenaLink, "${balena}/devices/${device:percentencode}/summary")).wide(),
 			name("Fleet", "The fleet that the device belongs to.", ofDeviceBy("balena_device_info", "fleet"), "fleet").
 				linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")).wide(),
 			name("Status", "Overall status. "+operationalMeans, ofDeviceBy("balena_device_status", "status"), "status").wide(),
 			stat("Connected", connectedMeans, ofDevice("balena_device_connected"), "none").
 				words("no", "red", "yes", "green"),
 			stat("Online", onlineMeans, ofDevice("balena_device_online"), "none").words("no", "orange", "yes", "green"),
-			name("API heartbeat", "State of the API heartbeat. A device that loses power stays online here for 15 to 22 minutes.", ofDeviceBy("balena_device_heartbeat_state", "state"), "state"),
+			name("API heartbeat", "State of the API heartbeat. After a device loses power, its heartbeat remains online for 15 to 22 minutes.", ofDeviceBy("balena_device_heartbeat_state", "state"), "state"),
 			stat("In service", inServiceMeans,
 				"1 - ("+ofDevice("balena_device_out_of_service")+" or ("+ofDevice("balena_device_maintenance_until_timestamp_seconds")+" > time()) ^ 0 or 0 * "+ofDevice("balena_device_connected")+")", "none").words("no", "text", "yes", "green"),
 			stat("Connectivity changed", "When the device last connected or disconnected.", "1000 * "+ofDevice("balena_device_connectivity_change_timestamp_seconds"), "dateTimeFromNow"),
@@ -45,33 +45,33 @@ func deviceDashboard() *Dashboard {
 			stat("Pinned", "Whether the device is pinned to a release.", ofDevice("balena_device_release_pinned"), "none").words("no", "text", "yes", "blue"),
 			name("Update status", "Status of the last update.", ofDeviceBy("balena_device_update_status", "update_status"), "update_status"),
 			stat("Update status changed", "When the device last reported an update status.", "1000 * "+ofDevice("balena_device_update_status_change_timestamp_seconds"), "dateTimeFromNow"),
-			stat("Services", "Services on the device that belong to the target release.", ofDevice("balena_device_services"), "short"),
-			stat("Services running", "Services of the target release that run.", ofDevice("balena_device_services_running"), "short"),
-			stat("Update progress", "Progress of the current update of the release.", ofDevice("balena_device_update_progress_ratio"), "percentunit"),
+			stat("Services", "Services of the target release on the device.", ofDevice("balena_device_services"), "short"),
+			stat("Services running", "Services of the target release that are running.", ofDevice("balena_device_services_running"), "short"),
+			stat("Update progress", "Progress of the current application update.", ofDevice("balena_device_update_progress_ratio"), "percentunit"),
 		}},
 		row{height: 4, panels: []*Panel{
 			name("Device type", "Type of the device.", ofDeviceBy("balena_device_info", "device_type"), "device_type"),
 			name("OS", "Version of the host OS.", ofDeviceBy("balena_device_info", "os_version"), "os_version"),
-			name("OS variant", "Variant of the host OS. A development OS accepts a login from anywhere in the local network.", ofDeviceBy("balena_device_info", "os_variant"), "os_variant"),
-			stat("OS update", "Whether the device should run another host OS than it does.", ofDevice("balena_device_os_update_pending"), "none").words("none", "text", "pending", "blue"),
-			name("OS update state", "State of the update of the host OS under way, or failed until the supervisor starts again.", ofDeviceBy("balena_device_os_update_state", "state"), "state"),
+			name("OS variant", "Variant of the host OS. Development variants allow root logins from the local network without authentication.", ofDeviceBy("balena_device_info", "os_variant"), "os_variant"),
+			stat("OS update", "Whether the host OS has a target version that differs from the running version.", ofDevice("balena_device_os_update_pending"), "none").words("none", "text", "pending", "blue"),
+			name("OS update state", "State of the host OS update. After a failed update, it is failed until the supervisor starts.", ofDeviceBy("balena_device_os_update_state", "state"), "state"),
 			name("Supervisor", "Version of the supervisor.", ofDeviceBy("balena_device_info", "supervisor_version"), "supervisor_version"),
-			stat("Supervisor update", "Whether the device should run another supervisor than it does.", ofDevice("balena_device_supervisor_update_pending"), "none").words("none", "text", "pending", "blue"),
-			stat("Undervoltage", "Whether the device has detected undervoltage since it booted.", ofDevice("balena_device_undervolted"), "none").words("none", "green", "detected", "red"),
-			stat("Public device URL", "Whether the public device URL is enabled, which opens the device to the internet.", ofDevice("balena_device_web_accessible"), "none").words("disabled", "text", "enabled", "orange"),
+			stat("Supervisor update", "Whether the supervisor has a target version that differs from the running version.", ofDevice("balena_device_supervisor_update_pending"), "none").words("none", "text", "pending", "blue"),
+			stat("Undervoltage", "Whether the device reported an undervoltage since its last boot.", ofDevice("balena_device_undervolted"), "none").words("none", "green", "detected", "red"),
+			stat("Public device URL", "Whether the public device URL is enabled, which makes the device accessible from the internet.", ofDevice("balena_device_web_accessible"), "none").words("disabled", "text", "enabled", "orange"),
 			stat("Registered", "When the device was registered.", "1000 * "+ofDevice("balena_device_created_timestamp_seconds"), "dateTimeFromNow"),
 		}},
 		row{title: "Over time", height: 8, panels: []*Panel{
-			timeline("Connectivity", "When the device was connected, and when it was online. "+connectedMeans+" "+onlineMeans, over(ofDevice("balena_device_connected"), "connected"), over(ofDevice("balena_device_online"), "online")).
+			timeline("Connectivity", "Times at which the device was connected, and online. "+connectedMeans+" "+onlineMeans, over(ofDevice("balena_device_connected"), "connected"), over(ofDevice("balena_device_online"), "online")).
 				words("no", "red", "yes", "green"),
 			timeline("Status", "Overall status over time.", over(ofDeviceBy("balena_device_status", "status"), "{{status}}")),
-			timeline("Release", "Release that the device ran over time.", over(ofDeviceBy("balena_device_release_info", "release_version, commit"), "{{release_version}}")),
+			timeline("Release", "Running release over time.", over(ofDeviceBy("balena_device_release_info", "release_version, commit"), "{{release_version}}")),
 		}},
 		row{title: "Hardware", height: 8, panels: []*Panel{
 			lines("CPU usage", "CPU usage, averaged over all cores.", "percentunit", over(ofDevice("balena_device_cpu_usage_ratio"), "CPU")).ratio(),
-			lines("CPU temperature", "Temperature of the CPU. Most boards throttle the CPU from 80 to 85 °C.", "celsius", over(ofDevice("balena_device_cpu_temperature_celsius"), "CPU")),
-			lines("Memory", "Memory in use, and size of the memory.", "bytes", over(ofDevice("balena_device_memory_used_bytes"), "used"), over(ofDevice("balena_device_memory_size_bytes"), "size")).fromZero(),
-			lines("Storage", "Storage in use on the data partition, and its size.", "bytes", over(ofDevice("balena_device_storage_used_bytes"), "used"), over(ofDevice("balena_device_storage_size_bytes"), "size")).fromZero(),
+			lines("CPU temperature", "CPU temperature. Most boards throttle the CPU from 80 to 85 °C.", "celsius", over(ofDevice("balena_device_cpu_temperature_celsius"), "CPU")),
+			lines("Memory", "Used memory and total memory.", "bytes", over(ofDevice("balena_device_memory_used_bytes"), "used"), over(ofDevice("balena_device_memory_size_bytes"), "size")).fromZero(),
+			lines("Storage", "Used storage on the data partition, and size of the partition.", "bytes", over(ofDevice("balena_device_storage_used_bytes"), "used"), over(ofDevice("balena_device_storage_size_bytes"), "size")).fromZero(),
 		}},
 		row{title: "Services", height: 8, panels: []*Panel{
 			table("Services", "Services on the device. They are exported with --collector.service.", "Service", false, []column{
@@ -92,7 +92,7 @@ func deviceDashboard() *Dashboard {
 	return d
 }
 
-// fromZero lets the axis begin at 0.
+// fromZero starts the axis at 0.
 func (p *Panel) fromZero() *Panel {
 	p.FieldConfig.Defaults["min"] = 0
 	return p

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package grafana holds the Grafana dashboards: written here as panels and queries, and generated as JSON
-// into the Helm chart, from where a sidecar, provisioning or an import by hand takes them.
+// Package grafana contains the Grafana dashboards. They are defined as panels and queries, and generated as JSON files in
+// the Helm chart, for the Grafana sidecar, provisioning, or manual import.
 //
-// All of them keep to these rules. Each query aggregates what one exporter tells of a fleet or device, so
-// that a restart or a second replica of the exporter changes no number. No panel draws a line for each
-// device: of devices there are tables of the first so many. Every dashboard finds its data source by a
-// variable, and leads on to the next one: from all fleets to a fleet, to a device, to balena's own page.
+// All dashboards follow these rules. Queries aggregate away the labels of the exporter, so a restart or a second replica of
+// the exporter does not change values. No panel has a line per device; devices are listed in tables with a limit. The data
+// source is a variable. Each dashboard links to the next one: all fleets, a fleet, a device, the balena dashboard.
 //
-// The JSON is that of Grafana 11 and later.
+// The JSON is for Grafana 11 and later.
 package grafana
 
 import (
@@ -26,7 +25,7 @@ func All() []*Dashboard {
 	return []*Dashboard{fleetsDashboard(), fleetDashboard(), deviceDashboard(), deviceInsideDashboard(), exporterDashboard()}
 }
 
-// Dashboard is a dashboard as Grafana's JSON has it.
+// Dashboard is a dashboard in the JSON format of Grafana.
 type Dashboard struct {
 	UID           string     `json:"uid"`
 	Title         string     `json:"title"`
@@ -44,7 +43,7 @@ type Dashboard struct {
 	Panels        []*Panel   `json:"panels"`
 }
 
-// schemaVersion is that of Grafana 11; newer ones migrate it.
+// schemaVersion is that of Grafana 11. Newer versions migrate it.
 const schemaVersion = 39
 
 type timeRange struct {
@@ -60,7 +59,7 @@ type annotated struct {
 	List []any `json:"list"`
 }
 
-// Annotation marks times in the panels over time.
+// Annotation marks times in time series panels.
 type Annotation struct {
 	Name       string      `json:"name"`
 	Datasource *datasource `json:"datasource"`
@@ -85,7 +84,7 @@ type Panel struct {
 	FieldConfig     *fieldConfig `json:"fieldConfig,omitempty"`
 	Options         options      `json:"options,omitempty"`
 	Transformations []any        `json:"transformations,omitempty"`
-	// Collapsed and Panels are only in the title of a row, which has to have both: it is open, and its panels follow it.
+	// Collapsed and Panels are required in titles of rows, and only there. The row is open, and its panels follow it.
 	Collapsed *bool     `json:"collapsed,omitempty"`
 	Panels    *[]*Panel `json:"panels,omitempty"`
 
@@ -156,12 +155,12 @@ func (d *Dashboard) JSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// FileName is where the dashboard is written.
+// FileName returns the name of the file of the dashboard.
 func (d *Dashboard) FileName() string { return d.UID + ".json" }
 
 // row is a row of panels.
 type row struct {
-	title  string // empty for a row that continues the one before
+	title  string // empty for a row that continues the previous one
 	height int
 	panels []*Panel
 }
@@ -169,7 +168,7 @@ type row struct {
 // gridWidth is the width of a dashboard.
 const gridWidth = 24
 
-// newDashboard puts a dashboard together, with links to its siblings.
+// newDashboard returns a dashboard with links to the other dashboards.
 func newDashboard(uid, title, description string, variables []*Variable, rows ...row) *Dashboard {
 	d := &Dashboard{
 		UID: uid, Title: title, Description: description, Tags: []string{"balena"}, Editable: true, GraphTooltip: 1, Refresh: "1m",
@@ -178,7 +177,7 @@ func newDashboard(uid, title, description string, variables []*Variable, rows ..
 			"type": "dashboards", "tags": []string{"balena"}, "title": "balena", "icon": "external link", "tooltip": "", "asDropdown": false, "includeVars": false, "keepTime": true, "targetBlank": false,
 		}},
 		Templating: templating{List: variables},
-		// Grafana's own, which it adds itself where it is missing.
+		// The built-in annotation, which Grafana would add.
 		Annotations: annotated{List: []any{options{
 			"builtIn": 1, "datasource": datasource{"grafana", "-- Grafana --"}, "enable": true, "hide": true,
 			"iconColor": "rgba(0, 211, 255, 1)", "name": "Annotations & Alerts", "type": "dashboard",
@@ -210,17 +209,17 @@ func newDashboard(uid, title, description string, variables []*Variable, rows ..
 	return d
 }
 
-// Words for the state of devices. Panels and alerts mean the same by them.
+// Definitions of terms. Panels and alerts use the same terms.
 const (
 	connectedMeans   = "Connected: the VPN is up, or the API heartbeat is online or timeout."
 	onlineMeans      = "Online: the VPN is up."
-	operationalMeans = "Operational: connected, with VPN and API heartbeat in agreement, and without an update under way."
-	lostMeans        = "Lost: not connected for so long that the alerts no longer count the device, 7 days by default."
-	inServiceMeans   = "In service: expected to work, which devices that are inactive, frozen or in maintenance, and those of archived fleets, are not."
-	inUseMeans       = "In use: all devices in service but those that have never connected and those that are lost."
+	operationalMeans = "Operational: connected, the VPN and the API heartbeat agree, and no update is running."
+	lostMeans        = "Lost: disconnected for so long that the alerts no longer count the device, 7 days by default."
+	inServiceMeans   = "In service: expected to work. Devices that are inactive, frozen or in maintenance, and devices of archived fleets, are not in service."
+	inUseMeans       = "In use: in service, except never connected and lost devices."
 	healthyMeans     = "Healthy: in service, connected, and running the target release with all its services."
-	availableMeans   = "Availability: share of the time in which devices were connected that were in service and have connected before."
-	onTargetMeans    = "On target release: running the release of the device's pin, or else of the fleet."
+	availableMeans   = "Availability: share of the time during which devices in service that have connected before were connected."
+	onTargetMeans    = "On target release: running the release that the device is pinned to, otherwise the target release of the fleet."
 )
 
 // Annotations.
@@ -233,7 +232,7 @@ func (d *Dashboard) annotate(list ...*Annotation) *Dashboard {
 	return d
 }
 
-// firing marks for how long alerts fire.
+// firing marks the times at which alerts fire.
 func firing(matchers, by, text string) *Annotation {
 	return &Annotation{
 		Name: "Firing alerts", Datasource: prometheus(), Enable: true, Color: "red", Step: "60s", TagKeys: "severity", Title: "{{alertname}}", Text: text,
@@ -241,9 +240,8 @@ func firing(matchers, by, text string) *Annotation {
 	}
 }
 
-// rollouts marks when fleets got another target release, forward or back. A change is seen for five minutes, so that
-// none falls between two steps of a long time range. Of the target releases that are known at the time, the one that was
-// scraped last counts.
+// rollouts marks changes of the target release of fleets. A change is visible for five minutes, so that it does not fall
+// between two steps of a long time range. If there are several target releases at a time, the last scraped one is used.
 func rollouts(matchers string, enable bool) *Annotation {
 	return &Annotation{
 		Name: "Rollouts", Datasource: prometheus(), Enable: enable, Color: "blue", Step: "60s", Title: "Target release changed", Text: "{{fleet}} {{release_version}}",
@@ -252,7 +250,7 @@ func rollouts(matchers string, enable bool) *Annotation {
 	}
 }
 
-// alertsTable lists the alerts that fire.
+// alertsTable lists firing alerts.
 func alertsTable(description, matchers string, columns ...column) *Panel {
 	columns = append([]column{
 		{field: "alertname", title: "Alert"},
@@ -277,7 +275,7 @@ func fromMetrics(name, label, query string) *Variable {
 	}
 }
 
-// several lets a variable have several values, and all of them to begin with.
+// several allows several values of a variable, and selects all of them by default.
 func (v *Variable) several() *Variable {
 	v.Multi, v.IncludeAll, v.AllValue = true, true, ".+"
 	v.Current = options{"text": []string{"All"}, "value": []string{"$__all"}}
@@ -288,7 +286,7 @@ func organizationVariable() *Variable {
 	return fromMetrics("organization", "Organization", "label_values(balena_fleet_info, organization)").several()
 }
 
-// fleetVariable offers the fleets that have the chosen tag, or devices with it.
+// fleetVariable has the fleets with the selected tag, and fleets of devices with the tag.
 func fleetVariable(matchers string) *Variable {
 	v := fromMetrics("fleet", "Fleet", `query_result(group by (fleet) (`+tagged(
 		"max by (fleet, $tag) (balena_fleet_tags or balena_device_tags)", `balena_fleet_info{organization=~"$organization"`+matchers+"}", "fleet")+"))")
@@ -296,12 +294,13 @@ func fleetVariable(matchers string) *Variable {
 	return v
 }
 
-// tagVariable is the label of a tag by which fleets and devices are chosen. The chart puts those of its alerts in its place.
+// tagVariable is the label of a tag by which fleets and devices are selected. The chart replaces its values by the labels of
+// its alerts.
 func tagVariable() *Variable {
 	return &Variable{Name: "tag", Label: "Tag", Type: "custom", Query: "tag_site", Current: options{"text": "tag_site", "value": "tag_site"}}
 }
 
-// tagValueVariable has the values of the tag. All of them are those that are not tagged, too.
+// tagValueVariable has the values of the tag. The selection of all values includes fleets and devices without the tag.
 func tagValueVariable() *Variable {
 	v := fromMetrics("tag_value", "Value of the tag", "query_result(group by ($tag) (balena_fleet_tags or balena_device_tags))")
 	v.Regex = `/="([^"]+)"/`
@@ -310,20 +309,20 @@ func tagValueVariable() *Variable {
 	return v
 }
 
-// listed has all of the variable's values stand for those that are listed, and not for every other one.
+// listed restricts the selection of all values to the listed values.
 func (v *Variable) listed() *Variable {
 	v.AllValue = ""
 	return v
 }
 
-// tagged keeps of what is known those whose tag, among some tags, has the chosen value. What has no tag has the value of nothing, which
-// only the choice of all values includes.
+// tagged selects the series of known whose tag has the selected value. Without the tag, the value is empty, which matches
+// only the selection of all values.
 func tagged(tags, known, by string) string {
 	return `label_replace(` + tags + ` and on (` + by + `) ` + known + ` or on (` + by + `) ` + known + `, "chosen", "yes", "$tag", "$tag_value")` +
 		` and on (chosen) label_replace(vector(1), "chosen", "yes", "fleet", "")`
 }
 
-// topVariable is how many devices a table has.
+// topVariable is the maximum number of devices in a table.
 func topVariable() *Variable {
 	v := &Variable{Name: "top", Label: "Devices in tables", Type: "custom", Query: "10,20,50,100", Current: options{"text": "20", "value": "20"}}
 	for _, n := range []string{"10", "20", "50", "100"} {
@@ -332,13 +331,13 @@ func topVariable() *Variable {
 	return v
 }
 
-// balenaVariable is where balena's own dashboard is. The chart puts another address in its place, or takes the links away.
+// balenaVariable is the URL of the balena dashboard. The chart replaces it, or removes the links.
 func balenaVariable() *Variable {
 	return constant("balena", "balena's dashboard", "https://dashboard.balena-cloud.com")
 }
 
-// lostVariable is after how many seconds devices are lost, one of the times of balena_fleet_devices_disconnected_longer_than.
-// The chart puts in its place what its alerts take.
+// lostVariable is the number of seconds after which devices are lost. It must be a threshold of
+// balena_fleet_devices_disconnected_longer_than. The chart replaces it by the value of its alerts.
 func lostVariable() *Variable {
 	return constant("lost", "Seconds after which devices are lost", "604800")
 }
@@ -347,7 +346,7 @@ func constant(name, label, value string) *Variable {
 	return &Variable{Name: name, Label: label, Type: "constant", Query: value, Hide: 2, Current: options{"text": value, "value": value}}
 }
 
-// Links. The variables of Grafana in them are filled in for the row or series that is clicked.
+// Links. Grafana replaces the variables for the clicked row or series.
 
 const (
 	keepContext = "?${datasource:queryparam}&${__url_time_range}"
@@ -380,7 +379,7 @@ func now(expr, legend string) *Target {
 	return &Target{Datasource: prometheus(), Expr: expr, LegendFormat: legend, Format: "time_series", Instant: true}
 }
 
-// over is a query for the values in the time range.
+// over is a query for all values in the time range.
 func over(expr, legend string) *Target {
 	return &Target{Datasource: prometheus(), Expr: expr, LegendFormat: legend, Format: "time_series", Range: true}
 }
@@ -401,7 +400,7 @@ func stat(title, description, expr, unit string) *Panel {
 	return p.thresholds("text")
 }
 
-// lastValue takes the last value of a series.
+// lastValue reduces a series to its last value.
 func lastValue() options {
 	return options{"calcs": []string{"lastNotNull"}, "fields": "", "values": false}
 }
@@ -425,7 +424,7 @@ func lines(title, description, unit string, targets ...*Target) *Panel {
 	return p
 }
 
-// areas shows parts of a whole over time.
+// areas shows stacked values over time.
 func areas(title, description string, target *Target) *Panel {
 	p := lines(title, description, "short", target)
 	p.FieldConfig.Defaults["min"] = 0
@@ -447,7 +446,7 @@ func bars(title, description string, target *Target) *Panel {
 	return p.thresholds("blue")
 }
 
-// named gives series of a panel other names than their labels make.
+// named renames series of a panel.
 func (p *Panel) named(names ...[2]string) *Panel {
 	for _, n := range names {
 		p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
@@ -458,7 +457,7 @@ func (p *Panel) named(names ...[2]string) *Panel {
 	return p
 }
 
-// timeline shows which state held when.
+// timeline shows states over time.
 func timeline(title, description string, targets ...*Target) *Panel {
 	p := newPanel("state-timeline", title, description, targets...)
 	p.FieldConfig.Defaults["custom"] = options{"fillOpacity": 70, "lineWidth": 0}
@@ -470,21 +469,21 @@ func timeline(title, description string, targets ...*Target) *Panel {
 	return p.thresholds("transparent", step{"blue", 1})
 }
 
-// column is a column of a table: a label, or the value of a query, by its name in the answer.
+// column is a column of a table: a label, or the value of a query, by its field name.
 type column struct {
 	field string
 	title string
 	unit  string
-	// width in pixels; 0 leaves it to Grafana.
+	// width is in pixels; 0 for automatic.
 	width int
 	links []options
-	// colors shows the value in the color of the threshold it has passed.
+	// colors are the color thresholds of the value.
 	colors []step
-	// gauge shows the value as a bar as well; it is a ratio then.
+	// gauge also shows the value, a ratio, as a bar.
 	gauge bool
 }
 
-// value names the value of a query in the answer: a single one, or one of several.
+// value returns the field name of the value of a query.
 func value(query string) string {
 	if query == "" {
 		return "Value"
@@ -492,8 +491,7 @@ func value(query string) string {
 	return "Value #" + query
 }
 
-// table shows the rows of all queries joined by their common labels, with the columns that are listed,
-// sorted by one of them.
+// table shows the rows of all queries, joined by their common labels, with the given columns, sorted by one of them.
 func table(title, description, sortBy string, descending bool, columns []column, targets ...*Target) *Panel {
 	p := newPanel("table", title, description, targets...)
 	p.FieldConfig.Defaults["custom"] = options{"align": "auto", "filterable": true, "inspect": false}
@@ -539,8 +537,7 @@ func table(title, description, sortBy string, descending bool, columns []column,
 	return p
 }
 
-// mapped shows the rows of a table on a map instead: by two columns with degrees, in the colors of the values of another
-// column.
+// mapped shows the rows of a table on a map, by two columns with degrees. A third column determines the colors.
 func (p *Panel) mapped(latitude, longitude, colored string, colors []seriesColor) *Panel {
 	p.Type = "geomap"
 	delete(p.FieldConfig.Defaults, "custom")
@@ -566,7 +563,7 @@ func (p *Panel) mapped(latitude, longitude, colored string, colors []seriesColor
 	return p
 }
 
-// wide gives a panel the width of two.
+// wide doubles the width of a panel.
 func (p *Panel) wide() *Panel {
 	p.width = 2
 	return p
@@ -577,26 +574,26 @@ func (p *Panel) unit(unit string) *Panel {
 	return p
 }
 
-// ratio fixes the axis to 0 to 1, shown as percentages.
+// ratio sets the range of the axis to 0 to 1, shown as percentages.
 func (p *Panel) ratio() *Panel {
 	p.FieldConfig.Defaults["min"], p.FieldConfig.Defaults["max"] = 0, 1
 	return p.unit("percentunit")
 }
 
-// step is a color that begins at a value.
+// step is a color threshold.
 type step struct {
 	color string
 	from  float64
 }
 
-// thresholds colors the value: in the base color, and in others from their values on.
+// thresholds sets the base color and the color thresholds of the value.
 func (p *Panel) thresholds(base string, steps ...step) *Panel {
 	p.FieldConfig.Defaults["thresholds"] = thresholds(append([]step{{color: base}}, steps...))
 	p.FieldConfig.Defaults["color"] = options{"mode": "thresholds"}
 	return p
 }
 
-// thresholds takes the first step as the color below all others.
+// thresholds returns color thresholds. The first step is the base color.
 func thresholds(steps []step) options {
 	list := []any{options{"color": steps[0].color, "value": nil}}
 	for _, s := range steps[1:] {
@@ -605,19 +602,19 @@ func thresholds(steps []step) options {
 	return options{"mode": "absolute", "steps": list}
 }
 
-// Data are late after two refreshes of 60 s, and gone after five. The chart puts in their place what follows from its values.
+// Thresholds of the age of data: two and five intervals of 60 s. The chart replaces them by values for its intervals.
 var late, gone = step{"orange", 120}, step{"red", 300}
 
-// goodShare colors a share of devices that should be all of them.
+// goodShare returns color thresholds of a share whose target is 100 %.
 func goodShare() []step { return []step{{color: "red"}, {"orange", 0.8}, {"green", 0.95}} }
 
-// goodShare colors the panel so.
+// goodShare sets these thresholds for a panel.
 func (p *Panel) goodShare() *Panel {
 	s := goodShare()
 	return p.thresholds(s[0].color, s[1:]...)
 }
 
-// words shows words instead of 0 and 1.
+// words shows texts instead of 0 and 1.
 func (p *Panel) words(zero, zeroColor, one, oneColor string) *Panel {
 	p.FieldConfig.Defaults["mappings"] = []any{options{"type": "value", "options": options{
 		"0": options{"text": zero, "color": zeroColor, "index": 0},
@@ -626,7 +623,7 @@ func (p *Panel) words(zero, zeroColor, one, oneColor string) *Panel {
 	return p
 }
 
-// colors gives series their colors by name.
+// colors sets the colors of series by name.
 func (p *Panel) colors(byName []seriesColor) *Panel {
 	for _, c := range byName {
 		p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
@@ -639,8 +636,7 @@ func (p *Panel) colors(byName []seriesColor) *Panel {
 
 type seriesColor struct{ name, color string }
 
-// The states of devices have the same colors everywhere. The colors are in the order of the states, from the best to the
-// worst.
+// The colors of states are the same in all panels. They are in the order of the states, from the best to the worst.
 var (
 	statusColors    = inOrder(balena.DeviceStatuses, "green", "blue", "purple", "super-light-purple", gray, "orange", "red")
 	heartbeatColors = inOrder(balena.HeartbeatStates, "green", "orange", "red", gray)
@@ -649,7 +645,7 @@ var (
 
 const gray = "#8c959f"
 
-// inOrder gives each state its color. A state too many stays without one, which a test finds.
+// inOrder assigns colors to states. A test finds states without a color.
 func inOrder(states []string, colors ...string) []seriesColor {
 	var list []seriesColor
 	for i, color := range colors[:min(len(colors), len(states))] {

@@ -36,7 +36,7 @@ func TestFilesAreGeneratedFromHere(t *testing.T) {
 	}
 	for _, file := range files {
 		if !want[file] {
-			t.Errorf("%s is none of the dashboards; run go generate ./deploy/grafana", file)
+			t.Errorf("%s is not a generated dashboard; run go generate ./deploy/grafana", file)
 		}
 	}
 }
@@ -77,7 +77,7 @@ func TestPanelsExplainThemselves(t *testing.T) {
 				continue
 			}
 			if !strings.HasSuffix(p.Description, ".") {
-				t.Errorf("%s, %s: the description %q is no sentence", d.Title, p.Title, p.Description)
+				t.Errorf("%s, %s: the description %q is not a sentence", d.Title, p.Title, p.Description)
 			}
 			if _, hasUnit := p.FieldConfig.Defaults["unit"]; !hasUnit && p.Type != "table" && p.Type != "geomap" && p.Type != "state-timeline" {
 				t.Errorf("%s, %s: no unit", d.Title, p.Title)
@@ -106,8 +106,7 @@ func TestEveryStateHasAColor(t *testing.T) {
 	}
 }
 
-// TestVariablesAndLinksLeadSomewhere finds misspelt variables, and links to dashboards or variables of
-// them that do not exist.
+// TestVariablesAndLinksLeadSomewhere finds misspelled variables, and links to dashboards or variables that do not exist.
 func TestVariablesAndLinksLeadSomewhere(t *testing.T) {
 	byUID := map[string][]string{}
 	for _, d := range All() {
@@ -127,29 +126,29 @@ func TestVariablesAndLinksLeadSomewhere(t *testing.T) {
 		for _, m := range used.FindAllStringSubmatch(string(data), -1) {
 			found[m[1]] = true
 			if !slices.Contains(byUID[d.UID], m[1]) {
-				t.Errorf("%s uses the variable %s and has none", d.Title, m[1])
+				t.Errorf("%s uses the undefined variable %s", d.Title, m[1])
 			}
 		}
 		for _, v := range byUID[d.UID] {
 			if !found[v] {
-				t.Errorf("%s has the variable %s and does not use it", d.Title, v)
+				t.Errorf("%s does not use its variable %s", d.Title, v)
 			}
 		}
 		for _, m := range dashboard.FindAllStringSubmatch(string(data), -1) {
 			variables, ok := byUID[m[1]]
 			if !ok {
-				t.Errorf("%s links to %s, which is no dashboard", d.Title, m[1])
+				t.Errorf("%s links to %s, which is not a dashboard", d.Title, m[1])
 			}
 			for _, v := range passed.FindAllStringSubmatch(m[2], -1) {
 				if !slices.Contains(variables, v[1]) {
-					t.Errorf("%s passes the variable %s to %s, which has none", d.Title, v[1], m[1])
+					t.Errorf("%s passes the variable %s to %s, which does not define it", d.Title, v[1], m[1])
 				}
 			}
 		}
 	}
 }
 
-// TestTerms holds each use of a term against its one definition: the README has it, and every panel that is named after it.
+// TestTerms checks that the README and the descriptions of panels use the same definition of each term.
 func TestTerms(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
@@ -157,27 +156,28 @@ func TestTerms(t *testing.T) {
 	}
 	for _, definition := range []string{connectedMeans, onlineMeans, operationalMeans, lostMeans, inServiceMeans, inUseMeans, healthyMeans, availableMeans, onTargetMeans} {
 		if !strings.Contains(string(readme), "\n* "+definition+"\n") {
-			t.Errorf("README.md doesn't define %q", definition)
+			t.Errorf("README.md does not define %q", definition)
 		}
 		term, _, _ := strings.Cut(definition, ":")
 		for _, d := range All() {
 			for _, p := range d.Panels {
 				if p.Title == term && p.Type == "stat" && !strings.Contains(p.Description, definition) {
-					t.Errorf("%s, %s: the description %q doesn't say %q", d.Title, p.Title, p.Description, definition)
+					t.Errorf("%s, %s: the description %q does not contain %q", d.Title, p.Title, p.Description, definition)
 				}
 				if strings.Contains(p.Description, "devices in use") && p.Type == "stat" && !strings.Contains(p.Description, inUseMeans) {
-					t.Errorf("%s, %s: the description doesn't say which devices are in use", d.Title, p.Title)
+					t.Errorf("%s, %s: the description does not define which devices are in use", d.Title, p.Title)
 				}
 			}
 		}
 	}
 }
 
-// TestAnnotations: every dashboard shows when alerts fire, and those of fleets and devices when releases changed.
+// TestAnnotations checks that every dashboard has firing alerts as annotations, and dashboards of fleets and devices also
+// have changes of the target release.
 func TestAnnotations(t *testing.T) {
 	for _, d := range All() {
 		var names []string
-		for _, a := range d.Annotations.List[1:] { // after Grafana's own
+		for _, a := range d.Annotations.List[1:] { // after the built-in annotation
 			names = append(names, a.(*Annotation).Name)
 		}
 		want := []string{"Firing alerts", "Rollouts"}
@@ -190,7 +190,7 @@ func TestAnnotations(t *testing.T) {
 	}
 }
 
-// TestDeviceVariable takes names and UUIDs out of what Grafana makes of a query's answer.
+// TestDeviceVariable checks the names and UUIDs that the regular expression extracts from query results.
 func TestDeviceVariable(t *testing.T) {
 	var v struct{ Regex string }
 	data, err := json.Marshal(deviceVariable())
@@ -200,7 +200,7 @@ func TestDeviceVariable(t *testing.T) {
 	if err := json.Unmarshal(data, &v); err != nil {
 		t.Fatal(err)
 	}
-	// Named groups are written as in JavaScript, which Go understands, too.
+	// Go accepts the JavaScript syntax of named groups.
 	re := regexp.MustCompile(strings.Trim(v.Regex, "/"))
 	for result, want := range map[string][]string{
 		`{device_name="dark-owl",uuid="c0ffee"} 1 1700000000000`:           {"dark-owl", "c0ffee"},

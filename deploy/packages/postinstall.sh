@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 
-# Called by dpkg with "configure" and the version before, if there is one; by rpm with the number of installed versions.
+# Called by dpkg with "configure" and the previous version, if any; by rpm with the number of installed versions.
 set -e
 
 if command -v systemd-sysusers >/dev/null; then
@@ -23,6 +23,6 @@ if [ $first = yes ] && [ ! -e /etc/balena-exporter/token ]; then
 fi
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	# What keeps the service from starting does not keep the package from being installed.
+	# The installation succeeds even if the service does not start.
 	[ $first = yes ] || systemctl try-restart balena-exporter.service || true
 fi

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 
-# Called by dpkg with "remove", or with "upgrade" and the next version; by rpm with the number of versions that stay.
+# Called by dpkg with "remove", or with "upgrade" and the next version; by rpm with the number of remaining versions.
 set -e
 
 case "$1" in

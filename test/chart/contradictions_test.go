@@ -28,30 +28,30 @@ func TestContradictions(t *testing.T) {
 		{"a token and a Secret", "balena: {token: t, existingSecret: s}", "balena.token and balena.existingSecret are both set: keep one of them."},
 		{"a token and a Secret with its key", "balena: {token: t, existingSecret: {name: s}}", "balena.token and balena.existingSecret are both set: keep one of them."},
 		{"two CAs", "balena: {token: t, caSecret: {name: a}, caConfigMap: {name: b}}", "balena.caSecret.name and balena.caConfigMap.name are both set: keep one of them."},
-		{"an address without a scheme", "balena: {token: t, apiUrl: api.balena.corp}", "balena.apiUrl is api.balena.corp, without a scheme: write https://api.balena.corp."},
-		{"an address with a port and without a scheme", "balena: {token: t, apiUrl: 'api.balena.corp:8443'}", "balena.apiUrl is api.balena.corp:8443, without a scheme: write https://api.balena.corp:8443."},
-		{"an address of another scheme", "balena: {token: t, apiUrl: ftp://api.balena.corp}", "balena.apiUrl is not an address of an API: write one that begins with https://, without user, query or fragment, such as https://api.balena.example.com."},
-		{"an address with a password", "balena: {token: t, apiUrl: https://me:hunter2@api.balena.corp}", "balena.apiUrl is not an address of an API"},
-		{"a token over plain HTTP", "balena: {token: t, apiUrl: http://api.example.com}", "balena.apiUrl is plain HTTP, over which anybody can read the token: use https://, or set balena.allowHttp to true."},
+		{"an address without a scheme", "balena: {token: t, apiUrl: api.balena.corp}", "balena.apiUrl is api.balena.corp, without a scheme: set https://api.balena.corp."},
+		{"an address with a port and without a scheme", "balena: {token: t, apiUrl: 'api.balena.corp:8443'}", "balena.apiUrl is api.balena.corp:8443, without a scheme: set https://api.balena.corp:8443."},
+		{"an address of another scheme", "balena: {token: t, apiUrl: ftp://api.balena.corp}", "balena.apiUrl is not a valid API URL: set a URL that begins with https://, without user, query or fragment, such as https://api.balena.example.com."},
+		{"an address with a password", "balena: {token: t, apiUrl: https://me:hunter2@api.balena.corp}", "balena.apiUrl is not a valid API URL"},
+		{"a token over plain HTTP", "balena: {token: t, apiUrl: http://api.example.com}", "balena.apiUrl is plain HTTP, which sends the token unencrypted: use https://, or set balena.allowHttp to true."},
 
-		{"replicas", minimal + "replicas: 2", "There is no value for replicas: one pod reads the API for every Prometheus server, and a second one would only use up the token's share of the API. For fleets beyond one pod, set shards."},
-		{"replicas by another name", minimal + "replicaCount: 2", "There is no value for replicas"},
+		{"replicas", minimal + "replicas: 2", "The chart has no value for replicas: one pod serves any number of Prometheus servers, and a second pod would send the same requests to the API again. To divide the fleets among several pods, set shards."},
+		{"replicas by another name", minimal + "replicaCount: 2", "The chart has no value for replicas"},
 
-		{"an interval of a second on balenaCloud", "balena: {token: t, refreshInterval: 1s}", "balena.refreshInterval is 1s, and balenaCloud limits the rate of requests, while devices report every few minutes: write 15s or more."},
-		{"an interval below a second", "balena: {token: t, apiUrl: https://api.example.com, refreshInterval: 500ms}", "balena.refreshInterval is 500ms: write a duration from 1s to 24h, such as 60s."},
-		{"an interval of more than a day", "balena: {token: t, refreshInterval: 86401}", "balena.refreshInterval is 86401s: write a duration from 1s to 24h, such as 60s."},
+		{"an interval of a second on balenaCloud", "balena: {token: t, refreshInterval: 1s}", "balena.refreshInterval is 1s, but balenaCloud limits the rate of requests, and devices report only every few minutes: set 15s or more."},
+		{"an interval below a second", "balena: {token: t, apiUrl: https://api.example.com, refreshInterval: 500ms}", "balena.refreshInterval is 500ms: set a duration from 1s to 24h, such as 60s."},
+		{"an interval of more than a day", "balena: {token: t, refreshInterval: 86401}", "balena.refreshInterval is 86401s: set a duration from 1s to 24h, such as 60s."},
 		{
 			"data that disappear between refreshes", "balena: {token: t, refreshInterval: 20m, maxStaleness: 10m}",
-			"balena.maxStaleness (10m) is shorter than balena.refreshInterval (20m), and data would disappear between refreshes: write 20m or more, or leave it empty.",
+			"balena.maxStaleness (10m) is shorter than balena.refreshInterval (20m), so data would become stale between refreshes: set 20m or more, or leave it empty.",
 		},
-		{"no time for a request", "balena: {token: t, timeout: 0}", "balena.timeout is 0, and no request could be answered: write a duration such as 30s, or leave it empty."},
+		{"no time for a request", "balena: {token: t, timeout: 0}", "balena.timeout is 0, so every request would fail: set a duration such as 30s, or leave it empty."},
 		{
 			"data that are stale while all is well", "balena: {token: t, refreshInterval: 20m}\n" + rules("dataStaleSeconds: 900"),
-			"prometheusRule.thresholds.dataStaleSeconds (900) is less than two of balena.refreshInterval (20m), and BalenaDataStale would fire while all is well: write 2400 or more, or leave it empty.",
+			"prometheusRule.thresholds.dataStaleSeconds (900) is less than twice balena.refreshInterval (20m), so BalenaDataStale would fire without a problem: set 2400 or more, or leave it empty.",
 		},
 		{
 			"an alert after a single failed refresh", "balena: {token: t, refreshInterval: 20m}\n" + rules("apiFailingFor: 10m"),
-			"prometheusRule.thresholds.apiFailingFor (10m) is shorter than balena.refreshInterval (20m), and BalenaAPIFailing would fire after a single failed refresh: write 20m or more, with its unit, or leave it empty.",
+			"prometheusRule.thresholds.apiFailingFor (10m) is shorter than balena.refreshInterval (20m), so BalenaAPIFailing would fire after a single failed refresh: set 20m or more, with a unit, or leave it empty.",
 		},
 		{
 			"a time without a unit that was meant in minutes", minimal + rules("apiFailingFor: 5"),
@@ -59,63 +59,63 @@ func TestContradictions(t *testing.T) {
 		},
 		{
 			"devices that are lost before they are offline", minimal + rules("deviceLostSeconds: 3600"),
-			"prometheusRule.thresholds.deviceOfflineSeconds (3600) is not less than deviceLostSeconds (3600), and BalenaDeviceOffline could never fire: a device is offline first, and lost later.",
+			"prometheusRule.thresholds.deviceOfflineSeconds (3600) is not less than deviceLostSeconds (3600), so BalenaDeviceOffline could never fire: set it to a smaller value.",
 		},
-		{"a ratio in percent", minimal + rules("storageRatio: 90"), "prometheusRule.thresholds.storageRatio is 90: write a ratio from 0 to 1, such as 0.2 for 20 %."},
-		{"a ratio in percent, as a string", minimal + rules(`storageRatio: "90"`), "prometheusRule.thresholds.storageRatio is 90: write a ratio from 0 to 1, such as 0.2 for 20 %."},
-		{"a ratio of nothing", minimal + rules("fleetOfflineRatio: 0"), "prometheusRule.thresholds.fleetOfflineRatio is 0: write a ratio from 0 to 1"},
+		{"a ratio in percent", minimal + rules("storageRatio: 90"), "prometheusRule.thresholds.storageRatio is 90: set a ratio from 0 to 1, such as 0.2 for 20 %."},
+		{"a ratio in percent, as a string", minimal + rules(`storageRatio: "90"`), "prometheusRule.thresholds.storageRatio is 90: set a ratio from 0 to 1, such as 0.2 for 20 %."},
+		{"a ratio of nothing", minimal + rules("fleetOfflineRatio: 0"), "prometheusRule.thresholds.fleetOfflineRatio is 0: set a ratio from 0 to 1"},
 		{
 			"an expression in a rule that does not compile", minimal + rules("developmentFleets: 'acme/['"),
 			`prometheusRule.thresholds.developmentFleets is "acme/[", which is not a regular expression: close every bracket and parenthesis, or escape it with two backslashes.`,
 		},
 		{
 			"scrapes that Prometheus forgets", minimal + rules("") + "serviceMonitor: {enabled: true, interval: 10m}",
-			"serviceMonitor.interval is 10m, and Prometheus forgets samples after 5 minutes, so that alerts would have gaps: write 4m or less. A scrape never reaches the API.",
+			"serviceMonitor.interval is 10m, but Prometheus drops series after 5 minutes without a sample, so alerts would have gaps: set 4m or less. Scrapes do not cause requests to the API.",
 		},
 
 		{
 			"an alert without its metric", minimal + rules("") + "collectors: {metricDenylist: ['balena_device_undervolted']}",
-			"BalenaDeviceUndervolted would never fire without balena_device_undervolted, which collectors.metricDenylist leaves out: take it from the list, or set prometheusRule.overrides.BalenaDeviceUndervolted.enabled to false.",
+			"BalenaDeviceUndervolted would never fire without balena_device_undervolted, which collectors.metricDenylist excludes: remove it from the list, or set prometheusRule.overrides.BalenaDeviceUndervolted.enabled to false.",
 		},
 		{
 			"alerts without the metrics of fleets", minimal + rules("") + "collectors: {metricAllowlist: ['balena_device_.*']}",
-			"BalenaDeviceOffline and other alerts would never fire without balena_fleet_devices, which collectors.metricAllowlist does not have: add it, or set prometheusRule.enabled to false.",
+			"BalenaDeviceOffline and other alerts would never fire without balena_fleet_devices, which is not in collectors.metricAllowlist: add it, or set prometheusRule.enabled to false.",
 		},
 		{
 			"a tag on alerts that is not exported", minimal + "collectors: {deviceTags: [site], fleetTags: [customer, 'region-*']}\nprometheusRule: {tagLabels: [site, customer, region-eu, team]}",
-			`prometheusRule.tagLabels has "team", and the exporter does not export this tag: add it to collectors.deviceTags or collectors.fleetTags.`,
+			`prometheusRule.tagLabels has "team", but the exporter does not export this tag: add it to collectors.deviceTags or collectors.fleetTags.`,
 		},
 		{
 			"two tags of one label", minimal + "collectors: {deviceTags: [site.name, site-name]}\nprometheusRule: {tagLabels: [site.name, site-name]}",
-			`prometheusRule.tagLabels has "site.name" and "site-name", which are both the label tag_site_name: keep one of them.`,
+			`prometheusRule.tagLabels has "site.name" and "site-name", which both become the label tag_site_name: keep one of them.`,
 		},
 
 		{"fleets that do not compile", minimal + "fleets: {include: 'acme/['}", `fleets.include is "acme/[", which is not a regular expression: close every bracket and parenthesis, or escape it with a backslash.`},
 		{"a parenthesis that the anchors would close", minimal + "fleets: {exclude: 'a)/(b'}", `fleets.exclude is "a)/(b", which is not a regular expression`},
-		{"an organization in place of slugs", minimal + "fleets: {include: acme}", `fleets.include is "acme" and matches no fleet: a slug is ORGANIZATION/NAME. Write acme/.* for all fleets of an organization, or acme/NAME for one.`},
-		{"organizations in place of slugs", minimal + "fleets: {exclude: (acme|initech)+}", `fleets.exclude is "(acme|initech)+" and matches no fleet: a slug is ORGANIZATION/NAME. Write ORGANIZATION/.*`},
-		{"fleets that are both in and out", minimal + "fleets: {include: acme/.*, exclude: acme/.*}", "fleets.include and fleets.exclude are the same, and no fleet is left: keep one of them."},
+		{"an organization in place of slugs", minimal + "fleets: {include: acme}", `fleets.include is "acme" and matches no fleet: a slug is ORGANIZATION/NAME. Set acme/.* for all fleets of an organization, or acme/NAME for one.`},
+		{"organizations in place of slugs", minimal + "fleets: {exclude: (acme|initech)+}", `fleets.exclude is "(acme|initech)+" and matches no fleet: a slug is ORGANIZATION/NAME. Set ORGANIZATION/.*`},
+		{"fleets that are both in and out", minimal + "fleets: {include: acme/.*, exclude: acme/.*}", "fleets.include and fleets.exclude are the same, so they exclude all fleets: keep one of them."},
 
 		{"a token among the arguments", minimal + "extraArgs: [--balena.token=hunter2]", "extraArgs has --balena.token, which the chart sets: use balena.existingSecret."},
 		{"a token in the environment", minimal + "extraEnv: [{name: BALENA_TOKEN, value: hunter2}]", "extraEnv has a variable for --balena.token, which the chart sets: use balena.existingSecret."},
 		{"shards among the arguments", minimal + "extraArgs: [--balena.shard, 0/2]", "extraArgs has --balena.shard, which the chart sets: use shards."},
 		{"another port of the pod", minimal + "extraArgs: ['--web.listen-address=:9999']", "extraArgs has --web.listen-address, which the chart sets: use service.port, for the port of the Service; that of the pod stays 8000."},
 		{"a switch that is turned off", minimal + "extraArgs: [--no-collector.device]", "extraArgs has --no-collector.device, which the chart sets: use collectors.device."},
-		{"another path", minimal + "extraArgs: [--web.telemetry-path=/m]", "extraArgs has --web.telemetry-path, which the chart sets: use no path but /metrics, which the ServiceMonitor and helm test ask for."},
+		{"another path", minimal + "extraArgs: [--web.telemetry-path=/m]", "extraArgs has --web.telemetry-path, which the chart sets: use the default /metrics, which the ServiceMonitor and helm test use."},
 		{"an interval in the environment", minimal + "extraEnv: [{name: CRAWL_INTERVAL, value: '5'}]", "extraEnv has a variable for --balena.refresh-interval, which the chart sets: use balena.refreshInterval."},
 		{"a flag in the environment", minimal + "extraEnv: [{name: BALENA_EXPORTER_COLLECTOR_DEVICE_NAME, value: 'false'}]", "extraEnv has a variable for --collector.device.name, which the chart sets: use collectors.deviceName."},
 
 		{
 			"an API behind a port that is closed", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {enabled: true, egress: {ports: [443]}}",
-			"networkPolicy.egress.ports is [443], and balena.apiUrl (https://api.balena.corp:8443) has port 8443, which the exporter could not reach: add it, or leave networkPolicy.egress.ports empty.",
+			"networkPolicy.egress.ports is [443], and balena.apiUrl (https://api.balena.corp:8443) has port 8443, which the policy would block: add it, or leave networkPolicy.egress.ports empty.",
 		},
 		{
 			"a proxy behind a port that is closed", minimal + "networkPolicy: {enabled: true, egress: {ports: [443]}}\nextraEnv: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]",
-			"networkPolicy.egress.ports is [443], and HTTPS_PROXY in extraEnv has port 3128, which the exporter could not reach",
+			"networkPolicy.egress.ports is [443], and HTTPS_PROXY in extraEnv has port 3128, which the policy would block",
 		},
 		{
 			"a proxy at a port that nobody sees", minimal + "networkPolicy: {enabled: true}\nextraEnv: [{name: HTTPS_PROXY, valueFrom: {secretKeyRef: {name: proxy, key: url}}}]",
-			"networkPolicy.egress.ports is empty, and the chart cannot see the port of HTTPS_PROXY in extraEnv: write the port.",
+			"networkPolicy.egress.ports is empty, and the chart cannot determine the port of HTTPS_PROXY in extraEnv: set the port.",
 		},
 
 		{
@@ -124,39 +124,39 @@ func TestContradictions(t *testing.T) {
 		},
 		{
 			"devices of shards behind one Service", minimal + "shards: 2\nserviceDiscovery: {enabled: true, scrapeConfig: {enabled: true}}",
-			"serviceDiscovery.scrapeConfig.enabled needs shards to be 1: behind the Service, each request reaches another shard",
+			"serviceDiscovery.scrapeConfig.enabled needs shards to be 1: the Service sends each request to any shard, which lists only its part of the devices. Install one release for each part of the fleets, with fleets.include.",
 		},
 		{
 			"a domain of public device URLs for other addresses", minimal + "serviceDiscovery: {enabled: true, deviceUrlsBase: example.com}",
-			"serviceDiscovery.deviceUrlsBase is for public device URLs, and serviceDiscovery.address is none: set that to public, or take the domain away.",
+			"serviceDiscovery.deviceUrlsBase needs serviceDiscovery.address public, but that is none: set it to public, or remove the domain.",
 		},
 		{
 			"a template for other addresses", minimal + "serviceDiscovery: {enabled: true, address: local, template: '{uuid}.example'}",
-			"serviceDiscovery.template makes the addresses, and serviceDiscovery.address is local: set that to none, or take the template away.",
+			"serviceDiscovery.template needs serviceDiscovery.address none, but that is local: set it to none, or remove the template.",
 		},
 		{
 			"ports of public device URLs", minimal + "serviceDiscovery: {enabled: true, address: public, ports: [9100]}",
-			"serviceDiscovery.ports does not go with serviceDiscovery.address public: public device URLs lead to port 80 of the device. Take the ports away.",
+			"serviceDiscovery.ports cannot be combined with serviceDiscovery.address public, because public device URLs lead to port 80 of the device: remove the ports.",
 		},
 		{
 			"a template with a port, and ports", minimal + "serviceDiscovery: {enabled: true, template: '{uuid}.example:9100', ports: [9100]}",
-			"serviceDiscovery.template names a port, and there is serviceDiscovery.ports: keep one of them.",
+			"serviceDiscovery.template contains a port, and serviceDiscovery.ports is set: keep one of them.",
 		},
 		{
 			"a template with names that are hidden", minimal + "collectors: {deviceName: false}\nserviceDiscovery: {enabled: true, template: '{name}.example'}",
-			"serviceDiscovery.template holds {name}, and collectors.deviceName hides names: write {uuid}, or set collectors.deviceName to true.",
+			"serviceDiscovery.template contains {name}, but collectors.deviceName is false: use {uuid}, or set collectors.deviceName to true.",
 		},
 		{
 			"a tag that is not exported", minimal + "collectors: {deviceTags: [site]}\nserviceDiscovery: {enabled: true, scrapeConfig: {enabled: true, tags: [sites]}}",
-			`serviceDiscovery.scrapeConfig.tags has "sites", whose key is none of collectors.deviceTags: add the key there.`,
+			`serviceDiscovery.scrapeConfig.tags has "sites", whose key is not in collectors.deviceTags: add it there.`,
 		},
 		{
 			"a scrape of a device that is longer than its interval", minimal + "serviceDiscovery: {enabled: true, scrapeConfig: {enabled: true, scrapeInterval: 30s, scrapeTimeout: 1m}}",
-			"serviceDiscovery.scrapeConfig.scrapeTimeout (1m) is longer than scrapeInterval (30s), which Prometheus refuses: shorten it, or lengthen the interval.",
+			"serviceDiscovery.scrapeConfig.scrapeTimeout (1m) is longer than scrapeInterval (30s), which Prometheus rejects: decrease it, or increase the interval.",
 		},
 		{
 			"a list that Prometheus is kept out of", basicAuth + "serviceDiscovery: {enabled: true, scrapeConfig: {enabled: true}}",
-			"webConfig.basicAuth.enabled keeps Prometheus out: set serviceMonitor.basicAuth.existingSecret",
+			"webConfig.basicAuth.enabled requires credentials for Prometheus: set serviceMonitor.basicAuth.existingSecret",
 		},
 		{"service discovery among the arguments", minimal + "extraArgs: [--web.enable-sd]", "extraArgs has --web.enable-sd, which the chart sets: use serviceDiscovery.enabled."},
 		{
@@ -173,15 +173,15 @@ func TestContradictions(t *testing.T) {
 		},
 		{
 			"a certificate without TLS", minimal + "webConfig: {tls: {existingSecret: s}}",
-			"webConfig.tls has a certificate and is off: set webConfig.tls.enabled to true, or take",
+			"webConfig.tls has a certificate, but is not enabled: set webConfig.tls.enabled to true, or remove",
 		},
 		{
 			"cert-manager without TLS", minimal + "webConfig: {tls: {certManager: {enabled: true, issuerRef: {name: i}}}}",
-			"webConfig.tls has a certificate and is off: set webConfig.tls.enabled to true, or take",
+			"webConfig.tls has a certificate, but is not enabled: set webConfig.tls.enabled to true, or remove",
 		},
 		{
 			"client certificates without TLS", minimal + "webConfig: {clientCA: {enabled: true, existingSecret: ca}}",
-			"webConfig.clientCA.enabled asks clients for certificates, which only TLS can do: set webConfig.tls.enabled to true.",
+			"webConfig.clientCA.enabled requires client certificates, which need TLS: set webConfig.tls.enabled to true.",
 		},
 		{
 			"client certificates without a CA", minimal + "webConfig: {tls: {enabled: true, existingSecret: s}, clientCA: {enabled: true}}",
@@ -189,24 +189,24 @@ func TestContradictions(t *testing.T) {
 		},
 		{
 			"a client CA that is off", minimal + "webConfig: {clientCA: {existingSecret: ca}}",
-			"webConfig.clientCA.existingSecret is set and webConfig.clientCA.enabled is not: set it to true, or take the Secret away.",
+			"webConfig.clientCA.existingSecret is set, but webConfig.clientCA.enabled is not: set it to true, or remove the Secret.",
 		},
 		{
 			"basic auth without users", minimal + "webConfig: {basicAuth: {enabled: true}}",
-			"webConfig.basicAuth.enabled needs users: set webConfig.basicAuth.users to names and bcrypt hashes, as htpasswd -nBC 10 NAME prints them.",
+			"webConfig.basicAuth.enabled needs users: set webConfig.basicAuth.users to user names and bcrypt hashes, as printed by htpasswd -nBC 10 NAME.",
 		},
 		{
 			"users without basic auth", minimal + "webConfig: {basicAuth: {" + users + "}}",
-			"webConfig.basicAuth.users are set and webConfig.basicAuth.enabled is not: set it to true, or take the users away.",
+			"webConfig.basicAuth.users is set, but webConfig.basicAuth.enabled is not: set it to true, or remove the users.",
 		},
 		{
 			"users beside a web configuration file", minimal + "webConfig: {existingSecret: {name: w}, basicAuth: {enabled: true, " + users + "}}",
-			"webConfig.basicAuth.users and webConfig.existingSecret.name are both set: the users belong into the file in that Secret.",
+			"webConfig.basicAuth.users and webConfig.existingSecret.name are both set: add the users to the file in that Secret.",
 		},
 
 		{
 			"a scrape longer than its interval", minimal + "serviceMonitor: {interval: 1m, scrapeTimeout: 1m1s}",
-			"serviceMonitor.scrapeTimeout (1m1s) is longer than serviceMonitor.interval (1m), which Prometheus refuses: shorten it, or lengthen the interval.",
+			"serviceMonitor.scrapeTimeout (1m1s) is longer than serviceMonitor.interval (1m), which Prometheus rejects: decrease it, or increase the interval.",
 		},
 		{
 			"a scrape longer than its interval in other units", minimal + "serviceMonitor: {interval: 1500ms, scrapeTimeout: 2s}",
@@ -214,28 +214,28 @@ func TestContradictions(t *testing.T) {
 		},
 		{
 			"basic auth that keeps Prometheus out", basicAuth + "serviceMonitor: {enabled: true}",
-			"webConfig.basicAuth.enabled keeps Prometheus out: set serviceMonitor.basicAuth.existingSecret to the name of a Secret, in the ServiceMonitor's namespace, with the username and the plain password that Prometheus sends.",
+			"webConfig.basicAuth.enabled requires credentials for Prometheus: set serviceMonitor.basicAuth.existingSecret to the name of a Secret, in the ServiceMonitor's namespace, with the user name and the plain-text password.",
 		},
 		{
 			"a password nobody asks for", minimal + "serviceMonitor: {enabled: true, basicAuth: {existingSecret: s}}",
-			"serviceMonitor.basicAuth.existingSecret is set, but the exporter asks nobody for a password: set webConfig.basicAuth.enabled to true, or take the Secret away.",
+			"serviceMonitor.basicAuth.existingSecret is set, but the exporter does not require a password: set webConfig.basicAuth.enabled to true, or remove the Secret.",
 		},
 		{
 			"mutual TLS that keeps Prometheus out", mutualTLS + "serviceMonitor: {enabled: true}",
-			"webConfig.clientCA.enabled keeps Prometheus out: set serviceMonitor.tls.clientCertSecret.name to the name of a Secret, in the ServiceMonitor's namespace, with the certificate (tls.crt, tls.key) that Prometheus shows.",
+			"webConfig.clientCA.enabled requires a client certificate for Prometheus: set serviceMonitor.tls.clientCertSecret.name to the name of a Secret, in the ServiceMonitor's namespace, with tls.crt and tls.key.",
 		},
 		{
 			"a certificate nobody asks for", tls + "serviceMonitor: {enabled: true, tls: {clientCertSecret: {name: s}}}",
-			"serviceMonitor.tls.clientCertSecret.name is set, but the exporter asks nobody for a certificate: set webConfig.clientCA.enabled to true, or take the Secret away.",
+			"serviceMonitor.tls.clientCertSecret.name is set, but the exporter does not require client certificates: set webConfig.clientCA.enabled to true, or remove the Secret.",
 		},
 		{
 			"a CA out of Prometheus' reach", tls + "serviceMonitor: {enabled: true, namespace: monitoring}",
-			"The ServiceMonitor has a namespace of its own and can't reach the exporter's TLS Secret: set serviceMonitor.tls.caSecret.name to a Secret in that namespace with the CA, or serviceMonitor.tls.systemCAs to true for a certificate of a public CA.",
+			"The ServiceMonitor is in another namespace and cannot use the exporter's TLS Secret: set serviceMonitor.tls.caSecret.name to a Secret in that namespace with the CA, or serviceMonitor.tls.systemCAs to true for a certificate of a public CA.",
 		},
 
 		{
 			"a disruption budget for one pod", minimal + "podDisruptionBudget: {enabled: true}",
-			"podDisruptionBudget.enabled needs shards over 1: for a single pod it would do nothing, or forbid to drain its node.",
+			"podDisruptionBudget.enabled needs more than one shard: for a single pod it would have no effect or block node drains.",
 		},
 		{
 			"an alert that isn't there", minimal + "prometheusRule: {enabled: true, overrides: {BalenaApiFailing: {enabled: false}}}",
@@ -297,16 +297,16 @@ func TestSchemaRefuses(t *testing.T) {
 		{"an unknown value further down", minimal + "serviceMonitor: {enable: true}", "at '/serviceMonitor': additional properties 'enable' not allowed"},
 		{
 			"a plain password", minimal + "webConfig: {basicAuth: {enabled: true, users: {prometheus: hunter2}}}",
-			"at '/webConfig/basicAuth/users/prometheus': value must be 'a bcrypt hash, as htpasswd -nBC 10 NAME prints it, never the password'",
+			"at '/webConfig/basicAuth/users/prometheus': value must be 'a bcrypt hash, as printed by htpasswd -nBC 10 NAME, not the password'",
 		},
 		{"another kind of hash", minimal + "webConfig: {basicAuth: {enabled: true, users: {prometheus: $apr1$hunter2$hunter2}}}", "value must be 'a bcrypt hash"},
 		{"a job in place of a label's name", minimal + "serviceMonitor: {jobLabel: my job}", "at '/serviceMonitor/jobLabel': value must be 'the name of a label of the Service, such as app.kubernetes.io/name, not the name of a job'"},
-		{"a duration of no unit", minimal + "serviceMonitor: {interval: 60}", "at '/serviceMonitor/interval': value must be 'a duration with its unit, such as 60s or 2m, or nothing'"},
+		{"a duration of no unit", minimal + "serviceMonitor: {interval: 60}", "at '/serviceMonitor/interval': value must be 'a duration with a unit, such as 60s or 2m, or empty'"},
 		{"a duration that is none", "balena: {token: t, timeout: soon}", "at '/balena/timeout': value must be 'a duration such as 90s, 2m or 1h'"},
 		{"no shards", minimal + "shards: 0", "at '/shards'"},
-		{"a floating tag", minimal + "image: {tag: latest}", "at '/image/tag': value must be 'a tag that names one version, such as 1.2.3, not latest'"},
-		{"a key that would leave its directory", "balena: {existingSecret: {name: s, key: ../key}}", "at '/balena/existingSecret/key': value must be 'a key in a Secret or ConfigMap, of letters, digits, ., _ and -'"},
-		{"a name with capitals", "balena: {existingSecret: My_Secret}", "at '/balena/existingSecret': value must be 'a name in Kubernetes, of lower-case letters, digits, - and .'"},
+		{"a floating tag", minimal + "image: {tag: latest}", "at '/image/tag': value must be 'a tag of a specific version, such as 1.2.3, not latest'"},
+		{"a key that would leave its directory", "balena: {existingSecret: {name: s, key: ../key}}", "at '/balena/existingSecret/key': value must be 'a key of a Secret or ConfigMap, of letters, digits, ., _ and -'"},
+		{"a name with capitals", "balena: {existingSecret: My_Secret}", "at '/balena/existingSecret': value must be 'a Kubernetes name of lower-case letters, digits, - and .'"},
 		{"a ratio that is no number", minimal + rules("fleetOfflineRatio: a third"), "value must be 'a ratio from 0 to 1, such as 0.2'"},
 		{"a threshold that isn't there", minimal + "prometheusRule: {thresholds: {apiFailing: 1m}}", "additional properties 'apiFailing' not allowed"},
 	} {

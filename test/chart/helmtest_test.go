@@ -24,19 +24,19 @@ func TestNotes(t *testing.T) {
 		name       string
 		says, omit []string
 	}{
-		{"default", []string{"reads https://api.balena-cloud.com every 60s.", "key token of the Secret balena-token", "Nothing scrapes it yet", "http://metrics-balena-exporter.iot.svc:8000/metrics", "helm test -n iot metrics", "It runs docker.io/curlimages/curl:8.17.0. A cluster that cannot pull it needs a mirror in\ntest.image.repository, or test.enabled=false."}, []string{"WARNING", "Clients need", "--user"}},
-		{"token", nil, []string{"which you keep"}},
+		{"default", []string{"reads https://api.balena-cloud.com every 60s.", "key token of the Secret balena-token", "It is not scraped yet", "http://metrics-balena-exporter.iot.svc:8000/metrics", "helm test -n iot metrics", "The test uses the image docker.io/curlimages/curl:8.17.0. If the cluster cannot pull it, set a mirror in\ntest.image.repository, or test.enabled=false."}, []string{"WARNING", "Clients need", "--user"}},
+		{"token", nil, []string{"which you create"}},
 		{"secret-key", []string{"key api-key of the Secret balena,"}, nil},
 		{"openbalena", []string{"reads https://api.balena.example.com every 120s."}, nil},
-		{"service-monitor", []string{"finds it by the ServiceMonitor metrics-balena-exporter in monitoring."}, []string{"Nothing scrapes it", "serviceMonitor.labels"}},
+		{"service-monitor", []string{"scrapes it through the ServiceMonitor metrics-balena-exporter in monitoring."}, []string{"Nothing scrapes it", "serviceMonitor.labels"}},
 		{"tls", []string{"curl --insecure https://localhost:8000/metrics", "set serviceMonitor.labels"}, []string{"WARNING"}},
-		{"basic-auth", []string{"Clients need a name and password.", "curl --insecure --user NAME https://"}, []string{"WARNING"}},
+		{"basic-auth", []string{"Clients need a user name and password.", "curl --insecure --user NAME https://"}, []string{"WARNING"}},
 		{"mutual-tls", []string{"Clients need a certificate of your CA.", "--cert tls.crt --key tls.key"}, nil},
-		{"other-namespace", []string{"Clients need a certificate of your CA and a name and password."}, nil},
-		{"untestable", []string{"WARNING: without webConfig.tls.enabled, passwords travel in the clear.", "helm test has nothing to run: it would need a password (test.basicAuthSecret)."}, []string{"helm test -n"}},
-		{"insecure", []string{"WARNING: the token may travel in the clear", "WARNING: Prometheus doesn't verify"}, nil},
-		{"shards", []string{"3 pods each a part of the fleets"}, nil},
-		{"service-discovery", []string{"by the ScrapeConfig metrics-balena-exporter-devices in iot."}, []string{"WARNING", "scrapeConfig.labels"}},
+		{"other-namespace", []string{"Clients need a certificate of your CA and a user name and password."}, nil},
+		{"untestable", []string{"WARNING: without webConfig.tls.enabled, passwords are sent unencrypted.", "No test for helm test is installed. It needs a password (test.basicAuthSecret)."}, []string{"helm test -n"}},
+		{"insecure", []string{"WARNING: the token may be sent unencrypted", "WARNING: Prometheus does not verify"}, nil},
+		{"shards", []string{"each of 3 pods reads a part of the fleets"}, nil},
+		{"service-discovery", []string{"through the ScrapeConfig metrics-balena-exporter-devices in iot."}, []string{"WARNING", "scrapeConfig.labels"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			notes := render(t, ci(t, test.name)).notes
@@ -136,10 +136,10 @@ func TestHelmTestScript(t *testing.T) {
 		{basicAuth, basicAuth, password, "balena_up 1", true, "serves metrics"},
 		{mutualTLS, mutualTLS, "", "balena_up 1", true, "serves metrics"},
 
-		{plain, plain, "", "go_goroutines 1", false, "doesn't answer with balena_up"},
+		{plain, plain, "", "go_goroutines 1", false, "does not return balena_up"},
 		{plain, tls, "", "balena_up 1", false, "curl"},
 		{tls, plain, "", "balena_up 1", false, "400"},
-		{tls, basicAuth, password, "balena_up 1", false, "answers 200 to a client without a password, not 401"},
+		{tls, basicAuth, password, "balena_up 1", false, "returns 200 without a password, not 401"},
 		{basicAuth, tls, "", "balena_up 1", false, "401"},
 		{basicAuth, basicAuth, "wrong", "balena_up 1", false, "401"},
 		{mutualTLS, tls, "", "balena_up 1", false, "curl"},

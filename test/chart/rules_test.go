@@ -102,7 +102,7 @@ func TestRulesThatCannotBe(t *testing.T) {
 		`overrides: {BalenaFleetGone: {for: soon}}`:                       "for",
 		`overrides: {BalenaFleetGone: {for: ""}}`:                         "for",
 		`offHours: [{fleets: acme/kiosks, from: "25:00", to: "06:00"}]`:   "from",
-		`offHours: [{fleets: acme/kiosks, from: "06:00", to: "06:00"}]`:   "prometheusRule.offHours has an entry from 06:00 to 06:00, which is no time at all",
+		`offHours: [{fleets: acme/kiosks, from: "06:00", to: "06:00"}]`:   "prometheusRule.offHours has an entry from 06:00 to 06:00, which is an empty time range",
 		`offHours: [{fleets: "", from: "05:00", to: "06:00"}]`:            "fleets",
 		`fleetThresholds: [{fleets: acme/kiosks}]`:                        "fleetThresholds",
 		`fleetThresholds: [{fleets: acme/kiosks, fleetOfflineRatio: 20}]`: "fleetOfflineRatio",
@@ -175,9 +175,9 @@ func TestThresholdsThatCannotBe(t *testing.T) {
 // The notes say what a filter that matches nothing looks like, and which alert tells.
 func TestNotesTellOfNoFleets(t *testing.T) {
 	for values, want := range map[string]string{
-		"": "the token has access to no fleet, balena_up is 1 and balena_fleets is 0",
-		"fleets: {include: acme/nothing}\nprometheusRule: {enabled: true}": "fleets.include and fleets.exclude leave no fleet, balena_up is 1 and balena_fleets is 0, " +
-			"and there are no other metrics of fleets and devices. The alert BalenaNoFleets fires after 15 minutes. The patterns match the whole slug",
+		"": "the token has no access to any fleet, balena_up is 1 and balena_fleets is 0",
+		"fleets: {include: acme/nothing}\nprometheusRule: {enabled: true}": "fleets.include and fleets.exclude exclude all fleets, balena_up is 1 and balena_fleets is 0, " +
+			"and there are no metrics of fleets and devices. The alert BalenaNoFleets fires after 15 minutes. The patterns must match the whole slug",
 	} {
 		if notes := strings.Join(strings.Fields(render(t, minimal+values).notes), " "); !strings.Contains(notes, want) {
 			t.Errorf("%s: the notes don't say %q:\n%s", values, want, notes)

@@ -521,7 +521,7 @@ groups:
 	}
 
 	for rules, want := range map[string]string{
-		`{groups: [{name: c, rules: [{alert: D, expr: "x > ${typo}"}]}]}`: "files/rules/c.yaml uses ${typo}, and prometheusRule.thresholds has no such name",
+		`{groups: [{name: c, rules: [{alert: D, expr: "x > ${typo}"}]}]}`: "files/rules/c.yaml uses ${typo}, which prometheusRule.thresholds does not define",
 		`groups: [`: "files/rules/c.yaml has no groups of rules: error converting YAML to JSON",
 	} {
 		chart := loadChart(t)

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Cut well below 63 characters: names derived from it have suffixes, pods of a StatefulSet a revision as a label. */}}
+{{/* Truncated well below 63 characters: derived names have suffixes, and pods of a StatefulSet have a label with a revision. */}}
 {{- define "balena-exporter.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
@@ -36,7 +36,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "balena-exporter.commonLabels" . }}
 {{- end }}
 
-{{/* Not the exporter's own selector labels, or the Service would send scrapes to the test. */}}
+{{/* These differ from the selector labels of the exporter, so that the Service does not send scrapes to the test. */}}
 {{- define "balena-exporter.testSelectorLabels" -}}
 app.kubernetes.io/name: {{ include "balena-exporter.name" . }}-test
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -69,7 +69,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
-{{/* Name and key of the Secret the token is mounted from, as JSON. */}}
+{{/* Name and key of the Secret from which the token is mounted, as JSON. */}}
 {{- define "balena-exporter.tokenSecret" -}}
 {{- if .Values.balena.token }}
 {{- dict "name" (printf "%s-token" (include "balena-exporter.fullname" .)) "key" "token" | toJson }}
@@ -78,7 +78,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
-{{/* Whether there is a web configuration file at all: "true" or nothing. */}}
+{{/* "true" if there is a web configuration file, otherwise empty. */}}
 {{- define "balena-exporter.webConfigured" -}}
 {{- with .Values.webConfig }}
 {{- if or .tls.enabled .clientCA.enabled .basicAuth.enabled .existingSecret.name }}true{{ end }}
@@ -93,7 +93,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- ternary "https" "http" .Values.webConfig.tls.enabled }}
 {{- end }}
 
-{{/* The name clients verify the certificate against: Prometheus and the test go to addresses, not names. */}}
+{{/* The server name that clients verify, because Prometheus and the test connect to IP addresses. */}}
 {{- define "balena-exporter.serverName" -}}
 {{- .Values.serviceMonitor.tls.serverName | default (printf "%s.%s.svc" (include "balena-exporter.fullname" .) .Release.Namespace) }}
 {{- end }}
@@ -103,8 +103,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{/*
-What `helm test` needs to be let in, as JSON: {ca, clientCert, basicAuth}, names of Secrets in the release's
-namespace. Prometheus' own serve where the ServiceMonitor shares that namespace.
+Secrets of `helm test` in the namespace of the release, as JSON: {ca, clientCert, basicAuth}. The Secrets of Prometheus are
+used if the ServiceMonitor is in the same namespace.
 */}}
 {{- define "balena-exporter.testSecrets" -}}
 {{- $sm := .Values.serviceMonitor }}
@@ -115,7 +115,7 @@ namespace. Prometheus' own serve where the ServiceMonitor shares that namespace.
 {{- dict "ca" $ca "clientCert" $clientCert "basicAuth" $basicAuth | toJson }}
 {{- end }}
 
-{{/* Whether the test would be let in: "true" or nothing. Without it there is no test, and the notes say so. */}}
+{{/* "true" if the test has all required credentials, otherwise empty. Without them, no test is installed. */}}
 {{- define "balena-exporter.testable" -}}
 {{- $secrets := include "balena-exporter.testSecrets" . | fromJson }}
 {{- if and .Values.test.enabled
@@ -124,15 +124,15 @@ namespace. Prometheus' own serve where the ServiceMonitor shares that namespace.
 {{- end }}
 
 {{/*
-Durations. A number without a unit is seconds. Numbers are written as JSON has them, for toString makes 1.2096e+06 of
-two weeks.
+Durations. A number without a unit is in seconds. Numbers are formatted by toJson, because toString formats 1209600 as
+1.2096e+06.
 */}}
 {{- define "balena-exporter.duration" -}}
 {{- $text := kindIs "string" . | ternary . (toJson .) }}
 {{- $text }}{{ if regexMatch "^[0-9]+$" $text }}s{{ end }}
 {{- end }}
 
-{{/* Milliseconds of a duration as Go or Prometheus writes it (1h30m, 1.5h, 500ms), or of plain seconds. */}}
+{{/* A duration in the format of Go or Prometheus (1h30m, 1.5h, 500ms), or in seconds, as milliseconds. */}}
 {{- define "balena-exporter.milliseconds" -}}
 {{- $total := 0.0 }}
 {{- range regexFindAll "[0-9.]+[a-zµ]+" (include "balena-exporter.duration" .) -1 }}
@@ -143,7 +143,7 @@ two weeks.
 {{- int64 (ceil $total) }}
 {{- end }}
 
-{{/* A duration of milliseconds as Prometheus writes it, in the largest unit that it is a multiple of. */}}
+{{/* Milliseconds as a duration in the format of Prometheus, in the largest unit of which it is a multiple. */}}
 {{- define "balena-exporter.fromMilliseconds" -}}
 {{- $milliseconds := int64 . }}
 {{- $text := printf "%dms" $milliseconds }}
@@ -159,15 +159,15 @@ two weeks.
 {{- include "balena-exporter.milliseconds" .Values.balena.refreshInterval }}
 {{- end }}
 
-{{/* How long the exporter serves its last data; like the exporter, five intervals unless given. */}}
+{{/* The maximum staleness of the exporter. The default is five intervals, as in the exporter. */}}
 {{- define "balena-exporter.stalenessMilliseconds" -}}
 {{- $given := include "balena-exporter.milliseconds" .Values.balena.maxStaleness | int64 }}
 {{- $given | default (mul 5 (include "balena-exporter.refreshMilliseconds" .)) }}
 {{- end }}
 
 {{/*
-Values for the names in files/rules/, as JSON: prometheusRule.thresholds, those that are empty derived from balena.refreshInterval
-and balena.maxStaleness, and more that follow from these.
+Values of the variables in files/rules/, as JSON: prometheusRule.thresholds, and values that are derived from intervals.
+Empty thresholds are derived from balena.refreshInterval and balena.maxStaleness.
 */}}
 {{- define "balena-exporter.ruleVariables" -}}
 {{- $interval := include "balena-exporter.refreshMilliseconds" . | int64 }}
@@ -186,9 +186,9 @@ and balena.maxStaleness, and more that follow from these.
 {{- end }}
 {{- $_ := set $variables "refreshInterval" (include "balena-exporter.fromMilliseconds" $interval) }}
 {{- $_ := set $variables "maxStaleness" (include "balena-exporter.fromMilliseconds" $staleness) }}
-{{- /* A service that was seen restarting once counts for one interval, the window of 10 minutes, and a gap of 8. */}}
+{{- /* A single observed restart counts for one interval, the window of 10 minutes, and a gap of 8 minutes. */}}
 {{- $_ := set $variables "serviceRestartingFor" (include "balena-exporter.fromMilliseconds" (max 1200000 (add 1140000 $interval))) }}
-{{- /* A device that dies has reduced functionality until its heartbeat is missed, 1.5 polls later. One that comes back asks for its target at its next poll. */}}
+{{- /* A device that fails has reduced functionality until its heartbeat times out, after 1.5 poll intervals. A device that reconnects requests its target release at its next poll. */}}
 {{- $poll := include "balena-exporter.milliseconds" .Values.prometheusRule.pollInterval | int64 }}
 {{- $_ := set $variables "reducedFunctionalityFor" (include "balena-exporter.fromMilliseconds" (max 1800000 (add (div (mul 3 $poll) 2) 450000))) }}
 {{- $_ := set $variables "rolloutFor" (include "balena-exporter.fromMilliseconds" (max 1800000 (mul 2 $poll))) }}
@@ -197,8 +197,8 @@ and balena.maxStaleness, and more that follow from these.
 {{- end }}
 
 {{/*
-Times of balena_fleet_devices_disconnected_longer_than, separated by commas: those of the value, and the one that the
-alerts take for lost, which they could not count otherwise.
+Thresholds of balena_fleet_devices_disconnected_longer_than, separated by commas: those of the value, and
+deviceLostSeconds, which the alerts use.
 */}}
 {{- define "balena-exporter.disconnectedThresholds" -}}
 {{- $times := list }}
@@ -209,29 +209,29 @@ alerts take for lost, which they could not count otherwise.
 {{- end }}
 
 {{/*
-Thresholds of the page /problems that differ from the exporter's own: those of the alerts of the same names.
+Thresholds for the page /problems that differ from the exporter's defaults. They are the thresholds of the alerts.
 */}}
 {{- define "balena-exporter.problemThresholds" -}}
 {{- $thresholds := list }}
-{{- range $name, $own := dict "deviceOfflineSeconds" "3600" "deviceLostSeconds" "604800" "neverConnectedSeconds" "86400" "updateStuckSeconds" "7200"
+{{- range $name, $default := dict "deviceOfflineSeconds" "3600" "deviceLostSeconds" "604800" "neverConnectedSeconds" "86400" "updateStuckSeconds" "7200"
   "buildFailedSeconds" "604800" "storageRatio" "0.9" "memoryRatio" "0.95" "temperatureCelsius" "80"
   "fleetPartDevices" "3" "fleetOfflineRatio" "0.2" "fleetLargelyOfflineRatio" "0.5" }}
 {{- $value := include "balena-exporter.number" (get $.Values.prometheusRule.thresholds $name) }}
-{{- if ne $value $own }}
+{{- if ne $value $default }}
 {{- $thresholds = append $thresholds (printf "%s=%s" $name $value) }}
 {{- end }}
 {{- end }}
 {{- join "," $thresholds }}
 {{- end }}
 
-{{/* Address of balena's dashboard, or nothing: an openBalena server has none. */}}
+{{/* URL of the balena dashboard; empty for openBalena, which has none. */}}
 {{- define "balena-exporter.dashboardUrl" -}}
-{{- $own := regexMatch "^https://api\\.balena-cloud\\.com(:443)?/?$" .Values.balena.apiUrl | ternary "https://dashboard.balena-cloud.com" "" }}
-{{- .Values.balena.dashboardUrl | default $own | trimSuffix "/" }}
+{{- $default := regexMatch "^https://api\\.balena-cloud\\.com(:443)?/?$" .Values.balena.apiUrl | ternary "https://dashboard.balena-cloud.com" "" }}
+{{- .Values.balena.dashboardUrl | default $default | trimSuffix "/" }}
 {{- end }}
 
 {{/*
-Port of an address, its scheme's unless it names one; 0 for what is no such address, as a proxy's may be.
+Port of a URL, otherwise the default port of its scheme; 0 if it is not an HTTP URL, which may be the case for a proxy.
 */}}
 {{- define "balena-exporter.portOf" -}}
 {{- if not (regexMatch "^https?://[^ /?#]+" .) }}0
@@ -242,8 +242,8 @@ Port of an address, its scheme's unless it names one; 0 for what is no such addr
 {{- end }}
 
 {{/*
-Where the exporter's requests go, as JSON {port, what}: to the proxy that extraEnv names, or to the API. The port is 0
-where the chart cannot know it.
+Destination of the exporter's requests, as JSON {port, what}: the proxy in extraEnv, or the API. The port is 0 if the chart
+cannot determine it.
 */}}
 {{- define "balena-exporter.apiEndpoint" -}}
 {{- $variable := hasPrefix "http://" .Values.balena.apiUrl | ternary "HTTP_PROXY" "HTTPS_PROXY" }}
@@ -263,7 +263,7 @@ where the chart cannot know it.
 {{- dict "port" $port "what" $what | toJson }}
 {{- end }}
 
-{{/* TCP ports that the NetworkPolicy opens toward the API, as a JSON array: those given, or the one there is. */}}
+{{/* TCP ports that the NetworkPolicy opens for the API, as a JSON array. */}}
 {{- define "balena-exporter.apiPorts" -}}
 {{- $endpoint := include "balena-exporter.apiEndpoint" . | fromJson }}
 {{- $ports := .Values.networkPolicy.egress.ports }}
@@ -274,9 +274,9 @@ where the chart cannot know it.
 {{- end }}
 
 {{/*
-What to hash for each part of the exposition, as JSON. The Prometheus Operator's shard of a target is the MD5 of __tmp_hash
-modulo the number of shards: of these texts it is the number of the part modulo that number, for up to 8 shards, and for
-others that divide 6720. So the parts are spread evenly, as digits would not be.
+Values of __tmp_hash for the parts of the exposition, as JSON. The Prometheus Operator assigns a target to the shard MD5 of
+__tmp_hash modulo the number of shards. For these texts, the result is the index of the part modulo the number of shards, if
+that is at most 8 or divides 6720. The parts are therefore distributed evenly.
 */}}
 {{- define "balena-exporter.partHashes" -}}
 ["pmia", "dmka", "xnba", "yjea", "qsda", "wsda", "sjmb", "gvda", "oiia", "kqcb", "apga", "ctda", "xoba", "vkla", "uzia", "tyfa",
@@ -285,7 +285,7 @@ others that divide 6720. So the parts are spread evenly, as digits would not be.
  "fgha", "esea", "frrb", "nhna", "fbca", "umka", "swia", "dqia", "hfjb", "oala", "rmwa", "mmaa", "cgsa", "usra", "frca", "yhwa"]
 {{- end }}
 
-{{/* How Prometheus is let in to the exporter: tlsConfig and basicAuth, of Secrets in the ServiceMonitor's namespace. */}}
+{{/* tlsConfig and basicAuth of Prometheus for the exporter, from Secrets in the ServiceMonitor's namespace. */}}
 {{- define "balena-exporter.client" -}}
 {{- $tls := .Values.serviceMonitor.tls }}
 {{- if .Values.webConfig.tls.enabled }}
@@ -324,7 +324,7 @@ basicAuth:
 {{- end }}
 {{- end }}
 
-{{/* Where the exporter lists devices as targets, with the query that chooses those to scrape. */}}
+{{/* URL of the list of devices, with the query that selects the devices to scrape. */}}
 {{- define "balena-exporter.targetsUrl" -}}
 {{- $query := list }}
 {{- with .Values.serviceDiscovery.scrapeConfig }}

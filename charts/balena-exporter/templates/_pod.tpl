@@ -1,6 +1,6 @@
 {{/*
-The pod, the same in a Deployment and in a StatefulSet of shards. Its labels leave the chart's version out: a new
-chart that changes nothing else restarts nothing.
+The pod template of the Deployment, and of the StatefulSet of shards. Its labels do not include the version of the chart, so
+that a new chart version restarts pods only if the template changes.
 */}}
 {{- define "balena-exporter.podTemplate" -}}
 {{- $token := include "balena-exporter.tokenSecret" . | fromJson -}}
@@ -204,7 +204,7 @@ spec:
       {{- end }}
       securityContext:
         {{- toYaml .Values.securityContext | nindent 8 }}
-      # Whole directories: a file mounted by subPath would never change when its Secret does.
+      # Directories are mounted, because files mounted by subPath are not updated when the Secret changes.
       volumeMounts:
         - name: token
           mountPath: /etc/balena-exporter/token

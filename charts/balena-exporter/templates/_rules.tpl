@@ -1,6 +1,6 @@
 {{/*
-The text of a file of rules with the values put in, which stand as ${name} there. {path, root}. The plain files in
-deploy/prometheus/rules are this text as well, with the default values.
+The content of a rule file, in which each ${name} is replaced by a value. {path, root}. The files in
+deploy/prometheus/rules are generated from it with the default values.
 */}}
 {{- define "balena-exporter.rules" -}}
 {{- $rule := .root.Values.prometheusRule }}
@@ -9,7 +9,7 @@ deploy/prometheus/rules are this text as well, with the default values.
 {{- $text = $text | replace (printf "${%s}" $name) $value }}
 {{- end }}
 
-{{- /* What goes before a threshold that is not the same for all fleets: the first entry that has it and matches, counts. */}}
+{{- /* Thresholds for particular fleets. They precede the general threshold: the first matching entry applies. */}}
 {{- range $name := list "fleetOfflineRatio" "fleetLargelyOfflineRatio" "fleetShrankRatio" }}
 {{- $byFleet := "" }}
 {{- range $rule.fleetThresholds }}
@@ -25,14 +25,14 @@ deploy/prometheus/rules are this text as well, with the default values.
 {{- $from := include "balena-exporter.minutes" .from | int }}
 {{- $to := include "balena-exporter.minutes" .to | int }}
 {{- if eq $from $to }}
-{{- fail (printf "prometheusRule.offHours has an entry from %s to %s, which is no time at all: for fleets that never matter, use prometheusRule.excludeFleets." .from .to) }}
+{{- fail (printf "prometheusRule.offHours has an entry from %s to %s, which is an empty time range: to exclude fleets at all times, use prometheusRule.excludeFleets." .from .to) }}
 {{- end }}
-{{- $is := ternary (printf "hour() * 60 + minute() >= %d < %d" $from $to) (printf "(hour() * 60 + minute() >= %d or hour() * 60 + minute() < %d)" $from $to) (lt $from $to) }}
-{{- $off = append $off (printf "group by (fleet) (balena:fleet_watched{fleet=~\"%s\"}) and on () %s" .fleets $is) }}
+{{- $condition := ternary (printf "hour() * 60 + minute() >= %d < %d" $from $to) (printf "(hour() * 60 + minute() >= %d or hour() * 60 + minute() < %d)" $from $to) (lt $from $to) }}
+{{- $off = append $off (printf "group by (fleet) (balena:fleet_watched{fleet=~\"%s\"}) and on () %s" .fleets $condition) }}
 {{- end }}
 {{- $text = $text | replace "${offHours}" (join "\n          or\n          " $off) }}
 
-{{- /* Where tags are put on alerts, what is an alert has them beforehand: it keeps them while there are no data. */}}
+{{- /* Tags are added to balena:problem, not to the alerts, so that they remain while there are no data. */}}
 {{- $tags := include "balena-exporter.tagLabels" .root | fromJsonArray | join ", " }}
 {{- $problems := "${inService}" }}
 {{- $records := "" }}
@@ -52,7 +52,7 @@ deploy/prometheus/rules are this text as well, with the default values.
 {{- $runbooks := $rule.runbookBaseUrl | default (printf "https://github.com/balena-exporter/balena-exporter/blob/v%s/docs/runbooks" .root.Chart.AppVersion) }}
 {{- $text = $text | replace "${runbookBaseUrl}" $runbooks }}
 
-{{- /* A page that is nowhere has no annotation. */}}
+{{- /* Without the URL of a dashboard there is no annotation. */}}
 {{- range $name, $url := dict "grafanaUrl" (trimSuffix "/" $rule.grafanaUrl) "balenaDashboardUrl" (include "balena-exporter.dashboardUrl" .root) }}
 {{- if not $url }}
 {{- $text = regexReplaceAll (printf `(?m)^ *\w+: '?\$\{%s\}.*\n` $name) $text "" }}
@@ -61,23 +61,23 @@ deploy/prometheus/rules are this text as well, with the default values.
 {{- end }}
 
 {{- with regexFind "\\$\\{[a-zA-Z]+\\}" $text }}
-{{- fail (printf "%s uses %s, and prometheusRule.thresholds has no such name." $.path .) }}
+{{- fail (printf "%s uses %s, which prometheusRule.thresholds does not define." $.path .) }}
 {{- end }}
 {{- $text }}
 {{- end }}
 
-{{/* A threshold as it is written: toString makes 1.2096e+06 of two weeks. */}}
+{{/* A number as text. toString formats 1209600 as 1.2096e+06. */}}
 {{- define "balena-exporter.number" -}}
 {{- kindIs "string" . | ternary . (toJson .) }}
 {{- end }}
 
-{{/* Minutes since midnight of a time as "22:30"; the schema has checked its form. */}}
+{{/* Minutes since midnight of a time such as "22:30". The schema checks the format. */}}
 {{- define "balena-exporter.minutes" -}}
 {{- $parts := splitList ":" . }}
 {{- add (mul 60 (trimPrefix "0" (index $parts 0) | int)) (trimPrefix "0" (index $parts 1) | int) }}
 {{- end }}
 
-{{/* Conditions without those of what is out of service. */}}
+{{/* Conditions of devices and fleets in service. */}}
 {{- define "balena-exporter.inService" -}}
 balena:condition
 and on (fleet) balena:fleet_watched
@@ -87,9 +87,9 @@ or
 balena:condition{problem="BalenaDevicesFrozen"} and on (fleet) balena:fleet_watched
 {{- end }}
 
-{{/* The tags that are put on alerts: of fleets, and of devices in trouble. */}}
+{{/* The rule that records the tags for alerts: those of fleets, and of devices with a condition. */}}
 {{- define "balena-exporter.tagRecords" -}}
-{{- "      " }}# Of several exporters, one says what the tags are. While there are no data of a fleet, they are what they were.
+{{- "      " }}# If several exporters export the same device, the tags of one of them are used. While there are no data of a fleet, its last tags remain.
       - record: balena:tags
         expr: |
           topk by (fleet, uuid) (1, max by (fleet, uuid, {{ . }}) (balena_device_tags and on (fleet, uuid) balena:condition))
@@ -100,7 +100,7 @@ balena:condition{problem="BalenaDevicesFrozen"} and on (fleet) balena:fleet_watc
 {{ "\n" }}
 {{- end }}
 
-{{/* Labels of prometheusRule.tagLabels, as the exporter makes them of the keys of tags, as JSON. */}}
+{{/* Label names for prometheusRule.tagLabels, which are those of the exporter, as JSON. */}}
 {{- define "balena-exporter.tagLabels" -}}
 {{- $labels := list }}
 {{- range .Values.prometheusRule.tagLabels }}

@@ -1,5 +1,5 @@
 {{/*
-Contradictions between values, each with a sentence that names the way out. The schema has seen to single values.
+Checks for contradictions between values, with errors that state how to resolve them. The schema checks single values.
 */}}
 {{- define "balena-exporter.validate" -}}
 {{- $existing := (include "balena-exporter.existingSecret" . | fromJson).name }}
@@ -14,18 +14,18 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- fail "balena.caSecret.name and balena.caConfigMap.name are both set: keep one of them." }}
 {{- end }}
 {{- if regexMatch "^[A-Za-z0-9.-]+(:[0-9]+)?(/[^ ?#@]*)?$" .apiUrl }}
-{{- fail (printf "balena.apiUrl is %s, without a scheme: write https://%s." .apiUrl .apiUrl) }}
+{{- fail (printf "balena.apiUrl is %s, without a scheme: set https://%s." .apiUrl .apiUrl) }}
 {{- end }}
 {{- if not (regexMatch "^https?://[^ /?#@]+(/[^ ?#@]*)?$" .apiUrl) }}
-{{- fail "balena.apiUrl is not an address of an API: write one that begins with https://, without user, query or fragment, such as https://api.balena.example.com." }}
+{{- fail "balena.apiUrl is not a valid API URL: set a URL that begins with https://, without user, query or fragment, such as https://api.balena.example.com." }}
 {{- end }}
 {{- if and (hasPrefix "http://" .apiUrl) (not .allowHttp) }}
-{{- fail "balena.apiUrl is plain HTTP, over which anybody can read the token: use https://, or set balena.allowHttp to true." }}
+{{- fail "balena.apiUrl is plain HTTP, which sends the token unencrypted: use https://, or set balena.allowHttp to true." }}
 {{- end }}
 {{- end }}
 
 {{- if or (hasKey .Values "replicas") (hasKey .Values "replicaCount") }}
-{{- fail "There is no value for replicas: one pod reads the API for every Prometheus server, and a second one would only use up the token's share of the API. For fleets beyond one pod, set shards." }}
+{{- fail "The chart has no value for replicas: one pod serves any number of Prometheus servers, and a second pod would send the same requests to the API again. To divide the fleets among several pods, set shards." }}
 {{- end }}
 {{- include "balena-exporter.validateTimes" . }}
 {{- include "balena-exporter.validateFleets" . }}
@@ -47,92 +47,92 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- end }}
 {{- else }}
 {{- if or .tls.existingSecret .tls.certManager.enabled }}
-{{- fail "webConfig.tls has a certificate and is off: set webConfig.tls.enabled to true, or take webConfig.tls.existingSecret and webConfig.tls.certManager.enabled away." }}
+{{- fail "webConfig.tls has a certificate, but is not enabled: set webConfig.tls.enabled to true, or remove webConfig.tls.existingSecret and webConfig.tls.certManager.enabled." }}
 {{- end }}
 {{- if .clientCA.enabled }}
-{{- fail "webConfig.clientCA.enabled asks clients for certificates, which only TLS can do: set webConfig.tls.enabled to true." }}
+{{- fail "webConfig.clientCA.enabled requires client certificates, which need TLS: set webConfig.tls.enabled to true." }}
 {{- end }}
 {{- end }}
 {{- if and .clientCA.enabled (not .clientCA.existingSecret) (not .existingSecret.name) }}
 {{- fail "webConfig.clientCA.enabled needs the CA of the clients' certificates: set webConfig.clientCA.existingSecret to the name of a Secret that holds it." }}
 {{- end }}
 {{- if and .clientCA.existingSecret (not .clientCA.enabled) }}
-{{- fail "webConfig.clientCA.existingSecret is set and webConfig.clientCA.enabled is not: set it to true, or take the Secret away." }}
+{{- fail "webConfig.clientCA.existingSecret is set, but webConfig.clientCA.enabled is not: set it to true, or remove the Secret." }}
 {{- end }}
 {{- if and .basicAuth.users (not .basicAuth.enabled) }}
-{{- fail "webConfig.basicAuth.users are set and webConfig.basicAuth.enabled is not: set it to true, or take the users away." }}
+{{- fail "webConfig.basicAuth.users is set, but webConfig.basicAuth.enabled is not: set it to true, or remove the users." }}
 {{- end }}
 {{- if and .basicAuth.users .existingSecret.name }}
-{{- fail "webConfig.basicAuth.users and webConfig.existingSecret.name are both set: the users belong into the file in that Secret." }}
+{{- fail "webConfig.basicAuth.users and webConfig.existingSecret.name are both set: add the users to the file in that Secret." }}
 {{- end }}
 {{- if and .basicAuth.enabled (not .basicAuth.users) (not .existingSecret.name) }}
-{{- fail "webConfig.basicAuth.enabled needs users: set webConfig.basicAuth.users to names and bcrypt hashes, as htpasswd -nBC 10 NAME prints them." }}
+{{- fail "webConfig.basicAuth.enabled needs users: set webConfig.basicAuth.users to user names and bcrypt hashes, as printed by htpasswd -nBC 10 NAME." }}
 {{- end }}
 {{- end }}
 
 {{- with .Values.serviceMonitor }}
 {{- if and .interval .scrapeTimeout (gt (include "balena-exporter.milliseconds" .scrapeTimeout | int64) (include "balena-exporter.milliseconds" .interval | int64)) }}
-{{- fail (printf "serviceMonitor.scrapeTimeout (%s) is longer than serviceMonitor.interval (%s), which Prometheus refuses: shorten it, or lengthen the interval." (include "balena-exporter.duration" .scrapeTimeout) (include "balena-exporter.duration" .interval)) }}
+{{- fail (printf "serviceMonitor.scrapeTimeout (%s) is longer than serviceMonitor.interval (%s), which Prometheus rejects: decrease it, or increase the interval." (include "balena-exporter.duration" .scrapeTimeout) (include "balena-exporter.duration" .interval)) }}
 {{- end }}
 {{- if or .enabled $.Values.serviceDiscovery.scrapeConfig.enabled }}
 {{- if and $.Values.webConfig.basicAuth.enabled (not .basicAuth.existingSecret) }}
-{{- fail "webConfig.basicAuth.enabled keeps Prometheus out: set serviceMonitor.basicAuth.existingSecret to the name of a Secret, in the ServiceMonitor's namespace, with the username and the plain password that Prometheus sends." }}
+{{- fail "webConfig.basicAuth.enabled requires credentials for Prometheus: set serviceMonitor.basicAuth.existingSecret to the name of a Secret, in the ServiceMonitor's namespace, with the user name and the plain-text password." }}
 {{- end }}
 {{- if and .basicAuth.existingSecret (not $.Values.webConfig.basicAuth.enabled) }}
-{{- fail "serviceMonitor.basicAuth.existingSecret is set, but the exporter asks nobody for a password: set webConfig.basicAuth.enabled to true, or take the Secret away." }}
+{{- fail "serviceMonitor.basicAuth.existingSecret is set, but the exporter does not require a password: set webConfig.basicAuth.enabled to true, or remove the Secret." }}
 {{- end }}
 {{- if and $.Values.webConfig.clientCA.enabled (not .tls.clientCertSecret.name) }}
-{{- fail "webConfig.clientCA.enabled keeps Prometheus out: set serviceMonitor.tls.clientCertSecret.name to the name of a Secret, in the ServiceMonitor's namespace, with the certificate (tls.crt, tls.key) that Prometheus shows." }}
+{{- fail "webConfig.clientCA.enabled requires a client certificate for Prometheus: set serviceMonitor.tls.clientCertSecret.name to the name of a Secret, in the ServiceMonitor's namespace, with tls.crt and tls.key." }}
 {{- end }}
 {{- if and .tls.clientCertSecret.name (not $.Values.webConfig.clientCA.enabled) }}
-{{- fail "serviceMonitor.tls.clientCertSecret.name is set, but the exporter asks nobody for a certificate: set webConfig.clientCA.enabled to true, or take the Secret away." }}
+{{- fail "serviceMonitor.tls.clientCertSecret.name is set, but the exporter does not require client certificates: set webConfig.clientCA.enabled to true, or remove the Secret." }}
 {{- end }}
 {{- if and $.Values.webConfig.tls.enabled (ne (include "balena-exporter.serviceMonitorNamespace" $) $.Release.Namespace) (not (or .tls.caSecret.name .tls.systemCAs .tls.insecureSkipVerify)) }}
-{{- fail "The ServiceMonitor has a namespace of its own and can't reach the exporter's TLS Secret: set serviceMonitor.tls.caSecret.name to a Secret in that namespace with the CA, or serviceMonitor.tls.systemCAs to true for a certificate of a public CA." }}
+{{- fail "The ServiceMonitor is in another namespace and cannot use the exporter's TLS Secret: set serviceMonitor.tls.caSecret.name to a Secret in that namespace with the CA, or serviceMonitor.tls.systemCAs to true for a certificate of a public CA." }}
 {{- end }}
 {{- end }}
 {{- end }}
 
 {{- if and .Values.podDisruptionBudget.enabled (lt (int .Values.shards) 2) }}
-{{- fail "podDisruptionBudget.enabled needs shards over 1: for a single pod it would do nothing, or forbid to drain its node." }}
+{{- fail "podDisruptionBudget.enabled needs more than one shard: for a single pod it would have no effect or block node drains." }}
 {{- end }}
 {{- end }}
 
-{{/* Intervals, and the times of alerts that follow from them. */}}
+{{/* Checks of intervals, and of alert durations that depend on them. */}}
 {{- define "balena-exporter.validateTimes" -}}
 {{- $balena := .Values.balena }}
 {{- $thresholds := .Values.prometheusRule.thresholds }}
 {{- $interval := include "balena-exporter.refreshMilliseconds" . | int64 }}
 {{- $staleness := include "balena-exporter.stalenessMilliseconds" . | int64 }}
-{{- $crawl := include "balena-exporter.duration" $balena.refreshInterval }}
+{{- $refreshInterval := include "balena-exporter.duration" $balena.refreshInterval }}
 {{- if or (lt $interval 1000) (gt $interval 86400000) }}
-{{- fail (printf "balena.refreshInterval is %s: write a duration from 1s to 24h, such as 60s." $crawl) }}
+{{- fail (printf "balena.refreshInterval is %s: set a duration from 1s to 24h, such as 60s." $refreshInterval) }}
 {{- end }}
 {{- if and (lt $interval 15000) (hasPrefix "https://api.balena-cloud.com" $balena.apiUrl) }}
-{{- fail (printf "balena.refreshInterval is %s, and balenaCloud limits the rate of requests, while devices report every few minutes: write 15s or more." $crawl) }}
+{{- fail (printf "balena.refreshInterval is %s, but balenaCloud limits the rate of requests, and devices report only every few minutes: set 15s or more." $refreshInterval) }}
 {{- end }}
 {{- if lt $staleness $interval }}
-{{- fail (printf "balena.maxStaleness (%s) is shorter than balena.refreshInterval (%s), and data would disappear between refreshes: write %s or more, or leave it empty." (include "balena-exporter.duration" $balena.maxStaleness) $crawl $crawl) }}
+{{- fail (printf "balena.maxStaleness (%s) is shorter than balena.refreshInterval (%s), so data would become stale between refreshes: set %s or more, or leave it empty." (include "balena-exporter.duration" $balena.maxStaleness) $refreshInterval $refreshInterval) }}
 {{- end }}
 {{- if and (ne (toString $balena.timeout) "") (eq (include "balena-exporter.milliseconds" $balena.timeout | int64) 0) }}
-{{- fail "balena.timeout is 0, and no request could be answered: write a duration such as 30s, or leave it empty." }}
+{{- fail "balena.timeout is 0, so every request would fail: set a duration such as 30s, or leave it empty." }}
 {{- end }}
 {{- if .Values.prometheusRule.enabled }}
 {{- $variables := include "balena-exporter.ruleVariables" . | fromJson }}
 {{- if lt (mul 1000 (int64 $variables.dataStaleSeconds)) (mul 2 $interval) }}
-{{- fail (printf "prometheusRule.thresholds.dataStaleSeconds (%s) is less than two of balena.refreshInterval (%s), and BalenaDataStale would fire while all is well: write %d or more, or leave it empty." $variables.dataStaleSeconds $crawl (div (mul 2 $interval) 1000)) }}
+{{- fail (printf "prometheusRule.thresholds.dataStaleSeconds (%s) is less than twice balena.refreshInterval (%s), so BalenaDataStale would fire without a problem: set %d or more, or leave it empty." $variables.dataStaleSeconds $refreshInterval (div (mul 2 $interval) 1000)) }}
 {{- end }}
 {{- if lt (include "balena-exporter.milliseconds" $variables.apiFailingFor | int64) $interval }}
-{{- fail (printf "prometheusRule.thresholds.apiFailingFor (%s) is shorter than balena.refreshInterval (%s), and BalenaAPIFailing would fire after a single failed refresh: write %s or more, with its unit, or leave it empty." $variables.apiFailingFor $crawl $crawl) }}
+{{- fail (printf "prometheusRule.thresholds.apiFailingFor (%s) is shorter than balena.refreshInterval (%s), so BalenaAPIFailing would fire after a single failed refresh: set %s or more, with a unit, or leave it empty." $variables.apiFailingFor $refreshInterval $refreshInterval) }}
 {{- end }}
 {{- if not (lt (int64 $thresholds.deviceOfflineSeconds) (int64 $thresholds.deviceLostSeconds)) }}
-{{- fail (printf "prometheusRule.thresholds.deviceOfflineSeconds (%d) is not less than deviceLostSeconds (%d), and BalenaDeviceOffline could never fire: a device is offline first, and lost later." (int64 $thresholds.deviceOfflineSeconds) (int64 $thresholds.deviceLostSeconds)) }}
+{{- fail (printf "prometheusRule.thresholds.deviceOfflineSeconds (%d) is not less than deviceLostSeconds (%d), so BalenaDeviceOffline could never fire: set it to a smaller value." (int64 $thresholds.deviceOfflineSeconds) (int64 $thresholds.deviceLostSeconds)) }}
 {{- end }}
 {{- range $name, $value := $thresholds }}
 {{- if and (hasSuffix "Ratio" $name) (or (le (float64 $value) 0.0) (gt (float64 $value) 1.0)) }}
-{{- fail (printf "prometheusRule.thresholds.%s is %v: write a ratio from 0 to 1, such as 0.2 for 20 %%." $name $value) }}
+{{- fail (printf "prometheusRule.thresholds.%s is %v: set a ratio from 0 to 1, such as 0.2 for 20 %%." $name $value) }}
 {{- end }}
-{{- /* What else is text is a duration or an expression, and durations are expressions. */}}
+{{- /* All other strings are durations or regular expressions, and durations are valid regular expressions. */}}
 {{- if and (kindIs "string" $value) (not (include "balena-exporter.compiles" ($value | replace "\\\\" "\\"))) }}
 {{- fail (printf "prometheusRule.thresholds.%s is %q, which is not a regular expression: close every bracket and parenthesis, or escape it with two backslashes." $name $value) }}
 {{- end }}
@@ -140,19 +140,19 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- range $i, $entry := .Values.prometheusRule.fleetThresholds }}
 {{- range $name, $value := omit $entry "fleets" }}
 {{- if or (le (float64 $value) 0.0) (gt (float64 $value) 1.0) }}
-{{- fail (printf "prometheusRule.fleetThresholds[%d].%s is %v: write a ratio from 0 to 1, such as 0.2 for 20 %%." $i $name $value) }}
+{{- fail (printf "prometheusRule.fleetThresholds[%d].%s is %v: set a ratio from 0 to 1, such as 0.2 for 20 %%." $i $name $value) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- with .Values.serviceMonitor }}
 {{- if and .enabled .interval (gt (include "balena-exporter.milliseconds" .interval | int64) 240000) }}
-{{- fail (printf "serviceMonitor.interval is %s, and Prometheus forgets samples after 5 minutes, so that alerts would have gaps: write 4m or less. A scrape never reaches the API." (include "balena-exporter.duration" .interval)) }}
+{{- fail (printf "serviceMonitor.interval is %s, but Prometheus drops series after 5 minutes without a sample, so alerts would have gaps: set 4m or less. Scrapes do not cause requests to the API." (include "balena-exporter.duration" .interval)) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Whether a text is a regular expression: "true" or nothing. It is tried behind an empty alternative, which always matches. */}}
+{{/* "true" if a text is a valid regular expression, otherwise empty. The empty alternative always matches. */}}
 {{- define "balena-exporter.compiles" -}}
 {{- if regexMatch (printf "|%s" .) "" }}true{{ end }}
 {{- end }}
@@ -167,22 +167,22 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- /* Without any of these characters, an expression matches no slash. */}}
 {{- if not (regexMatch "[/.\\[\\\\]" .) }}
 {{- $all := regexMatch "^[A-Za-z0-9_-]+$" . | ternary . "ORGANIZATION" }}
-{{- fail (printf "fleets.%s is %q and matches no fleet: a slug is ORGANIZATION/NAME. Write %s/.* for all fleets of an organization, or %s/NAME for one." $name . $all $all) }}
+{{- fail (printf "fleets.%s is %q and matches no fleet: a slug is ORGANIZATION/NAME. Set %s/.* for all fleets of an organization, or %s/NAME for one." $name . $all $all) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- if and $fleets.include (eq $fleets.include $fleets.exclude) }}
-{{- fail "fleets.include and fleets.exclude are the same, and no fleet is left: keep one of them." }}
+{{- fail "fleets.include and fleets.exclude are the same, so they exclude all fleets: keep one of them." }}
 {{- end }}
 {{- end }}
 
-{{/* Labels that no metric has would be empty on every alert. A key of a tag that ends in * is a pattern. */}}
+{{/* A tag that is not exported would be an empty label on every alert. A key that ends in * is a pattern. */}}
 {{- define "balena-exporter.validateTagLabels" -}}
 {{- $taken := dict }}
 {{- range $key := .Values.prometheusRule.tagLabels }}
 {{- $label := printf "tag_%s" (regexReplaceAll "[^a-zA-Z0-9]" $key "_") }}
 {{- with get $taken $label }}
-{{- fail (printf "prometheusRule.tagLabels has %q and %q, which are both the label %s: keep one of them." . $key $label) }}
+{{- fail (printf "prometheusRule.tagLabels has %q and %q, which both become the label %s: keep one of them." . $key $label) }}
 {{- end }}
 {{- $_ := set $taken $label $key }}
 {{- $exported := false }}
@@ -192,7 +192,7 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- end }}
 {{- end }}
 {{- if not $exported }}
-{{- fail (printf "prometheusRule.tagLabels has %q, and the exporter does not export this tag: add it to collectors.deviceTags or collectors.fleetTags." $key) }}
+{{- fail (printf "prometheusRule.tagLabels has %q, but the exporter does not export this tag: add it to collectors.deviceTags or collectors.fleetTags." $key) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -203,22 +203,22 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- fail "serviceDiscovery.scrapeConfig.enabled needs the list of devices: set serviceDiscovery.enabled to true." }}
 {{- end }}
 {{- if and .scrapeConfig.enabled (gt (int $.Values.shards) 1) }}
-{{- fail "serviceDiscovery.scrapeConfig.enabled needs shards to be 1: behind the Service, each request reaches another shard, which lists a part of the devices. Install a release for each part of the fleets, with fleets.include." }}
+{{- fail "serviceDiscovery.scrapeConfig.enabled needs shards to be 1: the Service sends each request to any shard, which lists only its part of the devices. Install one release for each part of the fleets, with fleets.include." }}
 {{- end }}
 {{- if and .deviceUrlsBase (ne .address "public") }}
-{{- fail (printf "serviceDiscovery.deviceUrlsBase is for public device URLs, and serviceDiscovery.address is %s: set that to public, or take the domain away." .address) }}
+{{- fail (printf "serviceDiscovery.deviceUrlsBase needs serviceDiscovery.address public, but that is %s: set it to public, or remove the domain." .address) }}
 {{- end }}
 {{- if and .template (ne .address "none") }}
-{{- fail (printf "serviceDiscovery.template makes the addresses, and serviceDiscovery.address is %s: set that to none, or take the template away." .address) }}
+{{- fail (printf "serviceDiscovery.template needs serviceDiscovery.address none, but that is %s: set it to none, or remove the template." .address) }}
 {{- end }}
 {{- if and .ports (eq .address "public") }}
-{{- fail "serviceDiscovery.ports does not go with serviceDiscovery.address public: public device URLs lead to port 80 of the device. Take the ports away." }}
+{{- fail "serviceDiscovery.ports cannot be combined with serviceDiscovery.address public, because public device URLs lead to port 80 of the device: remove the ports." }}
 {{- end }}
 {{- if and .ports (contains ":" .template) }}
-{{- fail "serviceDiscovery.template names a port, and there is serviceDiscovery.ports: keep one of them." }}
+{{- fail "serviceDiscovery.template contains a port, and serviceDiscovery.ports is set: keep one of them." }}
 {{- end }}
 {{- if and (contains "{name}" .template) (not $.Values.collectors.deviceName) }}
-{{- fail "serviceDiscovery.template holds {name}, and collectors.deviceName hides names: write {uuid}, or set collectors.deviceName to true." }}
+{{- fail "serviceDiscovery.template contains {name}, but collectors.deviceName is false: use {uuid}, or set collectors.deviceName to true." }}
 {{- end }}
 {{- range .scrapeConfig.tags }}
 {{- $tag := . }}
@@ -229,18 +229,18 @@ Contradictions between values, each with a sentence that names the way out. The 
 {{- end }}
 {{- end }}
 {{- if not $known }}
-{{- fail (printf "serviceDiscovery.scrapeConfig.tags has %q, whose key is none of collectors.deviceTags: add the key there." $tag) }}
+{{- fail (printf "serviceDiscovery.scrapeConfig.tags has %q, whose key is not in collectors.deviceTags: add it there." $tag) }}
 {{- end }}
 {{- end }}
 {{- with .scrapeConfig }}
 {{- if and .enabled .scrapeInterval .scrapeTimeout (gt (include "balena-exporter.milliseconds" .scrapeTimeout | int64) (include "balena-exporter.milliseconds" .scrapeInterval | int64)) }}
-{{- fail (printf "serviceDiscovery.scrapeConfig.scrapeTimeout (%s) is longer than scrapeInterval (%s), which Prometheus refuses: shorten it, or lengthen the interval." .scrapeTimeout .scrapeInterval) }}
+{{- fail (printf "serviceDiscovery.scrapeConfig.scrapeTimeout (%s) is longer than scrapeInterval (%s), which Prometheus rejects: decrease it, or increase the interval." .scrapeTimeout .scrapeInterval) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* Flags of the exporter that the chart sets, or that it relies on, each with the value to use. */}}
+{{/* Flags of the exporter that the chart sets or depends on, with the value to use instead. */}}
 {{- define "balena-exporter.flags" -}}
 balena.token: balena.existingSecret
 balena.token-file: balena.existingSecret
@@ -276,7 +276,7 @@ web.problem-thresholds: prometheusRule.thresholds
 web.listen-address: service.port, for the port of the Service; that of the pod stays 8000
 web.health-listen-address: livenessProbe and readinessProbe; their port stays 8001
 web.config.file: webConfig
-web.telemetry-path: no path but /metrics, which the ServiceMonitor and helm test ask for
+web.telemetry-path: the default /metrics, which the ServiceMonitor and helm test use
 web.enable-sd: serviceDiscovery.enabled
 sd.address: serviceDiscovery.address
 sd.device-urls-base: serviceDiscovery.deviceUrlsBase
@@ -288,7 +288,7 @@ log.level: log.level
 log.format: log.format
 {{- end }}
 
-{{/* Arguments and variables are named here without what they are set to, which may be the token. */}}
+{{/* The errors contain the names of arguments and variables, but not their values, which may be the token. */}}
 {{- define "balena-exporter.validateArguments" -}}
 {{- $flags := include "balena-exporter.flags" . | fromYaml }}
 {{- range .Values.extraArgs }}
@@ -309,27 +309,27 @@ log.format: log.format
 {{- end }}
 {{- end }}
 
-{{/* Rules of the user's own may let through what these ports do not. */}}
+{{/* With extraEgress, the ports are not checked, because these rules may allow the traffic. */}}
 {{- define "balena-exporter.validateEgress" -}}
 {{- with .Values.networkPolicy }}
 {{- if and .enabled (not .extraEgress) }}
 {{- $endpoint := include "balena-exporter.apiEndpoint" $ | fromJson }}
 {{- $port := int $endpoint.port }}
 {{- if and (eq $port 0) (not .egress.ports) (not $.Values.extraEnvFrom) }}
-{{- fail (printf "networkPolicy.egress.ports is empty, and the chart cannot see the port of %s: write the port." $endpoint.what) }}
+{{- fail (printf "networkPolicy.egress.ports is empty, and the chart cannot determine the port of %s: set the port." $endpoint.what) }}
 {{- end }}
 {{- $ports := list }}
 {{- range .egress.ports }}
 {{- $ports = append $ports (int .) }}
 {{- end }}
 {{- if and $port $ports (not (has $port $ports)) }}
-{{- fail (printf "networkPolicy.egress.ports is [%s], and %s has port %d, which the exporter could not reach: add it, or leave networkPolicy.egress.ports empty." (join ", " $ports) $endpoint.what $port) }}
+{{- fail (printf "networkPolicy.egress.ports is [%s], and %s has port %d, which the policy would block: add it, or leave networkPolicy.egress.ports empty." (join ", " $ports) $endpoint.what $port) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* A rule needs every metric in its expression. {rule, collectors}. The metrics of the exporter itself are always exported. */}}
+{{/* Checks that all metrics of a rule are exported. {rule, collectors}. The metrics of the exporter itself always are. */}}
 {{- define "balena-exporter.validateExported" -}}
 {{- $name := .rule.alert | default (dig "labels" "problem" "" .rule) }}
 {{- $way := ternary (printf "set prometheusRule.overrides.%s.enabled to false" $name) "set prometheusRule.enabled to false" (ne $name "") }}
@@ -342,11 +342,11 @@ log.format: log.format
 {{- $allowed = or $allowed (regexMatch (printf "^(?:%s)$" .) $metric) }}
 {{- end }}
 {{- if not $allowed }}
-{{- fail (printf "%s would never fire without %s, which collectors.metricAllowlist does not have: add it, or %s." $name $metric $way) }}
+{{- fail (printf "%s would never fire without %s, which is not in collectors.metricAllowlist: add it, or %s." $name $metric $way) }}
 {{- end }}
 {{- range $collectors.metricDenylist }}
 {{- if regexMatch (printf "^(?:%s)$" .) $metric }}
-{{- fail (printf "%s would never fire without %s, which collectors.metricDenylist leaves out: take it from the list, or %s." $name $metric $way) }}
+{{- fail (printf "%s would never fire without %s, which collectors.metricDenylist excludes: remove it from the list, or %s." $name $metric $way) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command generate writes the Grafana dashboards as JSON into a directory, and removes from it what is none
-// of them.
+// Command generate writes the Grafana dashboards as JSON files into a directory, and removes other JSON files from it.
 package main
 
 import (

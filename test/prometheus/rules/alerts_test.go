@@ -108,7 +108,7 @@ var alerts = []alert{
 	{
 		name: "BalenaAPIFailing", severity: "warning", labels: ofJob(),
 		summary:     "balena-exporter cannot read the balena API.",
-		description: "Refreshes fail, and the log of the exporter says why. It serves its last data for 5m, and then none.",
+		description: "Refreshes fail. The exporter's log has the cause. The exporter serves its last data for 5m, then no data of fleets and devices.",
 		bad:         state{`balena_up{}`: is(0)},
 		nearly:      state{`balena_up{}`: func(minute int) float64 { return float64(min(minute%8, 1)) }},
 		nearlyMeans: "some refreshes succeed",
@@ -117,7 +117,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDataStale", severity: "critical", labels: ofJob(),
 		summary:     "The fleet data of balena-exporter are 17m 0s old.",
-		description: "The exporter serves data for 5m after the last refresh. Then fleets and devices have no series, no alert on them begins, and those that fire end after an hour.",
+		description: "The exporter serves data for 5m after the last refresh. After that, fleets and devices have no series. New alerts on them cannot start, and firing alerts end after an hour.",
 		good:        state{`balena_exporter_last_refresh_success_timestamp_seconds{}`: func(minute int) float64 { return now(minute) - 600 }},
 		bad:         state{`balena_exporter_last_refresh_success_timestamp_seconds{}`: is(-360)},
 		nearly:      state{`balena_exporter_last_refresh_success_timestamp_seconds{}`: func(minute int) float64 { return now(minute) - 900 }},
@@ -126,8 +126,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaNoFleets", severity: "critical", labels: ofJob(),
-		summary:     "balena-exporter sees no fleets.",
-		description: "The token has access to no fleet, or --balena.fleet-include and --balena.fleet-exclude leave none. Nothing is known of fleets and devices, and no alert on them can begin.",
+		summary:     "balena-exporter reads no fleets.",
+		description: "The token has no access to any fleet, or --balena.fleet-include and --balena.fleet-exclude exclude all fleets. There are no data of fleets and devices, and alerts on them cannot start.",
 		bad:         state{`balena_fleets{}`: is(0)},
 		nearly:      state{`balena_fleets{}`: is(0), `balena_up{}`: is(0)},
 		nearlyMeans: "it cannot read the API, so that it may see some again",
@@ -135,8 +135,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaAPIRateLimited", severity: "warning", labels: ofJob(),
-		summary:     "The balena API turns requests of balena-exporter away as too many.",
-		description: "About 8 requests were answered 429 in 30 minutes. The exporter waits as long as it is told, so that figures grow older than the interval.",
+		summary:     "The balena API limits the rate of requests of balena-exporter.",
+		description: "About 8 requests got status 429 in 30 minutes. The exporter waits as long as the API requests, so the data can be older than the refresh interval.",
 		bad:         state{`balena_api_rate_limited_total{}`: func(minute int) float64 { return float64(max(0, minute-lead+1)) }},
 		nearly:      state{`balena_api_rate_limited_total{}`: func(minute int) float64 { return float64(minute / 20) }},
 		nearlyMeans: "there is one now and then",
@@ -145,7 +145,7 @@ var alerts = []alert{
 	{
 		name: "BalenaAPIKeyExpiring", severity: "warning", labels: ofJob("key_name", "ci"),
 		summary:     "The API key ci expires in 9d 23h 50m 0s.",
-		description: "It is a key of the account that balena-exporter uses. If it is the one in use, the exporter can read nothing once it has expired.",
+		description: "The key belongs to the account that balena-exporter uses. If the exporter uses this key, its refreshes fail after the expiry.",
 		bad:         state{`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`: is(10 * day)},
 		nearly:      state{`balena_api_key_expiry_timestamp_seconds{key_name="ci"}`: is(-2 * day)},
 		nearlyMeans: "the key expired long ago and so is not in use",
@@ -154,7 +154,7 @@ var alerts = []alert{
 	{
 		name: "BalenaTokenExpiring", severity: "warning", labels: ofJob(),
 		summary:     "The session token of balena-exporter expires in 23h 50m 0s.",
-		description: "The exporter can read nothing once it has expired. An API key lasts longer.",
+		description: "After the expiry, refreshes fail. API keys can be valid for longer.",
 		good:        state{`balena_api_token_expiry_timestamp_seconds{}`: is(7 * day)},
 		bad:         state{`balena_api_token_expiry_timestamp_seconds{}`: is(day)},
 		nearly:      state{`balena_api_token_expiry_timestamp_seconds{}`: is(3 * day)},
@@ -164,7 +164,7 @@ var alerts = []alert{
 	{
 		name: "BalenaRefreshPartFailing", severity: "warning", labels: ofJob("part", "release"),
 		summary:     "The part release of the refresh fails in balena-exporter.",
-		description: "The other data are fine. Its last data are served for 5m after they should have been read again. Then its metrics are missing, and alerts on them cannot begin.",
+		description: "Other parts are not affected. The last data of the part are served for 5m after the first failure. After that, its metrics are missing, and alerts on them cannot start.",
 		bad:         state{`balena_exporter_refresh_part_success{part="release"}`: is(0)},
 		nearly:      state{`balena_exporter_refresh_part_success{part="release"}`: func(minute int) float64 { return float64(min(minute%12, 1)) }},
 		nearlyMeans: "it sometimes succeeds",
@@ -172,8 +172,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaIncrementalRefreshDisabled", severity: "info", labels: ofJob(),
-		summary:     "balena-exporter reads everything in every refresh.",
-		description: "The data are right. The balena API does not tell reliably what changed, so that every refresh costs the API and the exporter as much as the first one.",
+		summary:     "balena-exporter reads all data in every refresh.",
+		description: "The data are correct. The balena API does not report changes reliably, so every refresh is a full refresh, which is expensive for the API and the exporter.",
 		bad:         state{`balena_exporter_incremental_refresh_disabled{reason="refused"}`: is(1)},
 		nearly: state{`balena_exporter_incremental_refresh_disabled{reason="refused"}`: func(minute int) float64 {
 			if minute%1200 < 15 {
@@ -188,7 +188,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDevicesFrozen", severity: "critical", labels: of("organization", "acme", "problem", "BalenaDevicesFrozen"),
 		summary:     "Devices of the organization acme that are frozen: 10.",
-		description: "balenaCloud serves them no longer, because an invoice is overdue or the plan does not cover them. They look offline, and no other alert is about them.",
+		description: "balenaCloud no longer serves these devices, because an invoice is overdue or the plan does not cover them. They appear offline. No other alert fires for them.",
 		bad:         state{`balena_fleet_devices_frozen{fleet="acme/pumps"}`: is(10)},
 		nearly:      state{`balena_organization_frozen{organization="other"}`: is(1)},
 		nearlyMeans: "another organization is frozen",
@@ -197,7 +197,7 @@ var alerts = []alert{
 	{
 		name: "BalenaInvoicePastDue", severity: "warning", labels: of("organization", "acme"),
 		summary:     "An invoice of the organization acme has been overdue for 3d 0h 20m 0s.",
-		description: "balenaCloud freezes the devices of an organization that does not pay. They cannot be reached then, and get no updates.",
+		description: "balenaCloud freezes the devices of an organization with unpaid invoices. Frozen devices cannot be reached and get no updates.",
 		bad:         state{`balena_organization_past_due_since_timestamp_seconds{organization="acme"}`: is(-3 * day)},
 		nearly: state{
 			`balena_organization_past_due_since_timestamp_seconds{organization="acme"}`: is(-3 * day),
@@ -209,7 +209,7 @@ var alerts = []alert{
 	{
 		name: "BalenaFleetLargelyOffline", severity: "critical", labels: ofFleet("BalenaFleetLargelyOffline"),
 		summary:     "50% of the devices of acme/pumps are offline.",
-		description: "Of the devices that are in service and in use, so many are not connected at the same time. There is no alert for each of them.",
+		description: "This is the percentage of the devices in use that are not connected. There are no separate alerts for these devices.",
 		bad:         state{`balena_fleet_devices_in_service_connected{fleet="acme/pumps"}`: is(50)},
 		nearly:      state{`balena_fleet_devices_in_service_connected{fleet="acme/pumps"}`: is(51)},
 		nearlyMeans: "it is less than a half",
@@ -218,7 +218,7 @@ var alerts = []alert{
 	{
 		name: "BalenaFleetPartlyOffline", severity: "warning", labels: ofFleet("BalenaFleetPartlyOffline"),
 		summary:     "20% of the devices of acme/pumps are offline.",
-		description: "Of the devices that are in service and in use, so many are not connected at the same time. There is no alert for each of them.",
+		description: "This is the percentage of the devices in use that are not connected. There are no separate alerts for these devices.",
 		bad:         state{`balena_fleet_devices_in_service_connected{fleet="acme/pumps"}`: is(80)},
 		nearly:      state{`balena_fleet_devices_in_service_connected{fleet="acme/pumps"}`: is(81)},
 		nearlyMeans: "it is less than a fifth",
@@ -226,8 +226,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaManyDevices", severity: "warning", labels: ofFleet("BalenaDeviceOverheating"),
-		summary:     "BalenaDeviceOverheating is true of 51 devices of acme/pumps.",
-		description: `These are so many that one alert for each of them would help nobody. The query balena:problem{fleet="acme/pumps", problem="BalenaDeviceOverheating"} lists them.`,
+		summary:     "BalenaDeviceOverheating holds for 51 devices of acme/pumps.",
+		description: `There are too many of them for separate alerts. The query balena:problem{fleet="acme/pumps", problem="BalenaDeviceOverheating"} lists them.`,
 		bad:         overheating(51),
 		nearly:      overheating(50),
 		nearlyMeans: "there are just as many as get alerts of their own",
@@ -236,7 +236,7 @@ var alerts = []alert{
 	{
 		name: "BalenaFleetShrank", severity: "warning", labels: ofFleet("BalenaFleetShrank"),
 		summary:     "acme/pumps has 10% fewer devices than within the last day.",
-		description: "Devices were deleted or moved to other fleets. This alert ends a day after the last of them.",
+		description: "Devices were deleted or moved to other fleets. This alert ends a day after the last change.",
 		bad:         state{`balena_fleet_devices{fleet="acme/pumps"}`: is(99)},
 		nearly:      state{`balena_fleet_devices{fleet="acme/pumps"}`: is(100)},
 		nearlyMeans: "it is less than a tenth",
@@ -244,8 +244,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaFleetGone", severity: "warning", labels: of("fleet", "acme/pumps"),
-		summary:     "The fleet acme/pumps is gone.",
-		description: "It was deleted or renamed, or the exporter may not read it any more or is told to leave it out. This alert ends a day after the fleet was last seen.",
+		summary:     "The fleet acme/pumps has disappeared.",
+		description: "It was deleted or renamed, or the token has no access to it any more, or the exporter is configured to exclude it. This alert ends a day after the last data of the fleet.",
 		bad: state{
 			`balena_fleet_devices{fleet="acme/pumps"}`: gone,
 			pumpsInfo: gone,
@@ -261,7 +261,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDevicesLost", severity: "info", labels: ofFleet("BalenaDevicesLost"),
 		summary:     "Devices of acme/pumps that have been offline for more than 7d 0h 0m 0s: 3.",
-		description: "They have no alerts of their own any more.",
+		description: "There are no separate alerts for these devices any more.",
 		bad:         state{`balena_fleet_devices_disconnected_longer_than{fleet="acme/pumps",seconds="604800"}`: is(3)},
 		nearly:      state{`balena_fleet_devices_disconnected_longer_than{fleet="acme/pumps",seconds="3600"}`: is(3)},
 		nearlyMeans: "they have been offline for hours",
@@ -269,8 +269,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaDevicesNeverConnected", severity: "info", labels: ofFleet("BalenaDevicesNeverConnected"),
-		summary:     "Devices of acme/pumps that never came up: 1.",
-		description: "They were registered more than 1d 0h 0m 0s ago and have never been connected.",
+		summary:     "Devices of acme/pumps that have never connected: 1.",
+		description: "They were registered more than 1d 0h 0m 0s ago and have never connected.",
 		bad: state{
 			`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`:                             is(0),
 			`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: gone,
@@ -285,7 +285,7 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaRolloutNotConverging", severity: "warning", labels: ofFleet("BalenaRolloutNotConverging"),
-		summary:     "Only 0% of the connected devices of acme/pumps run the release they should.",
+		summary:     "Only 0% of the connected devices of acme/pumps run their target release.",
 		description: "The target release of the fleet has been the same for 1d 0h 0m 0s.",
 		bad:         state{`balena_device_on_target_release{fleet="acme/pumps",uuid="c0ffee"}`: is(0)},
 		nearly: state{
@@ -297,8 +297,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaReleaseBuildFailed", severity: "info", labels: ofFleet("BalenaReleaseBuildFailed"),
-		summary:     "The last build of a release of acme/pumps failed.",
-		description: "Devices go on with the release they have. This alert ends with the next build, or 7d 0h 0m 0s after this one.",
+		summary:     "The latest release build of acme/pumps failed.",
+		description: "Devices keep running their current release. This alert ends at the next build, or 7d 0h 0m 0s after this one.",
 		bad:         buildFailed,
 		nearly:      buildFailed.with(state{`balena_fleet_latest_release_created_timestamp_seconds{fleet="acme/pumps"}`: is(-8 * day)}),
 		nearlyMeans: "the failed build is old news",
@@ -307,7 +307,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDevelopmentOS", severity: "info", labels: ofFleet("BalenaDevelopmentOS"),
 		summary:     "Devices of acme/pumps with a development variant of the OS: 5.",
-		description: "Development variants let anybody on the local network log in as root.",
+		description: "Development variants allow root logins from the local network without authentication.",
 		bad: state{
 			`balena_fleet_devices_by_os_version{fleet="acme/pumps",os_version="5",os_variant="dev"}`: is(2),
 			`balena_fleet_devices_by_os_version{fleet="acme/pumps",os_version="6",os_variant="dev"}`: is(3),
@@ -318,8 +318,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaServiceRestarting", severity: "warning", labels: ofFleet("BalenaServiceRestarting", "service_name", "main"),
-		summary:     "The service main of acme/pumps restarts again and again. Devices: 1.",
-		description: "It fails after each start, or cannot be started.",
+		summary:     "The service main of acme/pumps restarts repeatedly. Devices: 1.",
+		description: "It exits after each start, or cannot be started.",
 		bad:         serviceStatus("restarting"),
 		nearly:      state{`balena_device_service_status{fleet="acme/pumps",uuid="c0ffee",service_name="main",status="restarting"}`: onlyIn(lead)},
 		nearlyMeans: "it restarts once",
@@ -328,7 +328,7 @@ var alerts = []alert{
 	{
 		name: "BalenaServiceExited", severity: "info", labels: ofFleet("BalenaServiceExited", "service_name", "main"),
 		summary:     "The service main of acme/pumps has exited. Devices: 1.",
-		description: "Nothing starts it again. A service that is meant to exit can be left out of this alert by its name.",
+		description: "The service is not restarted. Services that exit on purpose can be excluded from this alert by name.",
 		bad:         serviceStatus("exited"),
 		nearly:      serviceStatus("exited").with(state{`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`: is(0)}),
 		nearlyMeans: "the device is offline, so that nobody knows",
@@ -338,7 +338,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDeviceOffline", severity: "warning", labels: ofDevice("BalenaDeviceOffline"),
 		summary:     "Device Pump 7 (c0ffee) of acme/pumps has been offline for 2h 10m 0s.",
-		description: "Neither its VPN is up nor does it poll the API. This alert ends when the device is back, or when it is lost, after 7d 0h 0m 0s.",
+		description: "Its VPN is down, and it does not poll the API. This alert ends when the device connects, or when it is lost, after 7d 0h 0m 0s.",
 		bad:         state{`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`: is(0)},
 		nearly: state{
 			`balena_device_connected{fleet="acme/pumps",uuid="c0ffee"}`:                             is(0),
@@ -350,7 +350,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDeviceReducedFunctionality", severity: "warning", labels: ofDevice("BalenaDeviceReducedFunctionality"),
 		summary:     "Device Pump 7 (c0ffee) of acme/pumps has reduced functionality.",
-		description: "It polls the API, but its VPN is down, or the reverse. It cannot be reached by SSH or its public URL, or gets no updates.",
+		description: "Either it polls the API while its VPN is down, and cannot be reached by SSH or its public URL. Or its VPN is up, but it does not poll the API and gets no updates.",
 		bad:         deviceStatus("reduced-functionality"),
 		nearly:      deviceStatus("updating"),
 		nearlyMeans: "it updates",
@@ -358,8 +358,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaDeviceUpdateStuck", severity: "warning", labels: ofDevice("BalenaDeviceUpdateStuck"),
-		summary:     "Device Pump 7 (c0ffee) of acme/pumps has been in the middle of an update for 3h 10m 0s.",
-		description: "It is connected, and has reported nothing new of its update for so long. Supervisors report updates from version 16.7.0 on.",
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps has been updating without progress for 3h 10m 0s.",
+		description: "The device is connected, but has not reported a new update status during this time. Supervisors report it from version 16.7.0 on.",
 		bad:         updateStatus("downloading"),
 		nearly:      updateStatus("downloading").with(state{`balena_device_update_status_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: ago(119 * 60)}),
 		nearlyMeans: "the update goes on",
@@ -368,7 +368,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDeviceUpdateRejected", severity: "warning", labels: ofDevice("BalenaDeviceUpdateRejected"),
 		summary:     "Device Pump 7 (c0ffee) of acme/pumps has rejected or aborted its update.",
-		description: "It is connected, and does not run its target release. Supervisors report updates from version 16.7.0 on.",
+		description: "The device is connected, but does not run its target release. Supervisors report the update status from version 16.7.0 on.",
 		bad:         updateStatus("rejected").with(state{`balena_device_on_target_release{fleet="acme/pumps",uuid="c0ffee"}`: is(0)}),
 		nearly:      updateStatus("rejected"),
 		nearlyMeans: "it runs the release it should all the same",
@@ -376,8 +376,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaDeviceOSUpdateFailed", severity: "warning", labels: ofDevice("BalenaDeviceOSUpdateFailed"),
-		summary:     "The update of the host OS of device Pump 7 (c0ffee) of acme/pumps failed.",
-		description: "The device runs the version that it ran before. This alert ends when it runs another one, or 7d 0h 0m 0s after the failure.",
+		summary:     "The host OS update of device Pump 7 (c0ffee) of acme/pumps failed.",
+		description: "The device still runs the previous version. This alert ends when it runs another version, or 7d 0h 0m 0s after the failure.",
 		bad:         osUpdate("failed"),
 		nearly:      osUpdate("rebooting"),
 		nearlyMeans: "the update was successful",
@@ -386,7 +386,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDeviceConfiguringTooLong", severity: "warning", labels: ofDevice("BalenaDeviceConfiguringTooLong"),
 		summary:     "Device Pump 7 (c0ffee) of acme/pumps has been configuring for two hours.",
-		description: "An update of its host OS does not end, or the device could not be set up.",
+		description: "A host OS update does not end, or the initial configuration of the device failed.",
 		bad:         deviceStatus("configuring"),
 		nearly:      deviceStatus("configuring").with(osUpdate("failed")),
 		nearlyMeans: "BalenaDeviceOSUpdateFailed says why",
@@ -394,8 +394,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaServiceNotRunning", severity: "warning", labels: ofDevice("BalenaServiceNotRunning"),
-		summary:     "Device Pump 7 (c0ffee) of acme/pumps does not run all services of its release. Services that do not run: 1.",
-		description: "The device has its target release and updates no longer. The services were downloaded or installed and do not start, or were stopped.",
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps does not run all services of its release. Services not running: 1.",
+		description: "The device runs its target release and is not updating. The services do not start, or were stopped.",
 		bad:         state{`balena_device_services_running{fleet="acme/pumps",uuid="c0ffee"}`: is(1)},
 		nearly:      state{`balena_device_services_running{fleet="acme/pumps",uuid="c0ffee"}`: is(1)}.with(deviceStatus("updating")),
 		nearlyMeans: "it updates",
@@ -404,7 +404,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDeviceFlapping", severity: "info", labels: ofDevice("BalenaDeviceFlapping"),
 		summary:     "Device Pump 7 (c0ffee) of acme/pumps reconnected 7 times within an hour.",
-		description: "Its VPN does not last. Less than a third of the fleet reconnected in the same hour, so that it is the device or its network.",
+		description: "Its VPN connection is unstable. Less than a third of the fleet reconnected in the same hour, so the cause is probably the device or its network.",
 		bad:         state{`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: each(5)},
 		nearly:      state{`balena_device_connectivity_change_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: each(12)},
 		nearlyMeans: "it reconnects five times within an hour",
@@ -413,7 +413,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDeviceStorageNearlyFull", severity: "warning", labels: ofDevice("BalenaDeviceStorageNearlyFull"),
 		summary:     "The storage of device Pump 7 (c0ffee) of acme/pumps is 91% full.",
-		description: "Without room on its data partition the device can neither update nor keep data.",
+		description: "If the data partition is full, the device can neither update nor store data.",
 		bad:         state{`balena_device_storage_used_bytes{fleet="acme/pumps",uuid="c0ffee"}`: is(91)},
 		nearly:      state{`balena_device_storage_used_bytes{fleet="acme/pumps",uuid="c0ffee"}`: is(90)},
 		nearlyMeans: "a tenth is free",
@@ -422,7 +422,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDeviceMemoryExhausted", severity: "warning", labels: ofDevice("BalenaDeviceMemoryExhausted"),
 		summary:     "The memory of device Pump 7 (c0ffee) of acme/pumps is 96% full.",
-		description: "The kernel is about to kill processes, or does so already.",
+		description: "The kernel may kill processes to free memory.",
 		bad:         state{`balena_device_memory_used_bytes{fleet="acme/pumps",uuid="c0ffee"}`: is(96)},
 		nearly:      state{`balena_device_memory_used_bytes{fleet="acme/pumps",uuid="c0ffee"}`: is(95)},
 		nearlyMeans: "a twentieth is free",
@@ -431,7 +431,7 @@ var alerts = []alert{
 	{
 		name: "BalenaDeviceOverheating", severity: "warning", labels: ofDevice("BalenaDeviceOverheating"),
 		summary:     "The CPU of device Pump 7 (c0ffee) of acme/pumps is at 81 °C.",
-		description: "At such a temperature CPUs slow down, and boards age.",
+		description: "At this temperature the CPU may be throttled, and the hardware wears out faster.",
 		bad:         state{`balena_device_cpu_temperature_celsius{fleet="acme/pumps",uuid="c0ffee"}`: is(81)},
 		nearly:      state{`balena_device_cpu_temperature_celsius{fleet="acme/pumps",uuid="c0ffee"}`: is(80)},
 		nearlyMeans: "it is just not too hot",
@@ -439,8 +439,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaDeviceUndervolted", severity: "info", labels: ofDevice("BalenaDeviceUndervolted"),
-		summary:     "Device Pump 7 (c0ffee) of acme/pumps has had too low a voltage.",
-		description: "It has seen this at least once since it booted, and tells so until it boots again. Undervoltage corrupts data and makes devices crash.",
+		summary:     "Device Pump 7 (c0ffee) of acme/pumps reported an undervoltage.",
+		description: "The undervoltage occurred at least once since the last boot, and is reported until the next boot. Undervoltage can corrupt data and crash the device.",
 		bad:         state{`balena_device_undervolted{fleet="acme/pumps",uuid="c0ffee"}`: is(1)},
 		nearly:      state{`balena_device_undervolted{fleet="acme/pumps",uuid="c0ffee"}`: gone},
 		nearlyMeans: "nothing is known of its voltage",
@@ -448,8 +448,8 @@ var alerts = []alert{
 	},
 	{
 		name: "BalenaDeviceExporterDown", severity: "warning", labels: ofDevice("BalenaDeviceExporterDown"),
-		summary:     "An exporter on device Pump 7 (c0ffee) of acme/pumps does not answer.",
-		description: "The device is connected to balena, and Prometheus cannot scrape it.",
+		summary:     "An exporter on device Pump 7 (c0ffee) of acme/pumps cannot be scraped.",
+		description: "The device is connected to balena, but Prometheus cannot scrape the exporter.",
 		good:        state{`up{fleet="acme/pumps",uuid="c0ffee"}`: is(1)},
 		bad:         state{`up{fleet="acme/pumps",uuid="c0ffee"}`: is(0)},
 		nearly: state{

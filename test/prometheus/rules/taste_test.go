@@ -151,7 +151,7 @@ func TestExporterIsMissedForATime(t *testing.T) {
 		labels["severity"] = "critical"
 		return expectedAlert{labels, map[string]string{
 			"summary":     name + " is down, or Prometheus does not scrape it.",
-			"description": "There has been no sample of balena_up for 10 minutes. Nothing is known of its fleets and devices, and no alert on them can begin.",
+			"description": "There has been no sample of balena_up for 10 minutes. There are no data of its fleets and devices, and alerts on them cannot start.",
 			"runbook_url": runbook("BalenaExporterDown"),
 		}}
 	}
@@ -171,7 +171,7 @@ func TestNeverAnyData(t *testing.T) {
 		Name: "never any data", Interval: "1m", Series: []series{{`balena_up{job="balena",account="acme"}`, "_x9 0x60"}},
 		Alerts: []alertTest{{at(24), name, nil}, {at(25), name, []expectedAlert{{of("job", "balena", "account", "acme", "severity", "critical"), map[string]string{
 			"summary":     "balena acme has no fleet data.",
-			"description": "The exporter serves data for 5m after the last refresh. Then fleets and devices have no series, no alert on them begins, and those that fire end after an hour.",
+			"description": "The exporter serves data for 5m after the last refresh. After that, fleets and devices have no series. New alerts on them cannot start, and firing alerts end after an hour.",
 			"runbook_url": runbook(name),
 		}}}}},
 	}})
