@@ -26,14 +26,16 @@ type device struct {
 	ConnectivityChange *time.Time `json:"connectivity_change"`
 	Since              moment     `json:"-"`
 	// Release is the release that the device runs; nil for none.
-	Release           *release `json:"release"`
-	TargetRelease     *release `json:"target_release"`
-	Pinned            bool     `json:"release_pinned"`
-	Type              string   `json:"device_type"`
-	OSVersion         string   `json:"os_version"`
-	OSVariant         string   `json:"os_variant"`
-	SupervisorVersion string   `json:"supervisor_version"`
-	UpdateStatus      string   `json:"update_status"`
+	Release       *release `json:"release"`
+	TargetRelease *release `json:"target_release"`
+	Pinned        bool     `json:"release_pinned"`
+	Type          string   `json:"device_type"`
+	OSVersion     string   `json:"os_version"`
+	OSVariant     string   `json:"os_variant"`
+	// OSRelease is the published release with the OS version; nil if there is none.
+	OSRelease         *osRelease `json:"os_release,omitempty"`
+	SupervisorVersion string     `json:"supervisor_version"`
+	UpdateStatus      string     `json:"update_status"`
 	// UpdateProgress is in percent; nil if no update is running.
 	UpdateProgress *float64 `json:"update_progress"`
 	Undervolted    bool     `json:"undervolted"`
@@ -83,6 +85,7 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time)
 	if h.DeviceNames {
 		v.Name = d.Name
 	}
+	v.OSRelease = osReleaseOf(s, d, now)
 	v.Frozen, v.OSUpdateState = d.Frozen, d.OSUpdateState()
 	v.MaintenanceUntil = maintenanceUntil(max(d.Maintenance, s.Fleet(d.FleetID).Maintenance), now)
 	if d.Installs.Known() && d.TargetRelease != 0 {
@@ -131,6 +134,9 @@ func (d *device) Remarks() []string {
 	}
 	if d.OSUpdateState != "" && d.OSUpdateState != balena.OSUpdateFailed { // a failed update is a problem
 		remarks = append(remarks, "OS update "+d.OSUpdateState)
+	}
+	if d.OSRelease != nil && d.OSRelease.remarkable() {
+		remarks = append(remarks, "OS "+d.OSRelease.String())
 	}
 	if d.ServicesInstalled != nil && *d.ServicesRunning < *d.ServicesInstalled && d.OnTarget() {
 		remarks = append(remarks, fmt.Sprintf("%d of %d services running", *d.ServicesRunning, *d.ServicesInstalled))
@@ -308,6 +314,12 @@ func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, now time.T
 	add("Target release", cmp.Or(p.TargetRelease.String(), "none")+either(p.Pinned, ", pinned", ""), moment{})
 	add("Update status", cmp.Or(p.Update(), d.UpdateState()), update)
 	add("OS", strings.TrimSpace(cmp.Or(d.OSVersion, balena.Unknown)+" "+d.OSVariant), moment{})
+	if p.OSRelease != nil {
+		add("OS release", p.OSRelease.String(), moment{})
+		if p.OSRelease.Line != balena.DefaultLine {
+			add("OS line", strings.TrimSpace(p.OSRelease.Line+" "+p.OSRelease.Phase), moment{})
+		}
+	}
 	if p.OSUpdateState != "" {
 		add("OS update state", p.OSUpdateState, moment{})
 	}
