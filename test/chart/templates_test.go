@@ -483,7 +483,7 @@ groups:
 	files, err := renderFiles(chart, minimal+`
 prometheusRule:
   enabled: true
-  overrides: {Second: {enabled: false}, Third: {enabled: false}, Fourth: {severity: info, for: 7m}, Fifth: {for: 8m}}
+  overrides: {BalenaOSOutdated: null, Second: {enabled: false}, Third: {enabled: false}, Fourth: {severity: info, for: 7m}, Fifth: {for: 8m}}
   alertLabels: {team: fleet}
   runbookBaseUrl: https://runbooks.example.com
   thresholds: {apiFailingFor: 2m}
