@@ -93,7 +93,7 @@ test-long: ## Run at length what make test shortens: the race detector, 3000 his
 	$(call needs,go cc)
 	$(GO) test -race -timeout 30m ./collector
 	$(MAKE) test-histories HISTORIES=3000
-	cd test/prometheus && $(GO) test -count=1 -timeout 30m -run '^TestAllWaysOfServingGiveTheSameSamples$$' .
+	cd test/prometheus && $(GO) test -count=1 -timeout 30m -run '^TestPageEqualsCollector$$' .
 
 .PHONY: check-format
 check-format: ## Fail on Go files that gofmt would change

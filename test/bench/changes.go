@@ -174,10 +174,10 @@ func (p *process) post(path string, body any) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	said, err := io.ReadAll(resp.Body)
+	output, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	if err != nil || resp.StatusCode != http.StatusNoContent {
-		log.Fatalf("POST %s: %s", path, said)
+		log.Fatalf("POST %s: %s", path, output)
 	}
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package chart tests the Helm chart with Helm's own engine, and what it renders with the types of Kubernetes, of the
-// Prometheus Operator and of cert-manager.
+// Package chart tests the Helm chart with the engine of Helm. It decodes the rendered manifests with the types of Kubernetes,
+// the Prometheus Operator and cert-manager.
 package chart
 
 import (
@@ -30,16 +30,16 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var update = flag.Bool("update", false, "write the files that are generated from the chart instead of comparing them")
+var update = flag.Bool("update", false, "update the files that are generated from the chart")
 
 const (
 	root      = "../.."
 	chartDir  = root + "/charts/balena-exporter"
-	release   = "metrics" // not the chart's name, so that the one can't stand in for the other
+	release   = "metrics" // differs from the name of the chart
 	namespace = "iot"
 )
 
-// minimal is the least a user has to say.
+// minimal has only the required values.
 const minimal = "balena: {existingSecret: balena-token}\n"
 
 func loadChart(t *testing.T) *chartv2.Chart {
@@ -51,10 +51,10 @@ func loadChart(t *testing.T) *chartv2.Chart {
 	return chart
 }
 
-// releaseOptions are those of a first installation.
+// releaseOptions are the options of a first installation.
 var releaseOptions = common.ReleaseOptions{Name: release, Namespace: namespace, Revision: 1, IsInstall: true}
 
-// renderFiles gives the text of each template, by its path inside the chart.
+// renderFiles returns the rendered templates by path.
 func renderFiles(chart *chartv2.Chart, values string, options common.ReleaseOptions) (map[string]string, error) {
 	var given map[string]any
 	if err := yaml.UnmarshalStrict([]byte(values), &given); err != nil {
@@ -86,13 +86,13 @@ func mustRenderFiles(t *testing.T, values string) map[string]string {
 	return files
 }
 
-// manifests are the objects of a release, decoded so strictly that an unknown or repeated field is an error.
+// manifests are the objects of a release. Unknown and duplicate fields are errors.
 type manifests struct {
 	objects map[string]metav1.Object // by "Kind/name"
 	notes   string
 }
 
-// kinds is everything the chart may render. No kind of RBAC is among them: the exporter needs no rights.
+// kinds are all kinds that the chart may render. There are no RBAC kinds, because the exporter needs no permissions.
 var kinds = map[metav1.TypeMeta]func() metav1.Object{
 	{APIVersion: "v1", Kind: "ConfigMap"}:                                func() metav1.Object { return &corev1.ConfigMap{} },
 	{APIVersion: "v1", Kind: "Namespace"}:                                func() metav1.Object { return &corev1.Namespace{} },
@@ -123,7 +123,7 @@ func decode(text string) ([]metav1.Object, error) {
 		}
 		create, known := kinds[meta]
 		if !known {
-			return nil, fmt.Errorf("%s %s is no kind that the chart should render", meta.APIVersion, meta.Kind)
+			return nil, fmt.Errorf("%s %s is not a kind that the chart may render", meta.APIVersion, meta.Kind)
 		}
 		object := create()
 		if err := yaml.UnmarshalStrict([]byte(document), object); err != nil {
@@ -166,7 +166,7 @@ func decodeFiles(t *testing.T, files map[string]string) manifests {
 	return m
 }
 
-// get gives the object of a type, of which there has to be exactly one.
+// get returns the only object of a type.
 func get[T metav1.Object](t *testing.T, m manifests) T {
 	t.Helper()
 	found := all[T](m)
@@ -195,7 +195,7 @@ func (m manifests) ids() []string {
 	return ids
 }
 
-// pods are the pod templates of workloads, and the pods of tests.
+// pods returns the pod templates of workloads, and the pods of tests.
 func (m manifests) pods() map[string]*corev1.PodTemplateSpec {
 	pods := map[string]*corev1.PodTemplateSpec{}
 	for id, object := range m.objects {
@@ -211,7 +211,7 @@ func (m manifests) pods() map[string]*corev1.PodTemplateSpec {
 	return pods
 }
 
-// exporter is the pod of the Deployment or StatefulSet.
+// exporter returns the pod template of the Deployment or StatefulSet.
 func (m manifests) exporter(t *testing.T) *corev1.PodTemplateSpec {
 	t.Helper()
 	if len(all[*appsv1.StatefulSet](m)) > 0 {
@@ -225,7 +225,7 @@ func (m manifests) args(t *testing.T) []string {
 	return m.exporter(t).Spec.Containers[0].Args
 }
 
-// valuesFiles are the values of ci/, one feature each, by name.
+// valuesFiles returns the files in ci/, which have the values of one feature each, by name.
 func valuesFiles(t *testing.T) map[string]string {
 	t.Helper()
 	paths, err := filepath.Glob(chartDir + "/ci/*-values.yaml")
@@ -248,7 +248,7 @@ func readFile(t *testing.T, path string) string {
 	return string(text)
 }
 
-// checkGenerated compares a file with what it should be; with -update it writes it.
+// checkGenerated compares a file with its expected content, or updates it with -update.
 func checkGenerated(t *testing.T, path string, want []byte) {
 	t.Helper()
 	if *update {
@@ -262,9 +262,9 @@ func checkGenerated(t *testing.T, path string, want []byte) {
 	}
 	got, err := os.ReadFile(path)
 	if err != nil {
-		t.Fatalf("%v: write it with make -C charts generate", err)
+		t.Fatalf("%v: run make -C charts generate", err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not what the chart gives: write it anew with make -C charts generate", path)
+		t.Errorf("%s is not up to date: run make -C charts generate", path)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A value that contradicts another fails before anything is installed, with a sentence that names the way out.
+// Contradictory values fail before the installation, with an error that names a solution.
 func TestContradictions(t *testing.T) {
 	const (
 		tls       = minimal + "webConfig: {tls: {enabled: true, existingSecret: exporter-tls}}\n"
@@ -22,7 +22,7 @@ func TestContradictions(t *testing.T) {
 		basicAuth = minimal + "webConfig: {basicAuth: {enabled: true, " + users + "}}\n"
 		mutualTLS = minimal + "webConfig: {tls: {enabled: true, existingSecret: exporter-tls}, clientCA: {enabled: true, existingSecret: ca}}\n"
 	)
-	for _, test := range []struct{ name, values, sentence string }{
+	for _, test := range []struct{ name, values, message string }{
 		{"no token", "", `The exporter needs a token: set balena.existingSecret to the name of a Secret that holds it under the key "token", or balena.token to the token itself.`},
 		{"a key and no Secret", "balena: {existingSecret: {key: token}}", `The exporter needs a token: set balena.existingSecret`},
 		{"a token and a Secret", "balena: {token: t, existingSecret: s}", "balena.token and balena.existingSecret are both set: keep one of them."},
@@ -41,12 +41,12 @@ func TestContradictions(t *testing.T) {
 		{"an interval below a second", "balena: {token: t, apiUrl: https://api.example.com, refreshInterval: 500ms}", "balena.refreshInterval is 500ms: set a duration from 1s to 24h, such as 60s."},
 		{"an interval of more than a day", "balena: {token: t, refreshInterval: 86401}", "balena.refreshInterval is 86401s: set a duration from 1s to 24h, such as 60s."},
 		{
-			"data that disappear between refreshes", "balena: {token: t, refreshInterval: 20m, maxStaleness: 10m}",
+			"data that become stale between refreshes", "balena: {token: t, refreshInterval: 20m, maxStaleness: 10m}",
 			"balena.maxStaleness (10m) is shorter than balena.refreshInterval (20m), so data would become stale between refreshes: set 20m or more, or leave it empty.",
 		},
-		{"no time for a request", "balena: {token: t, timeout: 0}", "balena.timeout is 0, so every request would fail: set a duration such as 30s, or leave it empty."},
+		{"a timeout of zero", "balena: {token: t, timeout: 0}", "balena.timeout is 0, so every request would fail: set a duration such as 30s, or leave it empty."},
 		{
-			"data that are stale while all is well", "balena: {token: t, refreshInterval: 20m}\n" + rules("dataStaleSeconds: 900"),
+			"a staleness threshold below two intervals", "balena: {token: t, refreshInterval: 20m}\n" + rules("dataStaleSeconds: 900"),
 			"prometheusRule.thresholds.dataStaleSeconds (900) is less than twice balena.refreshInterval (20m), so BalenaDataStale would fire without a problem: set 2400 or more, or leave it empty.",
 		},
 		{
@@ -63,13 +63,13 @@ func TestContradictions(t *testing.T) {
 		},
 		{"a ratio in percent", minimal + rules("storageRatio: 90"), "prometheusRule.thresholds.storageRatio is 90: set a ratio from 0 to 1, such as 0.2 for 20 %."},
 		{"a ratio in percent, as a string", minimal + rules(`storageRatio: "90"`), "prometheusRule.thresholds.storageRatio is 90: set a ratio from 0 to 1, such as 0.2 for 20 %."},
-		{"a ratio of nothing", minimal + rules("fleetOfflineRatio: 0"), "prometheusRule.thresholds.fleetOfflineRatio is 0: set a ratio from 0 to 1"},
+		{"a ratio of zero", minimal + rules("fleetOfflineRatio: 0"), "prometheusRule.thresholds.fleetOfflineRatio is 0: set a ratio from 0 to 1"},
 		{
 			"an expression in a rule that does not compile", minimal + rules("developmentFleets: 'acme/['"),
 			`prometheusRule.thresholds.developmentFleets is "acme/[", which is not a regular expression: close every bracket and parenthesis, or escape it with two backslashes.`,
 		},
 		{
-			"scrapes that Prometheus forgets", minimal + rules("") + "serviceMonitor: {enabled: true, interval: 10m}",
+			"an interval longer than the lookback of Prometheus", minimal + rules("") + "serviceMonitor: {enabled: true, interval: 10m}",
 			"serviceMonitor.interval is 10m, but Prometheus drops series after 5 minutes without a sample, so alerts would have gaps: set 4m or less. Scrapes do not cause requests to the API.",
 		},
 
@@ -92,25 +92,25 @@ func TestContradictions(t *testing.T) {
 
 		{"fleets that do not compile", minimal + "fleets: {include: 'acme/['}", `fleets.include is "acme/[", which is not a regular expression: close every bracket and parenthesis, or escape it with a backslash.`},
 		{"a parenthesis that the anchors would close", minimal + "fleets: {exclude: 'a)/(b'}", `fleets.exclude is "a)/(b", which is not a regular expression`},
-		{"an organization in place of slugs", minimal + "fleets: {include: acme}", `fleets.include is "acme" and matches no fleet: a slug is ORGANIZATION/NAME. Set acme/.* for all fleets of an organization, or acme/NAME for one.`},
-		{"organizations in place of slugs", minimal + "fleets: {exclude: (acme|initech)+}", `fleets.exclude is "(acme|initech)+" and matches no fleet: a slug is ORGANIZATION/NAME. Set ORGANIZATION/.*`},
-		{"fleets that are both in and out", minimal + "fleets: {include: acme/.*, exclude: acme/.*}", "fleets.include and fleets.exclude are the same, so they exclude all fleets: keep one of them."},
+		{"an organization instead of slugs", minimal + "fleets: {include: acme}", `fleets.include is "acme" and matches no fleet: a slug is ORGANIZATION/NAME. Set acme/.* for all fleets of an organization, or acme/NAME for one.`},
+		{"organizations instead of slugs", minimal + "fleets: {exclude: (acme|initech)+}", `fleets.exclude is "(acme|initech)+" and matches no fleet: a slug is ORGANIZATION/NAME. Set ORGANIZATION/.*`},
+		{"the same pattern for include and exclude", minimal + "fleets: {include: acme/.*, exclude: acme/.*}", "fleets.include and fleets.exclude are the same, so they exclude all fleets: keep one of them."},
 
 		{"a token among the arguments", minimal + "extraArgs: [--balena.token=hunter2]", "extraArgs has --balena.token, which the chart sets: use balena.existingSecret."},
 		{"a token in the environment", minimal + "extraEnv: [{name: BALENA_TOKEN, value: hunter2}]", "extraEnv has a variable for --balena.token, which the chart sets: use balena.existingSecret."},
 		{"shards among the arguments", minimal + "extraArgs: [--balena.shard, 0/2]", "extraArgs has --balena.shard, which the chart sets: use shards."},
 		{"another port of the pod", minimal + "extraArgs: ['--web.listen-address=:9999']", "extraArgs has --web.listen-address, which the chart sets: use service.port, for the port of the Service; that of the pod stays 8000."},
 		{"a switch that is turned off", minimal + "extraArgs: [--no-collector.device]", "extraArgs has --no-collector.device, which the chart sets: use collectors.device."},
-		{"another path", minimal + "extraArgs: [--web.telemetry-path=/m]", "extraArgs has --web.telemetry-path, which the chart sets: use the default /metrics, which the ServiceMonitor and helm test use."},
+		{"another telemetry path", minimal + "extraArgs: [--web.telemetry-path=/m]", "extraArgs has --web.telemetry-path, which the chart sets: use the default /metrics, which the ServiceMonitor and helm test use."},
 		{"an interval in the environment", minimal + "extraEnv: [{name: CRAWL_INTERVAL, value: '5'}]", "extraEnv has a variable for --balena.refresh-interval, which the chart sets: use balena.refreshInterval."},
 		{"a flag in the environment", minimal + "extraEnv: [{name: BALENA_EXPORTER_COLLECTOR_DEVICE_NAME, value: 'false'}]", "extraEnv has a variable for --collector.device.name, which the chart sets: use collectors.deviceName."},
 
 		{
-			"an API behind a port that is closed", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {enabled: true, egress: {ports: [443]}}",
+			"an API with a blocked port", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {enabled: true, egress: {ports: [443]}}",
 			"networkPolicy.egress.ports is [443], and balena.apiUrl (https://api.balena.corp:8443) has port 8443, which the policy would block: add it, or leave networkPolicy.egress.ports empty.",
 		},
 		{
-			"a proxy behind a port that is closed", minimal + "networkPolicy: {enabled: true, egress: {ports: [443]}}\nextraEnv: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]",
+			"a proxy with a blocked port", minimal + "networkPolicy: {enabled: true, egress: {ports: [443]}}\nextraEnv: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]",
 			"networkPolicy.egress.ports is [443], and HTTPS_PROXY in extraEnv has port 3128, which the policy would block",
 		},
 		{
@@ -200,7 +200,7 @@ func TestContradictions(t *testing.T) {
 			"webConfig.basicAuth.users is set, but webConfig.basicAuth.enabled is not: set it to true, or remove the users.",
 		},
 		{
-			"users beside a web configuration file", minimal + "webConfig: {existingSecret: {name: w}, basicAuth: {enabled: true, " + users + "}}",
+			"users and a web configuration file", minimal + "webConfig: {existingSecret: {name: w}, basicAuth: {enabled: true, " + users + "}}",
 			"webConfig.basicAuth.users and webConfig.existingSecret.name are both set: add the users to the file in that Secret.",
 		},
 
@@ -217,7 +217,7 @@ func TestContradictions(t *testing.T) {
 			"webConfig.basicAuth.enabled requires credentials for Prometheus: set serviceMonitor.basicAuth.existingSecret to the name of a Secret, in the ServiceMonitor's namespace, with the user name and the plain-text password.",
 		},
 		{
-			"a password nobody asks for", minimal + "serviceMonitor: {enabled: true, basicAuth: {existingSecret: s}}",
+			"a password that is not required", minimal + "serviceMonitor: {enabled: true, basicAuth: {existingSecret: s}}",
 			"serviceMonitor.basicAuth.existingSecret is set, but the exporter does not require a password: set webConfig.basicAuth.enabled to true, or remove the Secret.",
 		},
 		{
@@ -225,11 +225,11 @@ func TestContradictions(t *testing.T) {
 			"webConfig.clientCA.enabled requires a client certificate for Prometheus: set serviceMonitor.tls.clientCertSecret.name to the name of a Secret, in the ServiceMonitor's namespace, with tls.crt and tls.key.",
 		},
 		{
-			"a certificate nobody asks for", tls + "serviceMonitor: {enabled: true, tls: {clientCertSecret: {name: s}}}",
+			"a client certificate that is not required", tls + "serviceMonitor: {enabled: true, tls: {clientCertSecret: {name: s}}}",
 			"serviceMonitor.tls.clientCertSecret.name is set, but the exporter does not require client certificates: set webConfig.clientCA.enabled to true, or remove the Secret.",
 		},
 		{
-			"a CA out of Prometheus' reach", tls + "serviceMonitor: {enabled: true, namespace: monitoring}",
+			"a CA in another namespace", tls + "serviceMonitor: {enabled: true, namespace: monitoring}",
 			"The ServiceMonitor is in another namespace and cannot use the exporter's TLS Secret: set serviceMonitor.tls.caSecret.name to a Secret in that namespace with the CA, or serviceMonitor.tls.systemCAs to true for a certificate of a public CA.",
 		},
 
@@ -244,31 +244,31 @@ func TestContradictions(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := renderFiles(loadChart(t), test.values, releaseOptions)
-			if err == nil || !strings.Contains(err.Error(), test.sentence) {
-				t.Errorf("got  %v\nwant %s", err, test.sentence)
+			if err == nil || !strings.Contains(err.Error(), test.message) {
+				t.Errorf("got  %v\nwant %s", err, test.message)
 			}
 			if err != nil && strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("the error repeats a secret: %v", err)
+				t.Errorf("the error contains a secret: %v", err)
 			}
 		})
 	}
 }
 
-// rules are values for the alerts, with some of their thresholds.
+// rules returns values that enable the alerts, with thresholds.
 func rules(thresholds string) string {
 	return "prometheusRule: {enabled: true, thresholds: {" + thresholds + "}}\n"
 }
 
-// What looks much like the above and is right.
+// Valid values that are similar to contradictions.
 func TestNoContradiction(t *testing.T) {
 	for _, test := range []struct{ name, values string }{
 		{"a scrape as long as its interval", minimal + "serviceMonitor: {interval: 90s, scrapeTimeout: 1m30s}"},
-		{"an interval of many units", minimal + "serviceMonitor: {interval: 1d2h3m4s5ms, scrapeTimeout: 26h}"},
-		{"a timeout where the interval is Prometheus' own", minimal + `serviceMonitor: {interval: "", scrapeTimeout: 2m}`},
+		{"an interval with several units", minimal + "serviceMonitor: {interval: 1d2h3m4s5ms, scrapeTimeout: 26h}"},
+		{"a timeout with the default interval of Prometheus", minimal + `serviceMonitor: {interval: "", scrapeTimeout: 2m}`},
 		{"Prometheus' credentials while the ServiceMonitor is off", minimal + "serviceMonitor: {basicAuth: {existingSecret: s}}"},
 		{"an empty name of a Secret beside a token", `balena: {token: t, existingSecret: ""}`},
 		{"a parent chart's globals", minimal + "global: {imageRegistry: r}"},
-		{"an interval of a second on a server of one's own", "balena: {token: t, apiUrl: https://api.example.com, refreshInterval: 1s}"},
+		{"an interval of a second on openBalena", "balena: {token: t, apiUrl: https://api.example.com, refreshInterval: 1s}"},
 		{"a long interval and nothing else", "balena: {token: t, refreshInterval: 24h}\n" + rules("")},
 		{"data that are served for one interval", "balena: {token: t, refreshInterval: 1.5m, maxStaleness: 90s}"},
 		{"alerts as early as they may be", minimal + rules("dataStaleSeconds: 120, apiFailingFor: 60s")},
@@ -279,19 +279,19 @@ func TestNoContradiction(t *testing.T) {
 		{"a scrape every four minutes", minimal + rules("") + "serviceMonitor: {enabled: true, interval: 4m}"},
 		{"fleets of an organization", minimal + "fleets: {include: acme/.*, exclude: .*-test}"},
 		{"fleets by a class that has the slash", minimal + `fleets: {include: '\w+\Wgate', exclude: 'acme[/]x'}`},
-		{"arguments that are the user's", minimal + "extraArgs: [--web.max-requests=10, --collector.release.limit, '5', --no-web.enable-pprof]"},
-		{"an API at a port that is open", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {enabled: true, egress: {ports: [8443]}}"},
-		{"a proxy whose port is open", minimal + "networkPolicy: {enabled: true, egress: {ports: [3128]}}\nextraEnv: [{name: HTTPS_PROXY, value: 'proxy:3128'}]"},
-		{"a port that a rule of the user's opens", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {enabled: true, egress: {ports: [443]}, extraEgress: [{}]}"},
+		{"arguments that the chart does not set", minimal + "extraArgs: [--web.max-requests=10, --collector.release.limit, '5', --no-web.enable-pprof]"},
+		{"an API with an allowed port", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {enabled: true, egress: {ports: [8443]}}"},
+		{"a proxy with an allowed port", minimal + "networkPolicy: {enabled: true, egress: {ports: [3128]}}\nextraEnv: [{name: HTTPS_PROXY, value: 'proxy:3128'}]"},
+		{"a port that extraEgress opens", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {enabled: true, egress: {ports: [443]}, extraEgress: [{}]}"},
 		{"a proxy that may be in a Secret", minimal + "networkPolicy: {enabled: true, egress: {ports: [3128]}}\nextraEnvFrom: [{secretRef: {name: proxy}}]"},
-		{"a closed port without a policy", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {egress: {ports: [443]}}"},
+		{"other ports without a policy", "balena: {token: t, apiUrl: 'https://api.balena.corp:8443'}\nnetworkPolicy: {egress: {ports: [443]}}"},
 	} {
 		t.Run(test.name, func(t *testing.T) { render(t, test.values) })
 	}
 }
 
-// The schema sees to single values, and an unknown one is an error with its place.
-func TestSchemaRefuses(t *testing.T) {
+// The schema rejects invalid and unknown values. The errors contain their path.
+func TestSchemaErrors(t *testing.T) {
 	for _, test := range []struct{ name, values, message string }{
 		{"an unknown value", minimal + "serviceMonitors: {}", "additional properties 'serviceMonitors' not allowed"},
 		{"an unknown value further down", minimal + "serviceMonitor: {enable: true}", "at '/serviceMonitor': additional properties 'enable' not allowed"},
@@ -301,14 +301,14 @@ func TestSchemaRefuses(t *testing.T) {
 		},
 		{"another kind of hash", minimal + "webConfig: {basicAuth: {enabled: true, users: {prometheus: $apr1$hunter2$hunter2}}}", "value must be 'a bcrypt hash"},
 		{"a job in place of a label's name", minimal + "serviceMonitor: {jobLabel: my job}", "at '/serviceMonitor/jobLabel': value must be 'the name of a label of the Service, such as app.kubernetes.io/name, not the name of a job'"},
-		{"a duration of no unit", minimal + "serviceMonitor: {interval: 60}", "at '/serviceMonitor/interval': value must be 'a duration with a unit, such as 60s or 2m, or empty'"},
-		{"a duration that is none", "balena: {token: t, timeout: soon}", "at '/balena/timeout': value must be 'a duration such as 90s, 2m or 1h'"},
+		{"a duration without a unit", minimal + "serviceMonitor: {interval: 60}", "at '/serviceMonitor/interval': value must be 'a duration with a unit, such as 60s or 2m, or empty'"},
+		{"an invalid duration", "balena: {token: t, timeout: soon}", "at '/balena/timeout': value must be 'a duration such as 90s, 2m or 1h'"},
 		{"no shards", minimal + "shards: 0", "at '/shards'"},
 		{"a floating tag", minimal + "image: {tag: latest}", "at '/image/tag': value must be 'a tag of a specific version, such as 1.2.3, not latest'"},
 		{"a key that would leave its directory", "balena: {existingSecret: {name: s, key: ../key}}", "at '/balena/existingSecret/key': value must be 'a key of a Secret or ConfigMap, of letters, digits, ., _ and -'"},
 		{"a name with capitals", "balena: {existingSecret: My_Secret}", "at '/balena/existingSecret': value must be 'a Kubernetes name of lower-case letters, digits, - and .'"},
-		{"a ratio that is no number", minimal + rules("fleetOfflineRatio: a third"), "value must be 'a ratio from 0 to 1, such as 0.2'"},
-		{"a threshold that isn't there", minimal + "prometheusRule: {thresholds: {apiFailing: 1m}}", "additional properties 'apiFailing' not allowed"},
+		{"a ratio that is not a number", minimal + rules("fleetOfflineRatio: a third"), "value must be 'a ratio from 0 to 1, such as 0.2'"},
+		{"an unknown threshold", minimal + "prometheusRule: {thresholds: {apiFailing: 1m}}", "additional properties 'apiFailing' not allowed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := renderFiles(loadChart(t), test.values, releaseOptions)
@@ -316,14 +316,14 @@ func TestSchemaRefuses(t *testing.T) {
 				t.Errorf("got  %v\nwant %s", err, test.message)
 			}
 			if err != nil && strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("the error repeats the password: %v", err)
+				t.Errorf("the error contains the password: %v", err)
 			}
 		})
 	}
 }
 
-// A pattern of the schema would be quoted in its error: each has a sentence in its place that says what to write.
-func TestSchemaSaysWhatToWrite(t *testing.T) {
+// Errors of the schema describe the expected value instead of quoting a pattern.
+func TestSchemaErrorsAreDescriptive(t *testing.T) {
 	var schema any
 	if err := json.Unmarshal(loadChart(t).Schema, &schema); err != nil {
 		t.Fatal(err)
@@ -336,7 +336,7 @@ func TestSchemaSaysWhatToWrite(t *testing.T) {
 				t.Errorf("%s has a pattern outside of a condition", path)
 			}
 			if _, conditional := node["if"].(map[string]any); conditional && node["then"] == nil {
-				t.Errorf("%s has a condition from which nothing follows", path)
+				t.Errorf("%s has an if without a then", path)
 			}
 			for name, below := range node {
 				check(path+"/"+name, below, condition || name == "if")
@@ -350,8 +350,8 @@ func TestSchemaSaysWhatToWrite(t *testing.T) {
 	check("", schema, false)
 }
 
-// Whatever the chart may set is no argument for extraArgs: the exporter would refuse it, or take the last one.
-func TestExtraArgsAreNotTheCharts(t *testing.T) {
+// extraArgs must not contain flags that the chart sets: the exporter would reject them, or use the last one.
+func TestExtraArgsConflicts(t *testing.T) {
 	seen := map[string]bool{}
 	for name, values := range valuesFiles(t) {
 		if name == "collectors" {
@@ -372,7 +372,7 @@ func TestExtraArgsAreNotTheCharts(t *testing.T) {
 	}
 }
 
-// The times of alerts follow the interval, so that an alert neither fires while all is well nor speaks of other times.
+// The durations of alerts and the durations in their descriptions depend on the interval.
 func TestAlertsFollowTheInterval(t *testing.T) {
 	for _, test := range []struct{ name, balena, failingFor, staleSeconds, restartingFor, served string }{
 		{"by default", "", "10m", "900", "20m", "5m"},
@@ -408,7 +408,7 @@ func TestAlertsFollowTheInterval(t *testing.T) {
 	}
 }
 
-// --set has no decimal numbers: what looks like one comes as a string.
+// With --set, decimal numbers are strings.
 func TestNumbersAsStrings(t *testing.T) {
 	const set = "prometheusRule.thresholds.fleetOfflineRatio=0.3,balena.refreshInterval=90,prometheusRule.thresholds.apiFailingFor=600"
 	given, err := strvals.Parse(set)

@@ -16,7 +16,7 @@ import (
 
 const composeDir = root + "/deploy/docker-compose"
 
-// composeProject reads files as docker compose does: against its schema, one put over the other.
+// composeProject reads files like docker compose: it validates and merges them.
 func composeProject(t *testing.T, files ...string) *types.Project {
 	t.Helper()
 	var paths []string
@@ -51,7 +51,7 @@ func TestCompose(t *testing.T) {
 				}
 			}
 			for _, mount := range service.Volumes {
-				// The token is the user's.
+				// The user creates the token.
 				if mount.Type != types.VolumeTypeBind || filepath.Base(mount.Source) == "secrets" {
 					continue
 				}
@@ -83,7 +83,7 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// The unit reads the token where it has systemd put it, and only flags and variables that the exporter knows.
+// The unit reads the token from the credential, and uses only flags and variables of the exporter.
 func TestSystemdUnit(t *testing.T) {
 	unit := readFile(t, root+"/deploy/systemd/balena-exporter.service")
 	_, credential, found := strings.Cut(unit, "\nLoadCredential=")

@@ -67,7 +67,7 @@ spec:
 	}
 }
 
-// As it comes, the ScrapeConfig has neither credentials nor limits of time, and reads the list over plain HTTP.
+// By default, the ScrapeConfig has no credentials and no timeout, and reads the list over plain HTTP.
 func TestServiceDiscoveryAsItComes(t *testing.T) {
 	m := render(t, minimal+"serviceDiscovery: {enabled: true, address: local, ports: [9100], scrapeConfig: {enabled: true}}\nserviceMonitor: {enabled: true, namespace: monitoring}\nnetworkPolicy: {enabled: true}")
 	config := get[*monitoringv1alpha1.ScrapeConfig](t, m)
@@ -81,7 +81,7 @@ func TestServiceDiscoveryAsItComes(t *testing.T) {
 	if monitor := get[*monitoringv1.ServiceMonitor](t, m); config.Namespace != monitor.Namespace {
 		t.Errorf("the namespace is %s, and the Secrets are in %s", config.Namespace, monitor.Namespace)
 	}
-	// The list is on the port of the metrics, which Prometheus may reach already.
+	// The list is served on the port of the metrics, which Prometheus can already reach.
 	if policy := get[*networkingv1.NetworkPolicy](t, m); policy.Spec.Ingress[0].Ports[0].Port.StrVal != "metrics" {
 		t.Errorf("the port of metrics is closed: %v", policy.Spec.Ingress)
 	}

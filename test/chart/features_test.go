@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What has to be true whatever is switched on.
+// Properties of all values files.
 func TestEveryFeature(t *testing.T) {
 	for name, values := range valuesFiles(t) {
 		t.Run(name, func(t *testing.T) {
@@ -51,7 +51,7 @@ func lints(t *testing.T, values string) {
 	}
 }
 
-// A salt, a random name or the time would make every upgrade a change.
+// Rendering is deterministic. Otherwise every upgrade would change objects.
 func rendersTheSameAgain(t *testing.T, values string) {
 	first := mustRenderFiles(t, values)
 	upgrade := releaseOptions
@@ -77,7 +77,7 @@ func passesRestricted(t *testing.T, m manifests) {
 				t.Errorf("%s: %s: %s", id, result.ForbiddenReason, result.ForbiddenDetail)
 			}
 		}
-		// "restricted" doesn't ask for these.
+		// "restricted" does not require these.
 		if mounted := pod.Spec.AutomountServiceAccountToken; mounted == nil || *mounted {
 			t.Errorf("%s mounts the token of its service account", id)
 		}
@@ -95,7 +95,7 @@ func passesRestricted(t *testing.T, m manifests) {
 func hasHomeAndLabels(t *testing.T, m manifests) {
 	for id, object := range m.objects {
 		if strings.HasPrefix(object.GetName(), release+"-object") || strings.HasPrefix(object.GetName(), release+"-text") {
-			continue // extraManifests are the user's
+			continue // extraManifests are defined by the user
 		}
 		if object.GetNamespace() == "" {
 			t.Errorf("%s has no namespace", id)

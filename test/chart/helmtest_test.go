@@ -21,8 +21,8 @@ import (
 
 func TestNotes(t *testing.T) {
 	for _, test := range []struct {
-		name       string
-		says, omit []string
+		name          string
+		contain, omit []string
 	}{
 		{"default", []string{"reads https://api.balena-cloud.com every 60s.", "key token of the Secret balena-token", "It is not scraped yet", "http://metrics-balena-exporter.iot.svc:8000/metrics", "helm test -n iot metrics", "The test uses the image docker.io/curlimages/curl:8.17.0. If the cluster cannot pull it, set a mirror in\ntest.image.repository, or test.enabled=false."}, []string{"WARNING", "Clients need", "--user"}},
 		{"token", nil, []string{"which you create"}},
@@ -40,21 +40,21 @@ func TestNotes(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			notes := render(t, ci(t, test.name)).notes
-			for _, want := range test.says {
+			for _, want := range test.contain {
 				if !strings.Contains(notes, want) {
-					t.Errorf("the notes don't say %q:\n%s", want, notes)
+					t.Errorf("the notes do not contain %q:\n%s", want, notes)
 				}
 			}
-			for _, lie := range test.omit {
-				if strings.Contains(notes, lie) {
-					t.Errorf("the notes say %q:\n%s", lie, notes)
+			for _, text := range test.omit {
+				if strings.Contains(notes, text) {
+					t.Errorf("the notes contain %q:\n%s", text, notes)
 				}
 			}
 		})
 	}
 }
 
-// helm test asks as Prometheus does, with the same Secrets where it can reach them.
+// helm test scrapes like Prometheus, and uses the same Secrets if they are in its namespace.
 func TestHelmTest(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -82,9 +82,9 @@ func TestHelmTest(t *testing.T) {
 					t.Errorf("no %q in\n%s", want, script)
 				}
 			}
-			for _, odd := range test.omit {
-				if strings.Contains(script, odd) {
-					t.Errorf("%q in\n%s", odd, script)
+			for _, unwanted := range test.omit {
+				if strings.Contains(script, unwanted) {
+					t.Errorf("%q in\n%s", unwanted, script)
 				}
 			}
 			secrets := map[string]string{}
@@ -108,16 +108,16 @@ func TestHelmTest(t *testing.T) {
 	}
 	for _, values := range []string{ci(t, "untestable"), minimal + "test: {enabled: false}"} {
 		if pods := all[*corev1.Pod](render(t, values)); len(pods) != 0 {
-			t.Errorf("a test that can't pass, or isn't wanted, is rendered for %s", values)
+			t.Errorf("a test without credentials, or a disabled test, is rendered for %s", values)
 		}
 	}
 }
 
-// The script of helm test against a server that reads the web configuration of the same values. For the first value of
-// each row the script is told the truth and passes; for every other way that the server may be, it fails.
+// TestHelmTestScript runs the script of helm test against a server with a web configuration of the chart. The script passes if
+// the server matches its values, and fails otherwise.
 func TestHelmTestScript(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("curl isn't installed: the script of helm test isn't tried")
+		t.Skip("curl is not installed")
 	}
 	const (
 		plain     = "plain"
@@ -125,11 +125,11 @@ func TestHelmTestScript(t *testing.T) {
 		basicAuth = "basic-auth"
 		mutualTLS = "mutual-tls"
 	)
-	ways := map[string]string{plain: minimal, tls: ci(t, "tls"), basicAuth: ci(t, "basic-auth"), mutualTLS: ci(t, "mutual-tls")}
+	values := map[string]string{plain: minimal, tls: ci(t, "tls"), basicAuth: ci(t, "basic-auth"), mutualTLS: ci(t, "mutual-tls")}
 	for _, test := range []struct {
 		server, script, password, metrics string
 		passes                            bool
-		says                              string
+		output                            string
 	}{
 		{plain, plain, "", "balena_up 0", true, "serves metrics"},
 		{tls, tls, "", "balena_up 1", true, "serves metrics"},
@@ -144,25 +144,25 @@ func TestHelmTestScript(t *testing.T) {
 		{basicAuth, basicAuth, "wrong", "balena_up 1", false, "401"},
 		{mutualTLS, tls, "", "balena_up 1", false, "curl"},
 	} {
-		t.Run(fmt.Sprintf("%s asked as %s %s for %s", test.server, test.script, test.password, test.metrics), func(t *testing.T) {
+		t.Run(fmt.Sprintf("server %s, script %s %s, metrics %s", test.server, test.script, test.password, test.metrics), func(t *testing.T) {
 			certificates := t.TempDir()
 			writeCertificate(t, certificates, "metrics-balena-exporter.iot.svc")
-			port := serveMetrics(t, ways[test.server], certificates, test.metrics)
-			output, err := runHelmTest(t, fmt.Sprintf("%s\nservice: {port: %d}\n", ways[test.script], port), certificates, test.password)
-			if (err == nil) != test.passes || !strings.Contains(output, test.says) {
-				t.Errorf("ends with %v and says\n%s", err, output)
+			port := serveMetrics(t, values[test.server], certificates, test.metrics)
+			output, err := runHelmTest(t, fmt.Sprintf("%s\nservice: {port: %d}\n", values[test.script], port), certificates, test.password)
+			if (err == nil) != test.passes || !strings.Contains(output, test.output) {
+				t.Errorf("error %v, output:\n%s", err, output)
 			}
 			if test.password != "" && strings.Contains(output, test.password) {
-				t.Errorf("shows the password:\n%s", output)
+				t.Errorf("the output contains the password:\n%s", output)
 			}
 		})
 	}
 }
 
-// password is what the hash in the values files was made of.
+// password is the password whose hash is in the values files.
 const password = `an "odd" one\`
 
-// serveMetrics serves as the exporter does with these values, and gives the port.
+// serveMetrics serves metrics with the web configuration of the values. It returns the port.
 func serveMetrics(t *testing.T, values, certificates, metrics string) int {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "web-config.yml")
@@ -205,7 +205,7 @@ func runHelmTest(t *testing.T, values, certificates, password string) (output st
 	for _, mounted := range []string{"/etc/test/ca", "/etc/test/client"} {
 		script = strings.ReplaceAll(script, mounted, certificates)
 	}
-	// The script retries what a Service may do while its pod starts; here nothing starts.
+	// The script retries refused connections while a pod starts, which is not needed here.
 	script = strings.ReplaceAll(script, "--retry 5", "--retry 0")
 	command := exec.Command(container.Command[0], append(container.Command[1:len(container.Command)-1], script)...)
 	command.Env = append(os.Environ(), "SERVICE_HOST=127.0.0.1", "USERNAME=prometheus", "PASSWORD="+password)

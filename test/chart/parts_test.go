@@ -3,7 +3,7 @@
 package chart
 
 import (
-	"crypto/md5" // the hash by which Prometheus shards
+	"crypto/md5" // the hash that Prometheus uses for sharding
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -13,8 +13,8 @@ import (
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 )
 
-// Each part is an endpoint of its own: the parameter, a label that tells its target apart, and a hash that spreads the
-// parts over the Prometheus Operator's shards.
+// Each part is a separate endpoint, with the parameter, a label that distinguishes its target, and a hash that distributes the
+// parts among the shards of the Prometheus Operator.
 func TestServiceMonitorParts(t *testing.T) {
 	monitor := func(more string) string {
 		return minimal + "serviceMonitor: {enabled: true, interval: 30s, relabelings: [{action: labeldrop, regex: pod}]" + more + "}\n"
@@ -58,7 +58,7 @@ func TestServiceMonitorParts(t *testing.T) {
 			}
 			endpoint.Params, endpoint.RelabelConfigs = nil, whole[0].RelabelConfigs
 			if diff := cmp.Diff(whole[0], endpoint); diff != "" {
-				t.Errorf("part %s is scraped in another way:\n%s", name, diff)
+				t.Errorf("part %s has another endpoint:\n%s", name, diff)
 			}
 			if last := endpoints[part].RelabelConfigs[len(endpoints[part].RelabelConfigs)-1]; !strings.EqualFold(last.Action, "labeldrop") {
 				t.Errorf("the relabelings of part %s are not the last ones", name)

@@ -11,19 +11,19 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// An alert that is left out takes its condition along, which others count, too.
+// The condition of a disabled alert is removed too, because other rules use it.
 func TestDisabledAlertLeavesNothing(t *testing.T) {
 	const alert = "BalenaDeviceOverheating"
 	rules := func(values string) string { return mustRenderFiles(t, minimal+values)["prometheusrule.yaml"] }
 	if text := rules("prometheusRule: {enabled: true}"); !strings.Contains(text, alert) {
-		t.Errorf("there is no %s at all", alert)
+		t.Errorf("there is no %s", alert)
 	}
 	if text := rules("prometheusRule: {enabled: true, overrides: {" + alert + ": {enabled: false}}}"); strings.Contains(text, alert) {
-		t.Errorf("%s is disabled and still there:\n%s", alert, text)
+		t.Errorf("%s is disabled, but still present:\n%s", alert, text)
 	}
 }
 
-// Each release and each shard has labels of its own, which rules keep. A release says which account it is for.
+// The targets of each release and shard have labels that rules keep. serviceMonitor.account sets the label account.
 func TestTargetsHaveTheLabelsOfRules(t *testing.T) {
 	const index = "__meta_kubernetes_pod_label_apps_kubernetes_io_pod_index" // of the label apps.kubernetes.io/pod-index
 	for values, want := range map[string]string{
@@ -42,7 +42,7 @@ func TestTargetsHaveTheLabelsOfRules(t *testing.T) {
 	}
 }
 
-// What is told of some fleets is in the rules, in the order in which it was told.
+// Settings of particular fleets are in the rules, in the same order.
 func TestFleetsInRules(t *testing.T) {
 	text := mustRenderFiles(t, minimal+`
 prometheusRule:
@@ -72,7 +72,7 @@ prometheusRule:
 	}
 }
 
-// Links lead to this version's runbooks, and to a Grafana and a dashboard of balena if there are any.
+// Alerts link to the runbooks of this version, and to Grafana and the balena dashboard if they exist.
 func TestLinksOfAlerts(t *testing.T) {
 	rules := func(values string) string {
 		return mustRenderFiles(t, values)["prometheusrule.yaml"]
@@ -87,16 +87,16 @@ prometheusRule: {enabled: true, grafanaUrl: "https://grafana.example.com/", runb
 		},
 	} {
 		text := strings.Join(strings.Fields(rules(values)), " ")
-		for part, is := range want {
-			if strings.Contains(text, part) != is {
-				t.Errorf("%q: rules have %s: %v, want %v", values, part, !is, is)
+		for part, contained := range want {
+			if strings.Contains(text, part) != contained {
+				t.Errorf("%q: rules have %s: %v, want %v", values, part, !contained, contained)
 			}
 		}
 	}
 }
 
-// Values of alerts that cannot be, each with what is wrong with it.
-func TestRulesThatCannotBe(t *testing.T) {
+// Invalid values of alerts, with a part of the error.
+func TestInvalidRules(t *testing.T) {
 	for values, want := range map[string]string{
 		`overrides: {BalenaFleetGone: {serverity: info}}`:                 "serverity",
 		`overrides: {BalenaFleetGone: {for: soon}}`:                       "for",
@@ -118,7 +118,7 @@ func TestRulesThatCannotBe(t *testing.T) {
 	}
 }
 
-// Devices that poll rarely are believed to be connected for long: what would fire meanwhile waits longer.
+// With a long poll interval, devices appear connected for longer, so some alerts have a longer for.
 func TestAlertsFollowThePollInterval(t *testing.T) {
 	for values, want := range map[string][]string{
 		"":                    {"30m", "30m", "[86400s]"},
@@ -156,7 +156,7 @@ prometheusRule:
   enabled: true
   thresholds: {deviceLostSeconds: 2592000, rolloutSeconds: 1209600, storageRatio: 0.85, developmentFleets: acme/(lab|.*-dev)}
 `)["prometheusrule.yaml"]
-	// As they are given: 2.592e+06 is no value of a label, and 1.2096e+06s no duration.
+	// Numbers are not in exponential notation: 2.592e+06 is not the value of a label, and 1.2096e+06s is not a duration.
 	for _, want := range []string{`{seconds="2592000"}`, `[1209600s]`, `> 0.85`, `fleet!~"acme/(lab|.*-dev)"`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no rule has %s", want)
@@ -164,23 +164,23 @@ prometheusRule:
 	}
 }
 
-func TestThresholdsThatCannotBe(t *testing.T) {
+func TestInvalidThresholds(t *testing.T) {
 	for _, threshold := range []string{`developmentFleets: 'a"b'`, `developmentFleets: 'a\.b'`, `deviceLostSeconds: 1.5`, `storageRatio: 90`, `apiFailingFor: soon`} {
 		if _, err := renderFiles(loadChart(t), minimal+"prometheusRule: {enabled: true, thresholds: {"+threshold+"}}", releaseOptions); err == nil {
-			t.Errorf("%s is let through", threshold)
+			t.Errorf("%s is accepted", threshold)
 		}
 	}
 }
 
-// The notes say what a filter that matches nothing looks like, and which alert tells.
-func TestNotesTellOfNoFleets(t *testing.T) {
+// The notes describe the metrics and the alert if there are no fleets.
+func TestNotesDescribeMissingFleets(t *testing.T) {
 	for values, want := range map[string]string{
 		"": "the token has no access to any fleet, balena_up is 1 and balena_fleets is 0",
 		"fleets: {include: acme/nothing}\nprometheusRule: {enabled: true}": "fleets.include and fleets.exclude exclude all fleets, balena_up is 1 and balena_fleets is 0, " +
 			"and there are no metrics of fleets and devices. The alert BalenaNoFleets fires after 15 minutes. The patterns must match the whole slug",
 	} {
 		if notes := strings.Join(strings.Fields(render(t, minimal+values).notes), " "); !strings.Contains(notes, want) {
-			t.Errorf("%s: the notes don't say %q:\n%s", values, want, notes)
+			t.Errorf("%s: the notes do not contain %q:\n%s", values, want, notes)
 		}
 	}
 }

@@ -33,7 +33,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ci is one of the chart's values files.
+// ci returns one of the values files in ci/.
 func ci(t *testing.T, name string) string {
 	t.Helper()
 	values, found := valuesFiles(t)[name]
@@ -62,7 +62,7 @@ func TestNames(t *testing.T) {
 		{"balenas", minimal, "balenas-balena-exporter"},
 		{"balena-acme", minimal + "nameOverride: devices", "balena-acme-devices"},
 		{"balena-" + strings.Repeat("x", 46), minimal, "balena-" + strings.Repeat("x", 24) + "-exporter"},
-		// Names made of it, with "-web-config" or a StatefulSet's revision, have to fit into 63 characters as well.
+		// Derived names, with "-web-config" or the revision of a StatefulSet, must not exceed 63 characters either.
 		{strings.Repeat("x", 53), minimal, strings.Repeat("x", 40)},
 	} {
 		options := releaseOptions
@@ -120,7 +120,7 @@ func wantArgs(t *testing.T, m manifests, want ...string) {
 	}
 }
 
-// Each value of the exporter is one argument; what is as the exporter has it by itself is none.
+// Each value is one argument of the exporter. Defaults of the exporter are not passed.
 func TestArguments(t *testing.T) {
 	always := []string{
 		"--balena.token-file=/etc/balena-exporter/token/token",
@@ -181,12 +181,12 @@ func TestArguments(t *testing.T) {
 		m := render(t, test.values)
 		wantArgs(t, m, test.want)
 		if added := len(m.args(t)) - len(always); added < 0 || added > 1 {
-			t.Errorf("%s: %d arguments more than by default: %q", test.values, added, m.args(t))
+			t.Errorf("%s: %d additional arguments: %q", test.values, added, m.args(t))
 		}
 	}
 }
 
-// buildExporter builds the exporter of this tree.
+// buildExporter builds the exporter.
 func buildExporter(t *testing.T) string {
 	t.Helper()
 	exporter := filepath.Join(t.TempDir(), "balena-exporter")
@@ -198,16 +198,16 @@ func buildExporter(t *testing.T) string {
 	return exporter
 }
 
-// The exporter itself knows every argument that the chart gives it.
-func TestExporterKnowsTheArguments(t *testing.T) {
+// The exporter accepts all arguments that the chart passes.
+func TestExporterAcceptsTheArguments(t *testing.T) {
 	exporter := buildExporter(t)
 	for name, values := range valuesFiles(t) {
 		t.Run(name, func(t *testing.T) {
 			args := render(t, values).args(t)
 			for i, arg := range args {
-				args[i] = strings.ReplaceAll(arg, "$(POD_INDEX)", "0") // as the kubelet does
+				args[i] = strings.ReplaceAll(arg, "$(POD_INDEX)", "0") // like the kubelet
 			}
-			// With --version it reads the arguments, and then doesn't run.
+			// With --version, the exporter parses the arguments and exits.
 			if output, err := exec.Command(exporter, append(args, "--version")...).CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, output)
 			}
@@ -215,7 +215,7 @@ func TestExporterKnowsTheArguments(t *testing.T) {
 	}
 }
 
-// The exporter reads the file the chart writes with exporter-toolkit: so does this.
+// The web configuration is valid for exporter-toolkit, which the exporter uses.
 func TestWebConfigIsAcceptedByTheToolkit(t *testing.T) {
 	directory := t.TempDir()
 	writeCertificate(t, directory, "")
@@ -228,10 +228,10 @@ func TestWebConfigIsAcceptedByTheToolkit(t *testing.T) {
 				t.Errorf("mounts %s, the file is in %s", got, secret.Name)
 			}
 			text := string(secret.Data["web-config.yml"])
-			// Every file that it names is mounted.
+			// All files in the web configuration are mounted.
 			for line := range strings.SplitSeq(text, "\n") {
 				if _, path, named := strings.Cut(line, "_file: "); named && !mounts(m.exporter(t), path) {
-					t.Errorf("%s isn't mounted", path)
+					t.Errorf("%s is not mounted", path)
 				}
 			}
 			for _, mounted := range []string{"/etc/balena-exporter/tls", "/etc/balena-exporter/client-ca"} {
@@ -264,7 +264,7 @@ tls_server_config:
 	}
 }
 
-// mounts tells whether a path is a key of a volume that the exporter mounts.
+// mounts reports whether a path is a key of a mounted volume.
 func mounts(pod *corev1.PodTemplateSpec, path string) bool {
 	for _, mount := range pod.Spec.Containers[0].VolumeMounts {
 		for _, v := range pod.Spec.Volumes {
@@ -279,7 +279,7 @@ func mounts(pod *corev1.PodTemplateSpec, path string) bool {
 	return false
 }
 
-// writeCertificate writes one certificate as everything that is asked for: of the server, of the client, and its own CA.
+// writeCertificate writes a self-signed certificate, which is used as server certificate, client certificate and CA.
 func writeCertificate(t *testing.T, directory, name string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -315,7 +315,7 @@ func TestCertificate(t *testing.T) {
 	m := render(t, ci(t, "cert-manager"))
 	certificate := get[*certmanagerv1.Certificate](t, m)
 	if certificate.Spec.SecretName != volume(t, m.exporter(t), "tls").Secret.SecretName {
-		t.Errorf("cert-manager writes %s, which isn't what the exporter mounts", certificate.Spec.SecretName)
+		t.Errorf("cert-manager writes %s, which the exporter does not mount", certificate.Spec.SecretName)
 	}
 	want := []string{
 		"metrics-balena-exporter", "metrics-balena-exporter.iot", "metrics-balena-exporter.iot.svc", "metrics-balena-exporter.iot.svc.cluster.local",
@@ -329,7 +329,7 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
-// The endpoint of the ServiceMonitor is what follows from the switches of webConfig.
+// The endpoint of the ServiceMonitor matches webConfig.
 func TestServiceMonitorFollowsWebConfig(t *testing.T) {
 	for _, test := range []struct{ name, want string }{
 		{"shards", `{port: metrics, path: /metrics, scheme: http, interval: 60s}`},
@@ -389,7 +389,7 @@ basicAuth:
 				t.Fatal(err)
 			}
 			got := get[*monitoringv1.ServiceMonitor](t, render(t, ci(t, test.name))).Spec.Endpoints
-			want.RelabelConfigs = got[0].RelabelConfigs // of another test
+			want.RelabelConfigs = got[0].RelabelConfigs // tested elsewhere
 			if diff := cmp.Diff([]monitoringv1.Endpoint{want}, got); diff != "" {
 				t.Error(diff)
 			}
@@ -446,7 +446,7 @@ spec:
 	}
 }
 
-// A cluster whose CRDs the engine hasn't seen is no reason to leave out what was asked for.
+// Objects of the operator are rendered even if the cluster does not have the CRDs.
 func TestOperatorObjectsDoNotDependOnTheCluster(t *testing.T) {
 	m := render(t, minimal+"serviceMonitor: {enabled: true}\nprometheusRule: {enabled: true}")
 	get[*monitoringv1.ServiceMonitor](t, m)
@@ -533,7 +533,7 @@ groups:
 	}
 }
 
-// Every threshold is used by a rule: one that isn't would be a value that does nothing.
+// Every threshold is used by a rule.
 func TestEveryThresholdIsUsed(t *testing.T) {
 	chart := loadChart(t)
 	var rules strings.Builder
@@ -571,14 +571,14 @@ func TestDashboards(t *testing.T) {
 	}
 }
 
-// Links lead to balena's dashboard where there is one, and are left out where there is none.
-func TestDashboardsLinkToBalenasDashboard(t *testing.T) {
+// Dashboards link to the balena dashboard if it exists. Otherwise the links are removed.
+func TestDashboardsLinkToTheBalenaDashboard(t *testing.T) {
 	const cloud, title = "https://dashboard.balena-cloud.com", "Open in balena's dashboard"
 	for _, test := range []struct {
 		name, values, address string
 	}{
 		{"balenaCloud", minimal, cloud},
-		{"balenaCloud by its whole address", "balena: {token: t, apiUrl: 'https://api.balena-cloud.com:443/'}\n", cloud},
+		{"balenaCloud with port and slash", "balena: {token: t, apiUrl: 'https://api.balena-cloud.com:443/'}\n", cloud},
 		{"openBalena", "balena: {token: t, apiUrl: https://api.balena.example.com}\n", ""},
 		{"openBalena with a dashboard", "balena: {token: t, apiUrl: https://api.balena.example.com, dashboardUrl: https://admin.balena.example.com/}\n", "https://admin.balena.example.com"},
 	} {
@@ -592,21 +592,21 @@ func TestDashboardsLinkToBalenasDashboard(t *testing.T) {
 					}
 					links += strings.Count(text, title)
 					if test.address != cloud && strings.Contains(text, cloud) && test.address != "" {
-						t.Errorf("%s leads to balenaCloud", file)
+						t.Errorf("%s links to balenaCloud", file)
 					}
 					if strings.Contains(text, `"name": "balena"`) && test.address != "" && !strings.Contains(text, `"query": "`+test.address+`"`) {
-						t.Errorf("%s doesn't lead to %s", file, test.address)
+						t.Errorf("%s does not link to %s", file, test.address)
 					}
 					if test.address == "" && strings.Contains(text, "${balena}") {
-						t.Errorf("%s has a link to a dashboard that isn't there", file)
+						t.Errorf("%s links to a dashboard that does not exist", file)
 					}
-					// Nothing else changes.
+					// Only the links change.
 					want := strings.TrimSpace(readFile(t, chartDir+"/files/dashboards/"+file))
 					if got := strings.Count(strings.TrimSpace(text), `"title"`) + strings.Count(want, title); got != strings.Count(want, `"title"`)+strings.Count(text, title) {
-						t.Errorf("%s loses more than links", file)
+						t.Errorf("%s has other changes than removed links", file)
 					}
 					if test.address == cloud && strings.TrimSpace(text) != want {
-						t.Errorf("%s isn't what it was", file)
+						t.Errorf("%s has changed", file)
 					}
 				}
 			}
@@ -617,7 +617,7 @@ func TestDashboardsLinkToBalenasDashboard(t *testing.T) {
 	}
 }
 
-// The dashboards offer the tags that alerts have, the first one to begin with.
+// The dashboards have the tags of the alerts as variables. The first tag is the default.
 func TestDashboardsOfferTags(t *testing.T) {
 	for values, want := range map[string][2]string{
 		"": {"tag_site", "tag_site"},
@@ -644,18 +644,18 @@ func TestDashboardsOfferTags(t *testing.T) {
 					}
 					found++
 					if v.Query != want[0] || v.Current.Value != want[1] {
-						t.Errorf("%q: %s offers %v and begins with %v, want %s", values, name, v.Query, v.Current.Value, want)
+						t.Errorf("%q: %s has the tags %v with the default %v, want %s", values, name, v.Query, v.Current.Value, want)
 					}
 				}
 			}
 		}
 		if found != 4 {
-			t.Errorf("%q: %d dashboards offer tags", values, found)
+			t.Errorf("%q: %d dashboards have tags", values, found)
 		}
 	}
 }
 
-// The age of data has the color of being late, or gone, at the times that follow from the interval.
+// The color thresholds of the age of data depend on the interval.
 func TestDashboardsFollowTheInterval(t *testing.T) {
 	for name, want := range map[string]string{"default": "green orange:120 red:300", "slow-openbalena": "green orange:2400 red:6000"} {
 		for _, configMap := range all[*corev1.ConfigMap](render(t, dashboardsOf(t, name))) {
@@ -701,15 +701,15 @@ func dashboardsOf(t *testing.T, name string) string {
 	return strings.ReplaceAll(ci(t, name), "dashboards:\n  enabled: true\n", "") + "\ndashboards: {enabled: true}"
 }
 
-// The page /problems and the alerts have the same thresholds: the chart names those that are not the exporter's own.
-func TestThresholdsOfProblemsAreTheExportersOwn(t *testing.T) {
+// The page /problems and the alerts have the same thresholds. The chart passes only thresholds that differ from the defaults.
+func TestThresholdsOfProblems(t *testing.T) {
 	m := render(t, minimal)
 	for _, arg := range get[*appsv1.Deployment](t, m).Spec.Template.Spec.Containers[0].Args {
 		if strings.HasPrefix(arg, "--web.problem-thresholds") {
-			t.Errorf("thresholds that nobody changed are passed: %s", arg)
+			t.Errorf("default thresholds are passed: %s", arg)
 		}
 	}
-	// Each threshold that the pages know; a test of the rules holds their defaults equal.
+	// All thresholds of the pages. A test of the rules compares their defaults.
 	for _, threshold := range []string{
 		"deviceOfflineSeconds=3601", "deviceLostSeconds=604801", "neverConnectedSeconds=86401", "updateStuckSeconds=7201", "buildFailedSeconds=604801",
 		"storageRatio=0.91", "memoryRatio=0.96", "temperatureCelsius=81", "fleetPartDevices=4", "fleetOfflineRatio=0.21", "fleetLargelyOfflineRatio=0.51",
@@ -718,8 +718,8 @@ func TestThresholdsOfProblemsAreTheExportersOwn(t *testing.T) {
 	}
 }
 
-// What the alerts take for lost is exported, and is what the dashboards show.
-func TestLostDevicesAreTheSameEverywhere(t *testing.T) {
+// The exporter, the alerts and the dashboards use the same threshold for lost devices.
+func TestThresholdOfLostDevices(t *testing.T) {
 	m := render(t, ci(t, "slow-openbalena"))
 	wantArgs(t, m, "--collector.fleet.disconnected-thresholds=3600,86400,604800,2592000,259200")
 	rules, err := yaml.Marshal(get[*monitoringv1.PrometheusRule](t, m))
@@ -727,11 +727,11 @@ func TestLostDevicesAreTheSameEverywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(rules), `{seconds="259200"}`) {
-		t.Error("the alerts don't count devices by that time")
+		t.Error("the alerts do not use the threshold")
 	}
 	fleet := m.objects["ConfigMap/metrics-balena-exporter-dashboard-fleet"].(*corev1.ConfigMap).Data["balena-fleet.json"]
 	if !strings.Contains(fleet, `"query": "259200"`) || strings.Contains(fleet, "604800\"") {
-		t.Error("the dashboard of a fleet has another time")
+		t.Error("the dashboard of a fleet has another threshold")
 	}
 }
 
@@ -762,11 +762,11 @@ egress:
 	}
 	open := get[*networkingv1.NetworkPolicy](t, render(t, minimal+"networkPolicy: {enabled: true}")).Spec
 	if open.Ingress[0].From != nil || open.Egress[1].To != nil {
-		t.Errorf("without values, scrapes come from %v and the API is at %v; want anywhere", open.Ingress[0].From, open.Egress[1].To)
+		t.Errorf("without values, scrapes come from %v and the API is at %v; want no restrictions", open.Ingress[0].From, open.Egress[1].To)
 	}
 }
 
-// Unless given, the port is that of the proxy or of the API.
+// The default port is that of the proxy or of the API.
 func TestNetworkPolicyOpensThePortOfTheAPI(t *testing.T) {
 	for _, test := range []struct {
 		values string
@@ -804,7 +804,7 @@ func TestShards(t *testing.T) {
 	}
 	budget := get[*policyv1.PodDisruptionBudget](t, m)
 	if diff := cmp.Diff(set.Spec.Selector, budget.Spec.Selector); diff != "" || budget.Spec.MaxUnavailable.IntValue() != 1 {
-		t.Errorf("at most %v away: %s", budget.Spec.MaxUnavailable, diff)
+		t.Errorf("maxUnavailable %v: %s", budget.Spec.MaxUnavailable, diff)
 	}
 
 	single := render(t, minimal)
@@ -814,8 +814,8 @@ func TestShards(t *testing.T) {
 	}
 }
 
-// A new chart that changes nothing else must not restart the pod.
-func TestPodDoesNotKnowTheChartsVersion(t *testing.T) {
+// A new version of the chart must not restart the pod if nothing else changes.
+func TestPodDoesNotDependOnTheChartVersion(t *testing.T) {
 	chart := loadChart(t)
 	before, err := renderFiles(chart, minimal, releaseOptions)
 	if err != nil {

@@ -274,9 +274,9 @@ func (c *Cluster) containers(ctx context.Context) error {
 		return err
 	}
 	ctr := func(arguments ...string) error {
-		said, err := exec.CommandContext(ctx, "ctr", append([]string{"--address=" + state + "/containerd.sock", "--namespace=k8s.io"}, arguments...)...).CombinedOutput()
+		output, err := exec.CommandContext(ctx, "ctr", append([]string{"--address=" + state + "/containerd.sock", "--namespace=k8s.io"}, arguments...)...).CombinedOutput()
 		if err != nil {
-			return fmt.Errorf("ctr %s: %w: %s", strings.Join(arguments, " "), err, said)
+			return fmt.Errorf("ctr %s: %w: %s", strings.Join(arguments, " "), err, output)
 		}
 		return nil
 	}

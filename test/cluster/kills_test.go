@@ -67,9 +67,9 @@ func TestKills(t *testing.T) {
 	}
 	s.part("out of memory", func(s *story) {
 		limit := func(memory string) {
-			said, err := s.try("", "kubectl", "set", "resources", "deployment/"+name+"-balena-exporter", "--requests=memory="+memory, "--limits=memory="+memory)
+			output, err := s.try("", "kubectl", "set", "resources", "deployment/"+name+"-balena-exporter", "--requests=memory="+memory, "--limits=memory="+memory)
 			if err != nil {
-				s.Fatalf("kubectl set resources: %v\n%s", err, said)
+				s.Fatalf("kubectl set resources: %v\n%s", err, output)
 			}
 		}
 		limit("12Mi") // the data alone need this much

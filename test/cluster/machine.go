@@ -302,8 +302,8 @@ func furnish(cgroup string) error {
 		"address add " + nodeAddress + "/24 dev node",
 		"route add default dev node",
 	} {
-		if said, err := exec.Command("ip", strings.Fields(arguments)...).CombinedOutput(); err != nil {
-			return fmt.Errorf("ip %s: %w: %s", arguments, err, said)
+		if output, err := exec.Command("ip", strings.Fields(arguments)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", arguments, err, output)
 		}
 	}
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {

@@ -112,8 +112,8 @@ func (c *Cluster) kubectl(ctx context.Context, input string, arguments ...string
 		return err
 	}
 	command.Stdin = strings.NewReader(input)
-	if said, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(arguments, " "), err, said)
+	if output, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(arguments, " "), err, output)
 	}
 	return nil
 }

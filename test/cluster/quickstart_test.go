@@ -20,18 +20,18 @@ func TestQuickStart(t *testing.T) {
 	)
 	run := func(commands string) string {
 		t.Helper()
-		said, err := s.try("", "bash", "-euo", "pipefail", "-c", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"+adapted.Replace(commands))
+		output, err := s.try("", "bash", "-euo", "pipefail", "-c", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"+adapted.Replace(commands))
 		if err != nil {
-			t.Fatalf("%v\n%s\n%s", err, commands, said)
+			t.Fatalf("%v\n%s\n%s", err, commands, output)
 		}
-		return said
+		return output
 	}
 
 	run(block(s, readme, "## Install", 0))
 	pod := s.pod("balena-exporter")
 	s.scraped("balena-exporter", 1)
-	if said := run(block(s, readme, "## Install", 1)); !strings.Contains(said, "\nbalena_up 1\n") {
-		t.Errorf("the commands to see that it works print no balena_up 1:\n%s", said)
+	if output := run(block(s, readme, "## Install", 1)); !strings.Contains(output, "\nbalena_up 1\n") {
+		t.Errorf("the commands to see that it works print no balena_up 1:\n%s", output)
 	}
 	s.undisturbed("balena-exporter", pod)
 }

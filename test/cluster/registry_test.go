@@ -31,11 +31,11 @@ func TestInstallFromRegistry(t *testing.T) {
 	)
 	run := func(commands string) string {
 		t.Helper()
-		said, err := s.try("", "bash", "-euo", "pipefail", "-c", adapted.Replace(commands))
+		output, err := s.try("", "bash", "-euo", "pipefail", "-c", adapted.Replace(commands))
 		if err != nil {
-			t.Fatalf("%v\n%s\n%s", err, commands, said)
+			t.Fatalf("%v\n%s\n%s", err, commands, output)
 		}
-		return said
+		return output
 	}
 	run(block(s, readme, "## Install", 0))
 	pod := s.pod("balena-exporter")
@@ -46,21 +46,21 @@ func TestInstallFromRegistry(t *testing.T) {
 	if got := pod.Status.ContainerStatuses[0].ImageID; got != want {
 		t.Errorf("the pod runs the image %s, want %s", got, want)
 	}
-	if said := s.kubectl("get", "events", "--field-selector", "reason=Pulled,involvedObject.name="+pod.Metadata.Name, "--output=jsonpath={.items[*].message}"); !strings.Contains(said, "Successfully pulled image") {
-		t.Errorf("the node did not pull the image: %s", said)
+	if output := s.kubectl("get", "events", "--field-selector", "reason=Pulled,involvedObject.name="+pod.Metadata.Name, "--output=jsonpath={.items[*].message}"); !strings.Contains(output, "Successfully pulled image") {
+		t.Errorf("the node did not pull the image: %s", output)
 	}
 	s.scraped("balena-exporter", 1)
-	if said, want := run(block(s, readme, "## Install", 2)), "ok       API: "+s.apiURL+" answers with version v7, and the token has access to 4 fleets\n"; !strings.Contains(said, want) {
-		t.Errorf("the command to check the configuration does not print %q:\n%s", want, said)
+	if output, want := run(block(s, readme, "## Install", 2)), "ok       API: "+s.apiURL+" answers with version v7, and the token has access to 4 fleets\n"; !strings.Contains(output, want) {
+		t.Errorf("the command to check the configuration does not print %q:\n%s", want, output)
 	}
 
 	s.part("another digest is not run", func(s *story) {
 		other := "sha256:" + strings.Repeat("0", 64)
 		s.helm("upgrade", "balena-exporter", "--plain-http", "oci://"+registryAddress+"/balena-exporter/charts/balena-exporter", "--reuse-values", "--set=image.digest="+other)
 		s.eventually("the node finds no such image", func() error {
-			said, err := s.try("", "kubectl", "get", "events", "--field-selector=reason=Failed", "--output=jsonpath={.items[*].message}")
-			if err != nil || !strings.Contains(said, other) || !strings.Contains(said, "not found") {
-				return fmt.Errorf("there is no such event: %s", said)
+			output, err := s.try("", "kubectl", "get", "events", "--field-selector=reason=Failed", "--output=jsonpath={.items[*].message}")
+			if err != nil || !strings.Contains(output, other) || !strings.Contains(output, "not found") {
+				return fmt.Errorf("there is no such event: %s", output)
 			}
 			return nil
 		})
@@ -101,16 +101,16 @@ func (s *story) publish() map[string]string {
 	key, cosign := filepath.Join(s.TempDir(), "cosign"), filepath.Join(root, "bin", "tools", "cosign")
 	script := fmt.Sprintf("export COSIGN_PASSWORD=; %s generate-key-pair --output-key-prefix=%s; COSIGN_KEY=%s.key publish -release=%s -registry=%s/balena-exporter -cosign=%s",
 		cosign, key, key, filepath.Join(root, ".release"), registryAddress, cosign)
-	said, err := s.try("", "bash", "-euo", "pipefail", "-c", script)
+	output, err := s.try("", "bash", "-euo", "pipefail", "-c", script)
 	if err != nil {
-		s.Fatalf("publish: %v\n%s", err, said)
+		s.Fatalf("publish: %v\n%s", err, output)
 	}
 	digests := map[string]string{}
-	for _, line := range publishedLine.FindAllStringSubmatch(said, -1) {
+	for _, line := range publishedLine.FindAllStringSubmatch(output, -1) {
 		digests[line[1]] = line[2]
 	}
 	if len(digests) != 2 {
-		s.Fatalf("not both image and chart are published: %s", said)
+		s.Fatalf("not both image and chart are published: %s", output)
 	}
 	return digests
 }

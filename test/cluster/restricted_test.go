@@ -10,13 +10,13 @@ import (
 // The chart with its defaults runs under strict policies, with monitors in another namespace, and without any permissions.
 func TestRestrictedNamespace(t *testing.T) {
 	s := begin(t, "restricted", small)
-	if said, err := s.try(`
+	if output, err := s.try(`
 apiVersion: v1
 kind: Pod
 metadata: {name: bold}
 spec: {hostNetwork: true, containers: [{name: bold, image: "localhost/pause:1"}]}
-`, "kubectl", "apply", "-f", "-"); err == nil || !strings.Contains(said, "violates PodSecurity") {
-		t.Fatalf("the namespace is not restricted, so this story would prove nothing: %v\n%s", err, said)
+`, "kubectl", "apply", "-f", "-"); err == nil || !strings.Contains(output, "violates PodSecurity") {
+		t.Fatalf("the namespace is not restricted, so this story would prove nothing: %v\n%s", err, output)
 	}
 
 	s.tokenSecret("balena-token", token)
@@ -30,8 +30,8 @@ spec: {hostNetwork: true, containers: [{name: bold, image: "localhost/pause:1"}]
 
 	s.part("the service account has no rights", func(s *story) {
 		account := "system:serviceaccount:" + s.namespace
-		if said, err := s.try("", "kubectl", "auth", "can-i", "*", "*", "--as="+account+":balena-exporter"); err == nil || strings.TrimSpace(said) != "no" {
-			s.Errorf("may it do everything? %s", said)
+		if output, err := s.try("", "kubectl", "auth", "can-i", "*", "*", "--as="+account+":balena-exporter"); err == nil || strings.TrimSpace(output) != "no" {
+			s.Errorf("may it do everything? %s", output)
 		}
 		// Every identity may read about itself and about the API server. The permissions must equal those of an unknown service
 		// account.

@@ -247,8 +247,8 @@ func (s *story) apply(manifests string, data any) {
 	if err := template.Must(template.New("").Parse(manifests)).Execute(&b, data); err != nil {
 		s.Fatal(err)
 	}
-	if said, err := s.try(b.String(), "kubectl", "apply", "-f", "-"); err != nil {
-		s.Fatalf("kubectl apply: %v\n%s", err, said)
+	if output, err := s.try(b.String(), "kubectl", "apply", "-f", "-"); err != nil {
+		s.Fatalf("kubectl apply: %v\n%s", err, output)
 	}
 }
 
@@ -262,26 +262,26 @@ func (s *story) try(input, program string, arguments ...string) (string, error) 
 	}
 	command.Stdin = strings.NewReader(input)
 	command.WaitDelay = time.Second
-	said, err := command.CombinedOutput()
-	return string(said), err
+	output, err := command.CombinedOutput()
+	return string(output), err
 }
 
 func (s *story) kubectl(arguments ...string) string {
 	s.Helper()
-	said, err := s.try("", "kubectl", arguments...)
+	output, err := s.try("", "kubectl", arguments...)
 	if err != nil {
-		s.Fatalf("kubectl %s: %v\n%s", strings.Join(arguments, " "), err, said)
+		s.Fatalf("kubectl %s: %v\n%s", strings.Join(arguments, " "), err, output)
 	}
-	return said
+	return output
 }
 
 func (s *story) helm(arguments ...string) string {
 	s.Helper()
-	said, err := s.try("", "helm", arguments...)
+	output, err := s.try("", "helm", arguments...)
 	if err != nil {
-		s.Fatalf("helm %s: %v\n%s", strings.Join(arguments, " "), err, said)
+		s.Fatalf("helm %s: %v\n%s", strings.Join(arguments, " "), err, output)
 	}
-	return said
+	return output
 }
 
 // install installs or upgrades a release with a ServiceMonitor, and waits until it is ready.
@@ -555,8 +555,8 @@ func (s *story) keep() {
 		"pods.txt":       "describe pods",
 		"manifests.yaml": "get all,endpointslices,configmaps,serviceaccounts,servicemonitors,prometheusrules -o yaml", // no Secrets
 	} {
-		said, err := s.try("", "kubectl", strings.Fields(arguments)...)
-		write(name, said+explain(err))
+		output, err := s.try("", "kubectl", strings.Fields(arguments)...)
+		write(name, output+explain(err))
 	}
 	var pods struct{ Items []Pod }
 	if err := kubernetes.Get(context.Background(), "/api/v1/namespaces/"+s.namespace+"/pods", &pods); err != nil {
@@ -564,8 +564,8 @@ func (s *story) keep() {
 	}
 	for _, pod := range pods.Items {
 		for _, previous := range []string{"false", "true"} {
-			if said, err := s.try("", "kubectl", "logs", pod.Metadata.Name, "--all-containers", "--previous="+previous); err == nil {
-				write(fmt.Sprintf("%s.previous=%s.log", pod.Metadata.Name, previous), said)
+			if output, err := s.try("", "kubectl", "logs", pod.Metadata.Name, "--all-containers", "--previous="+previous); err == nil {
+				write(fmt.Sprintf("%s.previous=%s.log", pod.Metadata.Name, previous), output)
 			}
 		}
 	}

@@ -105,9 +105,9 @@ func (s *story) objects() map[string]string {
 		}
 	}
 	// Skip warnings about deprecated kinds, which kubectl prints too.
-	said := s.kubectl("get", strings.Join(kinds, ","), "--output=json")
-	if err := json.Unmarshal([]byte(said[max(strings.Index(said, "{"), 0):]), &list); err != nil {
-		s.Fatal(errors.Join(err, errors.New(said)))
+	output := s.kubectl("get", strings.Join(kinds, ","), "--output=json")
+	if err := json.Unmarshal([]byte(output[max(strings.Index(output, "{"), 0):]), &list); err != nil {
+		s.Fatal(errors.Join(err, errors.New(output)))
 	}
 	versions := make(map[string]string)
 	for _, item := range list.Items {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Tests make demo: starts it, checks its answers, stops it; starts it on ports in use, kills its programs, and presses ctrl-C
-# while it builds. No process and no temporary file may remain.
+# Tests make demo: start, responses and stop; ports in use; killed programs; ctrl-C during the build. No process and no
+# temporary file may remain.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -46,7 +46,7 @@ descendants() {
 	done
 }
 
-# ctrl_c interrupts the demo and waits for its end. No process and no temporary file may remain.
+# ctrl_c interrupts the demo, waits for its end, and checks that no process and no temporary file remain.
 ctrl_c() {
 	local below process
 	below=$(descendants $pid)
@@ -85,7 +85,7 @@ start() {
 			return
 		fi
 		ended
-		grep -qE 'is taken|address already in use' "$log" || fail 'the demo ended before it was up'
+		grep -qE 'is in use|address already in use' "$log" || fail 'the demo ended before it was up'
 	done
 }
 
@@ -104,25 +104,25 @@ get() {
 	)
 }
 
-echo '--- start it, check its answers, stop it'
+echo '--- start, check the responses, stop'
 start
 [[ $(grep -n "http://localhost:$PORT/fleets" "$log" | cut -d: -f1) -lt $(grep -n "http://localhost:$PORT/metrics" "$log" | cut -d: -f1) ]] ||
-	fail 'the demo does not name /fleets, then /metrics'
+	fail 'the demo does not print /fleets, then /metrics'
 metrics=$(get /metrics)
 grep -q '^balena_devices_online{fleet_name="' <<<"$metrics" || fail '/metrics has no fleets'
-grep -q '<html' <<<"$(get /fleets)" || fail '/fleets is no page'
+grep -q '<html' <<<"$(get /fleets)" || fail '/fleets is not an HTML page'
 
 echo '--- ports in use'
 ports=$PORT
 for variable in PORT HEALTH_PORT SIMULATOR_PORT; do
-	output=$(make demo PORT=1 HEALTH_PORT=1 SIMULATOR_PORT=1 "$variable=$ports" 2>&1) && fail "the demo starts on $variable=$ports, which is taken"
-	grep -q "^demo: port $ports is taken; choose another one with $variable," <<<"$output" || fail "the demo does not say that $variable is taken: $output"
+	output=$(make demo PORT=1 HEALTH_PORT=1 SIMULATOR_PORT=1 "$variable=$ports" 2>&1) && fail "the demo starts on $variable=$ports, which is in use"
+	grep -q "^demo: port $ports is in use; set $variable to another port," <<<"$output" || fail "the demo does not report that $variable is in use: $output"
 done
 ctrl_c
 closed
 
 for program in balena-simulator balena-exporter; do
-	echo "--- $program dies"
+	echo "--- $program is killed"
 	start
 	killed=''
 	for child in $(descendants $pid); do
@@ -133,11 +133,11 @@ for program in balena-simulator balena-exporter; do
 	done
 	[[ -n $killed ]] || fail "$program does not run"
 	ended
-	[[ $status != 0 ]] || fail "the demo ended well without $program"
-	grep -q "^demo: the ${program#balena-} ended" "$log" || fail "the demo does not say that $program ended"
+	[[ $status != 0 ]] || fail "the demo exited with status 0 without $program"
+	grep -q "^demo: the ${program#balena-} ended" "$log" || fail "the demo does not report that $program ended"
 	closed
 done
-echo '--- ctrl-C while it builds'
+echo '--- ctrl-C during the build'
 GOCACHE=$work/cache launch PORT=1 HEALTH_PORT=1 SIMULATOR_PORT=1 # the cache is empty, so that it builds for a while
 until [[ -n $(find "$work/cache" -name '*-d' -print -quit 2>/dev/null) ]]; do
 	kill -0 $pid 2>/dev/null || fail 'make demo did not build'

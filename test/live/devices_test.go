@@ -31,12 +31,12 @@ import (
 	"github.com/balena-exporter/balena-exporter/test/dashboards"
 )
 
-// The dashboard and the rules of what exporters on devices tell.
+// insideDashboard shows metrics of exporters on devices, and ofDevices matches the queries of rules for them.
 const insideDashboard = "balena-device-inside"
 
 var ofDevices = regexp.MustCompile(`\bnode_|up\{fleet!=""|balena:device_uptime_seconds`)
 
-// What protects the exporters on devices: a certificate of an authority of their own, and a password (bcrypt, cost 4).
+// The exporters on devices have a certificate of a private CA, and a password (bcrypt, cost 4).
 const (
 	deviceServer   = "device.example.com"
 	deviceUser     = "alice"
@@ -44,11 +44,11 @@ const (
 	deviceHash     = "$2a$04$UeurUvIs60eiGeaarGOwlOieBjzrUW4quzBC9ZLdPinR8ITJRr7rm"
 )
 
-// nodeExporter is Debian's name of it.
+// nodeExporter is the name of node_exporter in Debian.
 const nodeExporter = "prometheus-node-exporter"
 
-// startNodeExporter runs Debian's node_exporter behind TLS and a password. It listens on all addresses of this machine, so
-// that each address of 127.0.0.0/8 is a device.
+// startNodeExporter runs Debian's node_exporter with TLS and a password. It listens on all addresses of this machine, so
+// each address in 127.0.0.0/8 represents a device.
 func startNodeExporter(t *testing.T) (port, caFile string, stop func()) {
 	t.Helper()
 	program, err := exec.LookPath(nodeExporter)
@@ -84,7 +84,7 @@ func startNodeExporter(t *testing.T) (port, caFile string, stop func()) {
 		}
 	}
 	address, stop := start(t, program, "--collector.disable-defaults", "--collector.cpu", "--collector.diskstats", "--collector.filesystem",
-		"--collector.loadavg", "--collector.meminfo", "--collector.netdev", "--collector.stat", "--collector.time", // as docs/service-discovery.md has it
+		"--collector.loadavg", "--collector.meminfo", "--collector.netdev", "--collector.stat", "--collector.time", // as in docs/service-discovery.md
 		"--web.listen-address=0.0.0.0:0", "--web.config.file="+filepath.Join(dir, "web.yml"))
 	if _, port, err = net.SplitHostPort(address); err != nil {
 		t.Fatal(err)
@@ -92,8 +92,8 @@ func startNodeExporter(t *testing.T) (port, caFile string, stop func()) {
 	return port, caFile, stop
 }
 
-// devicesJob is the job that finds the devices by the exporter's list: those that are connected and have the tag "monitored".
-// Device n is at 127.0.1.n, which relabeling makes of its name.
+// devicesJob returns a scrape job for the connected devices with the tag "monitored", which it reads from the exporter.
+// Relabeling derives the address of device n, 127.0.1.n, from its name.
 func devicesJob(exporter, port, caFile string) object {
 	return object{
 		"job_name": "devices", "scheme": "https", "scrape_interval": "5s",
@@ -108,8 +108,8 @@ func devicesJob(exporter, port, caFile string) object {
 	}
 }
 
-// Prometheus finds the devices by the exporter, scrapes the node_exporter on each of them, and joins what that tells with
-// what balena tells. Its targets follow the devices, and stay while the exporter has nothing to say.
+// Prometheus discovers the devices, scrapes the node_exporter on each of them, and joins their metrics with those of
+// balena-exporter. The targets follow changes of the devices, and remain while the exporter has no data.
 func TestDevices(t *testing.T) {
 	t.Parallel()
 	const devices, fleets = 50, 5
@@ -160,39 +160,39 @@ func TestDevices(t *testing.T) {
 	p := startPair(t, map[string]string{job: exporter}, devicesJob(exporter, port, caFile))
 
 	const joined = `node_load1 * on (uuid, fleet) group_left (device_name) balena_device_info`
-	await(t, p.hasty, `up{job="devices"} == 1`, devices)
-	await(t, p.hasty, joined, devices)
-	await(t, p.hasty, `count by (device_name) (`+joined+`)`, devices)
+	await(t, p.firing, `up{job="devices"} == 1`, devices)
+	await(t, p.firing, joined, devices)
+	await(t, p.firing, `count by (device_name) (`+joined+`)`, devices)
 
-	// A device goes offline and comes back, and another one loses its tag.
+	// A device goes offline and reconnects, and another device loses its tag.
 	change(3, connect(false))
-	await(t, p.hasty, `up{job="devices"}`, devices-1)
-	await(t, p.hasty, `up{job="devices",instance=~"127.0.1.4:.+"}`, 0)
+	await(t, p.firing, `up{job="devices"}`, devices-1)
+	await(t, p.firing, `up{job="devices",instance=~"127.0.1.4:.+"}`, 0)
 	change(3, connect(true))
-	await(t, p.hasty, joined, devices)
+	await(t, p.firing, joined, devices)
 	change(7, func(st *simulator.State, d *simulator.Device) {
 		st.DeviceTags.DeleteFunc(func(tag *simulator.DeviceTag) bool { return tag.DeviceID == d.ID })
 	})
-	await(t, p.hasty, `up{job="devices"}`, devices-1)
+	await(t, p.firing, `up{job="devices"}`, devices-1)
 	change(7, func(st *simulator.State, d *simulator.Device) {
 		st.DeviceTags.Add(simulator.DeviceTag{DeviceID: d.ID, Key: "monitored", Value: "again"})
 	})
-	await(t, p.hasty, joined, devices)
+	await(t, p.firing, joined, devices)
 
-	// A device moves to another fleet, and its series with it.
+	// A device moves to another fleet, and so do its series.
 	var uuid, from, to string
 	change(11, func(st *simulator.State, d *simulator.Device) {
 		uuid, from = d.UUID, st.Fleet(d.FleetID).Slug
 		d.FleetID = 1 + d.FleetID%fleets
 		to = st.Fleet(d.FleetID).Slug
 	})
-	await(t, p.hasty, fmt.Sprintf(`%s and on () count(up{uuid=%q}) == 1`, fmt.Sprintf(`up{uuid=%q,fleet=%q}`, uuid, to), uuid), 1)
-	await(t, p.hasty, fmt.Sprintf(`up{uuid=%q,fleet=%q}`, uuid, from), 0)
-	await(t, p.hasty, joined, devices)
+	await(t, p.firing, fmt.Sprintf(`%s and on () count(up{uuid=%q}) == 1`, fmt.Sprintf(`up{uuid=%q,fleet=%q}`, uuid, to), uuid), 1)
+	await(t, p.firing, fmt.Sprintf(`up{uuid=%q,fleet=%q}`, uuid, from), 0)
+	await(t, p.firing, joined, devices)
 
-	checkInside(t, p.hasty)
+	checkInside(t, p.firing)
 
-	// The API is down for longer than data are served, and the exporter restarts meanwhile. Prometheus keeps its targets.
+	// The API fails until the data are stale, and the exporter restarts. Prometheus keeps its targets.
 	down.Store(true)
 	status := func() int {
 		response, err := http.Get("http://" + exporter + "/sd/devices")
@@ -204,7 +204,7 @@ func TestDevices(t *testing.T) {
 	}
 	eventually(t, func() error {
 		if got := status(); got != http.StatusServiceUnavailable {
-			return fmt.Errorf("the list is answered with %d", got)
+			return fmt.Errorf("the list has the status %d", got)
 		}
 		return nil
 	})
@@ -214,22 +214,22 @@ func TestDevices(t *testing.T) {
 	_, _ = startAt(exporter)
 	p.keepsTargets(t, devices)
 	down.Store(false)
-	await(t, p.hasty, joined, devices)
+	await(t, p.firing, joined, devices)
 
-	// No exporter answers. There are alerts on connected devices, and none on one that is not.
+	// All exporters on devices stop. There are alerts on connected devices, but not on disconnected ones.
 	change(3, connect(false))
-	await(t, p.hasty, `up{job="devices"} == 1`, devices-1)
+	await(t, p.firing, `up{job="devices"} == 1`, devices-1)
 	stopNodes()
-	await(t, p.hasty, `ALERTS{alertname="BalenaDeviceExporterDown",alertstate="firing"}`, devices-1)
-	await(t, p.hasty, `ALERTS{alertname="BalenaDeviceRebooting"}`, 0)
+	await(t, p.firing, `ALERTS{alertname="BalenaDeviceExporterDown",alertstate="firing"}`, devices-1)
+	await(t, p.firing, `ALERTS{alertname="BalenaDeviceRebooting"}`, 0)
 }
 
-// keepsTargets checks that so many devices are targets of Prometheus, after several attempts to read the list. Whether each of
-// them answered in time is a matter of how busy this machine is.
+// keepsTargets checks the number of devices that are targets of Prometheus, after several attempts to read the list. It does
+// not check whether the scrapes succeed, because that depends on the load of this machine.
 func (p *pair) keepsTargets(t *testing.T, devices int) {
 	t.Helper()
 	failures := func() (n int) {
-		response, err := http.Get(p.hasty.url + "/metrics")
+		response, err := http.Get(p.firing.url + "/metrics")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,7 +255,7 @@ func (p *pair) keepsTargets(t *testing.T, devices int) {
 	var data struct {
 		ActiveTargets []struct{ Labels model.LabelSet }
 	}
-	if err := p.hasty.get(t, "/api/v1/targets?state=active", nil, &data); err != nil {
+	if err := p.firing.get(t, "/api/v1/targets?state=active", nil, &data); err != nil {
 		t.Fatal(err)
 	}
 	kept := 0
@@ -269,12 +269,12 @@ func (p *pair) keepsTargets(t *testing.T, devices int) {
 	}
 }
 
-// checkInside asks for what the dashboard shows that node_exporter tells, and looks at the names in it and in the rules.
+// checkInside checks that the dashboard shows data of node_exporter, and the names in its queries and in the rules.
 func checkInside(t *testing.T, p *server) {
 	t.Helper()
 	found, err := p.instant(t, `node_load1`)
 	if err != nil || len(found) == 0 {
-		t.Fatalf("no device answers: %v", err)
+		t.Fatalf("no data of devices: %v", err)
 	}
 	variables := map[string]string{
 		"organization": ".+", "fleet": string(found[0]["fleet"]), "device": string(found[0]["uuid"]), "__rate_interval": "1m",
@@ -284,29 +284,29 @@ func checkInside(t *testing.T, p *server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := 0
+	queries := 0
 	for _, panel := range panels {
 		for _, q := range panel.Queries {
-			// cAdvisor is on no device here, and this machine need not have disks.
+			// There is no cAdvisor here, and this machine may have no disks.
 			if panel.Dashboard != insideDashboard || strings.Contains(q.Expr, "container_") || strings.Contains(q.Expr, "node_disk_") {
 				continue
 			}
-			asked++
+			queries++
 			eventually(t, func() error {
-				ask := p.instant
+				query := p.instant
 				if q.Range {
-					ask = p.lately
+					query = p.lately
 				}
-				answers, err := ask(t, q.Fill(variables))
-				if err == nil && len(answers) == 0 {
-					err = fmt.Errorf("%s, %s: no answer", panel.Title, q.Fill(variables))
+				result, err := query(t, q.Fill(variables))
+				if err == nil && len(result) == 0 {
+					err = fmt.Errorf("%s, %s: no result", panel.Title, q.Fill(variables))
 				}
 				return err
 			})
 		}
 	}
-	if asked < 15 {
-		t.Errorf("only %d queries were asked", asked)
+	if queries < 15 {
+		t.Errorf("only %d queries were tested", queries)
 	}
 	known := readNames(t, p, time.Now().Add(-time.Minute))
 	rules, err := p.rules(t)
@@ -323,6 +323,6 @@ func checkInside(t *testing.T, p *server) {
 		}
 	}
 	if checked != 3 {
-		t.Errorf("%d rules are of devices", checked)
+		t.Errorf("%d rules use metrics of devices, want 3", checked)
 	}
 }

@@ -16,7 +16,7 @@ const (
 	day  = 24 * hour
 )
 
-// A deviceFault happens to one device of a fleet that has the name of the alert that must follow.
+// A deviceFault is a fault of one device. Its fleet has the name of the expected alert.
 type deviceFault struct {
 	alert string
 	play  func(st *simulator.State, d *simulator.Device)
@@ -36,7 +36,7 @@ var deviceFaults = []deviceFault{
 	}},
 	{"BalenaDeviceStorageNearlyFull", func(_ *simulator.State, d *simulator.Device) { d.StorageUsage = d.StorageTotal }},
 	{"BalenaDeviceMemoryExhausted", func(_ *simulator.State, d *simulator.Device) { d.MemoryUsage = d.MemoryTotal }},
-	// In maintenance until a date that is over.
+	// The maintenance of the device has ended.
 	{"BalenaDeviceOverheating", func(st *simulator.State, d *simulator.Device) {
 		d.CPUTemp = simulator.N(95)
 		st.SetDeviceTag(d.ID, simulator.MaintenanceTag, "2020-01-31")
@@ -45,16 +45,16 @@ var deviceFaults = []deviceFault{
 	{"BalenaDeviceOSUpdateFailed", func(_ *simulator.State, d *simulator.Device) { d.UpdateOS(simulator.OSUpdateFailed) }},
 	{"BalenaDeviceConfiguringTooLong", func(_ *simulator.State, d *simulator.Device) { d.UpdateOS(simulator.OSUpdateRunning) }},
 	{"BalenaServiceNotRunning", func(st *simulator.State, d *simulator.Device) { st.SetServices(d.ID, "Downloaded") }},
-	{flapping, func(st *simulator.State, d *simulator.Device) { d.Reconnect(st.Now()) }}, // the first time of several
+	{flapping, func(st *simulator.State, d *simulator.Device) { d.Reconnect(st.Now()) }}, // the first of several reconnects
 }
 
-// flapping is an alert on what happens again and again.
+// flapping is an alert that needs repeated faults.
 const flapping = "BalenaDeviceFlapping"
 
-// A fleetFault happens to a fleet that has the name of the alert that must follow.
+// A fleetFault is a fault of a fleet, which has the name of the expected alert.
 type fleetFault struct {
 	alert string
-	// more are labels of the alert beside the fleet.
+	// more are labels of the alert in addition to the fleet.
 	more model.LabelSet
 	play func(st *simulator.State, fleet *simulator.Fleet, devices []*simulator.Device)
 }
@@ -110,24 +110,24 @@ var fleetFaults = []fleetFault{
 func problem(name string) model.LabelSet { return model.LabelSet{"problem": model.LabelValue(name)} }
 
 const (
-	// inFleet is how many devices a fleet has: so many that one in trouble is no large part of it.
+	// inFleet is the number of devices in a fleet, so large that a single device does not fire alerts on the fleet.
 	inFleet = 12
-	// many are more devices than may have an alert each.
+	// many is a number of devices above the limit of alerts on single devices.
 	many = 51
-	// service is what runs on all devices.
+	// service is the service on all devices.
 	service = "main"
-	// keyName is the name of a key that expires, in an account that the simulator makes up.
+	// keyName is the name of an expiring key in the simulated account.
 	keyName = `ci "deploy" key`
-	// archived is a fleet that has every trouble of devices, and that nobody cares for.
+	// archived is an archived fleet with all faults of devices. There must be no alerts on it.
 	archived = "archived"
-	// repaired is a fleet in maintenance, whose devices are offline. absent is one that has a device in maintenance and one that is
-	// inactive, both offline and with more troubles.
+	// repaired is a fleet in maintenance with offline devices. absent is a fleet with a device in maintenance and an inactive
+	// device, both offline and with other faults.
 	repaired, absent = "repaired", "absent"
-	// frozen and pastDue are organizations with a fleet each, and the names of these.
+	// frozen and pastDue are the names of organizations and of their fleets.
 	frozen, pastDue = "frozen", "past-due"
 )
 
-// addFleets adds a healthy fleet for each fault, of the fault's name.
+// addFleets adds a healthy fleet for each fault, with the name of its alert.
 func addFleets(st *simulator.State) {
 	names := []string{archived, repaired, absent, frozen, pastDue}
 	for _, f := range deviceFaults {
@@ -159,7 +159,7 @@ func addFleets(st *simulator.State) {
 	}
 }
 
-// addHealthy adds a device on which everything is well.
+// addHealthy adds a healthy device.
 func addHealthy(st *simulator.State, fleet *simulator.Fleet, image *simulator.Image) {
 	long := st.Now().Add(-20 * day)
 	d := st.AddDevice(simulator.Device{
@@ -175,13 +175,13 @@ func addHealthy(st *simulator.State, fleet *simulator.Fleet, image *simulator.Im
 	st.Installs.Add(simulator.Install{DeviceID: d.ID, ImageID: image.ID, ReleaseID: fleet.TargetReleaseID, Status: "Running", InstallDate: long})
 }
 
-// oldRelease is the first release of the device's fleet.
+// oldRelease returns the first release of the device's fleet.
 func oldRelease(st *simulator.State, d *simulator.Device) int {
 	releases := st.Releases.All()
 	return releases[slices.IndexFunc(releases, func(r *simulator.Release) bool { return r.FleetID == d.FleetID })].ID
 }
 
-// An expected alert by its name and labels, but for the severity.
+// expect returns the labels of an expected alert, without the severity.
 func expect(alert string, labels ...model.LabelSet) model.LabelSet {
 	all := model.LabelSet{model.AlertNameLabel: model.LabelValue(alert)}
 	for _, more := range labels {
@@ -190,7 +190,7 @@ func expect(alert string, labels ...model.LabelSet) model.LabelSet {
 	return all
 }
 
-// byName returns the fleet of this name, its devices, and its label.
+// byName returns the fleet with a name, its devices, and its label.
 func byName(st *simulator.State, name string) (*simulator.Fleet, []*simulator.Device, model.LabelSet) {
 	fleets := st.Fleets.All()
 	fleet := fleets[slices.IndexFunc(fleets, func(f *simulator.Fleet) bool { return f.AppName == name })]
@@ -198,14 +198,14 @@ func byName(st *simulator.State, name string) (*simulator.Fleet, []*simulator.De
 	return fleet, devices, model.LabelSet{"fleet": model.LabelValue(fleet.Slug)}
 }
 
-// play lets all faults of fleets and devices happen, and returns the alerts that must follow.
+// play causes all faults of fleets and devices, and returns the expected alerts.
 func play(st *simulator.State) []model.LabelSet {
 	var want []model.LabelSet
-	_, uncared, _ := byName(st, archived)
+	_, archivedDevices, _ := byName(st, archived)
 	for i, f := range deviceFaults {
 		_, devices, labels := byName(st, f.alert)
 		f.play(st, devices[0])
-		f.play(st, uncared[i])
+		f.play(st, archivedDevices[i])
 		want = append(want, expect(f.alert, labels, problem(f.alert), model.LabelSet{"uuid": model.LabelValue(devices[0].UUID)}))
 	}
 	for _, f := range fleetFaults {
@@ -213,7 +213,7 @@ func play(st *simulator.State) []model.LabelSet {
 		f.play(st, fleet, devices)
 		want = append(want, expect(f.alert, labels, f.more))
 	}
-	// What is out of service has troubles, too, and no alerts.
+	// Devices and fleets out of service have faults, but no alerts.
 	_, devices, _ := byName(st, absent)
 	for i, d := range devices[:2] {
 		d.IsUndervolted, d.StorageUsage = true, d.StorageTotal
@@ -230,7 +230,7 @@ func play(st *simulator.State) []model.LabelSet {
 	for _, d := range devices {
 		d.Disconnect(st.Now().Add(-2 * hour))
 	}
-	// An organization is frozen with all devices, and another one has not paid.
+	// An organization is frozen with all its devices, and another one has an overdue invoice.
 	fleet, _, _ = byName(st, frozen)
 	st.FreezeOrganization(fleet.OrganizationID, true)
 	fleet, _, _ = byName(st, pastDue)
@@ -247,8 +247,8 @@ func play(st *simulator.State) []model.LabelSet {
 	return want
 }
 
-// A memory is a healthy account, to come back to.
-type memory struct {
+// A backup is a copy of the healthy account.
+type backup struct {
 	fleets   []simulator.Fleet
 	releases []simulator.Release
 	devices  []simulator.Device
@@ -258,11 +258,11 @@ type memory struct {
 	ofFleets []simulator.FleetTag
 }
 
-func remember(st *simulator.State) *memory {
-	return &memory{copies(st.Fleets.All()), copies(st.Releases.All()), copies(st.Devices.All()), copies(st.Installs.All()), copies(st.APIKeys.All()), copies(st.DeviceTags.All()), copies(st.FleetTags.All())}
+func newBackup(st *simulator.State) *backup {
+	return &backup{copies(st.Fleets.All()), copies(st.Releases.All()), copies(st.Devices.All()), copies(st.Installs.All()), copies(st.APIKeys.All()), copies(st.DeviceTags.All()), copies(st.FleetTags.All())}
 }
 
-func (m *memory) restore(st *simulator.State) {
+func (m *backup) restore(st *simulator.State) {
 	refill(&st.Fleets, m.fleets)
 	refill(&st.Releases, m.releases)
 	refill(&st.Devices, m.devices)
@@ -271,7 +271,7 @@ func (m *memory) restore(st *simulator.State) {
 	refill(&st.DeviceTags, m.tags)
 	refill(&st.FleetTags, m.ofFleets)
 	for _, o := range st.Organizations.All() {
-		o.IsFrozen = false // and the invoice of another one stays overdue
+		o.IsFrozen = false // the overdue invoice remains
 	}
 }
 
@@ -285,7 +285,7 @@ func copies[R any](rows []*R) []R {
 
 // A table of the simulator.
 type table[R any] interface {
-	DeleteFunc(gone func(*R) bool)
+	DeleteFunc(match func(*R) bool)
 	Add(row R) *R
 }
 

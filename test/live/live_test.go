@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package live holds rules and dashboards against the real thing: a Prometheus that scrapes an exporter that reads a
-// simulated API, while everything goes wrong that there is a rule or a panel for.
+// Package live tests rules and dashboards with Prometheus, which scrapes an exporter that reads a simulated API. The tests
+// cause a fault for each alert and panel.
 package live
 
 import (
@@ -27,24 +27,24 @@ import (
 	"github.com/balena-exporter/balena-exporter/test/dashboards"
 )
 
-// The scrape jobs: of the exporter, and of what exporters said before the test began.
+// The scrape jobs: the exporter, and samples from before the start of the test.
 const (
 	job  = "balena-exporter"
 	past = "past"
 )
 
-// What identifies the exporter in its job, as the chart does it; the labels of alerts on it, and of those on its account.
+// Labels that identify the exporter, as in the chart, and the labels of alerts on the exporter and on its account.
 var (
 	ofExporter = model.LabelSet{"account": "test/live", "shard": "0"}
 	ofJob      = model.LabelSet{"job": job}.Merge(ofExporter)
 	ofAccount  = model.LabelSet{"job": job, "account": ofExporter["account"]}
 )
 
-// A pair of Prometheus: one with the rules as they are shipped, but that all alerts wait for longer than a test; and one in
-// which alerts wait for no more than a second. Both evaluate all groups as often.
-type pair struct{ shipped, hasty *server }
+// A pair is two Prometheus servers with the shipped rules and short intervals. In pending, the "for" of all alerts is longer
+// than a test. In firing, it is one second.
+type pair struct{ pending, firing *server }
 
-// startPair starts them. The second one has more jobs, if there are any.
+// startPair starts a pair. The second server also has the additional jobs.
 func startPair(t *testing.T, targets map[string]string, jobs ...object) *pair {
 	t.Helper()
 	shipped, err := filepath.Abs(filepath.Join(root, "deploy", "prometheus", "rules"))
@@ -75,13 +75,13 @@ func startPair(t *testing.T, targets map[string]string, jobs ...object) *pair {
 	return &pair{start("3h"), start("1s", jobs...)}
 }
 
-// awaitAlerts waits until there are exactly these alerts.
+// awaitAlerts waits until exactly these alerts are pending or firing.
 func (p *pair) awaitAlerts(t *testing.T, want ...model.LabelSet) {
 	t.Helper()
 	for _, of := range []struct {
 		*server
 		state string
-	}{{p.shipped, "pending"}, {p.hasty, "firing"}} {
+	}{{p.pending, "pending"}, {p.firing, "firing"}} {
 		eventually(t, func() error {
 			alerts, err := of.alerts(t)
 			if err != nil {
@@ -106,44 +106,44 @@ func (p *pair) awaitAlerts(t *testing.T, want ...model.LabelSet) {
 	}
 }
 
-// awaitAnswers waits until all shipped rules but these find something, each by its own expression.
-func (p *pair) awaitAnswers(t *testing.T, but ...string) {
+// awaitResults waits until the expressions of all rules except these have had a result.
+func (p *pair) awaitResults(t *testing.T, except ...string) {
 	t.Helper()
-	answered := map[string]bool{}
+	hadResult := map[string]bool{}
 	eventually(t, func() error {
-		rules, err := p.shipped.rules(t)
+		rules, err := p.pending.rules(t)
 		if err != nil {
 			return err
 		}
-		var silent []string
+		var empty []string
 		for _, r := range rules {
 			name := r.String()
 			if r.Health != "ok" || r.LastError != "" {
 				return fmt.Errorf("the rule %s is %s: %s", name, r.Health, r.LastError)
 			}
-			if !answered[name] {
-				found, err := p.shipped.instant(t, r.Query)
+			if !hadResult[name] {
+				found, err := p.pending.instant(t, r.Query)
 				if err != nil {
 					return err
 				}
-				answered[name] = len(found) > 0
+				hadResult[name] = len(found) > 0
 			}
-			if !answered[name] {
-				silent = append(silent, name)
+			if !hadResult[name] {
+				empty = append(empty, name)
 			}
 		}
-		slices.Sort(silent)
-		slices.Sort(but)
-		if diff := cmp.Diff(but, silent); diff != "" {
-			return fmt.Errorf("rules that find nothing (-want +got):\n%s", diff)
+		slices.Sort(empty)
+		slices.Sort(except)
+		if diff := cmp.Diff(except, empty); diff != "" {
+			return fmt.Errorf("rules without a result (-want +got):\n%s", diff)
 		}
 		return nil
 	})
 }
 
-// In one account everything goes wrong that there is an alert for, each trouble in a fleet of its own and all at once;
-// then with the API; and at last with the exporter. After each step there are the alerts expected, and no others: the
-// same on openBalena and on balenaCloud, where changes are asked for by another question.
+// TestFleets causes the faults of all alerts on fleets and devices at once, each in a separate fleet, then faults of the API,
+// and finally stops the exporter. After each step, exactly the expected alerts must be present. The test runs on openBalena
+// and on balenaCloud, which have different queries for changes.
 func TestFleets(t *testing.T) {
 	t.Parallel()
 	for _, edition := range simulator.Editions() {
@@ -154,7 +154,7 @@ func TestFleets(t *testing.T) {
 	}
 }
 
-// modes are how changes are asked for.
+// modes are the modes of incremental refreshes.
 var modes = map[simulator.Edition]balena.Mode{simulator.OpenBalena: balena.DevicesAndInstalls, simulator.Cloud: balena.DevicesOnly}
 
 func testFleets(t *testing.T, edition simulator.Edition) {
@@ -163,10 +163,10 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var healthy *memory
+	var healthy *backup
 	sim.Update(func(st *simulator.State) {
 		addFleets(st)
-		healthy = remember(st)
+		healthy = newBackup(st)
 	})
 	var refreshes boundary
 	api := httptest.NewServer(refreshes.before(sim))
@@ -182,19 +182,19 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 
 	// A healthy account.
 	watched := slices.DeleteFunc(slices.Clone(healthy.fleets), func(f simulator.Fleet) bool { return f.IsArchived || f.IsForeign })
-	await(t, p.shipped, "balena:fleet_watched", len(watched))
-	await(t, p.hasty, "balena:fleet_watched", len(watched))
-	await(t, p.shipped, fmt.Sprintf("balena_exporter_incremental_refresh_mode{mode=%q} == 1", modes[edition]), 1)
+	await(t, p.pending, "balena:fleet_watched", len(watched))
+	await(t, p.firing, "balena:fleet_watched", len(watched))
+	await(t, p.pending, fmt.Sprintf("balena_exporter_incremental_refresh_mode{mode=%q} == 1", modes[edition]), 1)
 	p.awaitAlerts(t)
 
-	// The API wants to be asked less, three times.
+	// The API limits the rate of three requests.
 	sim.SetFaults(simulator.Faults{{Status: http.StatusTooManyRequests, RetryAfter: simulator.Duration{Duration: time.Second}, Times: 3}})
 	want := []model.LabelSet{expect("BalenaAPIRateLimited", ofJob)}
 	p.awaitAlerts(t, want...)
 
-	// Everything goes wrong.
+	// All faults of fleets and devices occur.
 	played := make(chan struct{})
-	refreshes.atNext(func() { // in the midst of a refresh, a fleet that is deleted would have shrunk first
+	refreshes.atNext(func() { // if a fleet is deleted during a refresh, BalenaFleetShrank may fire first
 		sim.Update(func(st *simulator.State) { want = append(want, play(st)...) })
 		close(played)
 	})
@@ -202,7 +202,7 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 	writeToken(t, tokenFile, day)
 	failing := simulator.Faults{
 		{Resource: "device_type", Status: http.StatusInternalServerError},
-		{Resource: "device", Query: "modified_at gt", Status: http.StatusInternalServerError}, // no question for changes is answered
+		{Resource: "device", Query: "modified_at gt", Status: http.StatusInternalServerError}, // all queries for changes fail
 	}
 	sim.SetFaults(failing)
 	p.reconnect(t, sim)
@@ -212,52 +212,52 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 		expect("BalenaIncrementalRefreshDisabled", ofJob),
 	)
 	p.awaitAlerts(t, want...)
-	p.awaitAnswers(
-		t, "BalenaAPIFailing", "BalenaDataStale", "BalenaExporterDown", "balena:exporter_missing", // which come below and in TestPast
-		// Which an account with other fleets does not have, or which fire instead of another alert.
+	p.awaitResults(
+		t, "BalenaAPIFailing", "BalenaDataStale", "BalenaExporterDown", "balena:exporter_missing", // tested below and in TestPast
+		// These do not occur in an account with other fleets, or replace another alert.
 		"BalenaNoFleets", "BalenaFleetLargelyOffline", "balena:condition BalenaFleetLargelyOffline", "balena:fleet_off",
-		// Which need exporters on devices, as in TestDevices.
+		// These need exporters on devices; see TestDevices.
 		"BalenaDeviceExporterDown", "balena:condition BalenaDeviceExporterDown", "BalenaDeviceRebooting", "balena:condition BalenaDeviceRebooting", "balena:device_uptime_seconds",
 	)
-	checkAnnotations(t, p.hasty)
-	checkPanels(t, p.hasty, edition, want) // where alerts fire, which panels list
+	checkAnnotations(t, p.firing)
+	checkPanels(t, p.firing, edition, want) // panels list firing alerts
 
-	// The API fails, then it hangs. Alerts on fleets go on meanwhile. That fleets are gone becomes pending, too: only for
-	// ten minutes, after which the failure is known not to be theirs, and the alert waits for longer than that.
+	// The API fails, then it hangs. Alerts on fleets continue. BalenaFleetGone becomes pending for ten minutes, which is less
+	// than its "for".
 	down := append(slices.Clone(want), expect("BalenaAPIFailing", ofJob))
 	for _, fleet := range watched {
 		down = append(down, expect("BalenaFleetGone", model.LabelSet{"fleet": model.LabelValue(fleet.Slug)}))
 	}
 	for _, fault := range []simulator.Fault{{Status: http.StatusInternalServerError}, {Latency: simulator.Duration{Duration: time.Hour}}} {
-		// Between two refreshes: in the midst of one, parts of a refresh that succeeds would fail, which is what the exporter
-		// tells until the next success.
+		// The fault begins between two refreshes. If it began during a refresh, parts of a successful refresh might fail, and
+		// would be reported until the next success.
 		refreshes.atNext(func() { sim.SetFaults(simulator.Faults{fault}) })
-		await(t, p.shipped, "balena_fleet_devices", 0)
-		await(t, p.shipped, "balena:fleet_paused", len(watched))
-		await(t, p.shipped, "balena:fleet_unread", len(watched))
+		await(t, p.pending, "balena_fleet_devices", 0)
+		await(t, p.pending, "balena:fleet_paused", len(watched))
+		await(t, p.pending, "balena:fleet_unread", len(watched))
 		p.awaitAlerts(t, down...)
 		sim.SetFaults(failing)
 		api.CloseClientConnections()
 		p.awaitAlerts(t, want...)
 	}
-	checkNames(t, p.shipped, edition, begin)
+	checkNames(t, p.pending, edition, begin)
 
-	// Everything is well again, but for what has to be well for longer.
+	// All faults end. Some alerts end only later.
 	sim.SetFaults(nil)
 	sim.Update(healthy.restore)
 	writeToken(t, tokenFile, 90*day)
 	lasting := slices.DeleteFunc(want, func(a model.LabelSet) bool {
 		return !slices.Contains([]model.LabelValue{
 			"BalenaAPIRateLimited", "BalenaServiceRestarting", "BalenaIncrementalRefreshDisabled", "BalenaInvoicePastDue",
-			flapping, "BalenaDeviceOSUpdateFailed", // for the device runs no other version of the OS
+			flapping, "BalenaDeviceOSUpdateFailed", // ends only when the device runs another OS version
 		}, a[model.AlertNameLabel])
 	})
 	p.awaitAlerts(t, lasting...)
 
-	// The exporter is gone. What its alert will find in six minutes, Prometheus can tell now.
+	// The exporter stops. Prometheus evaluates its alerts at times in the future.
 	stopExporter()
-	await(t, p.shipped, "up == 0", 1)
-	rules, err := p.shipped.rules(t)
+	await(t, p.pending, "up == 0", 1)
+	rules, err := p.pending.rules(t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,39 +270,39 @@ func testFleets(t *testing.T, edition simulator.Edition) {
 			t.Fatalf("there is no rule %s", name)
 		}
 		for later, want := range wanted {
-			got, err := p.shipped.at(t, rules[i].Query, time.Now().Add(later))
+			got, err := p.pending.at(t, rules[i].Query, time.Now().Add(later))
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
-				t.Errorf("%s later %s finds (-want +got, %v):\n%s", later, name, err, diff)
+				t.Errorf("%s later, result of %s (-want +got, %v):\n%s", later, name, err, diff)
 			}
 		}
 	}
 }
 
-// reconnect lets a device reconnect again and again, each time when both have recorded the time before.
+// reconnect reconnects a device several times. It waits until both servers have recorded each reconnect.
 func (p *pair) reconnect(t *testing.T, sim *simulator.Simulator) {
 	t.Helper()
 	for n := range 6 {
 		var labels model.LabelSet
 		sim.Update(func(st *simulator.State) {
 			_, devices, fleet := byName(st, flapping)
-			if n > 0 { // the first time was with the other faults
+			if n > 0 { // play causes the first reconnect
 				devices[0].Reconnect(st.Now())
 			}
 			labels = fleet.Merge(model.LabelSet{"uuid": model.LabelValue(devices[0].UUID)})
 		})
-		for _, s := range []*server{p.shipped, p.hasty} {
+		for _, s := range []*server{p.pending, p.firing} {
 			await(t, s, fmt.Sprintf("balena:device_reconnects:count1h%s >= %d", labels, n+1), 1)
 		}
 	}
 }
 
-// boundary lets something happen between two refreshes.
+// boundary calls a function between two refreshes.
 type boundary struct{ due atomic.Pointer[func()] }
 
-// atNext does something just before the next refresh asks for anything.
+// atNext calls a function just before the first request of the next refresh.
 func (b *boundary) atNext(do func()) { b.due.Store(&do) }
 
-// before passes requests on. Each refresh begins with the one that counts the fleets' devices.
+// before forwards requests. The first request of each refresh counts the devices of fleets.
 func (b *boundary) before(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.RawQuery, "owns__device/$count") {
@@ -314,20 +314,20 @@ func (b *boundary) before(next http.Handler) http.Handler {
 	})
 }
 
-// await waits until a query is answered with so many series.
+// await waits until a query returns a number of series.
 func await(t *testing.T, p *server, query string, want int) {
 	t.Helper()
 	eventually(t, func() error {
 		got, err := p.instant(t, query)
 		if err == nil && len(got) != want {
-			err = fmt.Errorf("%s is answered with %d series, not %d", query, len(got), want)
+			err = fmt.Errorf("%s returns %d series, want %d", query, len(got), want)
 		}
 		return err
 	})
 }
 
-// What was longer ago than a test takes comes out of a target that tells, with timestamps, what an exporter said: one
-// that is gone, and one that was restarted while the API was already down.
+// TestPast tests alerts that need older samples. A target serves samples with timestamps of two exporters: one that has
+// disappeared, and one that was restarted while the API was failing.
 func TestPast(t *testing.T) {
 	t.Parallel()
 	sim, err := simulator.New(simulator.Config{})
@@ -357,7 +357,8 @@ func TestPast(t *testing.T) {
 	)
 }
 
-// writeToken writes a session token that expires after so long. It is replaced at once, since it is read each second.
+// writeToken writes a session token with an expiry. It replaces the file atomically, because the exporter reads it every
+// second.
 func writeToken(t *testing.T, path string, expires time.Duration) {
 	t.Helper()
 	claims := fmt.Sprintf(`{"exp":%d}`, time.Now().Add(expires).Unix())
@@ -370,7 +371,7 @@ func writeToken(t *testing.T, path string, expires time.Duration) {
 	}
 }
 
-// checkAnnotations looks for templates that can't be expanded, and for the names of devices.
+// checkAnnotations checks that templates were expanded, and that summaries contain the names of devices.
 func checkAnnotations(t *testing.T, p *server) {
 	t.Helper()
 	alerts, err := p.alerts(t)
@@ -385,66 +386,65 @@ func checkAnnotations(t *testing.T, p *server) {
 		}
 		uuid, ok := a.Labels["uuid"]
 		if ok && !regexp.MustCompile(` device-\d+ \(`+string(uuid)+`\) `).MatchString(string(a.Annotations["summary"])) {
-			t.Errorf("the summary of %s does not name the device: %s", a.Labels, a.Annotations["summary"])
+			t.Errorf("the summary of %s does not contain the name of the device: %s", a.Labels, a.Annotations["summary"])
 		}
 	}
 }
 
-// answered reports whether a panel has data here. TestDevices looks at the dashboard of the inside of a device, and an
-// openBalena server does not know where devices are.
-func answered(panel *dashboards.Panel, edition simulator.Edition) bool {
+// hasData reports whether a panel has data in this test. TestDevices tests the metrics of exporters on devices, and openBalena
+// has no locations of devices.
+func hasData(panel *dashboards.Panel, edition simulator.Edition) bool {
 	return panel.Dashboard != insideDashboard && (panel.Type != "geomap" || edition == simulator.Cloud)
 }
 
-// checkPanels asks for everything that dashboards show: of a fleet or of a device, of each that is in trouble until one
-// has an answer.
+// checkPanels checks that all queries of dashboards have results for at least one fleet or device with an alert.
 func checkPanels(t *testing.T, p *server, edition simulator.Edition, alerts []model.LabelSet) {
 	t.Helper()
 	panels, err := dashboards.Panels()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var troubles []map[string]string
+	var candidates []map[string]string
 	for _, a := range alerts {
 		if a["fleet"] != "" {
-			troubles = append(troubles, map[string]string{
+			candidates = append(candidates, map[string]string{
 				"organization": ".+", "fleet": string(a["fleet"]), "device": string(a["uuid"]), "top": "20", "job": ".+", "instance": ".+", "__rate_interval": "1m",
 				"tag": "tag_site", "tag_value": ".*",
 			})
 		}
 	}
 	for _, panel := range panels {
-		if !answered(&panel, edition) {
+		if !hasData(&panel, edition) {
 			continue
 		}
 		t.Run(panel.String(), func(t *testing.T) {
 			shown := map[model.LabelName]bool{}
 			for _, q := range panel.Queries {
 				eventually(t, func() error {
-					for _, variables := range troubles {
+					for _, variables := range candidates {
 						if panel.Dashboard == "balena-fleets" {
 							variables = maps.Clone(variables)
-							variables["fleet"] = ".+" // all of them
+							variables["fleet"] = ".+" // all fleets
 						}
-						ask := p.instant
+						query := p.instant
 						if q.Range {
-							ask = p.lately
+							query = p.lately
 						}
-						answers, err := ask(t, q.Fill(variables))
+						result, err := query(t, q.Fill(variables))
 						if err != nil {
 							return err
 						}
 						has := map[model.LabelName]bool{}
-						for _, labels := range answers {
+						for _, labels := range result {
 							for label := range labels {
 								has[label], shown[label] = true, true
 							}
 						}
-						if len(answers) > 0 && !slices.ContainsFunc(q.Labels, func(label string) bool { return !has[model.LabelName(label)] }) {
+						if len(result) > 0 && !slices.ContainsFunc(q.Labels, func(label string) bool { return !has[model.LabelName(label)] }) {
 							return nil
 						}
 					}
-					return fmt.Errorf("%s has no answer with the labels %q", q.Expr, q.Labels)
+					return fmt.Errorf("%s has no result with the labels %q", q.Expr, q.Labels)
 				})
 			}
 			for _, column := range panel.Columns {
@@ -456,11 +456,11 @@ func checkPanels(t *testing.T, p *server, edition simulator.Edition, alerts []mo
 	}
 }
 
-// checkNames looks at all queries for metrics and labels that nobody exports.
+// checkNames checks that all metrics and labels in queries exist.
 func checkNames(t *testing.T, p *server, edition simulator.Edition, since time.Time) {
 	t.Helper()
 	known := readNames(t, p, since)
-	// These are recorded when an exporter is down, and where fleets are switched off at night.
+	// These are recorded only if an exporter is down, or if fleets are switched off at times.
 	known["balena:exporter_missing"], known["balena:fleet_off"] = set{"__name__": true, "job": true, "account": true, "shard": true}, set{"__name__": true, "fleet": true}
 	rules, err := p.rules(t)
 	if err != nil {
@@ -468,7 +468,7 @@ func checkNames(t *testing.T, p *server, edition simulator.Edition, since time.T
 	}
 	for _, r := range rules {
 		if ofDevices.MatchString(r.Query) {
-			continue // which TestDevices looks at
+			continue // tested by TestDevices
 		}
 		for _, mistake := range known.check(r.Query) {
 			t.Errorf("rule %s: %s", &r, mistake)
@@ -479,7 +479,7 @@ func checkNames(t *testing.T, p *server, edition simulator.Edition, since time.T
 		t.Fatal(err)
 	}
 	for _, panel := range panels {
-		if !answered(&panel, edition) {
+		if !hasData(&panel, edition) {
 			continue
 		}
 		for _, q := range panel.Queries {

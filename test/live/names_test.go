@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// names are the metrics that Prometheus has samples of, and the labels of each.
+// names has the metrics with samples in Prometheus, and the labels of each.
 type names map[string]set
 
 type set map[string]bool
@@ -39,31 +39,31 @@ func readNames(t *testing.T, p *server, since time.Time) names {
 	return n
 }
 
-// check returns what a query names that nobody exports: to PromQL such a metric or label is just empty.
+// check returns the unknown metrics and labels in a query. PromQL treats them as empty.
 func (n names) check(query string) (mistakes []string) {
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
 	if err != nil {
 		return []string{err.Error()}
 	}
-	demand := func(where parser.Expr, known set, labels ...string) {
+	require := func(where parser.Expr, known set, labels ...string) {
 		for _, label := range labels {
 			if !known[label] {
-				mistakes = append(mistakes, fmt.Sprintf("nothing in %s has the label %s", where, label))
+				mistakes = append(mistakes, fmt.Sprintf("%s has no label %s", where, label))
 			}
 		}
 	}
-	// labels returns the labels that an expression's result can have.
+	// labels returns the labels that the result of an expression may have.
 	var labels func(expr parser.Expr) set
 	labels = func(expr parser.Expr) set {
 		switch e := expr.(type) {
 		case *parser.VectorSelector:
 			known, ok := n[e.Name]
 			if !ok {
-				mistakes = append(mistakes, "nobody exports "+e.Name)
+				mistakes = append(mistakes, "unknown metric "+e.Name)
 				return set{}
 			}
 			for _, m := range e.LabelMatchers {
-				demand(e, known, m.Name)
+				require(e, known, m.Name)
 			}
 			return known
 		case *parser.MatrixSelector:
@@ -75,12 +75,12 @@ func (n names) check(query string) (mistakes []string) {
 		case *parser.UnaryExpr:
 			return labels(e.Expr)
 		case *parser.AggregateExpr:
-			of := labels(e.Expr)
-			demand(e.Expr, of, e.Grouping...)
+			known := labels(e.Expr)
+			require(e.Expr, known, e.Grouping...)
 			if e.Op == parser.TOPK || e.Op == parser.BOTTOMK {
-				return of
+				return known
 			}
-			return only(of, !e.Without, e.Grouping)
+			return filter(known, !e.Without, e.Grouping)
 		case *parser.Call:
 			all := set{}
 			for _, argument := range e.Args {
@@ -97,23 +97,23 @@ func (n names) check(query string) (mistakes []string) {
 			return all
 		case *parser.BinaryExpr:
 			left, right := labels(e.LHS), labels(e.RHS)
-			if e.VectorMatching == nil { // with a number
+			if e.VectorMatching == nil { // one side is a scalar
 				return union(left, right)
 			}
-			demand(e.LHS, left, e.VectorMatching.MatchingLabels...)
-			demand(e.RHS, right, e.VectorMatching.MatchingLabels...)
+			require(e.LHS, left, e.VectorMatching.MatchingLabels...)
+			require(e.RHS, right, e.VectorMatching.MatchingLabels...)
 			many, one := left, right
 			if e.VectorMatching.Card == parser.CardOneToMany {
 				many, one = right, left
 			}
-			demand(e, one, e.VectorMatching.Include...)
+			require(e, one, e.VectorMatching.Include...)
 			switch {
 			case e.Op == parser.LOR:
 				return union(left, right)
 			case e.VectorMatching.Card == parser.CardOneToOne && !e.Op.IsComparisonOperator():
-				return only(left, e.VectorMatching.On, e.VectorMatching.MatchingLabels)
+				return filter(left, e.VectorMatching.On, e.VectorMatching.MatchingLabels)
 			}
-			return union(many, only(one, true, e.VectorMatching.Include))
+			return union(many, filter(one, true, e.VectorMatching.Include))
 		}
 		return set{}
 	}
@@ -121,15 +121,15 @@ func (n names) check(query string) (mistakes []string) {
 	return mistakes
 }
 
-// only returns the labels that are listed, or those that are not.
-func only(of set, listed bool, list []string) set {
-	some := set{}
-	for label := range of {
+// filter returns the labels in a list, or the others if listed is false.
+func filter(labels set, listed bool, list []string) set {
+	filtered := set{}
+	for label := range labels {
 		if slices.Contains(list, label) == listed {
-			some[label] = true
+			filtered[label] = true
 		}
 	}
-	return some
+	return filtered
 }
 
 func union(a, b set) set {
@@ -138,22 +138,22 @@ func union(a, b set) set {
 	return both
 }
 
-func TestNamesThatNobodyExports(t *testing.T) {
+func TestUnknownNames(t *testing.T) {
 	n := names{"a": {"__name__": true, "fleet": true, "uuid": true}, "b": {"__name__": true, "fleet": true, "le": true}}
 	for query, want := range map[string]string{
 		`sum by (fleet) (a{uuid!=""}) / on (fleet) group_left b`: "",
 		`topk(1, a * on (fleet) group_right () b)`:               "",
-		`c`:                                  "nobody exports c",
-		`a{site="x"}`:                        `nothing in a{site="x"} has the label site`,
-		`sum by (site) (a)`:                  "nothing in a has the label site",
-		`max by (uuid) (max by (fleet) (a))`: "nothing in max by (fleet) (a) has the label uuid",
-		`a and on (uuid) b`:                  "nothing in b has the label uuid",
-		`a unless on (uuid) sum(a)`:          "nothing in sum(a) has the label uuid",
-		`a * on (fleet) group_left (x) b`:    "nothing in a * on (fleet) group_left (x) b has the label x",
-		`max by (uuid) (a - on (fleet) b)`:   "nothing in a - on (fleet) b has the label uuid",
-		`max by (le) (histogram_quantile(.5, rate(b[5m])))`:                                                           "nothing in histogram_quantile(0.5, rate(b[5m])) has the label le",
+		`c`:                                  "unknown metric c",
+		`a{site="x"}`:                        `a{site="x"} has no label site`,
+		`sum by (site) (a)`:                  "a has no label site",
+		`max by (uuid) (max by (fleet) (a))`: "max by (fleet) (a) has no label uuid",
+		`a and on (uuid) b`:                  "b has no label uuid",
+		`a unless on (uuid) sum(a)`:          "sum(a) has no label uuid",
+		`a * on (fleet) group_left (x) b`:    "a * on (fleet) group_left (x) b has no label x",
+		`max by (uuid) (a - on (fleet) b)`:   "a - on (fleet) b has no label uuid",
+		`max by (le) (histogram_quantile(.5, rate(b[5m])))`:                                                           "histogram_quantile(0.5, rate(b[5m])) has no label le",
 		`label_replace(a, "site", "$1", "fleet", "(.*)") and on (site) label_replace(vector(1), "site", "x", "", "")`: "",
-		`max by (uuid) (absent(a))`: "nothing in absent(a) has the label uuid",
+		`max by (uuid) (absent(a))`: "absent(a) has no label uuid",
 		`a{`:                        "1:3: parse error: unexpected end of input inside braces",
 	} {
 		var got string

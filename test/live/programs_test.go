@@ -27,48 +27,48 @@ import (
 
 var root = filepath.Join("..", "..")
 
-// patience is how long anything may take that takes seconds on an idle machine.
+// patience is the time limit for operations that take seconds on an idle machine.
 const patience = 8 * time.Minute
 
-// eventually waits until a condition holds, which tells what it still lacks.
-func eventually(t *testing.T, lacks func() error) {
+// eventually waits until check returns nil.
+func eventually(t *testing.T, check func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	for again := time.NewTicker(200 * time.Millisecond); ; {
-		err := lacks()
+	for retry := time.NewTicker(200 * time.Millisecond); ; {
+		err := check()
 		if err == nil {
 			return
 		}
 		select {
-		case <-again.C:
+		case <-retry.C:
 		case <-ctx.Done():
 			t.Fatalf("after %s: %v", patience, err)
 		}
 	}
 }
 
-// buildExporter builds the exporter as a release is built: with a version, which a panel shows.
+// buildExporter builds the exporter with a version, which a panel shows.
 func buildExporter(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "balena-exporter")
 	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-X github.com/prometheus/common/version.Version=0.0.0", "-o", program, "./cmd/balena-exporter")
 	build.Dir = root
-	if said, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the exporter: %v\n%s", err, said)
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the exporter: %v\n%s", err, output)
 	}
 	return program
 }
 
 // buildPrometheus builds Prometheus once.
 var buildPrometheus = sync.OnceValue(func() error {
-	if said, err := exec.Command("make", "-C", root, "bin/tools/prometheus").CombinedOutput(); err != nil {
-		return fmt.Errorf("building Prometheus: %w\n%s", err, said)
+	if output, err := exec.Command("make", "-C", root, "bin/tools/prometheus").CombinedOutput(); err != nil {
+		return fmt.Errorf("building Prometheus: %w\n%s", err, output)
 	}
 	return nil
 })
 
-// listening finds the address in the line in which the exporter and Prometheus, which serve by the same toolkit, log it.
+// listening matches the log line with the address, which is the same for the exporter and Prometheus.
 var listening = regexp.MustCompile(`msg="Listening on".* address=(\S+)`)
 
 // start runs a program until the end of the test, or until stop, and returns the address that it listens on.
@@ -87,7 +87,7 @@ func start(t *testing.T, program string, arguments ...string) (address string, s
 	go func() {
 		defer close(read)
 		for lines := bufio.NewScanner(log); lines.Scan(); {
-			if !strings.Contains(lines.Text(), "level=INFO") { // of which Prometheus has much to say, as it starts and ends
+			if !strings.Contains(lines.Text(), "level=INFO") { // Prometheus logs many of these lines at start and end
 				t.Log(lines.Text())
 			}
 			if match := listening.FindStringSubmatch(lines.Text()); match != nil && len(addresses) == 0 {
@@ -100,7 +100,7 @@ func start(t *testing.T, program string, arguments ...string) (address string, s
 			t.Error(err)
 		}
 		<-read                                                                       // before Wait, which closes the pipe
-		if err := run.Wait(); err != nil && filepath.Base(program) != nodeExporter { // which a signal ends
+		if err := run.Wait(); err != nil && filepath.Base(program) != nodeExporter { // node_exporter does not handle the signal
 			t.Errorf("%s ended with %v", filepath.Base(program), err)
 		}
 	})
@@ -115,7 +115,7 @@ func start(t *testing.T, program string, arguments ...string) (address string, s
 	return address, stop
 }
 
-// startExporter runs an exporter of the API at the URL, refreshing each second, with more flags.
+// startExporter runs an exporter that reads the API every second, with additional flags.
 func startExporter(t *testing.T, api, tokenFile string, more ...string) (address string, stop func()) {
 	t.Helper()
 	return start(t, buildExporter(t), append([]string{
@@ -131,8 +131,8 @@ type server struct{ url string }
 // object is an object in a configuration.
 type object map[string]any
 
-// startPrometheus runs a Prometheus that scrapes jobs, of which targets are the addresses, and jobs that are configured
-// otherwise, and evaluates the rules, all each second.
+// startPrometheus runs Prometheus. It scrapes the targets, by job, and the additional jobs, and evaluates the rules, all
+// every second.
 func startPrometheus(t *testing.T, rules string, targets map[string]string, jobs ...object) *server {
 	t.Helper()
 	if err := buildPrometheus(); err != nil {
@@ -143,7 +143,7 @@ func startPrometheus(t *testing.T, rules string, targets map[string]string, jobs
 		"rule_files": []string{rules},
 	}
 	for job, target := range targets {
-		// What the past tells has the labels of the jobs that it was of.
+		// Samples of the job past have their own job label.
 		targets := object{"targets": []string{target}}
 		if job != past {
 			targets["labels"] = ofExporter
@@ -151,7 +151,7 @@ func startPrometheus(t *testing.T, rules string, targets map[string]string, jobs
 		jobs = append(jobs, object{"job_name": job, "honor_labels": job == past, "static_configs": []object{targets}})
 	}
 	config["scrape_configs"] = jobs
-	text, err := json.Marshal(config) // which is YAML, too
+	text, err := json.Marshal(config) // JSON is valid YAML
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func startPrometheus(t *testing.T, rules string, targets map[string]string, jobs
 	return p
 }
 
-// get decodes the data that Prometheus answers with at a path.
+// get decodes the data of a response of the Prometheus API.
 func (p *server) get(t *testing.T, path string, parameters url.Values, into any) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -199,19 +199,19 @@ func (p *server) get(t *testing.T, path string, parameters url.Values, into any)
 	return nil
 }
 
-// instant returns the labels of what a query is answered with now.
+// instant returns the labels of the current result of a query.
 func (p *server) instant(t *testing.T, query string) ([]model.LabelSet, error) {
 	t.Helper()
 	return p.at(t, query, time.Now())
 }
 
-// at returns the labels of what a query is answered with as of a time, which may be to come.
+// at returns the labels of the result of a query at a time, which may be in the future.
 func (p *server) at(t *testing.T, query string, at time.Time) ([]model.LabelSet, error) {
 	t.Helper()
 	return p.query(t, "/api/v1/query", url.Values{"query": {query}, "time": {unix(at)}})
 }
 
-// lately returns the labels of what a query is answered with for the last ten seconds.
+// lately returns the labels of the result of a query over the last ten seconds.
 func (p *server) lately(t *testing.T, query string) ([]model.LabelSet, error) {
 	t.Helper()
 	now := time.Now()
@@ -235,7 +235,7 @@ func (p *server) query(t *testing.T, path string, parameters url.Values) ([]mode
 	return all, nil
 }
 
-// An alert is one that is pending or firing.
+// An alert is a pending or firing alert.
 type alert struct {
 	Labels, Annotations model.LabelSet
 	State               string
@@ -248,13 +248,13 @@ func (p *server) alerts(t *testing.T) ([]alert, error) {
 	return data.Alerts, err
 }
 
-// A rule is one that Prometheus evaluates.
+// A rule is an alerting or recording rule.
 type rule struct {
 	Name, Query, Health, LastError string
 	Labels                         model.LabelSet
 }
 
-// String names the rule; one of the conditions by its problem.
+// String returns the name of the rule, with the label problem if it has one.
 func (r *rule) String() string {
 	if problem := string(r.Labels["problem"]); problem != "" {
 		return r.Name + " " + problem

@@ -18,8 +18,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// Prometheus' own service discovery reads the devices, whatever they and their tags are called, and relabeling finds the
-// addresses, fleets and tags. Nothing that a name holds becomes a target or a label.
+// TestPrometheusDiscoversDevices reads the list with the service discovery of Prometheus. Hostile names of devices and values
+// of tags must arrive unchanged, and must not become targets or labels.
 func TestPrometheusDiscoversDevices(t *testing.T) {
 	sim, err := simulator.New(simulator.Config{Tokens: []string{token}})
 	if err != nil {
@@ -31,9 +31,9 @@ func TestPrometheusDiscoversDevices(t *testing.T) {
 			fleet := state.AddFleet(simulator.Fleet{AppName: name.called, Slug: fmt.Sprint("acme/", i)})
 			device := state.AddDevice(simulator.Device{FleetID: fleet.ID, Name: name.called, UUID: fmt.Sprintf("%032x", i)})
 			state.DeviceTags.Add(simulator.DeviceTag{DeviceID: device.ID, Key: "own er", Value: name.called})
-			cut := name.arrives[:min(len(name.arrives), 128)]
+			truncated := name.arrives[:min(len(name.arrives), 128)]
 			want[device.UUID+".vpn.example:9100"] = map[string]string{
-				"uuid": device.UUID, "fleet": fleet.Slug, "name": cut, "tag": cut, "instance": device.UUID + ".vpn.example:9100", "job": "devices",
+				"uuid": device.UUID, "fleet": fleet.Slug, "name": truncated, "tag": truncated, "instance": device.UUID + ".vpn.example:9100", "job": "devices",
 			}
 		}
 	})
@@ -42,8 +42,8 @@ func TestPrometheusDiscoversDevices(t *testing.T) {
 	exporter := start(t, api.URL, "--web.enable-sd", "--sd.template={uuid}.vpn.example", "--sd.port=9100", "--collector.device.tags=own er")
 
 	root := filepath.Join("..", "..")
-	if said, err := exec.CommandContext(t.Context(), "make", "-C", root, "bin/tools/promtool").CombinedOutput(); err != nil {
-		t.Fatalf("building promtool: %v\n%s", err, said)
+	if output, err := exec.CommandContext(t.Context(), "make", "-C", root, "bin/tools/promtool").CombinedOutput(); err != nil {
+		t.Fatalf("building promtool: %v\n%s", err, output)
 	}
 	config := filepath.Join(t.TempDir(), "prometheus.yml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, `scrape_configs:
@@ -59,16 +59,16 @@ func TestPrometheusDiscoversDevices(t *testing.T) {
 		t.Fatal(err)
 	}
 	promtool := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "tools", "promtool"), "check", "service-discovery", "--timeout=5s", config, "devices")
-	said, err := promtool.Output()
+	output, err := promtool.Output()
 	if err != nil {
-		t.Fatalf("promtool check service-discovery: %v\n%s", err, said)
+		t.Fatalf("promtool check service-discovery: %v\n%s", err, output)
 	}
 	var found []struct {
 		DiscoveredLabels, Labels map[string]string
 		Error                    string
 	}
-	if err := json.Unmarshal(said, &found); err != nil {
-		t.Fatalf("promtool says %.2000s: %v", said, err)
+	if err := json.Unmarshal(output, &found); err != nil {
+		t.Fatalf("output of promtool: %.2000s: %v", output, err)
 	}
 	got := map[string]map[string]string{}
 	for _, target := range found {
@@ -83,20 +83,20 @@ func TestPrometheusDiscoversDevices(t *testing.T) {
 	}
 }
 
-// promtool takes each scrape configuration that the project ships. The files that they name need not be there.
-func TestScrapeConfigsAreGood(t *testing.T) {
+// TestScrapeConfigs checks the scrape configurations with promtool. Files to which they refer need not exist.
+func TestScrapeConfigs(t *testing.T) {
 	root := filepath.Join("..", "..")
-	if said, err := exec.CommandContext(t.Context(), "make", "-C", root, "bin/tools/promtool").CombinedOutput(); err != nil {
-		t.Fatalf("building promtool: %v\n%s", err, said)
+	if output, err := exec.CommandContext(t.Context(), "make", "-C", root, "bin/tools/promtool").CombinedOutput(); err != nil {
+		t.Fatalf("building promtool: %v\n%s", err, output)
 	}
 	files, err := filepath.Glob(filepath.Join(root, "deploy", "prometheus", "scrape-configs", "*.yml"))
 	if err != nil || len(files) < 5 {
 		t.Fatalf("%d files: %v", len(files), err)
 	}
 	for _, file := range files {
-		said, err := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "tools", "promtool"), "check", "config", "--syntax-only", "--lint=all", "--lint-fatal", file).CombinedOutput()
+		output, err := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "tools", "promtool"), "check", "config", "--syntax-only", "--lint=all", "--lint-fatal", file).CombinedOutput()
 		if err != nil {
-			t.Errorf("promtool check config %s: %v\n%s", file, err, said)
+			t.Errorf("promtool check config %s: %v\n%s", file, err, output)
 		}
 	}
 }

@@ -29,9 +29,9 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// TestAllWaysOfServingGiveTheSameSamples reads the same snapshot with Prometheus' own parser from the exporter's
-// serving, compressed and not, and from the plain collector behind client_golang's handler.
-func TestAllWaysOfServingGiveTheSameSamples(t *testing.T) {
+// TestPageEqualsCollector serves a snapshot as a page, with and without compression, and with the handler of client_golang,
+// and compares the samples, which the parser of Prometheus reads.
+func TestPageEqualsCollector(t *testing.T) {
 	accounts := map[string]simulator.Config{
 		"no devices":      {Fleets: 3},
 		"one device":      {Devices: 1, Fleets: 1},
@@ -109,14 +109,13 @@ func fetch(t *testing.T, sim *simulator.Simulator) *balena.Snapshot {
 	return snapshot
 }
 
-// samples stands for a set of samples, whatever their order: two million of them, several times, would not
-// fit into a test.
+// samples is a digest of a set of samples, independent of their order. The samples themselves would need too much memory.
 type samples struct {
 	samples int
 	sum     uint64
 }
 
-// digest reads what a handler serves with Prometheus' parser.
+// digest reads the samples that a handler serves, with the parser of Prometheus.
 func digest(t *testing.T, seed maphash.Seed, handler http.Handler, encoding string) samples {
 	t.Helper()
 	server := httptest.NewServer(handler)

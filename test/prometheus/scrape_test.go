@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package prometheus tests what Prometheus itself makes of the exporter: the real program is scraped with the headers
-// that Prometheus sends, its answers are read with Prometheus' own parser and judged by promtool.
+// Package prometheus tests the exporter with components of Prometheus: the program is scraped with the headers of
+// Prometheus, and the responses are read with its parser and checked with promtool.
 package prometheus
 
 import (
@@ -31,8 +31,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// names are what users may call fleets and devices, and what has to arrive in Prometheus: the same, but for bytes that
-// are no UTF-8. The real server takes any text.
+// names are names of fleets and devices, and the names that must arrive in Prometheus. They are equal, except for invalid
+// UTF-8. The balena API accepts any text.
 var names = []struct{ called, arrives string }{
 	{`plain`, `plain`},
 	{`"quoted"`, `"quoted"`},
@@ -50,7 +50,7 @@ var names = []struct{ called, arrives string }{
 	{strings.Repeat("long", 2500), strings.Repeat("long", 2500)},
 }
 
-// scrapers are who asks, and how.
+// scrapers are the request headers of scrapers.
 var scrapers = []struct{ name, accept, encoding string }{
 	{
 		"Prometheus 2",
@@ -104,26 +104,26 @@ func TestHostileNamesArriveInPrometheus(t *testing.T) {
 	}
 }
 
-func TestPromtoolFindsNothing(t *testing.T) {
+func TestPromtoolCheckMetrics(t *testing.T) {
 	exporter := start(t, hostileFleets(t))
 	body, _ := exporter.scrape(t, "*/*", "identity")
 
 	root := filepath.Join("..", "..")
 	build := exec.CommandContext(t.Context(), "make", "-C", root, "bin/tools/promtool")
-	if said, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building promtool: %v\n%s", err, said)
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building promtool: %v\n%s", err, output)
 	}
 	promtool := exec.CommandContext(t.Context(), filepath.Join(root, "bin", "tools", "promtool"), "check", "metrics")
 	promtool.Stdin = bytes.NewReader(body)
-	if said, err := promtool.CombinedOutput(); err != nil || len(said) > 0 {
-		t.Errorf("promtool check metrics: %v\n%s", err, said)
+	if output, err := promtool.CombinedOutput(); err != nil || len(output) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, output)
 	}
 }
 
-// inAnyOrder compares lists without regard to their order.
+// inAnyOrder ignores the order of lists.
 var inAnyOrder = cmp.Transformer("sorted", func(list []string) []string { return slices.Sorted(slices.Values(list)) })
 
-// hostileFleets returns the address of a balena API where each of the names is the name of a fleet and of its only device.
+// hostileFleets returns the URL of a balena API with a fleet and a device for each of the names.
 func hostileFleets(t *testing.T) string {
 	sim, err := simulator.New(simulator.Config{Tokens: []string{token}})
 	if err != nil {
@@ -135,7 +135,7 @@ func hostileFleets(t *testing.T) string {
 	return api.URL
 }
 
-// addHostile adds a fleet and a device by each of the names.
+// addHostile adds a fleet and a device for each of the names.
 func addHostile(sim *simulator.Simulator) {
 	sim.Update(func(state *simulator.State) {
 		for i, name := range names {
@@ -145,26 +145,26 @@ func addHostile(sim *simulator.Simulator) {
 	})
 }
 
-// token opens the simulated API.
+// token is the token of the simulated API.
 const token = "token-of-the-test"
 
-// patience is how long a program may take for what takes it milliseconds on an idle machine.
+// patience is the time limit for operations that take milliseconds on an idle machine.
 const patience = 8 * time.Minute
 
 // An exporter is a running balena-exporter.
 type exporter struct{ url string }
 
-// listening finds the address in the line that the exporter logs for its metrics listener.
+// listening matches the log line with the address of the metrics listener.
 var listening = regexp.MustCompile(`msg="Listening on" .*address=(\S+)`)
 
-// start runs the exporter until the end of the test, and returns when it has read the API at url.
+// start runs the exporter until the end of the test. It returns after the first successful refresh.
 func start(t *testing.T, url string, arguments ...string) exporter {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "balena-exporter")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/balena-exporter")
 	build.Dir = filepath.Join("..", "..")
-	if said, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the exporter: %v\n%s", err, said)
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the exporter: %v\n%s", err, output)
 	}
 
 	run := exec.Command(program, append([]string{"--web.listen-address=127.0.0.1:0", "--web.health-listen-address="}, arguments...)...)
@@ -220,7 +220,7 @@ func start(t *testing.T, url string, arguments ...string) exporter {
 	}
 }
 
-// scrape returns what the exporter answers, decompressed, and the content type it declares.
+// scrape returns the decompressed exposition and its content type.
 func (e exporter) scrape(t *testing.T, accept, encoding string) (body []byte, contentType string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url, nil)
@@ -235,7 +235,7 @@ func (e exporter) scrape(t *testing.T, accept, encoding string) (body []byte, co
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		t.Fatalf("the exporter answers %s", response.Status)
+		t.Fatalf("the exporter returns status %s", response.Status)
 	}
 	var reader io.Reader = response.Body
 	if encoding == "gzip" {
@@ -252,12 +252,12 @@ func (e exporter) scrape(t *testing.T, accept, encoding string) (body []byte, co
 	return body, response.Header.Get("Content-Type")
 }
 
-// parse returns all series of a scrape, as Prometheus reads them.
+// parse returns all series of a scrape, read with the parser of Prometheus.
 func parse(t *testing.T, body []byte, contentType string) []labels.Labels {
 	t.Helper()
 	parser, err := textparse.New(body, contentType, labels.NewSymbolTable(), textparse.ParserOptions{})
 	if err != nil {
-		t.Fatalf("Prometheus does not take %q: %v", contentType, err)
+		t.Fatalf("Prometheus does not accept %q: %v", contentType, err)
 	}
 	var all []labels.Labels
 	seen := make(map[string]bool)
@@ -267,7 +267,7 @@ func parse(t *testing.T, body []byte, contentType string) []labels.Labels {
 			return all
 		}
 		if err != nil {
-			t.Fatalf("Prometheus can't read the scrape: %v", err)
+			t.Fatalf("Prometheus cannot parse the scrape: %v", err)
 		}
 		if entry != textparse.EntrySeries {
 			continue
@@ -275,7 +275,7 @@ func parse(t *testing.T, body []byte, contentType string) []labels.Labels {
 		var series labels.Labels
 		parser.Labels(&series)
 		if _, timestamp, _ := parser.Series(); timestamp != nil {
-			t.Errorf("a timestamp of its own would keep the series from going stale: %s", series)
+			t.Errorf("series with a timestamp, which prevents it from becoming stale: %s", series)
 		}
 		if id := series.String(); seen[id] {
 			t.Errorf("twice in one scrape: %s", id)

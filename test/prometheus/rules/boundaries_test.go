@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// fleetOf exports so many devices, all of them in use, of which so many are connected.
+// fleetOf returns the series of a fleet with a number of devices in use, and a number of connected devices.
 func fleetOf(fleet string, devices, connected int) []series {
 	value := func(metric string, v int) series {
 		return series{fmt.Sprintf(`%s{fleet=%q}`, metric, fleet), fmt.Sprintf("%dx15", v)}
@@ -18,14 +18,15 @@ func fleetOf(fleet string, devices, connected int) []series {
 	}
 }
 
-// Parts of fleets are met exactly, whatever the size of the fleet: 1 - 12 / 15 is less than 0.2 to a computer.
-func TestPartsOfFleets(t *testing.T) {
+// TestFleetRatioThresholds checks that thresholds of ratios are exact for all sizes of fleets. In floating point,
+// 1 - 12 / 15 is less than 0.2.
+func TestFleetRatioThresholds(t *testing.T) {
 	t.Parallel()
 	const most = 200
 	var tests []unitTest
 	for _, part := range []struct {
 		alert string
-		of    int // one in so many
+		of    int // the threshold is 1/of
 	}{{"BalenaFleetPartlyOffline", 5}, {"BalenaFleetLargelyOffline", 2}, {"BalenaFleetShrank", 10}} {
 		test := unitTest{Name: part.alert, Interval: "1m"}
 		problems := exprTest{Expression: fmt.Sprintf(`count by (fleet) (balena:problem{problem=%q})`, part.alert), At: at(10)}
@@ -46,18 +47,18 @@ func TestPartsOfFleets(t *testing.T) {
 			}
 			add(fmt.Sprintf("acme/%d-of-%d", missing-1, devices), devices, missing-1)
 		}
-		// Three devices are enough when they are a part, and two are not even when they are all.
+		// Three devices are enough if they reach the ratio. Two are not, even if they are all devices of the fleet.
 		add("acme/three", 3, 3)
 		add("acme/two", 2, 2)
 		problems.Want = append(problems.Want, expectedSample{`{fleet="acme/three"}`, 1})
 		if part.alert == "BalenaFleetShrank" {
-			// A fleet without devices is still there.
+			// A fleet without devices still exists.
 			test.Series = append(test.Series, series{`balena_fleet_devices{fleet="acme/emptied"}`, "3x2 0x12"})
 			problems.Want = append(problems.Want, expectedSample{`{fleet="acme/emptied"}`, 1})
 		}
 		firing.Want = problems.Want
 		if part.alert == "BalenaFleetPartlyOffline" {
-			// Where half of the fleet is offline, the other alert says so.
+			// If half of the fleet is offline, BalenaFleetLargelyOffline fires instead.
 			firing.Want = firing.Want[:len(firing.Want)-1]
 		}
 		test.Expressions = []exprTest{problems, firing}
@@ -66,15 +67,15 @@ func TestPartsOfFleets(t *testing.T) {
 	run(t, tests)
 }
 
-// What lasts for a time is told on the one side of its end, and not on the other.
-func TestTimes(t *testing.T) {
+// TestTimeThresholds tests conditions just before and just after a time threshold.
+func TestTimeThresholds(t *testing.T) {
 	t.Parallel()
 	const fleet, device = `fleet="acme/pumps"`, `fleet="acme/pumps",uuid="a"`
 	constant := func(metric string, value int) series { return series{metric, fmt.Sprintf("%dx30", value)} }
 	watched := []series{constant(`balena_fleet_devices{`+fleet+`}`, 1), constant(`balena_device_connected{`+device+`}`, 0)}
 	connected := []series{constant(`balena_fleet_devices{`+fleet+`}`, 1), constant(`balena_device_connected{`+device+`}`, 1)}
 	var tests []unitTest
-	// The time is over after ten minutes: at ten it is not yet over, at eleven it is.
+	// The threshold is ten minutes: it is not exceeded after ten, but after eleven minutes.
 	time := func(name string, before, after int, expression string, series ...series) {
 		test := unitTest{Name: name, Interval: "1m", Series: series}
 		for minute, want := range map[int]int{10: before, 11: after} {
@@ -95,7 +96,7 @@ func TestTimes(t *testing.T) {
 		constant(`balena_device_update_status{`+device+`,update_status="downloading"}`, 1), constant(`balena_device_update_status_change_timestamp_seconds{`+device+`}`, 600-2*hour))...)
 	time("a rollout has a day", 0, 1, problem("BalenaRolloutNotConverging"), append(connected,
 		constant(`balena_device_on_target_release{`+device+`}`, 0), constant(`balena_fleet_target_release_created_timestamp_seconds{`+fleet+`}`, 600-day))...)
-	// The last second of a week is not in it.
+	// The threshold of a week is reached after exactly a week.
 	time("a failed build is news for a week", 1, 0, problem("BalenaReleaseBuildFailed"), append(connected,
 		constant(`balena_fleet_latest_release_status{`+fleet+`,status="failed"}`, 1), constant(`balena_fleet_latest_release_created_timestamp_seconds{`+fleet+`}`, 601-7*day))...)
 
@@ -111,7 +112,7 @@ func TestTimes(t *testing.T) {
 	run(t, tests)
 }
 
-// A device over the limit changes all alerts for one, and the number at the limit does not.
+// If there is one device more than the limit, a single alert replaces those of the devices.
 func TestFiftyDevices(t *testing.T) {
 	t.Parallel()
 	var tests []unitTest

@@ -21,9 +21,9 @@ import (
 	"github.com/prometheus/prometheus/util/teststorage"
 )
 
-// Prometheus evaluates the rules of a group one after the other, and what it scrapes becomes visible whenever it is done
-// with it: between any two of them. Wherever that is when data end and when they come back, alerts stay as they are.
-func TestDataEndAndComeBackInTheMidstOfAnEvaluation(t *testing.T) {
+// Prometheus evaluates the rules of a group one after the other, and new samples may become visible between any two of them.
+// Wherever data disappear and reappear during an evaluation, alerts must not change.
+func TestDataDisappearDuringAnEvaluation(t *testing.T) {
 	for _, a := range alerts {
 		if !a.kept {
 			continue
@@ -31,7 +31,7 @@ func TestDataEndAndComeBackInTheMidstOfAnEvaluation(t *testing.T) {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
 			p := newPrometheus(t)
-			bad, failing := well.with(a.good, a.bad), state{`balena_up{}`: is(0)}
+			bad, failing := well.with(a.good, a.bad), state{`balena_up{}`: constant(0)}
 			for range lead {
 				p.minute(t, 0, well.with(a.good))
 			}
@@ -40,7 +40,7 @@ func TestDataEndAndComeBackInTheMidstOfAnEvaluation(t *testing.T) {
 			}
 			want := []map[string]string{a.allLabels()}
 			if diff := cmp.Diff(want, p.firing(t, a.name)); diff != "" {
-				t.Fatalf("firing to begin with (-want +got):\n%s", diff)
+				t.Fatalf("initially firing (-want +got):\n%s", diff)
 			}
 			for queries := range p.rules() {
 				for what, s := range []state{failing, failing, bad, bad} {
@@ -56,14 +56,14 @@ func TestDataEndAndComeBackInTheMidstOfAnEvaluation(t *testing.T) {
 	}
 }
 
-// prometheus is one that evaluates the group of rules on fleets.
+// prometheus evaluates the group of rules on fleets.
 type prometheus struct {
 	*teststorage.TestStorage
 	group *promrules.Group
 	now   int // minutes
-	// exported is what is visible.
+	// exported are the visible samples.
 	exported state
-	// commit makes more visible, before as many queries are answered.
+	// commit makes new samples visible before the query with a number.
 	commit  func()
 	queries int
 }
@@ -96,7 +96,7 @@ func newPrometheus(t *testing.T) *prometheus {
 
 func (p *prometheus) rules() int { return len(p.group.Rules()) }
 
-// minute lets a minute pass: what is exported now becomes visible after so many of the evaluation's queries.
+// minute advances time by a minute. New samples become visible after a number of queries of the evaluation.
 func (p *prometheus) minute(t *testing.T, queries int, exported state) {
 	t.Helper()
 	at := time.Unix(int64(p.now*60), 0)
@@ -113,9 +113,9 @@ func (p *prometheus) minute(t *testing.T, queries int, exported state) {
 				t.Fatal(err)
 			}
 		}
-		for series, of := range exported {
-			if of != nil && !math.IsNaN(of(p.now)) {
-				add(series, of(p.now))
+		for series, value := range exported {
+			if value != nil && !math.IsNaN(value(p.now)) {
+				add(series, value(p.now))
 			}
 		}
 		for series := range p.exported {
@@ -130,7 +130,7 @@ func (p *prometheus) minute(t *testing.T, queries int, exported state) {
 	}
 	p.group.Eval(t.Context(), at)
 	if !committed {
-		t.Fatalf("the evaluation has no more than %d queries", queries)
+		t.Fatalf("the evaluation has at most %d queries", queries)
 	}
 	for _, r := range p.group.Rules() {
 		if err := r.LastError(); err != nil {
@@ -140,7 +140,7 @@ func (p *prometheus) minute(t *testing.T, queries int, exported state) {
 	p.now++
 }
 
-// firing returns the labels of all that fires of an alert.
+// firing returns the labels of all firing instances of an alert.
 func (p *prometheus) firing(t *testing.T, name string) []map[string]string {
 	t.Helper()
 	var firing []map[string]string

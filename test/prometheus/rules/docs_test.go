@@ -50,7 +50,7 @@ func readFile(t *testing.T, path string) string {
 	return string(text)
 }
 
-// names are those of all alerts.
+// names returns the names of all alerts.
 func names(rules []rulefmt.Rule) []string {
 	var names []string
 	for _, rule := range rules {
@@ -62,7 +62,7 @@ func names(rules []rulefmt.Rule) []string {
 	return names
 }
 
-// testedElsewhere are alerts that don't fit into the table, and the file of their tests.
+// testedElsewhere are alerts that are not in the table, with the files of their tests.
 var testedElsewhere = map[string]string{"BalenaExporterDown": "exporter_down_test.yml", "BalenaDeviceRebooting": "rebooting_test.yml"}
 
 func TestEveryAlertIsTested(t *testing.T) {
@@ -91,19 +91,19 @@ func TestEveryAlertIsComplete(t *testing.T) {
 		}
 		for _, name := range []string{"summary", "description"} {
 			if text := rule.Annotations[name]; !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "}}") {
-				t.Errorf("the %s of %s is no sentence: %q", name, rule.Alert, text)
+				t.Errorf("the %s of %s is not a sentence: %q", name, rule.Alert, text)
 			}
 		}
 		if url := rule.Annotations["runbook_url"]; url != runbook(rule.Alert) {
 			t.Errorf("the runbook of %s is %s", rule.Alert, url)
 		}
 		if rule.For == 0 {
-			t.Errorf("%s does not wait", rule.Alert)
+			t.Errorf("%s has no for", rule.Alert)
 		}
 	}
 }
 
-// A condition that no alert is made of would be recorded for nobody, and an alert on another one would never fire.
+// TestEveryConditionHasItsAlert finds conditions without an alert, and alerts without their condition.
 func TestEveryConditionHasItsAlert(t *testing.T) {
 	rules := readRules(t)
 	for _, rule := range rules {
@@ -115,7 +115,7 @@ func TestEveryConditionHasItsAlert(t *testing.T) {
 		if i < 0 {
 			t.Errorf("there is no alert %s", problem)
 		} else if want := fmt.Sprintf("balena:problem{problem=%q}", problem); !strings.HasPrefix(strings.TrimPrefix(rules[i].Expr, "sum by (organization, problem) ("), want) {
-			t.Errorf("%s is an alert on %s", problem, rules[i].Expr)
+			t.Errorf("%s has the expression %s", problem, rules[i].Expr)
 		}
 	}
 }
@@ -138,7 +138,7 @@ func TestEveryAlertHasItsRunbook(t *testing.T) {
 		for _, heading := range []string{"# " + name + "\n", "\n## What to look at\n", "\n## What to do\n", "\n## How to silence\n"} {
 			i := strings.Index(text, heading)
 			if i <= last {
-				t.Errorf("%s.md lacks %q, or has it in the wrong place", name, strings.TrimSpace(heading))
+				t.Errorf("%s.md does not have %q at the expected place", name, strings.TrimSpace(heading))
 			}
 			last = i
 		}
@@ -149,13 +149,13 @@ func TestEveryAlertHasItsRunbook(t *testing.T) {
 		}
 		for _, value := range regexp.MustCompile(`prometheusRule\.thresholds\.(\w+)`).FindAllStringSubmatch(text, -1) {
 			if !strings.Contains(readFile(t, "charts/balena-exporter/values.yaml"), "\n    "+value[1]+": ") {
-				t.Errorf("%s.md names a value that is not there: %s", name, value[0])
+				t.Errorf("%s.md contains an unknown value: %s", name, value[0])
 			}
 		}
 	}
 }
 
-// The document says for how long alerts wait, and why.
+// TestDataFreshnessMatchesTheRules compares the durations of alerts in the document with those in the rules.
 func TestDataFreshnessMatchesTheRules(t *testing.T) {
 	type row struct{ Alert, For string }
 	var want, got []row
@@ -179,12 +179,12 @@ func TestDataFreshnessMatchesTheRules(t *testing.T) {
 	}
 }
 
-// A metric or a label that does not exist is never found, and so never an error to Prometheus.
-func TestQueriesNameWhatExists(t *testing.T) {
-	// exists has the labels of each metric; those of recorded ones and of alerts are too many to tell.
+// TestQueriesUseExistingNames finds unknown metrics and labels, which are not errors in PromQL.
+func TestQueriesUseExistingNames(t *testing.T) {
+	// exists has the labels of each metric, except those of recorded metrics and alerts, which are not checked.
 	identity := []string{"job", "account", "shard"}
 	exists := map[string][]string{"ALERTS": nil, "up": identity}
-	// What Prometheus says of the targets on devices, and node_exporter of the device.
+	// Metrics of Prometheus for targets on devices, and of node_exporter.
 	for _, name := range []string{"up", "node_time_seconds", "node_boot_time_seconds"} {
 		exists[name] = append(slices.Clone(identity), "fleet", "uuid")
 	}
@@ -221,7 +221,7 @@ func TestQueriesNameWhatExists(t *testing.T) {
 				}
 				known, ok := exists[selector.Name]
 				if !ok {
-					t.Errorf("%s: there is no metric %s", place, selector.Name)
+					t.Errorf("%s: unknown metric %s", place, selector.Name)
 				}
 				for _, matcher := range selector.LabelMatchers {
 					if matcher.Name != model.MetricNameLabel && known != nil && !slices.Contains(known, matcher.Name) {
@@ -241,7 +241,7 @@ func TestQueriesNameWhatExists(t *testing.T) {
 				}
 				known, ok := exists[metric.Get(model.MetricNameLabel)]
 				if !ok {
-					t.Errorf("the test of %s: there is no metric %s", a.name, metric)
+					t.Errorf("the test of %s: unknown metric %s", a.name, metric)
 				}
 				metric.Range(func(l labels.Label) {
 					if l.Name != model.MetricNameLabel && !slices.Contains(known, l.Name) {

@@ -12,15 +12,15 @@ import (
 	"testing"
 )
 
-// A target is one that Prometheus scrapes: an exporter, or one of several replicas of it.
+// A target is an exporter, or one of several replicas of an exporter.
 type target struct {
-	// labels are those that identify the exporter.
+	// labels identify the exporter.
 	labels, instance string
-	// fleets are what it exports.
+	// fleets are the exported fleets.
 	fleets []string
 }
 
-// A trouble is what a target exports by the minutes that it has lasted; a value that is no number is not there.
+// A trouble returns the samples of a target by the minutes for which it has lasted. NaN means that the sample is missing.
 type trouble func(t target, lasts, minute int) map[string]float64
 
 const (
@@ -37,13 +37,13 @@ func fine(t target, _, minute int) map[string]float64 {
 	return all
 }
 
-// vanished is a pod that cannot be scheduled, or was deleted: Prometheus has no target any more.
+// vanished is a pod that cannot be scheduled or was deleted: Prometheus has no target.
 func vanished(target, int, int) map[string]float64 { return nil }
 
-// crashing is a target that does not answer.
+// crashing is a target that cannot be scraped.
 func crashing(target, int, int) map[string]float64 { return map[string]float64{up: 0} }
 
-// refused is an exporter whose token is not accepted any more. It serves its last data for five minutes.
+// refused is an exporter whose token is rejected. It serves its last data for five minutes.
 func refused(t target, lasts, minute int) map[string]float64 {
 	all := fine(t, 0, minute)
 	all[balenaUp], all[lastSuccess] = 0, now(minute-lasts-1)
@@ -53,7 +53,7 @@ func refused(t target, lasts, minute int) map[string]float64 {
 	return all
 }
 
-// restarted is one that was restarted while its token was refused, and does not know of any data.
+// restarted is an exporter that was restarted while its token was rejected. It has no data.
 func restarted(t target, lasts, minute int) map[string]float64 {
 	if lasts >= 5 {
 		return map[string]float64{up: 1, balenaUp: 0}
@@ -61,18 +61,18 @@ func restarted(t target, lasts, minute int) map[string]float64 {
 	return refused(t, lasts, minute)
 }
 
-// blind is one whose token is accepted and has lost its access to all fleets.
+// blind is an exporter whose token has lost access to all fleets.
 func blind(t target, lasts, minute int) map[string]float64 {
 	return fine(target{labels: t.labels}, lasts, minute)
 }
 
-// A history is a set of targets, some of which have a trouble.
+// A history is a set of targets, some of which have a trouble for some time.
 type history struct {
 	targets []target
 	// troubled are indexes of targets.
 	troubled []int
 	trouble  trouble
-	// before, lasts and after are minutes.
+	// before, lasts and after are in minutes.
 	before, lasts, after int
 }
 
@@ -115,13 +115,13 @@ func (h history) series() []series {
 	return all
 }
 
-// A fired alert, and for how many minutes it did.
+// fired is an alert, and the number of minutes for which it fired.
 type fired struct {
 	alert, labels string
 	minutes       int
 }
 
-// test expects that these alerts have fired for so long, and nothing else at any time.
+// test expects that exactly these alerts have fired, each for its number of minutes.
 func (h history) test(name string, want ...fired) unitTest {
 	all := exprTest{
 		Expression: fmt.Sprintf(`count_over_time(ALERTS{alertstate="firing"}[%dm])`, h.minutes()), At: at(h.minutes() - 1),
@@ -136,19 +136,19 @@ const (
 	job               = `job="balena-exporter"`
 	critical, warning = `,severity="critical"`, `,severity="warning"`
 
-	// Until these alarms come: a sample counts for five minutes, and they wait for five; they wait for ten; the data are fifteen
-	// minutes old, and they wait for one; they wait for fifteen.
+	// Minutes until the alerts fire: lookback of five plus "for" of five; "for" of ten; data of fifteen minutes plus "for" of
+	// one; "for" of fifteen.
 	downAfter, failingAfter, staleAfter, noneAfter, goneAfter = 9, 10, 16, 15, 15
 )
 
-// account is the identity of an exporter.
+// account returns the labels that identify an exporter.
 func account(name string) string { return fmt.Sprintf(`%s,account="iot/%s"`, job, name) }
 
-// troubles are all that can happen to an exporter, and which alarms there are when it lasts for so long.
+// troubles are all troubles of an exporter, with the alerts that fire if they last for a number of minutes.
 var troubles = []struct {
 	name    string
 	trouble trouble
-	alarms  func(labels string, lasts int) []fired
+	alerts  func(labels string, lasts int) []fired
 }{
 	{"vanished", vanished, isDown},
 	{"crashing", crashing, isDown},
@@ -167,24 +167,24 @@ func isRefused(labels string, lasts int) []fired {
 	return []fired{{"BalenaAPIFailing", labels + warning, lasts - failingAfter}, {"BalenaDataStale", labels + critical, lasts - staleAfter}}
 }
 
-// isGone is that fleets are gone, which is told for a day.
-func isGone(lasts int, fleets ...string) (alarms []fired) {
+// isGone returns the alerts on missing fleets, which last for a day.
+func isGone(lasts int, fleets ...string) (alerts []fired) {
 	for _, fleet := range fleets {
-		alarms = append(alarms, fired{"BalenaFleetGone", fmt.Sprintf(`fleet=%q`, fleet) + warning, min(lasts, day/60-1) - goneAfter})
+		alerts = append(alerts, fired{"BalenaFleetGone", fmt.Sprintf(`fleet=%q`, fleet) + warning, min(lasts, day/60-1) - goneAfter})
 	}
-	return alarms
+	return alerts
 }
 
-// An installation is of exporters to some of which a trouble happens.
+// An installation is a set of exporters, some of which have a trouble.
 type installation struct {
 	name     string
 	targets  []target
 	troubled []int
-	// alarms are those of the trouble.
-	alarms func(trouble string, of func(labels string, lasts int) []fired, lasts int) []fired
+	// alerts returns the expected alerts.
+	alerts func(trouble string, alerts func(labels string, lasts int) []fired, lasts int) []fired
 }
 
-// installations are all kinds of them, for accounts of this name.
+// installations returns all kinds of installations, with accounts of this name.
 func installations(name string) []installation {
 	fleets := []string{name + "/pumps", name + "/valves"}
 	shard := func(n int) string { return fmt.Sprintf(`%s,shard="%d"`, account(name), n) }
@@ -195,59 +195,59 @@ func installations(name string) []installation {
 	}
 	again := one
 	again.instance = "10.0.0.3:8000"
-	itsOwn := func(labels string) func(string, func(string, int) []fired, int) []fired {
-		return func(_ string, of func(string, int) []fired, lasts int) []fired { return of(labels, lasts) }
+	ownAlerts := func(labels string) func(string, func(string, int) []fired, int) []fired {
+		return func(_ string, alerts func(string, int) []fired, lasts int) []fired { return alerts(labels, lasts) }
 	}
 	return []installation{
-		{"one of two accounts", []target{other, one}, []int{1}, itsOwn(account(name))},
+		{"one of two accounts", []target{other, one}, []int{1}, ownAlerts(account(name))},
 		{
-			"one of two jobs", []target{{`job="` + name + `"`, "10.0.0.1:8000", fleets}, other}, []int{0}, itsOwn(`job="` + name + `"`),
+			"one of two jobs", []target{{`job="` + name + `"`, "10.0.0.1:8000", fleets}, other}, []int{0}, ownAlerts(`job="` + name + `"`),
 		},
-		{"one of three shards", shards, []int{1}, func(trouble string, of func(string, int) []fired, lasts int) []fired {
-			if trouble == "blind" { // Another shard has fleets: these are gone.
+		{"one of three shards", shards, []int{1}, func(trouble string, alerts func(string, int) []fired, lasts int) []fired {
+			if trouble == "blind" { // Another shard has fleets, so those of this shard are missing.
 				return isGone(lasts, fleets[1:]...)
 			}
-			return of(shard(1), lasts)
+			return alerts(shard(1), lasts)
 		}},
-		{"all shards", shards, []int{0, 1, 2}, func(trouble string, of func(string, int) []fired, lasts int) (all []fired) {
+		{"all shards", shards, []int{0, 1, 2}, func(trouble string, alerts func(string, int) []fired, lasts int) (all []fired) {
 			if trouble == "blind" {
-				return of(account(name), lasts)
+				return alerts(account(name), lasts)
 			}
 			for n := range shards {
-				all = append(all, of(shard(n), lasts)...)
+				all = append(all, alerts(shard(n), lasts)...)
 			}
 			return all
 		}},
-		{"one of two replicas", []target{one, again}, []int{1}, itsOwn("")},
-		{"both replicas", []target{one, again}, []int{0, 1}, itsOwn(account(name))},
+		{"one of two replicas", []target{one, again}, []int{1}, ownAlerts("")},
+		{"both replicas", []target{one, again}, []int{0, 1}, ownAlerts(account(name))},
 	}
 }
 
-// What is down, refused or blind has an alarm that names it and lasts as long as the trouble; the others have none.
-func TestAlarmsNameTheExporter(t *testing.T) {
+// Each exporter with a trouble has an alert that identifies it and lasts as long as the trouble. The others have none.
+func TestAlertsIdentifyTheExporter(t *testing.T) {
 	const lasts = 40
 	for _, kind := range installations("acme") {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
 			var tests []unitTest
-			for _, is := range troubles {
-				h := history{targets: kind.targets, troubled: kind.troubled, trouble: is.trouble, before: 30, lasts: lasts, after: 30}
-				tests = append(tests, h.test(kind.name+" "+is.name, kind.expected(is.name, is.alarms, lasts)...))
+			for _, trouble := range troubles {
+				h := history{targets: kind.targets, troubled: kind.troubled, trouble: trouble.trouble, before: 30, lasts: lasts, after: 30}
+				tests = append(tests, h.test(kind.name+" "+trouble.name, kind.expected(trouble.name, trouble.alerts, lasts)...))
 			}
 			run(t, tests)
 		})
 	}
 }
 
-func (i installation) expected(trouble string, of func(string, int) []fired, lasts int) []fired {
-	if i.name == "one of two replicas" { // The other one is left.
+func (i installation) expected(trouble string, alerts func(string, int) []fired, lasts int) []fired {
+	if i.name == "one of two replicas" { // the other replica remains
 		return nil
 	}
-	return i.alarms(trouble, of, lasts)
+	return i.alerts(trouble, alerts, lasts)
 }
 
-// Troubles at once, for two days, each in installations of its own: nothing is forgotten, and none hides another.
-func TestAlarmsLast(t *testing.T) {
+// Simultaneous troubles for two days, in separate installations: alerts last, and do not hide each other.
+func TestAlertsLast(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute of CPU")
 	}
@@ -263,15 +263,15 @@ func TestAlarmsLast(t *testing.T) {
 	all := history{before: 30, lasts: lasts, after: 30}
 	var series []series
 	var want []fired
-	for _, is := range troubles {
+	for _, trouble := range troubles {
 		for n, kind := range installations("acme") {
-			if !slices.Contains(in[is.name], kind.name) {
+			if !slices.Contains(in[trouble.name], kind.name) {
 				continue
 			}
-			kind = installations(fmt.Sprintf("%s%d", is.name, n))[n]
-			h := history{targets: kind.targets, troubled: kind.troubled, trouble: is.trouble, before: all.before, lasts: lasts, after: all.after}
+			kind = installations(fmt.Sprintf("%s%d", trouble.name, n))[n]
+			h := history{targets: kind.targets, troubled: kind.troubled, trouble: trouble.trouble, before: all.before, lasts: lasts, after: all.after}
 			series = append(series, h.series()...)
-			want = append(want, kind.expected(is.name, is.alarms, lasts)...)
+			want = append(want, kind.expected(trouble.name, trouble.alerts, lasts)...)
 		}
 	}
 	test := all.test("all troubles", want...)
@@ -279,7 +279,7 @@ func TestAlarmsLast(t *testing.T) {
 	run(t, []unitTest{test})
 }
 
-// What takes over has the fleets: nothing is missed, neither at once nor a day later.
+// If another exporter takes over the fleets, no alert fires, neither immediately nor a day later.
 func TestExportersMove(t *testing.T) {
 	t.Parallel()
 	all := history{before: 30, lasts: day/60 + 60}
@@ -297,7 +297,7 @@ func TestExportersMove(t *testing.T) {
 	}
 	// A job is renamed.
 	move([]target{{`job="old"`, "10.0.0.1:8000", []string{"job/pumps"}}}, []target{{`job="new"`, "10.0.0.1:8000", []string{"job/pumps"}}})
-	// One exporter becomes three, of which one has no fleets; three become one; and two.
+	// One exporter becomes three, one of them without fleets; three become one; three become two.
 	for name, change := range map[string]struct{ from, to [][]string }{
 		"more":  {[][]string{{"more/a", "more/b"}}, [][]string{{"more/a"}, {"more/b"}, nil}},
 		"one":   {[][]string{{"one/a"}, {"one/b"}, nil}, [][]string{{"one/a", "one/b"}}},

@@ -23,7 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/needed-metrics.md")
 
-// Whoever leaves metrics out has to know which alerts and dashboards need them. docs/needed-metrics.md lists them.
+// TestNeededMetricsAreDocumented compares docs/needed-metrics.md, which lists the metrics that alerts and dashboards need.
 func TestNeededMetricsAreDocumented(t *testing.T) {
 	choosable := map[string]bool{}
 	for _, d := range collector.Catalogue() {
@@ -63,14 +63,14 @@ All alerts on fleets and devices need ` + "`balena_fleet_devices` and `balena_fl
 		}
 	}
 	if text, err := os.ReadFile(file); err != nil || !bytes.Equal(text, b.Bytes()) {
-		t.Errorf("docs/needed-metrics.md is not what rules and dashboards need (%v); run make generate", err)
+		t.Errorf("docs/needed-metrics.md is not up to date (%v); run make generate", err)
 	}
 }
 
 var metricName = regexp.MustCompile(`balena[_:][a-z0-9_:]+`)
 
-// needed returns the families in an expression, and in the rules that record what it uses. A condition is recorded for each
-// problem; the rules that all alerts share are not followed.
+// needed returns the families in an expression, and in the rules that record the metrics in it. Conditions are followed only
+// for the problem of the alert; rules that all alerts share are not followed.
 func needed(rules []rulefmt.Rule, problem, expr string) map[string]bool {
 	families := map[string]bool{}
 	seen := map[string]bool{"balena:fleet_watched": true, "balena:fleet_off": true}
@@ -99,7 +99,7 @@ func needed(rules []rulefmt.Rule, problem, expr string) map[string]bool {
 	return families
 }
 
-// condition returns the problem of the rule to follow: that of the alert for conditions, none for other records.
+// condition returns the problem of the recording rule to follow: that of the alert for conditions, empty for other rules.
 func condition(record, problem string) string {
 	if record == "balena:condition" {
 		return problem

@@ -24,15 +24,15 @@ import (
 // evaluated is the time at which the rules are evaluated.
 const evaluated = 10 * 60 * 1000
 
-// randomDevices are devices about the limits of all conditions, each in a fleet of its own, so that no part of a fleet is
-// offline, and fleets whose parts are about the limits.
+// randomDevices returns devices near the thresholds of all conditions, each in a separate fleet, so that no fleet is partly
+// offline, and fleets near the thresholds of ratios.
 func randomDevices() *model.Snapshot {
 	random := rand.New(rand.NewPCG(3, 4))
 	limits := problem.DefaultThresholds()
 	s := &model.Snapshot{Time: time.UnixMilli(evaluated), CloudFields: true, Releases: map[int64]model.Release{}, Organizations: []model.Organization{
 		{ID: 1, Handle: "acme"}, {ID: 2, Handle: "frozen", Frozen: true},
 	}}
-	// about returns a time about a limit: before it, at it and behind it.
+	// about returns a time near a threshold: before, at or after it.
 	about := func(seconds float64) model.Instant {
 		return evaluated - model.Instant(seconds*1000) + model.Instant(random.IntN(5)-2)*1000
 	}
@@ -100,7 +100,7 @@ func randomDevices() *model.Snapshot {
 		}
 		add(d)
 	}
-	// Of each size, a fleet of which a fifth is offline, one of which half is, and one of which anything is.
+	// Fleets of each size: a fifth offline, half offline, and a random number offline.
 	for i := range 24 {
 		size := 5 * (i/3 + 1)
 		id, away := fleet(), []int{size / 5, size / 2, random.IntN(size)}[i%3]
@@ -119,9 +119,9 @@ func randomDevices() *model.Snapshot {
 	return s
 }
 
-// TestPagesJudgeAsTheRulesDo holds the problems on the pages and those that the rules record equal, for devices and fleets
-// about the limits of all conditions.
-func TestPagesJudgeAsTheRulesDo(t *testing.T) {
+// TestPagesMatchTheRules compares the problems on the status pages with those that the rules record, for devices and fleets
+// near the thresholds of all conditions.
+func TestPagesMatchTheRules(t *testing.T) {
 	t.Parallel()
 	s := randomDevices()
 	options := collector.DefaultOptions()
@@ -172,10 +172,10 @@ func TestPagesJudgeAsTheRulesDo(t *testing.T) {
 	}
 	for _, alert := range allAlerts() {
 		if counted[alert] < 3 {
-			t.Errorf("only %d devices or fleets have the problem %s: the test says little of it", counted[alert], alert)
+			t.Errorf("only %d devices or fleets have the problem %s, which is too few for the test", counted[alert], alert)
 		}
 	}
-	// What needs the past is not on the pages.
+	// The pages do not show problems that need history.
 	test.Expressions = []exprTest{{`group by (fleet, problem) (balena:problem{problem!~"BalenaRolloutNotConverging|BalenaFleetShrank|BalenaDeviceConfiguringTooLong|BalenaDeviceFlapping"})`, at(10), want}}
 	run(t, []unitTest{test})
 }
@@ -191,7 +191,7 @@ func seriesOf(f *dto.MetricFamily, m *dto.Metric) string {
 	return text + "}"
 }
 
-// allAlerts are the alerts whose conditions the pages know.
+// allAlerts returns the alerts whose problems the pages show.
 func allAlerts() []string {
 	alerts := []string{problem.DevicesFrozen.Alert, problem.LargelyOffline.Alert, problem.PartlyOffline.Alert, problem.BuildFailed.Alert}
 	for _, c := range problem.Causes {
@@ -200,7 +200,7 @@ func allAlerts() []string {
 	return alerts
 }
 
-func TestPagesCallProblemsAsUrgentAsTheRulesDo(t *testing.T) {
+func TestSeveritiesMatchTheRules(t *testing.T) {
 	severities := map[string]problem.Severity{
 		problem.LargelyOffline.Alert: problem.LargelyOffline.Severity, problem.PartlyOffline.Alert: problem.PartlyOffline.Severity,
 		problem.BuildFailed.Alert: problem.BuildFailed.Severity, problem.DevicesFrozen.Alert: problem.DevicesFrozen.Severity,
@@ -231,7 +231,7 @@ func TestPagesCallProblemsAsUrgentAsTheRulesDo(t *testing.T) {
 	}
 }
 
-// TestThresholdsOfTheChart holds the thresholds of the pages and the chart's equal, by their names.
+// TestThresholdsOfTheChart compares the default thresholds of the pages with those of the chart.
 func TestThresholdsOfTheChart(t *testing.T) {
 	values, err := os.ReadFile(root + "/charts/balena-exporter/values.yaml")
 	if err != nil {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rules tests the alert rules that the project ships with promtool, and what is written about them against them.
+// Package rules tests the alert rules with promtool, and compares the documentation with them.
 package rules
 
 import (
@@ -17,11 +17,11 @@ const (
 	root      = "../../.."
 	rulesGlob = root + "/deploy/prometheus/rules/*.yml"
 	promtool  = root + "/bin/tools/promtool"
-	// balena is the address of balena's dashboard.
+	// balena is the URL of the balena dashboard.
 	balena = "https://dashboard.balena-cloud.com/"
 )
 
-// runbook is the address of an alert's runbook: that of this version, not of the next one.
+// runbook returns the URL of the runbook of an alert, for this version.
 func runbook(alert string) string {
 	version, err := os.ReadFile(root + "/VERSION")
 	if err != nil {
@@ -30,7 +30,7 @@ func runbook(alert string) string {
 	return "https://github.com/balena-exporter/balena-exporter/blob/v" + strings.TrimSpace(string(version)) + "/docs/runbooks/" + alert + ".md"
 }
 
-// What promtool reads. JSON is YAML, too.
+// The format of unit tests of promtool. JSON is valid YAML.
 type (
 	unitTests struct {
 		RuleFiles          []string `json:"rule_files"`
@@ -73,7 +73,7 @@ type (
 // groups are the groups of rules, each behind those that record what it uses.
 var groups = []string{"balena-exporter", "balena-fleets", "balena-availability"}
 
-// run has promtool run tests on the rules that the project ships.
+// run runs unit tests of the rules with promtool.
 func run(t *testing.T, tests []unitTest) {
 	t.Helper()
 	runFiles(t, rulesGlob, tests)
@@ -106,28 +106,28 @@ func runFile(t *testing.T, path string) {
 	if err := buildPromtool(); err != nil {
 		t.Fatal(err)
 	}
-	said, err := exec.CommandContext(t.Context(), promtool, "test", "rules", "--diff", path).CombinedOutput()
+	output, err := exec.CommandContext(t.Context(), promtool, "test", "rules", "--diff", path).CombinedOutput()
 	if err != nil {
-		t.Errorf("promtool test rules: %v\n%s", err, said)
+		t.Errorf("promtool test rules: %v\n%s", err, output)
 	}
 }
 
 var buildPromtool = sync.OnceValue(func() error {
-	said, err := exec.Command("make", "-C", root, "bin/tools/promtool").CombinedOutput()
+	output, err := exec.Command("make", "-C", root, "bin/tools/promtool").CombinedOutput()
 	if err != nil {
-		return &buildError{err, string(said)}
+		return &buildError{err, string(output)}
 	}
 	return nil
 })
 
 type buildError struct {
-	err  error
-	said string
+	err    error
+	output string
 }
 
-func (e *buildError) Error() string { return "building promtool: " + e.err.Error() + "\n" + e.said }
+func (e *buildError) Error() string { return "building promtool: " + e.err.Error() + "\n" + e.output }
 
-func TestPromtoolFindsNothing(t *testing.T) {
+func TestPromtoolCheckRules(t *testing.T) {
 	if err := buildPromtool(); err != nil {
 		t.Fatal(err)
 	}
@@ -135,14 +135,14 @@ func TestPromtoolFindsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	said, err := exec.CommandContext(t.Context(), promtool, append([]string{"check", "rules", "--lint=all", "--lint-fatal"}, rules...)...).CombinedOutput()
+	output, err := exec.CommandContext(t.Context(), promtool, append([]string{"check", "rules", "--lint=all", "--lint-fatal"}, rules...)...).CombinedOutput()
 	if err != nil {
-		t.Errorf("promtool check rules: %v\n%s", err, said)
+		t.Errorf("promtool check rules: %v\n%s", err, output)
 	}
 }
 
-// What several rules do together stands in files of their own.
-func TestInterplay(t *testing.T) {
+// TestFiles runs the unit tests in YAML files, which test combinations of rules.
+func TestFiles(t *testing.T) {
 	files, err := filepath.Glob("*_test.yml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no tests: %v", err)

@@ -13,20 +13,20 @@ import (
 	"testing"
 )
 
-// state is what the exporter exports: the value of each series, without the labels that scraping adds, by the minute.
-// A value that is no number means that the series isn't there in this minute.
+// state has the exported series, without labels that scraping adds, and their values by minute. NaN means that the series
+// does not exist in this minute.
 type state map[string]func(minute int) float64
 
-// is a number that stays.
-func is(v float64) func(int) float64 { return func(int) float64 { return v } }
+// constant returns a value that does not change.
+func constant(v float64) func(int) float64 { return func(int) float64 { return v } }
 
-// now is the time.
+// now is the current time.
 func now(minute int) float64 { return float64(minute * 60) }
 
-// gone stands for a series that the exporter doesn't export.
+// gone is the value of a series that does not exist.
 var gone func(int) float64
 
-// with returns the state where some series are different.
+// with returns the state with changes.
 func (s state) with(others ...state) state {
 	s = maps.Clone(s)
 	for _, o := range others {
@@ -35,27 +35,27 @@ func (s state) with(others ...state) state {
 	return s
 }
 
-// scrape is what Prometheus gets in a minute: from each target its state; of a target that fails, nothing, and it knows
-// that. skipped means that Prometheus itself does nothing in this minute.
+// scrape is the result of the scrapes of a minute: the state of each target. A failed scrape has no samples, and makes series
+// stale. skipped means that Prometheus does not scrape in this minute.
 type scrape struct {
 	targets map[string]state
 	skipped bool
 }
 
-// timeline is what Prometheus gets minute by minute.
+// timeline has the scrapes by minute.
 type timeline []scrape
 
 func (t timeline) then(minutes int, s scrape) timeline {
 	return append(slices.Clone(t), slices.Repeat([]scrape{s}, minutes)...)
 }
 
-// from is a scrape of one exporter.
+// from returns a scrape of one exporter.
 func from(target string, s state) scrape { return scrape{targets: map[string]state{target: s}} }
 
-// The new pod is scraped in four parts, each a target of its own: a rollout changes this as well.
+// The new pod is scraped in four parts, each a separate target. A rollout may change this too.
 const oldPod, newPod = "a", "b"
 
-// partOf returns the part of a series, of four: devices are spread over all parts, everything else is in the first.
+// partOf returns the part of a series, from 0 to 3. Devices are distributed among the parts, everything else is in part 0.
 func partOf(series string) int {
 	_, uuid, found := strings.Cut(series, `uuid="`)
 	if !found {
@@ -65,13 +65,13 @@ func partOf(series string) int {
 	return int(crc32.ChecksumIEEE([]byte(uuid)) % 4)
 }
 
-// started is what an exporter exports until its first refresh is done.
-var started = state{`balena_up{}`: is(0)}
+// started is the state of an exporter before its first refresh.
+var started = state{`balena_up{}`: constant(0)}
 
-// Disturbances, in which nothing changes for the fleets. Each begins and ends with the exporter being scraped.
+// disturbances are events that do not affect fleets. Each begins and ends with a scrape of the exporter.
 var disturbances = []struct {
 	name string
-	// of what is exported before, during and after.
+	// of the state before, during and after the disturbance
 	of func(state) timeline
 }{
 	{"a restart", func(s state) timeline {
@@ -86,17 +86,17 @@ var disturbances = []struct {
 	}},
 }
 
-// staleAndPaused is for how many minutes what the API told last is taken for the truth when it fails: as long as the
-// exporter serves old data, and as long as a gap may last.
+// staleAndPaused is the number of minutes for which the last data are used after the API fails: the maximum staleness of the
+// exporter, and the maximum length of a gap.
 const staleAndPaused = 5 + 8
 
-// outage is a balena API that fails for longer than old data are served.
+// outage is a failure of the API that is longer than the maximum staleness.
 func outage(s state) timeline {
-	failing := state{`balena_up{}`: is(0), `balena_exporter_last_refresh_success_timestamp_seconds{}`: is(0)}
+	failing := state{`balena_up{}`: constant(0), `balena_exporter_last_refresh_success_timestamp_seconds{}`: constant(0)}
 	return timeline{}.then(5, from(oldPod, s.with(failing))).then(30, from(oldPod, failing)).then(1, from(oldPod, s))
 }
 
-// series writes the timeline as promtool reads it.
+// series returns the timeline in the format of promtool.
 func (t timeline) series() []series {
 	values := map[string][]string{}
 	for minute, s := range t {
@@ -138,7 +138,7 @@ func (t timeline) series() []series {
 
 func at(minute int) string { return strconv.Itoa(minute) + "m" }
 
-// firesAt expects an alert to fire in this minute.
+// firesAt expects the alert to fire in this minute.
 func (a alert) firesAt(minute int) alertTest {
 	annotations := map[string]string{"summary": a.summary, "description": a.description, "runbook_url": runbook(a.name)}
 	switch {
@@ -158,7 +158,7 @@ func (a alert) allLabels() map[string]string {
 	return all
 }
 
-// firesFor expects an alert to fire in every minute of some that end with this one.
+// firesFor expects the alert to fire in each of the last minutes.
 func (a alert) firesFor(minutes, until int) exprTest {
 	test := exprTest{
 		Expression: fmt.Sprintf(`count_over_time(ALERTS{alertname=%q,alertstate="firing"}[%dm])`, a.name, minutes), At: at(until),
@@ -175,15 +175,15 @@ func (a alert) firesFor(minutes, until int) exprTest {
 	return test
 }
 
-// neverFired expects that an alert has not fired up to this minute.
+// neverFired expects that an alert has not fired so far.
 func neverFired(alert string, until int) exprTest {
 	return exprTest{Expression: fmt.Sprintf(`count_over_time(ALERTS{alertname=~%q,alertstate="firing"}[%dm])`, alert, until+1), At: at(until)}
 }
 
-// lead is for how many minutes all is well at first.
+// lead is the number of minutes without problems at the beginning.
 const lead = 5
 
-// Each alert of the table, one story a test.
+// TestAlerts tests each alert of the table in several scenarios.
 func TestAlerts(t *testing.T) {
 	for _, a := range alerts {
 		t.Run(a.name, func(t *testing.T) {
@@ -210,7 +210,7 @@ func (a alert) tests() []unitTest {
 			[]alertTest{a.silentAt(fires + 1 + a.resolves)}, nil),
 	}
 	for _, d := range disturbances {
-		// One that begins when the alert has waited half its time, and one when it fires.
+		// The disturbance begins while the alert is pending, or while it is firing.
 		t := fine.then(a.after/2, from(oldPod, bad))
 		t = append(t, d.of(bad)...)
 		for len(t) <= fires {
@@ -225,7 +225,7 @@ func (a alert) tests() []unitTest {
 		t := append(fine.then(a.after+1, from(oldPod, bad)), outage(bad)...)
 		tests = append(tests, story("stays as it is while the API fails", t,
 			nil, []exprTest{a.firesFor(len(t)-fires, len(t)-1)}))
-		// And does not begin: what has been so for a minute is no alert unless it can be seen to last.
+		// The alert does not start if the condition was seen for only one minute.
 		brief := nearly
 		if a.after > staleAndPaused {
 			brief = bad
@@ -237,7 +237,7 @@ func (a alert) tests() []unitTest {
 	return tests
 }
 
-// Where nothing is wrong with the fleets, nothing that happens to the exporter for some minutes is an alarm.
+// Without problems of fleets, a short disturbance of the exporter does not fire alerts.
 func TestDisturbancesFireNothing(t *testing.T) {
 	t.Parallel()
 	var tests []unitTest

@@ -15,16 +15,16 @@ const (
 	ofPumps      = `{fleet="acme/pumps"}`
 )
 
-// archivedPumps is the fleet when it is archived.
-var archivedPumps = state{pumpsInfo: gone, strings.Replace(pumpsInfo, "false", "true", 1): is(1)}
+// archivedPumps is the state of an archived fleet.
+var archivedPumps = state{pumpsInfo: gone, strings.Replace(pumpsInfo, "false", "true", 1): constant(1)}
 
-// noneInService is a fleet all of whose devices are inactive, frozen or in maintenance.
+// noneInService is the state of a fleet whose devices are all inactive, frozen or in maintenance.
 var noneInService = state{
-	"balena_fleet_devices_in_service" + ofPumps: is(0), "balena_fleet_devices_in_service_connected" + ofPumps: is(0),
-	"balena_fleet_devices_never_connected" + ofPumps: is(0),
+	"balena_fleet_devices_in_service" + ofPumps: constant(0), "balena_fleet_devices_in_service_connected" + ofPumps: constant(0),
+	"balena_fleet_devices_never_connected" + ofPumps: constant(0),
 }
 
-// onDevice tells whether an alert of the table is on the device c0ffee or counts it.
+// onDevice reports whether an alert of the table is on the device c0ffee or counts it.
 func (a alert) onDevice() bool {
 	switch a.name {
 	case "BalenaDevicesNeverConnected", "BalenaRolloutNotConverging":
@@ -33,18 +33,18 @@ func (a alert) onDevice() bool {
 	return a.labels["uuid"] != "" || a.labels["service_name"] != ""
 }
 
-// onFleet tells whether an alert is on a fleet that is there, or on devices of it.
+// onFleet reports whether an alert is on a fleet with data, or on devices of it.
 func (a alert) onFleet() bool { return a.labels["fleet"] != "" && a.name != "BalenaFleetGone" }
 
-// What somebody took out of service has no alert, whatever is wrong with it: a device that is inactive or frozen, one in
-// maintenance, a fleet without any other devices, and an archived fleet.
+// There are no alerts on inactive or frozen devices, devices in maintenance, fleets with only such devices, and archived
+// fleets.
 func TestOutOfServiceHasNoAlerts(t *testing.T) {
 	for _, a := range alerts {
 		absences := map[string]state{}
 		if a.onDevice() {
-			absences["a device that is inactive or frozen"] = state{outOfService: is(1)}
-			absences["a device in maintenance"] = state{maintenance: is(math.Inf(1))}
-			absences["a device in maintenance until tomorrow"] = state{maintenance: is(day)}
+			absences["a device that is inactive or frozen"] = state{outOfService: constant(1)}
+			absences["a device in maintenance"] = state{maintenance: constant(math.Inf(1))}
+			absences["a device in maintenance until tomorrow"] = state{maintenance: constant(day)}
 		}
 		if a.onFleet() {
 			absences["a fleet of which no device is in service"] = noneInService
@@ -53,7 +53,7 @@ func TestOutOfServiceHasNoAlerts(t *testing.T) {
 			absences["an archived fleet"] = archivedPumps
 		}
 		if a.onFleet() {
-			absences["a fleet of a frozen organization"] = state{`balena_organization_frozen{organization="acme"}`: is(1)}
+			absences["a fleet of a frozen organization"] = state{`balena_organization_frozen{organization="acme"}`: constant(1)}
 		}
 		if len(absences) == 0 {
 			continue
@@ -73,30 +73,30 @@ func TestOutOfServiceHasNoAlerts(t *testing.T) {
 	}
 }
 
-// A maintenance whose date is over has no effect: what is wrong is an alert as long after it as it would be otherwise.
-func TestMaintenanceIsOver(t *testing.T) {
+// A maintenance whose end has passed has no effect. Alerts fire after their usual time from then on.
+func TestMaintenanceEnds(t *testing.T) {
 	t.Parallel()
 	var tests []unitTest
 	for _, a := range alerts {
-		if a.labels["uuid"] == "" || a.name == "BalenaDeviceFlapping" { // which needs an hour of its own
+		if a.labels["uuid"] == "" || a.name == "BalenaDeviceFlapping" { // needs an hour of data
 			continue
 		}
 		const over = 20 // minutes
-		bad := well.with(a.good, a.bad, state{maintenance: is(over * 60)})
+		bad := well.with(a.good, a.bad, state{maintenance: constant(over * 60)})
 		fires := over + a.after
-		is := unitTest{Name: a.name, Interval: "1m", Series: timeline{}.then(fires+1, from(oldPod, bad)).series()}
-		is.Expressions = []exprTest{neverFired(a.name, fires-1), a.firesFor(1, fires)}
-		tests = append(tests, is)
+		test := unitTest{Name: a.name, Interval: "1m", Series: timeline{}.then(fires+1, from(oldPod, bad)).series()}
+		test.Expressions = []exprTest{neverFired(a.name, fires-1), a.firesFor(1, fires)}
+		tests = append(tests, test)
 	}
 	run(t, tests)
 }
 
-// A maintenance that begins ends the alert at once.
+// The beginning of a maintenance ends the alert immediately.
 func TestMaintenanceBegins(t *testing.T) {
 	t.Parallel()
 	a := alertOf(t, "BalenaDeviceOverheating")
 	fires := lead + a.after
-	story := timeline{}.then(lead, from(oldPod, well)).then(a.after+1, from(oldPod, well.with(a.bad))).then(2, from(oldPod, well.with(a.bad, state{maintenance: is(math.Inf(1))})))
+	story := timeline{}.then(lead, from(oldPod, well)).then(a.after+1, from(oldPod, well.with(a.bad))).then(2, from(oldPod, well.with(a.bad, state{maintenance: constant(math.Inf(1))})))
 	run(t, []unitTest{{Name: "begins", Interval: "1m", Series: story.series(), Alerts: []alertTest{a.firesAt(fires), a.silentAt(fires + 1)}}})
 }
 
@@ -107,43 +107,43 @@ func alertOf(t *testing.T, name string) alert {
 			return a
 		}
 	}
-	t.Fatalf("the table has no %s", name)
+	t.Fatalf("the table does not have %s", name)
 	return alert{}
 }
 
-// Ratios compare what is in service: a hundred devices of which eighty are out of service and offline are no outage, and ten
-// of the other twenty are a half.
+// Ratios are those of devices in service. If 80 of 100 devices are out of service and offline, there is no alert. If ten of
+// the other 20 devices are offline, the ratio is a half.
 func TestRatiosOfDevicesInService(t *testing.T) {
 	t.Parallel()
 	fleet := func(connected float64) state {
 		return well.with(state{
-			"balena_fleet_devices" + ofPumps: is(100), "balena_fleet_devices_in_service" + ofPumps: is(20), "balena_fleet_devices_never_connected" + ofPumps: is(0),
-			"balena_fleet_devices_connected" + ofPumps: is(connected), "balena_fleet_devices_in_service_connected" + ofPumps: is(connected),
+			"balena_fleet_devices" + ofPumps: constant(100), "balena_fleet_devices_in_service" + ofPumps: constant(20), "balena_fleet_devices_never_connected" + ofPumps: constant(0),
+			"balena_fleet_devices_connected" + ofPumps: constant(connected), "balena_fleet_devices_in_service_connected" + ofPumps: constant(connected),
 		})
 	}
 	a := alertOf(t, "BalenaFleetLargelyOffline")
 	run(t, []unitTest{
-		{Name: "all are there", Interval: "1m", Series: timeline{}.then(30, from(oldPod, fleet(20))).series(), Expressions: []exprTest{neverFired(".+", 29)}},
-		{Name: "half are there", Interval: "1m", Series: timeline{}.then(30, from(oldPod, fleet(10))).series(), Alerts: []alertTest{a.firesAt(29)}},
+		{Name: "all connected", Interval: "1m", Series: timeline{}.then(30, from(oldPod, fleet(20))).series(), Expressions: []exprTest{neverFired(".+", 29)}},
+		{Name: "half connected", Interval: "1m", Series: timeline{}.then(30, from(oldPod, fleet(10))).series(), Alerts: []alertTest{a.firesAt(29)}},
 	})
 }
 
-// An organization is frozen: its devices go offline, and some minutes later they are known to be frozen. There is one alert,
-// for all its fleets.
+// If an organization is frozen, its devices go offline, and the API marks them as frozen some minutes later. There is one
+// alert for all its fleets.
 func TestFrozenOrganizationHasOneAlert(t *testing.T) {
 	t.Parallel()
 	const invoice = `balena_organization_past_due_since_timestamp_seconds{organization="acme"}`
 	const valves = `balena_fleet_info{fleet="acme/valves",organization="acme",archived="false"}`
-	before := well.with(state{`balena_fleet_info{fleet="acme/valves",archived="false"}`: gone, valves: is(1), invoice: is(-10 * day)})
+	before := well.with(state{`balena_fleet_info{fleet="acme/valves",archived="false"}`: gone, valves: constant(1), invoice: constant(-10 * day)})
 	frozen := before.with(
-		state{`balena_organization_frozen{organization="acme"}`: is(1), "balena_fleet_devices_in_service_connected" + ofPumps: is(0)},
+		state{`balena_organization_frozen{organization="acme"}`: constant(1), "balena_fleet_devices_in_service_connected" + ofPumps: constant(0)},
 		alertOf(t, "BalenaDeviceOffline").bad,
 	)
-	known := frozen.with(noneInService, state{"balena_fleet_devices_frozen" + ofPumps: is(110), outOfService: is(1)})
-	for _, s := range []state{before, frozen, known} { // the devices of the small fleet stay as they are
-		s["balena_fleet_devices_in_service"+`{fleet="acme/valves"}`] = is(1)
+	known := frozen.with(noneInService, state{"balena_fleet_devices_frozen" + ofPumps: constant(110), outOfService: constant(1)})
+	for _, s := range []state{before, frozen, known} { // the devices of the small fleet do not change
+		s["balena_fleet_devices_in_service"+`{fleet="acme/valves"}`] = constant(1)
 	}
-	paid := before.with(state{invoice: gone}) // and no longer frozen
+	paid := before.with(state{invoice: gone}) // no longer frozen
 	story := timeline{}.then(30, from(oldPod, before)).then(20, from(oldPod, frozen)).then(60, from(oldPod, known)).then(40, from(oldPod, paid))
 	test := unitTest{Name: "frozen", Interval: "1m", Series: story.series()}
 	firing := func(minute int, alerts ...string) {
@@ -154,7 +154,7 @@ func TestFrozenOrganizationHasOneAlert(t *testing.T) {
 		test.Expressions = append(test.Expressions, e)
 	}
 	firing(29, "BalenaInvoicePastDue")
-	firing(34) // one stands back at once, the other waits for five minutes
+	firing(34) // the first ends at once, the second fires after five minutes
 	for _, minute := range []int{36, 49, 60, 109} {
 		firing(minute, "BalenaDevicesFrozen")
 	}
@@ -167,7 +167,7 @@ func TestFrozenOrganizationHasOneAlert(t *testing.T) {
 	run(t, []unitTest{test})
 }
 
-// Supervisors before 16.7.0 do not report the status of updates: what the API has of them is not believed.
+// Supervisors before 16.7.0 do not report the status of updates. Their status in the API is ignored.
 func TestOldSupervisors(t *testing.T) {
 	t.Parallel()
 	var tests []unitTest
@@ -177,9 +177,9 @@ func TestOldSupervisors(t *testing.T) {
 			"": true, "unknown": true, "1.0.0": false, "9.15.7": false, "10.8.0": false, "14.13.1": false, "15.3.1": false, "16.0.0": false, "16.6.9": false, "16.7.0": true, "16.12.9": true,
 			"17.0.3": true, "20.0.0": true, "160.1.0": true,
 		} {
-			of := well.with(a.bad, state{deviceInfo("6.5.10", "17.0.3"): gone, deviceInfo("6.5.10", version): is(1)})
+			exported := well.with(a.bad, state{deviceInfo("6.5.10", "17.0.3"): gone, deviceInfo("6.5.10", version): constant(1)})
 			last := a.after + 5
-			test := unitTest{Name: name + " " + version, Interval: "1m", Series: timeline{}.then(last+1, from(oldPod, of)).series(), Expressions: []exprTest{neverFired(name, last)}}
+			test := unitTest{Name: name + " " + version, Interval: "1m", Series: timeline{}.then(last+1, from(oldPod, exported)).series(), Expressions: []exprTest{neverFired(name, last)}}
 			if reports {
 				test.Expressions = []exprTest{a.firesFor(1, last)}
 			}
@@ -189,12 +189,12 @@ func TestOldSupervisors(t *testing.T) {
 	run(t, tests)
 }
 
-// The failure of an update is remembered when the supervisor has cleared it, through gaps, and until the device runs another version or
-// the failure is old.
+// The rules remember a failed update after the supervisor has reset it, and during gaps, until the device runs another version
+// or the failure is old.
 func TestFailedOSUpdateIsRemembered(t *testing.T) {
 	t.Parallel()
 	a := alertOf(t, "BalenaDeviceOSUpdateFailed")
-	older := state{deviceInfo("6.5.10", "17.0.3"): gone, deviceInfo("6.0.1", "17.0.3"): is(1)}
+	older := state{deviceInfo("6.5.10", "17.0.3"): gone, deviceInfo("6.0.1", "17.0.3"): constant(1)}
 	before, failed, newer := well.with(older), well.with(osUpdate("failed")), well
 	const remembered = 2 * hour / 60
 	fails := timeline{}.then(lead, from(oldPod, before)).then(3, from(oldPod, failed))
@@ -209,7 +209,7 @@ func TestFailedOSUpdateIsRemembered(t *testing.T) {
 		return e
 	}
 	begins := lead + a.after
-	last := lead + 2 // at which the failure is seen
+	last := lead + 2 // when the failure is observed
 	again := fails.then(30, from(oldPod, before)).then(5, from(oldPod, well.with(osUpdate("running")))).then(2, from(oldPod, well.with(osUpdate("rebooting"))))
 	runChanged(t, map[string]string{"time() - 604800": fmt.Sprintf("time() - %d", remembered*60)}, []unitTest{
 		story("the supervisor clears it", fails.then(remembered, from(oldPod, before)),
@@ -224,18 +224,18 @@ func TestFailedOSUpdateIsRemembered(t *testing.T) {
 	})
 }
 
-// One-shot services exit, and services wait while a device updates or is offline: only what should run and does not is an alert.
+// There are no alerts on services that have exited, and on services of devices that are updating or offline.
 func TestServicesThatNeedNotRun(t *testing.T) {
 	t.Parallel()
 	a := alertOf(t, "BalenaServiceNotRunning")
 	metric := func(name string) string { return name + `{fleet="acme/pumps",uuid="c0ffee"}` }
 	var tests []unitTest
 	for name, s := range map[string]state{
-		"all run":                     {metric("balena_device_services_running"): is(3), metric("balena_device_services_exited"): gone},
-		"one has exited and one runs": {metric("balena_device_services_running"): is(1), metric("balena_device_services_exited"): is(2)},
-		"not on target":               a.bad.with(state{metric("balena_device_on_target_release"): is(0)}),
+		"all run":                     {metric("balena_device_services_running"): constant(3), metric("balena_device_services_exited"): gone},
+		"one has exited and one runs": {metric("balena_device_services_running"): constant(1), metric("balena_device_services_exited"): constant(2)},
+		"not on target":               a.bad.with(state{metric("balena_device_on_target_release"): constant(0)}),
 		"no target":                   a.bad.with(state{metric("balena_device_on_target_release"): gone}),
-		"offline":                     a.bad.with(state{metric("balena_device_connected"): is(0), metric("balena_device_connectivity_change_timestamp_seconds"): now}),
+		"offline":                     a.bad.with(state{metric("balena_device_connected"): constant(0), metric("balena_device_connectivity_change_timestamp_seconds"): now}),
 		"restarting":                  a.bad.with(serviceStatus("restarting")),
 		"not known":                   {metric("balena_device_services"): gone, metric("balena_device_services_running"): gone, metric("balena_device_services_exited"): gone},
 	} {
@@ -246,7 +246,7 @@ func TestServicesThatNeedNotRun(t *testing.T) {
 	run(t, tests)
 }
 
-// fleetThatReconnects exports so many devices, of which the first ones reconnect each five minutes, and others once.
+// fleetThatReconnects returns the series of a fleet in which some devices reconnect every five minutes, and others once.
 func fleetThatReconnects(devices, flapping, once int) []series {
 	const minutes = 100
 	all := []series{
@@ -265,32 +265,33 @@ func fleetThatReconnects(devices, flapping, once int) []series {
 			}
 			values = append(values, fmt.Sprint(at))
 		}
-		of := fmt.Sprintf(`{fleet="acme/pumps",uuid="%d"}`, i)
-		all = append(all, series{"balena_device_connectivity_change_timestamp_seconds" + of, strings.Join(values, " ")}, series{"balena_device_online" + of, fmt.Sprintf("1x%d", minutes)})
+		labels := fmt.Sprintf(`{fleet="acme/pumps",uuid="%d"}`, i)
+		all = append(all, series{"balena_device_connectivity_change_timestamp_seconds" + labels, strings.Join(values, " ")}, series{"balena_device_online" + labels, fmt.Sprintf("1x%d", minutes)})
 	}
 	return all
 }
 
-// Where a third of the fleet reconnects within an hour, it is the server. In a small fleet, two devices are not the fleet.
+// If a third of the fleet reconnects within an hour, there are no alerts on devices. In a small fleet, two devices do not count
+// as a third of the fleet.
 func TestFlappingAndTheServer(t *testing.T) {
 	t.Parallel()
 	var tests []unitTest
-	for _, of := range []struct {
+	for _, c := range []struct {
 		name                      string
 		devices, flapping, reconn int
 		alerts                    float64
 	}{
 		{"one device", 12, 1, 0, 1},
-		{"a re-balance of the server", 12, 1, 3, 0},
+		{"a rebalancing of the server", 12, 1, 3, 0},
 		{"a quarter of the fleet", 12, 3, 0, 3},
-		{"a server that flaps", 12, 12, 0, 0},
+		{"a flapping server", 12, 12, 0, 0},
 		{"two of three devices", 3, 2, 0, 2},
 		{"all of a small fleet", 3, 3, 0, 0},
 	} {
-		test := unitTest{Name: of.name, Interval: "1m", Series: fleetThatReconnects(of.devices, of.flapping, of.reconn)}
+		test := unitTest{Name: c.name, Interval: "1m", Series: fleetThatReconnects(c.devices, c.flapping, c.reconn)}
 		e := exprTest{Expression: `count(ALERTS{alertname="BalenaDeviceFlapping", alertstate="firing"})`, At: at(80)}
-		if of.alerts > 0 {
-			e.Want = []expectedSample{{"{}", of.alerts}}
+		if c.alerts > 0 {
+			e.Want = []expectedSample{{"{}", c.alerts}}
 		}
 		test.Expressions = []exprTest{e}
 		tests = append(tests, test)
@@ -298,22 +299,22 @@ func TestFlappingAndTheServer(t *testing.T) {
 	run(t, tests)
 }
 
-// Reconnects are counted by their times: those between two scrapes once, those that an exporter's restart hides, too, and those of a day ago
-// no longer. Devices that are offline do not reconnect.
+// Reconnects are counted by their timestamps: reconnects between two scrapes count once, reconnects during a restart of the
+// exporter count, and reconnects of the previous day do not. Offline devices do not reconnect.
 func TestReconnectsAreCounted(t *testing.T) {
 	t.Parallel()
 	device := func(uuid, changes, online string) []series {
-		of := fmt.Sprintf(`{fleet="acme/pumps",uuid=%q}`, uuid)
-		return []series{{"balena_device_connectivity_change_timestamp_seconds" + of, changes}, {"balena_device_online" + of, online}}
+		labels := fmt.Sprintf(`{fleet="acme/pumps",uuid=%q}`, uuid)
+		return []series{{"balena_device_connectivity_change_timestamp_seconds" + labels, changes}, {"balena_device_online" + labels, online}}
 	}
 	test := unitTest{Name: "reconnects", Interval: "1m", Series: []series{{"balena_fleet_devices" + ofPumps, "4x1600"}, {"balena_fleet_devices_in_service" + ofPumps, "4x1600"}}}
-	for _, of := range [][]series{
+	for _, added := range [][]series{
 		device("stays", "-7200x1600", "1x1600"),
 		device("twice", "-7200x9 590x19 1790x1600", "1x1600"),
 		device("hidden", "-7200x9 _x6 600x1600", "1x9 _x6 1x1600"),
 		device("offline", "-7200x9 600x1600", "1x9 0x1600"),
 	} {
-		test.Series = append(test.Series, of...)
+		test.Series = append(test.Series, added...)
 	}
 	const count1h, count1d = "balena:device_reconnects:count1h", "balena:device_reconnects:count1d"
 	sample := func(name, uuid string, n float64) expectedSample {
@@ -330,28 +331,28 @@ func TestReconnectsAreCounted(t *testing.T) {
 	run(t, []unitTest{test})
 }
 
-// Availability counts each device for as long as it was in service. Devices that never connected are not expected; those that are lost
-// are. Times without data do not count, nor do archived fleets.
+// Availability counts each device for the time during which it was in service, including lost devices and excluding never
+// connected devices. Times without data and archived fleets do not count.
 func TestAvailability(t *testing.T) {
 	t.Parallel()
 	fleet := func(name, inService, never, connected string) []series {
-		of := fmt.Sprintf(`{fleet=%q}`, name)
+		labels := fmt.Sprintf(`{fleet=%q}`, name)
 		return []series{
-			{"balena_fleet_devices" + of, "10x99"},
-			{"balena_fleet_devices_in_service" + of, inService},
-			{"balena_fleet_devices_never_connected" + of, never},
-			{"balena_fleet_devices_in_service_connected" + of, connected},
+			{"balena_fleet_devices" + labels, "10x99"},
+			{"balena_fleet_devices_in_service" + labels, inService},
+			{"balena_fleet_devices_never_connected" + labels, never},
+			{"balena_fleet_devices_in_service_connected" + labels, connected},
 		}
 	}
 	test := unitTest{Name: "availability", Interval: "1m"}
-	for _, of := range [][]series{
+	for _, added := range [][]series{
 		fleet("acme/half", "10x99", "2x99", "8x49 0x49"),
 		fleet("acme/grows", "2x49 8x49", "0x99", "2x49 4x49"),
 		fleet("acme/gap", "4x24 stale _x49 4x24", "0x24 stale _x49 0x24", "3x24 stale _x49 3x24"),
 		fleet("acme/none", "0x99", "0x99", "0x99"),
 		fleet("acme/archived", "4x99", "0x99", "0x99"),
 	} {
-		test.Series = append(test.Series, of...)
+		test.Series = append(test.Series, added...)
 	}
 	test.Series = append(test.Series, series{`balena_fleet_info{fleet="acme/archived",archived="true"}`, "1x99"})
 	const name = "balena:fleet_availability:ratio30d"

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// runChanged has promtool run tests on rules that were changed as a user would: each old text has to be there.
+// runChanged runs unit tests of rules with replaced texts. Each old text must exist.
 func runChanged(t *testing.T, changes map[string]string, tests []unitTest) {
 	t.Helper()
 	paths, err := filepath.Glob(rulesGlob)
@@ -41,7 +41,7 @@ func runChanged(t *testing.T, changes map[string]string, tests []unitTest) {
 	runFiles(t, filepath.Join(directory, "*.yml"), tests)
 }
 
-// offlineDevice exports a device that has been offline for long.
+// offlineDevice returns the series of a device that has been offline for a long time.
 func offlineDevice(fleet, uuid string) []series {
 	return []series{
 		{fmt.Sprintf(`balena_device_connected{fleet=%q,uuid=%q}`, fleet, uuid), "0x1400"},
@@ -49,7 +49,7 @@ func offlineDevice(fleet, uuid string) []series {
 	}
 }
 
-// lasting makes series that a test has long enough for a day.
+// lasting extends series to a day.
 func lasting(all []series) []series {
 	for i := range all {
 		all[i].Values = strings.ReplaceAll(all[i].Values, "x15", "x1400")
@@ -57,7 +57,7 @@ func lasting(all []series) []series {
 	return all
 }
 
-// Fleets that are switched off from 22:00 to 06:00 may be offline until half past six. The others may not.
+// There are no alerts on fleets that are switched off from 22:00 to 06:00 until 06:30, but on other fleets.
 func TestOffHours(t *testing.T) {
 	t.Parallel()
 	test := unitTest{Name: "off hours", Interval: "1m"}
@@ -80,7 +80,7 @@ func TestOffHours(t *testing.T) {
 	runChanged(t, map[string]string{`balena:fleet_watched{fleet=~""}`: `balena:fleet_watched{fleet=~"acme/kiosks.*"}`}, []unitTest{test})
 }
 
-// An excluded fleet has no alerts, nor do its devices, and nobody misses it.
+// There are no alerts on an excluded fleet and its devices, even if the fleet disappears.
 func TestExcludedFleets(t *testing.T) {
 	t.Parallel()
 	test := unitTest{Name: "excluded", Interval: "1m"}
@@ -103,8 +103,8 @@ func TestExcludedFleets(t *testing.T) {
 	runChanged(t, changes, []unitTest{test})
 }
 
-// A part may be another one for some fleets.
-func TestPartsByFleet(t *testing.T) {
+// Thresholds of ratios can differ between fleets.
+func TestRatiosByFleet(t *testing.T) {
 	t.Parallel()
 	test := unitTest{Name: "parts by fleet", Interval: "1m"}
 	for fleet, offline := range map[string]int{"acme/lab-1": 8, "acme/lab-2": 7, "acme/pumps": 4, "acme/valves": 3} {
@@ -118,7 +118,7 @@ func TestPartsByFleet(t *testing.T) {
 	}, []unitTest{test})
 }
 
-// While half of a fleet is offline there is the critical alert alone, and at each time one of the two.
+// While half of a fleet is offline, only the critical alert fires. At any time, at most one of the two alerts fires.
 func TestPartlyAndLargelyOffline(t *testing.T) {
 	t.Parallel()
 	test := unitTest{Name: "partly and largely", Interval: "1m"}
@@ -137,14 +137,14 @@ func TestPartlyAndLargelyOffline(t *testing.T) {
 	run(t, []unitTest{test})
 }
 
-// An exporter that has no target any more is missed for a week: here for two hours.
+// An exporter without targets counts as missing for a week, in this test for two hours.
 func TestExporterIsMissedForATime(t *testing.T) {
 	t.Parallel()
 	test := unitTest{Name: "missed", Interval: "1m", Series: []series{
 		{`balena_up{job="balena",account="acme",shard="1"}`, "1x9 stale"},
 		{`balena_fleet_devices{job="balena",account="acme",shard="1",fleet="acme/pumps"}`, "1x9 stale"},
 		{`balena_up{job="balena",account="other"}`, "1x200"},
-		// This one was never there, and its targets are.
+		// The targets of this exporter exist, but were never scraped successfully.
 		{`up{job="balena-exporter",account="new"}`, "0x200"},
 	}}
 	down := func(labels map[string]string, name string) expectedAlert {
@@ -155,21 +155,21 @@ func TestExporterIsMissedForATime(t *testing.T) {
 			"runbook_url": runbook("BalenaExporterDown"),
 		}}
 	}
-	never := down(of("job", "balena-exporter", "account", "new"), "balena-exporter new")
-	gone := down(of("job", "balena", "account", "acme", "shard", "1"), "balena acme shard 1")
+	never := down(labelSet("job", "balena-exporter", "account", "new"), "balena-exporter new")
+	gone := down(labelSet("job", "balena", "account", "acme", "shard", "1"), "balena acme shard 1")
 	for minute, want := range map[int][]expectedAlert{4: nil, 5: {never}, 18: {never}, 19: {never, gone}, 128: {never, gone}, 129: {never}} {
 		test.Alerts = append(test.Alerts, alertTest{at(minute), "BalenaExporterDown", want})
 	}
 	runChanged(t, map[string]string{"604800s": "7200s", "2 * 604800": "2 * 7200"}, []unitTest{test})
 }
 
-// An exporter that was never able to read the API has no data that could grow old.
+// An exporter without any successful refresh has no age of its data.
 func TestNeverAnyData(t *testing.T) {
 	t.Parallel()
 	name := "BalenaDataStale"
 	run(t, []unitTest{{
 		Name: "never any data", Interval: "1m", Series: []series{{`balena_up{job="balena",account="acme"}`, "_x9 0x60"}},
-		Alerts: []alertTest{{at(24), name, nil}, {at(25), name, []expectedAlert{{of("job", "balena", "account", "acme", "severity", "critical"), map[string]string{
+		Alerts: []alertTest{{at(24), name, nil}, {at(25), name, []expectedAlert{{labelSet("job", "balena", "account", "acme", "severity", "critical"), map[string]string{
 			"summary":     "balena acme has no fleet data.",
 			"description": "The exporter serves data for 5m after the last refresh. After that, fleets and devices have no series. New alerts on them cannot start, and firing alerts end after an hour.",
 			"runbook_url": runbook(name),
