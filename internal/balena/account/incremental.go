@@ -18,7 +18,7 @@ import (
 // An incremental refresh reads only devices that changed. They are found by modified_at: a trigger of the server's
 // database sets it in every row that is written, to the time at which the transaction began. Deleted devices are found by
 // the counts of the fleets: if a count differs, the ids of the fleet's devices are listed, and every device that is only
-// in the list, or only in the last snapshot, is read by its id. A device that is in the answer exists, possibly in another
+// in the list, or only in the last snapshot, is read by its id: it is unresolved until then. A device that is in the answer exists, possibly in another
 // fleet; a device that is not has been removed. The target release of a device follows from its fleet and needs no query.
 //
 // There are two queries for changes, the rungs of a ladder. The server computes overall_status and overall_progress from
@@ -57,25 +57,31 @@ var errVeryMany = errors.New("everything is read, which costs less")
 
 func veryMany(what string) error { return fmt.Errorf("very many devices %s: %w", what, errVeryMany) }
 
-// changes holds the devices that an incremental refresh has read.
+// changes are the devices that an incremental refresh has read so far. A device that is neither present nor absent is as it
+// was in the previous snapshot.
 type changes struct {
 	previous balena.Devices
-	rung     int
-	// devices are the devices that were read, by ID; nil for a device that is out of reach.
-	devices map[int64]*balena.Device
-	// idsListed are the fleets whose devices' IDs were listed.
-	idsListed map[int64]bool
+	// present has the devices that the server returned, by ID. absent has those that it returned with a fleet that is not
+	// selected, and those that were read by their ids and not returned.
+	present map[int64]*balena.Device
+	absent  map[int64]bool
 	// newest is the newest modified_at.
 	newest balena.Instant
 	rows   int
 }
+
+// put records a device that the server returned, and miss one that is absent.
+func (c *changes) put(d *balena.Device) { c.present[d.ID] = d; delete(c.absent, d.ID) }
+func (c *changes) miss(id int64)        { c.absent[id] = true; delete(c.present, id) }
+
+// unread reports whether the server has said nothing about a device.
+func (c *changes) unread(id int64) bool { return c.present[id] == nil && !c.absent[id] }
 
 // readChanges reads the devices that changed since the last refresh with the query of a rung. It returns an
 // inconsistencyError if they are inconsistent, errVeryMany if there are too many.
 func (f *refresh) readChanges(ctx context.Context, rung int) error {
 	b := &f.before
 	f.after.outside = b.outside
-	c := &changes{previous: b.devices, rung: rung, devices: map[int64]*balena.Device{}, idsListed: map[int64]bool{}, newest: b.horizon.newest}
 	retargeted := map[int64]bool{} // fleets with another target
 	vanished := false              // a fleet is no longer selected
 	for id, target := range b.targets {
@@ -92,17 +98,21 @@ func (f *refresh) readChanges(ctx context.Context, rung int) error {
 	if err != nil {
 		return err
 	}
+	c := &changes{previous: b.devices, present: map[int64]*balena.Device{}, absent: map[int64]bool{}, newest: b.horizon.newest}
 	if err := f.take(ctx, c, condition); err != nil {
 		return err
 	}
-	if err := f.readUnresolved(ctx, c); err != nil {
+	added, err := f.readUnresolved(ctx, c, rung)
+	if err != nil {
 		return err
 	}
-	if err := f.merge(c, retargeted, vanished); err != nil {
+	if err := c.validate(f.fleets, b.horizon.since, added); err != nil {
 		return err
 	}
+	f.snapshot.Devices = c.merge(f.fleets, retargeted, vanished)
 	f.snapshot.Reading.Kind, f.snapshot.Reading.Devices = balena.Incremental, c.rows
 	f.after.horizon = f.horizonAfter(c.newest)
+	f.reported, f.added = slices.Sorted(maps.Keys(c.present)), slices.Sorted(maps.Values(added))
 	return nil
 }
 
@@ -148,7 +158,7 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 		}
 		switch {
 		case !selected:
-			c.devices[row.ID] = nil
+			c.miss(row.ID)
 			f.after.outside = true
 			return nil
 		case was != nil && was.UUID != row.UUID:
@@ -158,7 +168,7 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 		if was == nil || !was.Equal(row) {
 			was = new(*row) // a copy, because api.List reuses row
 		}
-		c.devices[row.ID] = was
+		c.put(was)
 		return nil
 	})
 	if err == nil && !steady(f.after.clock, clock) {
@@ -168,11 +178,122 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 	return err
 }
 
+// readUnresolved reads the unresolved devices by their ids until there are none. A device that was read may have moved to
+// another fleet, and the count of that fleet has to be compared again. The ids of each fleet are listed once.
+// readUnresolved returns the added devices.
+func (f *refresh) readUnresolved(ctx context.Context, c *changes, rung int) (added map[string]int64, err error) {
+	listed := map[int64]bool{}
+	for asked := 0; ; {
+		fleets := f.wrongCounts(c)
+		maps.DeleteFunc(fleets, func(id int64, _ bool) bool { return listed[id] })
+		maps.Copy(listed, fleets)
+		ids, err := f.listIDs(ctx, slices.Sorted(maps.Keys(fleets)))
+		if err != nil {
+			return nil, err
+		}
+		if added, err = c.added(); err != nil {
+			return nil, err
+		}
+		unresolved := c.unresolved(fleets, ids, added, rung)
+		if len(unresolved) == 0 {
+			return added, nil
+		}
+		if asked += len(unresolved); asked > maxByID {
+			return nil, veryMany("were added or removed, or ended a download, without being reported among the changes")
+		}
+		for some := range slices.Chunk(unresolved, idsPerRequest) {
+			for _, id := range some {
+				c.miss(id) // unless the answer has it
+			}
+			if err := f.take(ctx, c, api.InIDs("id", some)); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// wrongCounts returns the selected fleets that have another number of devices than the server counts.
+func (f *refresh) wrongCounts(c *changes) map[int64]bool {
+	fleets, counts := map[int64]bool{}, maps.Clone(f.before.devicesOf)
+	leave := func(id int64) {
+		if was := c.previous.Find(id); was != nil {
+			counts[was.FleetID]--
+		}
+	}
+	for id := range c.absent {
+		leave(id)
+	}
+	for id, is := range c.present {
+		leave(id)
+		counts[is.FleetID]++
+	}
+	for id, n := range f.counted {
+		if counts[id] != n {
+			fleets[id] = true
+		}
+	}
+	return fleets
+}
+
+// listIDs returns the IDs of all devices of some fleets.
+func (f *refresh) listIDs(ctx context.Context, fleets []int64) (map[int64]bool, error) {
+	if len(fleets) > maxFleetsInFilter {
+		return nil, veryMany("were added or removed, in very many fleets")
+	}
+	ids := map[int64]bool{}
+	if len(fleets) == 0 {
+		return ids, nil
+	}
+	q := f.devicesWith("")
+	q.Note = "ids"
+	q.Fields, q.Filter, q.PageSize = api.Record[balena.Device]{deviceFields[0].Field}, api.InIDs("belongs_to__application", fleets), idsPerPage
+	_, err := api.List(ctx, f.client, q, func(row *balena.Device) error {
+		ids[row.ID] = true
+		return nil
+	})
+	return ids, err
+}
+
+// unresolved returns the IDs, in ascending order, of the devices that must be read by their ids:
+//
+//   - devices of the fleets whose IDs were listed that are only in the list, or not in it;
+//   - a known device whose uuid an added one has, because it was registered again;
+//   - with the query byDevices, a device whose download may have ended.
+func (c *changes) unresolved(fleets, ids map[int64]bool, added map[string]int64, rung int) []int64 {
+	unresolved := map[int64]bool{}
+	missing := func(d *balena.Device) bool { return fleets[d.FleetID] && !ids[d.ID] }
+	for id := range ids {
+		if c.present[id] == nil && c.previous.Find(id) == nil {
+			unresolved[id] = true
+		}
+	}
+	for id, is := range c.present {
+		if missing(is) {
+			unresolved[id] = true
+		}
+	}
+	if len(fleets) > 0 || len(added) > 0 || rung == byDevices {
+		for d := range c.previous.All() {
+			_, again := added[d.UUID]
+			if c.unread(d.ID) && (again || missing(d) || rung == byDevices && mayDownload(d)) {
+				unresolved[d.ID] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(unresolved))
+}
+
+// mayDownload reports whether overall_status or overall_progress of a device may be those of an image that it
+// downloads.
+func mayDownload(d *balena.Device) bool {
+	return d.Status == statusUpdating || d.UpdateProgress != balena.Null
+}
+
 // added returns the devices that were not known, by UUID.
 func (c *changes) added() (map[string]int64, error) {
 	added := map[string]int64{}
-	for id, is := range c.devices {
-		if is == nil || c.previous.Find(id) != nil {
+	for id, is := range c.present {
+		if c.previous.Find(id) != nil {
 			continue
 		}
 		if _, twice := added[is.UUID]; twice {
@@ -183,165 +304,51 @@ func (c *changes) added() (map[string]int64, error) {
 	return added, nil
 }
 
-// readUnresolved reads the unresolved devices by their ids until there are none. A device that was read may have moved to
-// another fleet, and the count of that fleet has to be compared again.
-func (f *refresh) readUnresolved(ctx context.Context, c *changes) error {
-	for asked := 0; ; {
-		doubtful, err := f.unresolvedIDs(ctx, c)
-		if err != nil || len(doubtful) == 0 {
-			return err
-		}
-		if asked += len(doubtful); asked > maxByID {
-			return veryMany("were added or removed, or ended a download, without being reported among the changes")
-		}
-		for ids := range slices.Chunk(doubtful, idsPerRequest) {
-			for _, id := range ids {
-				c.devices[id] = nil // unless the answer has it
-			}
-			if err := f.take(ctx, c, api.InIDs("id", ids)); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// unresolvedIDs returns the IDs, in ascending order, of devices that must be read by their ids: those that may have been
-// removed, and those whose download may have ended without being reported. Each fleet is listed once.
-func (f *refresh) unresolvedIDs(ctx context.Context, c *changes) ([]int64, error) {
-	counts := maps.Clone(f.before.devicesOf)
-	for id, is := range c.devices {
-		if was := c.previous.Find(id); was != nil {
-			counts[was.FleetID]--
-		}
-		if is != nil {
-			counts[is.FleetID]++
-		}
-	}
-	var fleets []int64
-	for i := range f.snapshot.Fleets {
-		if id := f.snapshot.Fleets[i].ID; counts[id] != f.counted[id] && !c.idsListed[id] {
-			fleets = append(fleets, id)
-		}
-	}
-	if len(fleets) > maxFleetsInFilter {
-		return nil, veryMany("were added or removed, in very many fleets")
-	}
-	listed, err := f.listIDs(ctx, fleets)
-	if err != nil {
-		return nil, err
-	}
-	added, err := c.added()
-	if err != nil {
-		return nil, err
-	}
-	doubtful := map[int64]bool{}
-	for id := range listed {
-		if c.previous.Find(id) == nil && c.devices[id] == nil {
-			doubtful[id] = true
-		}
-	}
-	uncertain := map[int64]bool{}
-	for _, id := range fleets {
-		uncertain[id], c.idsListed[id] = true, true
-	}
-	for id, is := range c.devices {
-		if is != nil && uncertain[is.FleetID] && !listed[id] {
-			doubtful[id] = true
-		}
-	}
-	if len(uncertain) > 0 || len(added) > 0 || c.rung == byDevices {
-		for d := range c.previous.All() {
-			if _, read := c.devices[d.ID]; read {
-				continue
-			}
-			_, twice := added[d.UUID] // the device was registered again
-			if twice || uncertain[d.FleetID] && !listed[d.ID] || c.rung == byDevices && mayDownload(d) {
-				doubtful[d.ID] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(doubtful)), nil
-}
-
-// mayDownload reports whether overall_status or overall_progress of a device may be those of an image that it
-// downloads.
-func mayDownload(d *balena.Device) bool {
-	return d.Status == statusUpdating || d.UpdateProgress != balena.Null
-}
-
-// listIDs returns the IDs of all devices of some fleets.
-func (f *refresh) listIDs(ctx context.Context, fleets []int64) (map[int64]bool, error) {
-	listed := map[int64]bool{}
-	if len(fleets) == 0 {
-		return listed, nil
-	}
-	q := f.devicesWith("")
-	q.Note = "ids"
-	q.Fields, q.Filter, q.PageSize = api.Record[balena.Device]{deviceFields[0].Field}, api.InIDs("belongs_to__application", fleets), idsPerPage
-	_, err := api.List(ctx, f.client, q, func(row *balena.Device) error {
-		listed[row.ID] = true
-		return nil
-	})
-	return listed, err
-}
-
-// merge combines the known devices and those that were read to the devices of the snapshot.
-// vanished is set if some of them belong to a fleet that is no longer selected.
-func (f *refresh) merge(c *changes, retargeted map[int64]bool, vanished bool) error {
-	since := f.before.horizon.since
-	added, err := c.added()
-	if err != nil {
-		return err
-	}
-	f.added = slices.Sorted(maps.Values(added))
-	for id, is := range c.devices {
-		if is != nil {
-			f.reported = append(f.reported, id)
-		}
-	}
-	slices.Sort(f.reported)
-	var put []*balena.Device
-	for id, is := range c.devices {
-		if is == nil {
-			vanished = true
-		} else if is != c.previous.Find(id) {
-			put = append(put, is)
-		}
-	}
+// validate returns an inconsistencyError if the changes contradict the known devices of the fleets, whose changes are
+// known up to since.
+func (c *changes) validate(fleets map[int64]*balena.Fleet, since balena.Instant, added map[string]int64) error {
 	for _, run := range c.previous.Runs() {
-		if run.Newest <= since && len(retargeted) == 0 && len(added) == 0 {
+		if run.Newest <= since && len(added) == 0 {
 			continue
 		}
 		for _, d := range run.Devices {
-			is, read := c.devices[d.ID]
-			if !read {
-				is = d
-			}
-			if is == nil || f.fleets[is.FleetID] == nil {
+			is := cmp.Or(c.present[d.ID], d)
+			if c.absent[d.ID] || fleets[is.FleetID] == nil {
 				continue
 			}
 			if _, twice := added[is.UUID]; twice {
 				return inconsistencyError(fmt.Sprintf("device %d has the uuid of one that was added", d.ID))
 			}
-			switch fleet := f.fleets[d.FleetID]; {
-			case read:
-			case d.Modified > since:
+			if c.unread(d.ID) && d.Modified > since {
 				return inconsistencyError(fmt.Sprintf("device %d changed, and the server does not tell so any more", d.ID))
-			case retargeted[d.FleetID] && d.PinnedRelease == 0 && d.TargetRelease != fleet.TargetRelease:
-				is = new(*d)
-				is.TargetRelease = fleet.TargetRelease
+			}
+		}
+	}
+	return nil
+}
+
+// merge returns the devices of the snapshot: the previous ones with the changes, and with the targets of the retargeted
+// fleets. vanished is set if some of them belong to a fleet that is no longer selected.
+func (c *changes) merge(fleets map[int64]*balena.Fleet, retargeted map[int64]bool, vanished bool) balena.Devices {
+	var put []*balena.Device
+	for id, is := range c.present {
+		if is != c.previous.Find(id) {
+			put = append(put, is)
+		}
+	}
+	if len(retargeted) > 0 {
+		for d := range c.previous.All() {
+			if retargeted[d.FleetID] && d.PinnedRelease == 0 && c.unread(d.ID) {
+				is := new(*d)
+				is.TargetRelease = fleets[d.FleetID].TargetRelease
 				put = append(put, is)
 			}
 		}
 	}
 	slices.SortFunc(put, func(a, b *balena.Device) int { return cmp.Compare(a.ID, b.ID) })
 	var gone func(*balena.Device) bool
-	if vanished {
-		gone = func(d *balena.Device) bool {
-			is, read := c.devices[d.ID]
-			return read && is == nil || !read && f.fleets[d.FleetID] == nil
-		}
+	if vanished || len(c.absent) > 0 {
+		gone = func(d *balena.Device) bool { return c.absent[d.ID] || fleets[d.FleetID] == nil }
 	}
-	f.snapshot.Devices = c.previous.With(put, gone)
-	return nil
+	return c.previous.With(put, gone)
 }
