@@ -136,7 +136,7 @@ const (
 
 // attach reads the rows as a part of the refresh. The value of the part is the time up to which all their changes are known.
 // If it fails, the devices keep their rows until these are too old.
-func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *kept[*horizon], questions *ladder, a attachment[R]) {
+func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *kept[*horizon], queries *ladder, a attachment[R]) {
 	value := part(f, name, last, 0, func() (*horizon, error) {
 		if f.snapshot.Devices.Len() == 0 {
 			return &horizon{}, nil
@@ -146,7 +146,7 @@ func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *
 			return nil, err
 		}
 		if known := last.value; last.part.Err == nil && known != nil && f.mayReadChangesOfRows() {
-			upTo, err := a.readIncrementally(ctx, f, known, counted, questions)
+			upTo, err := a.readIncrementally(ctx, f, known, counted, queries)
 			if upTo != nil || err != nil {
 				return upTo, err
 			}
@@ -225,10 +225,10 @@ func (a *attachment[R]) readAll(ctx context.Context, f *refresh, counted int) er
 
 // readIncrementally reads the rows that changed with the best query that the server answers, and returns the time up to
 // which all changes are then known. It returns nil, and no error, if all rows must be read.
-func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known *horizon, counted int, questions *ladder) (*horizon, error) {
-	for rung := range questions {
-		question := &questions[rung]
-		if !question.asks(f.snapshot.Time) {
+func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known *horizon, counted int, queries *ladder) (*horizon, error) {
+	for rung := range queries {
+		query := &queries[rung]
+		if !query.asks(f.snapshot.Time) {
 			continue
 		}
 		var conditions []string
@@ -248,13 +248,13 @@ func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known
 		case ctx.Err() != nil || api.ProblemOf(err) == api.RateLimited:
 			return nil, err
 		case err == nil && whole:
-			question.answered()
+			query.answered()
 			return upTo, nil
 		case err == nil:
-			question.answered()
+			query.answered()
 			return nil, nil
 		}
-		if question.failed(err, f.retry()); question.reason == nil {
+		if query.failed(err, f.retry()); query.reason == nil {
 			return nil, nil // the query is tried once more before the next one is used
 		}
 	}

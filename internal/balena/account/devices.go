@@ -57,6 +57,8 @@ func (f *refresh) whyFull() string {
 		return "incremental refreshes are off"
 	case b.full.IsZero():
 		return "first refresh"
+	case f.trust.modifiedAt != nil:
+		return f.trust.modifiedAt.Error()
 	case !f.trust.changes.asks(f.snapshot.Time):
 		return f.trust.changes.reason.Error()
 	case !f.trust.devices.asks(f.snapshot.Time):
@@ -71,7 +73,7 @@ func (f *refresh) whyFull() string {
 		return "the server is asked for other fields"
 	case f.after.clock.Server.IsZero():
 		return errNoDate.Error()
-	case !f.clockIsSteady():
+	case f.clockDrifted():
 		return "the server's clock was set" // this hides changes
 	}
 	for i := range f.snapshot.Fleets {
@@ -85,12 +87,21 @@ func (f *refresh) whyFull() string {
 }
 
 // readChangedDevices reads the devices that changed with the best query that the server answers, or all devices if it
-// answers none.
+// answers none:
+//
+//	the query is                what follows                         if it was so in the last refresh, too
+//	answered                    the changes are used, or everything is read if they cannot be used
+//	canceled, or rate limited   the refresh fails                    the refresh fails
+//	unavailable, unauthorized   the refresh fails                    the next query is used
+//	refused                     everything is read                   the next query is used
+//
+// A failing server may be able to list all devices, but not to search for changes, or the token may have no access to image
+// installs. After the last query, or if another query has failed in this refresh, everything is read.
 func (f *refresh) readChangedDevices(ctx context.Context) error {
-	var failed error
+	var failed error // set by the first query below, because whyFull has found one that may be used
 	for rung := range f.trust.devices {
-		question := &f.trust.devices[rung]
-		if !question.asks(f.snapshot.Time) {
+		query := &f.trust.devices[rung]
+		if !query.asks(f.snapshot.Time) {
 			continue
 		}
 		err := f.readChanges(ctx, rung)
@@ -98,20 +109,17 @@ func (f *refresh) readChangedDevices(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil || problem == api.RateLimited:
 			return err
-		case problem == 0 || isInconsistent(err): // the server answered, even if the answer cannot be used
-			question.answered()
+		case problem == 0 || isInconsistent(err):
+			query.answered()
 			return f.orReadAllDevices(ctx, err)
 		}
-		question.failed(err, f.retry())
-		// The query of a failing server is tried once more. If it continues to fail, the server may be able to list all
-		// devices, but not to search for changes, or the token may have no access to image installs.
+		query.failed(err, f.retry())
 		trouble := problem == api.Unavailable && !errors.Is(err, api.ErrEmptyBody) || problem == api.Unauthorized
-		if trouble && question.failures == 1 && failed == nil {
+		if trouble && query.failures == 1 && failed == nil {
 			return err
 		}
-		failed = err
-		if question.reason == nil {
-			break // the query is tried once more before the next one is used
+		if failed = err; query.reason == nil {
+			break
 		}
 	}
 	f.snapshot.Reading.Why = failed.Error()

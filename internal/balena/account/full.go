@@ -106,7 +106,7 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	}
 	s.Devices = devices.Devices()
 	f.after.horizon = f.horizonAfter(proof.newest)
-	f.trust.changes.proved(proof, s.Time)
+	f.trust.proved(proof, s.Time)
 	return nil
 }
 

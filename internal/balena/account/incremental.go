@@ -171,7 +171,7 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 		c.put(was)
 		return nil
 	})
-	if err == nil && !steady(f.after.clock, clock) {
+	if err == nil && drifted(f.after.clock, clock) {
 		// Rows written after the clock was set back have a modified_at that is too old.
 		return inconsistencyError("the server's clock was set during the refresh")
 	}

@@ -49,8 +49,12 @@ type trust struct {
 	empty bool
 	// systemRefusals is how often in a row the server refused a query for system releases.
 	systemRefusals int
-	// changes is whether queries for changes can be used at all: whether answers are consistent and modified_at changes.
-	changes changesTrust
+	// modifiedAt is why modified_at cannot be trusted: a row changed without it. It is nil if it can. modifiedAtUntil is when
+	// it may be trusted again, by the exporter's clock.
+	modifiedAt      error
+	modifiedAtUntil time.Time
+	// changes is whether the answers to queries for changes are consistent.
+	changes queryTrust
 	// devices, services and tags are whether the server answers the respective queries for changes.
 	devices, services, tags ladder
 }
@@ -76,55 +80,51 @@ func (b *belief[T]) saw(value T) {
 	}
 }
 
-// changesTrust is whether a query for changes is used. Not using it is always correct, but more expensive.
-type changesTrust struct {
+// proved records what a full refresh has shown about modified_at.
+func (t *trust) proved(p *proof, now time.Time) {
+	switch err := p.verdict(); {
+	case err != nil:
+		t.modifiedAt, t.modifiedAtUntil, t.changes = err, now.Add(relearn), queryTrust{}
+	case p.moved && !now.Before(t.modifiedAtUntil):
+		t.modifiedAt = nil
+	}
+}
+
+// queryTrust is whether a query for changes is used. Not using it is always correct, but more expensive.
+type queryTrust struct {
 	// reason is why it is not used, nil if it is; until is when it is tried again, by the exporter's clock.
 	reason error
 	until  time.Time
-	// still is set if modified_at was seen not to change: the query is then not used before modified_at is seen to change.
-	still bool
 	// failures is how often in a row the query failed, or its answers were inconsistent.
 	failures int
 }
 
 // asks reports whether the query may be used.
-func (t *changesTrust) asks(now time.Time) bool {
-	return t.reason == nil || !t.still && !now.Before(t.until)
-}
+func (t *queryTrust) asks(now time.Time) bool { return t.reason == nil || !now.Before(t.until) }
 
 // answered records that the query was answered and that the answers were consistent.
-func (t *changesTrust) answered() { *t = changesTrust{} }
+func (t *queryTrust) answered() { *t = queryTrust{} }
 
 // failed records why the query failed, or its answers were inconsistent. It is tried once more. If that fails too, it is
 // not used before until.
-func (t *changesTrust) failed(reason error, until time.Time) {
-	if t.failures++; t.failures >= 2 && !t.still {
+func (t *queryTrust) failed(reason error, until time.Time) {
+	if t.failures++; t.failures >= 2 {
 		t.reason, t.until = reason, until
-	}
-}
-
-// proved records what a full refresh has shown about modified_at.
-func (t *changesTrust) proved(p *proof, now time.Time) {
-	switch err := p.verdict(); {
-	case err != nil:
-		*t = changesTrust{reason: err, until: now.Add(relearn), still: true}
-	case t.still && p.moved && !now.Before(t.until):
-		*t = changesTrust{}
 	}
 }
 
 // ladder is which of the queries for changes are used, the best first. They are the rungs of the ladder. If none is used,
 // everything is read.
-type ladder [2]changesTrust
+type ladder [2]queryTrust
 
 // asks reports whether any query may be used.
 func (l *ladder) asks(now time.Time) bool {
-	return slices.ContainsFunc(l[:], func(t changesTrust) bool { return t.asks(now) })
+	return slices.ContainsFunc(l[:], func(t queryTrust) bool { return t.asks(now) })
 }
 
 // rung returns the first query that may be used, or the number of queries if there is none.
 func (l *ladder) rung() int {
-	if i := slices.IndexFunc(l[:], func(t changesTrust) bool { return t.reason == nil }); i >= 0 {
+	if i := slices.IndexFunc(l[:], func(t queryTrust) bool { return t.reason == nil }); i >= 0 {
 		return i
 	}
 	return len(l)
@@ -139,12 +139,14 @@ func (l *ladder) reason() error {
 }
 
 // mode returns the mode of incremental refreshes, and the reason if it is not the best one.
-func (f *refresh) mode() (mode balena.Mode, distrust error) {
+func (f *refresh) mode() (mode balena.Mode, reason error) {
 	t := &f.trust
 	switch {
 	case f.config.FullRefreshInterval == 0:
 		return balena.Everything, nil
-	case t.changes.reason != nil: // until a full refresh proves the opposite
+	case t.modifiedAt != nil: // until a full refresh proves the opposite
+		return balena.Everything, t.modifiedAt
+	case t.changes.reason != nil:
 		return balena.Everything, t.changes.reason
 	case !f.after.clock.Received.IsZero() && f.after.clock.Server.IsZero():
 		return balena.Everything, errNoDate
@@ -221,21 +223,19 @@ func (f *refresh) horizonAfter(newest balena.Instant) horizon {
 // its changes are known.
 var errNoDate = errors.New("the server's answers have no header Date")
 
-// clockIsSteady reports whether the server's clock has had no drift since the last refresh.
-func (f *refresh) clockIsSteady() bool {
-	return steady(f.before.clock, f.after.clock)
-}
+// clockDrifted reports whether the server's clock has had a drift since the last refresh.
+func (f *refresh) clockDrifted() bool { return drifted(f.before.clock, f.after.clock) }
 
-// steady reports whether the server's clock had no drift between two answers. It returns false if the server does not
-// send its time.
-func steady(was, is api.Clock) bool {
-	if was.Server.IsZero() || is.Server.IsZero() {
-		return false
+// drifted reports whether the server's clock had a drift between two answers. It returns true if the server does not send
+// its time.
+func drifted(before, after api.Clock) bool {
+	if before.Server.IsZero() || after.Server.IsZero() {
+		return true
 	}
 	// The time between the answers, by the exporter's clock, is known only up to the duration of the requests.
-	passed := is.Server.Sub(was.Server)
-	least, most := is.Sent.Sub(was.Received), is.Received.Sub(was.Sent)
-	return passed >= least-maxClockDrift && passed <= most+maxClockDrift
+	passed := after.Server.Sub(before.Server)
+	least, most := after.Sent.Sub(before.Received), after.Received.Sub(before.Sent)
+	return passed < least-maxClockDrift || passed > most+maxClockDrift
 }
 
 // proof is the evidence of a full refresh whether modified_at shows changes.
@@ -254,7 +254,7 @@ type proof struct {
 
 func (f *refresh) newProof() *proof {
 	p := &proof{now: balena.Instant(f.after.clock.Server.UnixMilli())}
-	if f.before.horizon.newest != 0 && f.before.asked == f.after.asked && f.clockIsSteady() {
+	if f.before.horizon.newest != 0 && f.before.asked == f.after.asked && !f.clockDrifted() {
 		p.since = f.before.horizon.since
 	}
 	return p

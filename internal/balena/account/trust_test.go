@@ -3,6 +3,7 @@
 package account
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,7 +35,7 @@ func TestBelief(t *testing.T) {
 }
 
 // Each step has a minute. After the query is given up, it is tried again ten minutes later.
-func TestChangesTrust(t *testing.T) {
+func TestTrustInChanges(t *testing.T) {
 	trouble := errors.New("trouble")
 	start := time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 	at := func(minute int) time.Time { return start.Add(time.Duration(minute) * time.Minute) }
@@ -62,31 +63,32 @@ func TestChangesTrust(t *testing.T) {
 		"a full refresh proves less": {[]step{{1, trouble}, {2, trouble}, {3, moved}}, map[int]bool{3: false, 12: true}, "trouble"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var trust changesTrust
+			var trust trust
 			for _, s := range test.steps {
 				switch what := s.what.(type) {
 				case nil:
-					trust.answered()
+					trust.changes.answered()
 				case error:
-					trust.failed(what, at(s.minute+10))
+					trust.changes.failed(what, at(s.minute+10))
 				case *proof:
 					trust.proved(what, at(s.minute))
 				}
 			}
 			for minute, want := range test.asks {
-				if got := trust.asks(at(minute)); got != want {
+				if got := trust.modifiedAt == nil && trust.changes.asks(at(minute)); got != want {
 					t.Errorf("minute %d: asks %t, want %t", minute, got, want)
 				}
 			}
-			if got := fmt.Sprint(trust.reason); test.reason != "" && got != test.reason || test.reason == "" && trust.reason != nil {
-				t.Errorf("the reason is %v, want %q", trust.reason, test.reason)
+			reason := cmp.Or(trust.modifiedAt, trust.changes.reason)
+			if got := fmt.Sprint(reason); test.reason != "" && got != test.reason || test.reason == "" && reason != nil {
+				t.Errorf("the reason is %v, want %q", reason, test.reason)
 			}
 		})
 	}
 }
 
 // The rung of a ladder depends on which of its queries are considered refused.
-func TestLadderOfQuestions(t *testing.T) {
+func TestLadderOfQueries(t *testing.T) {
 	now := time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 	first, second := errors.New("first"), errors.New("second")
 	for _, test := range []struct {
@@ -113,7 +115,7 @@ func TestLadderOfQuestions(t *testing.T) {
 			t.Errorf("%v: mode %s, reason %v, asks %t; want %s, %v, %t", test.refused, mode, reason, asks, test.mode, test.reason, test.asks)
 		}
 		if !f.trust.devices.asks(now.Add(time.Minute)) {
-			t.Errorf("%v: no question is asked again", test.refused)
+			t.Errorf("%v: no query is tried again", test.refused)
 		}
 	}
 }
