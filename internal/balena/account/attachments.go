@@ -5,6 +5,7 @@ package account
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -34,16 +35,15 @@ type attachment[R any] struct {
 	// row returns the IDs of a row and of its device.
 	row func(*R) (id, device int64)
 	// reset removes all such rows from a device, and apply adds, replaces or deletes one. They may change the slices,
-	// which the device does not share.
+	// which the device does not share. apply returns false if the row has a place only after all rows were read again.
 	reset func(*balena.Attachments)
-	apply func(*balena.Attachments, *R)
+	apply func(*balena.Attachments, *R) bool
 	// count returns the number of such rows of a device.
 	count func(*balena.Device) int
-	// survey looks at all rows, by device, before they are applied. What it found decides which rows fit, and is current
-	// as long as devices have rows of all that it found. They are nil where any row can be applied.
-	survey  func(map[int64][]R) error
-	fits    func(*R) bool
-	current func(balena.Devices) bool
+	// Tags have a place by their key. choose determines the keys from all rows, by device, before they are applied.
+	// chosen reports whether it would choose the same keys from the rows of the devices. Both are nil for services.
+	choose func(map[int64][]R) error
+	chosen func(balena.Devices) bool
 	// finish sets what follows from all rows of a device, which are known or not.
 	finish func(d *balena.Device, known bool)
 }
@@ -58,13 +58,13 @@ func (f *refresh) readServices(ctx context.Context) {
 		resource: "image_install", existing: "status ne 'deleted'", fields: serviceFields,
 		row:   func(r *serviceRow) (id, device int64) { return r.ID, r.device },
 		reset: func(a *balena.Attachments) { a.Services = nil },
-		apply: func(a *balena.Attachments, r *serviceRow) {
+		apply: func(a *balena.Attachments, r *serviceRow) bool {
 			a.Services = slices.DeleteFunc(a.Services, func(s balena.Service) bool { return s.ID == r.ID })
-			if r.Status == "deleted" {
-				return
+			if r.Status != "deleted" {
+				i, _ := slices.BinarySearchFunc(a.Services, r.Service, balena.Service.Compare)
+				a.Services = slices.Insert(a.Services, i, r.Service)
 			}
-			i, _ := slices.BinarySearchFunc(a.Services, r.Service, balena.Service.Compare)
-			a.Services = slices.Insert(a.Services, i, r.Service)
+			return true
 		},
 		finish: func(d *balena.Device, known bool) {
 			d.Installs = ""
@@ -80,59 +80,16 @@ func (f *refresh) readServices(ctx context.Context) {
 	})
 }
 
-// readDeviceTags reads the configured tags of devices.
-func (f *refresh) readDeviceTags(ctx context.Context) {
-	asked := f.config.deviceTags()
-	if asked.empty() {
-		return
-	}
-	keys := &f.parts.deviceTagKeys
-	attach(ctx, f, balena.PartDeviceTags, &f.parts.deviceTags, &f.trust.tags, attachment[tagRow]{
-		resource: "device_tag", condition: asked.condition(), fields: tagFields("device"),
-		row: func(r *tagRow) (id, device int64) { return r.ID, r.owner },
-		survey: func(rows map[int64][]tagRow) error {
-			found, err := asked.keys(keysOf(slices.Concat(slices.Collect(maps.Values(rows))...)))
-			if err == nil {
-				*keys = found
-			}
-			return err
-		},
-		fits:    func(r *tagRow) bool { return slices.Contains(*keys, r.key) },
-		current: func(devices balena.Devices) bool { return asked.inUse(*keys, devices) },
-		reset:   func(a *balena.Attachments) { a.Tags = nil },
-		apply: func(a *balena.Attachments, r *tagRow) {
-			if i := slices.Index(*keys, r.key); i >= 0 {
-				if a.Tags == nil {
-					a.Tags = make([]balena.Tag, len(*keys))
-				}
-				a.Tags[i] = r.Tag
-			}
-		},
-		finish: func(d *balena.Device, _ bool) {
-			d.Maintenance = 0
-			if i := slices.Index(*keys, asked.maintenance); i >= 0 && i < len(d.Tags()) && d.Tags()[i].ID != 0 {
-				d.Maintenance = balena.MaintenanceUntil(d.Tags()[i].Value)
-			}
-		},
-		count: func(d *balena.Device) (n int) {
-			for _, t := range d.Tags() {
-				if t.ID != 0 {
-					n++
-				}
-			}
-			return n
-		},
-	})
-	f.snapshot.DeviceTagKeys = asked.exported(*keys)
-}
-
 // The queries for rows that changed.
 const (
 	byModifiedAt = iota
-	// ofDevicesTold reads all rows of the devices that were read. Rows of other devices are those of the last time when all
+	// ofReadDevices reads all rows of the devices that were read. Rows of other devices are those of the last time when all
 	// rows were read.
-	ofDevicesTold
+	ofReadDevices
 )
+
+// errReadAll marks changes of rows that cannot be used, or that cost more to read than all rows.
+var errReadAll = errors.New("all rows are read")
 
 // attach reads the rows as a part of the refresh. The value of the part is the time up to which all their changes are known.
 // If it fails, the devices keep their rows until these are too old.
@@ -145,16 +102,13 @@ func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *
 		if err != nil {
 			return nil, err
 		}
-		if known := last.value; last.part.Err == nil && known != nil && f.mayReadChangesOfRows() {
-			upTo, err := a.readIncrementally(ctx, f, known, counted, queries)
-			if upTo != nil || err != nil {
+		if last.part.Err == nil && last.value != nil && f.mayReadChangesOfRows() {
+			upTo, err := a.readChangedRows(ctx, f, *last.value, counted, queries)
+			if !errors.Is(err, errReadAll) {
 				return upTo, err
 			}
 		}
-		if err := a.readAll(ctx, f, counted); err != nil {
-			return nil, err
-		}
-		return new(f.after.horizon), nil
+		return new(f.after.horizon), a.readAllRows(ctx, f, counted)
 	})
 	if value != nil {
 		return
@@ -192,8 +146,8 @@ func (a *attachment[R]) query(f *refresh, condition string, about int) api.Query
 // ofDevices returns the condition that a row belongs to a device within reach.
 func (f *refresh) ofDevices() string { return "device/any(d:" + f.deviceFilter("d/") + ")" }
 
-// readAll reads all rows. counted is their number according to the server.
-func (a *attachment[R]) readAll(ctx context.Context, f *refresh, counted int) error {
+// readAllRows reads all rows. counted is their number according to the server.
+func (a *attachment[R]) readAllRows(ctx context.Context, f *refresh, counted int) error {
 	rows := map[int64][]R{}
 	_, err := api.List(ctx, f.client, a.query(f, a.existing, counted), func(row *R) error {
 		_, device := a.row(row)
@@ -203,8 +157,8 @@ func (a *attachment[R]) readAll(ctx context.Context, f *refresh, counted int) er
 	if err != nil {
 		return err
 	}
-	if a.survey != nil {
-		if err := a.survey(rows); err != nil {
+	if a.choose != nil {
+		if err := a.choose(rows); err != nil {
 			return err
 		}
 	}
@@ -223,49 +177,43 @@ func (a *attachment[R]) readAll(ctx context.Context, f *refresh, counted int) er
 	return nil
 }
 
-// readIncrementally reads the rows that changed with the best query that the server answers, and returns the time up to
-// which all changes are then known. It returns nil, and no error, if all rows must be read.
-func (a *attachment[R]) readIncrementally(ctx context.Context, f *refresh, known *horizon, counted int, queries *ladder) (*horizon, error) {
+// readChangedRows reads the rows that changed with the best query that the server answers, and returns the time up to
+// which all changes are then known. known is that time before. readChangedRows returns errReadAll if all rows must be read.
+func (a *attachment[R]) readChangedRows(ctx context.Context, f *refresh, known horizon, counted int, queries *ladder) (*horizon, error) {
 	for rung := range queries {
 		query := &queries[rung]
 		if !query.asks(f.snapshot.Time) {
 			continue
 		}
 		var conditions []string
-		var renewed []int64
-		var upTo *horizon
-		switch rung {
-		case byModifiedAt:
-			conditions, renewed, upTo = []string{"modified_at gt " + literal(known.since)}, f.added, new(f.after.horizon)
-		case ofDevicesTold:
-			renewed, upTo = f.reported, known
+		renewed, upTo := f.reported, known
+		if rung == byModifiedAt {
+			conditions, renewed, upTo = []string{"modified_at gt " + literal(known.since)}, f.added, f.after.horizon
 		}
 		if 2*len(renewed) > f.snapshot.Devices.Len() {
-			return nil, nil // reading all rows costs less
+			break // reading all rows costs less
 		}
-		whole, err := a.readSome(ctx, f, conditions, renewed, counted)
+		err := a.readRows(ctx, f, conditions, renewed, counted)
 		switch {
 		case ctx.Err() != nil || api.ProblemOf(err) == api.RateLimited:
 			return nil, err
-		case err == nil && whole:
+		case err == nil || errors.Is(err, errReadAll):
 			query.answered()
-			return upTo, nil
-		case err == nil:
-			query.answered()
-			return nil, nil
+			return &upTo, err
 		}
 		if query.failed(err, f.retry()); query.reason == nil {
-			return nil, nil // the query is tried once more before the next one is used
+			break // the query is tried once more before the next one is used
 		}
 	}
-	return nil, nil
+	return nil, errReadAll
 }
 
-// readSome reads the rows that match one of the conditions, and all rows of the renewed devices. It reports whether
-// the number of rows is then that of the server: queries for changes do not find rows that were deleted.
-func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []string, renewed []int64, counted int) (whole bool, err error) {
-	about := counted + a.rows(f.snapshot.Devices)       // the answer includes known rows that have been marked as deleted
-	changed, added := map[int64]*balena.Device{}, false // added: what can only be applied when all rows are known
+// readRows reads the rows that match one of the conditions, and all rows of the renewed devices. It returns errReadAll if
+// the number of rows is then not that of the server, because queries for changes do not find rows that were deleted, or if
+// a row cannot be applied.
+func (a *attachment[R]) readRows(ctx context.Context, f *refresh, conditions []string, renewed []int64, counted int) error {
+	about := counted + a.rows(f.snapshot.Devices) // the answer includes known rows that have been marked as deleted
+	changed, applied := map[int64]*balena.Device{}, true
 	for _, id := range renewed {
 		if d := f.snapshot.Devices.Find(id); d != nil {
 			changed[id] = d.Detached()
@@ -276,25 +224,21 @@ func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []s
 		conditions = append(conditions, api.And(a.existing, api.InIDs("device", ids)))
 	}
 	for _, condition := range conditions {
-		_, err = api.List(ctx, f.client, a.query(f, condition, about), func(row *R) error {
-			if a.fits != nil && !a.fits(row) {
-				added = true
-				return nil
-			}
+		_, err := api.List(ctx, f.client, a.query(f, condition, about), func(row *R) error {
 			_, id := a.row(row)
 			if changed[id] == nil {
 				d := f.snapshot.Devices.Find(id)
 				if d == nil {
-					added = true // added just now: the server counts its rows
+					applied = false // its device was added just now, and the server counts it
 					return nil
 				}
 				changed[id] = d.Detached()
 			}
-			a.apply(changed[id].Attachments, row)
+			applied = a.apply(changed[id].Attachments, row) && applied
 			return nil
 		})
 		if err != nil {
-			return false, err
+			return err
 		}
 	}
 	put := slices.SortedFunc(maps.Values(changed), func(a, b *balena.Device) int { return cmp.Compare(a.ID, b.ID) })
@@ -302,11 +246,11 @@ func (a *attachment[R]) readSome(ctx context.Context, f *refresh, conditions []s
 		a.finish(d.Compact(), true)
 	}
 	devices := f.snapshot.Devices.With(put, nil)
-	if added || a.rows(devices) != counted || a.current != nil && !a.current(devices) {
-		return false, nil
+	if !applied || a.rows(devices) != counted || a.chosen != nil && !a.chosen(devices) {
+		return errReadAll
 	}
 	f.snapshot.Devices = devices
-	return true, nil
+	return nil
 }
 
 // rows returns the number of rows of the devices.

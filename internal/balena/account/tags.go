@@ -3,6 +3,7 @@
 package account
 
 import (
+	"context"
 	"fmt"
 	"iter"
 	"maps"
@@ -18,6 +19,54 @@ import (
 
 // maxTagsPerFleet is more tags than any fleet has.
 const maxTagsPerFleet = 1000
+
+// readDeviceTags reads the configured tags of devices.
+func (f *refresh) readDeviceTags(ctx context.Context) {
+	asked := f.config.deviceTags()
+	if asked.empty() {
+		return
+	}
+	keys := &f.parts.deviceTagKeys // of the tags of all devices, in the order in which a device holds them
+	attach(ctx, f, balena.PartDeviceTags, &f.parts.deviceTags, &f.trust.tags, attachment[tagRow]{
+		resource: "device_tag", condition: asked.condition(), fields: tagFields("device"),
+		row: func(r *tagRow) (id, device int64) { return r.ID, r.owner },
+		choose: func(rows map[int64][]tagRow) error {
+			found, err := asked.keys(keysOf(slices.Concat(slices.Collect(maps.Values(rows))...)))
+			if err == nil {
+				*keys = found
+			}
+			return err
+		},
+		chosen: func(devices balena.Devices) bool { return asked.inUse(*keys, devices) },
+		reset:  func(a *balena.Attachments) { a.Tags = nil },
+		apply: func(a *balena.Attachments, r *tagRow) bool {
+			i := slices.Index(*keys, r.key)
+			if i < 0 {
+				return false
+			}
+			if a.Tags == nil {
+				a.Tags = make([]balena.Tag, len(*keys))
+			}
+			a.Tags[i] = r.Tag
+			return true
+		},
+		finish: func(d *balena.Device, _ bool) {
+			d.Maintenance = 0
+			if i := slices.Index(*keys, asked.maintenance); i >= 0 && i < len(d.Tags()) && d.Tags()[i].ID != 0 {
+				d.Maintenance = balena.MaintenanceUntil(d.Tags()[i].Value)
+			}
+		},
+		count: func(d *balena.Device) (n int) {
+			for _, t := range d.Tags() {
+				if t.ID != 0 {
+					n++
+				}
+			}
+			return n
+		},
+	})
+	f.snapshot.DeviceTagKeys = asked.exported(*keys)
+}
 
 // askedTags are the tags of one kind of owner that are asked for.
 type askedTags struct {
