@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
@@ -26,22 +28,13 @@ func (f *refresh) readDevices(ctx context.Context) error {
 			reading.Disabled = disabledBy(reading.Distrust)
 		}
 	}()
-	if len(f.snapshot.Fleets) == 0 || f.nothingCounted() && f.before.devices.Len() == 0 {
+	if len(f.snapshot.Fleets) == 0 || total(f.counted) == 0 && f.before.devices.Len() == 0 {
 		return nil // There is no fleet, or no device now nor before: nothing has to be read.
 	}
 	if reading.Why = f.whyFull(); reading.Why != "" {
 		return f.readAllDevices(ctx)
 	}
 	return f.readChangedDevices(ctx)
-}
-
-func (f *refresh) nothingCounted() bool {
-	for _, n := range f.counted {
-		if n > 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // fullIsDue reports whether a full refresh is due because of the interval.
@@ -144,11 +137,7 @@ func (f *refresh) deviceFilter(path string) string {
 	if !f.filtersFleets() {
 		return path + "belongs_to__application/any(a:a/" + accessible + ")"
 	}
-	ids := make([]int64, len(f.snapshot.Fleets))
-	for i := range f.snapshot.Fleets {
-		ids[i] = f.snapshot.Fleets[i].ID
-	}
-	return api.InIDs(path+"belongs_to__application", ids)
+	return api.InIDs(path+"belongs_to__application", slices.Sorted(maps.Keys(f.fleets)))
 }
 
 // filtersFleets reports whether queries for devices name the fleets: if some fleets are left out, and the remaining

@@ -21,8 +21,8 @@ import (
 func (f *refresh) readAllDevices(ctx context.Context) error {
 	f.askCloudAgain(ctx)
 	err := f.listDevices(ctx)
-	again := isNotWhole(err)
-	if errors.Is(err, api.ErrTooMany) {
+	switch {
+	case errors.Is(err, api.ErrTooMany):
 		// Very many devices may have been added just now, or belong to applications that are not fleets.
 		if err := f.countAgain(ctx); err != nil {
 			return err
@@ -30,28 +30,17 @@ func (f *refresh) readAllDevices(ctx context.Context) error {
 		if f.reachable, err = api.Count(ctx, f.client, f.after.asked.version, "device", f.deviceFilter("")); err != nil {
 			return err
 		}
-		again = true
-	}
-	if again {
+		fallthrough
+	case isInconsistent(err):
 		err = f.listDevices(ctx)
 	}
-	if isNotWhole(err) {
+	if isInconsistent(err) {
 		return f.badList("device", "%w, twice in a row", err)
 	}
 	return err
 }
 
-// notWholeError reports that a list of devices is incomplete or has a device twice.
-type notWholeError string
-
-func (e notWholeError) Error() string { return string(e) }
-
-func isNotWhole(err error) bool {
-	_, is := errors.AsType[notWholeError](err)
-	return is
-}
-
-// listDevices reads all devices once.
+// listDevices reads all devices once. It returns an inconsistencyError if the list is incomplete or has a device twice.
 func (f *refresh) listDevices(ctx context.Context) error {
 	s := f.snapshot
 	s.Reading.Devices = 0
@@ -101,7 +90,7 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	slices.Sort(uuids)
 	for i := 1; i < len(uuids); i++ {
 		if uuids[i] == uuids[i-1] {
-			return notWholeError("two devices have the same uuid")
+			return inconsistencyError("two devices have the same uuid")
 		}
 	}
 	s.Devices = devices.Devices()
@@ -113,8 +102,8 @@ func (f *refresh) listDevices(ctx context.Context) error {
 // uuidSeed is random, so that nobody can prepare UUIDs whose hashes collide.
 var uuidSeed = maphash.MakeSeed()
 
-// isWhole compares the number of listed devices of each fleet with the server's count, and returns a notWholeError
-// if the list is incomplete. The counts were read before the list. If they differ from it, they are read
+// isWhole compares the number of listed devices of each fleet with the server's count, and returns an
+// inconsistencyError if the list is incomplete. The counts were read before the list. If they differ from it, they are read
 // again: devices may have been added or removed meanwhile, so a number between both counts is correct.
 func (f *refresh) isWhole(ctx context.Context, listed map[int64]int) error {
 	differs := func(lists ...map[int64]int) bool {
@@ -139,7 +128,7 @@ func (f *refresh) isWhole(ctx context.Context, listed map[int64]int) error {
 	if !differs(before, f.counted) {
 		return nil
 	}
-	return notWholeError(fmt.Sprintf("the server counts %d devices and lists %d", total(f.counted), total(listed)))
+	return inconsistencyError(fmt.Sprintf("the server counts %d devices and lists %d", total(f.counted), total(listed)))
 }
 
 func total(counts map[int64]int) (n int) {

@@ -42,7 +42,7 @@ const (
 	maxByID       = 5 * idsPerRequest
 )
 
-// inconsistencyError reports that changes are inconsistent.
+// inconsistencyError reports that answers of the server contradict each other, or what is known.
 type inconsistencyError string
 
 func (e inconsistencyError) Error() string { return string(e) }
