@@ -186,9 +186,13 @@ func (a *attachment[R]) readChangedRows(ctx context.Context, f *refresh, known h
 			continue
 		}
 		var conditions []string
-		renewed, upTo := f.reported, known
-		if rung == byModifiedAt {
+		var renewed []int64
+		var upTo horizon
+		switch rung {
+		case byModifiedAt:
 			conditions, renewed, upTo = []string{"modified_at gt " + literal(known.since)}, f.added, f.after.horizon
+		case ofReadDevices:
+			renewed, upTo = f.reported, known
 		}
 		if 2*len(renewed) > f.snapshot.Devices.Len() {
 			break // reading all rows costs less

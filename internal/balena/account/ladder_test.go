@@ -16,9 +16,9 @@ import (
 
 // The faults of a server that refuses a query: the first refuses the query for changed installs, the next that for devices
 // that download, the last all queries for changes.
-func refusing(questions ...string) simulator.Faults {
+func refusing(queries ...string) simulator.Faults {
 	var faults simulator.Faults
-	for _, q := range questions {
+	for _, q := range queries {
 		faults = append(faults, simulator.Fault{Resource: "device", Query: q, Status: http.StatusInternalServerError})
 	}
 	return faults
@@ -109,7 +109,7 @@ func TestRefusedQuestionIsAskedNowAndThen(t *testing.T) {
 		}
 	}
 	if asked != 4 || full != 4 {
-		t.Errorf("in an hour the question is asked %d times, and there are %d full refreshes; want 4 each", asked, full)
+		t.Errorf("in an hour the query is sent %d times, and there are %d full refreshes; want 4 each", asked, full)
 	}
 }
 

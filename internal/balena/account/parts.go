@@ -72,7 +72,7 @@ func (f *refresh) readDeviceTypes(ctx context.Context) {
 }
 
 // readOrganizations reads whether the organizations of the fleets are frozen, or have an invoice overdue. A server that
-// refuses the question, although it has fields of balenaCloud, has nothing to tell; one that answered before fails.
+// refuses the query, although it has fields of balenaCloud, has nothing to tell; one that answered before fails.
 func (f *refresh) readOrganizations(ctx context.Context) {
 	if !f.trust.cloud.holds(true) {
 		return
