@@ -110,18 +110,9 @@ func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *
 		}
 		return new(f.after.horizon), a.readAllRows(ctx, f, counted)
 	})
-	if value != nil {
-		return
+	if value == nil {
+		f.snapshot.Devices = a.replace(f.snapshot.Devices, nil, false)
 	}
-	var put []*balena.Device
-	for d := range f.snapshot.Devices.All() {
-		bare := d.Detached()
-		a.reset(bare.Attachments)
-		if a.finish(bare.Compact(), false); !bare.Equal(d) {
-			put = append(put, bare)
-		}
-	}
-	f.snapshot.Devices = f.snapshot.Devices.With(put, nil)
 }
 
 // mayReadChangesOfRows reports whether reading changes is enough to know the rows of all devices.
@@ -162,19 +153,24 @@ func (a *attachment[R]) readAllRows(ctx context.Context, f *refresh, counted int
 			return err
 		}
 	}
+	f.snapshot.Devices = a.replace(f.snapshot.Devices, rows, true)
+	return nil
+}
+
+// replace returns the devices with these rows, by device, instead of all such rows that they have. The rows are known or not.
+func (a *attachment[R]) replace(devices balena.Devices, rows map[int64][]R, known bool) balena.Devices {
 	var put []*balena.Device
-	for d := range f.snapshot.Devices.All() {
+	for d := range devices.All() {
 		is := d.Detached()
 		a.reset(is.Attachments)
 		for i := range rows[d.ID] {
 			a.apply(is.Attachments, &rows[d.ID][i])
 		}
-		if a.finish(is.Compact(), true); !is.Equal(d) {
+		if a.finish(is.Compact(), known); !is.Equal(d) {
 			put = append(put, is)
 		}
 	}
-	f.snapshot.Devices = f.snapshot.Devices.With(put, nil)
-	return nil
+	return devices.With(put, nil)
 }
 
 // readChangedRows reads the rows that changed with the best query that the server answers, and returns the time up to

@@ -244,11 +244,7 @@ func (f *refresh) readFleetTags(ctx context.Context) {
 // askForFleetTags returns the tags of the fleets.
 func (f *refresh) askForFleetTags(ctx context.Context, asked askedTags) (fleetTags, error) {
 	var rows []tagRow
-	var fleets []int64
-	for i := range f.snapshot.Fleets {
-		fleets = append(fleets, f.snapshot.Fleets[i].ID)
-	}
-	for ids := range slices.Chunk(fleets, maxFleetsInFilter) {
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(f.fleets)), maxFleetsInFilter) {
 		q := api.Query[tagRow]{
 			Version: f.after.asked.version, Resource: "application_tag", Fields: wanted(f, tagFields("application")),
 			Filter: api.And(asked.condition(), api.InIDs("application", ids)),
