@@ -95,7 +95,7 @@ const (
 	memoryShare = 0.9
 	// garbageShare is GOGC: the garbage that triggers a collection, in percent of the live heap. Nearly all garbage is
 	// made by refreshes, once a minute. Collecting it more often than by default costs little and halves the peak memory.
-	garbageShare = 20
+	garbageShare = 15
 	// flushTimeout is the maximum time for writing the rest of the log when the exporter stops.
 	flushTimeout = 500 * time.Millisecond
 )
