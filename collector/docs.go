@@ -4,11 +4,11 @@ package collector
 
 import "github.com/balena-exporter/balena-exporter/internal/balena"
 
-//go:generate go test -run ^TestCatalogueIsDocumented$ . -update
+//go:generate go test -run ^TestCatalogIsDocumented$ . -update
 
-// Catalogue returns all families, including those of the exporter itself, with the groups in the order in which they
+// Catalog returns all families, including those of the exporter itself, with the groups in the order in which they
 // are documented. The label of tags is a placeholder.
-func Catalogue() []Description {
+func Catalog() []Description {
 	o := DefaultOptions()
 	o.Services = true
 	o.FleetTags, o.DeviceTags, o.Maintenance, o.Location = true, true, true, true

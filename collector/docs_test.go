@@ -13,11 +13,11 @@ import (
 	"github.com/balena-exporter/balena-exporter/collector"
 )
 
-const catalogueFile = "../docs/metrics.md"
+const catalogFile = "../docs/metrics.md"
 
-// TestCatalogueIsDocumented compares the tables of docs/metrics.md with the code; -update writes them.
-func TestCatalogueIsDocumented(t *testing.T) {
-	documented, err := os.ReadFile(catalogueFile)
+// TestCatalogIsDocumented compares the tables of docs/metrics.md with the code; -update writes them.
+func TestCatalogIsDocumented(t *testing.T) {
+	documented, err := os.ReadFile(catalogFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,13 +28,13 @@ func TestCatalogueIsDocumented(t *testing.T) {
 		found[m[2]] = true
 		return m[1] + markdown(m[2]) + m[3]
 	})
-	for _, d := range collector.Catalogue() {
+	for _, d := range collector.Catalog() {
 		if !found[d.Group] {
-			t.Errorf("%s has no table for the group %s", catalogueFile, d.Group)
+			t.Errorf("%s has no table for the group %s", catalogFile, d.Group)
 			found[d.Group] = true
 		}
 	}
-	golden(t, catalogueFile, got)
+	golden(t, catalogFile, got)
 }
 
 // TestEveryFamilyHasASampleInAGoldenFile finds families without a sample in any test.
@@ -55,7 +55,7 @@ func TestEveryFamilyHasASampleInAGoldenFile(t *testing.T) {
 			found[strings.TrimSuffix(name, "_count")] = true // of a histogram
 		}
 	}
-	for _, d := range collector.Catalogue() {
+	for _, d := range collector.Catalog() {
 		if !found[d.Name] {
 			t.Errorf("%s is documented, but has no sample in any golden file", d.Name)
 		}
@@ -65,7 +65,7 @@ func TestEveryFamilyHasASampleInAGoldenFile(t *testing.T) {
 // TestDocumentedMetricsExist finds names of metrics in the documentation that do not exist.
 func TestDocumentedMetricsExist(t *testing.T) {
 	known := map[string]bool{"balena_exporter_build_info": true}
-	for _, d := range collector.Catalogue() {
+	for _, d := range collector.Catalog() {
 		known[d.Name] = true
 		if d.Type == "histogram" {
 			for _, suffix := range []string{"_bucket", "_sum", "_count"} {
@@ -74,7 +74,7 @@ func TestDocumentedMetricsExist(t *testing.T) {
 		}
 	}
 	name := regexp.MustCompile(`\bbalena_[a-z0-9_]*[a-z0-9]\b`)
-	for _, file := range []string{catalogueFile, "../README.md", "../docs/scaling.md"} {
+	for _, file := range []string{catalogFile, "../README.md", "../docs/scaling.md"} {
 		content, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -87,11 +87,11 @@ func TestDocumentedMetricsExist(t *testing.T) {
 	}
 }
 
-// markdown returns a group of the catalogue as a table.
+// markdown returns a group of the catalog as a table.
 func markdown(group string) string {
 	var b strings.Builder
 	b.WriteString("| metric | labels | meaning | source | series |\n|---|---|---|---|---|\n")
-	for _, d := range collector.Catalogue() {
+	for _, d := range collector.Catalog() {
 		if d.Group != group {
 			continue
 		}

@@ -25,14 +25,14 @@ const (
 	apiServer        subject = "API"
 )
 
-// report is what --config.check prints: a line for each subject that is right, for each mistake and for each warning.
+// report prints the results of --config.check: a line for each valid subject, each mistake and each warning.
 type report struct {
 	out      io.Writer
 	mistakes []mistake
 }
 
-// checkConfig prints what is right and what is wrong with the configuration. It asks the API once, unless an error in the
-// settings, the token or the CA makes that impossible. It opens no port.
+// checkConfig checks the configuration and prints the results. It sends a request to the API, unless the settings, the token
+// or the CA have errors. It does not open ports.
 func checkConfig(ctx context.Context, c *config, out io.Writer) error {
 	r := &report{out: out, mistakes: c.mistakes}
 	r.about(settings, "valid")
@@ -41,21 +41,21 @@ func checkConfig(ctx context.Context, c *config, out io.Writer) error {
 	}
 	r.about(webConfiguration, cmp.Or(*c.web.WebConfigFile, "none: plain HTTP without authentication"))
 
-	c.client.URL = cmp.Or(c.client.URL, &url.URL{}) // nil when the address cannot be parsed
+	c.client.URL = cmp.Or(c.client.URL, &url.URL{}) // nil if the URL is invalid
 	reader, err := account.New(c.client)
 	if err != nil {
 		r.mistakes = append(r.mistakes, mistake{caCertificates, fmt.Errorf("--balena.ca-file: %w", err)})
 	}
-	trusted := "the system's"
+	trusted := "those of the system"
 	if c.client.CAFile != "" {
-		trusted += " and those of " + c.client.CAFile
+		trusted += " and of " + c.client.CAFile
 	}
 	r.about(caCertificates, trusted)
 
 	from := "read from " + cmp.Or(c.tokenFile, tokenVariable)
 	if r.wrong(settings) || r.wrong(tokenSubject) || r.wrong(caCertificates) {
 		r.about(tokenSubject, from)
-		r.line("skipped", apiServer, "not asked because of the errors above")
+		r.line("skipped", apiServer, "not requested because of the errors above")
 		return r.err()
 	}
 	defer reader.Close()
@@ -69,7 +69,7 @@ func checkConfig(ctx context.Context, c *config, out io.Writer) error {
 		r.mistakes = append(r.mistakes, mistake{apiServer, fmt.Errorf("%s: %w", c.client.URL, err)})
 		r.about(apiServer, "")
 	case fleets == 0:
-		r.line("warning", apiServer, answers+", and the token has access to no fleet: there will be no metrics of fleets and devices")
+		r.line("warning", apiServer, answers+", but the token has no access to any fleet: there will be no metrics of fleets and devices")
 	case fleets == 1:
 		r.about(apiServer, answers+", and the token has access to 1 fleet")
 	default:
@@ -78,30 +78,29 @@ func checkConfig(ctx context.Context, c *config, out io.Writer) error {
 	return r.err()
 }
 
-// token prints the line about a token that could be read. Only a session token says when it expires; zero is the expiry
-// of an API key.
+// token prints the line about a token that was read. The expiry is known only for session tokens, and zero for API keys.
 func (r *report) token(from string, expiry, now time.Time) {
 	const form = time.RFC3339
 	switch {
 	case expiry.IsZero():
 		r.about(tokenSubject, from)
 	case expiry.Before(now):
-		r.mistakes = append(r.mistakes, mistake{tokenSubject, fmt.Errorf("%s, a session token that expired at %s; use a new one, or an API key, which expires only if you say so", from, expiry.UTC().Format(form))})
+		r.mistakes = append(r.mistakes, mistake{tokenSubject, fmt.Errorf("%s, a session token that expired at %s; use a new one, or an API key, which does not expire by default", from, expiry.UTC().Format(form))})
 		r.about(tokenSubject, "")
 	default:
 		r.about(tokenSubject, fmt.Sprintf("%s, a session token that expires at %s", from, expiry.UTC().Format(form)))
 	}
 }
 
-// about prints the mistakes in a subject, or what is right with it.
-func (r *report) about(s subject, right string) {
+// about prints the mistakes in a subject, or a text if there are none.
+func (r *report) about(s subject, text string) {
 	for _, m := range r.mistakes {
 		if m.in == s {
 			r.line("error", s, m.err.Error())
 		}
 	}
 	if !r.wrong(s) {
-		r.line("ok", s, right)
+		r.line("ok", s, text)
 	}
 }
 
@@ -119,7 +118,7 @@ func (r *report) wrong(s subject) bool {
 	return false
 }
 
-// err is the error that ends the process with status 1.
+// err returns an error if there are mistakes.
 func (r *report) err() error {
 	if len(r.mistakes) == 0 {
 		return nil

@@ -27,8 +27,7 @@ func sessionToken(expiry time.Time) string {
 	return "eyJhbGciOiJIUzI1NiJ9." + claims + "." + secret
 }
 
-// TestConfigCheck runs the check in a process of its own, and compares all that it prints. In the lines, … stands for any
-// text.
+// TestConfigCheck runs the check as a process and compares its output. In the expected lines, … matches any text.
 func TestConfigCheck(t *testing.T) {
 	t.Parallel()
 	dir, authority := t.TempDir(), newAuthority(t)
@@ -43,7 +42,7 @@ func TestConfigCheck(t *testing.T) {
 		}
 		return s
 	}
-	account := small()
+	account := smallAccount()
 	account.Tokens = []string{token, valid}
 	good, _ := serveHandler(t, sim(account))
 	account.Fleets = 1
@@ -57,8 +56,8 @@ func TestConfigCheck(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 		_, _ = io.WriteString(w, r.Header.Get("Authorization"))
 	}))
-	private := httptest.NewUnstartedServer(sim(small()))
-	private.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes are meant to fail
+	private := httptest.NewUnstartedServer(sim(smallAccount()))
+	private.Config.ErrorLog = log.New(io.Discard, "", 0) // failures of handshakes are expected
 	private.StartTLS()
 	t.Cleanup(private.Close)
 	ca := file("ca.pem", encode("CERTIFICATE", private.Certificate().Raw))
@@ -75,9 +74,9 @@ func TestConfigCheck(t *testing.T) {
 	const (
 		settingsOK = "ok       settings: valid"
 		webOK      = "ok       web configuration: none: plain HTTP without authentication"
-		caOK       = "ok       CA certificates: the system's"
+		caOK       = "ok       CA certificates: those of the system"
 		tokenOK    = "ok       token: read from BALENA_TOKEN"
-		skipped    = "skipped  API: not asked because of the errors above"
+		skipped    = "skipped  API: not requested because of the errors above"
 	)
 	for name, test := range map[string]struct {
 		token string // in the environment
@@ -90,11 +89,11 @@ func TestConfigCheck(t *testing.T) {
 			"ok       API: " + good + " answers with version v7, and the token has access to 2 fleets",
 		}},
 		"everything in files": {args: []string{"--balena.api-url=" + one, "--balena.token-file=" + tokenFile, "--balena.ca-file=" + ca, "--web.config.file=" + webConfig}, want: []string{
-			settingsOK, "ok       web configuration: " + webConfig, caOK + " and those of " + ca, "ok       token: read from " + tokenFile,
+			settingsOK, "ok       web configuration: " + webConfig, caOK + " and of " + ca, "ok       token: read from " + tokenFile,
 			"ok       API: " + one + " answers with version v7, and the token has access to 1 fleet",
 		}},
 		"a private CA": {token: token, args: []string{"--balena.api-url=" + private.URL, "--balena.ca-file=" + ca}, want: []string{
-			settingsOK, webOK, caOK + " and those of " + ca, tokenOK,
+			settingsOK, webOK, caOK + " and of " + ca, tokenOK,
 			"ok       API: " + private.URL + " answers with version v7, …",
 		}},
 		"API v6": {token: token, args: []string{"--balena.api-url=" + v6}, want: []string{
@@ -107,12 +106,12 @@ func TestConfigCheck(t *testing.T) {
 			"ok       API: " + good + " answers with version v7, and the token has access to 2 fleets",
 		}},
 		"a warning": {token: token, args: []string{"--balena.api-url=" + good, "--balena.max-staleness=1m"}, want: []string{
-			settingsOK, "warning  settings: a maximal staleness of 1m0s is short: …", webOK, caOK, tokenOK,
+			settingsOK, "warning  settings: --balena.max-staleness of 1m0s is short: …", webOK, caOK, tokenOK,
 			"ok       API: " + good + " answers with version v7, and the token has access to 2 fleets",
 		}},
 		"no fleets": {token: token, args: []string{"--balena.api-url=" + empty}, want: []string{
 			settingsOK, webOK, caOK, tokenOK,
-			"warning  API: " + empty + " answers with version v7, and the token has access to no fleet: there will be no metrics of fleets and devices",
+			"warning  API: " + empty + " answers with version v7, but the token has no access to any fleet: there will be no metrics of fleets and devices",
 		}},
 		"a wrong token": {token: secret + "-of-yesterday", fails: true, args: []string{"--balena.api-url=" + good}, want: []string{
 			settingsOK, webOK, caOK, tokenOK,
@@ -136,7 +135,7 @@ func TestConfigCheck(t *testing.T) {
 			"error    API: " + nothing + ": GET /v7/application and /v6/application: answered 404: there is no balena API at this address, check --balena.api-url",
 		}},
 		"another CA": {token: token, fails: true, args: []string{"--balena.api-url=" + private.URL, "--balena.ca-file=" + file("other.pem", authority.pem)}, want: []string{
-			settingsOK, webOK, caOK + " and those of …", tokenOK,
+			settingsOK, webOK, caOK + " and of …", tokenOK,
 			"error    API: " + private.URL + ": GET /v7/application/$count: … certificate signed by unknown authority: … --balena.ca-file",
 		}},
 		"no CA file": {token: token, fails: true, args: []string{"--balena.api-url=" + private.URL, "--balena.ca-file=" + missing}, want: []string{
@@ -147,15 +146,15 @@ func TestConfigCheck(t *testing.T) {
 			"error    token: --balena.token-file (BALENA_TOKEN_FILE): cannot read the token file: open " + missing + ": no such file or directory", skipped,
 		}},
 		"no token": {fails: true, args: []string{"--balena.api-url=" + good}, want: []string{
-			settingsOK, webOK, caOK, "error    token: there is no token; put it into BALENA_TOKEN, …", skipped,
+			settingsOK, webOK, caOK, "error    token: there is no token; set BALENA_TOKEN, …", skipped,
 		}},
 		"a web configuration with the key of another certificate": {token: token, fails: true, args: []string{"--balena.api-url=" + good, "--web.config.file=" + otherKey}, want: []string{
 			settingsOK, "error    web configuration: --web.config.file: … private key does not match public key", caOK, tokenOK,
 			"ok       API: " + good + " answers with version v7, and the token has access to 2 fleets",
 		}},
 		"all mistakes at once": {token: secret + " " + secret, fails: true, args: []string{"--balena.api-url=http://[", "--balena.page-size=0", "--balena.ca-file=" + missing, "--web.config.file=" + missing}, want: []string{
-			"error    settings: --balena.api-url (BALENA_API_URL) must be an address …",
-			"error    settings: --balena.page-size must be from 1 to 10000, and is 0",
+			"error    settings: --balena.api-url (BALENA_API_URL) must be a URL …",
+			"error    settings: --balena.page-size must be from 1 to 10000, but is 0",
 			"error    web configuration: --web.config.file: open " + missing + ": no such file or directory",
 			"error    CA certificates: --balena.ca-file: cannot read the CA file: …",
 			"error    token: BALENA_TOKEN: the token … blanks, …", skipped,
@@ -163,7 +162,7 @@ func TestConfigCheck(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// An address that nothing can listen on: the check opens no port.
+			// The check must not listen: these addresses are not available.
 			command := command(t, append(test.args, "--config.check", "--web.listen-address=192.0.2.1:1", "--web.health-listen-address=192.0.2.1:1")...)
 			if test.token != "" {
 				command.Env = append(command.Env, "BALENA_TOKEN="+test.token)
@@ -192,7 +191,7 @@ func TestConfigCheck(t *testing.T) {
 	}
 }
 
-// like reports whether a line is the wanted one, in which … stands for any text.
+// like reports whether a line matches an expected line, in which … matches any text.
 func like(line, want string) bool {
 	for i, part := range strings.Split(want, "…") {
 		at := strings.Index(line, part)
@@ -204,16 +203,16 @@ func like(line, want string) bool {
 	return line == "" || strings.HasSuffix(want, "…")
 }
 
-// TestConfigCheckAsksOnce checks that the check costs the server one request.
-func TestConfigCheckAsksOnce(t *testing.T) {
+// TestConfigCheckSendsOneRequest checks the number of requests to the API.
+func TestConfigCheckSendsOneRequest(t *testing.T) {
 	t.Parallel()
-	sim := serveAPI(t, small())
+	sim := serveAPI(t, smallAccount())
 	var stdout, stderr bytes.Buffer
 	args := append(defaults(t, sim.url, nil), "--config.check")
 	if err := run(t.Context(), args, &stdout, &stderr); err != nil || stderr.Len() > 0 {
 		t.Errorf("ended with %v and wrote %s", err, &stderr)
 	}
 	if n := len(sim.requests()); n != 1 {
-		t.Errorf("asked %d times, want once", n)
+		t.Errorf("the check sent %d requests, want 1", n)
 	}
 }

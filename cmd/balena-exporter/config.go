@@ -32,7 +32,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/statuspage"
 )
 
-// config is the configuration. It exists only validated, unless it is to be checked: then it lists its mistakes.
+// config is a valid configuration. Only with --config.check it may contain mistakes, which it lists.
 type config struct {
 	check     bool
 	mistakes  []mistake
@@ -70,16 +70,16 @@ const (
 	// staleIntervals is the default number of failed intervals for which data are served.
 	staleIntervals = 5
 	maxPageSize    = 10_000
-	// maxTagKeys is more labels than a series should have.
+	// maxTagKeys is the maximum of --collector.tag-limit.
 	maxTagKeys = 100
 )
 
 // parse reads the command line and the environment. It returns nil if there is nothing to run, because
 // the version or the help was requested.
 func parse(args []string, stdout io.Writer) (*config, error) {
-	app := kingpin.New(name, "Exports the fleets and devices of balenaCloud or of an openBalena server to Prometheus.\n\n"+
+	app := kingpin.New(name, "Exports metrics of the fleets and devices of balenaCloud or of an openBalena server to Prometheus.\n\n"+
 		"The token is read from the environment variable "+tokenVariable+" or from a file. Each flag can also be set by the "+
-		"environment variable in parentheses behind it.")
+		"environment variable in parentheses.")
 	app.HelpFlag.Short('h')
 	app.Version(version.Print(name))
 	app.DefaultEnvars()
@@ -95,52 +95,52 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 
 	c := &config{}
 	var (
-		apiURL      = app.Flag("balena.api-url", "Address of the balena API.").Default("https://api.balena-cloud.com").Envar("BALENA_API_URL").String()
-		apiVersion  = app.Flag("balena.api-version", "Version of the API: auto takes v7, and v6 where the server has no v7.").Default("auto").Enum("auto", "v7", "v6")
-		tokenFile   = app.Flag("balena.token-file", "File with the token, read anew at each refresh. Without it, the token is taken from the environment variable "+tokenVariable+".").PlaceHolder("FILE").Envar("BALENA_TOKEN_FILE").String()
-		caFile      = app.Flag("balena.ca-file", "File of PEM certificates to trust beside the system's, for an openBalena server with a private CA.").PlaceHolder("FILE").String()
-		interval    = app.Flag("balena.refresh-interval", "Time between refreshes: seconds, or a duration such as 90s or 2m.").Default("60").Envar("CRAWL_INTERVAL").String()
-		timeout     = app.Flag("balena.timeout", "How long a request to the API may take.").Default("30s").Duration()
-		pageSize    = app.Flag("balena.page-size", "Devices, services or tags in a request.").Default("1000").Int()
-		stale       = app.Flag("balena.max-staleness", "How long data are served while refreshes fail; 0 means "+strconv.Itoa(staleIntervals)+" intervals.").Default("0s").Duration()
-		slow        = app.Flag("balena.slow-interval", "Time between requests for what rarely changes: newest releases, device types, API keys.").Default("15m").Duration()
-		fullRefresh = app.Flag("balena.full-refresh-interval", "How often everything is read at least; refreshes between ask for what changed. 0 reads everything each time.").Default("15m").Duration()
-		include     = app.Flag("balena.fleet-include", "Regular expression of the slugs of the fleets to export, anchored at both ends.").PlaceHolder("REGEXP").String()
-		exclude     = app.Flag("balena.fleet-exclude", "Regular expression of the slugs of the fleets not to export, anchored at both ends.").PlaceHolder("REGEXP").String()
-		archived    = app.Flag("balena.archived-fleets", "Export archived fleets, too.").Default("true").Bool()
-		shard       = app.Flag("balena.shard", "Part of the fleets to export, as INDEX/COUNT with INDEX from 0, for several exporters that divide an account.").Default("0/1").String()
-		allowHTTP   = app.Flag("balena.allow-http", "Send the token over plain HTTP to a host other than this one.").Bool()
-		thresholds  = app.Flag("collector.fleet.disconnected-thresholds", "Times in seconds for balena_fleet_devices_disconnected_longer_than, separated by commas.").Default("3600,86400,604800,2592000").String()
-		deviceNames = app.Flag("collector.device.name", "Export the names of devices.").Default("true").Bool()
-		deviceTags  = app.Flag("collector.device.tags", "Keys of the device tags to export, separated by commas. site-* stands for all keys that begin with site-.").PlaceHolder("KEY,...").String()
-		fleetTags   = app.Flag("collector.fleet.tags", "Keys of the fleet tags to export, separated by commas. site-* stands for all keys that begin with site-.").PlaceHolder("KEY,...").String()
-		tagLimit    = app.Flag("collector.tag-limit", "How many keys of tags the patterns of a list may match. Beyond it, the tags of that list are not exported.").Default("20").Int()
-		maintenance = app.Flag("collector.maintenance-tag", "Key of the tag that says that a device or fleet is in maintenance: until the date that is its value, otherwise as long as the tag is there.").PlaceHolder("KEY").String()
+		apiURL      = app.Flag("balena.api-url", "URL of the balena API.").Default("https://api.balena-cloud.com").Envar("BALENA_API_URL").String()
+		apiVersion  = app.Flag("balena.api-version", "Version of the API. auto uses v7, or v6 if the server does not have v7.").Default("auto").Enum("auto", "v7", "v6")
+		tokenFile   = app.Flag("balena.token-file", "File with the token. It is read at each refresh. Without it, the token is read from the environment variable "+tokenVariable+".").PlaceHolder("FILE").Envar("BALENA_TOKEN_FILE").String()
+		caFile      = app.Flag("balena.ca-file", "File with PEM certificates to trust in addition to those of the system, for an openBalena server with a private CA.").PlaceHolder("FILE").String()
+		interval    = app.Flag("balena.refresh-interval", "Interval between refreshes: a number of seconds, or a duration such as 90s or 2m.").Default("60").Envar("CRAWL_INTERVAL").String()
+		timeout     = app.Flag("balena.timeout", "Timeout of requests to the API.").Default("30s").Duration()
+		pageSize    = app.Flag("balena.page-size", "Maximum number of devices, services or tags per response of the API.").Default("1000").Int()
+		stale       = app.Flag("balena.max-staleness", "How long the last data are served while refreshes fail. 0 means "+strconv.Itoa(staleIntervals)+" intervals.").Default("0s").Duration()
+		slow        = app.Flag("balena.slow-interval", "Interval between requests for data that rarely change: latest releases, device types, API keys.").Default("15m").Duration()
+		fullRefresh = app.Flag("balena.full-refresh-interval", "Maximum interval between full refreshes. Other refreshes are incremental. 0 makes all refreshes full.").Default("15m").Duration()
+		include     = app.Flag("balena.fleet-include", "Regular expression for the slugs of the fleets to export, anchored at both ends.").PlaceHolder("REGEXP").String()
+		exclude     = app.Flag("balena.fleet-exclude", "Regular expression for the slugs of fleets not to export, anchored at both ends.").PlaceHolder("REGEXP").String()
+		archived    = app.Flag("balena.archived-fleets", "Export archived fleets.").Default("true").Bool()
+		shard       = app.Flag("balena.shard", "Shard of the fleets to export, as INDEX/COUNT with INDEX counted from 0. Use it to divide an account among several exporters.").Default("0/1").String()
+		allowHTTP   = app.Flag("balena.allow-http", "Allow sending the token over plain HTTP to another host.").Bool()
+		thresholds  = app.Flag("collector.fleet.disconnected-thresholds", "Comma-separated thresholds of balena_fleet_devices_disconnected_longer_than, in seconds.").Default("3600,86400,604800,2592000").String()
+		deviceNames = app.Flag("collector.device.name", "Export device names.").Default("true").Bool()
+		deviceTags  = app.Flag("collector.device.tags", "Comma-separated keys of device tags to export. site-* matches all keys that begin with site-.").PlaceHolder("KEY,...").String()
+		fleetTags   = app.Flag("collector.fleet.tags", "Comma-separated keys of fleet tags to export. site-* matches all keys that begin with site-.").PlaceHolder("KEY,...").String()
+		tagLimit    = app.Flag("collector.tag-limit", "Maximum number of keys that the patterns of a list of tags may match. If more keys match, the tags of that list are not exported.").Default("20").Int()
+		maintenance = app.Flag("collector.maintenance-tag", "Key of the tag that sets the maintenance of a device or fleet. If the value of the tag is a date, the maintenance ends then, otherwise when the tag is removed.").PlaceHolder("KEY").String()
 	)
-	allowlist := app.Flag("collector.metric-allowlist", "Regular expression of the metrics to export, anchored at both ends; may be repeated. The metrics of the exporter itself are always exported.").PlaceHolder("REGEXP").Strings()
-	denylist := app.Flag("collector.metric-denylist", "Regular expression of metrics not to export, anchored at both ends; may be repeated. It goes before the allowlist.").PlaceHolder("REGEXP").Strings()
-	parts := app.Flag("web.parts", "Into how many parts the devices can be divided, for scrapes with ?part=INDEX/COUNT; COUNT is this or divides it.").Default("1").Int()
-	app.Flag("collector.device", "Export metrics of each device, about 22 series a device.").Default("true").BoolVar(&c.collector.Devices)
-	app.Flag("collector.device.location", "Export where devices are; only balenaCloud knows it.").Default("false").BoolVar(&c.collector.Location)
-	app.Flag("collector.device.location-decimals", "Decimals of the degrees of --collector.device.location: two are about a kilometer.").Default("2").IntVar(&c.collector.LocationDecimals)
+	allowlist := app.Flag("collector.metric-allowlist", "Regular expression for metrics to export, anchored at both ends. Repeatable. Metrics of the exporter itself are always exported.").PlaceHolder("REGEXP").Strings()
+	denylist := app.Flag("collector.metric-denylist", "Regular expression for metrics not to export, anchored at both ends. Repeatable. It takes precedence over the allowlist.").PlaceHolder("REGEXP").Strings()
+	parts := app.Flag("web.parts", "Maximum number of parts of an exposition, for scrapes with ?part=INDEX/COUNT. COUNT must divide this number.").Default("1").Int()
+	app.Flag("collector.device", "Export metrics of single devices, about 22 series per device.").Default("true").BoolVar(&c.collector.Devices)
+	app.Flag("collector.device.location", "Export the coordinates of devices. Only balenaCloud provides them.").Default("false").BoolVar(&c.collector.Location)
+	app.Flag("collector.device.location-decimals", "Number of decimals of --collector.device.location, in degrees. Two decimals are about a kilometer.").Default("2").IntVar(&c.collector.LocationDecimals)
 	app.Flag("collector.release", "Export metrics of releases.").Default("true").BoolVar(&c.collector.Releases)
-	app.Flag("collector.release.limit", "Releases in use that are told apart in a fleet; 0 for no limit.").Default("50").IntVar(&c.collector.ReleaseLimit)
-	app.Flag("collector.service", "Export metrics of services, about 3 series a service on a device.").Default("false").BoolVar(&c.collector.Services)
-	app.Flag("collector.service-summary", "Export how many services of its release run on each device, 2 series a device and 1 more where some have exited.").Default("true").BoolVar(&c.collector.ServiceSummary)
-	app.Flag("collector.os", "Export the releases of balenaOS and of the supervisor that the server publishes, and how far devices are behind them, about 5 series a device.").Default("true").BoolVar(&c.collector.OS)
-	app.Flag("collector.api-key", "Export when the caller's API keys expire.").Default("true").BoolVar(&c.collector.Keys)
+	app.Flag("collector.release.limit", "Maximum number of releases per fleet in balena_fleet_devices_by_release. The others are summed in one series. 0 for no limit.").Default("50").IntVar(&c.collector.ReleaseLimit)
+	app.Flag("collector.service", "Export metrics of services, about 3 series per service on a device.").Default("false").BoolVar(&c.collector.Services)
+	app.Flag("collector.service-summary", "Export the numbers of services and of running services per device, 2 series per device, and 1 more if services have exited.").Default("true").BoolVar(&c.collector.ServiceSummary)
+	app.Flag("collector.os", "Export the releases of balenaOS and of the supervisor that the server publishes, and comparisons of devices with them, about 5 series per device.").Default("true").BoolVar(&c.collector.OS)
+	app.Flag("collector.api-key", "Export the expiry dates of the API keys of the token's owner.").Default("true").BoolVar(&c.collector.Keys)
 
 	c.web = kingpinflag.AddFlags(app, ":8000")
 	app.GetFlag("web.config.file").PlaceHolder("FILE")
 	app.Flag("web.telemetry-path", "Path under which to expose metrics.").Default("/metrics").StringVar(&c.telemetryPath)
-	app.Flag("web.health-listen-address", "Address on which to answer "+healthyPath+" and "+readyPath+" without TLS or authentication, for probes; empty for none.").Default(":8001").StringVar(&c.healthAddress)
-	app.Flag("web.max-requests", "Maximum number of scrapes served at the same time; 0 for no limit.").Default("40").IntVar(&c.maxRequests)
+	app.Flag("web.health-listen-address", "Address on which to expose "+healthyPath+" and "+readyPath+" without TLS and authentication, for probes. Empty to disable.").Default(":8001").StringVar(&c.healthAddress)
+	app.Flag("web.max-requests", "Maximum number of concurrent scrapes. 0 for no limit.").Default("40").IntVar(&c.maxRequests)
 	app.Flag("web.disable-exporter-metrics", "Exclude metrics about the exporter itself (promhttp_*, process_*, go_*).").BoolVar(&c.disableExporterMetrics)
-	app.Flag("web.grafana-url", "Address of a Grafana with the exporter's dashboards, to which the pages link; empty for none.").PlaceHolder("URL").StringVar(&c.grafanaURL)
-	problems := app.Flag("web.problem-thresholds", "Thresholds of /problems that differ from those of the alert rules as they come, separated by commas; the names are those of the chart's prometheusRule.thresholds.").PlaceHolder("NAME=NUMBER,...").String()
+	app.Flag("web.grafana-url", "URL of a Grafana server with the exporter's dashboards, for links on the status pages. Empty for no links.").PlaceHolder("URL").StringVar(&c.grafanaURL)
+	problems := app.Flag("web.problem-thresholds", "Comma-separated thresholds of /problems that differ from the defaults of the alert rules. The names are those of the chart's prometheusRule.thresholds.").PlaceHolder("NAME=NUMBER,...").String()
 	app.Flag("web.enable-pprof", "Serve profiles under /debug/pprof/.").BoolVar(&c.pprof)
 	targets := addDiscoveryFlags(app)
-	app.Flag("config.check", "Check the configuration, ask the API once, print what is right and what is wrong, and exit.").NoEnvar().BoolVar(&c.check)
+	app.Flag("config.check", "Check the configuration, including a request to the API, print the results, and exit.").NoEnvar().BoolVar(&c.check)
 	app.Flag("log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]").Default("info").EnumVar(&c.logLevel, "debug", "info", "warn", "error")
 	app.Flag("log.format", "Output format of log messages. One of: [logfmt, json]").Default("logfmt").EnumVar(&c.logFormat, "logfmt", "json")
 
@@ -148,7 +148,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	nameValues(app)
 	if _, err := app.Parse(args); err != nil {
 		if name, ok := switchWithValue(app, args); ok {
-			return nil, fmt.Errorf("--%s takes no value; write --%s or --no-%s", name, name, name)
+			return nil, fmt.Errorf("--%s does not take a value; use --%s or --no-%s", name, name, name)
 		}
 		return nil, fmt.Errorf("%w; see --help", err)
 	}
@@ -209,14 +209,14 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	case c.maxStaleness == 0:
 		c.maxStaleness = staleIntervals * c.interval
 	case c.maxStaleness < c.interval:
-		check.fail("--balena.max-staleness is %s, less than the interval of %s: data would disappear between refreshes", c.maxStaleness, c.interval)
+		check.fail("--balena.max-staleness is %s, less than the interval of %s: data would become stale between refreshes", c.maxStaleness, c.interval)
 	}
 	c.client.Keep = c.maxStaleness
 	if c.maxStaleness < 2*c.interval {
-		c.warnings = append(c.warnings, fmt.Sprintf("a maximal staleness of %s is short: one refresh that fails or is slow makes all data disappear for a while", c.maxStaleness))
+		c.warnings = append(c.warnings, fmt.Sprintf("--balena.max-staleness of %s is short: a single failed or slow refresh makes all data stale", c.maxStaleness))
 	}
 	if c.interval < shortInterval {
-		c.warnings = append(c.warnings, fmt.Sprintf("an interval of %s is short: devices tell of their state every few minutes, and the API may limit the rate", c.interval))
+		c.warnings = append(c.warnings, fmt.Sprintf("--balena.refresh-interval of %s is short: devices report every few minutes, and the API may limit the rate of requests", c.interval))
 	}
 
 	c.collector.DeviceNames = *deviceNames
@@ -280,7 +280,7 @@ func flagGroups(flags []*kingpin.FlagModel) []flagGroup {
 	return groups
 }
 
-// describeSwitches adds the default of each switch to its help. Kingpin shows the defaults only of other flags.
+// describeSwitches adds the default of each boolean flag to its help. Kingpin shows defaults only for other flags.
 func describeSwitches(app *kingpin.Application) {
 	for _, flag := range app.Model().Flags {
 		if !flag.IsBoolFlag() || flag.Hidden || slices.Contains([]string{"help", "version", "config.check"}, flag.Name) {
@@ -294,15 +294,14 @@ func describeSwitches(app *kingpin.Application) {
 	}
 }
 
-// nameValues makes errors about values of flags name the flag. Kingpin's errors do not.
+// nameValues adds the name of the flag to errors about its value. The errors of kingpin do not contain it.
 func nameValues(app *kingpin.Application) {
 	for _, flag := range app.Model().Flags {
 		app.GetFlag(flag.Name).SetValue(namedValue{flag.Value, flag.Name})
 	}
 }
 
-// switchWithValue finds a switch with a value, as in --collector.device=false. Kingpin would only report an unexpected
-// value.
+// switchWithValue finds a boolean flag with a value, as in --collector.device=false. Kingpin only reports an unexpected value.
 func switchWithValue(app *kingpin.Application, args []string) (name string, found bool) {
 	for _, arg := range args {
 		name, _, hasValue := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
@@ -321,7 +320,7 @@ type namedValue struct {
 func (v namedValue) Set(s string) error {
 	err := v.Value.Set(s)
 	if _, ok := errors.AsType[*strconv.NumError](err); ok {
-		return fmt.Errorf("--%s must be a whole number, and is %q", v.flag, s)
+		return fmt.Errorf("--%s must be an integer, but is %q", v.flag, s)
 	}
 	if err != nil {
 		return fmt.Errorf("--%s: %w", v.flag, err)
@@ -329,13 +328,13 @@ func (v namedValue) Set(s string) error {
 	return nil
 }
 
-// IsBoolFlag tells kingpin that the flag takes no value.
+// IsBoolFlag reports whether the flag takes no value.
 func (v namedValue) IsBoolFlag() bool {
 	b, ok := v.Value.(interface{ IsBoolFlag() bool })
 	return ok && b.IsBoolFlag()
 }
 
-// IsCumulative tells kingpin whether the flag may be repeated.
+// IsCumulative reports whether the flag may be repeated.
 func (v namedValue) IsCumulative() bool {
 	c, ok := v.Value.(interface{ IsCumulative() bool })
 	return ok && c.IsCumulative()
@@ -344,7 +343,7 @@ func (v namedValue) IsCumulative() bool {
 // checker checks settings and collects the mistakes.
 type checker struct{ mistakes []mistake }
 
-// mistake is something wrong with the configuration. The error is one sentence.
+// mistake is an error in the configuration. Its message is one sentence.
 type mistake struct {
 	in  subject
 	err error
@@ -362,13 +361,13 @@ func (c *checker) apiURL(s string, allowHTTP bool) *url.URL {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
-		c.fail("%s must be an address such as https://api.balena-cloud.com, and is %q", flag, redacted(s))
+		c.fail("%s must be a URL such as https://api.balena-cloud.com, but is %q", flag, redacted(s))
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		c.fail("%s must have no user, query or fragment; the token goes into %s or --balena.token-file", flag, tokenVariable)
+		c.fail("%s must not contain a user, query or fragment; put the token into %s or --balena.token-file", flag, tokenVariable)
 	case u.Scheme == "http" && !isLoopback(u.Hostname()) && !allowHTTP:
-		c.fail("%s would send the token to %s unencrypted; use https, or --balena.allow-http if you mean it", flag, u.Host)
+		c.fail("%s would send the token to %s unencrypted; use https, or allow it with --balena.allow-http", flag, u.Host)
 	case versionInPath.MatchString(u.Path):
-		c.fail("%s must not end in the version of the API, which the exporter adds, and is %q; write %s", flag, u, strings.TrimSuffix(u.JoinPath("..").String(), "/"))
+		c.fail("%s must not end in the version of the API, which the exporter adds, but is %q; use %s", flag, u, strings.TrimSuffix(u.JoinPath("..").String(), "/"))
 	}
 	return u
 }
@@ -376,14 +375,14 @@ func (c *checker) apiURL(s string, allowHTTP bool) *url.URL {
 // versionInPath matches the path of a URL that was copied from the documentation of the API.
 var versionInPath = regexp.MustCompile(`/v[1-9]/*$`)
 
-// grafanaURL checks an address that the pages link to.
+// grafanaURL checks the URL of Grafana.
 func (c *checker) grafanaURL(s string) {
 	if s == "" {
 		return
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		c.fail("--web.grafana-url must be an address such as https://grafana.example.com, without user, query or fragment, and is %q", redacted(s))
+		c.fail("--web.grafana-url must be a URL such as https://grafana.example.com, without user, query or fragment, but is %q", redacted(s))
 	}
 }
 
@@ -402,8 +401,8 @@ func redacted(s string) string {
 	return s
 }
 
-// proxies checks the proxies in the environment. If net/http cannot parse one, it connects directly or takes the scheme
-// for the host. The value is not shown, because it may contain a password.
+// proxies checks the proxies in the environment. If net/http cannot parse one, it connects directly or uses the scheme as
+// host. The value is not shown, because it may contain a password.
 func (c *checker) proxies() {
 	for _, variable := range []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"} {
 		address := os.Getenv(variable)
@@ -414,7 +413,7 @@ func (c *checker) proxies() {
 			address = "http://" + address
 		}
 		if u, err := url.Parse(address); err != nil || u.Host == "" {
-			c.fail("%s is not the address of a proxy such as http://proxy.example.com:3128; correct or unset it, and write special characters of a user or a password as %%40 for @", variable)
+			c.fail("%s is not a valid proxy URL such as http://proxy.example.com:3128; correct or unset it, and escape special characters in the user name and password, such as @ as %%40", variable)
 		}
 	}
 }
@@ -429,14 +428,14 @@ func (c *checker) token(value, file string) api.TokenSource {
 	var source api.TokenSource
 	switch {
 	case value != "" && file != "":
-		c.failIn(tokenSubject, "there are two tokens, one in %s and one in --balena.token-file (BALENA_TOKEN_FILE); keep one", tokenVariable)
+		c.failIn(tokenSubject, "there are two tokens, in %s and in --balena.token-file (BALENA_TOKEN_FILE); set only one", tokenVariable)
 		return nil
 	case file != "":
 		source = api.FileToken(file)
 	case value != "":
 		source = api.StaticToken(value)
 	default:
-		c.failIn(tokenSubject, "there is no token; put it into %s, or into a file and name that with --balena.token-file (BALENA_TOKEN_FILE)", tokenVariable)
+		c.failIn(tokenSubject, "there is no token; set %s, or --balena.token-file (BALENA_TOKEN_FILE) to a file with the token", tokenVariable)
 		return nil
 	}
 	if _, err := source(context.Background()); err != nil {
@@ -449,7 +448,7 @@ func (c *checker) token(value, file string) api.TokenSource {
 	return source
 }
 
-// interval accepts durations, and plain seconds like the predecessor of this exporter.
+// interval accepts durations, and numbers of seconds for compatibility with an earlier exporter.
 func (c *checker) interval(s string) time.Duration {
 	const flag = "--balena.refresh-interval (CRAWL_INTERVAL)"
 	d, err := time.ParseDuration(s)
@@ -458,30 +457,30 @@ func (c *checker) interval(s string) time.Duration {
 	}
 	switch {
 	case err != nil:
-		c.fail("%s must be seconds such as 60, or a duration such as 2m, and is %q", flag, s)
+		c.fail("%s must be a number of seconds such as 60, or a duration such as 2m, but is %q", flag, s)
 	case d < minInterval || d > maxInterval:
-		c.fail("%s must be from a second to a day, and is %s", flag, s)
+		c.fail("%s must be from a second to a day, but is %s", flag, s)
 	}
 	return d
 }
 
 func (c *checker) positive(flag string, d time.Duration) time.Duration {
 	if d <= 0 {
-		c.fail("%s must be more than zero, and is %s", flag, d)
+		c.fail("%s must be greater than zero, but is %s", flag, d)
 	}
 	return d
 }
 
 func (c *checker) notNegative(flag string, d time.Duration) time.Duration {
 	if d < 0 {
-		c.fail("%s must not be negative, and is %s", flag, d)
+		c.fail("%s must not be negative, but is %s", flag, d)
 	}
 	return d
 }
 
 func (c *checker) within(flag string, n, least, most int) int {
 	if n < least || n > most {
-		c.fail("%s must be from %d to %d, and is %d", flag, least, most, n)
+		c.fail("%s must be from %d to %d, but is %d", flag, least, most, n)
 	}
 	return n
 }
@@ -490,15 +489,15 @@ func (c *checker) pattern(flag, s string) *regexp.Regexp {
 	if s == "" {
 		return nil
 	}
-	// Compile it alone first, so that the added characters do not appear in an error and do not close a bracket.
+	// The text is compiled without anchors first, so that they do not appear in an error and do not close a bracket.
 	_, err := regexp.Compile(s)
 	if err != nil {
-		c.fail("%s is no regular expression: %w", flag, err)
+		c.fail("%s is not a valid regular expression: %w", flag, err)
 		return nil
 	}
 	re, err := regexp.Compile("^(?:" + s + ")$")
 	if err != nil {
-		c.fail("%s is no regular expression: %w", flag, err)
+		c.fail("%s is not a valid regular expression: %w", flag, err)
 	}
 	return re
 }
@@ -510,7 +509,7 @@ func (c *checker) shard(s string) balena.Shard {
 	shard.Index, err[0] = strconv.Atoi(index)
 	shard.Count, err[1] = strconv.Atoi(count)
 	if errors.Join(err[:]...) != nil || shard.Index < 0 || shard.Index >= shard.Count || shard.Count > balena.MaxShards {
-		c.fail("--balena.shard must be INDEX/COUNT such as 0/3, the index from 0 and the count up to %d, and is %q", balena.MaxShards, s)
+		c.fail("--balena.shard must be INDEX/COUNT such as 0/3, with INDEX counted from 0 and COUNT at most %d, but is %q", balena.MaxShards, s)
 	}
 	return shard
 }
@@ -522,29 +521,29 @@ func (c *checker) list(flag, s string) []string {
 			continue
 		}
 		if slices.Contains(items, item) {
-			c.fail("%s names %q twice", flag, item)
+			c.fail("%s contains %q twice", flag, item)
 		}
 		items = append(items, item)
 	}
 	return items
 }
 
-// tags takes keys of tags, and beginnings of keys with a "*" behind them.
+// tags parses keys of tags, and prefixes of keys followed by "*".
 func (c *checker) tags(flag, s string) []string {
 	keys := c.list(flag, s)
 	for _, key := range keys {
 		if strings.Contains(strings.TrimSuffix(key, "*"), "*") {
-			c.fail("%s takes a * at the end of a key only, as in site-*, and has %q", flag, key)
+			c.fail("%s may contain * only at the end of a key, as in site-*, but contains %q", flag, key)
 		}
 	}
 	return keys
 }
 
-// tag takes the key of one tag.
+// tag parses the key of a single tag.
 func (c *checker) tag(flag, s string) string {
 	key := strings.TrimSpace(s)
 	if strings.ContainsAny(key, "*,") {
-		c.fail("%s must be the key of one tag, and is %q", flag, s)
+		c.fail("%s must be the key of a single tag, but is %q", flag, s)
 	}
 	return key
 }
@@ -554,7 +553,7 @@ func (c *checker) seconds(flag, s string) []int {
 	for _, item := range c.list(flag, s) {
 		n, err := strconv.Atoi(item)
 		if err != nil || n <= 0 {
-			c.fail("%s must be seconds separated by commas, and %q is none", flag, item)
+			c.fail("%s must be a comma-separated list of seconds, but contains %q", flag, item)
 		}
 		seconds = append(seconds, n)
 	}
@@ -563,9 +562,9 @@ func (c *checker) seconds(flag, s string) []int {
 }
 
 func (c *checker) telemetryPath(p string) {
-	taken := p == healthyPath || p == readyPath || p == targetsPath || slices.Contains(statuspage.Paths, p) || strings.HasPrefix(p, "/debug/pprof")
+	used := p == healthyPath || p == readyPath || p == targetsPath || slices.Contains(statuspage.Paths, p) || strings.HasPrefix(p, "/debug/pprof")
 	// Requests for an unclean path are redirected to the clean path, which would not exist.
-	if !strings.HasPrefix(p, "/") || p != path.Clean(p) || strings.ContainsAny(p, "{}% ?#") || taken {
-		c.fail("--web.telemetry-path must be a path of its own such as /metrics, and is %q", p)
+	if !strings.HasPrefix(p, "/") || p != path.Clean(p) || strings.ContainsAny(p, "{}% ?#") || used {
+		c.fail("--web.telemetry-path must be an unused path such as /metrics, but is %q", p)
 	}
 }

@@ -21,19 +21,19 @@ type discoveryFlags struct {
 	ports                                 []int
 }
 
-// maxTargetPorts is how many ports a device may have. Each is a target.
+// maxTargetPorts is the maximum number of ports per device. Each port is a target.
 const maxTargetPorts = 16
 
 func addDiscoveryFlags(app *kingpin.Application) *discoveryFlags {
 	f := &discoveryFlags{}
 	app.Flag("web.enable-sd", "Serve the devices as targets for Prometheus (http_sd) under "+targetsPath+".").BoolVar(&f.enabled)
-	app.Flag("sd.address", "What the addresses of targets are made of: none takes the UUID or --sd.template, public the public device URL, local the device's address on its own network.").
+	app.Flag("sd.address", "Kind of target addresses: none uses the UUID or --sd.template, public the public device URL, local the local address of the device.").
 		Default(string(discovery.None)).EnumVar(&f.address, string(discovery.None), string(discovery.Public), string(discovery.Local))
-	app.Flag("sd.device-urls-base", "Domain of public device URLs, such as devices.example.com. Without it, the API is asked, which only balenaCloud answers.").PlaceHolder("DOMAIN").StringVar(&f.base)
-	app.Flag("sd.template", "Host name of a device in a network of yours, such as {uuid}.tailnet.example or {name}.vpn.example:9100.").PlaceHolder("TEMPLATE").StringVar(&f.template)
-	app.Flag("sd.port", "Port of an exporter on the devices. Repeatable: each port is a target.").PlaceHolder("PORT").IntsVar(&f.ports)
-	app.Flag("sd.path", "Path of the metrics of the targets. Without it, the scrape configuration decides.").PlaceHolder("PATH").StringVar(&f.path)
-	app.Flag("sd.scheme", "Scheme of the targets: http or https. Without it, the scrape configuration decides, and public device URLs have https.").PlaceHolder("SCHEME").EnumVar(&f.scheme, "", "http", "https")
+	app.Flag("sd.device-urls-base", "Domain of public device URLs, such as devices.example.com. Default: the domain that the API provides, which is available only on balenaCloud.").PlaceHolder("DOMAIN").StringVar(&f.base)
+	app.Flag("sd.template", "Template for the host names of devices in your network, such as {uuid}.tailnet.example or {name}.vpn.example:9100.").PlaceHolder("TEMPLATE").StringVar(&f.template)
+	app.Flag("sd.port", "Port of an exporter on the devices. Repeatable. Each port is a target.").PlaceHolder("PORT").IntsVar(&f.ports)
+	app.Flag("sd.path", "Metrics path of the targets. Default: the path in the scrape configuration.").PlaceHolder("PATH").StringVar(&f.path)
+	app.Flag("sd.scheme", "Scheme of the targets: http or https. Default: https for public device URLs, otherwise the scheme in the scrape configuration.").PlaceHolder("SCHEME").EnumVar(&f.scheme, "", "http", "https")
 	return f
 }
 
@@ -52,37 +52,37 @@ func (f *discoveryFlags) apply(check *checker, c *config) {
 	switch {
 	case o.Address != discovery.Public:
 		if f.base != "" {
-			check.fail("--sd.device-urls-base is for --sd.address=public, and --sd.address is %s; keep one", f.address)
+			check.fail("--sd.device-urls-base needs --sd.address=public, but --sd.address is %s; change one of them", f.address)
 		}
 	case f.base != "" && !balena.IsDomain(f.base):
-		check.fail("--sd.device-urls-base must be a domain such as devices.example.com, without a scheme, and is %q", redacted(f.base))
+		check.fail("--sd.device-urls-base must be a domain such as devices.example.com, without a scheme, but is %q", redacted(f.base))
 	case len(f.ports) > 0:
-		check.fail("--sd.port does not go with --sd.address=public: public device URLs lead to port 80 of the device; remove it")
+		check.fail("--sd.port cannot be combined with --sd.address=public, because public device URLs lead to port 80 of the device; remove it")
 	}
 	if f.template != "" {
 		var err error
 		o.Template, err = discovery.ParseTemplate(f.template)
 		switch {
 		case o.Address != discovery.None:
-			check.fail("--sd.template is for --sd.address=none, and --sd.address is %s; keep one", f.address)
+			check.fail("--sd.template needs --sd.address=none, but --sd.address is %s; change one of them", f.address)
 		case err != nil:
 			check.fail("--sd.template is %q: %w", f.template, err)
 		case o.Template.HasPort && len(f.ports) > 0:
-			check.fail("--sd.template names a port, and there is --sd.port; keep one")
+			check.fail("--sd.template contains a port, and --sd.port is set; keep one of them")
 		case o.Template.HasName && !o.DeviceNames:
-			check.fail("--sd.template holds {name}, and --no-collector.device.name hides names; write {uuid}, or export names")
+			check.fail("--sd.template contains {name}, but --no-collector.device.name is set; use {uuid}, or export names")
 		}
 	}
 	check.within("the number of --sd.port", len(f.ports), 0, maxTargetPorts)
 	for i, port := range f.ports {
 		check.within("--sd.port", port, 1, 1<<16-1)
 		if slices.Contains(f.ports[:i], port) {
-			check.fail("--sd.port names %d twice", port)
+			check.fail("--sd.port contains %d twice", port)
 		}
 	}
 	if f.path != "" {
 		if u, err := url.Parse(f.path); err != nil || !strings.HasPrefix(f.path, "/") || u.Path != f.path || path.Clean(f.path) != f.path {
-			check.fail("--sd.path must be a path such as /metrics, and is %q", f.path)
+			check.fail("--sd.path must be a path such as /metrics, but is %q", f.path)
 		}
 	}
 	c.discovery = o

@@ -19,7 +19,7 @@ import (
 // levels are the levels of log lines, from the lowest.
 var levels = []string{"debug", "info", "warn", "error"}
 
-// Both loggers write lines of the same form.
+// TestBothLoggersWriteTheSameLines checks that both loggers write lines in the same format.
 func TestBothLoggersWriteTheSameLines(t *testing.T) {
 	for least, name := range levels {
 		for _, format := range []string{"logfmt", "json"} {
@@ -48,7 +48,7 @@ func TestBothLoggersWriteTheSameLines(t *testing.T) {
 						t.Errorf("the caller is %q, not this file: %s", pairs["caller"], line)
 					}
 					if pairs["n"] != "1" || len(pairs) != 5 {
-						t.Errorf("that is not what was logged: %s", line)
+						t.Errorf("the line does not have the pairs that were logged: %s", line)
 					}
 					got = append(got, pairs["level"]+" "+pairs["msg"])
 				}
@@ -69,7 +69,7 @@ func TestSlogAttributesOfTypeTimeAreKept(t *testing.T) {
 	}
 }
 
-// The name of a fleet cannot make a log line look different, in any viewer.
+// TestHiddenCharactersAreEscaped checks that names cannot change how a log line is displayed.
 func TestHiddenCharactersAreEscaped(t *testing.T) {
 	const hidden = "a\u202eb\u2028c\u2029d\u0085e\u009bf\U000e0041g\u007fh\ufeffi\u200bj"
 	for format, want := range map[string]string{
@@ -92,13 +92,13 @@ var (
 	tsFormat   = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
 )
 
-// pairsOf reads a line, which must have the four keys that every line has, each key once, and no other time.
+// pairsOf parses a line and checks that it has the four common keys, no duplicate keys, and no second time.
 func pairsOf(t *testing.T, format, line string) map[string]string {
 	t.Helper()
 	pairs := map[string]string{}
 	add := func(key, value string) {
 		if _, twice := pairs[key]; twice {
-			t.Errorf("%s is there twice: %s", key, line)
+			t.Errorf("the key %s is duplicate: %s", key, line)
 		}
 		pairs[key] = value
 	}
@@ -132,38 +132,38 @@ func pairsOf(t *testing.T, format, line string) map[string]string {
 		}
 	}
 	if _, there := pairs["time"]; there {
-		t.Errorf("there is another time: %s", line)
+		t.Errorf("there is a second time: %s", line)
 	}
 	if !tsFormat.MatchString(pairs["ts"]) {
 		t.Errorf("ts is %s, not UTC with milliseconds", pairs["ts"])
 	}
 	if !regexp.MustCompile(`^\w+\.go:\d+$`).MatchString(pairs["caller"]) || !slices.Contains(levels, pairs["level"]) {
-		t.Errorf("odd caller or level: %s", line)
+		t.Errorf("the caller or the level is invalid: %s", line)
 	}
 	return pairs
 }
 
-// All log lines of an exporter, including failures, have this form, as have those of the toolkit and of net/http.
+// TestLogOfAnExporter checks that all log lines of an exporter have this format, including those of exporter-toolkit and net/http.
 func TestLogOfAnExporter(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"logfmt", "json"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			sim := serveAPI(t, small())
+			sim := serveAPI(t, smallAccount())
 			certificate := newAuthority(t).issue("127.0.0.1")
 			dir := t.TempDir()
 			certificate.write(t, dir)
 			config := write(t, dir, "web.yml", tlsConfig)
 			e := start(t, sim.url, "--log.level=debug", "--log.format="+format, "--web.config.file="+config, "--balena.refresh-interval=1")
-			// A scraper without TLS.
+			// A scrape without TLS.
 			if a, err := get(e.client, e.url("/metrics"), nil); err == nil && a.status != 400 {
-				t.Errorf("plain HTTP is answered with %d", a.status)
+				t.Errorf("plain HTTP returned %d", a.status)
 			}
 			refreshed := regexp.MustCompile(`msg"?[=:]"refresh succeeded"`)
 			eventually(t, "refreshes are logged at level debug", func() bool { return refreshed.MatchString(e.stderr.String()) })
 			sim.down.Store(true)
-			eventually(t, "a trouble is logged", func() bool { return strings.Contains(e.stderr.String(), "refresh failed") })
-			eventually(t, "the scraper is logged", func() bool { return strings.Contains(e.stderr.String(), "TLS handshake error") })
+			eventually(t, "the failed refresh is logged", func() bool { return strings.Contains(e.stderr.String(), "refresh failed") })
+			eventually(t, "the failed handshake is logged", func() bool { return strings.Contains(e.stderr.String(), "TLS handshake error") })
 			e.end()
 			callers := map[string]bool{}
 			for line := range strings.Lines(e.stderr.String()) {
@@ -176,22 +176,22 @@ func TestLogOfAnExporter(t *testing.T) {
 				}
 			}
 			if e.stdout.String() != "" {
-				t.Errorf("something is logged to the standard output: %s", e.stdout)
+				t.Errorf("stdout is not empty: %s", e.stdout)
 			}
 		})
 	}
 }
 
-func TestLevelErrorHidesTheRest(t *testing.T) {
+func TestLevelError(t *testing.T) {
 	t.Parallel()
-	sim := serveAPI(t, small())
+	sim := serveAPI(t, smallAccount())
 	sim.down.Store(true)
 	e := launch(t, sim.url, "--log.level=error")
-	eventually(t, "the trouble is logged", func() bool { return e.stderr.String() != "" })
+	eventually(t, "the failed refresh is logged", func() bool { return e.stderr.String() != "" })
 	e.end()
 	for line := range strings.Lines(e.stderr.String()) {
 		if pairsOf(t, "logfmt", line)["level"] != "error" {
-			t.Errorf("that is no error: %s", line)
+			t.Errorf("the level is not error: %s", line)
 		}
 	}
 }

@@ -16,15 +16,14 @@ const (
 	maxQueuedBytes = 1 << 20
 )
 
-// A logQueue is an io.Writer that passes lines to another one in the background, so that logging never waits for the
-// reader of the log: a pipe that is not read blocks its writers forever. If the queue is full, lines are dropped and
-// counted.
+// A logQueue is an io.Writer that forwards lines to another writer in the background, so that logging does not block if the
+// log is a pipe that is not read. If the queue is full, lines are dropped and counted.
 type logQueue struct {
 	w       io.Writer
 	lines   chan []byte
 	size    atomic.Int64     // bytes in lines
 	dropped atomic.Int64     // lines, since the last report
-	report  func(lost int64) // logs to w that lines were dropped; called while no line waits
+	report  func(lost int64) // logs to w that lines were dropped; called while the queue is empty
 
 	closing chan struct{}
 	close   sync.Once

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// gate is a writer that blocks while it is shut, like a pipe that is not read.
+// gate is a writer that blocks until it is opened, like a pipe that is not read.
 type gate struct {
 	*transcript
 	open chan struct{}
@@ -28,7 +28,7 @@ func startQueue(g gate) *logQueue {
 	return q
 }
 
-// Lines are written in order, and flush waits for the last one.
+// TestLogQueueWritesAllLines checks that lines are written in order, and that flush waits for the last one.
 func TestLogQueueWritesAllLines(t *testing.T) {
 	g := gate{&transcript{}, make(chan struct{})}
 	close(g.open)
@@ -44,8 +44,7 @@ func TestLogQueueWritesAllLines(t *testing.T) {
 	}
 }
 
-// If the queue is full, in lines or in bytes, lines are dropped without waiting, and their number is reported when the queue
-// has drained.
+// TestLogQueueDropsAndCounts checks that a full queue drops lines without waiting, and reports their number after it drained.
 func TestLogQueueDropsAndCounts(t *testing.T) {
 	for name, test := range map[string]struct {
 		size, lines, lost int
@@ -67,7 +66,7 @@ func TestLogQueueDropsAndCounts(t *testing.T) {
 				began := time.Now()
 				q.flush(time.Second)
 				if took := time.Since(began); took != time.Second {
-					t.Errorf("flushed for %s, want the second that it may take", took)
+					t.Errorf("flush took %s, want the timeout of 1s", took)
 				}
 				close(g.open)
 				<-q.drained
@@ -82,8 +81,8 @@ func TestLogQueueDropsAndCounts(t *testing.T) {
 	}
 }
 
-// After an error of the writer, for example because the reader has ended, one line is lost, but not the next.
-func TestLogQueueSurvivesErrors(t *testing.T) {
+// TestLogQueueContinuesAfterErrors checks that the queue continues after an error of the writer, such as a closed pipe.
+func TestLogQueueContinuesAfterErrors(t *testing.T) {
 	r, w := io.Pipe()
 	_ = r.Close()
 	q := newLogQueue(w)

@@ -45,7 +45,7 @@ import (
 
 const (
 	name = "balena-exporter"
-	// balenaCloud is the host of balenaCloud's API. Its devices have a page on balena's dashboard.
+	// balenaCloud is the host of the balenaCloud API. Its devices have a page in the balena dashboard.
 	balenaCloud = "api.balena-cloud.com"
 )
 
@@ -131,7 +131,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	logger, slogger := newLoggers(queue, c.logLevel, c.logFormat)
 	direct, _ := newLoggers(stderr, c.logLevel, c.logFormat)
 	queue.start(func(lost int64) {
-		_ = level.Warn(direct).Log("msg", "log lines were dropped because nobody read the log", "lines", lost)
+		_ = level.Warn(direct).Log("msg", "log lines were dropped because the log was not read", "lines", lost)
 	})
 	defer queue.flush(flushTimeout)
 	_ = level.Info(logger).Log("msg", "starting "+name, "version", version.Info(), "build", version.BuildContext())
@@ -213,7 +213,7 @@ func refreshTimeout(c *config) time.Duration {
 func limitMemory(logger log.Logger) {
 	limit, err := memlimit.Set(memlimit.WithRatio(memoryShare), memlimit.WithProvider(memlimit.FromCgroup))
 	if err == nil && limit > 0 && limit < math.MaxInt64 {
-		_ = level.Info(logger).Log("msg", "keeping below the memory limit of the container", "GOMEMLIMIT", limit)
+		_ = level.Info(logger).Log("msg", "memory limit of the Go runtime set from that of the container", "GOMEMLIMIT", limit)
 	}
 }
 
@@ -241,7 +241,7 @@ func serve(ctx context.Context, c *config, handler http.Handler, refreshing func
 		var config net.ListenConfig
 		listener, err := config.Listen(ctx, "tcp", c.healthAddress)
 		if err != nil {
-			return fmt.Errorf("--web.health-listen-address: %w; choose another address, or an empty one to do without", err)
+			return fmt.Errorf("--web.health-listen-address: %w; use another address, or an empty one to disable the health endpoints", err)
 		}
 		_ = level.Info(logger).Log("msg", "health endpoints listen", "address", listener.Addr())
 		start(newHealthMux(), func(s *http.Server) error { return s.Serve(listener) })
@@ -252,9 +252,9 @@ func serve(ctx context.Context, c *config, handler http.Handler, refreshing func
 			case err == nil || errors.Is(err, http.ErrServerClosed):
 				return nil
 			case *l.WebSystemdSocket:
-				return fmt.Errorf("--web.systemd-socket: %w; start the exporter by a systemd socket unit, or without this flag", err)
+				return fmt.Errorf("--web.systemd-socket: %w; start the exporter with a systemd socket unit, or without this flag", err)
 			default:
-				return fmt.Errorf("--web.listen-address: %w; choose another address", err)
+				return fmt.Errorf("--web.listen-address: %w; use another address", err)
 			}
 		})
 	}
@@ -284,7 +284,7 @@ func serve(ctx context.Context, c *config, handler http.Handler, refreshing func
 	select {
 	case <-ended:
 	case <-time.After(time.Until(began.Add(stopTimeout() - flushTimeout))):
-		_ = level.Warn(logger).Log("msg", "not waiting any longer for the refresh, which hangs", "timeout", stopTimeout())
+		_ = level.Warn(logger).Log("msg", "stopping while a refresh hangs", "timeout", stopTimeout())
 	}
 	if err == nil {
 		_ = level.Info(logger).Log("msg", "stopped")

@@ -32,24 +32,23 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// TestMain checks for leaked goroutines, and can run the test binary as the exporter, with the exporter's main. Tests of
-// signals and exit statuses start it, with the race detector if that is on.
+// TestMain checks for leaked goroutines. It also runs the test binary as the exporter, for tests that need a process, such as
+// those of signals and exit statuses.
 func TestMain(m *testing.M) {
 	if os.Getenv(graceVariable) == "" {
-		grace = 24 * time.Hour // a scrape takes as long as it takes on a busy machine
+		grace = 24 * time.Hour // a scrape may be slow on a busy machine
 	}
 	if os.Getenv(mainVariable) != "" {
 		main()
 		os.Exit(0)
 	}
-	// The environment of the user does not configure the tests.
+	// The environment must not configure the exporters of the tests.
 	for _, pair := range os.Environ() {
 		if key, _, _ := strings.Cut(pair, "="); strings.HasPrefix(key, "BALENA_") || key == "CRAWL_INTERVAL" {
 			_ = os.Unsetenv(key)
 		}
 	}
-	// Most of these tests wait for the next refresh or the next process, so more of them can run in parallel. The
-	// command line has precedence.
+	// Most of these tests wait for a refresh or a process. The command line takes precedence.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
@@ -58,17 +57,16 @@ func TestMain(m *testing.M) {
 
 const (
 	mainVariable = "EXPORTER_TEST_MAIN"
-	// graceVariable gives the exporter its usual grace.
+	// graceVariable makes the exporter use the real grace period.
 	graceVariable = "EXPORTER_TEST_GRACE"
 )
 
 const (
-	// secret is part of all tokens and passwords of the tests, and must never be in any output of the exporter.
+	// secret is part of all tokens and passwords of the tests. No output of the exporter may contain it.
 	secret = "s3cret"
 	token  = secret + "-token"
 
-	// patience is how long to wait for events that take milliseconds, or a second or two, on an idle machine. It is not a
-	// limit that is tested.
+	// patience is the timeout of the tests for events that take at most two seconds on an idle machine.
 	patience = 8 * time.Minute
 )
 
@@ -86,7 +84,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// A transcript is the output of a program. It may be read while the program writes.
+// A transcript collects the output of a program. It can be read while the program runs.
 type transcript struct {
 	mutex sync.Mutex
 	text  bytes.Buffer
@@ -119,15 +117,15 @@ next:
 	return found
 }
 
-// A simulatedAPI is a simulated balena API that can be disconnected from the network, and that records its requests.
+// A simulatedAPI is a simulated balena API that records requests and can be made unreachable.
 type simulatedAPI struct {
 	*simulator.Simulator
 	url   string
 	close func()
 	down  atomic.Bool
 
-	mutex sync.Mutex
-	asked []request
+	mutex    sync.Mutex
+	received []request
 }
 
 // A request is a request to the API.
@@ -137,7 +135,7 @@ type request struct {
 	firstPage bool
 }
 
-// serveAPI serves the API of the configuration, which accepts the token.
+// serveAPI serves a simulated API that accepts the token.
 func serveAPI(t *testing.T, config simulator.Config) *simulatedAPI {
 	t.Helper()
 	config.Tokens = []string{token}
@@ -150,7 +148,7 @@ func serveAPI(t *testing.T, config simulator.Config) *simulatedAPI {
 	return a
 }
 
-// serveRecorded serves an API with the recorded content.
+// serveRecorded serves a simulated API with the recorded account.
 func serveRecorded(t *testing.T, versions ...string) *simulatedAPI {
 	t.Helper()
 	return serveAPI(t, simulator.Config{Dataset: recorded(t), Versions: versions})
@@ -173,7 +171,7 @@ func recorded(t *testing.T) *simulator.Dataset {
 
 func (a *simulatedAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mutex.Lock()
-	a.asked = append(a.asked, request{time.Now(), path.Base(r.URL.Path), strings.Contains(r.URL.RawQuery, "id%20gt%200&")})
+	a.received = append(a.received, request{time.Now(), path.Base(r.URL.Path), strings.Contains(r.URL.RawQuery, "id%20gt%200&")})
 	a.mutex.Unlock()
 	if a.down.Load() {
 		panic(http.ErrAbortHandler) // closes the connection
@@ -185,10 +183,10 @@ func (a *simulatedAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *simulatedAPI) requests() []request {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
-	return slices.Clone(a.asked)
+	return slices.Clone(a.received)
 }
 
-// serveHandler serves an API of any kind to the end of the test.
+// serveHandler serves a handler until the end of the test.
 func serveHandler(t *testing.T, handler http.Handler) (url string, stop func()) {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -204,22 +202,22 @@ type exporter struct {
 	health         string
 	client         *http.Client
 
-	stop  func()        // asks it to stop
-	ended chan struct{} // closed when it has ended
+	stop  func()        // stops it gracefully
+	ended chan struct{} // closed at its end
 	err   error         // its result
-	kill  func()        // ends it at once
+	kill  func()        // ends it immediately
 }
 
-// start runs an exporter in this process until the end of the test, and returns when it listens. If the arguments name no
-// token file, start adds one.
+// start runs an exporter in this process until the end of the test, and waits until it listens. It adds a token file unless
+// the arguments contain one.
 func start(t *testing.T, url string, args ...string) *exporter {
 	t.Helper()
 	e := launch(t, url, args...)
-	e.listens(args)
+	e.waitForListeners(args)
 	return e
 }
 
-// launch is like start, but does not wait.
+// launch is like start, but does not wait until the exporter listens.
 func launch(t *testing.T, url string, args ...string) *exporter {
 	t.Helper()
 	e := newExporter(t)
@@ -233,7 +231,7 @@ func launch(t *testing.T, url string, args ...string) *exporter {
 	return e
 }
 
-// startCommand does the same in a process of its own; prepare may change the command before.
+// startCommand is like start, but runs the exporter as a process. prepare may change the command.
 func startCommand(t *testing.T, prepare func(*exec.Cmd), args []string) *exporter {
 	t.Helper()
 	e := newExporter(t)
@@ -251,11 +249,11 @@ func startCommand(t *testing.T, prepare func(*exec.Cmd), args []string) *exporte
 		defer close(e.ended)
 		e.err = command.Wait()
 	}()
-	e.listens(args)
+	e.waitForListeners(args)
 	return e
 }
 
-// command returns the exporter as a command with the arguments.
+// command returns the command that runs the exporter with the arguments.
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	executable, err := os.Executable()
@@ -273,7 +271,7 @@ func (e *exporter) signal(command *exec.Cmd, signal os.Signal) {
 	}
 }
 
-// defaults returns arguments for settings that are not in args.
+// defaults returns the arguments of the tests that are not in args.
 func defaults(t *testing.T, url string, args []string) []string {
 	t.Helper()
 	args = append(args, "")
@@ -289,7 +287,7 @@ func defaults(t *testing.T, url string, args []string) []string {
 	if !given("--balena.token-file") {
 		defaults = append(defaults, "--balena.token-file="+write(t, t.TempDir(), "token", token+"\n"))
 	}
-	// Even on a busy machine, requests do not time out and data do not become stale.
+	// Requests must not time out and data must not become stale on a busy machine.
 	for _, flag := range []string{"--balena.timeout", "--balena.max-staleness"} {
 		if !given(flag) {
 			defaults = append(defaults, flag+"=24h")
@@ -304,7 +302,7 @@ func defaults(t *testing.T, url string, args []string) []string {
 	return defaults
 }
 
-// write replaces a file atomically, like a mounted Secret: a reader sees either the old or the new content.
+// write replaces a file atomically, like the kubelet replaces a mounted Secret.
 func write(t *testing.T, dir, name, content string) (file string) {
 	t.Helper()
 	file = filepath.Join(dir, name)
@@ -326,9 +324,9 @@ func newExporter(t *testing.T) *exporter {
 		default:
 			e.end()
 		}
-		for _, said := range []string{e.stdout.String(), e.stderr.String()} {
-			if strings.Contains(said, secret) {
-				t.Errorf("a secret was written: %s", said)
+		for _, output := range []string{e.stdout.String(), e.stderr.String()} {
+			if strings.Contains(output, secret) {
+				t.Errorf("the output contains a secret: %s", output)
 			}
 		}
 		if t.Failed() {
@@ -338,7 +336,7 @@ func newExporter(t *testing.T) *exporter {
 	return e
 }
 
-// newClient returns an HTTP client that shares no connections.
+// newClient returns an HTTP client with its own connections.
 func newClient(t *testing.T) *http.Client {
 	transport := &http.Transport{DisableCompression: true}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -351,8 +349,8 @@ var (
 	addressOf       = regexp.MustCompile(`"?address"?[:=]"?([^ "\n]+)`)
 )
 
-// listens waits until the exporter listens on its addresses.
-func (e *exporter) listens(args []string) {
+// waitForListeners waits until the exporter listens on its addresses.
+func (e *exporter) waitForListeners(args []string) {
 	e.t.Helper()
 	want, health := 0, true
 	for _, arg := range args {
@@ -381,7 +379,7 @@ func (e *exporter) listens(args []string) {
 	})
 }
 
-// end stops the exporter, which must succeed.
+// end stops the exporter and checks that it ends without an error.
 func (e *exporter) end() {
 	e.t.Helper()
 	e.stop()
@@ -397,44 +395,44 @@ func (e *exporter) end() {
 	}
 }
 
-// url returns an address on the metrics port.
+// url returns a URL on the metrics port.
 func (e *exporter) url(path string) string { return "http://" + e.addresses[0] + path }
 
-// An answer is a complete HTTP answer.
-type answer struct {
+// A response is an HTTP response with its body.
+type response struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// get sends a request to the exporter. The answer must not contain a secret.
-func (e *exporter) get(url string) answer {
+// get sends a request to the exporter and checks that the response contains no secret.
+func (e *exporter) get(url string) response {
 	e.t.Helper()
 	a, err := get(e.client, url, nil)
 	if err != nil {
 		e.t.Fatal(err)
 	}
 	if strings.Contains(a.body, secret) || strings.Contains(fmt.Sprint(a.header), secret) {
-		e.t.Errorf("%s tells a secret: %v %s", url, a.header, a.body)
+		e.t.Errorf("%s returned a secret: %v %s", url, a.header, a.body)
 	}
 	return a
 }
 
-func get(client *http.Client, url string, prepare func(*http.Request)) (answer, error) {
+func get(client *http.Client, url string, prepare func(*http.Request)) (response, error) {
 	request, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	if prepare != nil {
 		prepare(request)
 	}
-	response, err := client.Do(request)
+	res, err := client.Do(request)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, string(body)}, err
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	return response{res.StatusCode, res.Header, string(body)}, err
 }
 
 // families are the metric families of a scrape by name.
@@ -445,17 +443,17 @@ func (e *exporter) scrape() families {
 	e.t.Helper()
 	a := e.get(e.url("/metrics"))
 	if a.status != http.StatusOK {
-		e.t.Fatalf("/metrics answers %d: %s", a.status, a.body)
+		e.t.Fatalf("/metrics returned %d: %s", a.status, a.body)
 	}
-	return parsed(e.t, a.body)
+	return parseFamilies(e.t, a.body)
 }
 
-func parsed(t *testing.T, body string) families {
+func parseFamilies(t *testing.T, body string) families {
 	t.Helper()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	f, err := parser.TextToMetricFamilies(strings.NewReader(body))
 	if err != nil {
-		t.Fatalf("not a valid exposition: %v", err)
+		t.Fatalf("the exposition is invalid: %v", err)
 	}
 	return f
 }
@@ -463,17 +461,17 @@ func parsed(t *testing.T, body string) families {
 // has reports whether the family has a sample.
 func (f families) has(name string) bool { return len(f[name].GetMetric()) > 0 }
 
-// value returns the value of the only sample with the labels, given as names and values in turn, or 0.
+// value returns the value of the first sample with the labels, or 0. labels are pairs of names and values.
 func (f families) value(name string, labels ...string) float64 {
 	for _, m := range f[name].GetMetric() {
-		if matches(m, labels) {
+		if hasLabels(m, labels) {
 			return m.GetGauge().GetValue() + m.GetCounter().GetValue()
 		}
 	}
 	return 0
 }
 
-func matches(m *dto.Metric, labels []string) bool {
+func hasLabels(m *dto.Metric, labels []string) bool {
 	for i := 0; i < len(labels); i += 2 {
 		if labelOf(m, labels[i]) != labels[i+1] {
 			return false
@@ -491,8 +489,8 @@ func labelOf(m *dto.Metric, name string) string {
 	return ""
 }
 
-// by returns the values of a family by a label.
-func (f families) by(name, label string) map[string]float64 {
+// valuesBy returns the sums of a family by a label.
+func (f families) valuesBy(name, label string) map[string]float64 {
 	values := map[string]float64{}
 	for _, m := range f[name].GetMetric() {
 		values[labelOf(m, label)] += m.GetGauge().GetValue() + m.GetCounter().GetValue()
@@ -500,10 +498,10 @@ func (f families) by(name, label string) map[string]float64 {
 	return values
 }
 
-// sample waits for a scrape in which the condition holds for the value of a series, and returns its body.
-func (e *exporter) sample(series string, condition func(float64) bool) (body string) {
+// waitForSample waits for a scrape in which the condition holds for the value of a series, and returns its body.
+func (e *exporter) waitForSample(series string, condition func(float64) bool) (body string) {
 	e.t.Helper()
-	eventually(e.t, series+" is as it should be", func() bool {
+	eventually(e.t, series+" has the expected value", func() bool {
 		body = e.get(e.url("/metrics")).body
 		value, ok := valueIn(body, series)
 		return ok && condition(value)
@@ -522,18 +520,18 @@ func valueIn(body, series string) (float64, bool) {
 	return value, err == nil
 }
 
-// up waits for a scrape in which balena_up has a value, and returns it. The next scrape may have another value.
-func (e *exporter) up(want float64) families {
+// waitForUp waits for a scrape in which balena_up has a value, and returns it. The next scrape may have another value.
+func (e *exporter) waitForUp(want float64) families {
 	e.t.Helper()
-	return parsed(e.t, e.sample("balena_up", func(v float64) bool { return v == want }))
+	return parseFamilies(e.t, e.waitForSample("balena_up", func(v float64) bool { return v == want }))
 }
 
-// refreshes waits for a scrape after the given number of further refreshes with a result, and returns it.
-func (e *exporter) refreshes(more float64, result string) families {
+// waitForRefreshes waits for a scrape after a number of further refreshes with a result, and returns it.
+func (e *exporter) waitForRefreshes(more float64, result string) families {
 	e.t.Helper()
 	series := `balena_exporter_refreshes_total{result="` + result + `"}`
 	before, _ := valueIn(e.get(e.url("/metrics")).body, series)
-	return parsed(e.t, e.sample(series, func(v float64) bool { return v >= before+more }))
+	return parseFamilies(e.t, e.waitForSample(series, func(v float64) bool { return v >= before+more }))
 }
 
 const (
@@ -541,7 +539,7 @@ const (
 	failure = "error"
 )
 
-// startWithToken starts a process that gets the token from its environment.
+// startWithToken starts an exporter as a process with the token in its environment.
 func startWithToken(t *testing.T, url string, args ...string) *exporter {
 	t.Helper()
 	args = append([]string{"--balena.api-url=" + url, "--web.listen-address=127.0.0.1:0", "--web.health-listen-address=127.0.0.1:0"}, args...)

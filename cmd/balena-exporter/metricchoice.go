@@ -15,12 +15,12 @@ func (c *checker) metrics(allowed, denied []string) func(family string) bool {
 	if len(allowed)+len(denied) == 0 {
 		return nil
 	}
-	families := choosable()
+	families := selectable()
 	patterns := func(flag string, texts []string) (list []*regexp.Regexp) {
 		for _, text := range texts {
 			pattern := c.pattern(flag, text)
 			if pattern != nil && !slices.ContainsFunc(families, pattern.MatchString) {
-				c.fail("%s is %q, which matches no metric; the nearest name is %s", flag, text, nearest(text, families))
+				c.fail("%s is %q, which matches no metric; the most similar name is %s", flag, text, nearest(text, families))
 			}
 			list = append(list, pattern)
 		}
@@ -38,9 +38,9 @@ func (c *checker) metrics(allowed, denied []string) func(family string) bool {
 	}
 }
 
-// choosable returns the names of the families that the lists can select.
-func choosable() (names []string) {
-	for _, d := range collector.Catalogue() {
+// selectable returns the names of the families that the lists can select.
+func selectable() (names []string) {
+	for _, d := range collector.Catalog() {
 		if d.ScrapeGroup() != exposition.LiveGroup {
 			names = append(names, d.Name)
 		}

@@ -19,13 +19,13 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// The port answers before the API does, with balena_up 0.
-func TestFirstAnswerIsThereWhileTheAPIHangs(t *testing.T) {
+// TestScrapeWhileTheAPIHangs checks that scrapes before the first refresh have balena_up 0.
+func TestScrapeWhileTheAPIHangs(t *testing.T) {
 	t.Parallel()
-	asked, release := make(chan bool, 100), make(chan bool)
-	sim := serveAPI(t, small())
+	began, release := make(chan bool, 100), make(chan bool)
+	sim := serveAPI(t, smallAccount())
 	url, _ := serveHandler(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked <- true
+		began <- true
 		select {
 		case <-release:
 		case <-r.Context().Done():
@@ -33,29 +33,29 @@ func TestFirstAnswerIsThereWhileTheAPIHangs(t *testing.T) {
 		sim.ServeHTTP(w, r)
 	}))
 	e := start(t, url)
-	<-asked
+	<-began
 	f := e.scrape()
 	if !f.has("balena_up") || f.value("balena_up") != 0 {
 		t.Error("balena_up is not 0")
 	}
 	if !f.has("balena_exporter_build_info") || !f.has("balena_exporter_refreshes_total") {
-		t.Error("the exporter's own metrics are not there")
+		t.Error("metrics of the exporter itself are missing")
 	}
 	for name := range f {
 		if strings.HasPrefix(name, "balena_fleet") || strings.HasPrefix(name, "balena_device") || strings.Contains(name, "last_refresh_success") {
-			t.Errorf("there is %s before there are data", name)
+			t.Errorf("%s is exported before there are data", name)
 		}
 	}
 	if a := e.get(e.health + readyPath); a.status != http.StatusOK {
-		t.Errorf("not ready without the API: %d", a.status)
+		t.Errorf("the readiness endpoint returned %d without the API", a.status)
 	}
 	close(release)
-	if f := e.up(1); !f.has("balena_devices_online") {
+	if f := e.waitForUp(1); !f.has("balena_devices_online") {
 		t.Error("there are no data")
 	}
 }
 
-// rows reads a resource of the recorded content.
+// rows reads a resource of the recorded account.
 func rows(t *testing.T, resource string) []map[string]any {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(recordedPath, resource+".json"))
@@ -71,7 +71,7 @@ func rows(t *testing.T, resource string) []map[string]any {
 	return file.D
 }
 
-// The metrics equal the recorded content, which is counted here directly from the files.
+// TestRecordedFleets compares the metrics with sums that the test computes from the files of the recorded account.
 func TestRecordedFleets(t *testing.T) {
 	t.Parallel()
 	var (
@@ -105,7 +105,7 @@ func TestRecordedFleets(t *testing.T) {
 		}
 	}
 	if len(fleets) != 13 || totalDevices != 2004 || totalOnline != 1152 || offFleet != 0 || len(onlineByName) != 11 {
-		t.Fatalf("the recorded content is another: %d fleets with %d names, %v devices, %v online", len(fleets), len(onlineByName), totalDevices, totalOnline)
+		t.Fatalf("the recorded account has changed: %d fleets with %d names, %v devices, %v online", len(fleets), len(onlineByName), totalDevices, totalOnline)
 	}
 
 	for _, version := range []string{"v7", "v6"} {
@@ -113,16 +113,16 @@ func TestRecordedFleets(t *testing.T) {
 			t.Parallel()
 			sim := serveRecorded(t, version)
 			e := start(t, sim.url)
-			f := e.up(1)
+			f := e.waitForUp(1)
 			for name, want := range map[string]map[string]float64{
 				"balena_fleet_devices":        devices,
 				"balena_fleet_devices_online": online,
 			} {
-				if diff := cmp.Diff(want, f.by(name, "fleet")); diff != "" {
+				if diff := cmp.Diff(want, f.valuesBy(name, "fleet")); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", name, diff)
 				}
 			}
-			if diff := cmp.Diff(onlineByName, f.by("balena_devices_online", "fleet_name")); diff != "" {
+			if diff := cmp.Diff(onlineByName, f.valuesBy("balena_devices_online", "fleet_name")); diff != "" {
 				t.Errorf("balena_devices_online (-want +got):\n%s", diff)
 			}
 			got := map[string]string{}
@@ -132,9 +132,9 @@ func TestRecordedFleets(t *testing.T) {
 			if diff := cmp.Diff(archived, got); diff != "" {
 				t.Errorf("archived fleets (-want +got):\n%s", diff)
 			}
-			// Every sum by something is a sum over all devices.
+			// Each of these families counts every device once.
 			for _, name := range []string{"status", "heartbeat_state", "update_status", "device_type", "os_version", "supervisor_version"} {
-				if diff := cmp.Diff(positive(devices), positive(f.by("balena_fleet_devices_by_"+name, "fleet"))); diff != "" {
+				if diff := cmp.Diff(positive(devices), positive(f.valuesBy("balena_fleet_devices_by_"+name, "fleet"))); diff != "" {
 					t.Errorf("balena_fleet_devices_by_%s (-want +got):\n%s", name, diff)
 				}
 			}
@@ -142,9 +142,9 @@ func TestRecordedFleets(t *testing.T) {
 				t.Errorf("%d devices in balena_device_info, want 2004", n)
 			}
 			if f.value("balena_exporter_last_refresh_success_timestamp_seconds") == 0 || f.value("balena_exporter_refreshes_total", "result", "success") != 1 {
-				t.Error("the exporter's own metrics do not tell of the refresh")
+				t.Error("the metrics of the exporter itself do not report the refresh")
 			}
-			for resource, got := range f.by("balena_api_requests_total", "resource") {
+			for resource, got := range f.valuesBy("balena_api_requests_total", "resource") {
 				// The simulator counts requests for a missing version under another resource.
 				if want := sim.Requests()[resource]; got != float64(want) && version == "v7" {
 					t.Errorf("%v requests for %s are counted, want %d", got, resource, want)
@@ -154,16 +154,16 @@ func TestRecordedFleets(t *testing.T) {
 	}
 }
 
-// positive leaves out zeros.
+// positive returns the values without zeros.
 func positive(values map[string]float64) map[string]float64 {
 	values = maps.Clone(values)
 	maps.DeleteFunc(values, func(_ string, v float64) bool { return v == 0 })
 	return values
 }
 
-// The dashboards of the exporter's predecessor use this metric: its name, its only label and its value, with fleets of the
-// same name added up.
-func TestPredecessorsMetric(t *testing.T) {
+// TestDevicesOnline checks the metric that dashboards of the predecessor of this exporter use. It sums fleets with the same
+// name.
+func TestDevicesOnline(t *testing.T) {
 	t.Parallel()
 	sim := serveAPI(t, simulator.Config{})
 	sim.Update(func(st *simulator.State) {
@@ -179,7 +179,7 @@ func TestPredecessorsMetric(t *testing.T) {
 		}
 	})
 	e := start(t, sim.url)
-	e.up(1)
+	e.waitForUp(1)
 	var got []string
 	for line := range strings.Lines(e.get(e.url("/metrics")).body) {
 		if regexp.MustCompile(`^(# TYPE )?balena_devices_online\b`).MatchString(line) {
@@ -202,20 +202,20 @@ func TestRequestsOfARefresh(t *testing.T) {
 	for _, test := range []struct {
 		devices, pages int
 		fullRefreshes  string
-	}{ // each list ends with an empty page
+	}{ // the last page of a list is empty
 		{0, 0, "0"}, {1, 2, "0"}, {1000, 2, "0"}, {1001, 3, "0"}, {2004, 4, "0"}, // full refreshes only
-		{0, 0, "1h"}, {1, 2, "1h"}, {2004, 2, "1h"}, // nothing changes, and the newest devices are read again
+		{0, 0, "1h"}, {1, 2, "1h"}, {2004, 2, "1h"}, // incremental refreshes read only the newest devices again
 	} {
 		t.Run(fmt.Sprint(test.devices, " devices, full refreshes ", test.fullRefreshes), func(t *testing.T) {
 			t.Parallel()
 			sim := serveAPI(t, simulator.Config{Devices: test.devices, Fleets: 3, Seed: 1, CloudFields: true})
 			e := start(t, sim.url, "--no-collector.device", "--no-collector.release", "--no-collector.api-key", "--no-collector.os", "--balena.refresh-interval=1",
 				"--balena.full-refresh-interval="+test.fullRefreshes)
-			e.refreshes(3, success)
-			asked := sim.requests()
-			// The first refresh also reads device types, and the last one may be in progress.
+			e.waitForRefreshes(3, success)
+			requests := sim.requests()
+			// The first refresh also reads device types. The last refresh may be in progress.
 			var began []int
-			for i, request := range asked {
+			for i, request := range requests {
 				if request.resource == "application" && request.firstPage {
 					began = append(began, i)
 				}
@@ -226,7 +226,7 @@ func TestRequestsOfARefresh(t *testing.T) {
 			want := append([]string{"application", "application"}, slices.Repeat([]string{"device"}, test.pages)...)
 			for i := 1; i < len(began)-1; i++ {
 				var got []string
-				for _, request := range asked[began[i]:began[i+1]] {
+				for _, request := range requests[began[i]:began[i+1]] {
 					got = append(got, request.resource)
 				}
 				if diff := cmp.Diff(want, got); diff != "" {
@@ -239,15 +239,15 @@ func TestRequestsOfARefresh(t *testing.T) {
 
 func TestScrapesCauseNoRequests(t *testing.T) {
 	t.Parallel()
-	sim := serveAPI(t, small())
+	sim := serveAPI(t, smallAccount())
 	e := start(t, sim.url, "--balena.refresh-interval=1h", "--collector.service", "--collector.device.tags=site", "--collector.fleet.tags=site")
-	first := e.up(1)
+	first := e.waitForUp(1)
 	before := sim.requests()
 	for range 10 {
 		f := e.scrape()
 		for name := range first {
 			if !f.has(name) {
-				t.Errorf("%s is gone", name)
+				t.Errorf("%s is missing", name)
 			}
 		}
 	}
@@ -256,7 +256,7 @@ func TestScrapesCauseNoRequests(t *testing.T) {
 	}
 }
 
-// Names can be any text. They are exported unchanged, and without side effects.
+// TestHostileNames checks that names with any text are exported unchanged and cannot inject samples.
 func TestHostileNames(t *testing.T) {
 	t.Parallel()
 	names := []string{
@@ -271,7 +271,7 @@ func TestHostileNames(t *testing.T) {
 		}
 	})
 	e := start(t, sim.url)
-	f := e.up(1) // parsed strictly by expfmt
+	f := e.waitForUp(1) // parsed strictly by expfmt
 	for family, label := range map[string]string{
 		"balena_devices_online":              "fleet_name",
 		"balena_fleet_info":                  "fleet_name",

@@ -39,20 +39,20 @@ func newServer(handler http.Handler, logger *slog.Logger) *http.Server {
 func newMux(c *config, metrics, targets http.Handler, options statuspage.Options) http.Handler {
 	options.Version = version.Version
 	options.Links = []statuspage.Link{
-		{Text: "Problems", Address: "/problems", About: "All devices that need somebody, by the conditions of the alerts"},
-		{Text: "Fleets", Address: fleetsPath, About: "All fleets, and the devices of each, worst first"},
-		{Text: "Metrics", Address: c.telemetryPath, About: "What Prometheus scrapes"},
-		{Text: "Documentation", Address: repository + "#readme", About: "How to run and configure the exporter"},
-		{Text: "Documentation of the metrics", Address: documents() + "metrics.md", About: "Each metric with its labels and its source"},
-		{Text: "Runbooks", Address: documents() + "runbooks", About: "What to do about each alert"},
+		{Text: "Problems", Address: "/problems", About: "Devices and fleets with problems, by the conditions of the alerts"},
+		{Text: "Fleets", Address: fleetsPath, About: "All fleets, and the devices of each fleet"},
+		{Text: "Metrics", Address: c.telemetryPath, About: "Metrics for Prometheus"},
+		{Text: "Documentation", Address: repository + "#readme", About: "Installation and configuration of the exporter"},
+		{Text: "Documentation of the metrics", Address: documents() + "metrics.md", About: "All metrics with their labels and sources"},
+		{Text: "Runbooks", Address: documents() + "runbooks", About: "Instructions for each alert"},
 		{Text: "Healthy", Address: healthyPath, About: "For liveness probes"},
 		{Text: "Ready", Address: readyPath, About: "For readiness probes"},
 	}
 	if targets != nil {
-		options.Links = append(options.Links, statuspage.Link{Text: "Targets", Address: targetsPath, About: "The devices, for Prometheus' service discovery"})
+		options.Links = append(options.Links, statuspage.Link{Text: "Targets", Address: targetsPath, About: "Devices for the service discovery of Prometheus"})
 	}
 	if c.pprof {
-		options.Links = append(options.Links, statuspage.Link{Text: "Profiles", Address: pprofPath, About: "Of the exporter itself"})
+		options.Links = append(options.Links, statuspage.Link{Text: "Profiles", Address: pprofPath, About: "Profiles of the exporter"})
 	}
 	pages := statuspage.NewHandler(options)
 
@@ -91,10 +91,10 @@ const (
 	repository = "https://github.com/balena-exporter/balena-exporter"
 )
 
-// documents returns where the documents of this version are.
+// documents returns the URL of the documentation of this version.
 func documents() string { return repository + "/blob/" + revision() + "/docs/" }
 
-// revision is the tag of this version, or the main branch for a build between versions.
+// revision returns the Git tag of this version, or main for builds between versions.
 func revision() string {
 	if released.MatchString(version.Version) {
 		return "v" + version.Version

@@ -20,20 +20,20 @@ import (
 	"go.uber.org/goleak"
 )
 
-// hanging is an API that accepts requests and never answers. It reports when a request begins and when it is canceled.
-type hanging struct{ asked, gone chan bool }
+// hanging is an API that never responds. It reports when a request begins and when it is canceled.
+type hanging struct{ began, canceled chan bool }
 
 func newHanging() hanging { return hanging{make(chan bool, 100), make(chan bool, 100)} }
 
 func (h hanging) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
-	h.asked <- true
+	h.began <- true
 	<-r.Context().Done()
-	h.gone <- true
+	h.canceled <- true
 }
 
-// stops checks that an exporter ends after stop, while its output is read. It must wait for nothing else: in these tests,
-// scrapers and the API take longer than the patience of this function.
-func (e *exporter) stops(stop func()) {
+// checkStop calls stop and checks that the exporter ends without an error. It must not wait for the API, which never responds
+// in these tests.
+func (e *exporter) checkStop(stop func()) {
 	e.t.Helper()
 	stop()
 	select {
@@ -45,12 +45,12 @@ func (e *exporter) stops(stop func()) {
 	if e.err != nil {
 		e.t.Errorf("the exporter ended with %v, want exit status 0", e.err)
 	}
-	e.tells(1, "msg=stopping")
-	e.tells(1, "msg=stopped")
-	e.tells(0, "level=error")
+	e.checkLog(1, "msg=stopping")
+	e.checkLog(1, "msg=stopped")
+	e.checkLog(0, "level=error")
 }
 
-func TestSignalsStopARefresh(t *testing.T) {
+func TestSignalsCancelARefresh(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -59,27 +59,27 @@ func TestSignalsStopARefresh(t *testing.T) {
 			url, _ := serveHandler(t, api)
 			var process *exec.Cmd
 			e := startCommand(t, func(c *exec.Cmd) { process = c }, defaults(t, url, nil))
-			<-api.asked
-			e.stops(func() { e.signal(process, signal) })
-			<-api.gone
+			<-api.began
+			e.checkStop(func() { e.signal(process, signal) })
+			<-api.canceled
 		})
 	}
 }
 
-// A scrape in progress is completed, while new connections are refused.
-func TestSignalsLetScrapesFinish(t *testing.T) {
+// TestScrapesAreCompletedAfterASignal checks that a scrape in progress is completed, and that new connections are refused.
+func TestScrapesAreCompletedAfterASignal(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
 			var process *exec.Cmd
 			e := startCommand(t, func(c *exec.Cmd) { process = c }, defaults(t, serveLarge(t).url, nil))
-			e.sample("balena_up", func(v float64) bool { return v == 1 })
+			e.waitForSample("balena_up", func(v float64) bool { return v == 1 })
 			e.client.CloseIdleConnections()
-			stuck := e.stick()
-			e.stops(func() {
+			stuck := e.startStuckScrape()
+			e.checkStop(func() {
 				e.signal(process, signal)
-				eventually(t, "nobody new is let in", func() bool {
+				eventually(t, "new connections are refused", func() bool {
 					connection, err := net.Dial("tcp", e.addresses[0])
 					if err == nil {
 						_ = connection.Close()
@@ -88,7 +88,7 @@ func TestSignalsLetScrapesFinish(t *testing.T) {
 				})
 				select {
 				case <-e.ended:
-					t.Error("the exporter ended in the middle of a scrape")
+					t.Error("the exporter ended during a scrape")
 				default:
 				}
 				stuck.finish()
@@ -97,38 +97,40 @@ func TestSignalsLetScrapesFinish(t *testing.T) {
 	}
 }
 
-// The exporter runs in this process, so that goroutines can be counted. The test is not parallel, so that no others count.
-func TestNoGoroutineIsLeft(t *testing.T) {
+// TestGoroutinesEnd runs the exporter in this process to find leaked goroutines. It is not parallel, because the goroutines of
+// other tests would be found, too.
+func TestGoroutinesEnd(t *testing.T) {
 	ignored := goleak.IgnoreCurrent()
 	t.Run("after a refresh", func(t *testing.T) {
-		e := start(t, serveAPI(t, small()).url)
-		e.up(1)
-		e.stops(e.stop)
+		e := start(t, serveAPI(t, smallAccount()).url)
+		e.waitForUp(1)
+		e.checkStop(e.stop)
 	})
-	t.Run("in a refresh", func(t *testing.T) {
+	t.Run("during a refresh", func(t *testing.T) {
 		api := newHanging()
 		url, _ := serveHandler(t, api)
 		e := start(t, url)
-		<-api.asked
-		e.stops(e.stop)
-		<-api.gone
+		<-api.began
+		e.checkStop(e.stop)
+		<-api.canceled
 	})
-	t.Run("in a scrape", func(t *testing.T) {
+	t.Run("during a scrape", func(t *testing.T) {
 		e := start(t, serveLarge(t).url)
-		e.sample("balena_up", func(v float64) bool { return v == 1 })
+		e.waitForSample("balena_up", func(v float64) bool { return v == 1 })
 		e.client.CloseIdleConnections()
-		stuck := e.stick()
-		e.stops(func() {
+		stuck := e.startStuckScrape()
+		e.checkStop(func() {
 			e.stop()
-			eventually(t, "it stops", func() bool { return strings.Contains(e.stderr.String(), "msg=stopping") })
+			eventually(t, "the exporter stops", func() bool { return strings.Contains(e.stderr.String(), "msg=stopping") })
 			stuck.finish()
 		})
 	})
 	goleak.VerifyNone(t, ignored)
 }
 
-// serve returns in time, whatever a refresh does. The test is not parallel, because it changes the grace of all tests.
-func TestStoppingDoesNotWaitForARefreshThatHangs(t *testing.T) {
+// TestStopDuringAHangingRefresh checks that serve returns within the grace period. It is not parallel, because it changes the
+// grace period of all tests.
+func TestStopDuringAHangingRefresh(t *testing.T) {
 	defer func(was time.Duration) { grace = was }(grace)
 	grace = 4 * time.Second
 	var out transcript
@@ -143,7 +145,7 @@ func TestStoppingDoesNotWaitForARefreshThatHangs(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- serve(ctx, c, http.NotFoundHandler(), hang, logger, slogger) }()
-	eventually(t, "it listens", func() bool { return len(out.lines("Listening on")) > 0 })
+	eventually(t, "the server listens", func() bool { return len(out.lines("Listening on")) > 0 })
 	stop()
 	select {
 	case err := <-ended:
@@ -151,38 +153,38 @@ func TestStoppingDoesNotWaitForARefreshThatHangs(t *testing.T) {
 			t.Errorf("serve returned %v", err)
 		}
 	case <-time.After(patience):
-		t.Error("serve waits for ever")
+		t.Error("serve does not return")
 	}
-	if len(out.lines("level=warn", "not waiting any longer for the refresh, which hangs", "timeout=5s")) != 1 {
-		t.Errorf("the log does not say what hung: %s", &out)
+	if len(out.lines("level=warn", "stopping while a refresh hangs", "timeout=5s")) != 1 {
+		t.Errorf("the log does not report the refresh that hangs: %s", &out)
 	}
 	close(release)
 	<-released
 }
 
-// startStuck starts a process that hangs at its start while it reads a named pipe. release lets it read the file.
-func startStuck(t *testing.T) (process *exec.Cmd, said *transcript, release func()) {
+// startHanging starts a process that hangs at its start while it reads a named pipe. release closes the pipe.
+func startHanging(t *testing.T) (process *exec.Cmd, stderr *transcript, release func()) {
 	t.Helper()
 	pipe := filepath.Join(t.TempDir(), "ca.pem")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	said = &transcript{}
+	stderr = &transcript{}
 	args := append(defaults(t, "http://127.0.0.1:1", nil), "--balena.ca-file="+pipe)
 	process = command(t, args...)
 	process.Env = append(process.Env, graceVariable+"=real")
-	process.Stderr = said
+	process.Stderr = stderr
 	if err := process.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = process.Process.Kill() })
 	var writer *os.File
-	eventually(t, "it opens the file", func() (opened bool) {
+	eventually(t, "the process opens the file", func() (opened bool) {
 		var err error
 		writer, err = os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0) // fails without a reader
 		return err == nil
 	})
-	return process, said, func() { _ = writer.Close() }
+	return process, stderr, func() { _ = writer.Close() }
 }
 
 // status waits for a process and returns its exit status.
@@ -206,10 +208,11 @@ func status(t *testing.T, process *exec.Cmd) int {
 	}
 }
 
-// A process that hangs in an operation without a context ends too.
-func TestOneSignalEndsAProcessThatIsStuck(t *testing.T) {
+// TestOneSignalEndsAHangingProcess checks that a process ends after the grace period if it hangs in an operation without a
+// context.
+func TestOneSignalEndsAHangingProcess(t *testing.T) {
 	t.Parallel()
-	process, said, release := startStuck(t)
+	process, stderr, release := startHanging(t)
 	defer release()
 	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -217,17 +220,17 @@ func TestOneSignalEndsAProcessThatIsStuck(t *testing.T) {
 	if got := status(t, process); got != 1 {
 		t.Errorf("exit status %d, want 1", got)
 	}
-	if want := "balena-exporter: error: did not stop within 5s\n"; said.String() != want {
-		t.Errorf("it said %q, want %q", said, want)
+	if want := "balena-exporter: error: did not stop within 5s\n"; stderr.String() != want {
+		t.Errorf("stderr is %q, want %q", stderr, want)
 	}
 }
 
-func TestTwoSignalsEndAProcessAtOnce(t *testing.T) {
+func TestTwoSignalsEndAProcessImmediately(t *testing.T) {
 	t.Parallel()
 	for signal, want := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGINT: 130} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			process, said, release := startStuck(t)
+			process, stderr, release := startHanging(t)
 			defer release()
 			// A pending signal is not sent again. The exit status shows which signal was the second.
 			ended := make(chan struct{})
@@ -247,14 +250,14 @@ func TestTwoSignalsEndAProcessAtOnce(t *testing.T) {
 				t.Errorf("exit status %d, want %d", got, want)
 			}
 			close(ended)
-			if said.String() != "" {
-				t.Errorf("it said %q", said)
+			if stderr.String() != "" {
+				t.Errorf("stderr is %q, want nothing", stderr)
 			}
 		})
 	}
 }
 
-// startWithStderr starts a process that logs to a file, and returns when it serves.
+// startWithStderr starts a process that logs to a file, and waits for the first successful refresh.
 func startWithStderr(t *testing.T, url string, stderr *os.File, args ...string) (process *exec.Cmd, metrics func() string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -277,7 +280,7 @@ func startWithStderr(t *testing.T, url string, stderr *os.File, args ...string) 
 		}
 		return a.body
 	}
-	eventually(t, "it serves", func() bool { return strings.Contains(metrics(), "\nbalena_up 1\n") })
+	eventually(t, "balena_up is 1", func() bool { return strings.Contains(metrics(), "\nbalena_up 1\n") })
 	return process, metrics
 }
 
@@ -308,10 +311,10 @@ func fullPipe(t *testing.T) *os.File {
 	return w
 }
 
-// A log that is not read does not keep the exporter from starting, serving or stopping.
-func TestALogThatNobodyReads(t *testing.T) {
+// TestBlockedLog checks that the exporter starts, serves and stops while its log is not read.
+func TestBlockedLog(t *testing.T) {
 	t.Parallel()
-	process, metrics := startWithStderr(t, serveAPI(t, small()).url, fullPipe(t), "--log.level=debug", "--balena.refresh-interval=1")
+	process, metrics := startWithStderr(t, serveAPI(t, smallAccount()).url, fullPipe(t), "--log.level=debug", "--balena.refresh-interval=1")
 	eventually(t, "refreshes go on", func() bool {
 		n, _ := valueIn(metrics(), `balena_exporter_refreshes_total{result="success"}`)
 		return n >= 3
@@ -324,8 +327,8 @@ func TestALogThatNobodyReads(t *testing.T) {
 	}
 }
 
-// The end of the reader of the log, or of the terminal, does not end the exporter.
-func TestALogWhoseReaderIsGone(t *testing.T) {
+// TestClosedLog checks that the exporter continues if the reader of its log or the terminal is closed.
+func TestClosedLog(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -334,10 +337,10 @@ func TestALogWhoseReaderIsGone(t *testing.T) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		_, _ = io.ReadFull(r, make([]byte, 100)) // it has begun to read
+		_, _ = io.ReadFull(r, make([]byte, 100)) // the exporter has begun to log
 		_ = r.Close()
 	}()
-	process, metrics := startWithStderr(t, serveAPI(t, small()).url, w, "--log.level=debug", "--balena.refresh-interval=1")
+	process, metrics := startWithStderr(t, serveAPI(t, smallAccount()).url, w, "--log.level=debug", "--balena.refresh-interval=1")
 	_ = w.Close()
 	<-read
 	if err := process.Process.Signal(syscall.SIGHUP); err != nil {
@@ -356,24 +359,24 @@ func TestALogWhoseReaderIsGone(t *testing.T) {
 	}
 }
 
-// If a token file is replaced by something that is not a file, only refreshes fail.
-func TestATokenFileThatBecomesAPipe(t *testing.T) {
+// TestTokenFileBecomesAPipe checks that only refreshes fail if the token file is replaced by a pipe.
+func TestTokenFileBecomesAPipe(t *testing.T) {
 	t.Parallel()
 	file := write(t, t.TempDir(), "token", token)
-	e := start(t, serveAPI(t, small()).url, "--balena.token-file="+file, "--balena.refresh-interval=1")
-	e.up(1)
+	e := start(t, serveAPI(t, smallAccount()).url, "--balena.token-file="+file, "--balena.refresh-interval=1")
+	e.waitForUp(1)
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Mkfifo(file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e.up(0)
-	e.tells(1, "level=error", file+" is not a regular file")
+	e.waitForUp(0)
+	e.checkLog(1, "level=error", file+" is not a regular file")
 	e.stop()
 	select {
 	case <-e.ended:
 	case <-time.After(patience):
-		t.Error("it does not end")
+		t.Error("the exporter does not end")
 	}
 }

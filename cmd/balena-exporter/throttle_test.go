@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// 300 connections that are not TLS cause ten lines, and one per minute that counts the others.
-func TestLinesThatStrangersCauseAreFew(t *testing.T) {
+// TestThrottle checks that 300 failed TLS handshakes cause ten lines, and then one line per minute with the number of
+// suppressed lines.
+func TestThrottle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		_, slogger := newLoggers(&out, "info", "logfmt")
@@ -22,35 +23,35 @@ func TestLinesThatStrangersCauseAreFew(t *testing.T) {
 			defer out.Reset()
 			return strings.Count(out.String(), text)
 		}
-		bad := func(n int) {
+		failHandshakes := func(n int) {
 			for i := range n {
-				server.ErrorLog.Printf("http: TLS handshake error from 192.0.2.%d:%d: odd %d", i%256, i, i)
+				server.ErrorLog.Printf("http: TLS handshake error from 192.0.2.%d:%d: EOF %d", i%256, i, i)
 			}
 		}
-		bad(300)
+		failHandshakes(300)
 		if got := lines("TLS handshake error"); got != throttleBurst {
-			t.Errorf("%d lines of 300 bad handshakes, want %d", got, throttleBurst)
+			t.Errorf("%d lines of 300 failed handshakes, want %d", got, throttleBurst)
 		}
-		// Lines of other kinds are not lost.
-		server.ErrorLog.Print("http: panic serving 192.0.2.1:1: odd")
+		// Other kinds of lines are throttled separately.
+		server.ErrorLog.Print("http: panic serving 192.0.2.1:1: EOF")
 		if got := lines("panic serving"); got != 1 {
 			t.Errorf("%d lines of a panic, want 1", got)
 		}
 		time.Sleep(throttleEvery) //nolint:forbidigo // the time of synctest
-		bad(300)
+		failHandshakes(300)
 		if got := out.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "suppressed=290") {
-			t.Errorf("after a minute the log says %s", got)
+			t.Errorf("the log after a minute is %s", got)
 		}
 		lines("")
 		time.Sleep(time.Hour) //nolint:forbidigo // the time of synctest
-		bad(300)
+		failHandshakes(300)
 		if got := lines("TLS handshake error"); got != throttleBurst {
 			t.Errorf("%d lines after an hour, want %d", got, throttleBurst)
 		}
 	})
 }
 
-// Further kinds beyond the maximum count as one kind.
+// TestThrottleIsBounded checks that further kinds of lines beyond the maximum count as one kind.
 func TestThrottleIsBounded(t *testing.T) {
 	throttle := newThrottle(slog.DiscardHandler)
 	admitted := 0

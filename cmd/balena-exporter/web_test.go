@@ -108,14 +108,14 @@ const (
 	bob   = "basic_auth_users: {bob: $2a$04$23nflaA4gIcw1b8uLtaFtOXAbCJZCx/.BNSwbzUDOzIx1HdixoMre}\n"
 )
 
-// client returns a client that trusts the authority, presents the pair if there is one, and opens a connection for each
-// request.
-func (a *authority) client(show *pair) *http.Client {
+// client returns a client that trusts the authority and opens a connection for each request. It presents the certificate, if
+// one is given.
+func (a *authority) client(own *pair) *http.Client {
 	a.t.Helper()
 	config := &tls.Config{RootCAs: x509.NewCertPool()}
 	config.RootCAs.AddCert(a.certificate)
-	if show != nil {
-		certificate, err := tls.X509KeyPair([]byte(show.certificate), []byte(show.key))
+	if own != nil {
+		certificate, err := tls.X509KeyPair([]byte(own.certificate), []byte(own.key))
 		if err != nil {
 			a.t.Fatal(err)
 		}
@@ -126,17 +126,17 @@ func (a *authority) client(show *pair) *http.Client {
 	return &http.Client{Transport: transport, Timeout: patience}
 }
 
-// as adds the credentials of a user to a request.
-func as(user string) func(*http.Request) {
+// withUser returns a function that adds the credentials of a user to a request.
+func withUser(user string) func(*http.Request) {
 	return func(r *http.Request) { r.SetBasicAuth(user, secret+"-of-"+user) }
 }
 
-// plainHealth checks that the health listener answers without authentication, and serves nothing else.
-func (e *exporter) plainHealth() {
+// checkHealth checks that the health listener serves the health endpoints without TLS and authentication, and nothing else.
+func (e *exporter) checkHealth() {
 	e.t.Helper()
 	for path, want := range map[string]int{healthyPath: 200, readyPath: 200, "/metrics": 404, "/": 404, "/debug/pprof/": 404} {
 		if a := e.get(e.health + path); a.status != want {
-			e.t.Errorf("%s of the health listener answers %d, want %d", path, a.status, want)
+			e.t.Errorf("%s of the health listener returned %d, want %d", path, a.status, want)
 		}
 	}
 }
@@ -146,7 +146,7 @@ func TestTLS(t *testing.T) {
 	dir, ca := t.TempDir(), newAuthority(t)
 	first := ca.issue("127.0.0.1")
 	first.write(t, dir)
-	e := start(t, serveAPI(t, small()).url, "--web.config.file="+write(t, dir, "web.yml", tlsConfig))
+	e := start(t, serveAPI(t, smallAccount()).url, "--web.config.file="+write(t, dir, "web.yml", tlsConfig))
 	url := "https://" + e.addresses[0]
 	serial := func() int64 {
 		connection, err := tls.Dial("tcp", e.addresses[0], ca.client(nil).Transport.(*http.Transport).TLSClientConfig)
@@ -165,24 +165,24 @@ func TestTLS(t *testing.T) {
 		}
 	}
 	if a, err := get(e.client, e.url("/metrics"), nil); err == nil && a.status == http.StatusOK {
-		t.Error("plain HTTP is answered")
+		t.Error("plain HTTP returned 200")
 	}
-	e.plainHealth()
+	e.checkHealth()
 
 	second := ca.issue("127.0.0.1")
 	second.write(t, dir)
 	eventually(t, "the new certificate is served", func() bool { return serial() == second.serial })
-	e.plainHealth()
+	e.checkHealth()
 }
 
 func TestBasicAuth(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	e := start(t, serveAPI(t, small()).url, "--web.config.file="+write(t, dir, "web.yml", alice), "--web.enable-pprof")
+	e := start(t, serveAPI(t, smallAccount()).url, "--web.config.file="+write(t, dir, "web.yml", alice), "--web.enable-pprof")
 	statuses := func(user string) string {
 		var prepare func(*http.Request)
 		if user != "" {
-			prepare = as(user)
+			prepare = withUser(user)
 		}
 		var got []string
 		for _, path := range []string{"/metrics", "/", healthyPath, "/debug/pprof/cmdline"} {
@@ -191,77 +191,77 @@ func TestBasicAuth(t *testing.T) {
 				t.Fatal(err)
 			}
 			if strings.Contains(a.body, secret) {
-				t.Errorf("%s tells a secret", path)
+				t.Errorf("%s returned a secret", path)
 			}
 			got = append(got, fmt.Sprint(a.status))
 		}
 		return strings.Join(got, " ")
 	}
-	const let, not = "200 200 200 200", "401 401 401 401"
-	for user, want := range map[string]string{"alice": let, "bob": not, "": not} {
+	const allowed, denied = "200 200 200 200", "401 401 401 401"
+	for user, want := range map[string]string{"alice": allowed, "bob": denied, "": denied} {
 		if got := statuses(user); got != want {
-			t.Errorf("%q gets %s, want %s", user, got, want)
+			t.Errorf("the statuses for user %q are %s, want %s", user, got, want)
 		}
 	}
 	for _, path := range []string{"/fleets", "/problems", "/search?q=a", "/devices/a", "/devices"} {
 		for user, want := range map[string]bool{"alice": true, "bob": false, "": false} {
 			a, err := get(e.client, e.url(path), func(r *http.Request) {
 				if user != "" {
-					as(user)(r)
+					withUser(user)(r)
 				}
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if let := a.status != http.StatusUnauthorized; let != want {
-				t.Errorf("%s answers %q with %d", path, user, a.status)
+			if allowed := a.status != http.StatusUnauthorized; allowed != want {
+				t.Errorf("%s returned %d to user %q", path, a.status, user)
 			}
 		}
 	}
-	e.plainHealth()
+	e.checkHealth()
 	write(t, dir, "web.yml", bob)
-	for user, want := range map[string]string{"alice": not, "bob": let, "": not} {
+	for user, want := range map[string]string{"alice": denied, "bob": allowed, "": denied} {
 		if got := statuses(user); got != want {
-			t.Errorf("after the change %q gets %s, want %s", user, got, want)
+			t.Errorf("after the change the statuses for user %q are %s, want %s", user, got, want)
 		}
 	}
-	e.plainHealth()
+	e.checkHealth()
 }
 
 func TestClientCertificates(t *testing.T) {
 	t.Parallel()
-	dir, ca, stranger := t.TempDir(), newAuthority(t), newAuthority(t)
+	dir, ca, otherCA := t.TempDir(), newAuthority(t), newAuthority(t)
 	ca.issue("127.0.0.1").write(t, dir)
 	write(t, dir, "ca.crt", ca.pem)
-	e := start(t, serveAPI(t, small()).url, "--web.config.file="+write(t, dir, "web.yml",
+	e := start(t, serveAPI(t, smallAccount()).url, "--web.config.file="+write(t, dir, "web.yml",
 		"tls_server_config: {cert_file: tls.crt, key_file: tls.key, client_ca_file: ca.crt, client_auth_type: RequireAndVerifyClientCert}\n"+alice))
 	url := "https://" + e.addresses[0] + "/metrics"
-	mine, other := ca.issue("127.0.0.1"), stranger.issue("127.0.0.1")
-	if a, err := get(ca.client(&mine), url, as("alice")); err != nil || a.status != http.StatusOK {
+	valid, invalid := ca.issue("127.0.0.1"), otherCA.issue("127.0.0.1")
+	if a, err := get(ca.client(&valid), url, withUser("alice")); err != nil || a.status != http.StatusOK {
 		t.Errorf("with a certificate and a password: %d, %v", a.status, err)
 	}
-	if a, err := get(ca.client(&mine), url, nil); err != nil || a.status != http.StatusUnauthorized {
+	if a, err := get(ca.client(&valid), url, nil); err != nil || a.status != http.StatusUnauthorized {
 		t.Errorf("without a password: %d, %v", a.status, err)
 	}
-	for name, show := range map[string]*pair{"without a certificate": nil, "with a stranger's": &other} {
-		if a, err := get(ca.client(show), url, as("alice")); err == nil {
+	for name, certificate := range map[string]*pair{"without a certificate": nil, "with a certificate of another CA": &invalid} {
+		if a, err := get(ca.client(certificate), url, withUser("alice")); err == nil {
 			t.Errorf("%s: %d", name, a.status)
 		}
 	}
-	e.plainHealth()
+	e.checkHealth()
 }
 
 func TestSeveralAddresses(t *testing.T) {
 	t.Parallel()
 	dir, ca := t.TempDir(), newAuthority(t)
 	ca.issue("127.0.0.1").write(t, dir)
-	e := start(t, serveAPI(t, small()).url, "--web.listen-address=127.0.0.1:0", "--web.listen-address=127.0.0.1:0",
+	e := start(t, serveAPI(t, smallAccount()).url, "--web.listen-address=127.0.0.1:0", "--web.listen-address=127.0.0.1:0",
 		"--web.config.file="+write(t, dir, "web.yml", tlsConfig+alice))
 	if len(e.addresses) != 2 {
 		t.Fatalf("the exporter listens on %q", e.addresses)
 	}
 	for _, address := range e.addresses {
-		if a, err := get(ca.client(nil), "https://"+address+"/metrics", as("alice")); err != nil || a.status != http.StatusOK {
+		if a, err := get(ca.client(nil), "https://"+address+"/metrics", withUser("alice")); err != nil || a.status != http.StatusOK {
 			t.Errorf("%s: %d, %v", address, a.status, err)
 		}
 	}
@@ -269,15 +269,15 @@ func TestSeveralAddresses(t *testing.T) {
 
 func TestPages(t *testing.T) {
 	t.Parallel()
-	url := serveAPI(t, small()).url
+	url := serveAPI(t, smallAccount()).url
 	const landing, metrics = "<!doctype html>", "# HELP"
-	type pages map[string]string // the beginning of the answer by path; empty if the path does not exist
+	type pages map[string]string // the beginning of the body by path. Empty if the path does not exist.
 	for _, test := range []struct {
 		name string
 		args []string
 		want pages
 	}{
-		{"as it comes", nil, pages{
+		{"by default", nil, pages{
 			"/": landing, "/metrics": metrics, healthyPath: "OK", readyPath: "OK",
 			"/unknown": "", "/favicon.ico": "", "/metrics/": "", "/debug/pprof/": "", "/debug/pprof/cmdline": "", "/debug/pprof/heap": "",
 		}},
@@ -294,33 +294,33 @@ func TestPages(t *testing.T) {
 			e := start(t, url, test.args...)
 			for path, want := range test.want {
 				a := e.get(e.url(path))
-				there := want != "" || strings.Contains(path, "cmdline") && len(test.args) > 0
-				if there != (a.status == http.StatusOK) || !there && a.status != http.StatusNotFound {
-					t.Errorf("%s answers %d", path, a.status)
+				exists := want != "" || strings.Contains(path, "cmdline") && len(test.args) > 0
+				if exists != (a.status == http.StatusOK) || !exists && a.status != http.StatusNotFound {
+					t.Errorf("%s returned %d", path, a.status)
 				}
-				if there && !strings.HasPrefix(strings.TrimSpace(a.body), want) {
+				if exists && !strings.HasPrefix(strings.TrimSpace(a.body), want) {
 					t.Errorf("%s is %.100q, want %q", path, a.body, want)
 				}
 				if path == "/" && want == landing {
 					for _, link := range []string{"./fleets", "." + pathOf(test.args), "./-/healthy", "./-/ready", "./problems", repository + "#readme", documents() + "metrics.md"} {
 						if !strings.Contains(a.body, `<a href="`+link+`">`) {
-							t.Errorf("the landing page does not link %s", link)
+							t.Errorf("the landing page has no link to %s", link)
 						}
 					}
 					if profiles := strings.Contains(a.body, `<a href="./debug/pprof/">`); profiles != (len(test.args) > 0 && test.args[0] == "--web.enable-pprof") {
-						t.Errorf("the landing page links profiles: %v", profiles)
+						t.Errorf("the landing page has a link to profiles: %v", profiles)
 					}
 				}
 			}
-			e.plainHealth()
+			e.checkHealth()
 		})
 	}
 }
 
 func TestPagesOfData(t *testing.T) {
 	t.Parallel()
-	e := start(t, serveAPI(t, small()).url, "--web.grafana-url=https://grafana.example.com", "--web.problem-thresholds=temperatureCelsius=1")
-	e.up(1)
+	e := start(t, serveAPI(t, smallAccount()).url, "--web.grafana-url=https://grafana.example.com", "--web.problem-thresholds=temperatureCelsius=1")
+	e.waitForUp(1)
 	var found struct {
 		List []struct {
 			UUID      string `json:"uuid"`
@@ -331,24 +331,24 @@ func TestPagesOfData(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(found.List) == 0 || !strings.HasPrefix(found.List[0].Dashboard, "https://grafana.example.com/d/balena-device?var-device="+found.List[0].UUID) {
-		t.Fatalf("with a limit of 1 °C, the devices %+v overheat", found.List)
+		t.Fatalf("with a threshold of 1 °C, the devices that overheat are %+v", found.List)
 	}
 	uuid := found.List[0].UUID
 	for path, status := range map[string]int{
 		"/fleets": 200, "/problems": 200, "/search": 200, "/search?q=" + uuid: 200, "/devices/" + uuid: 200, "/devices/unknown": 404, "/devices": 200,
 	} {
 		if a := e.get(e.url(path)); a.status != status || !strings.HasPrefix(strings.TrimSpace(a.body), "<!doctype html>") {
-			t.Errorf("%s answers %d, want %d: %.100q", path, a.status, status, a.body)
+			t.Errorf("%s returned %d, want %d: %.100q", path, a.status, status, a.body)
 		}
 	}
 }
 
-func TestLandingPageTellsTheState(t *testing.T) {
+func TestLandingPageShowsTheState(t *testing.T) {
 	t.Parallel()
-	api := serveAPI(t, small())
+	api := serveAPI(t, smallAccount())
 	e := start(t, api.url, "--balena.refresh-interval=1s")
-	e.up(1)
-	tells := func(words ...string) func() bool {
+	e.waitForUp(1)
+	contains := func(words ...string) func() bool {
 		return func() bool {
 			a := e.get(e.url("/"))
 			body := strings.Join(strings.Fields(a.body), " ")
@@ -361,10 +361,10 @@ func TestLandingPageTellsTheState(t *testing.T) {
 		}
 	}
 	number := func(name string, n int) string { return fmt.Sprintf("<dt>%s</dt><dd>%d</dd>", name, n) }
-	eventually(t, "the landing page tells that it works", tells("<dt>State</dt><dd>up</dd>",
-		number("Fleets", small().Fleets), number("Devices", small().Devices), " s old, refreshed every "))
+	eventually(t, "the landing page shows the state up", contains("<dt>State</dt><dd>up</dd>",
+		number("Fleets", smallAccount().Fleets), number("Devices", smallAccount().Devices), " s old, refreshed every "))
 	api.down.Store(true)
-	eventually(t, "the landing page tells that refreshes fail", tells("<dt>State</dt><dd>down</dd>", "The last refresh failed."))
+	eventually(t, "the landing page shows that refreshes fail", contains("<dt>State</dt><dd>down</dd>", "The last refresh failed."))
 
 	response, err := e.client.Get(e.url("/"))
 	if err != nil {
@@ -373,28 +373,27 @@ func TestLandingPageTellsTheState(t *testing.T) {
 	defer func() { _ = response.Body.Close() }()
 	for header, want := range map[string]string{"Content-Security-Policy": "frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"} {
 		if got := response.Header.Get(header); !strings.Contains(got, want) {
-			t.Errorf("the landing page has the header %s: %q, want %s", header, got, want)
+			t.Errorf("the header %s of the landing page is %q, want %s", header, got, want)
 		}
 	}
 }
 
-// TestPagesAgreeWithTheMetrics compares the sums of the pages with the metrics of the same names: they are computed
-// in two places.
-func TestPagesAgreeWithTheMetrics(t *testing.T) {
+// TestPagesEqualMetrics compares the values of the pages with the metrics of the same names.
+func TestPagesEqualMetrics(t *testing.T) {
 	t.Parallel()
 	e := start(t, serveAPI(t, simulator.Config{Devices: 500, Fleets: 3, Seed: 1, CloudFields: true}).url)
-	metrics := e.up(1)
-	var answer struct {
+	metrics := e.waitForUp(1)
+	var page struct {
 		Fleets []map[string]any `json:"fleets"`
 	}
-	if err := json.Unmarshal([]byte(e.get(e.url("/fleets?format=json")).body), &answer); err != nil {
+	if err := json.Unmarshal([]byte(e.get(e.url("/fleets?format=json")).body), &page); err != nil {
 		t.Fatal(err)
 	}
-	if len(answer.Fleets) != 3 {
-		t.Fatalf("%d fleets, want 3", len(answer.Fleets))
+	if len(page.Fleets) != 3 {
+		t.Fatalf("%d fleets, want 3", len(page.Fleets))
 	}
 	compared := map[string]bool{}
-	for _, fleet := range answer.Fleets {
+	for _, fleet := range page.Fleets {
 		slug := fleet["fleet"].(string)
 		for name, value := range fleet {
 			family := "balena_fleet_" + name
@@ -427,7 +426,7 @@ func TestPagesAgreeWithTheMetrics(t *testing.T) {
 	}
 	for _, name := range []string{"devices", "devices_online", "devices_connected", "devices_by_status", "devices_on_target_release", "devices_pinned"} {
 		if !compared[name] {
-			t.Errorf("%s is not on the page, or no metric", name)
+			t.Errorf("%s is not on the page, or not a metric", name)
 		}
 	}
 }
@@ -441,12 +440,12 @@ func pathOf(args []string) string {
 	return "/metrics"
 }
 
-func TestExporterMetricsCanBeLeftOut(t *testing.T) {
+func TestDisabledExporterMetrics(t *testing.T) {
 	t.Parallel()
-	url := serveAPI(t, small()).url
+	url := serveAPI(t, smallAccount()).url
 	for arg, want := range map[string]bool{"--no-web.disable-exporter-metrics": true, "--web.disable-exporter-metrics": false} {
 		e := start(t, url, arg)
-		f := e.up(1)
+		f := e.waitForUp(1)
 		got := map[string]bool{}
 		for name := range f {
 			prefix, _, _ := strings.Cut(name, "_")
@@ -454,35 +453,34 @@ func TestExporterMetricsCanBeLeftOut(t *testing.T) {
 		}
 		for _, prefix := range []string{"go", "process", "promhttp"} {
 			if got[prefix] != want {
-				t.Errorf("%s: metrics %s_* are there: %v, want %v", arg, prefix, got[prefix], want)
+				t.Errorf("%s: metrics %s_* are exported: %v, want %v", arg, prefix, got[prefix], want)
 			}
 		}
 		if !f.has("balena_exporter_build_info") || !f.has("balena_exporter_refreshes_total") || !f.has("balena_fleet_info") {
-			t.Errorf("%s: the exporter's own metrics are gone", arg)
+			t.Errorf("%s: metrics of the exporter or of fleets are missing", arg)
 		}
 	}
 }
 
-// The health listener can be switched off.
-func TestNoHealthListener(t *testing.T) {
+// TestDisabledHealthListener checks that the metrics port serves the health endpoints if the health listener is disabled.
+func TestDisabledHealthListener(t *testing.T) {
 	t.Parallel()
-	e := start(t, serveAPI(t, small()).url, "--web.health-listen-address=")
+	e := start(t, serveAPI(t, smallAccount()).url, "--web.health-listen-address=")
 	if a := e.get(e.url(readyPath)); a.status != http.StatusOK {
-		t.Errorf("%s answers %d", readyPath, a.status)
+		t.Errorf("%s returned %d", readyPath, a.status)
 	}
-	e.tells(0, "health endpoints listen")
+	e.checkLog(0, "health endpoints listen")
 }
 
-// A stuck scrape is a scrape whose beginning has arrived, and whose rest does not fit into the buffers of the connection.
+// A stuckScrape is a scrape whose client reads only the header. The rest does not fit into the buffers of the connection.
 type stuckScrape struct {
 	*http.Response
 	t          *testing.T
 	connection *net.TCPConn
 }
 
-// serveLarge serves an account whose scrape is larger than all buffers between an exporter and a scraper. On Linux they
-// grow to 4 MB at the sender and 6 MB at the receiver, unless the receiver sets a smaller size, as here. A few devices with
-// long names are the cheapest way to get such a scrape.
+// serveLarge serves an account whose exposition is larger than the buffers of a connection: on Linux up to 4 MB at the sender,
+// and up to 6 MB at the receiver unless it sets a size, like startStuckScrape.
 func serveLarge(t *testing.T) *simulatedAPI {
 	t.Helper()
 	sim := serveAPI(t, simulator.Config{Devices: longNames, Fleets: 1, Seed: 1})
@@ -496,8 +494,8 @@ func serveLarge(t *testing.T) *simulatedAPI {
 
 const longNames = 320
 
-// stick begins a scrape and reads only the header.
-func (e *exporter) stick() *stuckScrape {
+// startStuckScrape begins a scrape and reads only the header.
+func (e *exporter) startStuckScrape() *stuckScrape {
 	e.t.Helper()
 	s := &stuckScrape{t: e.t}
 	transport := &http.Transport{DisableCompression: true, DisableKeepAlives: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -514,22 +512,22 @@ func (e *exporter) stick() *stuckScrape {
 	}
 	s.Response = response
 	e.t.Cleanup(func() { _ = response.Body.Close() })
-	if least := int64(6 << 20); response.ContentLength < least {
-		e.t.Fatalf("a scrape of %d bytes does not stick", response.ContentLength)
+	if response.ContentLength < 6<<20 {
+		e.t.Fatalf("a scrape of %d bytes fits into the buffers", response.ContentLength)
 	}
 	return s
 }
 
-// finish reads the rest and checks that it is complete.
+// finish reads the rest of the scrape and checks that it is complete.
 func (s *stuckScrape) finish() {
 	s.t.Helper()
-	if err := s.connection.SetReadBuffer(1 << 20); err != nil { // read in larger steps from here on
+	if err := s.connection.SetReadBuffer(1 << 20); err != nil { // a large buffer is faster
 		s.t.Fatal(err)
 	}
 	var body bytes.Buffer
 	n, err := body.ReadFrom(s.Body)
 	if err != nil || n != s.ContentLength {
-		s.t.Errorf("got %d of %d bytes: %v", n, s.ContentLength, err)
+		s.t.Errorf("the body has %d of %d bytes: %v", n, s.ContentLength, err)
 	}
 	_ = s.Body.Close()
 	if !strings.HasSuffix(body.String(), "\n") || strings.Count(body.String(), "\nbalena_device_info{") != longNames {
@@ -540,20 +538,20 @@ func (s *stuckScrape) finish() {
 	}
 }
 
-// A scraper that reads nothing keeps its slot until another scraper needs it.
-func TestAStuckScrapeGivesWay(t *testing.T) {
+// TestStuckScrapeIsAborted checks that a stuck scrape is aborted if another scrape needs its slot.
+func TestStuckScrapeIsAborted(t *testing.T) {
 	t.Parallel()
 	e := start(t, serveLarge(t).url, "--web.max-requests=1")
-	e.sample("balena_up", func(v float64) bool { return v == 1 })
-	_ = e.stick()
+	e.waitForSample("balena_up", func(v float64) bool { return v == 1 })
+	_ = e.startStuckScrape()
 	if a := e.get(e.url(healthyPath)); a.status != http.StatusOK {
-		t.Errorf("health is answered with %d", a.status)
+		t.Errorf("the health endpoint returned %d", a.status)
 	}
-	e.sample(`promhttp_metric_handler_errors_total{cause="sending"}`, func(v float64) bool { return v == 1 })
-	e.tells(1, "level=error", "scrapers waited for a slot")
+	e.waitForSample(`promhttp_metric_handler_errors_total{cause="sending"}`, func(v float64) bool { return v == 1 })
+	e.checkLog(1, "level=error", "scrapers waited for a slot")
 }
 
-// systemd passes sockets that already listen.
+// TestSystemdSockets passes listening sockets to the exporter like systemd.
 func TestSystemdSockets(t *testing.T) {
 	t.Parallel()
 	var addresses []string
@@ -571,10 +569,10 @@ func TestSystemdSockets(t *testing.T) {
 		_ = listener.Close() // the file is another descriptor of the same socket
 		addresses, files = append(addresses, listener.Addr().String()), append(files, file)
 	}
-	url := serveAPI(t, small()).url
+	url := serveAPI(t, smallAccount()).url
 	args := append(defaults(t, url, nil), "--web.systemd-socket")
 	e := startCommand(t, func(c *exec.Cmd) {
-		// The variable must be the process id, which only the process itself knows in time.
+		// LISTEN_PID must be the id of the process.
 		c.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, c.Path}, c.Args[1:]...)
 		c.Path = "/bin/sh"
 		c.Env = append(c.Env, "LISTEN_FDS=2")
@@ -582,8 +580,8 @@ func TestSystemdSockets(t *testing.T) {
 	}, args)
 	for _, address := range addresses {
 		if a := e.get("http://" + address + "/metrics"); a.status != http.StatusOK {
-			t.Errorf("%s answers %d", address, a.status)
+			t.Errorf("%s returned %d", address, a.status)
 		}
 	}
-	e.plainHealth()
+	e.checkHealth()
 }

@@ -6,7 +6,7 @@
 //	balena-simulator --devices=5000 --fleets=20
 //	BALENA_TOKEN=anything balena-exporter --balena.api-url=http://127.0.0.1:8085
 //
-// Faults can be given at start, or changed while it runs:
+// Faults are set at start, or changed while it runs:
 //
 //	balena-simulator --fault=resource=device,status=429,retry_after=7s,every=3
 //	curl -X PUT -d '[{"resource":"device","cut_after":1000}]' http://127.0.0.1:8085/simulator/faults
@@ -42,7 +42,7 @@ const (
 	// shutdownTimeout is how long requests in flight may take after a signal. A fault may make a request endless.
 	shutdownTimeout = time.Second
 
-	// readHeaderTimeout bounds the life of connections that send no request.
+	// readHeaderTimeout is the time limit for connections without a request.
 	readHeaderTimeout = 10 * time.Second
 )
 
@@ -56,7 +56,7 @@ func main() {
 	}
 }
 
-// options are the flags.
+// options holds the values of the flags.
 type options struct {
 	listenAddress    string
 	dataset          string
@@ -70,31 +70,31 @@ type options struct {
 
 func parseFlags(args []string, out io.Writer) (*options, error) {
 	o := &options{}
-	app := kingpin.New(name, "Serves a balena API from memory, with simulated fleets of devices and faults on demand.")
+	app := kingpin.New(name, "Serves a simulated balena API, with generated fleets and devices, and configurable faults.")
 	app.UsageWriter(out)
 	app.ErrorWriter(out)
 	app.Terminate(func(int) { o.helpOrVersionOut = true })
 	app.Version(version.Print(name))
 	app.HelpFlag.Short('h')
-	app.Flag("listen-address", "Address to serve the API on.").Default("127.0.0.1:8085").StringVar(&o.listenAddress)
-	webListenAddress := app.Flag("web.listen-address", "Same as --listen-address, under the usual name of exporters.").Hidden().String()
+	app.Flag("listen-address", "Address on which to serve the API.").Default("127.0.0.1:8085").StringVar(&o.listenAddress)
+	webListenAddress := app.Flag("web.listen-address", "Alias of --listen-address.").Hidden().String()
 	app.Flag("devices", "Number of devices to generate.").Default("1000").IntVar(&o.config.Devices)
 	app.Flag("fleets", "Number of fleets to generate.").Default("10").IntVar(&o.config.Fleets)
-	app.Flag("seed", "Seed of the generated account and of its changes. The same seed gives the same account.").Default("1").Uint64Var(&o.config.Seed)
-	app.Flag("dataset", "Directory with an account to serve instead of a generated one: the API's answers by resource (application.json, device.json, …).").
+	app.Flag("seed", "Seed of the generated account and of its changes. The same seed generates the same account.").Default("1").Uint64Var(&o.config.Seed)
+	app.Flag("dataset", "Directory with an account to serve instead of a generated one. It contains responses of the API by resource (application.json, device.json, …).").
 		PlaceHolder("DIR").StringVar(&o.dataset)
-	app.Flag("token", "Token to accept; may be repeated. By default every token is accepted.").PlaceHolder("TOKEN").StringsVar(&o.config.Tokens)
-	app.Flag("tick-interval", "Time between two steps in which devices change. 0 stops all changes.").Default("15s").DurationVar(&o.tickInterval)
-	app.Flag("tls-cert-file", "Certificate to serve HTTPS with.").PlaceHolder("FILE").StringVar(&o.certFile)
+	app.Flag("token", "Token to accept. Repeatable. By default, all tokens are accepted.").PlaceHolder("TOKEN").StringsVar(&o.config.Tokens)
+	app.Flag("tick-interval", "Interval at which devices change. 0 disables changes.").Default("15s").DurationVar(&o.tickInterval)
+	app.Flag("tls-cert-file", "Certificate for HTTPS.").PlaceHolder("FILE").StringVar(&o.certFile)
 	app.Flag("tls-key-file", "Key of the certificate.").PlaceHolder("FILE").StringVar(&o.keyFile)
-	app.Flag("fault", "Fault to inject, as key=value,…; may be repeated. Keys: resource, query, from, every, times, page (when); "+
+	app.Flag("fault", "Fault to inject, as key=value,…. Repeatable. Keys: resource, query, from, every, times, page (when); "+
 		"latency, status, body, retry_after, retry_after_date, redirect, guest, spoil, max_rows, cut_after, endless, pace (what). "+
 		"For example: resource=device,status=429,retry_after=30,times=3").
 		PlaceHolder("FAULT").StringsVar(&o.faults)
-	app.Flag("edition", "Server to simulate: openbalena, or cloud for a server with the fields that balenaCloud declares.").
+	app.Flag("edition", "Server to simulate: openbalena, or cloud for a server with the fields of balenaCloud.").
 		Default(string(simulator.OpenBalena)).EnumVar((*string)(&o.config.Edition), simulator.Editions()...)
-	app.Flag("cache-answers", "Keep answers until the data change, so that a benchmark of a client does not measure the simulator.").BoolVar(&o.config.CacheAnswers)
-	app.Flag("api-versions", "Version of the API to serve, v6 or v7; may be repeated.").Default("v6", "v7").EnumsVar(&o.config.Versions, "v6", "v7")
+	app.Flag("cache-answers", "Cache responses until the data change, so that benchmarks of clients do not measure the simulator.").BoolVar(&o.config.CacheAnswers)
+	app.Flag("api-versions", "Version of the API to serve: v6 or v7. Repeatable.").Default("v6", "v7").EnumsVar(&o.config.Versions, "v6", "v7")
 	if _, err := app.Parse(args); err != nil {
 		return nil, err
 	}
@@ -102,10 +102,10 @@ func parseFlags(args []string, out io.Writer) (*options, error) {
 		o.listenAddress = *webListenAddress
 	}
 	if (o.certFile == "") != (o.keyFile == "") {
-		return nil, errors.New("--tls-cert-file and --tls-key-file must be set together: set both or neither")
+		return nil, errors.New("set both --tls-cert-file and --tls-key-file, or neither")
 	}
 	if o.tickInterval < 0 {
-		return nil, fmt.Errorf("--tick-interval=%s: want a positive duration, or 0 to stop all changes", o.tickInterval)
+		return nil, fmt.Errorf("--tick-interval=%s must not be negative; 0 disables changes", o.tickInterval)
 	}
 	return o, nil
 }

@@ -80,13 +80,13 @@ func TestServes(t *testing.T) {
 	}{
 		{"generated devices", []string{"--devices=12", "--fleets=2"}, "/v7/device/$count", "x", 200, `{"d":12}`},
 		{"recorded devices", []string{"--dataset=../../internal/simulator/testdata/dataset"}, "/v7/device/$count", "x", 200, `{"d":2004}`},
-		{"a good token", []string{"--token=a", "--token=b", "--devices=1", "--fleets=1"}, "/v7/device/$count", "b", 200, `{"d":1}`},
-		{"a bad token", []string{"--token=a"}, "/v7/device/$count", "x", 401, ""},
+		{"a valid token", []string{"--token=a", "--token=b", "--devices=1", "--fleets=1"}, "/v7/device/$count", "b", 200, `{"d":1}`},
+		{"an invalid token", []string{"--token=a"}, "/v7/device/$count", "x", 401, ""},
 		{"a fault", []string{"--fault=status=500", "--fault=status=404"}, "/v7/device/$count", "x", 500, ""},
 		{"an old version only", []string{"--api-versions=v6"}, "/v7/device", "x", 404, ""},
 		{"balenaCloud", []string{"--edition=cloud", "--devices=1", "--fleets=1"}, "/v7/device?$select=is_frozen", "x", 200, `{"d":[{"is_frozen":false}]}`},
 		{"openBalena", []string{"--devices=1", "--fleets=1"}, "/v7/device?$select=is_frozen", "x", 500, ""},
-		{"living devices", []string{"--tick-interval=1ns", "--cache-answers"}, "/ping", "x", 200, "OK"},
+		{"changing devices", []string{"--tick-interval=1ns", "--cache-answers"}, "/ping", "x", 200, "OK"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			url, stop := start(t, test.args...)
@@ -100,8 +100,8 @@ func TestServes(t *testing.T) {
 	}
 }
 
-// An endless body does not keep the program from ending.
-func TestStopsDuringAnAnswer(t *testing.T) {
+// TestStopsDuringAResponse checks that the program ends during an endless response.
+func TestStopsDuringAResponse(t *testing.T) {
 	url, stop := start(t, "--fault=endless,pace=1ms")
 	res, err := http.Get(url + "/ping")
 	if err != nil {
@@ -162,9 +162,9 @@ func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 	return certFile, keyFile, pool
 }
 
-// Each error is one sentence that names the flag or the value.
+// TestInvalidFlags checks that each error is one line with the flag or the value.
 func TestInvalidFlags(t *testing.T) {
-	for _, test := range []struct{ flag, says string }{
+	for _, test := range []struct{ flag, want string }{
 		{"--bogus", "--bogus"},
 		{"--devices=many", "many"},
 		{"--devices=-1", "-1 devices"},
@@ -178,17 +178,17 @@ func TestInvalidFlags(t *testing.T) {
 		{"--listen-address=127.0.0.1:99999", "--listen-address"},
 	} {
 		err := run(t.Context(), strings.Fields(test.flag), io.Discard, io.Discard)
-		if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: error %v, want one line with %s", test.flag, err, test.says)
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: error %v, want one line with %s", test.flag, err, test.want)
 		}
 	}
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for flag, says := range map[string]string{"--version": "balena-simulator, version ", "--help": "--listen-address"} {
+	for flag, want := range map[string]string{"--version": "balena-simulator, version ", "--help": "--listen-address"} {
 		var out strings.Builder
-		if err := run(t.Context(), []string{flag}, &out, io.Discard); err != nil || !strings.Contains(out.String(), says) {
-			t.Errorf("%s: %v, says %q", flag, err, out.String())
+		if err := run(t.Context(), []string{flag}, &out, io.Discard); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: error %v and output %q, want %q", flag, err, out.String(), want)
 		}
 	}
 }

@@ -188,7 +188,7 @@ func TestQueriesUseExistingNames(t *testing.T) {
 	for _, name := range []string{"up", "node_time_seconds", "node_boot_time_seconds"} {
 		exists[name] = append(slices.Clone(identity), "fleet", "uuid")
 	}
-	for _, d := range collector.Catalogue() {
+	for _, d := range collector.Catalog() {
 		exists[d.Name] = append(slices.Clone(identity), d.Labels...)
 	}
 	rules := readRules(t)

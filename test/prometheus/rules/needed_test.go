@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "write docs/needed-metrics.md")
 // TestNeededMetricsAreDocumented compares docs/needed-metrics.md, which lists the metrics that alerts and dashboards need.
 func TestNeededMetricsAreDocumented(t *testing.T) {
 	choosable := map[string]bool{}
-	for _, d := range collector.Catalogue() {
+	for _, d := range collector.Catalog() {
 		choosable[d.Name] = d.ScrapeGroup() != exposition.LiveGroup
 	}
 	rules := readRules(t)
