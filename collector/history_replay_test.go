@@ -207,6 +207,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 		},
 	}
 	t.config.Stripes = 1 + int(h.seed%3) // not drawn, so that a history of a seed stays what it was
+	t.config.OS = h.seed%4 == 0          // not in all histories, because each refresh would read the system releases
 	askForTags(&t.config.Options, o)
 	switch r.IntN(6) {
 	case 0:
