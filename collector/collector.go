@@ -2,9 +2,9 @@
 
 // Package collector turns a snapshot of balena fleets into metric families.
 //
-// All functions are pure functions of a snapshot: the same snapshot gives the same samples. Each group of
-// metrics has one file with one table. A row of a table defines a metric completely: name, help, labels,
-// source and value. Documentation, lint and both ways of serving derive from the rows.
+// The samples are a pure function of the snapshot: the same snapshot gives the same samples. A row of a
+// table defines a metric completely: name, help, labels, source and value. Documentation, lint and both
+// ways of serving derive from the rows.
 //
 // The samples are available in two ways, which a test compares. A [Collector] is a [prometheus.Collector]
 // and a [prometheus.Gatherer], for any registry and for tests. [Collector.Render] renders an [exposition.Page]
@@ -86,66 +86,66 @@ func New(source func() *balena.Snapshot, o Options) *Collector {
 	return c
 }
 
-// groups returns the tables that the options enable, without the families that they exclude, in the order in which
+// exportedTables returns the tables that the options enable, without the families that they exclude, in the order in which
 // they are exported. The labels of tags depend on the snapshot; the set of families does not.
-func groups(o Options, s *balena.Snapshot) (exported []group) {
-	for _, g := range tables(o, s) {
+func exportedTables(o Options, s *balena.Snapshot) (exported []anyTable) {
+	for _, t := range tables(o, s) {
 		if o.Exported != nil {
-			g = g.filter(o.Exported)
+			t = t.filter(o.Exported)
 		}
-		if g != nil {
-			exported = append(exported, g)
+		if t != nil {
+			exported = append(exported, t)
 		}
 	}
 	return exported
 }
 
 // tables returns the tables that the options enable.
-func tables(o Options, s *balena.Snapshot) []group {
-	g := []group{fleetNameTable(), fleetTable(o), organizationTable()}
+func tables(o Options, s *balena.Snapshot) []anyTable {
+	t := []anyTable{fleetNameTable(), fleetTable(o), organizationTable()}
 	if o.FleetTags {
-		g = append(g, fleetTagTable(s.FleetTagKeys))
+		t = append(t, fleetTagTable(s.FleetTagKeys))
 	}
 	if o.Maintenance {
-		g = append(g, fleetMaintenanceTable())
+		t = append(t, fleetMaintenanceTable())
 	}
 	if o.Releases {
-		g = append(g, releaseTable(o))
+		t = append(t, releaseTable(o))
 	}
 	if o.ServiceSummary {
-		g = append(g, fleetHealthTable())
+		t = append(t, fleetHealthTable())
 	}
 	if o.Services {
-		g = append(g, fleetServiceTable())
+		t = append(t, fleetServiceTable())
 	}
 	if o.OS {
-		g = append(g, osLineTable(), supervisorTable(), fleetOSTable())
+		t = append(t, osLineTable(), supervisorTable(), fleetOSTable())
 	}
 	if o.Devices {
-		g = append(g, deviceTable(o))
+		t = append(t, deviceTable(o))
 		if o.ServiceSummary {
-			g = append(g, deviceHealthTable())
+			t = append(t, deviceHealthTable())
 		}
 		if o.Maintenance {
-			g = append(g, deviceMaintenanceTable())
+			t = append(t, deviceMaintenanceTable())
 		}
 		if o.Location {
-			g = append(g, deviceLocationTable(o))
+			t = append(t, deviceLocationTable(o))
 		}
 		if o.OS {
-			g = append(g, deviceOSTable())
+			t = append(t, deviceOSTable())
 		}
 	}
 	if o.DeviceTags {
-		g = append(g, deviceTagTable(s.DeviceTagKeys))
+		t = append(t, deviceTagTable(s.DeviceTagKeys))
 	}
 	if o.Services {
-		g = append(g, deviceServiceTable())
+		t = append(t, deviceServiceTable())
 	}
 	if o.Keys {
-		g = append(g, keyTable())
+		t = append(t, keyTable())
 	}
-	return g
+	return t
 }
 
 // Tallies returns the sums of the fleets of the last rendered snapshot, by fleet ID. They are valid until the next
@@ -177,8 +177,8 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	v := newView(s, nil)
-	for _, g := range groups(c.options, s) {
-		g.collect(v, ch)
+	for _, t := range exportedTables(c.options, s) {
+		t.collect(v, ch)
 	}
 }
 
@@ -200,13 +200,13 @@ func (c *Collector) Render(s *balena.Snapshot) *exposition.Page {
 	page := exposition.NewBuilder(c.layout, c.page)
 	devices := newRuns(v, previous, page)
 	first := 0
-	for _, g := range groups(c.options, s) {
-		if t, ok := g.(*table[device]); ok {
-			devices.add(t, first)
+	for _, t := range exportedTables(c.options, s) {
+		if ofDevices, ok := t.(*table[device]); ok {
+			devices.add(ofDevices, first)
 		} else {
-			g.render(v, func(family int, lines []byte) { page.Append(first+family, lines) })
+			t.render(v, func(family int, lines []byte) { page.Append(first+family, lines) })
 		}
-		first += len(g.descriptions())
+		first += len(t.descriptions())
 	}
 	devices.render()
 	if c.observeImplausible != nil {
@@ -232,8 +232,8 @@ func (c *Collector) ScrapeGroups() (names []string) {
 // are left out.
 func (c *Collector) Descriptions() iter.Seq[Description] {
 	return func(yield func(Description) bool) {
-		for _, g := range groups(c.options, new(balena.Snapshot)) {
-			for _, d := range g.descriptions() {
+		for _, t := range exportedTables(c.options, new(balena.Snapshot)) {
+			for _, d := range t.descriptions() {
 				if !yield(d) {
 					return
 				}

@@ -85,7 +85,7 @@ func deviceIdentity(d *device, values []string) []string {
 	return append(values, d.fleet().Slug, d.UUID)
 }
 
-func deviceTable(o Options) group {
+func deviceTable(o Options) anyTable {
 	return &table[device]{
 		group:    "Devices",
 		series:   "1 per device",

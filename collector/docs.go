@@ -14,8 +14,8 @@ func Catalog() []Description {
 	o.FleetTags, o.DeviceTags, o.Maintenance, o.Location = true, true, true, true
 	all := exporterFamilies()
 	for _, group := range []string{"Fleets", "Maintenance", "Organizations", "Releases", "OS", "Devices", "Services", "Tags", "Keys"} {
-		for _, g := range groups(o, &balena.Snapshot{FleetTagKeys: []string{"…"}, DeviceTagKeys: []string{"…"}}) {
-			for _, d := range g.descriptions() {
+		for _, t := range exportedTables(o, &balena.Snapshot{FleetTagKeys: []string{"…"}, DeviceTagKeys: []string{"…"}}) {
+			for _, d := range t.descriptions() {
 				if d.Group == group {
 					all = append(all, d)
 				}

@@ -78,7 +78,7 @@ var (
 	}
 	partDurationFamily = Description{
 		Name: "balena_exporter_refresh_part_duration_seconds", Type: "gauge", Labels: []string{"part"}, Series: "1 per part",
-		Help: "Duration of this part in the last refresh in which it succeeded.",
+		Help: "How long it took to read this part the last time, whether or not it succeeded.",
 	}
 	apiVersionFamily = Description{
 		Name: "balena_api_version_info", Type: "gauge", Labels: []string{"version"}, Series: "1 after the first successful refresh",

@@ -53,7 +53,7 @@ func TestMetricsOfTheLastRefresh(t *testing.T) {
 			t.Error("there is no time of the last success")
 		}
 		if err := testutil.CollectAndCompare(m, strings.NewReader(`
-# HELP balena_exporter_refresh_part_duration_seconds Duration of this part in the last refresh in which it succeeded.
+# HELP balena_exporter_refresh_part_duration_seconds How long it took to read this part the last time, whether or not it succeeded.
 # TYPE balena_exporter_refresh_part_duration_seconds gauge
 balena_exporter_refresh_part_duration_seconds{part="api_key"} 2
 balena_exporter_refresh_part_duration_seconds{part="release"} 1

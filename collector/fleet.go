@@ -114,7 +114,7 @@ func number(name, help, source string, value func(*fleet) int) family[fleet] {
 	return gauge(name, help, source, func(f *fleet) float64 { return float64(value(f)) })
 }
 
-func fleetTable(o Options) group {
+func fleetTable(o Options) anyTable {
 	return &table[fleet]{
 		group:    "Fleets",
 		series:   "1 per fleet",
@@ -253,7 +253,7 @@ func fleetNames(fleets []fleet) []fleetName {
 }
 
 // fleetNameTable has the metric of an earlier exporter. It is kept compatible with that exporter.
-func fleetNameTable() group {
+func fleetNameTable() anyTable {
 	return &table[fleetName]{
 		group:    "Fleets",
 		series:   "1 per fleet name",

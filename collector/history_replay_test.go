@@ -517,7 +517,7 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 		default:
 			return fmt.Errorf("a refresh of kind %q", s.Reading.Kind)
 		}
-		if s.Reading.Distrust != nil {
+		if s.Reading.Reason != nil {
 			t.tally.distrusted++
 		}
 		t.note("the refresh serves %d devices in %d fleets: %+v", s.Devices.Len(), len(s.Fleets), s.Reading)

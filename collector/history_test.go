@@ -397,7 +397,7 @@ func TestServersWithoutQueriesForChanges(t *testing.T) {
 						t.Fatalf("%s\n%v", run.story(), err)
 					}
 					r := run.last.Reading
-					why := fmt.Sprint(r.Distrust)
+					why := fmt.Sprint(r.Reason)
 					if known := refresh >= test.before; r.Kind != balena.Full || known != (r.Mode == balena.Everything) || known && !strings.Contains(why, test.why) {
 						t.Errorf("%s\nrefresh %d: %+v", run.story(), refresh, r)
 					}

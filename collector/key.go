@@ -27,7 +27,7 @@ func uniqueKeys(keys []balena.Key) []balena.Key {
 	return unique
 }
 
-func keyTable() group {
+func keyTable() anyTable {
 	return &table[balena.Key]{
 		group:    "Keys",
 		series:   "1 per name of keys that expire",

@@ -6,7 +6,7 @@ import "math"
 
 // Metrics of the coordinates of devices. They are exported only on request, because they may reveal where people are.
 
-func deviceLocationTable(o Options) group {
+func deviceLocationTable(o Options) anyTable {
 	scale := math.Pow10(o.LocationDecimals)
 	round := func(degrees float64) float64 { return math.Round(degrees*scale) / scale }
 	return &table[device]{

@@ -10,7 +10,7 @@ import (
 
 // Metrics of maintenance, which a tag of a device or of its fleet sets.
 
-func fleetMaintenanceTable() group {
+func fleetMaintenanceTable() anyTable {
 	return &table[fleet]{
 		group:    "Maintenance",
 		series:   "1 per fleet",
@@ -23,7 +23,7 @@ func fleetMaintenanceTable() group {
 	}
 }
 
-func deviceMaintenanceTable() group {
+func deviceMaintenanceTable() anyTable {
 	return &table[device]{
 		group:    "Maintenance",
 		series:   "1 per device that has the tag, or whose fleet has it",

@@ -11,7 +11,7 @@ import (
 
 // Metrics of the organizations that own the fleets.
 
-func organizationTable() group {
+func organizationTable() anyTable {
 	return &table[balena.Organization]{
 		group:    "Organizations",
 		series:   "1 per organization",

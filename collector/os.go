@@ -56,7 +56,7 @@ func osLines(v *view) iter.Seq[osLine] {
 	}
 }
 
-func osLineTable() group {
+func osLineTable() anyTable {
 	return &table[osLine]{
 		group:    "OS",
 		series:   "1 per device type and line that is supported or in use",
@@ -113,7 +113,7 @@ type supervisor struct {
 	latest       *balena.SystemRelease
 }
 
-func supervisorTable() group {
+func supervisorTable() anyTable {
 	return &table[supervisor]{
 		group:  "OS",
 		series: "1 per CPU architecture in use",
@@ -144,7 +144,7 @@ func supervisorTable() group {
 	}
 }
 
-func fleetOSTable() group {
+func fleetOSTable() anyTable {
 	return &table[fleet]{
 		group:    "OS",
 		series:   "1 per fleet",
@@ -203,7 +203,7 @@ func ofOSWhere(name, help, source string, condition func(*balena.SystemRelease) 
 	return f
 }
 
-func deviceOSTable() group {
+func deviceOSTable() anyTable {
 	return &table[device]{
 		group:    "Devices",
 		series:   "1 per device that runs a published release",

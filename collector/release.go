@@ -19,7 +19,7 @@ var releaseStatuses = []string{"cancelled", "error", "failed", "interrupted", "r
 // other is the commit and version of the series that sums up the releases beyond the limit.
 const other = "other"
 
-func releaseTable(o Options) group {
+func releaseTable(o Options) anyTable {
 	releaseLabels := []string{"commit", "release_version"}
 	return &table[fleet]{
 		group:    "Releases",

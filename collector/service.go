@@ -56,7 +56,7 @@ func withUnknown(services []balena.Service) []balena.Service {
 	return services
 }
 
-func fleetServiceTable() group {
+func fleetServiceTable() anyTable {
 	return &table[fleet]{
 		group:    "Services",
 		series:   "10 per service in the fleet, and 1 per unrecognized state in use",
@@ -94,7 +94,7 @@ func fleetServiceTable() group {
 }
 
 // fleetHealthTable and deviceHealthTable sum up the services of the target release.
-func fleetHealthTable() group {
+func fleetHealthTable() anyTable {
 	return &table[fleet]{
 		group:    "Services",
 		series:   "1 per fleet",
@@ -108,7 +108,7 @@ func fleetHealthTable() group {
 	}
 }
 
-func deviceHealthTable() group {
+func deviceHealthTable() anyTable {
 	return &table[device]{
 		group:    "Services",
 		series:   "1 per device with a target release",
@@ -166,7 +166,7 @@ func (d *device) eachService(f func(name string, states []balena.Service)) {
 	}
 }
 
-func deviceServiceTable() group {
+func deviceServiceTable() anyTable {
 	return &table[device]{
 		group:    "Services",
 		series:   "1 per service on a device",

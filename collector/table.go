@@ -114,16 +114,16 @@ func boolean(b bool) float64 {
 	return 0
 }
 
-// group is a table of any type of subject.
-type group interface {
+// anyTable is a table with any type of subject.
+type anyTable interface {
 	descriptions() []Description
-	// filter returns the group with the exported families only; nil if there are none.
-	filter(exported func(family string) bool) group
+	// filter returns the table with the exported families only; nil if there are none.
+	filter(exported func(family string) bool) anyTable
 	collect(v *view, ch chan<- prometheus.Metric)
 	render(v *view, emit func(family int, lines []byte))
 }
 
-func (t *table[T]) filter(exported func(family string) bool) group {
+func (t *table[T]) filter(exported func(family string) bool) anyTable {
 	left := *t
 	left.families = slices.DeleteFunc(slices.Clone(t.families), func(f family[T]) bool { return !exported(f.name) })
 	if len(left.families) == 0 {

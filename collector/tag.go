@@ -50,7 +50,7 @@ func addTags(out *samples, values []string) {
 	}
 }
 
-func fleetTagTable(keys []string) group {
+func fleetTagTable(keys []string) anyTable {
 	return &table[fleet]{
 		group:    "Tags",
 		series:   "1 per fleet with one of the tags",
@@ -64,7 +64,7 @@ func fleetTagTable(keys []string) group {
 	}
 }
 
-func deviceTagTable(keys []string) group {
+func deviceTagTable(keys []string) anyTable {
 	return &table[device]{
 		group:    "Tags",
 		series:   "1 per device with one of the tags",

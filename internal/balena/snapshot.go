@@ -87,8 +87,8 @@ type Reading struct {
 	Bytes int64
 	// Mode is how incremental refreshes ask for what changed.
 	Mode Mode
-	// Distrust is the reason why Mode is not the first of [Modes]; nil if it is, or if only full refreshes are configured.
-	Distrust error
+	// Reason is the reason why Mode is not the first of [Modes]; nil if it is, or if only full refreshes are configured.
+	Reason error
 	// Disabled is the reason why there are no incremental refreshes although they are configured; empty if there are.
 	Disabled Disabled
 }

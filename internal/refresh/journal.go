@@ -132,8 +132,8 @@ func (j *journal) expire(at time.Time) {
 // refreshes are disabled.
 func (j *journal) logMode(r balena.Reading) {
 	if r.Disabled != "" {
-		if j.disabled.isNews(r.Distrust) {
-			_ = level.Warn(j.logger).Log("msg", "incremental refreshes are disabled: every refresh reads all devices", "reason", r.Disabled, "err", r.Distrust)
+		if j.disabled.isNews(r.Reason) {
+			_ = level.Warn(j.logger).Log("msg", "incremental refreshes are disabled: every refresh reads all devices", "reason", r.Disabled, "err", r.Reason)
 		}
 		return
 	}
@@ -142,8 +142,8 @@ func (j *journal) logMode(r balena.Reading) {
 	case disabled:
 		_ = level.Info(j.logger).Log("msg", "incremental refreshes are enabled again", "mode", r.Mode, "disabled_for", lasted)
 	case !j.started || r.Mode == j.mode:
-	case r.Distrust != nil:
-		_ = level.Info(j.logger).Log("msg", "the server rejects a query for changes, so a simpler query is used", "mode", r.Mode, "err", r.Distrust)
+	case r.Reason != nil:
+		_ = level.Info(j.logger).Log("msg", "the server rejects a query for changes, so a simpler query is used", "mode", r.Mode, "err", r.Reason)
 	default:
 		_ = level.Info(j.logger).Log("msg", "the server accepts the first query for changes again", "mode", r.Mode)
 	}

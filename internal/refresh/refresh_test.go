@@ -820,7 +820,7 @@ func TestLogOfIncrementalRefreshModes(t *testing.T) {
 			s := now()
 			s.Reading.Mode = mode
 			if distrust != nil {
-				s.Reading.Distrust = distrust(n)
+				s.Reading.Reason = distrust(n)
 			}
 			if mode == balena.Everything {
 				s.Reading.Disabled = balena.Inconsistent

@@ -23,9 +23,9 @@ func (f *refresh) readDevices(ctx context.Context) error {
 	reading := &f.snapshot.Reading
 	reading.Kind = balena.Full
 	defer func() {
-		reading.Mode, reading.Distrust = f.mode()
-		if reading.Mode == balena.Everything && reading.Distrust != nil {
-			reading.Disabled = disabledBy(reading.Distrust)
+		reading.Mode, reading.Reason = f.mode()
+		if reading.Mode == balena.Everything && reading.Reason != nil {
+			reading.Disabled = disabledBy(reading.Reason)
 		}
 	}()
 	if len(f.snapshot.Fleets) == 0 || total(f.counted) == 0 && f.before.devices.Len() == 0 {

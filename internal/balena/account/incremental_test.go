@@ -46,7 +46,7 @@ func follow(t *testing.T, config simulator.Config, changes ...func(*account.Conf
 	}
 	for _, kind := range kinds {
 		if s := f.refresh(t); s.Reading.Kind != kind {
-			t.Fatalf("a refresh of kind %s, want %s: %v", s.Reading.Kind, kind, s.Reading.Distrust)
+			t.Fatalf("a refresh of kind %s, want %s: %v", s.Reading.Kind, kind, s.Reading.Reason)
 		}
 	}
 	f.wire.requests()
@@ -245,7 +245,7 @@ func TestWhatIsAskedForChanges(t *testing.T) {
 				f.Update(func(st *simulator.State) { test.change(f, st) })
 				s := f.refresh(t)
 				if s.Reading.Kind != test.kind || s.Reading.Disabled != "" {
-					t.Errorf("a refresh of kind %s, want %s; disabled: %v", s.Reading.Kind, test.kind, s.Reading.Distrust)
+					t.Errorf("a refresh of kind %s, want %s; disabled: %v", s.Reading.Kind, test.kind, s.Reading.Reason)
 				}
 				if diff := cmp.Diff(asked, f.asked()); diff != "" {
 					t.Errorf("requests (-want +got):\n%s", diff)
@@ -284,7 +284,7 @@ func TestNoChangesWanted(t *testing.T) {
 	sim := newSimulator(t, small)
 	client := newClient(t, serve(t, sim), fewer)
 	for range 3 {
-		if s := fetch(t, client); s.Reading.Kind != balena.Full || s.Reading.Devices != small.Devices || s.Reading.Distrust != nil {
+		if s := fetch(t, client); s.Reading.Kind != balena.Full || s.Reading.Devices != small.Devices || s.Reading.Reason != nil {
 			t.Errorf("%+v", s.Reading)
 		}
 	}
@@ -298,7 +298,7 @@ func TestDistrust(t *testing.T) {
 			sim.ServeHTTP(dateless{w}, r)
 		})), fewer, func(c *account.Config) { c.FullRefreshInterval = time.Hour })
 		for range 3 {
-			if s := fetch(t, client); s.Reading.Kind != balena.Full || s.Reading.Distrust == nil {
+			if s := fetch(t, client); s.Reading.Kind != balena.Full || s.Reading.Reason == nil {
 				t.Errorf("%+v", s.Reading)
 			}
 		}
@@ -337,14 +337,14 @@ func TestDistrust(t *testing.T) {
 		if err := fetchError(t, f.client); api.ProblemOf(err) != api.Unavailable {
 			t.Errorf("%v", err)
 		}
-		if s := f.refresh(t); s.Reading.Kind != balena.Full || s.Reading.Distrust == nil {
+		if s := f.refresh(t); s.Reading.Kind != balena.Full || s.Reading.Reason == nil {
 			t.Errorf("%+v", s.Reading)
 		}
 		f.SetFaults(nil)
 		f.ours.advance(15 * time.Minute)
 		f.theirs.advance(15 * time.Minute)
 		f.refresh(t) // a full refresh is due
-		if s := f.refresh(t); s.Reading.Kind != balena.Incremental || s.Reading.Distrust != nil {
+		if s := f.refresh(t); s.Reading.Kind != balena.Incremental || s.Reading.Reason != nil {
 			t.Errorf("%+v", s.Reading)
 		}
 	})

@@ -82,7 +82,7 @@ func TestLadder(t *testing.T) {
 			if s.n == later && r.Mode != s.mode && n < begin+2*quarter {
 				continue
 			}
-			if r.Kind != s.kind || r.Mode != s.mode || r.Disabled != s.disabled || (r.Distrust == nil) != (s.mode == balena.DevicesAndInstalls) {
+			if r.Kind != s.kind || r.Mode != s.mode || r.Disabled != s.disabled || (r.Reason == nil) != (s.mode == balena.DevicesAndInstalls) {
 				t.Errorf("step %d, refresh %d: %+v; want kind %s, mode %s, disabled %q", i, n, r, s.kind, s.mode, s.disabled)
 			}
 			if s.n == later {
