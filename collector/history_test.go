@@ -370,7 +370,7 @@ func TestServersWithoutQueriesForChanges(t *testing.T) {
 		{"400", simulator.Config{}, simulator.Fault{Query: query, Status: 400, Body: `"Malformed url"`}, 3, "answered 400"},
 		{"a blank 500", simulator.Config{}, simulator.Fault{Query: query, Status: 500}, 3, "answered 500"},
 		{"null", simulator.Config{ModifiedAtIsNull: true}, simulator.Fault{}, 0, "has no modified_at"},
-		{"standing still", simulator.Config{ModifiedAtStandsStill: true}, simulator.Fault{}, 0, "modified_at"},
+		{"standing still", simulator.Config{ModifiedAtIsConstant: true}, simulator.Fault{}, 0, "modified_at"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

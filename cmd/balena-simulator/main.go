@@ -93,7 +93,7 @@ func parseFlags(args []string, out io.Writer) (*options, error) {
 		PlaceHolder("FAULT").StringsVar(&o.faults)
 	app.Flag("edition", "Server to simulate: openbalena, or cloud for a server with the fields of balenaCloud.").
 		Default(string(simulator.OpenBalena)).EnumVar((*string)(&o.config.Edition), simulator.Editions()...)
-	app.Flag("cache-answers", "Cache responses until the data change, so that benchmarks of clients do not measure the simulator.").BoolVar(&o.config.CacheAnswers)
+	app.Flag("cache-answers", "Cache responses until the data change, so that benchmarks of clients do not measure the simulator.").BoolVar(&o.config.CacheResponses)
 	app.Flag("api-versions", "Version of the API to serve: v6 or v7. Repeatable.").Default("v6", "v7").EnumsVar(&o.config.Versions, "v6", "v7")
 	if _, err := app.Parse(args); err != nil {
 		return nil, err

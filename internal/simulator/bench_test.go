@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// devicePage is the query of an exporter for a page of devices.
+// devicePage is the request of an exporter for a page of devices.
 const devicePage = "/v7/device?$select=id,uuid,device_name,overall_status,overall_progress,is_online,is_connected_to_vpn,last_connectivity_event,last_vpn_event," +
 	"api_heartbeat_state,changed_api_heartbeat_state_on__date,is_pinned_on__release,should_be_operated_by__release,should_be_managed_by__release,update_status," +
 	"last_update_status_event,os_version,os_variant,supervisor_version,cpu_usage,cpu_temp,memory_usage,memory_total,storage_usage,storage_total,is_undervolted," +
 	"is_web_accessible,created_at,modified_at,belongs_to__application,is_of__device_type,is_running__release,should_be_running__release" +
 	"&$filter=belongs_to__application/any(a:a/is_directly_accessible_by__user/any(dau:1%%20eq%%201))%%20and%%20id%%20gt%%20%d&$orderby=id%%20asc&$top=1000"
 
-// discard is a ResponseWriter that counts.
+// discard is a ResponseWriter that counts bytes.
 type discard struct {
 	header http.Header
 	bytes  int
@@ -31,7 +31,7 @@ func (d *discard) Write(b []byte) (int, error) { d.bytes += len(b); return len(b
 
 var _ io.Writer = (*discard)(nil)
 
-// BenchmarkPages reads all devices in pages of a thousand.
+// BenchmarkPages reads all devices in pages of 1000.
 func BenchmarkPages(b *testing.B) {
 	for _, encoding := range []string{"identity", "gzip"} {
 		b.Run(encoding, func(b *testing.B) {
@@ -55,7 +55,7 @@ func BenchmarkPages(b *testing.B) {
 	}
 }
 
-// BenchmarkFleets reads all fleets with a count of their devices.
+// BenchmarkFleets reads all fleets with the number of their devices.
 func BenchmarkFleets(b *testing.B) {
 	sim, err := New(Config{Devices: 100_000, Fleets: 200, Seed: 1})
 	if err != nil {
@@ -85,7 +85,7 @@ func BenchmarkGenerate(b *testing.B) {
 	}
 }
 
-// BenchmarkChanges reads the changed devices, one in a hundred, including those with a changed image install.
+// BenchmarkChanges reads the changed devices, which are 1% of all devices, including those with a changed image install.
 func BenchmarkChanges(b *testing.B) {
 	now := time.UnixMilli(1_800_000_000_000)
 	sim, err := New(Config{Devices: 100_000, Fleets: 200, Seed: 1, Now: func() time.Time { return now }})
@@ -111,6 +111,6 @@ func BenchmarkChanges(b *testing.B) {
 		r.Header.Set("Authorization", "Bearer token")
 		r.Header.Set("Accept-Encoding", "gzip")
 		sim.ServeHTTP(w, r)
-		b.ReportMetric(float64(w.bytes), "B/answer")
+		b.ReportMetric(float64(w.bytes), "B/response")
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Change changes the requested number of devices, all with the current time.
+// TestChange checks the number of changed devices and their modified_at.
 func TestChange(t *testing.T) {
 	for _, n := range []string{"0", "1", "30", "300"} {
 		clock := newClock()
@@ -21,13 +21,13 @@ func TestChange(t *testing.T) {
 			t.Fatalf("%v %v", resp, err)
 		}
 		if _, body := get(t, srv, "/v7/device/$count?$filter=modified_at%20gt%20"+instant(clock.now().Add(-time.Minute))); body != `{"d":`+n+`}` {
-			t.Errorf("%s devices should have changed: %s", n, body)
+			t.Errorf("the number of changed devices is %s, want %s", body, n)
 		}
 	}
 }
 
-// After the clock is advanced, it runs on from there, in answers and in timestamps of rows.
-func TestClockOfAnotherProcess(t *testing.T) {
+// TestAdvanceClock checks that /simulator/clock advances the clock of responses and rows.
+func TestAdvanceClock(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
 	before := clock.now()
@@ -38,10 +38,10 @@ func TestClockOfAnotherProcess(t *testing.T) {
 	sim.Update(func(st *State) { st.Device(2).Name = "x" })
 	resp, err = http.Get(srv.URL + "/ping")
 	if err != nil || resp.Header.Get("Date") != before.Add(90*time.Minute).UTC().Format(http.TimeFormat) {
-		t.Errorf("the server says %v, %v", resp, err)
+		t.Errorf("got %v, %v, want a Date 90 minutes later", resp, err)
 	}
 	if _, body := get(t, srv, "/v7/device?$select=id&$filter=modified_at%20gt%20"+instant(before.Add(80*time.Minute))); body != `{"d":[{"id":2}]}` {
-		t.Errorf("changed: %s", body)
+		t.Errorf("the changed devices are %s", body)
 	}
 }
 

@@ -32,8 +32,8 @@ func (e Edition) schema() schema {
 	return openSchema
 }
 
-// A declaration is the type of a field in a model: a type name of the model, "reference" for a foreign key, or
-// "navigation" for the reverse of a foreign key.
+// A declaration declares a field in a model. Type is a type of the model, "reference" for a foreign key, or "navigation" for
+// the reverse of a foreign key.
 type declaration struct {
 	Type   string `json:"type"`
 	Null   bool   `json:"null"`
@@ -52,9 +52,9 @@ var cloudSchema = sync.OnceValue(func() schema {
 		maps.DeleteFunc(r.byName, func(name string, f *field) bool { return !slices.Contains(r.fields, f) })
 		for _, name := range slices.Sorted(maps.Keys(declared)) {
 			d := declared[name]
-			_, led := r.navs[name]
+			_, exists := r.navs[name]
 			switch {
-			case r.byName[name] != nil, d.Type == "navigation" && led:
+			case r.byName[name] != nil, d.Type == "navigation" && exists:
 			case d.Type == "navigation":
 				r.navs[name] = navigation{target: d.Target}
 			case r.synonyms[name] != "":
@@ -110,28 +110,28 @@ const cloudConfig = `{"deployment":null,"deviceUrlsBase":"` + DeviceURLsBase + `
 	`"gitServerUrl":"git.balena-cloud.com","DEVICE_ONLINE_ICON":"","DEVICE_OFFLINE_ICON":"","signupCodeRequired":false,` +
 	`"supportedSocialProviders":["google","github"],"deviceTypes":[]}`
 
-// osOrganization owns the applications that balena publishes. It has no row, because only members can read an
+// osOrganization is the id of the organization of published applications. It has no row, because only members can read an
 // organization.
 const osOrganization = 9999
 
-// A published is a release of a host OS or supervisor.
-type published struct {
+// A publishedRelease is a release of the host OS or supervisor.
+type publishedRelease struct {
 	version     string
-	variant     string // of an early release, which has one release for each
+	variant     string // of an early release, which has a release per variant
 	age         Time
 	failed      bool
 	invalidated bool
 	draft       bool
 	phase       string
 	knownIssues string
-	base        string // for an ESR release, the default release on which it is based
-	old         bool   // an early release, whose version is in its tags
+	base        string // the version on which an ESR release is based
+	old         bool   // the version is only in the tags of the release
 }
 
-// The releases of the host OS of each device type, by line, and of the supervisor; oldest first. Some devices on balenaCloud
+// The releases of the host OS of each device type, by line, and of the supervisor, from the oldest. Some devices on balenaCloud
 // run cloudVersions, of which the last is a custom build.
 var (
-	defaultLine = []published{
+	defaultLine = []publishedRelease{
 		{version: "2.58.3+rev1", age: 1800 * day, old: true},
 		{version: "2.88.4+rev1", variant: "dev", age: 1300 * day},
 		{version: "2.88.4+rev1", variant: "prod", age: 1300 * day},
@@ -144,7 +144,7 @@ var (
 		{version: "6.6.0", age: 40 * day},
 		{version: "6.7.0", age: 3 * day, draft: true},
 	}
-	esrLine = []published{
+	esrLine = []publishedRelease{
 		{version: "2026.1.5", age: 300 * day, base: "6.0.24"},
 		{version: "2026.4.2", age: 210 * day, base: "6.3.12"},
 		{version: "2026.7.0", age: 130 * day, base: "6.5.8", invalidated: true},
@@ -167,68 +167,66 @@ var (
 		{"balenaOS 2026.1.5", "17.0.3"},
 		{"balenaOS 6.6.1+custom", "17.1.1"},
 	}
-	supervisors = []published{
+	supervisors = []publishedRelease{
 		{version: "12.11.0", age: 1700 * day},
 		{version: "14.13.14", age: 1000 * day},
 		{version: "16.1.0", age: 600 * day},
 		{version: "16.12.0", age: 420 * day},
-		{version: "16.12.9", age: 390 * day, invalidated: true, knownIssues: "Services with a health check restart for ever."},
+		{version: "16.12.9", age: 390 * day, invalidated: true, knownIssues: "Services with a health check restart endlessly."},
 		{version: "17.0.3", age: 200 * day},
 		{version: "17.1.0", age: 60 * day},
 		{version: "17.2.0", age: 5 * day, draft: true},
 	}
 )
 
-// addCloud adds the data that only balenaCloud has: published applications and, in a generated account, values of the
-// fields that openBalena lacks.
-func addCloud(w *world, cfg *Config, now Time) {
-	g := &generator{world: w, Rand: rand.New(rand.NewPCG(cfg.Seed, cloudStream)), now: now}
-	known := make(map[string]bool) // slugs that the dataset already contains
-	for _, f := range w.Fleets.rows {
+// addCloud adds the data that only balenaCloud has: published applications and, in a generated account, values of its fields.
+func addCloud(db *database, cfg *Config, now Time) {
+	g := &generator{database: db, Rand: rand.New(rand.NewPCG(cfg.Seed, cloudStream)), now: now}
+	known := make(map[string]bool) // slugs in the dataset
+	for _, f := range db.Fleets.rows {
 		known[f.Slug] = true
-		f.IsForeign = f.IsPublic && w.Organizations.find(f.OrganizationID) == nil
+		f.IsForeign = f.IsPublic && db.Organizations.find(f.OrganizationID) == nil
 	}
 	hosts := make(map[int]map[string]int) // releases by device type and version
-	for _, t := range slices.Clone(w.DeviceTypes.rows) {
+	for _, t := range slices.Clone(db.DeviceTypes.rows) {
 		hosts[t.ID] = g.publish(known, Fleet{AppName: t.Slug, DeviceTypeID: t.ID, IsHost: true}, defaultLine, FleetTag{Key: "release-policy", Value: "default"})
 		g.publish(known, Fleet{AppName: t.Slug + "-esr", DeviceTypeID: t.ID, IsHost: true}, esrLine, esrTags...)
 	}
 	managed := make(map[int]map[string]int) // releases by architecture and version
-	for _, t := range w.DeviceTypes.rows {
-		if a, ok := w.Architectures.find(t.ArchitectureID).(*Architecture); ok && managed[a.ID] == nil {
+	for _, t := range db.DeviceTypes.rows {
+		if a, ok := db.Architectures.find(t.ArchitectureID).(*Architecture); ok && managed[a.ID] == nil {
 			managed[a.ID] = g.publish(known, Fleet{AppName: a.Slug + "-supervisor", DeviceTypeID: t.ID}, supervisors)
 		}
 	}
 	if cfg.Dataset != nil {
 		return
 	}
-	for _, o := range w.Organizations.rows {
+	for _, o := range db.Organizations.rows {
 		if o.ID == len(organizations) {
 			o.PastDueInvoiceSince = now - 12*day
 		}
 	}
-	for i, f := range w.Fleets.rows {
+	for i, f := range db.Fleets.rows {
 		if !f.IsForeign && i%5 == 1 {
 			f.SupportUntil = now + 3*day
 		}
 	}
-	for _, d := range w.Devices.rows {
+	for _, d := range db.Devices.rows {
 		d.OSReleaseID, d.SupervisorReleaseID = 0, 0
-		if t, ok := w.DeviceTypes.find(d.DeviceTypeID).(*DeviceType); ok && d.OSVersion != "" {
-			g.equip(d, hosts[t.ID], managed[t.ArchitectureID])
+		if t, ok := db.DeviceTypes.find(d.DeviceTypeID).(*DeviceType); ok && d.OSVersion != "" {
+			g.setCloudFields(d, hosts[t.ID], managed[t.ArchitectureID])
 		}
 	}
 	g.addFrozenOrganization()
-	w.Devices.forget()
+	db.Devices.forget()
 }
 
-// cloudStream selects the random stream for values that only balenaCloud has. The rest of an account depends on the seed
-// only, so it is the same in both editions.
+// cloudStream is the random stream for values that only balenaCloud has. Other values are the same in both editions.
 const cloudStream = 1 << 63
 
-// publish adds a public application with its releases, unless its slug is known. It returns the ids of the releases by
+// publish adds a public application with its releases, unless the dataset contains it. It returns the ids of the releases by
 // version.
-func (g *generator) publish(known map[string]bool, f Fleet, releases []published, tags ...FleetTag) map[string]int {
+func (g *generator) publish(known map[string]bool, f Fleet, releases []publishedRelease, tags ...FleetTag) map[string]int {
 	f.Slug = "balena_os/" + f.AppName
 	if known[f.Slug] {
 		return nil
@@ -295,9 +293,9 @@ var cities = []struct {
 	{"Osaka, Japan", 34.69, 135.50},
 }
 
-// equip sets the fields of a provisioned device that only balenaCloud has, and its target releases of the host OS and
+// setCloudFields sets the fields of a provisioned device that only balenaCloud has, and its target releases of the host OS and
 // the supervisor.
-func (g *generator) equip(d *Device, hosts, supervisors map[string]int) {
+func (g *generator) setCloudFields(d *Device, hosts, supervisors map[string]int) {
 	if id := hosts[strings.TrimPrefix(d.OSVersion, "balenaOS ")]; id != 0 && g.chance(0.6) {
 		d.OSReleaseID = id
 	}
@@ -317,7 +315,7 @@ func (g *generator) equip(d *Device, hosts, supervisors map[string]int) {
 	}
 	if x := g.Float64(); x < 0.015 {
 		d.IsInactive, d.IsFrozen = x < 0.01, x >= 0.01
-		g.silence(d, max(d.CreatedAt, d.LastVPNEvent, d.HeartbeatChangedOn, g.now-Time(g.Int64N(int64(2*day)))))
+		g.disconnect(d, max(d.CreatedAt, d.LastVPNEvent, d.HeartbeatChangedOn, g.now-Time(g.Int64N(int64(2*day)))))
 	}
 	if g.chance(0.25) {
 		v := cloudVersions[g.IntN(len(cloudVersions))]
@@ -325,28 +323,28 @@ func (g *generator) equip(d *Device, hosts, supervisors map[string]int) {
 	}
 }
 
-// silence disconnects a device that was deactivated or frozen.
-func (g *generator) silence(d *Device, at Time) {
+// disconnect disconnects a device and sets its modified_at.
+func (g *generator) disconnect(d *Device, at Time) {
 	d.Disconnect(at)
 	d.ModifiedAt = max(d.ModifiedAt, at)
 }
 
 // Probabilities, per tick, of events in accounts on balenaCloud.
 const (
-	chanceInvoiceDue  = 0.0005 // that an invoice of an organization becomes overdue
-	chanceFreeze      = 0.002  // that an organization with an overdue invoice is frozen
-	chancePaid        = 0.01   // that an overdue invoice is paid
-	chanceActivation  = 0.05   // that a device is deactivated or activated
-	chanceSupport     = 0.05   // that support is granted or loses access to a device
+	chanceInvoiceDue  = 0.0005 // an invoice of an organization becomes overdue
+	chanceFreeze      = 0.002  // an organization with an overdue invoice is frozen
+	chancePaid        = 0.01   // an overdue invoice is paid
+	chanceActivation  = 0.05   // a device is deactivated or activated
+	chanceSupport     = 0.05   // access of support to a device is granted or revoked
 	supportAccessTime = day
 )
 
-// account changes invoices, activates and deactivates devices, and grants and revokes access of support.
-func (s *step) account() {
+// changeAccount changes invoices, activates and deactivates devices, and grants and revokes access of support.
+func (s *step) changeAccount() {
 	for _, o := range s.Organizations.rows {
 		before := *o
 		switch {
-		case o.Handle == dormant: // it never pays
+		case o.Handle == dormant: // stays frozen
 		case o.PastDueInvoiceSince == 0:
 			if s.chance(chanceInvoiceDue) {
 				o.PastDueInvoiceSince = s.now
@@ -382,8 +380,8 @@ func (s *step) account() {
 	}
 }
 
-// freeze freezes or unfreezes an organization with all its devices. The API refuses the requests of a frozen device, so
-// its heartbeat ends.
+// freeze freezes or unfreezes an organization with all its devices. Frozen devices are disconnected, because the API rejects
+// their requests.
 func (s *step) freeze(o *Organization, frozen bool) {
 	o.IsFrozen = frozen
 	for _, d := range s.Devices.rows {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// newCloud returns a generated account on balenaCloud after some ticks, and its server.
+// newCloud returns the simulator of a generated account on balenaCloud after some ticks, and its server.
 func newCloud(t *testing.T) (*Simulator, *httptest.Server) {
 	t.Helper()
 	clock := newClock()
@@ -27,25 +27,26 @@ func newCloud(t *testing.T) (*Simulator, *httptest.Server) {
 	return sim, srv
 }
 
-// rowsAt returns the rows of the answer to a request.
+// rowsAt returns the rows of the response to a request.
 func rowsAt(t *testing.T, srv *httptest.Server, target string) []map[string]any {
 	t.Helper()
 	status, body := get(t, srv, target)
-	var answer struct{ D []map[string]any }
-	if err := json.Unmarshal([]byte(body), &answer); status != http.StatusOK || err != nil {
+	var decoded struct{ D []map[string]any }
+	if err := json.Unmarshal([]byte(body), &decoded); status != http.StatusOK || err != nil {
 		t.Fatalf("%s: %d %.200s %v", target, status, body, err)
 	}
-	return answer.D
+	return decoded.D
 }
 
-// The cloud edition accepts every declared field wherever its type allows, and no other field.
+// TestCloudHasTheDeclaredFields checks that the cloud edition accepts declared fields in all options that their type allows, and
+// no other fields.
 func TestCloudHasTheDeclaredFields(t *testing.T) {
 	_, srv := newCloud(t)
 	status := func(target string) int {
 		t.Helper()
 		code, body := get(t, srv, "/v7/"+target)
 		if code == http.StatusInternalServerError && body != "" {
-			t.Errorf("%s: a 500 with the body %.100s", target, body)
+			t.Errorf("%s: status 500 with the body %.100s, want none", target, body)
 		}
 		return code
 	}
@@ -88,7 +89,7 @@ func TestCloudHasTheDeclaredFields(t *testing.T) {
 	}
 }
 
-// Values have the declared types, are null only if declared so, and references lead to existing rows.
+// TestCloudValuesMatchTheirDeclaration checks types and nulls of values, and that navigations lead to simulated resources.
 func TestCloudValuesMatchTheirDeclaration(t *testing.T) {
 	_, srv := newCloud(t)
 	for resource, declared := range cloudModel {
@@ -104,25 +105,25 @@ func TestCloudValuesMatchTheirDeclaration(t *testing.T) {
 		}
 		for _, row := range rows {
 			for _, name := range fields {
-				if d := declared[name]; !fits(row[name], d) {
+				if d := declared[name]; !matchesDeclaration(row[name], d) {
 					t.Errorf("%s.%s is %#v, declared as %+v", resource, name, row[name], d)
 				}
 			}
 		}
 	}
-	// These links are older than organizations. No simulated account has them.
+	// These navigations are not simulated.
 	legacy := []string{"includes_legacy_link_to__user", "has_legacy_link_to__organization"}
 	for resource, declared := range cloudModel {
 		for name, d := range declared {
 			_, simulated := cloudModel[d.Target]
-			if nav := cloudSchema()[resource].navs[name]; simulated && nav.to == nil && nav.back == "" && !slices.Contains(legacy, name) {
-				t.Errorf("%s.%s leads to %s and finds nothing", resource, name, d.Target)
+			if nav := cloudSchema()[resource].navs[name]; simulated && nav.key == nil && nav.reverseKey == "" && !slices.Contains(legacy, name) {
+				t.Errorf("%s.%s leads to %s, but has no foreign key", resource, name, d.Target)
 			}
 		}
 	}
 }
 
-func fits(v any, d declaration) bool {
+func matchesDeclaration(v any, d declaration) bool {
 	if v == nil {
 		return d.Null
 	}
@@ -151,12 +152,12 @@ func fits(v any, d declaration) bool {
 	return false
 }
 
-// Fields that only balenaCloud has take different values, and change with ticks.
+// TestCloudFieldsChange checks that fields which only balenaCloud has have different values, and change with ticks.
 func TestCloudFieldsChange(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Edition: Cloud, Devices: 400, Fleets: 7, Seed: 1, Now: clock.now}, nil)
 	seen := make(map[string]map[string]bool)
-	look := func() {
+	collect := func() {
 		for resource, fields := range map[string]string{
 			"device":       "is_active,is_frozen,latitude,longitude,custom_latitude,custom_longitude,location,is_accessible_by_support_until__date",
 			"organization": "is_frozen,has_past_due_invoice_since__date", "application": "is_accessible_by_support_until__date",
@@ -172,7 +173,7 @@ func TestCloudFieldsChange(t *testing.T) {
 			}
 		}
 	}
-	look()
+	collect()
 	for key, values := range seen {
 		if len(values) < 2 && key != "organization.is_frozen" {
 			t.Errorf("%s is always %v in a new account", key, values)
@@ -196,24 +197,24 @@ func TestCloudFieldsChange(t *testing.T) {
 	}
 }
 
-// Without a token, only what balena publishes is readable, and nothing of the account.
-func TestCloudOfGuests(t *testing.T) {
+// TestCloudWithoutToken checks that only published applications can be read without a token.
+func TestCloudWithoutToken(t *testing.T) {
 	sim, srv := newSimulator(t, Config{Edition: Cloud, Devices: 10, Fleets: 2, Tokens: []string{"another"}}, nil)
 	hosts := rowsAt(t, srv, "/v7/application?$select=slug&$filter=is_host+eq+true&$expand=owns__release($expand=release_tag),application_tag")
 	if len(hosts) != 2*len(deviceTypes) {
 		t.Errorf("%d host applications, want two for each of %d device types", len(hosts), len(deviceTypes))
 	}
-	for resource, table := range map[string]interface{ Len() int }{"release": &sim.world.Releases, "application": &sim.world.Fleets, "application_tag": &sim.world.FleetTags} {
+	for resource, table := range map[string]interface{ Len() int }{"release": &sim.database.Releases, "application": &sim.database.Fleets, "application_tag": &sim.database.FleetTags} {
 		rows := rowsAt(t, srv, "/v7/"+resource+"?$select=id")
 		if len(rows) == 0 || len(rows) >= table.Len() {
-			t.Errorf("%s: a guest sees %d of %d rows", resource, len(rows), table.Len())
+			t.Errorf("%s: %d of %d rows can be read without a token", resource, len(rows), table.Len())
 		}
 	}
 	for _, target := range []string{
 		"device", "organization", "api_key", "application?$expand=owns__device", "application?$filter=is_directly_accessible_by__user/any(dau:1%20eq%201)",
 	} {
 		if status, body := get(t, srv, "/v7/"+target); status != 401 || body != "" {
-			t.Errorf("%s: %d %.100s, want 401 and nothing", target, status, body)
+			t.Errorf("%s: %d %.100s, want 401 without a body", target, status, body)
 		}
 	}
 	if status, body := get(t, srv, "/config"); status != 200 || !strings.Contains(body, `"deviceUrlsBase":"balena-devices.com"`) {
@@ -221,8 +222,9 @@ func TestCloudOfGuests(t *testing.T) {
 	}
 }
 
-// Published applications do not belong to the account. A recorded account is the same in both editions.
-func TestCloudOfDataset(t *testing.T) {
+// TestCloudWithDataset checks that a recorded account is the same in both editions, and that published applications do not
+// belong to it.
+func TestCloudWithDataset(t *testing.T) {
 	_, open := newSimulator(t, Config{Dataset: loadDataset(t)}, nil)
 	_, cloud := newSimulator(t, Config{Dataset: loadDataset(t), Edition: Cloud}, nil)
 	for _, target := range []string{
@@ -243,8 +245,8 @@ func TestCloudOfDataset(t *testing.T) {
 	}
 }
 
-// The answers of the cloud edition can be loaded as a dataset.
-func TestCloudAnswersAreADataset(t *testing.T) {
+// TestCloudResponsesAreADataset checks that responses of the cloud edition can be loaded as a dataset.
+func TestCloudResponsesAreADataset(t *testing.T) {
 	_, srv := newCloud(t)
 	files := make(fstest.MapFS)
 	for _, resource := range []string{"organization", "device", "application", "release", "release_tag", "device_type"} {
@@ -270,7 +272,7 @@ func TestCloudAnswersAreADataset(t *testing.T) {
 	}
 }
 
-// /simulator/model returns the fields of an edition.
+// TestModel checks that /simulator/model returns the fields of an edition.
 func TestModel(t *testing.T) {
 	for edition, want := range map[Edition]string{
 		OpenBalena: "[Date Time] []", Cloud: "[] [Boolean]",
@@ -281,13 +283,13 @@ func TestModel(t *testing.T) {
 			t.Fatal(body)
 		}
 		if got := fmt.Sprintf("[%s] [%s]", model["image_install"]["modified_at"].Type, model["device"]["is_frozen"].Type); got != want {
-			t.Errorf("%s has %s, want %s", edition, got, want)
+			t.Errorf("the types of edition %s are %s, want %s", edition, got, want)
 		}
 	}
 }
 
 func TestUnknownEdition(t *testing.T) {
 	if _, err := New(Config{Edition: "azure"}); err == nil || !strings.Contains(err.Error(), `"azure"`) {
-		t.Errorf("error %v, want one that names it", err)
+		t.Errorf("error %v, want one that contains the name", err)
 	}
 }

@@ -8,14 +8,13 @@ import (
 	"time"
 )
 
-// What alerts are about and an account does not show by itself: devices that are absent on purpose or reconnect over and
-// over, updates of the host OS that fail, services that do not start. State has a method for each, and generated
-// accounts have some of all.
+// This file contains conditions of alerts: devices in maintenance, devices that reconnect repeatedly, failed updates of the
+// host OS, services that do not start. State has a method for each, and generated accounts contain all of them.
 
-// MaintenanceTag is the key of the tag that says in generated accounts that a device or fleet is in maintenance.
+// MaintenanceTag is the key of the tag that sets the maintenance of devices and fleets in generated accounts.
 const MaintenanceTag = "maintenance"
 
-// What balena's host OS update writes into provisioning_state, each with its provisioning_progress.
+// Values of provisioning_state during an update of the host OS.
 const (
 	OSUpdatePreparing  = "Preparing OS update"
 	OSUpdateRunning    = "Running OS update"
@@ -28,7 +27,7 @@ var osUpdateProgress = map[string]int{
 	OSUpdatePreparing: 25, OSUpdateRunning: 50, OSUpdateSupervisor: 95, OSUpdateRebooting: 100, OSUpdateFailed: 100,
 }
 
-// UpdateOS puts the device into a state of the update of its host OS. An empty one is none: the supervisor has started.
+// UpdateOS sets the state of the update of the host OS. An empty state is the end of the update, when the supervisor starts.
 func (d *Device) UpdateOS(state string) {
 	d.ProvisioningState, d.ProvisioningProgress = state, Number{}
 	if percent, ok := osUpdateProgress[state]; ok {
@@ -36,13 +35,13 @@ func (d *Device) UpdateOS(state string) {
 	}
 }
 
-// Deactivate switches the device off for good, which it does not hear of.
+// Deactivate deactivates the device and disconnects it.
 func (d *Device) Deactivate(at Time) {
 	d.IsInactive = true
 	d.Disconnect(at)
 }
 
-// Reconnect plays a device whose VPN goes down and up again at once.
+// Reconnect disconnects the VPN of the device and connects it again.
 func (d *Device) Reconnect(at Time) {
 	d.dropVPN(at)
 	d.Connect(at)
@@ -51,17 +50,17 @@ func (d *Device) Reconnect(at Time) {
 // Organization returns the organization with the id, or nil.
 func (st *State) Organization(id int) *Organization { return st.Organizations.Get(id) }
 
-// FreezeOrganization freezes an organization with all its devices, or ends that. The API refuses what a frozen device
-// asks, so that its heartbeat ends; a device that is not frozen any more has to be connected.
+// FreezeOrganization freezes or unfreezes an organization with all its devices. Frozen devices are disconnected, and unfrozen
+// devices stay disconnected.
 func (st *State) FreezeOrganization(id int, frozen bool) {
 	for _, d := range st.Devices.rows {
 		st.Devices.touch(d)
 	}
-	s := &step{generator: generator{world: st.world, now: st.now}}
+	s := &step{generator: generator{database: st.database, now: st.now}}
 	s.freeze(st.Organizations.Get(id), frozen)
 }
 
-// SetServices puts all services of a device's target release into a status, such as Downloaded.
+// SetServices sets the status of all services of the target release on a device, such as Downloaded.
 func (st *State) SetServices(device int, status string) {
 	target := st.targetRelease(st.Device(device))
 	for _, i := range st.InstallsOf(device) {
@@ -71,7 +70,7 @@ func (st *State) SetServices(device int, status string) {
 	}
 }
 
-// SetDeviceTag gives a device a tag, or its tag another value.
+// SetDeviceTag adds a tag to a device, or changes its value.
 func (st *State) SetDeviceTag(device int, key, value string) {
 	for _, t := range st.DeviceTags.rows {
 		if t.DeviceID == device && t.Key == key {
@@ -82,12 +81,12 @@ func (st *State) SetDeviceTag(device int, key, value string) {
 	st.DeviceTags.Add(DeviceTag{Row: Row{ID: st.DeviceTags.nextID()}, DeviceID: device, Key: key, Value: value})
 }
 
-// RemoveDeviceTag takes a tag away from a device.
+// RemoveDeviceTag removes a tag from a device.
 func (st *State) RemoveDeviceTag(device int, key string) {
 	st.DeviceTags.DeleteFunc(func(t *DeviceTag) bool { return t.DeviceID == device && t.Key == key })
 }
 
-// SetFleetTag gives a fleet a tag, or its tag another value.
+// SetFleetTag adds a tag to a fleet, or changes its value.
 func (st *State) SetFleetTag(fleet int, key, value string) {
 	for _, t := range st.FleetTags.rows {
 		if t.FleetID == fleet && t.Key == key {
@@ -98,15 +97,15 @@ func (st *State) SetFleetTag(fleet int, key, value string) {
 	st.FleetTags.Add(FleetTag{Row: Row{ID: st.FleetTags.nextID()}, FleetID: fleet, Key: key, Value: value})
 }
 
-// RemoveFleetTag takes a tag away from a fleet.
+// RemoveFleetTag removes a tag from a fleet.
 func (st *State) RemoveFleetTag(fleet int, key string) {
 	st.FleetTags.DeleteFunc(func(t *FleetTag) bool { return t.FleetID == fleet && t.Key == key })
 }
 
-// conditionStream is a random stream of its own, so that the rest of an account follows from the seed as it did.
+// conditionStream is the random stream for conditions. Other values of an account do not depend on it.
 const conditionStream = 1 << 62
 
-// Of so many devices and fleets one is in a condition.
+// Numbers of devices and fleets of which one is in a condition.
 const (
 	devicesPerMaintenance = 60
 	fleetsPerMaintenance  = 12
@@ -115,27 +114,27 @@ const (
 	devicesPerStuck       = 120
 )
 
-// addConditions puts some of a generated account into the conditions.
-func addConditions(w *world, seed uint64, now Time) {
-	s := newConditions(w, seed, 0, now)
+// addConditions adds the conditions to a generated account.
+func addConditions(db *database, seed uint64, now Time) {
+	s := newConditions(db, seed, 0, now)
 	newest := map[int]*Release{} // by fleet
-	for _, r := range w.Releases.rows {
+	for _, r := range db.Releases.rows {
 		newest[r.FleetID] = r
 	}
-	for i, f := range w.Fleets.rows {
+	for i, f := range db.Fleets.rows {
 		if r := newest[f.ID]; i%fleetsPerMaintenance == 5 && r != nil {
-			r.IsInvalidated = true // a draft, which is withdrawn
+			r.IsInvalidated = true // a draft
 		}
 		if i%fleetsPerMaintenance == fleetsPerMaintenance-1 {
-			w.FleetTags.insert(&FleetTag{Row: s.row(w.FleetTags.nextID(), 10*day), FleetID: f.ID, Key: MaintenanceTag, Value: s.until()})
+			db.FleetTags.insert(&FleetTag{Row: s.row(db.FleetTags.nextID(), 10*day), FleetID: f.ID, Key: MaintenanceTag, Value: s.maintenanceEnd()})
 		}
 	}
-	for _, d := range w.Devices.rows {
+	for _, d := range db.Devices.rows {
 		switch d.ID % devicesPerMaintenance {
 		case 11:
-			s.tag(d, s.until())
+			s.addMaintenanceTag(d, s.maintenanceEnd())
 		case 41:
-			s.tag(d, "in repair")
+			s.addMaintenanceTag(d, "in repair")
 		}
 		if d.RunningReleaseID == 0 || d.HeartbeatState != "online" {
 			continue
@@ -144,28 +143,28 @@ func addConditions(w *world, seed uint64, now Time) {
 		case d.ID%devicesPerOSUpdate == 17:
 			d.UpdateOS([]string{OSUpdateFailed, OSUpdateRunning}[d.ID/devicesPerOSUpdate%2])
 		case d.ID%devicesPerStuck == 23:
-			s.stop(d)
+			s.stopService(d)
 		}
 	}
 }
 
-func newConditions(w *world, seed, tick uint64, now Time) *step {
-	return &step{generator: generator{world: w, Rand: rand.New(rand.NewPCG(seed^conditionStream, tick)), now: now}}
+func newConditions(db *database, seed, tick uint64, now Time) *step {
+	return &step{generator: generator{database: db, Rand: rand.New(rand.NewPCG(seed^conditionStream, tick)), now: now}}
 }
 
-// until is a date at which a maintenance ends, in a few days or a few days ago.
-func (s *step) until() string {
+// maintenanceEnd returns the date at which a maintenance ends, within a few days before or after now.
+func (s *step) maintenanceEnd() string {
 	return s.now.Add(time.Duration(s.IntN(14)-4) * 24 * time.Hour).Time().Format(time.DateOnly)
 }
 
-func (s *step) tag(d *Device, value string) {
+func (s *step) addMaintenanceTag(d *Device, value string) {
 	s.DeviceTags.insert(&DeviceTag{
 		Row: Row{ID: s.DeviceTags.nextID(), CreatedAt: s.now, ModifiedAt: s.now}, DeviceID: d.ID, Key: MaintenanceTag, Value: value,
 	})
 }
 
-// stop stops one of the services that run on a device, as one that was downloaded and did not start.
-func (s *step) stop(d *Device) {
+// stopService stops a running service of a device. Its status is that of a service that does not start.
+func (s *step) stopService(d *Device) {
 	for _, r := range s.installsOf(d.ID) {
 		if i := r.(*Install); i.Status == "Running" {
 			i.Status, i.ModifiedAt = []string{"Downloaded", "Installed", "Stopped"}[s.IntN(3)], s.now
@@ -174,8 +173,8 @@ func (s *step) stop(d *Device) {
 	}
 }
 
-// start starts all services that had not started.
-func (s *step) start(d *Device) {
+// startServices starts all stopped services of a device.
+func (s *step) startServices(d *Device) {
 	for _, r := range s.installsOf(d.ID) {
 		switch i := r.(*Install); i.Status {
 		case "Downloaded", "Installed", "Stopped":
@@ -184,24 +183,24 @@ func (s *step) start(d *Device) {
 	}
 }
 
-// Chances, for each tick.
+// Probabilities per tick.
 const (
-	chanceFlaps         = 0.3  // that a device reconnects which does so over and over
-	chanceOSUpdate      = 0.4  // that the host OS of some device begins to be updated
-	chanceOSUpdateFails = 0.3  // and fails
-	chanceOSUpdateEnds  = 0.02 // that the supervisor starts after it has failed
-	chanceStuck         = 0.2  // that a service of some device stops
-	chanceUnstuck       = 0.05 // that somebody has a look at some device
-	chanceInvalidated   = 0.02 // that the newest release of some fleet is invalidated
+	chanceFlaps         = 0.3  // a device that flaps reconnects
+	chanceOSUpdate      = 0.4  // an update of the host OS of a random device begins
+	chanceOSUpdateFails = 0.3  // a running update of the host OS fails
+	chanceOSUpdateEnds  = 0.02 // the supervisor starts after a failed update
+	chanceStuck         = 0.2  // a service of a random device stops
+	chanceUnstuck       = 0.05 // the services of a random device start
+	chanceInvalidated   = 0.02 // the target release of a random fleet is invalidated
 )
 
-// conditions lets devices get into the conditions, and out of them.
-func (l *life) conditions(w *world, now Time) {
-	s := newConditions(w, l.seed, l.ticks, now)
-	if w.Devices.Len() == 0 {
+// changeConditions begins and ends conditions of random devices.
+func (a *activity) changeConditions(db *database, now Time) {
+	s := newConditions(db, a.seed, a.ticks, now)
+	if db.Devices.Len() == 0 {
 		return
 	}
-	for _, d := range w.Devices.rows {
+	for _, d := range db.Devices.rows {
 		if d.IsInactive || d.IsFrozen || d.HeartbeatState != "online" {
 			continue
 		}
@@ -209,30 +208,30 @@ func (l *life) conditions(w *world, now Time) {
 		if d.ID%devicesPerFlapping == 29 && s.chance(chanceFlaps) {
 			d.Reconnect(now)
 		}
-		s.goOn(d)
+		s.continueOSUpdate(d)
 		if *d != before {
 			d.ModifiedAt = now
 		}
 	}
-	if d := s.some(); s.chance(chanceOSUpdate) && d.HeartbeatState == "online" && d.ProvisioningState == "" && !d.IsInactive {
+	if d := s.randomDevice(); s.chance(chanceOSUpdate) && d.HeartbeatState == "online" && d.ProvisioningState == "" && !d.IsInactive {
 		d.UpdateOS(OSUpdatePreparing)
 		d.ModifiedAt = now
 	}
-	if d := s.some(); s.chance(chanceStuck) && d.UpdateStatus == "done" {
-		s.stop(d)
+	if d := s.randomDevice(); s.chance(chanceStuck) && d.UpdateStatus == "done" {
+		s.stopService(d)
 	}
-	if d := s.some(); s.chance(chanceUnstuck) {
-		s.start(d)
+	if d := s.randomDevice(); s.chance(chanceUnstuck) {
+		s.startServices(d)
 	}
 	if s.chance(chanceInvalidated) {
 		s.invalidate()
 	}
 }
 
-func (s *step) some() *Device { return s.Devices.rows[s.IntN(s.Devices.Len())] }
+func (s *step) randomDevice() *Device { return s.Devices.rows[s.IntN(s.Devices.Len())] }
 
-// goOn takes the update of a host OS one step further.
-func (s *step) goOn(d *Device) {
+// continueOSUpdate sets the next state of the update of the host OS.
+func (s *step) continueOSUpdate(d *Device) {
 	switch d.ProvisioningState {
 	case OSUpdatePreparing:
 		d.UpdateOS(OSUpdateRunning)
@@ -252,7 +251,7 @@ func (s *step) goOn(d *Device) {
 	}
 }
 
-// invalidate invalidates the target release of a fleet whose target somebody chose.
+// invalidate invalidates the target release of a random fleet that does not track its latest release.
 func (s *step) invalidate() {
 	for _, i := range s.Perm(s.Fleets.Len()) {
 		f := s.Fleets.rows[i]
@@ -264,22 +263,22 @@ func (s *step) invalidate() {
 	}
 }
 
-// dormant is an organization whose devices are frozen, since it has not paid for long.
+// dormant is the handle of an organization that stays frozen.
 const dormant = "dormant"
 
-// addFrozenOrganization freezes the devices of the last of many fleets, which belongs to an organization of its own.
+// addFrozenOrganization moves the last fleet to a frozen organization, if there are at least ten fleets.
 func (g *generator) addFrozenOrganization() {
-	const enough = 10
-	var own []*Fleet
+	const minFleets = 10
+	var fleets []*Fleet
 	for _, f := range g.Fleets.rows {
 		if !f.IsForeign {
-			own = append(own, f)
+			fleets = append(fleets, f)
 		}
 	}
-	if len(own) < enough {
+	if len(fleets) < minFleets {
 		return
 	}
-	f := own[len(own)-1]
+	f := fleets[len(fleets)-1]
 	o := &Organization{Row: g.row(g.Organizations.nextID(), 800*day), Name: "Dormant Labs", Handle: dormant, PastDueInvoiceSince: g.now - 60*day}
 	g.Organizations.insert(o)
 	f.OrganizationID, f.Slug = o.ID, fmt.Sprintf("%s/%s", dormant, f.AppName)

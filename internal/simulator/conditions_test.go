@@ -4,7 +4,7 @@ package simulator
 
 import "testing"
 
-// Each condition shows in what the API answers.
+// TestConditions checks the responses of the API for each condition.
 func TestConditions(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -25,11 +25,11 @@ func TestConditions(t *testing.T) {
 			"/v7/organization(1)?$select=is_frozen", `{"is_frozen":true}`,
 		},
 		{
-			"thawed", func(st *State) { st.FreezeOrganization(1, true); st.FreezeOrganization(1, false) },
+			"unfrozen", func(st *State) { st.FreezeOrganization(1, true); st.FreezeOrganization(1, false) },
 			"/v7/device(1)?$select=is_frozen", `{"is_frozen":false}`,
 		},
 		{
-			"an OS update under way", func(st *State) { st.Device(1).UpdateOS(OSUpdateRunning) },
+			"a running OS update", func(st *State) { st.Device(1).UpdateOS(OSUpdateRunning) },
 			"/v7/device(1)?$select=overall_status,overall_progress", `{"overall_status":"configuring","overall_progress":50}`,
 		},
 		{
@@ -37,7 +37,7 @@ func TestConditions(t *testing.T) {
 			"/v7/device(1)?$select=provisioning_state,provisioning_progress", `{"provisioning_state":"OS update failed","provisioning_progress":100}`,
 		},
 		{
-			"an OS update that is over", func(st *State) { st.Device(1).UpdateOS("") },
+			"a finished OS update", func(st *State) { st.Device(1).UpdateOS("") },
 			"/v7/device(1)?$select=provisioning_state,provisioning_progress", `{"provisioning_state":null,"provisioning_progress":null}`,
 		},
 		{
@@ -49,15 +49,15 @@ func TestConditions(t *testing.T) {
 			"/v7/device_tag?$select=value&$filter=tag_key%20eq%20'k'", `{"value":"b"}`,
 		},
 		{
-			"no tag", func(st *State) { st.SetDeviceTag(1, "k", "a"); st.RemoveDeviceTag(1, "k") },
+			"a removed tag", func(st *State) { st.SetDeviceTag(1, "k", "a"); st.RemoveDeviceTag(1, "k") },
 			"/v7/device_tag?$select=value&$filter=tag_key%20eq%20'k'", ``,
 		},
 		{
-			"a fleet's tag", func(st *State) { st.SetFleetTag(1, "k", "a"); st.SetFleetTag(1, "k", "b") },
+			"a fleet tag", func(st *State) { st.SetFleetTag(1, "k", "a"); st.SetFleetTag(1, "k", "b") },
 			"/v7/application_tag?$select=value&$filter=tag_key%20eq%20'k'", `{"value":"b"}`,
 		},
 		{
-			"no tag of a fleet", func(st *State) { st.SetFleetTag(1, "k", "a"); st.RemoveFleetTag(1, "k") },
+			"a removed fleet tag", func(st *State) { st.SetFleetTag(1, "k", "a"); st.RemoveFleetTag(1, "k") },
 			"/v7/application_tag?$select=value&$filter=tag_key%20eq%20'k'", ``,
 		},
 	} {
@@ -70,13 +70,13 @@ func TestConditions(t *testing.T) {
 			})
 			sim.Update(test.change)
 			if _, body := get(t, srv, test.target); body != `{"d":[`+test.want+`]}` {
-				t.Errorf("%s, want %s", body, test.want)
+				t.Errorf("got %s, want %s", body, test.want)
 			}
 		})
 	}
 }
 
-// A device that reconnects was disconnected for a moment.
+// TestReconnect checks that a reconnect changes last_connectivity_event.
 func TestReconnect(t *testing.T) {
 	sim, srv := newSimulator(t, Config{Fleets: 1}, nil)
 	event := func() (body string) {
@@ -89,11 +89,11 @@ func TestReconnect(t *testing.T) {
 	before := event()
 	sim.Update(func(st *State) { st.Device(1).Reconnect(st.Now()) })
 	if after := event(); before == after || after[:len(`{"d":[{"is_online":true`)] != `{"d":[{"is_online":true` {
-		t.Errorf("%s became %s", before, after)
+		t.Errorf("the event changed from %s to %s", before, after)
 	}
 }
 
-// A generated account that lives has devices in all conditions.
+// TestGeneratedConditions checks that a generated account has devices in all conditions, before and after ticks.
 func TestGeneratedConditions(t *testing.T) {
 	for _, edition := range []Edition{OpenBalena, Cloud} {
 		sim, srv := newSimulator(t, Config{Devices: 600, Fleets: 24, Seed: 1, Edition: edition}, nil)
@@ -112,7 +112,7 @@ func TestGeneratedConditions(t *testing.T) {
 		for ticks := range 2 {
 			for _, condition := range conditions {
 				if _, body := get(t, srv, "/v7/"+condition); body == `{"d":0}` {
-					t.Errorf("%s: none after %d ticks: %s", edition, 100*ticks, condition)
+					t.Errorf("%s: after %d ticks no row matches %s", edition, 100*ticks, condition)
 				}
 			}
 			for range 100 {

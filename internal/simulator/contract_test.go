@@ -23,8 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A recording is one request to a real openBalena API server and its answer. testdata/README.md describes their
-// origin.
+// A recording is a request to a real openBalena API server and its response. testdata/README.md describes their origin.
 type recording struct {
 	Name          string
 	Method        string
@@ -39,8 +38,8 @@ type recording struct {
 
 // skipped lists the recordings that are not replayed, with the reason.
 var skipped = map[string]string{
-	"auth_header_trailing_newline_space":         "a client of net/http can't send the header",
-	"err_db_statement_timeout":                   "a fault of the database, not an answer to the request; Fault plays it",
+	"auth_header_trailing_newline_space":         "net/http cannot send the header",
+	"err_db_statement_timeout":                   "a fault of the database; see Fault",
 	"compress_br":                                "the simulator supports only gzip, the coding that Go clients accept",
 	"err_pg_down_application":                    "the database is down; Fault plays it",
 	"err_pg_down_badkey":                         "the database is down; Fault plays it",
@@ -50,26 +49,26 @@ var skipped = map[string]string{
 	"err_pg_down_warm_application_noflt":         "the database is down; Fault plays it",
 	"err_pg_down_warm_device":                    "the database is down; Fault plays it",
 	"err_pg_down_whoami":                         "the database is down; Fault plays it",
-	"err_put_badjson":                            "writing is not simulated: an exporter only reads",
-	"err_revoked_jwt_application":                "revoked session tokens are not simulated: to their owner they look like a 401 everywhere; Fault plays it",
+	"err_put_badjson":                            "writing is not simulated",
+	"err_revoked_jwt_application":                "revoked session tokens are not simulated; see Fault",
 	"err_transaction_timeout_150ms":              "recorded with 22,004 devices, but the dataset has 2,004",
-	"ratelimit_login_09":                         "logging in is not simulated: an exporter is given its token",
-	"ratelimit_login_10":                         "logging in is not simulated; the body of a 429 is checked with the faults",
-	"ratelimit_login_11":                         "logging in is not simulated; the body of a 429 is checked with the faults",
-	"resin_application_1_online_count_enabled":   "an unversioned model that servers have switched off",
-	"resin_application_seed_unversioned_enabled": "an unversioned model that servers have switched off",
-	"resin_device_all_fields":                    "an unversioned model that servers have switched off",
-	"resin_release_all_fields":                   "an unversioned model that servers have switched off",
-	"v6_my_application":                          "an old alias of application with the access filter; no exporter uses it",
-	"v7_service_install":                         "service_install only serves service variables; no exporter uses it",
+	"ratelimit_login_09":                         "logging in is not simulated",
+	"ratelimit_login_10":                         "logging in is not simulated; TestFaults checks the body of a 429",
+	"ratelimit_login_11":                         "logging in is not simulated; TestFaults checks the body of a 429",
+	"resin_application_1_online_count_enabled":   "an unversioned model, which is not simulated",
+	"resin_application_seed_unversioned_enabled": "an unversioned model, which is not simulated",
+	"resin_device_all_fields":                    "an unversioned model, which is not simulated",
+	"resin_release_all_fields":                   "an unversioned model, which is not simulated",
+	"v6_my_application":                          "an old alias of application with the access filter, which is not simulated",
+	"v7_service_install":                         "service_install contains only service variables, which are not simulated",
 }
 
-// notInDataset lists fields that the dataset does not contain, by the name of the recording. Their
-// keys must exist, but their values cannot be compared.
+// notInDataset lists fields that the dataset does not contain, by the suffix of the name of the recording. Only their keys are
+// compared.
 var notInDataset = map[string][]string{
-	// Addresses and serial numbers, which an exporter must never ask for.
+	// Addresses and serial numbers, which exporters must not request.
 	"device_all_fields_no_select": {"public_address", "ip_address", "mac_address", "storage_block_device", "cpu_id"},
-	// Source and build of a release.
+	// The source and the build of a release.
 	"release_fields":       {"source", "start_timestamp", "end_timestamp", "update_timestamp", "invalidation_reason", "modified_at"},
 	"api_key_list":         {"key", "description", "modified_at"},
 	"application_tag_list": {"created_at", "modified_at"},
@@ -77,18 +76,18 @@ var notInDataset = map[string][]string{
 	"organization_list":    {"created_at", "modified_at"},
 }
 
-// differing lists recordings whose values differ from the dataset, which was dumped later. Only status, keys and types
-// are compared.
+// differing lists recordings whose values differ from the dataset, which was exported later, with the reason. Only status, keys
+// and types are compared.
 var differing = map[string]string{
 	"actor_whoami_devicekey":       "the actors of devices are invented; the uuid is a placeholder in the recording",
 	"err_devicekey_device_list":    "the uuid is a placeholder in the recording",
-	"v6_image_fields":              "the times, sizes and places of images are made up",
-	"v7_image_fields":              "the times, sizes and places of images are made up",
-	"v7_count_and_select_same_nav": "without $orderby, the first device depends on how the database stored it",
+	"v6_image_fields":              "the times, sizes and locations of images are invented",
+	"v7_image_fields":              "the times, sizes and locations of images are invented",
+	"v7_count_and_select_same_nav": "without $orderby, the first device depends on the database",
 }
 
-// earlier reverts the changes on the server between most of the recordings and the dump.
-func earlier(st *State) {
+// revertChanges reverts the changes on the server between most of the recordings and the export of the dataset.
+func revertChanges(st *State) {
 	st.Device(1).ModifiedAt = st.Device(2).ModifiedAt
 	st.APIKeys.Delete(14)
 	d := st.Device(2002)
@@ -120,12 +119,12 @@ func loadRecordings(t *testing.T) []recording {
 		t.Fatal(err)
 	}
 	if len(all) < 200 {
-		t.Fatalf("%d recordings: the file is not complete", len(all))
+		t.Fatalf("%d recordings, want at least 200", len(all))
 	}
 	return all
 }
 
-// dataset is loaded only once, because loading takes longer than everything else here.
+// dataset is loaded only once, because loading is slow.
 var dataset = sync.OnceValues(func() (*Dataset, error) { return LoadDataset(os.DirFS("testdata/dataset")) })
 
 func loadDataset(t testing.TB) *Dataset {
@@ -137,7 +136,7 @@ func loadDataset(t testing.TB) *Dataset {
 	return ds
 }
 
-// userTokens are the tokens of the recordings that may read everything.
+// userTokens are the tokens of users in the recordings.
 var userTokens = []string{"<named-user-api-key>", "<session-token>", "<viewer-api-key>", "<apikey>"}
 
 func newContractServer(t *testing.T, change func(*State)) *httptest.Server {
@@ -145,7 +144,7 @@ func newContractServer(t *testing.T, change func(*State)) *httptest.Server {
 		Dataset:    loadDataset(t),
 		Tokens:     userTokens,
 		DeviceKeys: map[string]int{"<device-key>": 2002},
-		// The time of the recordings: some request what changed within the last hour.
+		// The time of the recordings, some of which request changes of the last hour.
 		Now: func() time.Time { return time.Date(2026, 11, 22, 13, 57, 0, 0, time.UTC) },
 	})
 	if err != nil {
@@ -157,7 +156,7 @@ func newContractServer(t *testing.T, change func(*State)) *httptest.Server {
 	return srv
 }
 
-// authorizations are the headers that were sent where the recording has "Bearer $custom".
+// authorizations are the headers of the recordings with the header "Bearer $custom".
 var authorizations = map[string]string{
 	"auth_double_space":            "Bearer  <named-user-api-key>",
 	"auth_header_lowercase_bearer": "bearer <named-user-api-key>",
@@ -165,9 +164,9 @@ var authorizations = map[string]string{
 	"auth_trailing_space":          "Bearer <named-user-api-key> ",
 }
 
-// TestContract replays the recordings of a real server. Every recording must be replayed or listed above.
+// TestContract replays the recordings of a real server and compares the responses.
 func TestContract(t *testing.T) {
-	before, after := newContractServer(t, earlier), newContractServer(t, func(*State) {})
+	before, after := newContractServer(t, revertChanges), newContractServer(t, func(*State) {})
 	names := make(map[string]bool)
 	dumped := false
 	for _, r := range loadRecordings(t) {
@@ -184,7 +183,7 @@ func TestContract(t *testing.T) {
 	for _, list := range [][]string{slices.Collect(maps.Keys(skipped)), slices.Collect(maps.Keys(differing)), slices.Collect(maps.Keys(authorizations))} {
 		for _, name := range list {
 			if !names[name] {
-				t.Errorf("no recording is called %s", name)
+				t.Errorf("there is no recording %s", name)
 			}
 		}
 	}
@@ -228,7 +227,7 @@ func replay(t *testing.T, srv *httptest.Server, r *recording) {
 	compare(t, r, got)
 }
 
-// send sends a recorded request byte for byte as it was recorded: package url would escape it differently.
+// send sends a recorded request without changes. Package url would change its encoding.
 func send(t *testing.T, srv *httptest.Server, r *recording) *http.Response {
 	t.Helper()
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
@@ -276,8 +275,8 @@ func compare(t *testing.T, r *recording, got any) {
 	}
 	for part, fields := range notInDataset {
 		if strings.HasSuffix(r.Name, part) {
-			blank(wantRows, fields)
-			blank(gotRows, fields)
+			setNull(wantRows, fields)
+			setNull(gotRows, fields)
 		}
 	}
 	// Without $orderby, the order of rows depends on the database.
@@ -295,8 +294,7 @@ func compare(t *testing.T, r *recording, got any) {
 	equalOrListed(t, r, wantRows, gotRows)
 }
 
-// equalOrListed requires equal values. If the recording is listed as differing, it requires different values of the same
-// shape.
+// equalOrListed checks that the values are equal, or for recordings in differing that only their types are equal.
 func equalOrListed(t *testing.T, r *recording, want, got any) {
 	t.Helper()
 	diff := cmp.Diff(want, got)
@@ -317,8 +315,8 @@ func rowsOf(body any) ([]any, bool) {
 	return rows, ok
 }
 
-// blank sets the fields of all rows to null.
-func blank(rows []any, fields []string) {
+// setNull sets the fields of all rows to null.
+func setNull(rows []any, fields []string) {
 	for _, r := range rows {
 		for _, f := range fields {
 			if _, ok := r.(map[string]any)[f]; ok {

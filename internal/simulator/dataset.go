@@ -10,76 +10,76 @@ import (
 	"time"
 )
 
-// A Dataset is the content of an API server. Simulators that start from it do not change it.
-type Dataset struct{ world world }
+// A Dataset is the content of an API server. Simulators do not change it.
+type Dataset struct{ database database }
 
-// LoadDataset reads a dataset from one file per resource (application.json, device.json and so on). Each file is the
-// API's answer to a version 7 request for all rows: {"d": [row, …]}. A missing file is an empty resource, a
-// missing field is null.
+// LoadDataset reads a dataset from a file per resource (application.json, device.json and so on). Each file is the response of
+// version 7 of the API to a request for all rows: {"d": [row, …]}. A missing file is an empty resource, and a missing field is
+// null.
 func LoadDataset(dir fs.FS) (*Dataset, error) {
 	ds := &Dataset{}
-	w := &ds.world
-	// Without fleets there is nothing to serve: this is probably the wrong directory.
+	db := &ds.database
+	// A directory without fleets is not a dataset.
 	if _, err := fs.Stat(dir, "application.json"); err != nil {
 		return nil, fmt.Errorf("read dataset: %w", err)
 	}
 	for _, load := range []func() error{
 		func() error {
 			return eachRow(dir, "organization", func(r struct {
-				stamps
+				commonFields
 				Name, Handle string
-				IsFrozen     bool   `json:"is_frozen"`
-				PastDueSince moment `json:"has_past_due_invoice_since__date"`
+				IsFrozen     bool         `json:"is_frozen"`
+				PastDueSince nullableTime `json:"has_past_due_invoice_since__date"`
 			},
 			) {
-				w.Organizations.insert(&Organization{
+				db.Organizations.insert(&Organization{
 					Row: r.row(), Name: r.Name, Handle: r.Handle, IsFrozen: r.IsFrozen, PastDueInvoiceSince: r.PastDueSince.Time,
 				})
 			})
 		},
-		func() error { return eachRow(dir, "device_type", w.loadDeviceType) },
-		func() error { return eachRow(dir, "application", w.loadFleet) },
-		func() error { return eachRow(dir, "release", w.loadRelease) },
+		func() error { return eachRow(dir, "device_type", db.loadDeviceType) },
+		func() error { return eachRow(dir, "application", db.loadFleet) },
+		func() error { return eachRow(dir, "release", db.loadRelease) },
 		func() error {
 			return eachRow(dir, "release_tag", func(r struct {
-				stamps
+				commonFields
 				tag
 				Release ref
 			},
 			) {
-				w.ReleaseTags.insert(&ReleaseTag{Row: r.row(), ReleaseID: r.Release.ID, Key: r.Key, Value: r.Value})
+				db.ReleaseTags.insert(&ReleaseTag{Row: r.row(), ReleaseID: r.Release.ID, Key: r.Key, Value: r.Value})
 			})
 		},
-		func() error { return eachRow(dir, "device", w.loadDevice) },
-		func() error { return eachRow(dir, "image_install", w.loadInstall) },
+		func() error { return eachRow(dir, "device", db.loadDevice) },
+		func() error { return eachRow(dir, "image_install", db.loadInstall) },
 		func() error {
 			return eachRow(dir, "device_tag", func(r struct {
-				stamps
+				commonFields
 				tag
 				Device ref
 			},
 			) {
-				w.DeviceTags.insert(&DeviceTag{Row: r.row(), DeviceID: r.Device.ID, Key: r.Key, Value: r.Value})
+				db.DeviceTags.insert(&DeviceTag{Row: r.row(), DeviceID: r.Device.ID, Key: r.Key, Value: r.Value})
 			})
 		},
 		func() error {
 			return eachRow(dir, "application_tag", func(r struct {
-				stamps
+				commonFields
 				tag
 				Application ref
 			},
 			) {
-				w.FleetTags.insert(&FleetTag{Row: r.row(), FleetID: r.Application.ID, Key: r.Key, Value: r.Value})
+				db.FleetTags.insert(&FleetTag{Row: r.row(), FleetID: r.Application.ID, Key: r.Key, Value: r.Value})
 			})
 		},
 		func() error {
 			return eachRow(dir, "api_key", func(r struct {
-				stamps
+				commonFields
 				Name, Description string
-				ExpiryDate        moment `json:"expiry_date"`
+				ExpiryDate        nullableTime `json:"expiry_date"`
 			},
 			) {
-				w.APIKeys.insert(&APIKey{Row: r.row(), Name: r.Name, Description: r.Description, ExpiryDate: r.ExpiryDate.Time})
+				db.APIKeys.insert(&APIKey{Row: r.row(), Name: r.Name, Description: r.Description, ExpiryDate: r.ExpiryDate.Time})
 			})
 		},
 	} {
@@ -90,7 +90,7 @@ func LoadDataset(dir fs.FS) (*Dataset, error) {
 	return ds, nil
 }
 
-// eachRow decodes the rows of a resource's file.
+// eachRow decodes the file of a resource and calls add for each row.
 func eachRow[R any](dir fs.FS, resource string, add func(R)) error {
 	name := resource + ".json"
 	data, err := fs.ReadFile(dir, name)
@@ -110,10 +110,10 @@ func eachRow[R any](dir fs.FS, resource string, add func(R)) error {
 	return nil
 }
 
-// moment is an ISO 8601 time or null.
-type moment struct{ Time Time }
+// nullableTime is an ISO 8601 time or null.
+type nullableTime struct{ Time Time }
 
-func (m *moment) UnmarshalJSON(b []byte) error {
+func (m *nullableTime) UnmarshalJSON(b []byte) error {
 	var t *time.Time
 	if err := json.Unmarshal(b, &t); err != nil {
 		return err
@@ -124,7 +124,7 @@ func (m *moment) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ref is a foreign key: {"__id": n}, an array with the row itself if it was expanded, or null.
+// ref is a foreign key: {"__id": n}, an array with the expanded row, or null.
 type ref struct{ ID int }
 
 func (r *ref) UnmarshalJSON(b []byte) error {
@@ -146,15 +146,15 @@ func (r *ref) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// stamps holds the fields that every row has.
-type stamps struct {
+// commonFields holds the fields of all rows.
+type commonFields struct {
 	ID         int
-	CreatedAt  moment `json:"created_at"`
-	ModifiedAt moment `json:"modified_at"`
+	CreatedAt  nullableTime `json:"created_at"`
+	ModifiedAt nullableTime `json:"modified_at"`
 }
 
-// row supplies a modification time if the dataset has none. That time must be the same at every load.
-func (s *stamps) row() Row {
+// row returns the common fields. If modified_at is null, it is the time of creation.
+func (s *commonFields) row() Row {
 	r := Row{ID: s.ID, CreatedAt: s.CreatedAt.Time, ModifiedAt: s.ModifiedAt.Time}
 	if r.ModifiedAt == 0 {
 		r.ModifiedAt = r.CreatedAt
@@ -180,49 +180,49 @@ func (n *nullable) UnmarshalJSON(b []byte) error {
 }
 
 type deviceTypeRow struct {
-	stamps
+	commonFields
 	Slug, Name   string
 	Architecture []struct{ Slug string } `json:"is_of__cpu_architecture"`
 }
 
-func (w *world) loadDeviceType(r deviceTypeRow) {
-	t := DeviceType{Row: r.row(), Slug: r.Slug, Name: r.Name, FamilyID: w.family(r.Slug)}
+func (db *database) loadDeviceType(r deviceTypeRow) {
+	t := DeviceType{Row: r.row(), Slug: r.Slug, Name: r.Name, FamilyID: db.family(r.Slug)}
 	if len(r.Architecture) > 0 {
-		t.ArchitectureID = w.architecture(r.Architecture[0].Slug)
+		t.ArchitectureID = db.architecture(r.Architecture[0].Slug)
 	}
-	w.DeviceTypes.insert(&t)
+	db.DeviceTypes.insert(&t)
 }
 
 // architecture returns the id of an architecture, and adds the architecture if it is new.
-func (w *world) architecture(slug string) int {
-	for _, a := range w.Architectures.rows {
+func (db *database) architecture(slug string) int {
+	for _, a := range db.Architectures.rows {
 		if a.Slug == slug {
 			return a.ID
 		}
 	}
-	id := w.Architectures.Len() + 1
-	w.Architectures.insert(&Architecture{Row: Row{ID: id}, Slug: slug})
+	id := db.Architectures.Len() + 1
+	db.Architectures.insert(&Architecture{Row: Row{ID: id}, Slug: slug})
 	return id
 }
 
 type fleetRow struct {
-	stamps
+	commonFields
 	UUID         string
 	AppName      string `json:"app_name"`
 	Slug         string
 	Class        string `json:"is_of__class"`
 	Organization ref
-	DeviceType   ref    `json:"is_for__device_type"`
-	Target       ref    `json:"should_be_running__release"`
-	TracksLatest bool   `json:"should_track_latest_release"`
-	IsHost       bool   `json:"is_host"`
-	IsArchived   bool   `json:"is_archived"`
-	IsPublic     bool   `json:"is_public"`
-	SupportUntil moment `json:"is_accessible_by_support_until__date"`
+	DeviceType   ref          `json:"is_for__device_type"`
+	Target       ref          `json:"should_be_running__release"`
+	TracksLatest bool         `json:"should_track_latest_release"`
+	IsHost       bool         `json:"is_host"`
+	IsArchived   bool         `json:"is_archived"`
+	IsPublic     bool         `json:"is_public"`
+	SupportUntil nullableTime `json:"is_accessible_by_support_until__date"`
 }
 
-func (w *world) loadFleet(r fleetRow) {
-	w.Fleets.insert(&Fleet{
+func (db *database) loadFleet(r fleetRow) {
+	db.Fleets.insert(&Fleet{
 		Row: r.row(), UUID: r.UUID, AppName: r.AppName, Slug: r.Slug, Class: r.Class,
 		OrganizationID: r.Organization.ID, DeviceTypeID: r.DeviceType.ID, TargetReleaseID: r.Target.ID,
 		TracksLatest: r.TracksLatest, IsHost: r.IsHost, IsArchived: r.IsArchived, IsPublic: r.IsPublic, SupportUntil: r.SupportUntil.Time,
@@ -230,24 +230,24 @@ func (w *world) loadFleet(r fleetRow) {
 }
 
 type releaseRow struct {
-	stamps
+	commonFields
 	Fleet          ref `json:"belongs_to__application"`
 	Commit         string
 	RawVersion     string `json:"raw_version"`
 	Semver         string
 	Status         string
 	Phase          string
-	IsFinal        bool   `json:"is_final"`
-	IsInvalidated  bool   `json:"is_invalidated"`
-	IsPassingTests bool   `json:"is_passing_tests"`
-	FinalizedAt    moment `json:"is_finalized_at__date"`
+	IsFinal        bool         `json:"is_final"`
+	IsInvalidated  bool         `json:"is_invalidated"`
+	IsPassingTests bool         `json:"is_passing_tests"`
+	FinalizedAt    nullableTime `json:"is_finalized_at__date"`
 	Source         string
 	Variant        string
 	KnownIssues    string `json:"known_issue_list"`
 }
 
-func (w *world) loadRelease(r releaseRow) {
-	w.Releases.insert(&Release{
+func (db *database) loadRelease(r releaseRow) {
+	db.Releases.insert(&Release{
 		Row: r.row(), FleetID: r.Fleet.ID, Commit: r.Commit, RawVersion: r.RawVersion, Semver: r.Semver, Status: r.Status,
 		Phase: r.Phase, IsFinal: r.IsFinal, IsInvalidated: r.IsInvalidated, IsPassingTests: r.IsPassingTests,
 		FinalizedAt: r.FinalizedAt.Time, Source: r.Source, Variant: r.Variant, KnownIssues: r.KnownIssues,
@@ -255,48 +255,48 @@ func (w *world) loadRelease(r releaseRow) {
 }
 
 type deviceRow struct {
-	stamps
+	commonFields
 	UUID                  string
-	Name                  string `json:"device_name"`
-	Fleet                 ref    `json:"belongs_to__application"`
-	DeviceType            ref    `json:"is_of__device_type"`
-	OverallStatus         string `json:"overall_status"`
-	IsConnectedToVPN      bool   `json:"is_connected_to_vpn"`
-	LastConnectivityEvent moment `json:"last_connectivity_event"`
-	LastVPNEvent          moment `json:"last_vpn_event"`
-	HeartbeatState        string `json:"api_heartbeat_state"`
-	HeartbeatChangedOn    moment `json:"changed_api_heartbeat_state_on__date"`
+	Name                  string       `json:"device_name"`
+	Fleet                 ref          `json:"belongs_to__application"`
+	DeviceType            ref          `json:"is_of__device_type"`
+	OverallStatus         string       `json:"overall_status"`
+	IsConnectedToVPN      bool         `json:"is_connected_to_vpn"`
+	LastConnectivityEvent nullableTime `json:"last_connectivity_event"`
+	LastVPNEvent          nullableTime `json:"last_vpn_event"`
+	HeartbeatState        string       `json:"api_heartbeat_state"`
+	HeartbeatChangedOn    nullableTime `json:"changed_api_heartbeat_state_on__date"`
 	Status                string
-	UpdateStatus          string   `json:"update_status"`
-	LastUpdateStatusEvent moment   `json:"last_update_status_event"`
-	ProvisioningState     string   `json:"provisioning_state"`
-	ProvisioningProgress  nullable `json:"provisioning_progress"`
-	DownloadProgress      nullable `json:"download_progress"`
-	Running               ref      `json:"is_running__release"`
-	Pinned                ref      `json:"is_pinned_on__release"`
-	OS                    ref      `json:"should_be_operated_by__release"`
-	Supervisor            ref      `json:"should_be_managed_by__release"`
-	OSVersion             string   `json:"os_version"`
-	OSVariant             string   `json:"os_variant"`
-	SupervisorVersion     string   `json:"supervisor_version"`
-	CPUUsage              nullable `json:"cpu_usage"`
-	CPUTemp               nullable `json:"cpu_temp"`
-	MemoryUsage           nullable `json:"memory_usage"`
-	MemoryTotal           nullable `json:"memory_total"`
-	StorageUsage          nullable `json:"storage_usage"`
-	StorageTotal          nullable `json:"storage_total"`
-	IsUndervolted         bool     `json:"is_undervolted"`
-	IsWebAccessible       bool     `json:"is_web_accessible"`
-	IsFrozen              bool     `json:"is_frozen"`
+	UpdateStatus          string       `json:"update_status"`
+	LastUpdateStatusEvent nullableTime `json:"last_update_status_event"`
+	ProvisioningState     string       `json:"provisioning_state"`
+	ProvisioningProgress  nullable     `json:"provisioning_progress"`
+	DownloadProgress      nullable     `json:"download_progress"`
+	Running               ref          `json:"is_running__release"`
+	Pinned                ref          `json:"is_pinned_on__release"`
+	OS                    ref          `json:"should_be_operated_by__release"`
+	Supervisor            ref          `json:"should_be_managed_by__release"`
+	OSVersion             string       `json:"os_version"`
+	OSVariant             string       `json:"os_variant"`
+	SupervisorVersion     string       `json:"supervisor_version"`
+	CPUUsage              nullable     `json:"cpu_usage"`
+	CPUTemp               nullable     `json:"cpu_temp"`
+	MemoryUsage           nullable     `json:"memory_usage"`
+	MemoryTotal           nullable     `json:"memory_total"`
+	StorageUsage          nullable     `json:"storage_usage"`
+	StorageTotal          nullable     `json:"storage_total"`
+	IsUndervolted         bool         `json:"is_undervolted"`
+	IsWebAccessible       bool         `json:"is_web_accessible"`
+	IsFrozen              bool         `json:"is_frozen"`
 	Latitude, Longitude   string
 	Location              string
-	CustomLatitude        string `json:"custom_latitude"`
-	CustomLongitude       string `json:"custom_longitude"`
-	SupportUntil          moment `json:"is_accessible_by_support_until__date"`
+	CustomLatitude        string       `json:"custom_latitude"`
+	CustomLongitude       string       `json:"custom_longitude"`
+	SupportUntil          nullableTime `json:"is_accessible_by_support_until__date"`
 }
 
-func (w *world) loadDevice(r deviceRow) {
-	w.Devices.insert(&Device{
+func (db *database) loadDevice(r deviceRow) {
+	db.Devices.insert(&Device{
 		Row: r.row(), UUID: r.UUID, Name: r.Name, FleetID: r.Fleet.ID, DeviceTypeID: r.DeviceType.ID,
 		IsConnectedToVPN: r.IsConnectedToVPN, LastConnectivityEvent: r.LastConnectivityEvent.Time, LastVPNEvent: r.LastVPNEvent.Time,
 		// The configuration variable that disables the VPN is visible only in the status of a device with a heartbeat.
@@ -316,12 +316,12 @@ func (w *world) loadDevice(r deviceRow) {
 }
 
 type installRow struct {
-	stamps
+	commonFields
 	Device           ref
 	Release          ref `json:"is_provided_by__release"`
 	Status           string
-	DownloadProgress nullable `json:"download_progress"`
-	InstallDate      moment   `json:"install_date"`
+	DownloadProgress nullable     `json:"download_progress"`
+	InstallDate      nullableTime `json:"install_date"`
 	Image            []struct {
 		ID      int
 		Service []struct {
@@ -331,7 +331,7 @@ type installRow struct {
 	} `json:"installs__image"`
 }
 
-func (w *world) loadInstall(r installRow) {
+func (db *database) loadInstall(r installRow) {
 	i := &Install{
 		Row: r.row(), DeviceID: r.Device.ID, ReleaseID: r.Release.ID, Status: r.Status,
 		DownloadProgress: r.DownloadProgress.Number, InstallDate: r.InstallDate.Time,
@@ -339,25 +339,25 @@ func (w *world) loadInstall(r installRow) {
 	if i.CreatedAt == 0 {
 		i.CreatedAt, i.ModifiedAt = i.InstallDate, i.InstallDate
 	}
-	w.Installs.insert(i)
+	db.Installs.insert(i)
 	if len(r.Image) == 0 {
 		return
 	}
 	image := r.Image[0]
 	i.ImageID = image.ID
-	if w.Images.find(image.ID) != nil || len(image.Service) == 0 {
+	if db.Images.find(image.ID) != nil || len(image.Service) == 0 {
 		return
 	}
 	service := image.Service[0]
 	stamps, fleet := Row{}, 0
-	if release, ok := w.Releases.find(i.ReleaseID).(*Release); ok {
+	if release, ok := db.Releases.find(i.ReleaseID).(*Release); ok {
 		stamps, fleet = Row{CreatedAt: release.CreatedAt, ModifiedAt: release.CreatedAt}, release.FleetID
 	}
 	stamps.ID = image.ID
-	w.Images.insert(&Image{Row: stamps, ServiceID: service.ID, ReleaseID: i.ReleaseID})
-	if w.Services.find(service.ID) == nil {
+	db.Images.insert(&Image{Row: stamps, ServiceID: service.ID, ReleaseID: i.ReleaseID})
+	if db.Services.find(service.ID) == nil {
 		stamps.ID = service.ID
 		s := &Service{Row: stamps, Name: service.Name, FleetID: fleet}
-		w.Services.insert(s)
+		db.Services.insert(s)
 	}
 }

@@ -17,21 +17,20 @@ var families = []struct{ prefix, slug, name, manufacturer, manufacturerName stri
 	{"fincm", "fin", "balenaFin", "balena", "balena"},
 }
 
-// family returns the id of the family of a device type, and adds the family if it is new. It returns 0 if the device
-// type belongs to none.
-func (w *world) family(slug string) int {
+// family returns the id of the family of a device type, or 0 if it has no family. It adds the family if it is new.
+func (db *database) family(slug string) int {
 	for _, f := range families {
 		if !strings.HasPrefix(slug, f.prefix) {
 			continue
 		}
-		for _, known := range w.Families.rows {
+		for _, known := range db.Families.rows {
 			if known.Slug == f.slug {
 				return known.ID
 			}
 		}
-		stamps := Row{ID: w.Families.nextID(), CreatedAt: catalogTime, ModifiedAt: catalogTime}
-		w.Manufacturers.insert(&Manufacturer{Row: stamps, Slug: f.manufacturer, Name: f.manufacturerName})
-		w.Families.insert(&Family{Row: stamps, Slug: f.slug, Name: f.name, ManufacturerID: stamps.ID})
+		stamps := Row{ID: db.Families.nextID(), CreatedAt: catalogTime, ModifiedAt: catalogTime}
+		db.Manufacturers.insert(&Manufacturer{Row: stamps, Slug: f.manufacturer, Name: f.manufacturerName})
+		db.Families.insert(&Family{Row: stamps, Slug: f.slug, Name: f.name, ManufacturerID: stamps.ID})
 		return stamps.ID
 	}
 	return 0
@@ -40,7 +39,7 @@ func (w *world) family(slug string) int {
 // catalogTime is the creation time of all device types: the beginning of 2024.
 const catalogTime Time = 1704067200000
 
-// logo returns a data URL, as the real server does.
+// logo returns the logo as a data URL.
 func (t *DeviceType) logo() string {
 	svg := fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><title>%s</title><rect width="64" height="64"/></svg>`, t.Slug)
 	return "data:image/svg+xml;base64," + base64.StdEncoding.EncodeToString([]byte(svg))
@@ -50,7 +49,7 @@ func (t *DeviceType) logo() string {
 func (c *view) contract(t *DeviceType) string {
 	type object = map[string]any
 	arch := ""
-	if a, ok := c.w.Architectures.find(t.ArchitectureID).(*Architecture); ok {
+	if a, ok := c.db.Architectures.find(t.ArchitectureID).(*Architecture); ok {
 		arch = a.Slug
 	}
 	boot := object{"defaultBoot": "sdcard"}

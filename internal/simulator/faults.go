@@ -16,72 +16,70 @@ import (
 	"time"
 )
 
-// Faults are the faults of a server. If several faults match a request, the first one that is due happens.
-// The zero value is a server without faults.
+// Faults are the faults of a server. If several faults match a request, the first one applies.
 type Faults []Fault
 
-// A Fault defines which requests fail and how. The zero value matches every request and answers it normally.
+// A Fault defines which requests fail and how. The zero value matches all requests and does not change the responses.
 type Fault struct {
-	// Resource limits the fault to requests for a resource, as [Simulator.Requests] names them.
+	// Resource limits the fault to requests for a resource. The names are those of [Simulator.Requests].
 	Resource string `json:"resource,omitempty"`
 	// Query limits it to requests whose decoded query contains this text, such as "modified_at gt".
 	Query string `json:"query,omitempty"`
-	// From is the first of the matching requests that fails, counted from 1 since the faults were set.
+	// From is the first of the matching requests that fails, counted from 1 after the faults were set.
 	From int `json:"from,omitempty"`
-	// Every makes it happen only to every n-th matching request, beginning with the first.
+	// Every limits it to every n-th matching request, beginning with the first.
 	Every int `json:"every,omitempty"`
-	// Times is the maximum number of times that it happens.
+	// Times is the maximum number of requests that fail.
 	Times int `json:"times,omitempty"`
 	// Page limits it to the n-th page, counted from 1, of a list that is read by "id gt LAST".
 	Page int `json:"page,omitempty"`
 
-	// Latency delays the answer.
+	// Latency delays the response.
 	Latency Duration `json:"latency,omitzero"`
-	// Status replaces the normal answer, with the body that the real server sends, or with Body.
+	// Status replaces the response with an error. Its body is Body, or that of the real server.
 	Status int    `json:"status,omitempty"`
 	Body   string `json:"body,omitempty"`
-	// RetryAfter is sent together with Status: in seconds, or as a date if RetryAfterDate is set.
+	// RetryAfter is the header Retry-After: a number of seconds, or a date if RetryAfterDate is set.
 	RetryAfter     Duration `json:"retry_after,omitzero"`
 	RetryAfterDate bool     `json:"retry_after_date,omitempty"`
-	// Redirect redirects the client to this base URL, with the requested path and query.
+	// Redirect redirects the client to this base URL with the path and query of the request.
 	Redirect string `json:"redirect,omitempty"`
-	// Guest answers as if the token were unknown.
+	// Guest handles the request as if the token were invalid.
 	Guest bool `json:"guest,omitempty"`
-	// Spoil makes the normal answer wrong.
+	// Spoil changes the body.
 	Spoil Spoil `json:"spoil,omitempty"`
-	// MaxRows is the maximum number of rows of a list, whatever $top is: the limit of a server or a proxy.
-	// Counts and expanded rows have no limit.
+	// MaxRows is the maximum number of rows of a list, regardless of $top. It does not apply to counts and expanded rows.
 	MaxRows int `json:"max_rows,omitempty"`
-	// CutAfter closes the connection after this many bytes of the body as transferred, compressed or not.
+	// CutAfter closes the connection after this number of bytes of the body, after compression.
 	CutAfter int `json:"cut_after,omitempty"`
-	// Endless sends blanks forever instead of the end of the body.
+	// Endless replaces the end of the body by an endless number of spaces.
 	Endless bool `json:"endless,omitempty"`
-	// Pace is the pause after each 64 bytes of the body.
+	// Pace is the pause after every 64 bytes of the body.
 	Pace Duration `json:"pace,omitzero"`
 }
 
-// Spoil names a way in which a body can be wrong.
+// Spoil is a kind of invalid body.
 type Spoil string
 
-// The ways in which a body can be wrong. The status is 200.
+// Kinds of invalid bodies. The status is 200.
 const (
 	SpoilJSON  Spoil = "json"           // only the first half of the JSON
 	SpoilHTML  Spoil = "html"           // an HTML page, as from a captive portal
 	SpoilTypes Spoil = "types"          // strings for numbers, numbers for strings, and so on
-	SpoilNulls Spoil = "nulls"          // null in every field but id
+	SpoilNulls Spoil = "nulls"          // null in all fields except id
 	SpoilNoIDs Spoil = "missing-ids"    // the last row has no id
 	SpoilTwice Spoil = "repeated-ids"   // the first row is repeated at the end
-	SpoilPages Spoil = "repeated-pages" // "id gt LAST" is ignored: every page is the first
-	SpoilMore  Spoil = "ever-more-rows" // after the last row, each page is full of invented rows of 2099
+	SpoilPages Spoil = "repeated-pages" // "id gt LAST" is ignored: all pages are the first page
+	SpoilMore  Spoil = "ever-more-rows" // the last row is followed by an endless number of invented rows of 2099
 	SpoilEmpty Spoil = "empty"          // no rows, or a count of 0
 )
 
 // noRows is the body of an empty list.
 var noRows = []byte(`{"d":[]}`)
 
-// spoils maps each Spoil to the function that changes a body. Two of them need the first page, for which serveFault makes
-// another request.
-var spoils = map[Spoil]func(body []byte) []byte{
+// spoilFuncs maps each Spoil to the function that changes a body. SpoilPages and SpoilMore need the first page and are
+// implemented by serveFault.
+var spoilFuncs = map[Spoil]func(body []byte) []byte{
 	SpoilJSON: func(body []byte) []byte { return body[:len(body)/2] },
 	SpoilHTML: func([]byte) []byte { return []byte("<!DOCTYPE html><html><body><h1>Sign in</h1></body></html>") },
 	SpoilTypes: func(body []byte) []byte {
@@ -135,22 +133,22 @@ var spoils = map[Spoil]func(body []byte) []byte{
 	},
 }
 
-// eachBody applies change to the rows of an answer that is a list.
+// eachBody applies change to the rows of a body that is a list.
 func eachBody(body []byte, change func(rows []any) []any) []byte {
-	var answer struct {
+	var decoded struct {
 		D any `json:"d"`
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
-	if d.Decode(&answer) != nil {
+	if d.Decode(&decoded) != nil {
 		return body
 	}
-	rows, ok := answer.D.([]any)
+	rows, ok := decoded.D.([]any)
 	if !ok {
 		return body
 	}
-	answer.D = change(rows)
-	changed, err := json.Marshal(answer)
+	decoded.D = change(rows)
+	changed, err := json.Marshal(decoded)
 	if err != nil {
 		return body
 	}
@@ -167,16 +165,16 @@ func eachObject(body []byte, change func(o map[string]any)) []byte {
 }
 
 const (
-	// maxEverMore is the maximum size of the pages of everMore, in rows.
-	maxEverMore = 1000
-	// firstInvented is the lowest id of an invented row. No real row has such an id: with the id of a row that does not
-	// match the query, an invented row would be a wrong answer that no client can detect.
+	// maxInventedRows is the maximum number of rows of inventedPage.
+	maxInventedRows = 1000
+	// firstInvented is the lowest id of an invented row. It is higher than the ids of other rows, because clients cannot detect
+	// invented rows with the ids of existing rows.
 	firstInvented = 1_000_000_000
 )
 
-// everMore makes a page from the first one, with ids that follow last and are invented. Values that must be unique differ
-// too. The rows were modified in the far future, so that a client always takes them for changed.
-func everMore(first []byte, last, size int) []byte {
+// inventedPage returns a page of invented rows with ids after last. The rows are copies of the first page with unique ids,
+// uuids and slugs. Their modified_at is in the far future, so that incremental refreshes read them.
+func inventedPage(first []byte, last, size int) []byte {
 	return eachBody(first, func(first []any) []any {
 		rows := make([]any, 0, size)
 		for id := max(last+1, firstInvented); len(first) > 0 && len(rows) < size; id++ {
@@ -197,11 +195,11 @@ func everMore(first []byte, last, size int) []byte {
 	})
 }
 
-// top matches the number of rows that a query requests, but not that of an expanded resource.
+// top matches the $top of a query, but not that of an expanded resource.
 var top = regexp.MustCompile(`([?&]\$top=)(\d+)`)
 
-// limited returns a request URI that requests no more rows than limit.
-func limited(uri string, limit int) string {
+// limitRows returns a request URI with a $top of at most limit.
+func limitRows(uri string, limit int) string {
 	if m := top.FindStringSubmatch(uri); m != nil {
 		n, err := strconv.Atoi(m[2])
 		if err == nil && n <= limit {
@@ -209,11 +207,11 @@ func limited(uri string, limit int) string {
 		}
 		return top.ReplaceAllString(uri, "${1}"+strconv.Itoa(limit))
 	}
-	path, _, asks := strings.Cut(uri, "?")
+	path, _, hasQuery := strings.Cut(uri, "?")
 	switch {
 	case strings.HasSuffix(path, "/$count"):
 		return uri
-	case asks:
+	case hasQuery:
 		return uri + "&$top=" + strconv.Itoa(limit)
 	}
 	return uri + "?$top=" + strconv.Itoa(limit)
@@ -227,27 +225,27 @@ func (s *Simulator) SetFaults(f Faults) {
 	s.control.fault = faultCounters{}
 }
 
-// Faults returns the faults that were set.
+// Faults returns the faults.
 func (s *Simulator) Faults() Faults {
 	s.control.Lock()
 	defer s.control.Unlock()
 	return append(Faults{}, s.control.faults...)
 }
 
-// Happened returns how often each of the faults has happened since they were set.
+// Happened returns the number of failed requests of each fault since the faults were set.
 func (s *Simulator) Happened() []int {
 	s.control.Lock()
 	defer s.control.Unlock()
 	n := make([]int, len(s.control.faults))
 	for i := range n {
-		n[i] = s.control.fault.times[i]
+		n[i] = s.control.fault.happened[i]
 	}
 	return n
 }
 
-// Validate returns an error for a fault that cannot happen.
+// Validate returns an error if the fault is invalid.
 func (f Fault) Validate() error {
-	if _, ok := spoils[f.Spoil]; !ok && f.Spoil != "" {
+	if _, ok := spoilFuncs[f.Spoil]; !ok && f.Spoil != "" {
 		return fmt.Errorf("unknown spoil %q", f.Spoil)
 	}
 	if _, ok := openSchema[f.Resource]; !ok && !slices.Contains([]string{"", "whoami", "ping", "config", "other"}, f.Resource) {
@@ -262,8 +260,7 @@ func (f Fault) Validate() error {
 	return nil
 }
 
-// ParseFault reads a fault in the notation of a flag, with the keys of the JSON:
-// "resource=device,status=429,retry_after=7s".
+// ParseFault parses a fault with the keys of its JSON, such as "resource=device,status=429,retry_after=7s".
 func ParseFault(s string) (Fault, error) {
 	fields := make(map[string]any)
 	for pair := range strings.SplitSeq(s, ",") {
@@ -295,13 +292,13 @@ func ParseFault(s string) (Fault, error) {
 	return f, nil
 }
 
-// Duration is a [time.Duration] that JSON represents as "1.5s".
+// Duration is a [time.Duration] with the JSON format "1.5s".
 type Duration struct{ time.Duration }
 
-// MarshalText returns the duration in Go's notation.
+// MarshalText implements [encoding.TextMarshaler].
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// UnmarshalJSON reads Go's notation, or seconds.
+// UnmarshalJSON accepts strings such as "1.5s", and numbers of seconds.
 func (d *Duration) UnmarshalJSON(b []byte) (err error) {
 	text := strings.Trim(string(b), `"`)
 	if seconds, e := strconv.ParseFloat(text, 64); e == nil {
@@ -312,26 +309,26 @@ func (d *Duration) UnmarshalJSON(b []byte) (err error) {
 	return err
 }
 
-// faultCounters count the requests and events that decide which faults are due.
+// faultCounters counts requests for the conditions of faults.
 type faultCounters struct {
-	page  map[string]int // current page of the list, by resource
-	met   map[int]int    // requests that match a fault, by the index of the fault
-	times map[int]int    // how often a fault happened, by its index
+	page     map[string]int // current page of the list, by resource
+	matched  map[int]int    // requests that match a fault, by the index of the fault
+	happened map[int]int    // requests that failed, by the index of the fault
 }
 
-// next returns the fault that happens to a request for the resource with the raw query.
+// next returns the fault of a request for the resource with the raw query.
 func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool) {
 	if len(faults) == 0 {
-		return Fault{}, false // nothing to count
+		return Fault{}, false
 	}
 	if n.page == nil {
-		n.page, n.met, n.times = make(map[string]int), make(map[int]int), make(map[int]int)
+		n.page, n.matched, n.happened = make(map[string]int), make(map[int]int), make(map[int]int)
 	}
 	if !isNextPage(query) {
 		n.page[resource] = 0
 	}
 	n.page[resource]++
-	// A query that cannot be decoded contains no text.
+	// Query does not match a query that cannot be decoded.
 	decoded, err := url.QueryUnescape(query)
 	if err != nil {
 		decoded = ""
@@ -341,27 +338,27 @@ func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool
 			!strings.Contains(decoded, f.Query) {
 			continue
 		}
-		n.met[i]++
-		since := n.met[i] - max(f.From, 1)
-		if since < 0 || f.Every > 0 && since%f.Every != 0 || f.Times > 0 && n.times[i] >= f.Times {
+		n.matched[i]++
+		since := n.matched[i] - max(f.From, 1)
+		if since < 0 || f.Every > 0 && since%f.Every != 0 || f.Times > 0 && n.happened[i] >= f.Times {
 			continue
 		}
-		n.times[i]++
+		n.happened[i]++
 		return f, true
 	}
 	return Fault{}, false
 }
 
-// keyset matches the condition of a page that is not the first.
-var keyset = regexp.MustCompile(`(^|[^A-Za-z_])id(%20|\+)gt(%20|\+)[1-9]\d*`)
+// laterPage matches the condition of a page other than the first.
+var laterPage = regexp.MustCompile(`(^|[^A-Za-z_])id(%20|\+)gt(%20|\+)[1-9]\d*`)
 
-// behind matches the same condition on any page, with the id after which the page begins.
-var behind = regexp.MustCompile(`((?:^|[^A-Za-z_])id(?:%20|\+)gt(?:%20|\+))(\d+)`)
+// pageStart matches the same condition of any page, with the id after which the page begins.
+var pageStart = regexp.MustCompile(`((?:^|[^A-Za-z_])id(?:%20|\+)gt(?:%20|\+))(\d+)`)
 
-// page returns the id after which the requested page begins, and its maximum number of rows. It returns false for a
-// list that is not read page by page.
+// page returns the id after which the requested page begins, and its maximum number of rows. It returns false for a request
+// without pages.
 func page(uri string) (last, size int, ok bool) {
-	from, most := behind.FindStringSubmatch(uri), top.FindStringSubmatch(uri)
+	from, most := pageStart.FindStringSubmatch(uri), top.FindStringSubmatch(uri)
 	if from == nil || most == nil {
 		return 0, 0, false
 	}
@@ -371,11 +368,11 @@ func page(uri string) (last, size int, ok bool) {
 }
 
 // firstPage returns a request URI for the first page of the same list.
-func firstPage(uri string) string { return behind.ReplaceAllString(uri, "${1}0") }
+func firstPage(uri string) string { return pageStart.ReplaceAllString(uri, "${1}0") }
 
-func isNextPage(query string) bool { return keyset.MatchString(query) }
+func isNextPage(query string) bool { return laterPage.MatchString(query) }
 
-// bodies are the bodies that the real server, or a proxy in front of it, sends with a status.
+// bodies are the bodies of error responses of the real server, or of a proxy in front of it, by status.
 var bodies = map[int]struct{ contentType, body string }{
 	http.StatusTooManyRequests:    {contentTypeJSON, `"Too Many Requests"`},
 	http.StatusBadGateway:         {contentTypeHTML, "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"},
@@ -383,8 +380,8 @@ var bodies = map[int]struct{ contentType, body string }{
 	http.StatusGatewayTimeout:     {contentTypeHTML, "<html><body><h1>504 Gateway Time-out</h1>\nThe server didn't respond in time.\n</body></html>\n"},
 }
 
-// serveFault answers a request to which f happens.
-func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, answer func(*http.Request, caller) response) {
+// serveFault serves a request with a fault.
+func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, handler func(*http.Request, caller) response) {
 	if f.Latency.Duration > 0 && !pause(r, f.Latency) {
 		return
 	}
@@ -408,30 +405,30 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 			a.contentType, a.body = "text/plain; charset=utf-8", []byte(f.Body)
 		}
 	} else {
-		// A compressed answer cannot be spoiled.
-		asked := r.Clone(r.Context())
-		asked.Header.Del("Accept-Encoding")
+		// A compressed body cannot be changed.
+		request := r.Clone(r.Context())
+		request.Header.Del("Accept-Encoding")
 		if f.Spoil == SpoilPages {
-			asked.RequestURI = firstPage(r.RequestURI)
+			request.RequestURI = firstPage(r.RequestURI)
 		}
 		if f.MaxRows > 0 {
-			asked.RequestURI = limited(asked.RequestURI, f.MaxRows)
+			request.RequestURI = limitRows(request.RequestURI, f.MaxRows)
 		}
 		client := s.caller(r)
 		if f.Guest {
 			client = caller{}
 		}
-		a = answer(asked, client)
-		if spoil, ok := spoils[f.Spoil]; ok && a.status == http.StatusOK {
+		a = handler(request, client)
+		if spoil, ok := spoilFuncs[f.Spoil]; ok && a.status == http.StatusOK {
 			a.body = spoil(a.body)
 			switch f.Spoil {
 			case SpoilHTML:
 				a.contentType = contentTypeHTML
 			case SpoilMore:
-				last, size, ok := page(asked.RequestURI)
+				last, size, ok := page(request.RequestURI)
 				if ok && bytes.Equal(a.body, noRows) {
-					asked.RequestURI = firstPage(asked.RequestURI)
-					a.body = everMore(answer(asked, client).body, last, min(size, maxEverMore))
+					request.RequestURI = firstPage(request.RequestURI)
+					a.body = inventedPage(handler(request, client).body, last, min(size, maxInventedRows))
 				}
 			}
 		}
@@ -440,13 +437,13 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 	case f.CutAfter > 0:
 		s.send(&cutWriter{w, f.CutAfter}, r, a)
 	case f.Endless || f.Pace.Duration > 0:
-		drip(w, r, f, a)
+		sendSlowly(w, r, f, a)
 	default:
 		s.send(w, r, a)
 	}
 }
 
-// pause waits, and reports whether the client is still connected.
+// pause waits and reports whether the client is still connected.
 func pause(r *http.Request, d Duration) bool {
 	t := time.NewTimer(d.Duration)
 	defer t.Stop()
@@ -458,7 +455,7 @@ func pause(r *http.Request, d Duration) bool {
 	}
 }
 
-// A cutWriter closes the connection after some bytes of the body.
+// A cutWriter closes the connection after a number of bytes of the body.
 type cutWriter struct {
 	http.ResponseWriter
 	left int
@@ -474,11 +471,11 @@ func (w *cutWriter) Write(b []byte) (int, error) {
 	panic(http.ErrAbortHandler)
 }
 
-// chunk is the number of bytes sent between two pauses. A body without pauses is sent in pieces of a thousand chunks.
+// chunk is the number of bytes between two pauses. A body without pauses is sent in pieces of a thousand chunks.
 const chunk = 64
 
-// drip sends a body slowly, endlessly or both, uncompressed.
-func drip(w http.ResponseWriter, r *http.Request, f Fault, a response) {
+// sendSlowly sends a body without compression, with pauses, endlessly, or both.
+func sendSlowly(w http.ResponseWriter, r *http.Request, f Fault, a response) {
 	w.Header().Set("Content-Type", a.contentType)
 	w.WriteHeader(a.status)
 	size := chunk

@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// outcome is the result of one request of a client without retries or redirects.
+// outcome is the result of a request without retries and redirects.
 type outcome struct {
 	status int
 	header http.Header
@@ -28,8 +28,8 @@ type outcome struct {
 	err    error // of reading the body
 }
 
-// ask sends a request that accepts compressed answers, and does not decompress them.
-func ask(t *testing.T, ctx context.Context, url string) outcome {
+// getGzip sends a request that accepts compressed responses.
+func getGzip(t *testing.T, ctx context.Context, url string) outcome {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -80,7 +80,7 @@ func TestFaults(t *testing.T) {
 			header: map[string]string{"Retry-After": "Mon, 01 Mar 2027 13:00:00 GMT"}, body: `"Too Many Requests"`,
 		},
 		{name: "502 with HTML", fault: Fault{Status: 502}, status: 502, header: map[string]string{"Content-Type": contentTypeHTML}, body: bodies[502].body},
-		{name: "a body of one's own", fault: Fault{Status: 503, Body: "maintenance"}, status: 503, body: "maintenance"},
+		{name: "a given body", fault: Fault{Status: 503, Body: "maintenance"}, status: 503, body: "maintenance"},
 		{name: "redirect", fault: Fault{Redirect: "http://elsewhere.test/"}, status: 302, header: map[string]string{"Location": "http://elsewhere.test" + devices}},
 		{name: "permanent redirect", fault: Fault{Redirect: "http://elsewhere.test", Status: 301}, status: 301, header: map[string]string{"Location": "http://elsewhere.test" + devices}},
 		{name: "guest", fault: Fault{Guest: true}, status: 401},
@@ -95,7 +95,7 @@ func TestFaults(t *testing.T) {
 		{name: "a repeated id", fault: Fault{Spoil: SpoilTwice}, body: `{"d":[{"belongs_to__application":{"__id":1},"cpu_temp":50,"device_name":"a","id":1,"is_online":true},` +
 			`{"belongs_to__application":{"__id":1},"cpu_temp":0,"device_name":"O'Brien \u0026 co","id":2,"is_online":true},` +
 			`{"belongs_to__application":{"__id":1},"cpu_temp":50,"device_name":"a","id":1,"is_online":true}]}`},
-		{name: "nothing there", fault: Fault{Spoil: SpoilEmpty}, body: `{"d":[]}`},
+		{name: "no rows", fault: Fault{Spoil: SpoilEmpty}, body: `{"d":[]}`},
 		{name: "slow", fault: Fault{Pace: Duration{time.Microsecond}}, body: healthy},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			sim.SetFaults(Faults{test.fault})
-			got := ask(t, t.Context(), srv.URL+devices)
+			got := getGzip(t, t.Context(), srv.URL+devices)
 			if test.status == 0 {
 				test.status = 200
 			}
@@ -122,7 +122,7 @@ func TestFaults(t *testing.T) {
 func TestGuestFault(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	sim.SetFaults(Faults{{Resource: "application", Guest: true}})
-	if got := ask(t, t.Context(), srv.URL+"/v7/application?$select=id"); got.body != `{"d":[{"id":2}]}` {
+	if got := getGzip(t, t.Context(), srv.URL+"/v7/application?$select=id"); got.body != `{"d":[{"id":2}]}` {
 		t.Errorf("%d %s, want the public fleet", got.status, got.body)
 	}
 }
@@ -161,7 +161,7 @@ func TestWhichRequestsFail(t *testing.T) {
 			targets: []string{"/v7/application", "/v7/device", "/v6/release", "/ping"}, want: []int{500, 502, 200, 200},
 		},
 		{
-			name: "by what is asked", faults: Faults{{Status: 400, Query: "modified_at gt datetime'20", From: 2}},
+			name: "by query", faults: Faults{{Status: 400, Query: "modified_at gt datetime'20", From: 2}},
 			targets: []string{
 				"/v7/device?$filter=modified_at%20gt%20datetime'2027-01-01'",
 				"/v7/device?$select=modified_at",
@@ -179,7 +179,7 @@ func TestWhichRequestsFail(t *testing.T) {
 			}
 			var got []int
 			for _, target := range test.targets {
-				got = append(got, ask(t, t.Context(), srv.URL+target).status)
+				got = append(got, getGzip(t, t.Context(), srv.URL+target).status)
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("statuses (-want +got):\n%s", diff)
@@ -192,22 +192,22 @@ func TestRepeatedPages(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	sim.SetFaults(Faults{{Spoil: SpoilPages}})
 	for _, after := range []int{0, 2, 2000} {
-		got := ask(t, t.Context(), fmt.Sprintf("%s/v7/device?$select=id&$filter=is_host%%20eq%%20false%%20or%%20id%%20gt%%20%d&$orderby=id%%20asc&$top=2", srv.URL, after))
+		got := getGzip(t, t.Context(), fmt.Sprintf("%s/v7/device?$select=id&$filter=is_host%%20eq%%20false%%20or%%20id%%20gt%%20%d&$orderby=id%%20asc&$top=2", srv.URL, after))
 		if got.status != 500 {
-			t.Errorf("a spoilt page hides an unknown field: %d %s", got.status, got.body)
+			t.Errorf("the status of an unknown field is %d, want 500: %s", got.status, got.body)
 		}
-		got = ask(t, t.Context(), fmt.Sprintf("%s/v7/device?$select=id&$filter=id%%20gt%%20%d&$orderby=id%%20asc&$top=2", srv.URL, after))
+		got = getGzip(t, t.Context(), fmt.Sprintf("%s/v7/device?$select=id&$filter=id%%20gt%%20%d&$orderby=id%%20asc&$top=2", srv.URL, after))
 		if got.body != `{"d":[{"id":1},{"id":2}]}` {
-			t.Errorf("page after %d: %s, want the first", after, got.body)
+			t.Errorf("the page after %d is %s, want the first page", after, got.body)
 		}
-		got = ask(t, t.Context(), fmt.Sprintf("%s/v7/device?$select=id&$filter=is_online%%20eq%%20true%%20and%%20id%%20gt%%20%d&$orderby=id%%20asc&$top=2", srv.URL, after))
+		got = getGzip(t, t.Context(), fmt.Sprintf("%s/v7/device?$select=id&$filter=is_online%%20eq%%20true%%20and%%20id%%20gt%%20%d&$orderby=id%%20asc&$top=2", srv.URL, after))
 		if got.body != `{"d":[{"id":1},{"id":2}]}` {
-			t.Errorf("page after %d of a list with another condition: %s, want the first", after, got.body)
+			t.Errorf("the page after %d of a list with another condition is %s, want the first page", after, got.body)
 		}
 	}
 }
 
-// A limit of rows applies whatever $top is, but not to counts and expanded rows.
+// TestLimitedLists checks that the limit of rows applies regardless of $top, but not to counts and expanded rows.
 func TestLimitedLists(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	sim.SetFaults(Faults{{MaxRows: 2}})
@@ -223,14 +223,14 @@ func TestLimitedLists(t *testing.T) {
 		"application(1)?$select=id&$expand=owns__device($select=id;$top=3)":        `{"d":[{"owns__device":[{"id":1},{"id":2},{"id":3}],"id":1}]}`,
 		"application(1)?$select=id&$expand=owns__device($select=id;$top=3)&$top=9": `{"d":[{"owns__device":[{"id":1},{"id":2},{"id":3}],"id":1}]}`,
 	} {
-		if got := ask(t, t.Context(), srv.URL+"/v7/"+target); got.body != want {
+		if got := getGzip(t, t.Context(), srv.URL+"/v7/"+target); got.body != want {
 			t.Errorf("%s: %d %s, want %s", target, got.status, got.body, want)
 		}
 	}
 }
 
-// A list without end begins with the real rows, followed by full pages forever.
-func TestListsWithoutEnd(t *testing.T) {
+// TestEndlessLists checks that an endless list begins with the real rows, and continues with full pages of invented rows.
+func TestEndlessLists(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	sim.SetFaults(Faults{{Spoil: SpoilMore}})
 	const page = "device?$select=id,uuid,modified_at&$filter=id%%20gt%%20%d&$orderby=id%%20asc&$top=3"
@@ -239,22 +239,22 @@ func TestListsWithoutEnd(t *testing.T) {
 		t.Errorf("the first page is %s", first)
 	}
 	if _, got := get(t, srv, "/v7/"+fmt.Sprintf(page, 3)); !strings.Contains(got, `"id":4`) || strings.Contains(got, "2099") {
-		t.Errorf("the last page with rows is %s", got)
+		t.Errorf("the last page of real rows is %s", got)
 	}
 	uuids := map[string]bool{}
 	for _, last := range []int{4, firstInvented + 2, firstInvented + 5, firstInvented + 7000} {
 		_, got := get(t, srv, "/v7/"+fmt.Sprintf(page, last))
-		var answer struct {
+		var decoded struct {
 			D []struct {
 				ID         int
 				UUID       string
 				ModifiedAt time.Time `json:"modified_at"`
 			}
 		}
-		if err := json.Unmarshal([]byte(got), &answer); err != nil || len(answer.D) != 3 {
+		if err := json.Unmarshal([]byte(got), &decoded); err != nil || len(decoded.D) != 3 {
 			t.Fatalf("page after %d: %s (%v)", last, got, err)
 		}
-		for i, row := range answer.D {
+		for i, row := range decoded.D {
 			if row.ID != max(last+1, firstInvented)+i || uuids[row.UUID] || row.ModifiedAt.Year() != 2099 {
 				t.Errorf("page after %d: %+v", last, row)
 			}
@@ -268,44 +268,44 @@ func TestListsWithoutEnd(t *testing.T) {
 	}
 }
 
-// Faults are counted when they happen. Requests to the handler of Faultless are not counted.
+// TestHappened checks the counts of failed requests. Requests to the handler of Faultless are not counted.
 func TestHappened(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
-	truth := httptest.NewServer(sim.Faultless())
-	t.Cleanup(truth.Close)
+	faultless := httptest.NewServer(sim.Faultless())
+	t.Cleanup(faultless.Close)
 	sim.SetFaults(Faults{{Resource: "device", Times: 2, Status: 503}, {Resource: "release", Status: 500}})
 	sim.ResetRequests()
 	for range 3 {
-		if got := ask(t, t.Context(), truth.URL+"/v7/device/$count"); got.status != 200 || got.body != `{"d":4}` {
-			t.Errorf("%d %s, want the normal answer", got.status, got.body)
+		if got := getGzip(t, t.Context(), faultless.URL+"/v7/device/$count"); got.status != 200 || got.body != `{"d":4}` {
+			t.Errorf("%d %s, want the response without faults", got.status, got.body)
 		}
-		ask(t, t.Context(), srv.URL+"/v7/device")
+		getGzip(t, t.Context(), srv.URL+"/v7/device")
 	}
 	if got := sim.Happened(); !slices.Equal(got, []int{2, 0}) {
-		t.Errorf("the faults happened %v times, want twice and never", got)
+		t.Errorf("the numbers of failed requests are %v, want 2 and 0", got)
 	}
 	if got := sim.Requests(); got["device"] != 3 {
-		t.Errorf("counted %v, want three", got)
+		t.Errorf("the numbers of requests are %v, want 3 for device", got)
 	}
 }
 
-// A cut body ends in the middle, whether it is compressed or not.
+// TestCutBodies checks the length of cut bodies, with and without compression.
 func TestCutBodies(t *testing.T) {
 	sim, srv := newSimulator(t, Config{Devices: 50, Fleets: 1}, nil)
 	sim.SetFaults(Faults{{CutAfter: 100}})
 	for _, target := range []string{"/v7/device", "/v7/device?$select=id"} {
-		got := ask(t, t.Context(), srv.URL+target)
+		got := getGzip(t, t.Context(), srv.URL+target)
 		if !errors.Is(got.err, io.ErrUnexpectedEOF) || len(got.body) != 100 {
 			t.Errorf("%s: %d bytes and error %v, want 100 and an unexpected EOF", target, len(got.body), got.err)
 		}
 	}
 	sim.SetFaults(Faults{{CutAfter: 1 << 20}})
-	if got := ask(t, t.Context(), srv.URL+"/v7/device"); got.err != nil || !json.Valid([]byte(got.body)) {
-		t.Errorf("a body shorter than the cut: %v", got.err)
+	if got := getGzip(t, t.Context(), srv.URL+"/v7/device"); got.err != nil || !json.Valid([]byte(got.body)) {
+		t.Errorf("a body shorter than the limit: %v", got.err)
 	}
 }
 
-// An endless body begins with the normal answer and continues until the client disconnects.
+// TestEndlessBodies checks that an endless body begins with the real rows and continues until the client disconnects.
 func TestEndlessBodies(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	for _, f := range []Fault{{Endless: true}, {Endless: true, Pace: Duration{time.Millisecond}}} {
@@ -326,7 +326,7 @@ func TestEndlessBodies(t *testing.T) {
 			t.Errorf("%+v: the body ends: %v", f, err)
 		}
 		if want := `{"d":[{"id":1},{"id":2},{"id":3},{"id":4`; strings.TrimRight(string(body), " ") != want {
-			t.Errorf("%+v: body %q, want %q and blanks", f, body, want)
+			t.Errorf("%+v: body %q, want %q and spaces", f, body, want)
 		}
 		cancel()
 		res.Body.Close()
@@ -352,7 +352,7 @@ func TestParseFault(t *testing.T) {
 	}
 	for _, text := range []string{"", "status=lots", "stattus=500", "status=42", "latency=soon", "latency=-1s", "spoil=milk", "resource=devices", "page=-1"} {
 		if f, err := ParseFault(text); err == nil || !strings.Contains(err.Error(), "fault "+fmt.Sprintf("%q", text)) {
-			t.Errorf("%q: %+v, error %v; want an error that quotes it", text, f, err)
+			t.Errorf("%q: %+v, error %v; want an error that contains the fault", text, f, err)
 		}
 	}
 }

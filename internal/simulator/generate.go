@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// The vocabulary of generated accounts. Some names break programs that do not quote correctly: the API accepts any
-// text as the name of a device or the value of a tag, and old fleets may have names that are refused today.
+// Names in generated accounts. Some contain special characters, because the API accepts any text in names of devices and
+// values of tags, and old fleets may have names that are not valid anymore.
 var (
 	architectures = []string{"aarch64", "amd64", "armv7hf"}
 
@@ -69,16 +69,16 @@ const (
 
 // generator generates an account.
 type generator struct {
-	*world
+	*database
 	*rand.Rand
 	now      Time
-	releases map[int][]*Release // by fleet, oldest first; only those that devices can run
-	built    map[int][]*Image   // by release
+	releases map[int][]*Release // releases that devices can run, by fleet, from the oldest
+	built    map[int][]*Image   // images by release
 }
 
 // generate returns an account with the given numbers of devices and fleets.
-func generate(devices, fleets int, seed uint64, now Time) *world {
-	g := &generator{world: &world{}, Rand: rand.New(rand.NewPCG(seed, 0)), now: now, releases: make(map[int][]*Release), built: make(map[int][]*Image)}
+func generate(devices, fleets int, seed uint64, now Time) *database {
+	g := &generator{database: &database{}, Rand: rand.New(rand.NewPCG(seed, 0)), now: now, releases: make(map[int][]*Release), built: make(map[int][]*Image)}
 	for i, slug := range architectures {
 		g.Architectures.insert(&Architecture{Row: g.row(i+1, 900*day), Slug: slug})
 	}
@@ -97,10 +97,10 @@ func generate(devices, fleets int, seed uint64, now Time) *world {
 	if fleets > 0 {
 		g.devices(devices, fleets)
 	}
-	return g.world
+	return g.database
 }
 
-// row returns the common part of a row of about the given age.
+// row returns the common fields of a row with a random age, up to a day less than the given one.
 func (g *generator) row(id int, age Time) Row {
 	at := g.now - age + Time(g.Int64N(int64(day)))
 	return Row{ID: id, CreatedAt: at, ModifiedAt: at}
@@ -108,16 +108,16 @@ func (g *generator) row(id int, age Time) Row {
 
 func (g *generator) uuid() string { return fmt.Sprintf("%016x%016x", g.Uint64(), g.Uint64()) }
 
-// hexID derives a text like a UUID or a commit hash from a number.
+// hexID returns a pseudorandom UUID or commit hash for a number.
 func hexID(n int) string {
 	r := rand.New(rand.NewPCG(uint64(n), 1))
 	return fmt.Sprintf("%016x%016x", r.Uint64(), r.Uint64())
 }
 
-// chance is true with probability p.
+// chance returns true with probability p.
 func (g *generator) chance(p float64) bool { return g.Float64() < p }
 
-// fleet adds the i-th fleet with its releases. The first two fleets have the same name in two organizations.
+// fleet adds the i-th fleet with its releases. The first two fleets have the same name in different organizations.
 func (g *generator) fleet(i int) {
 	id := i + 1
 	f := &Fleet{
@@ -151,7 +151,7 @@ func (g *generator) fleet(i int) {
 	}
 }
 
-// release adds the n-th release of a fleet. The build of the last but one failed, and the last is a draft.
+// release adds the n-th release of a fleet. The build of the next-to-last release failed, and the last one is a draft.
 func (g *generator) release(f *Fleet, n, last int) {
 	r := &Release{
 		Row: g.row(g.Releases.Len()+1, Time(last-n+1)*30*day), FleetID: f.ID, Commit: g.uuid(), Status: "success", IsFinal: true, IsPassingTests: true,
@@ -184,40 +184,39 @@ func (g *generator) release(f *Fleet, n, last int) {
 	}
 }
 
-// images returns the images of a release, and builds them if there are none.
-func (w *world) images(r *Release) []*Image {
+// images returns the images of a release. It adds them if there are none.
+func (db *database) images(r *Release) []*Image {
 	var images []*Image
-	for _, i := range w.Images.referrers("release", func(r row) int { return r.(*Image).ReleaseID }, r.ID) {
+	for _, i := range db.Images.referrers("release", func(r row) int { return r.(*Image).ReleaseID }, r.ID) {
 		images = append(images, i.(*Image))
 	}
 	if len(images) > 0 {
 		return images
 	}
-	return w.build(r)
+	return db.build(r)
 }
 
-// build adds one image for each service of the release's fleet. A fleet without services gets a service.
-func (w *world) build(r *Release) []*Image {
+// build adds an image for each service of the fleet of a release. It adds a service if there is none.
+func (db *database) build(r *Release) []*Image {
 	stamps := Row{CreatedAt: r.CreatedAt, ModifiedAt: r.CreatedAt}
-	services := w.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, r.FleetID)
+	services := db.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, r.FleetID)
 	if len(services) == 0 {
 		s := &Service{Row: stamps, FleetID: r.FleetID, Name: serviceNames[0]}
-		s.ID = w.Services.nextID()
-		w.Services.insert(s)
+		s.ID = db.Services.nextID()
+		db.Services.insert(s)
 		services = []row{s}
 	}
 	var images []*Image
 	for _, s := range services {
 		i := &Image{Row: stamps, ServiceID: s.meta().ID, ReleaseID: r.ID}
-		i.ID = w.Images.nextID()
-		w.Images.insert(i)
+		i.ID = db.Images.nextID()
+		db.Images.insert(i)
 		images = append(images, i)
 	}
 	return images
 }
 
-// devices adds the devices and distributes them over the fleets: a few fleets are large, many are small, and if there are
-// at least five, one is empty. Devices with neighboring ids belong to different fleets, as in a real account.
+// devices adds n devices to random fleets. A few fleets are large, many are small, and the fifth is empty.
 func (g *generator) devices(n, fleets int) {
 	weights, sum := make([]float64, fleets), 0.0
 	for i := range weights {
@@ -244,7 +243,7 @@ func (g *generator) devices(n, fleets int) {
 	}
 }
 
-// device fills in a device in one of the usual states. It was last modified at the time of its last event or later.
+// device sets the fields of a device in a random state. modified_at is not before the last event.
 func (g *generator) device(d *Device, id int, f *Fleet) {
 	age := day + Time(g.Int64N(int64(600*day)))
 	*d = Device{
@@ -262,7 +261,7 @@ func (g *generator) device(d *Device, id int, f *Fleet) {
 		d.ModifiedAt = max(d.ModifiedAt, d.CreatedAt, d.LastConnectivityEvent, d.LastVPNEvent, d.HeartbeatChangedOn, d.LastUpdateStatusEvent)
 	}()
 	switch x := g.Float64(); {
-	case x < 0.02: // registered, never seen
+	case x < 0.02: // registered, but never connected
 		if g.chance(0.7) {
 			d.ProvisioningState, d.ProvisioningProgress = "Provisioning", N(0)
 		}
@@ -271,7 +270,7 @@ func (g *generator) device(d *Device, id int, f *Fleet) {
 		d.ProvisioningState, d.ProvisioningProgress = "Post-Provisioning", N(g.IntN(100))
 		return
 	}
-	g.settle(d)
+	g.setReportedFields(d)
 	since := func(most Time) Time { return max(d.CreatedAt, g.now-Time(g.Int64N(int64(most)))) }
 	switch x := g.Float64(); {
 	case x < 0.72:
@@ -282,7 +281,7 @@ func (g *generator) device(d *Device, id int, f *Fleet) {
 	case x < 0.76: // heartbeats, but no VPN
 		d.Connect(since(20 * day))
 		d.dropVPN(since(hour))
-	case x < 0.78: // the same, because the VPN is disabled
+	case x < 0.78: // heartbeats, and the VPN is disabled
 		d.Connect(since(20 * day))
 		d.dropVPN(since(hour))
 		d.IsVPNDisabled = true
@@ -316,8 +315,8 @@ func (g *generator) device(d *Device, id int, f *Fleet) {
 	}
 }
 
-// settle sets the values that a device reports once it has been provisioned.
-func (g *generator) settle(d *Device) {
+// setReportedFields sets the fields that a device reports after it was provisioned.
+func (g *generator) setReportedFields(d *Device) {
 	os := osVersions[g.IntN(len(osVersions))]
 	d.OSVersion, d.SupervisorVersion, d.OSVariant = os.os, os.supervisor, "prod"
 	if g.chance(0.1) {
@@ -325,7 +324,7 @@ func (g *generator) settle(d *Device) {
 	}
 	d.IsUndervolted = g.chance(0.04)
 	if strings.HasPrefix(os.os, "Resin") {
-		return // too old to report hardware figures
+		return // old versions do not report hardware figures
 	}
 	memory := 2000
 	if i := d.DeviceTypeID - 1; i < len(deviceTypes) {

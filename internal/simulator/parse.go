@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// The real server parses the raw request target with one grammar, without decoding it first. A parenthesis written as
-// %28 is therefore a syntax error. This parser reads raw text too: only a space may be written as %20 or +, the $ at
-// the beginning of an option as %24, and any character inside a string may be percent-encoded.
+// The real server parses the request target without decoding it: %28 instead of a parenthesis is a syntax error. This parser
+// does the same. Only a space may be written as %20 or +, the $ at the beginning of an option as %24, and any character in a
+// string may be percent-encoded.
 
-// A request is a parsed request target below the version.
+// A request is a parsed request target after the version.
 type request struct {
 	resource string
-	id       int    // of resource(id), when hasID
+	id       int    // of resource(id), if hasID
 	hasID    bool   //
 	key      *expr  // of resource(field='value',…), or nil
 	via      string // of resource(id)/via/$count, or empty
@@ -81,12 +81,12 @@ type expr struct {
 	literal  value
 }
 
-// A syntaxError is answered with 400 "Malformed url".
+// A syntaxError is the cause of the status 400 "Malformed url".
 type syntaxError struct{}
 
 func (syntaxError) Error() string { return "malformed url" }
 
-// A brokenQuery is well formed but cannot be executed. It is answered with 500 and an empty body.
+// A brokenQuery is an error in a query without syntax errors. The status is 500 with an empty body.
 type brokenQuery string
 
 func (e brokenQuery) Error() string { return string(e) }
@@ -97,8 +97,8 @@ type parser struct {
 	now Time
 }
 
-// parse parses the request target after the version: "device(1)?$select=id". The parser panics with the two error types
-// above; parse recovers from that.
+// parse parses the request target after the version, such as "device(1)?$select=id". The methods of the parser panic with the
+// two error types above.
 func parse(target string, now Time) (r *request, err error) {
 	defer func() {
 		switch e := recover().(type) {
@@ -117,7 +117,7 @@ func parse(target string, now Time) (r *request, err error) {
 
 func (p *parser) fail() { panic(syntaxError{}) }
 
-// accept consumes the text if it comes next.
+// accept consumes the text if it is next.
 func (p *parser) accept(text string) bool {
 	if strings.HasPrefix(p.s[p.pos:], text) {
 		p.pos += len(text)
@@ -142,7 +142,7 @@ func (p *parser) spaces() bool {
 	return p.pos > start
 }
 
-// infix consumes a word that stands between white space.
+// infix consumes a word between white space.
 func (p *parser) infix(word string) bool {
 	start := p.pos
 	if p.spaces() && p.accept(word) {
@@ -158,7 +158,7 @@ func isNameByte(c byte) bool {
 	return c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-// peekName returns the identifier that comes next, or "".
+// peekName returns the next identifier, or "".
 func (p *parser) peekName() string {
 	end := p.pos
 	for end < len(p.s) && isNameByte(p.s[end]) {
@@ -193,7 +193,7 @@ func (p *parser) request() *request {
 			for first := true; first || p.accept(","); first = false {
 				field := p.name()
 				p.expect("=")
-				r.key = both(&expr{op: opEq, args: []*expr{{op: opPath, path: []string{field}}, p.literal()}}, r.key)
+				r.key = andExpr(&expr{op: opEq, args: []*expr{{op: opPath, path: []string{field}}, p.literal()}}, r.key)
 			}
 		} else {
 			r.id, r.hasID = int(p.integer()), true
@@ -248,7 +248,7 @@ func (p *parser) topOption(o *options) {
 	}
 }
 
-// option parses an option without its $.
+// option parses an option after its $.
 func (p *parser) option(o *options) {
 	name := p.name()
 	p.expect("=")
@@ -467,8 +467,7 @@ func (p *parser) literal() *expr {
 	return lit(intValue(p.integer()))
 }
 
-// peekQuote returns the length of the quote that comes next, or 0. The real server reads %27 as a quote wherever it
-// reads ' as one.
+// peekQuote returns the length of the next quote, or 0. Like the real server, it accepts %27 as a quote.
 func (p *parser) peekQuote() int {
 	switch rest := p.s[p.pos:]; {
 	case strings.HasPrefix(rest, "'"):
@@ -479,7 +478,7 @@ func (p *parser) peekQuote() int {
 	return 0
 }
 
-// quoted parses a string. A quote inside it is doubled, and any other character may be percent-encoded.
+// quoted parses a string. A quote in the string is doubled, and any character may be percent-encoded.
 func (p *parser) quoted() string {
 	quote := func() bool {
 		n := p.peekQuote()

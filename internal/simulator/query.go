@@ -12,33 +12,33 @@ import (
 	"strings"
 )
 
-// A forbidden request is answered with 401 and an empty body, whether the token or the resource is wrong.
+// forbidden is the error of requests without access, and of requests for unknown resources. The status is 401.
 type forbidden struct{}
 
 func (forbidden) Error() string { return "unauthorized" }
 
 // caller is the owner of a token.
 type caller struct {
-	user   bool // a user, who may read everything
+	user   bool // a user, who can read all resources
 	device int  // id of the device, if the token is a device key
 }
 
 func (c caller) guest() bool { return !c.user && c.device == 0 }
 
-// compiler turns a parsed request into closures over rows. It stops at the first error by panicking with a
-// brokenQuery or forbidden, which [world.answer] recovers.
+// compiler compiles a parsed request to functions of rows. Its methods panic with a brokenQuery or forbidden, which
+// [database.execute] recovers.
 type compiler struct {
 	*view
 	caller caller
 }
 
-// scope is the chain of rows to which the variables of lambdas refer, the innermost first.
+// scope is a row to which the variable of a lambda refers, and the scope around the lambda.
 type scope struct {
 	row row
 	up  *scope
 }
 
-// truth is three-valued, as in SQL: unknown is neither true nor, negated, true.
+// truth is a three-valued truth value, as in SQL.
 type truth int8
 
 const (
@@ -57,7 +57,7 @@ func truthOf(b bool) truth {
 type (
 	predicate func(*scope) truth
 	operand   func(*scope) value
-	// static is the part of a scope that is known at compile time.
+	// static is the compile-time part of a scope.
 	static struct {
 		name     string
 		resource *resource
@@ -66,8 +66,8 @@ type (
 	}
 )
 
-// answer executes the request and appends the response body.
-func (w *world) answer(b []byte, c *compiler, r *request) (_ []byte, err error) {
+// execute executes the request and appends the response body.
+func (db *database) execute(b []byte, c *compiler, r *request) (_ []byte, err error) {
 	defer func() {
 		switch e := recover().(type) {
 		case nil:
@@ -82,20 +82,20 @@ func (w *world) answer(b []byte, c *compiler, r *request) (_ []byte, err error) 
 	res := c.resource(r.resource)
 	o := r.options
 	if r.key != nil {
-		o.filter = both(r.key, o.filter)
+		o.filter = andExpr(r.key, o.filter)
 	}
 	l := c.list(res, &o)
 	access := c.access()
 	if r.count && r.via == "" && !r.hasID {
-		return appendCount(b, l.count(res.table(w), access)), nil
+		return appendCount(b, l.count(res.table(db), access)), nil
 	}
 	var rows []row
 	if r.hasID {
-		if found := res.table(w).find(r.id); found != nil && access(found) && l.matches(found) {
+		if found := res.table(db).find(r.id); found != nil && access(found) && l.matches(found) {
 			rows = []row{found}
 		}
 	} else {
-		rows = l.scan(res.table(w), access)
+		rows = l.scan(res.table(db), access)
 	}
 	if r.via != "" {
 		nav, ok := res.navs[r.via]
@@ -122,7 +122,7 @@ func appendCount(b []byte, n int) []byte {
 	return append(b, '}')
 }
 
-func both(a, b *expr) *expr {
+func andExpr(a, b *expr) *expr {
 	if b == nil {
 		return a
 	}
@@ -144,29 +144,29 @@ func (c *compiler) public(res *resource) bool {
 	return res.public == public || res.public == publicOnCloud && c.cfg.Edition == Cloud
 }
 
-// other returns the resource at the end of a navigation. A resource that is not simulated has no fields.
+// other returns the target of a navigation. A resource that is not simulated has no fields.
 func (c *compiler) other(nav navigation) *resource {
-	if nav.to == nil && nav.back == "" || c.schema[nav.target] == nil {
+	if nav.key == nil && nav.reverseKey == "" || c.schema[nav.target] == nil {
 		return &resource{name: nav.target}
 	}
 	return c.resource(nav.target)
 }
 
-// access returns a function that reports whether the caller may see a row.
+// access returns a function that reports whether the caller can read a row.
 func (c *compiler) access() func(row) bool {
 	if c.caller.user {
 		return func(row) bool { return true }
 	}
 	callersFleet := 0
-	if d, ok := c.w.Devices.find(c.caller.device).(*Device); ok {
+	if d, ok := c.db.Devices.find(c.caller.device).(*Device); ok {
 		callersFleet = d.FleetID
 	}
 	fleet := func(id int) bool {
-		f, ok := c.w.Fleets.find(id).(*Fleet)
+		f, ok := c.db.Fleets.find(id).(*Fleet)
 		return ok && f.IsPublic || id == callersFleet && callersFleet != 0
 	}
 	release := func(id int) bool {
-		r, ok := c.w.Releases.find(id).(*Release)
+		r, ok := c.db.Releases.find(id).(*Release)
 		return ok && fleet(r.FleetID)
 	}
 	return func(r row) bool {
@@ -212,21 +212,21 @@ func (c *compiler) has(f *field) bool {
 
 func (c *compiler) navigation(res *resource, name string) navigation {
 	nav, ok := res.navs[name]
-	if !ok || nav.to != nil && !c.has(nav.to) {
+	if !ok || nav.key != nil && !c.has(nav.key) {
 		panic(brokenQuery("no such navigation: " + name))
 	}
 	return nav
 }
 
-// follow compiles a navigation: the rows at the other end, valid until the next call.
+// follow returns a function that returns the target rows of a navigation, which are valid until the next call.
 func (c *compiler) follow(nav navigation) func(row) []row {
 	target, ok := c.schema[nav.target]
-	if !ok || nav.to == nil && nav.back == "" {
+	if !ok || nav.key == nil && nav.reverseKey == "" {
 		return func(row) []row { return nil }
 	}
-	table := target.table(c.w)
-	if nav.to == nil {
-		back := target.byName[nav.back]
+	table := target.table(c.db)
+	if nav.key == nil {
+		back := target.byName[nav.reverseKey]
 		key := func(r row) int { return int(back.get(c.view, r).n) }
 		if nav.scan {
 			return func(r row) (found []row) {
@@ -238,11 +238,11 @@ func (c *compiler) follow(nav navigation) func(row) []row {
 				return found
 			}
 		}
-		return func(r row) []row { return table.referrers(nav.back, key, r.meta().ID) }
+		return func(r row) []row { return table.referrers(nav.reverseKey, key, r.meta().ID) }
 	}
 	one := make([]row, 1)
 	return func(r row) []row {
-		v := nav.to.get(c.view, r)
+		v := nav.key.get(c.view, r)
 		if v.kind != kindRef {
 			return nil
 		}
@@ -253,25 +253,25 @@ func (c *compiler) follow(nav navigation) func(row) []row {
 	}
 }
 
-// A list is a compiled selection of rows of one resource and how to show them.
+// A list is a compiled query for rows and columns of a resource.
 type list struct {
 	c       *compiler
 	filter  predicate // or nil
-	after   int       // only rows with a higher id can match
-	ids     []int     // only these ids can match; nil for any id
+	after   int       // ids of matching rows are higher
+	ids     []int     // ids of possible matches, or nil
 	compare func(a, b row) int
-	byID    bool // compare sorts by ascending id, as tables do
-	newest  bool // compare sorts by descending id, so that a scan begins at the end of the table
+	byID    bool // compare sorts by ascending id, which is the order of tables
+	newest  bool // compare sorts by descending id
 	top     int  // -1 for all
 	skip    int
-	shown   []shown
+	columns []column
 }
 
-// shown is one property of the answer.
-type shown struct {
+// column is a property of the rows in a response.
+type column struct {
 	key    []byte
-	field  *field // or
-	follow func(row) []row
+	field  *field          // or
+	follow func(row) []row // for navigations
 	count  bool
 	nested *list
 }
@@ -290,32 +290,32 @@ func (c *compiler) list(res *resource, o *options) *list {
 	for _, e := range o.expands {
 		nav := c.navigation(res, e.property)
 		target := c.other(nav)
-		s := shown{key: append(appendString(nil, e.property), ':'), follow: c.follow(nav), count: e.count, nested: c.list(target, &e.options)}
+		s := column{key: append(appendString(nil, e.property), ':'), follow: c.follow(nav), count: e.count, nested: c.list(target, &e.options)}
 		expanded[e.property] = true
-		// If a navigation occurs twice, the last one wins.
-		if i := slices.IndexFunc(l.shown, func(o shown) bool { return bytes.Equal(o.key, s.key) }); i >= 0 {
-			l.shown[i] = s
+		// If a navigation is expanded twice, the last one applies.
+		if i := slices.IndexFunc(l.columns, func(o column) bool { return bytes.Equal(o.key, s.key) }); i >= 0 {
+			l.columns[i] = s
 		} else {
-			l.shown = append(l.shown, s)
+			l.columns = append(l.columns, s)
 		}
 	}
 	if o.selects == nil {
 		for _, f := range res.fields {
 			if c.has(f) && !expanded[f.name] {
-				l.shown = append(l.shown, shown{key: f.key, field: f})
+				l.columns = append(l.columns, column{key: f.key, field: f})
 			}
 		}
 	}
 	for _, name := range o.selects {
 		f := c.field(res, name)
 		if !expanded[name] {
-			l.shown = append(l.shown, shown{key: f.key, field: f})
+			l.columns = append(l.columns, column{key: f.key, field: f})
 		}
 	}
 	return l
 }
 
-// narrow uses the conditions of the filter on ids, so that reading a page scans only that page and not the whole table.
+// narrow limits the scan of the table by the conditions on ids, so that reading a page does not scan the whole table.
 func (l *list) narrow(e *expr) {
 	switch e.op {
 	case opAnd:
@@ -345,15 +345,15 @@ func (l *list) matches(r row) bool {
 	return l.filter == nil || l.filter(&scope{row: r}) == yes
 }
 
-// scan returns the rows of a table that match, sorted and cut.
+// scan returns the matching rows of a table, with the order and limits of the query.
 func (l *list) scan(t relation, access func(row) bool) []row {
-	enough := math.MaxInt
+	limit := math.MaxInt
 	if (l.byID || l.newest) && l.top >= 0 {
-		enough = l.skip + l.top
+		limit = l.skip + l.top
 	}
 	var rows []row
 	for r := range l.matching(t, access) {
-		if len(rows) >= enough {
+		if len(rows) >= limit {
 			break
 		}
 		rows = append(rows, r)
@@ -361,7 +361,7 @@ func (l *list) scan(t relation, access func(row) bool) []row {
 	return l.cut(rows)
 }
 
-// count returns how many rows match.
+// count returns the number of matching rows.
 func (l *list) count(t relation, access func(row) bool) int {
 	n := 0
 	for range l.matching(t, access) {
@@ -370,7 +370,7 @@ func (l *list) count(t relation, access func(row) bool) int {
 	return n
 }
 
-// matching yields the rows of a table that match, by ascending id, or by descending id if the newest are first.
+// matching yields the matching rows of a table by ascending id, or by descending id if newest is set.
 func (l *list) matching(t relation, access func(row) bool) iter.Seq[row] {
 	return func(yield func(row) bool) {
 		var s scope
@@ -404,7 +404,7 @@ func (l *list) matching(t relation, access func(row) bool) iter.Seq[row] {
 	}
 }
 
-// cut sorts the rows and applies $skip and $top. It may sort the slice it is given.
+// cut sorts the rows in place and applies $skip and $top.
 func (l *list) cut(rows []row) []row {
 	if !l.byID {
 		slices.SortStableFunc(rows, l.compare)
@@ -430,8 +430,8 @@ func (l *list) appendRows(b []byte, rows []row) []byte {
 
 func (l *list) appendRow(b []byte, r row) []byte {
 	b = append(b, '{')
-	for i := range l.shown {
-		s := &l.shown[i]
+	for i := range l.columns {
+		s := &l.columns[i]
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -445,7 +445,7 @@ func (l *list) appendRow(b []byte, r row) []byte {
 	return append(b, '}')
 }
 
-func (s *shown) appendNested(b []byte, r row) []byte {
+func (s *column) appendNested(b []byte, r row) []byte {
 	n := s.nested
 	all := s.follow(r)
 	if s.count {
@@ -471,8 +471,8 @@ func (s *shown) appendNested(b []byte, r row) []byte {
 	return n.appendRows(b, n.cut(rows))
 }
 
-// ordering compiles $orderby. Without it, rows have the order of the real database, where every change moves a row to the
-// end: roughly the time of their last change. A client must not rely on the order of ids.
+// ordering compiles $orderby. Without it, rows are sorted by modified_at, similar to the order in the real database. Clients
+// must not rely on an order by id.
 func (c *compiler) ordering(res *resource, orders []order) func(a, b row) int {
 	if len(orders) == 0 {
 		return byAge
@@ -523,7 +523,7 @@ func compareValues(a, b value) int {
 	return 0
 }
 
-// user is the property of fleets that names the users with direct access. It can only be used with any().
+// user is the navigation from fleets to the users with direct access. It can only be used with any().
 const user = "is_directly_accessible_by__user"
 
 func (c *compiler) predicate(st *static, e *expr) predicate {
@@ -583,7 +583,7 @@ func (c *compiler) predicate(st *static, e *expr) predicate {
 	panic(brokenQuery("not a condition"))
 }
 
-// operands compiles both sides. A literal must fit the field, as in the database.
+// operands compiles both sides of an expression. A literal must have the type of the field.
 func (c *compiler) operands(st *static, e *expr) (a, b operand) {
 	args := slices.Clone(e.args)
 	for i, x := range e.args {
@@ -594,8 +594,8 @@ func (c *compiler) operands(st *static, e *expr) (a, b operand) {
 	return c.operand(st, args[0]), c.operand(st, args[1])
 }
 
-// fit converts a literal to the type of the field e: a date may be written as a string. It refuses a literal of another
-// type, and integers that are out of range for the column.
+// fit converts a literal to the type of the field e. A date may be a string. It panics for literals of other types and for
+// integers that are out of range.
 func (c *compiler) fit(st *static, e *expr, lit value) value {
 	if lit.kind == kindInt && (lit.n > math.MaxInt32 || lit.n < math.MinInt32) {
 		panic(brokenQuery("integer out of range"))
@@ -617,7 +617,7 @@ func (c *compiler) fit(st *static, e *expr, lit value) value {
 	return lit
 }
 
-// equality treats null as a value: null eq null.
+// equality compiles eq and ne, for which null equals null.
 func (c *compiler) equality(st *static, e *expr) predicate {
 	a, b := c.operands(st, e)
 	want := yes
@@ -639,7 +639,7 @@ func equal(a, b value) bool {
 	return a.n == b.n && a.s == b.s
 }
 
-// comparison never matches null.
+// comparison compiles gt, ge, lt and le, which do not match null.
 func (c *compiler) comparison(st *static, e *expr) predicate {
 	a, b := c.operands(st, e)
 	op := e.op
@@ -670,7 +670,7 @@ func (c *compiler) membership(st *static, e *expr) predicate {
 	set := make(map[key]bool, len(e.args)-1)
 	for _, lit := range e.args[1:] {
 		if lit.op != opLiteral {
-			panic(brokenQuery("in wants literals"))
+			panic(brokenQuery("the list of in contains other expressions than literals"))
 		}
 		v := c.fit(st, e.args[0], lit.literal)
 		set[key{v.n, v.s}] = true
@@ -690,7 +690,7 @@ func (c *compiler) any(st *static, e *expr) predicate {
 		if !c.caller.user {
 			panic(forbidden{})
 		}
-		// All fleets belong to the only user, except public fleets of others.
+		// The user has direct access to all fleets except public fleets of others.
 		hops := st.depth - from.depth
 		return func(s *scope) truth {
 			f, ok := s.out(hops).(*Fleet)
@@ -698,16 +698,16 @@ func (c *compiler) any(st *static, e *expr) predicate {
 		}
 	}
 	if len(path) != 1 {
-		panic(brokenQuery("any wants a navigation"))
+		panic(brokenQuery("any needs a navigation"))
 	}
 	nav := c.navigation(from.resource, path[0])
 	inner := c.predicate(&static{name: e.variable, resource: c.other(nav), up: st, depth: st.depth + 1}, e.args[0])
 	hops, follow, in := st.depth-from.depth, c.follow(nav), &scope{}
-	var referring map[int]bool // all matching ids, computed when there are many lookups
-	asked, self := 0, nav.back != "" && closed(e.args[0], e.variable)
+	var referring map[int]bool // all matching ids, computed after many lookups
+	lookups, independent := 0, nav.reverseKey != "" && closed(e.args[0], e.variable)
 	return func(s *scope) truth {
 		r := s.out(hops)
-		if asked++; self && asked > manyRows {
+		if lookups++; independent && lookups > manyRows {
 			if referring == nil {
 				referring = c.referring(nav, inner)
 			}
@@ -723,14 +723,14 @@ func (c *compiler) any(st *static, e *expr) predicate {
 	}
 }
 
-// manyRows is the number of rows after which a condition on referring rows is no longer checked row by row. Instead, all
-// rows of the other table are then checked once.
+// manyRows is the number of lookups after which a condition on referring rows is evaluated once for all rows of the other
+// table.
 const manyRows = 100
 
-// referring returns the ids to which matching rows refer.
+// referring returns the ids of the rows to which matching rows refer.
 func (c *compiler) referring(nav navigation, matches predicate) map[int]bool {
 	target := c.schema[nav.target]
-	table, back := target.table(c.w), target.byName[nav.back]
+	table, back := target.table(c.db), target.byName[nav.reverseKey]
 	ids := make(map[int]bool)
 	s := &scope{}
 	for i := range table.Len() {
@@ -741,7 +741,7 @@ func (c *compiler) referring(nav navigation, matches predicate) map[int]bool {
 	return ids
 }
 
-// closed reports whether a condition depends on no variables except the given ones.
+// closed reports whether a condition depends only on the given variables.
 func closed(e *expr, variables ...string) bool {
 	if e.path != nil && (len(e.path) == 1 || !slices.Contains(variables, e.path[0])) {
 		return false
@@ -757,7 +757,7 @@ func closed(e *expr, variables ...string) bool {
 	return true
 }
 
-// resolve returns the scope at which a path starts, that of a variable or the innermost, and the rest of the path.
+// resolve returns the scope of the first element of a path, and the rest of the path.
 func resolve(st *static, path []string) (*static, []string) {
 	if len(path) > 1 {
 		for s := st; s != nil; s = s.up {
@@ -766,14 +766,14 @@ func resolve(st *static, path []string) (*static, []string) {
 			}
 		}
 	}
-	// A name without a variable is a field of the requested row.
+	// A path without a variable is a field of the requested row.
 	for st.up != nil {
 		st = st.up
 	}
 	return st, path
 }
 
-// out returns the row of the scope that is hops lambdas further out.
+// out returns the row of the scope that is hops lambdas outside of s.
 func (s *scope) out(hops int) row {
 	for range hops {
 		s = s.up
@@ -819,7 +819,7 @@ func calculate(op operator, a, b value) value {
 	}
 	n := b.n
 	if b.kind == kindDuration {
-		n /= 1e6 // dates count milliseconds
+		n /= 1e6 // dates are in milliseconds
 	}
 	switch op {
 	case opAdd:

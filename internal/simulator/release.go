@@ -17,7 +17,7 @@ type version struct {
 	prerelease, build   string
 }
 
-// parseVersion replaces a part that is not a number by 0, because the columns of the real server cannot be null.
+// parseVersion parses a version. A part that is not a number is 0, as on the real server.
 func parseVersion(raw string) version {
 	v := version{raw: raw}
 	rest, build, _ := strings.Cut(raw, "+")
@@ -32,8 +32,8 @@ func parseVersion(raw string) version {
 	return v
 }
 
-// version returns raw_version as an object. Its field "version" is without the build. The time of a draft is a number
-// after the words of the prerelease.
+// version returns the version object. Its field version has no build. The time of a draft is a number at the end of the
+// prerelease.
 func (r *Release) version() string {
 	v := parseVersion(r.RawVersion)
 	words := 0
@@ -51,8 +51,8 @@ func (r *Release) version() string {
 	return string(append(b, '}'))
 }
 
-// appendParts appends the parts between the dots as an array. The first ones are strings, as many as words says; the
-// others are numbers.
+// appendParts appends the parts between the dots as an array. The first parts, whose number is words, are strings. Others are
+// numbers if possible.
 func appendParts(b []byte, s string, words int) []byte {
 	b = append(b, '[')
 	for i, part := range strings.Split(s, ".") {
@@ -71,7 +71,7 @@ func appendParts(b []byte, s string, words int) []byte {
 	return append(b, ']')
 }
 
-// revision returns the number of the release among the final releases of its version. A draft has no revision.
+// revision returns the revision, which is null for drafts.
 func (r *Release) revision() Number {
 	if !r.IsFinal {
 		return Number{}
@@ -93,7 +93,7 @@ func (r *Release) releaseType() string {
 	return "draft"
 }
 
-// endedAt returns the end of the build.
+// endedAt returns the time when the build ended.
 func (r *Release) endedAt() Time {
 	if r.Status == "running" {
 		return 0
@@ -101,7 +101,7 @@ func (r *Release) endedAt() Time {
 	return r.CreatedAt
 }
 
-// composition lists the services of the release, or those of its fleet if its images are unknown.
+// composition returns the services of the release, or those of its fleet if it has no images.
 func (c *view) composition(r *Release) string {
 	var names []string
 	add := func(s row) {
@@ -109,15 +109,15 @@ func (c *view) composition(r *Release) string {
 			names = append(names, s.Name)
 		}
 	}
-	for _, i := range c.w.Images.referrers("release", func(r row) int { return r.(*Image).ReleaseID }, r.ID) {
-		add(c.w.Services.find(i.(*Image).ServiceID))
+	for _, i := range c.db.Images.referrers("release", func(r row) int { return r.(*Image).ReleaseID }, r.ID) {
+		add(c.db.Services.find(i.(*Image).ServiceID))
 	}
 	if len(names) == 0 {
-		for _, s := range c.w.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, r.FleetID) {
+		for _, s := range c.db.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, r.FleetID) {
 			add(s)
 		}
 	}
-	// The database sorts keys by their length.
+	// The database sorts keys by length.
 	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) })
 	b := []byte(`{"version":"2.1","services":{`)
 	for i, name := range names {
@@ -129,7 +129,7 @@ func (c *view) composition(r *Release) string {
 	return string(append(b, `}}`...))
 }
 
-// imageSize returns an invented size in bytes. In version 6 it is a number.
+// imageSize returns an invented size in bytes, which is a number in version 6 and a string in version 7.
 func (c *view) imageSize(i *Image) value {
 	n := 40e6 + int64(i.ID)*7_654_321%900e6
 	if c.v6 {

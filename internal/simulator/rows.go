@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Time is a point in time in milliseconds since 1970, which is the precision of the API. Zero is null.
+// Time is a time in milliseconds since 1970. Zero is null.
 type Time int64
 
-// At converts a time; the zero time is null.
+// At converts a [time.Time]. The zero time is null.
 func At(t time.Time) Time {
 	if t.IsZero() {
 		return 0
@@ -18,7 +18,7 @@ func At(t time.Time) Time {
 	return Time(t.UnixMilli())
 }
 
-// Time converts back, to UTC.
+// Time returns the time in UTC.
 func (t Time) Time() time.Time {
 	if t == 0 {
 		return time.Time{}
@@ -26,10 +26,10 @@ func (t Time) Time() time.Time {
 	return time.UnixMilli(int64(t)).UTC()
 }
 
-// Add returns the time d later.
+// Add returns the time plus d.
 func (t Time) Add(d time.Duration) Time { return t + Time(d.Milliseconds()) }
 
-// Number is an integer or null. Zero is null.
+// Number is an integer or null. The zero value is null.
 type Number struct {
 	valid bool
 	n     int32
@@ -48,9 +48,8 @@ func (n Number) String() string {
 	return strconv.Itoa(int(n.n))
 }
 
-// The rows are named after their resources. An empty string, a zero reference, a zero [Time] and a zero [Number]
-// are null if the API allows null. Fields that the API computes (overall_status, the effective target release,
-// is_online) are not stored: change the fields on which they depend.
+// The following types are rows of the resources. The zero values of strings, references, [Time] and [Number] are null if the
+// API allows null. Computed fields, such as overall_status, are not stored.
 
 // Organization is a row of organization.
 type Organization struct {
@@ -60,7 +59,7 @@ type Organization struct {
 	PastDueInvoiceSince Time // has_past_due_invoice_since__date
 }
 
-// User is a row of user. There is one user, to whom all tokens belong.
+// User is a row of user. There is only one user, who owns all tokens.
 type User struct {
 	Row
 }
@@ -92,7 +91,7 @@ type Manufacturer struct {
 	Slug, Name string
 }
 
-// Fleet is a row of application. Blocks, apps and host OS applications are rows of it too.
+// Fleet is a row of application, which is a fleet, a block, an app or a host OS.
 type Fleet struct {
 	Row
 	UUID            string
@@ -106,7 +105,7 @@ type Fleet struct {
 	IsHost          bool
 	IsArchived      bool
 	IsPublic        bool
-	IsForeign       bool // visible to the user because it is public, without direct access
+	IsForeign       bool // a public fleet of others, to which the user has no direct access
 	SupportUntil    Time // is_accessible_by_support_until__date; balenaCloud only
 }
 
@@ -123,7 +122,7 @@ type Release struct {
 	IsInvalidated  bool
 	IsPassingTests bool
 	FinalizedAt    Time   // is_finalized_at__date
-	Source         string // cloud or local; empty is cloud
+	Source         string // cloud or local; cloud if empty
 	Variant        string // of a host OS release
 	KnownIssues    string // known_issue_list
 }
@@ -135,7 +134,7 @@ type ReleaseTag struct {
 	Key, Value string
 }
 
-// Service is a row of service: a name in a fleet's composition.
+// Service is a row of service: a service of a fleet.
 type Service struct {
 	Row
 	FleetID int
@@ -146,7 +145,7 @@ type Service struct {
 type Image struct {
 	Row
 	ServiceID int // is_a_build_of__service
-	ReleaseID int // the release it was built for; in the API a resource of its own, release_image
+	ReleaseID int // the release of the image, which is in release_image in the API
 }
 
 // Device is a row of device.
@@ -157,8 +156,8 @@ type Device struct {
 	FleetID      int    // belongs_to__application
 	DeviceTypeID int
 
-	IsConnectedToVPN      bool // is_online is the same
-	IsVPNDisabled         bool // a configuration variable; the device is never online, but may be operational
+	IsConnectedToVPN      bool // is_connected_to_vpn and is_online
+	IsVPNDisabled         bool // a configuration variable. The device is never online, but may be operational
 	LastConnectivityEvent Time
 	LastVPNEvent          Time
 	HeartbeatState        string // api_heartbeat_state: online, timeout, offline, unknown
@@ -188,12 +187,12 @@ type Device struct {
 	StorageTotal  Number
 	IsUndervolted bool
 
-	IPAddress       string // ip_address: separated by blanks
+	IPAddress       string // ip_address, separated by spaces
 	IsWebAccessible bool
 	IsInactive      bool // the opposite of is_active; balenaCloud only, like all following fields
 	IsFrozen        bool
 
-	Latitude, Longitude             string // derived from its public IP address; text
+	Latitude, Longitude             string // location of the public IP address
 	CustomLatitude, CustomLongitude string // set by a user
 	Location                        string
 	SupportUntil                    Time // is_accessible_by_support_until__date

@@ -8,9 +8,9 @@ import (
 	"math"
 )
 
-// A view holds what the fields of a row depend on in addition to the row.
+// A view contains the data on which fields depend in addition to the row.
 type view struct {
-	w   *world
+	db  *database
 	cfg *Config
 	schema
 	v6  bool // fields and values of version 6
@@ -23,43 +23,42 @@ type field struct {
 	kind   kind
 	key    []byte // `"name":`
 	get    func(*view, row) value
-	target string // of a foreign key: the resource it points to
+	target string // resource of a foreign key
 	only   presence
 }
 
-// A presence states which servers have a field.
+// A presence defines which servers have a field.
 type presence uint8
 
 const (
 	everywhere presence = iota
 	onlyV6
 	onlyV7
-	onlyCloud // balenaCloud; openBalena answers a request for it with 500
+	onlyCloud
 )
 
 func (f *field) in(p presence) *field { f.only = p; return f }
 
-// A navigation leads from a row to rows of another resource: along a foreign key of the row, or back along a foreign key
-// of the other rows. Without a foreign key it leads to a resource that is not simulated, and finds no rows.
+// A navigation leads from a row to rows of another resource, by a foreign key of the row or of the other rows. A navigation
+// without a foreign key leads to a resource that is not simulated, and has no rows.
 type navigation struct {
-	target string
-	to     *field // foreign key of the row, or nil
-	back   string // foreign key of the other rows
-	scan   bool   // the foreign key of the other rows is computed, so it has no index
+	target     string
+	key        *field // foreign key of the row, or nil
+	reverseKey string // foreign key of the other rows
+	scan       bool   // the foreign key of the other rows is computed and has no index
 }
 
 type resource struct {
 	name     string
 	public   publicity
-	fields   []*field // the fields of an answer without $select
+	fields   []*field // the fields of a response without $select
 	byName   map[string]*field
 	navs     map[string]navigation
 	synonyms map[string]string // other names of foreign keys
-	table    func(*world) relation
+	table    func(*database) relation
 }
 
-// A publicity states which rows of a resource can be read without a token: for resources that belong to fleets, those of
-// public fleets.
+// A publicity defines whether a resource can be read without a token. For resources of fleets this applies to public fleets.
 type publicity uint8
 
 const (
@@ -68,16 +67,16 @@ const (
 	publicOnCloud
 )
 
-// A schema holds the resources of an edition by all their names.
+// A schema contains the resources of an edition by name, including synonyms.
 type schema map[string]*resource
 
 func (s schema) add(r *resource) { s[r.name] = r }
 
-// back returns navigations that lead to the target, back along one of its foreign keys.
-func back(target, key string, names ...string) map[string]navigation {
+// referencedBy returns navigations to the rows of the target whose foreign key references a row.
+func referencedBy(target, key string, names ...string) map[string]navigation {
 	navs := make(map[string]navigation, len(names))
 	for _, name := range names {
-		navs[name] = navigation{target: target, back: key}
+		navs[name] = navigation{target: target, reverseKey: key}
 	}
 	return navs
 }
@@ -94,12 +93,12 @@ func newField(name string, k kind, get func(*view, row) value) *field {
 	return &field{name: name, kind: k, key: append(appendString(nil, name), ':'), get: get}
 }
 
-// computed returns a field that depends on more than the row, which has type R.
+// computed returns a field of rows of type R that is not stored in the row.
 func computed[R any](name string, k kind, get func(*view, *R) value) *field {
 	return newField(name, k, func(c *view, r row) value { return get(c, any(r).(*R)) })
 }
 
-// The following functions return fields that are stored in the row. text is never null, word is null if empty.
+// The following functions return fields that are stored in the row. text is never null, and word is null if it is empty.
 
 func text[R any](name string, get func(*R) string) *field {
 	return newField(name, kindString, func(_ *view, r row) value { return stringValue(get(any(r).(*R))) })
@@ -127,20 +126,20 @@ func reference[R any](name, target string, get func(*R) int) *field {
 	return f
 }
 
-// null returns a field of the real server that is not simulated: it is always null.
+// null returns a field that is not simulated and always null.
 func null(name string) *field {
 	return newField(name, kindNull, func(*view, row) value { return value{} })
 }
 
-// constant returns a reference that is the same in all rows; id 0 is null.
+// constant returns a reference with the same id in all rows. Id 0 is null.
 func constant(name, target string, id int) *field {
 	f := newField(name, kindRef, func(*view, row) value { return refValue(id) })
 	f.target = target
 	return f
 }
 
-// never returns a flag that is never set.
-func never(name string) *field {
+// alwaysFalse returns a flag that is always false.
+func alwaysFalse(name string) *field {
 	return newField(name, kindBool, func(*view, row) value { return boolValue(false) })
 }
 
@@ -162,14 +161,14 @@ func modifiedAt() *field {
 		switch {
 		case c.cfg.ModifiedAtIsNull:
 			return value{}
-		case c.cfg.ModifiedAtStandsStill:
+		case c.cfg.ModifiedAtIsConstant:
 			return dateValue(r.meta().CreatedAt)
 		}
 		return dateValue(r.meta().ModifiedAt)
 	})
 }
 
-// actor returns a field that is derived from the id. In version 6 it is a plain number.
+// actor returns a reference derived from the id of the row. In version 6 it is a number.
 func actor(first int) *field {
 	f := newField("actor", kindRef, func(c *view, r row) value {
 		n := first + r.meta().ID
@@ -182,14 +181,14 @@ func actor(first int) *field {
 	return f
 }
 
-// Actors of fleets follow those of users, and actors of devices follow those of fleets.
+// The ids of actors are the ids of fleets and devices plus these numbers.
 const (
 	firstFleetActor  = 2
 	firstDeviceActor = 18
 )
 
-// openSchema is the simulated part of openBalena's model, together with the fields that only balenaCloud has. The fields
-// are in the order in which the real server answers a request without $select.
+// openSchema is the simulated part of the model of openBalena, and the fields that only balenaCloud has. The order of fields is
+// that of responses of the real server without $select.
 var openSchema = newSchema()
 
 func newSchema() schema {
@@ -202,10 +201,10 @@ func newSchema() schema {
 				text("handle", func(o *Organization) string { return o.Handle }),
 				flag("is_frozen", func(o *Organization) bool { return o.IsFrozen }).in(onlyCloud),
 				date("has_past_due_invoice_since__date", func(o *Organization) Time { return o.PastDueInvoiceSince }).in(onlyCloud),
-				never("is_enforcing_saml_login").in(onlyCloud),
+				alwaysFalse("is_enforcing_saml_login").in(onlyCloud),
 			},
-			navs:  back("application", "organization", "application", "is_of__application"),
-			table: func(w *world) relation { return &w.Organizations },
+			navs:  referencedBy("application", "organization", "application", "is_of__application"),
+			table: func(db *database) relation { return &db.Organizations },
 		},
 		{
 			name: "user",
@@ -215,10 +214,10 @@ func newSchema() schema {
 				text("email", func(*User) string { return userEmail }),
 			},
 			navs: merge(
-				back("release", "is_created_by__user", "creates__release"),
-				back("device", "belongs_to__user", "owns__device"),
+				referencedBy("release", "is_created_by__user", "creates__release"),
+				referencedBy("device", "belongs_to__user", "owns__device"),
 			),
-			table: func(w *world) relation { return &w.Users },
+			table: func(db *database) relation { return &db.Users },
 		},
 		{
 			name:   "cpu_architecture",
@@ -227,8 +226,8 @@ func newSchema() schema {
 				createdAt(), modifiedAt(), id(),
 				text("slug", func(a *Architecture) string { return a.Slug }),
 			},
-			navs:  back("device_type", "is_of__cpu_architecture", "device_type", "is_supported_by__device_type"),
-			table: func(w *world) relation { return &w.Architectures },
+			navs:  referencedBy("device_type", "is_of__cpu_architecture", "device_type", "is_supported_by__device_type"),
+			table: func(db *database) relation { return &db.Architectures },
 		},
 		{
 			name:   "device_manufacturer",
@@ -238,7 +237,7 @@ func newSchema() schema {
 				text("slug", func(m *Manufacturer) string { return m.Slug }),
 				text("name", func(m *Manufacturer) string { return m.Name }),
 			},
-			table: func(w *world) relation { return &w.Manufacturers },
+			table: func(db *database) relation { return &db.Manufacturers },
 		},
 		{
 			name:   "device_family",
@@ -249,8 +248,8 @@ func newSchema() schema {
 				text("name", func(f *Family) string { return f.Name }),
 				reference("is_manufactured_by__device_manufacturer", "device_manufacturer", func(f *Family) int { return f.ManufacturerID }),
 			},
-			navs:  back("device_type", "belongs_to__device_family", "device_type"),
-			table: func(w *world) relation { return &w.Families },
+			navs:  referencedBy("device_type", "belongs_to__device_family", "device_type"),
+			table: func(db *database) relation { return &db.Families },
 		},
 		{
 			name:   "device_type",
@@ -262,18 +261,18 @@ func newSchema() schema {
 				reference("is_of__cpu_architecture", "cpu_architecture", func(t *DeviceType) int { return t.ArchitectureID }),
 				text("logo", (*DeviceType).logo), object("contract", (*view).contract),
 				reference("belongs_to__device_family", "device_family", func(t *DeviceType) int { return t.FamilyID }),
-				never("is_private").in(onlyCloud),
+				alwaysFalse("is_private").in(onlyCloud),
 			},
 			synonyms: map[string]string{"supports__cpu_architecture": "is_of__cpu_architecture"},
 			navs: merge(
-				back("device", "is_of__device_type", "describes__device", "device"),
-				back("application", "is_for__device_type", "is_default_for__application"),
-				back("device_type_alias", "device_type", "device_type_alias", "device_type__is_referenced_by__alias", "is_referenced_by__alias"),
+				referencedBy("device", "is_of__device_type", "describes__device", "device"),
+				referencedBy("application", "is_for__device_type", "is_default_for__application"),
+				referencedBy("device_type_alias", "device_type", "device_type_alias", "device_type__is_referenced_by__alias", "is_referenced_by__alias"),
 			),
-			table: func(w *world) relation { return &w.DeviceTypes },
+			table: func(db *database) relation { return &db.DeviceTypes },
 		},
 		{
-			// Each device type has one alias, its slug. The rows are those of device_type.
+			// Each device type has one alias, its slug.
 			name:   "device_type_alias",
 			public: public,
 			fields: []*field{
@@ -282,7 +281,7 @@ func newSchema() schema {
 				text("is_referenced_by__alias", func(t *DeviceType) string { return t.Slug }),
 				id(),
 			},
-			table: func(w *world) relation { return &w.DeviceTypes },
+			table: func(db *database) relation { return &db.DeviceTypes },
 		},
 		{
 			name:   "application",
@@ -306,12 +305,12 @@ func newSchema() schema {
 				date("is_accessible_by_support_until__date", func(f *Fleet) Time { return f.SupportUntil }).in(onlyCloud),
 			},
 			navs: merge(
-				back("device", "belongs_to__application", "owns__device"),
-				back("release", "belongs_to__application", "owns__release"),
-				back("application_tag", "application", "application_tag", "application__has__tag_key"),
-				back("service", "application", "service", "application__has__service_name"),
+				referencedBy("device", "belongs_to__application", "owns__device"),
+				referencedBy("release", "belongs_to__application", "owns__release"),
+				referencedBy("application_tag", "application", "application_tag", "application__has__tag_key"),
+				referencedBy("service", "application", "service", "application__has__service_name"),
 			),
-			table: func(w *world) relation { return &w.Fleets },
+			table: func(db *database) relation { return &db.Fleets },
 		},
 		{
 			name:   "release",
@@ -344,17 +343,17 @@ func newSchema() schema {
 				constant("is_created_by__user", "user", userID).in(onlyCloud),
 			},
 			navs: merge(
-				back("release_tag", "release", "release_tag", "release__has__tag_key"),
-				back("release_image", "is_part_of__release", "release_image", "image__is_part_of__release", "contains__image"),
-				back("device", "is_running__release", "is_running_on__device"),
-				back("device", "is_pinned_on__release", "is_pinned_to__device"),
-				back("device", "should_be_operated_by__release", "should_operate__device"),
-				back("device", "should_be_managed_by__release", "should_manage__device"),
-				map[string]navigation{"should_be_running_on__device": {target: "device", back: "should_be_running__release", scan: true}},
-				back("application", "should_be_running__release", "should_be_running_on__application"),
-				back("image_install", "is_provided_by__release", "provides__image_install", "provides__device__installs__image"),
+				referencedBy("release_tag", "release", "release_tag", "release__has__tag_key"),
+				referencedBy("release_image", "is_part_of__release", "release_image", "image__is_part_of__release", "contains__image"),
+				referencedBy("device", "is_running__release", "is_running_on__device"),
+				referencedBy("device", "is_pinned_on__release", "is_pinned_to__device"),
+				referencedBy("device", "should_be_operated_by__release", "should_operate__device"),
+				referencedBy("device", "should_be_managed_by__release", "should_manage__device"),
+				map[string]navigation{"should_be_running_on__device": {target: "device", reverseKey: "should_be_running__release", scan: true}},
+				referencedBy("application", "should_be_running__release", "should_be_running_on__application"),
+				referencedBy("image_install", "is_provided_by__release", "provides__image_install", "provides__device__installs__image"),
 			),
-			table: func(w *world) relation { return &w.Releases },
+			table: func(db *database) relation { return &db.Releases },
 		},
 		{
 			name:   "release_tag",
@@ -366,10 +365,10 @@ func newSchema() schema {
 				id(),
 				text("value", func(t *ReleaseTag) string { return t.Value }),
 			},
-			table: func(w *world) relation { return &w.ReleaseTags },
+			table: func(db *database) relation { return &db.ReleaseTags },
 		},
 		{
-			// An image belongs to one release, the one that it was built for. The rows are those of image.
+			// Each image belongs to the release for which it was built.
 			name:   "release_image",
 			public: publicOnCloud,
 			fields: []*field{
@@ -379,7 +378,7 @@ func newSchema() schema {
 				id(),
 			},
 			synonyms: map[string]string{"contains__image": "image", "release": "is_part_of__release"},
-			table:    func(w *world) relation { return &w.Images },
+			table:    func(db *database) relation { return &db.Images },
 		},
 		{
 			name:   "service",
@@ -389,8 +388,8 @@ func newSchema() schema {
 				reference("application", "application", func(s *Service) int { return s.FleetID }),
 				text("service_name", func(s *Service) string { return s.Name }),
 			},
-			navs:  back("image", "is_a_build_of__service", "is_built_by__image"),
-			table: func(w *world) relation { return &w.Services },
+			navs:  referencedBy("image", "is_a_build_of__service", "is_built_by__image"),
+			table: func(db *database) relation { return &db.Services },
 		},
 		{
 			name:   "image",
@@ -410,10 +409,10 @@ func newSchema() schema {
 			},
 			synonyms: map[string]string{"is_a_build_of__application__has__service_name": "is_a_build_of__service"},
 			navs: merge(
-				back("image_install", "installs__image", "image_install", "device__installs__image"),
-				back("release_image", "image", "release_image", "image__is_part_of__release", "is_part_of__release"),
+				referencedBy("image_install", "installs__image", "image_install", "device__installs__image"),
+				referencedBy("release_image", "image", "release_image", "image__is_part_of__release", "is_part_of__release"),
 			),
-			table: func(w *world) relation { return &w.Images },
+			table: func(db *database) relation { return &db.Images },
 		},
 		{
 			name: "device",
@@ -472,10 +471,10 @@ func newSchema() schema {
 				constant("belongs_to__user", "user", 0).in(onlyCloud),
 			},
 			navs: merge(
-				back("device_tag", "device", "device_tag", "device__has__tag_key"),
-				back("image_install", "device", "image_install", "device__installs__image", "installs__image"),
+				referencedBy("device_tag", "device", "device_tag", "device__has__tag_key"),
+				referencedBy("image_install", "device", "image_install", "device__installs__image", "installs__image"),
 			),
-			table: func(w *world) relation { return &w.Devices },
+			table: func(db *database) relation { return &db.Devices },
 		},
 		{
 			name: "image_install",
@@ -490,7 +489,7 @@ func newSchema() schema {
 				id(),
 			},
 			synonyms: map[string]string{"image": "installs__image"},
-			table:    func(w *world) relation { return &w.Installs },
+			table:    func(db *database) relation { return &db.Installs },
 		},
 		{
 			name: "device_tag",
@@ -501,7 +500,7 @@ func newSchema() schema {
 				id(),
 				text("value", func(t *DeviceTag) string { return t.Value }),
 			},
-			table: func(w *world) relation { return &w.DeviceTags },
+			table: func(db *database) relation { return &db.DeviceTags },
 		},
 		{
 			name:   "application_tag",
@@ -513,7 +512,7 @@ func newSchema() schema {
 				id(),
 				text("value", func(t *FleetTag) string { return t.Value }),
 			},
-			table: func(w *world) relation { return &w.FleetTags },
+			table: func(db *database) relation { return &db.FleetTags },
 		},
 		{
 			name: "api_key",
@@ -524,7 +523,7 @@ func newSchema() schema {
 				word("name", func(k *APIKey) string { return k.Name }),
 				word("description", func(k *APIKey) string { return k.Description }),
 			},
-			table: func(w *world) relation { return &w.APIKeys },
+			table: func(db *database) relation { return &db.APIKeys },
 		},
 	}
 	all := make(schema, len(resources)+len(cloudSynonyms))
@@ -535,7 +534,7 @@ func newSchema() schema {
 	return all
 }
 
-// complete builds the indexes by which resources and fields are found.
+// complete builds the indexes of resources, fields and navigations.
 func (s schema) complete() {
 	for _, r := range s {
 		r.byName = make(map[string]*field, len(r.fields))
@@ -545,7 +544,7 @@ func (s schema) complete() {
 		for _, f := range r.fields {
 			r.byName[f.name] = f
 			if f.target != "" {
-				r.navs[f.name] = navigation{target: f.target, to: f}
+				r.navs[f.name] = navigation{target: f.target, key: f}
 			}
 		}
 		for name, of := range r.synonyms {
@@ -557,8 +556,8 @@ func (s schema) complete() {
 	}
 }
 
-// targetRelease returns the field of the target release: the release to which the device is pinned, otherwise in version 7
-// that of the fleet.
+// targetRelease returns the field of the target release: the release to which the device is pinned, or in version 7 otherwise
+// the target release of the fleet.
 func targetRelease() *field {
 	f := computed("should_be_running__release", kindRef, func(c *view, d *Device) value { return refValue(c.targetRelease(d)) })
 	f.target = "release"
@@ -569,20 +568,20 @@ func (c *view) targetRelease(d *Device) int {
 	if c.v6 {
 		return d.PinnedReleaseID
 	}
-	return c.w.targetRelease(d)
+	return c.db.targetRelease(d)
 }
 
-func (w *world) targetRelease(d *Device) int {
+func (db *database) targetRelease(d *Device) int {
 	if d.PinnedReleaseID != 0 {
 		return d.PinnedReleaseID
 	}
-	if f, ok := w.Fleets.find(d.FleetID).(*Fleet); ok {
+	if f, ok := db.Fleets.find(d.FleetID).(*Fleet); ok {
 		return f.TargetReleaseID
 	}
 	return 0
 }
 
-// overallStatus computes the status as the real server does. The first rule that applies wins.
+// overallStatus computes the status like the real server. The first matching case applies.
 func (c *view) overallStatus(d *Device) string {
 	switch {
 	case d.IsInactive:
@@ -591,7 +590,7 @@ func (c *view) overallStatus(d *Device) string {
 		return "post-provisioning"
 	case d.neverConnected():
 		return "configuring"
-	case !d.IsConnectedToVPN && !d.heard():
+	case !d.IsConnectedToVPN && !d.hasHeartbeat():
 		if c.v6 {
 			return "offline"
 		}
@@ -600,44 +599,44 @@ func (c *view) overallStatus(d *Device) string {
 		return "updating"
 	case d.ProvisioningProgress.valid:
 		return "configuring"
-	case (d.heard() || c.v6) && c.w.downloadsImage(d): // v6 does not check the heartbeat
+	case (d.hasHeartbeat() || c.v6) && c.db.downloadsImage(d): // v6 does not check the heartbeat
 		return "updating"
 	case c.v6:
 		return "idle"
-	case d.HeartbeatState == "timeout", !d.IsVPNDisabled && d.IsConnectedToVPN != d.heard():
+	case d.HeartbeatState == "timeout", !d.IsVPNDisabled && d.IsConnectedToVPN != d.hasHeartbeat():
 		return "reduced-functionality"
 	}
 	return "operational"
 }
 
-func (w *world) installsOf(device int) []row {
-	return w.Installs.referrers("device", func(r row) int { return r.(*Install).DeviceID }, device)
+func (db *database) installsOf(device int) []row {
+	return db.Installs.referrers("device", func(r row) int { return r.(*Install).DeviceID }, device)
 }
 
-// overallProgress computes the progress of a device in percent, as the real server does. The first rule that applies wins.
+// overallProgress computes the progress in percent like the real server. The first matching case applies.
 func (c *view) overallProgress(d *Device) Number {
 	switch {
 	case d.IsInactive:
 		return Number{}
 	case d.ProvisioningState == "Post-Provisioning", d.neverConnected():
 		return d.ProvisioningProgress
-	case !d.IsConnectedToVPN && !d.heard():
+	case !d.IsConnectedToVPN && !d.hasHeartbeat():
 		return Number{}
 	case d.isDownloading():
 		return d.DownloadProgress
 	case d.ProvisioningProgress.valid:
 		return d.ProvisioningProgress
-	case !c.w.downloadsImage(d):
+	case !c.db.downloadsImage(d):
 		return Number{}
 	}
 	// The mean over images that are being downloaded or belong to the target release.
 	sum, n := 0, 0
-	for _, r := range c.w.installsOf(d.ID) {
+	for _, r := range c.db.installsOf(d.ID) {
 		i := r.(*Install)
-		if i.Status != "Downloading" && (i.Status == "deleted" || i.ReleaseID != c.w.targetRelease(d)) {
+		if i.Status != "Downloading" && (i.Status == "deleted" || i.ReleaseID != c.db.targetRelease(d)) {
 			continue
 		}
-		progress := 100 // an image that has been downloaded
+		progress := 100 // the image is downloaded
 		if i.DownloadProgress.valid {
 			progress = int(i.DownloadProgress.n)
 		}
@@ -646,9 +645,11 @@ func (c *view) overallProgress(d *Device) Number {
 	return N(int(math.Round(float64(sum) / float64(n))))
 }
 
-// overall_status and overall_progress depend on the following conditions.
+// The following functions are conditions of overall_status and overall_progress.
 
-func (d *Device) heard() bool { return d.HeartbeatState == "online" || d.HeartbeatState == "timeout" }
+func (d *Device) hasHeartbeat() bool {
+	return d.HeartbeatState == "online" || d.HeartbeatState == "timeout"
+}
 
 func (d *Device) neverConnected() bool {
 	return !d.IsConnectedToVPN && d.LastConnectivityEvent == 0 && (d.HeartbeatState == "unknown" || d.HeartbeatState == "")
@@ -656,8 +657,8 @@ func (d *Device) neverConnected() bool {
 
 func (d *Device) isDownloading() bool { return d.Status == "Downloading" && d.DownloadProgress.valid }
 
-func (w *world) downloadsImage(d *Device) bool {
-	for _, r := range w.installsOf(d.ID) {
+func (db *database) downloadsImage(d *Device) bool {
+	for _, r := range db.installsOf(d.ID) {
 		if i := r.(*Install); i.Status == "Downloading" && i.DownloadProgress.valid {
 			return true
 		}

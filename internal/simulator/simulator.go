@@ -22,10 +22,10 @@ import (
 )
 
 const (
-	// IdleTimeout is how long the real server keeps an idle connection. A client that keeps it longer gets a reset.
+	// IdleTimeout is the time after which the real server closes an idle connection.
 	IdleTimeout = 5 * time.Second
 
-	// maxTarget is the minimum length of a request target that the real server answers with 431.
+	// maxTarget is the maximum length of a request target. The status of longer ones is 431.
 	maxTarget = 16 << 10
 
 	// The only user, to whom all tokens belong.
@@ -34,52 +34,50 @@ const (
 	userEmail = "admin@example.test"
 )
 
-// Config configures a simulator. The zero value serves an account without fleets.
+// Config is the configuration of a simulator. The zero value is an account without fleets.
 type Config struct {
-	// Dataset is the initial content. If it is nil, the account is generated from Devices, Fleets and Seed: the same
-	// numbers and the same clock give the same account.
+	// Dataset is the initial account. If it is nil, the account is generated from Devices, Fleets, Seed and the clock.
 	Dataset         *Dataset
 	Devices, Fleets int
 	Seed            uint64
 
-	// Tokens are accepted for everything. If there are none, every token is accepted. See [Simulator.SetTokens].
+	// Tokens are the tokens of the user. If there are none, all tokens are accepted. See [Simulator.SetTokens].
 	Tokens []string
 
-	// DeviceKeys maps tokens of devices to device ids. Such a caller can read its device and its fleet.
+	// DeviceKeys maps the tokens of devices to device ids. They can read the device and its fleet.
 	DeviceKeys map[string]int
 
-	// Versions are the API versions that exist, by default v6 and v7. Other versions are answered with 404.
+	// Versions are the API versions of the server, by default v6 and v7. The status of other versions is 404.
 	Versions []string
 
 	// Edition is the simulated server, by default [OpenBalena].
 	Edition Edition
 
-	// CloudFields adds the fields that only balenaCloud has to the openBalena edition. This simulates a balenaCloud
-	// that has more fields than it declares, above all modified_at of image installs and tags.
+	// CloudFields adds the fields of balenaCloud to the openBalena edition. This simulates a balenaCloud with more fields than
+	// it declares, such as modified_at of image installs and tags.
 	CloudFields bool
 
-	// ModifiedAtStandsStill and ModifiedAtIsNull simulate servers whose modified_at does not show changes: it keeps
-	// the time of creation, or is never set.
-	ModifiedAtStandsStill, ModifiedAtIsNull bool
+	// ModifiedAtIsConstant and ModifiedAtIsNull simulate servers whose modified_at is always the time of creation, or null.
+	ModifiedAtIsConstant, ModifiedAtIsNull bool
 
-	// CacheAnswers keeps answers, including compressed ones, until the data change. It is meant for benchmarks of a
-	// client in the same process, so that the cost of the server does not count.
-	CacheAnswers bool
+	// CacheResponses caches responses, including compressed ones, until the data change. It reduces the cost of the server in
+	// benchmarks of clients.
+	CacheResponses bool
 
-	// Now is the server's clock, by default [time.Now]. Every answer has its time in the header Date.
+	// Now is the clock of the server, by default [time.Now]. Its time is the header Date of responses.
 	Now func() time.Time
 }
 
-// A Simulator is a balena API. It is an [http.Handler] and safe for concurrent use.
+// A Simulator is a simulated balena API. It is an [http.Handler] and safe for concurrent use.
 type Simulator struct {
 	cfg   Config
 	now   func() Time
-	ahead atomic.Int64 // how far the clock was advanced, in nanoseconds
+	ahead atomic.Int64 // the time by which the clock was advanced, in nanoseconds
 
-	mu     sync.RWMutex // guards the data and everything derived from them
-	world  *world
-	life   *life
-	cached *answers
+	mu       sync.RWMutex // guards the following fields
+	database *database
+	activity *activity
+	cache    *responseCache
 
 	control struct {
 		sync.Mutex
@@ -100,7 +98,7 @@ func New(cfg Config) (*Simulator, error) {
 	}
 	for _, v := range cfg.Versions {
 		if v != "v6" && v != "v7" {
-			return nil, fmt.Errorf("unknown API version %q: the simulator speaks v6 and v7", v)
+			return nil, fmt.Errorf("unknown API version %q: want v6 or v7", v)
 		}
 	}
 	if cfg.Edition == "" {
@@ -110,83 +108,82 @@ func New(cfg Config) (*Simulator, error) {
 		return nil, fmt.Errorf("unknown edition %q: want %s or %s", cfg.Edition, OpenBalena, Cloud)
 	}
 	if cfg.Devices < 0 || cfg.Fleets < 0 {
-		return nil, fmt.Errorf("%d devices in %d fleets: want numbers that are not negative", cfg.Devices, cfg.Fleets)
+		return nil, fmt.Errorf("%d devices in %d fleets: the numbers must not be negative", cfg.Devices, cfg.Fleets)
 	}
 	s := &Simulator{}
 	clock := cfg.Now
 	cfg.Now = func() time.Time { return clock().Add(time.Duration(s.ahead.Load())) }
 	s.cfg, s.now = cfg, func() Time { return At(cfg.Now()) }
 	if cfg.Dataset != nil {
-		s.world = cfg.Dataset.world.clone()
+		s.database = cfg.Dataset.database.clone()
 	} else {
-		s.world = generate(cfg.Devices, cfg.Fleets, cfg.Seed, s.now())
-		addConditions(s.world, cfg.Seed, s.now())
+		s.database = generate(cfg.Devices, cfg.Fleets, cfg.Seed, s.now())
+		addConditions(s.database, cfg.Seed, s.now())
 	}
-	s.world.Users.insert(&User{Row: Row{ID: userID, CreatedAt: s.now(), ModifiedAt: s.now()}})
-	s.life = newLife(cfg.Seed)
+	s.database.Users.insert(&User{Row: Row{ID: userID, CreatedAt: s.now(), ModifiedAt: s.now()}})
+	s.activity = newActivity(cfg.Seed)
 	if cfg.Edition == Cloud {
-		s.life.cloud = true
-		addCloud(s.world, &cfg, s.now())
+		s.activity.cloud = true
+		addCloud(s.database, &cfg, s.now())
 	}
-	if cfg.CacheAnswers {
-		s.cached = &answers{}
+	if cfg.CacheResponses {
+		s.cache = &responseCache{}
 	}
 	s.SetTokens(cfg.Tokens...)
 	s.ResetRequests()
 	return s, nil
 }
 
-// Update changes the data. Requests see the whole change or none of it. Only rows that change get a new modified_at, as
-// by a trigger on the real server: a new target of a fleet does not modify its devices, an image install does not modify
-// its device.
+// Update changes the data atomically. As on the real server, it sets modified_at of the rows that change, but not of related
+// rows: a new target release of a fleet does not modify its devices, and an image install does not modify its device.
 func (s *Simulator) Update(change func(*State)) { s.UpdateSince(s.cfg.Now(), change) }
 
-// UpdateSince changes the data in a transaction that began at a time and is committed now. As on the real server,
-// created_at and modified_at of its rows are the time when it began, and the rows were not visible before the commit.
+// UpdateSince changes the data in a transaction that began at a time and is committed now. As on the real server, created_at
+// and modified_at of its rows are the time when it began, and its changes become visible when it is committed.
 func (s *Simulator) UpdateSince(began time.Time, change func(*State)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	tables := s.world.tables()
+	tables := s.database.tables()
 	now := At(began)
 	for _, t := range tables {
 		t.begin(now)
 	}
-	// Unlock even if change panics: the data must stay usable for a caller that recovers.
+	// Commit even if change panics, for callers that recover.
 	defer func() {
 		for _, t := range tables {
 			t.commit()
 		}
-		s.cached.forget()
+		s.cache.forget()
 	}()
-	change(&State{world: s.world, now: now})
+	change(&State{database: s.database, now: now})
 }
 
-// Tick simulates one step in the life of the account: devices connect, disconnect, update, get warmer. The seed decides
-// what happens.
+// Tick simulates random changes of the account, which depend on the seed: devices connect, disconnect, update, and report
+// hardware figures.
 func (s *Simulator) Tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.life.tick(s.world, s.now())
-	s.cached.forget()
+	s.activity.tick(s.database, s.now())
+	s.cache.forget()
 }
 
-// Change changes the given number of devices, chosen by the seed, at once. It is meant for measuring the cost of changes.
+// Change changes a number of devices, selected by the seed. It is meant for benchmarks.
 func (s *Simulator) Change(devices int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.life.change(s.world, devices, s.now())
-	s.cached.forget()
+	s.activity.change(s.database, devices, s.now())
+	s.cache.forget()
 }
 
-// Requests returns the number of requests by resource, including requests with a fault. Paths below /user and /actor
-// count as whoami, paths without a resource as other. The simulator's own paths do not count.
+// Requests returns the number of requests by resource, including requests with a fault. Paths below /user and /actor are
+// counted as whoami, and paths without a resource as other. Paths below /simulator are not counted.
 func (s *Simulator) Requests() map[string]int {
 	s.control.Lock()
 	defer s.control.Unlock()
 	return maps.Clone(s.control.requests)
 }
 
-// ResetRequests sets all counts to zero, including those that decide which faults are due.
+// ResetRequests resets all counts, including those of faults.
 func (s *Simulator) ResetRequests() {
 	s.control.Lock()
 	defer s.control.Unlock()
@@ -194,25 +191,25 @@ func (s *Simulator) ResetRequests() {
 	s.control.fault = faultCounters{}
 }
 
-// SetTokens sets the accepted tokens. Without arguments, every token is accepted.
+// SetTokens sets the accepted tokens. Without arguments, all tokens are accepted.
 func (s *Simulator) SetTokens(tokens ...string) {
 	s.control.Lock()
 	defer s.control.Unlock()
 	s.control.tokens = slices.Clone(tokens)
 }
 
-// Faultless returns a handler that answers from the same data, without faults and without counting requests. It is meant
-// for a reference client, whose results are compared with those of others.
+// Faultless returns a handler for the same data that injects no faults and counts no requests. It is meant for reference
+// clients, with whose results tests compare.
 func (s *Simulator) Faultless() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), faultless{}, true)))
 	})
 }
 
-// faultless is the key that marks the context of a request without faults.
+// faultless is the context key of requests without faults.
 type faultless struct{}
 
-// ServeHTTP answers a request as the balena API does.
+// ServeHTTP implements [http.Handler].
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Date", s.cfg.Now().UTC().Format(http.TimeFormat))
 	if path, ok := strings.CutPrefix(r.URL.Path, "/simulator/"); ok {
@@ -247,7 +244,7 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// resourceOf returns the resource as which a request is counted.
+// resourceOf returns the resource under which a request is counted.
 func (s *Simulator) resourceOf(target string) string {
 	end := 0
 	for end < len(target) && isNameByte(target[end]) {
@@ -259,7 +256,7 @@ func (s *Simulator) resourceOf(target string) string {
 	return "other"
 }
 
-// begin counts a request and returns the fault that happens to it, if any.
+// begin counts a request and returns its fault, if any.
 func (s *Simulator) begin(resource, query string) (f Fault, faulty bool) {
 	s.control.Lock()
 	defer s.control.Unlock()
@@ -267,13 +264,13 @@ func (s *Simulator) begin(resource, query string) (f Fault, faulty bool) {
 	return s.control.fault.next(s.control.faults, resource, query)
 }
 
-// A response is an answer before it is compressed, cut or spoiled.
+// A response is a response before faults and compression.
 type response struct {
 	status      int
 	contentType string
 	body        []byte
 	compressed  bool    // the body is already compressed
-	buffer      *[]byte // can be reused once the body is sent
+	buffer      *[]byte // can be reused after the body is sent
 }
 
 func textResponse(contentType, body string) response {
@@ -285,14 +282,14 @@ const (
 	contentTypeHTML = "text/html; charset=utf-8"
 )
 
-func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, resource string, answer func(*http.Request, caller) response) {
+func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, resource string, handler func(*http.Request, caller) response) {
 	if r.Context().Value(faultless{}) == nil {
 		if f, faulty := s.begin(resource, r.URL.RawQuery); faulty {
-			s.serveFault(w, r, f, answer)
+			s.serveFault(w, r, f, handler)
 			return
 		}
 	}
-	a := answer(r, s.caller(r))
+	a := handler(r, s.caller(r))
 	s.send(w, r, a)
 	if a.buffer != nil {
 		*a.buffer = a.body[:0]
@@ -300,7 +297,7 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, resource strin
 	}
 }
 
-// buffers hold bodies that are not cached.
+// buffers holds buffers for bodies that are not cached.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func (s *Simulator) send(w http.ResponseWriter, r *http.Request, a response) {
@@ -357,8 +354,8 @@ func compress(body []byte) []byte {
 	return b.Bytes()
 }
 
-// caller returns the owner of a request's token. As on the real server, the word before the token is not
-// case-sensitive, and a second blank becomes part of the token.
+// caller returns the owner of the token of a request. As on the real server, the authorization scheme is case-insensitive, and
+// a second space is part of the token.
 func (s *Simulator) caller(r *http.Request) caller {
 	token := r.URL.Query().Get("apikey")
 	if h := r.Header.Get("Authorization"); h != "" {
@@ -383,7 +380,7 @@ func (s *Simulator) whoami(c caller, path string) response {
 	if c.device != 0 && path == "/actor/v1/whoami" {
 		s.mu.RLock()
 		defer s.mu.RUnlock()
-		if d, ok := s.world.Devices.find(c.device).(*Device); ok {
+		if d, ok := s.database.Devices.find(c.device).(*Device); ok {
 			return textResponse(contentTypeJSON, fmt.Sprintf(`{"id":%d,"actorType":"device","actorTypeId":%d,"uuid":%q}`,
 				firstDeviceActor+d.ID, d.ID, d.UUID))
 		}
@@ -398,7 +395,7 @@ func (s *Simulator) whoami(c caller, path string) response {
 	return textResponse(contentTypeJSON, body)
 }
 
-// query answers a request for a resource.
+// query returns the response to a request for a resource.
 func (s *Simulator) query(r *http.Request, client caller) response {
 	if r.Method == http.MethodHead {
 		return response{status: http.StatusInternalServerError}
@@ -407,7 +404,7 @@ func (s *Simulator) query(r *http.Request, client caller) response {
 	now := s.now()
 	q, err := parse(target, now)
 	if err == nil && r.Method != http.MethodGet {
-		// The simulator is read-only. The real server lets only users try to write.
+		// The simulator is read-only. On the real server, writing without a valid token returns 401.
 		if client.guest() {
 			return response{status: http.StatusUnauthorized}
 		}
@@ -415,10 +412,10 @@ func (s *Simulator) query(r *http.Request, client caller) response {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	cacheable := s.cached != nil && err == nil && client.user && !strings.Contains(target, "now()")
+	cacheable := s.cache != nil && err == nil && client.user && !strings.Contains(target, "now()")
 	key := r.Header.Get("Accept-Encoding") + " " + r.RequestURI
 	if cacheable {
-		if a, ok := s.cached.get(key); ok {
+		if a, ok := s.cache.get(key); ok {
 			return a
 		}
 	}
@@ -429,24 +426,24 @@ func (s *Simulator) query(r *http.Request, client caller) response {
 			buffer = buffers.Get().(*[]byte)
 			body = *buffer
 		}
-		c := &compiler{view: &view{w: s.world, cfg: &s.cfg, schema: s.cfg.Edition.schema(), v6: version == "v6", now: now}, caller: client}
-		body, err = s.world.answer(body, c, q)
+		c := &compiler{view: &view{db: s.database, cfg: &s.cfg, schema: s.cfg.Edition.schema(), v6: version == "v6", now: now}, caller: client}
+		body, err = s.database.execute(body, c, q)
 	}
 	if err != nil {
-		return refuse(r, err)
+		return errorResponse(r, err)
 	}
 	a := response{status: http.StatusOK, contentType: contentTypeJSON, body: body, buffer: buffer}
 	if cacheable {
 		if compressible(r, body) {
 			a.body, a.compressed = compress(body), true
 		}
-		s.cached.put(key, a)
+		s.cache.put(key, a)
 	}
 	return a
 }
 
-// refuse returns the answer to a query that failed.
-func refuse(r *http.Request, err error) response {
+// errorResponse returns the response to a query that failed.
+func errorResponse(r *http.Request, err error) response {
 	if _, ok := errors.AsType[syntaxError](err); ok {
 		body := appendString(nil, "Malformed url: '"+r.RequestURI+"'")
 		return response{status: http.StatusBadRequest, contentType: contentTypeJSON, body: body}
@@ -457,20 +454,20 @@ func refuse(r *http.Request, err error) response {
 	return response{status: http.StatusInternalServerError}
 }
 
-// answers keeps answers until the data change. Its methods may be called on nil.
-type answers struct {
+// responseCache caches responses until the data change. forget may be called on nil.
+type responseCache struct {
 	sync.Mutex
 	byRequest map[string]response
 }
 
-func (c *answers) get(request string) (response, bool) {
+func (c *responseCache) get(request string) (response, bool) {
 	c.Lock()
 	defer c.Unlock()
 	a, ok := c.byRequest[request]
 	return a, ok
 }
 
-func (c *answers) put(request string, a response) {
+func (c *responseCache) put(request string, a response) {
 	c.Lock()
 	defer c.Unlock()
 	if c.byRequest == nil {
@@ -479,7 +476,7 @@ func (c *answers) put(request string, a response) {
 	c.byRequest[request] = a
 }
 
-func (c *answers) forget() {
+func (c *responseCache) forget() {
 	if c == nil {
 		return
 	}
@@ -488,7 +485,7 @@ func (c *answers) forget() {
 	c.byRequest = nil
 }
 
-// serveControl answers the paths below /simulator/, which control a simulator in another process.
+// serveControl serves the paths below /simulator/, which control a simulator in another process.
 func (s *Simulator) serveControl(w http.ResponseWriter, r *http.Request, path string) {
 	var got any
 	switch r.Method + " " + path {
@@ -548,12 +545,12 @@ func (s *Simulator) serveControl(w http.ResponseWriter, r *http.Request, path st
 	json.NewEncoder(w).Encode(got) //nolint:errcheck // fails only if the client has disconnected
 }
 
-// decode reads strict JSON: with a misspelled fault, which never happens, a test would prove nothing.
+// decode decodes JSON and returns an error for unknown fields, such as misspelled fields of a fault.
 func decode(r io.Reader, v any) error {
 	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("bad request body: %w", err)
+		return fmt.Errorf("invalid request body: %w", err)
 	}
 	return nil
 }

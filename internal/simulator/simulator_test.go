@@ -39,7 +39,7 @@ func (c *testClock) advance(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-// newSimulator returns a simulator with the data that fill adds, and its server.
+// newSimulator returns a simulator and its server. fill adds data, if it is not nil.
 func newSimulator(t *testing.T, cfg Config, fill func(*State)) (*Simulator, *httptest.Server) {
 	t.Helper()
 	if cfg.Now == nil {
@@ -57,7 +57,7 @@ func newSimulator(t *testing.T, cfg Config, fill func(*State)) (*Simulator, *htt
 	return sim, srv
 }
 
-// get requests a path with a query, and returns status and body.
+// get sends a request and returns the status and the body.
 func get(t *testing.T, srv *httptest.Server, target string) (int, string) {
 	t.Helper()
 	res := do(t, srv, http.MethodGet, target, "")
@@ -85,8 +85,8 @@ func do(t *testing.T, srv *httptest.Server, method, target, body string) *http.R
 
 // smallAccount adds two fleets, two releases and four devices:
 //
-//	1 online, runs the target       3 offline, never updated
-//	2 online, pinned on release 1   4 in the other fleet, never seen
+//	1 online, on target release     3 offline, not on target release
+//	2 online, pinned to release 1   4 in the other fleet, never connected
 func smallAccount(st *State) {
 	org := st.Organizations.Add(Organization{Name: `O "quoted"`, Handle: "org"}).ID
 	nuc := st.DeviceTypes.Add(DeviceType{Slug: "nuc", Name: "NUC"}).ID
@@ -121,7 +121,7 @@ func TestQueries(t *testing.T) {
 		{"device?$select=id&$filter=device_name%20eq%20'O''Brien+%26+co'", `[]`},
 		{"device?$select=id&$filter=startswith(device_name,'gr%C3%B6')", `[{"id":3}]`},
 		{"device?$select=id&$filter=endswith(device_name,'%E2%98%83')", `[{"id":3}]`},
-		// A quote may be written as %27, also if it is doubled, and even at only one end.
+		// A quote may be written as %27, including doubled quotes and mixed quotes.
 		{"device?$select=id&$filter=device_name%20eq%20%27a%27", `[{"id":1}]`},
 		{"device?$select=id&$filter=device_name%20eq%20%27O%27%27Brien%20%26%20co%27", `[{"id":2}]`},
 		{"device?$select=id&$filter=device_name%20eq%20'O%27'Brien%20%26%20co%27", `[{"id":2}]`},
@@ -138,7 +138,7 @@ func TestQueries(t *testing.T) {
 		// The operator "and" binds before "or".
 		{"device?$select=id&$filter=id%20eq%201%20or%20id%20eq%202%20and%20is_online%20eq%20false", `[{"id":1}]`},
 		{"device?$select=id&$filter=(id%20eq%201%20or%20id%20eq%202)%20and%20is_online%20eq%20false", `[]`},
-		// For eq and ne null is a value. Other operators never match null, negated or not.
+		// eq and ne match null. Other operators do not match null, even if negated.
 		{"device/$count?$filter=cpu_temp%20eq%20null", `2`},
 		{"device/$count?$filter=cpu_temp%20ne%20null", `2`},
 		{"device/$count?$filter=cpu_temp%20ne%2050", `3`},
@@ -146,7 +146,7 @@ func TestQueries(t *testing.T) {
 		{"device/$count?$filter=not(cpu_temp%20lt%20100)", `0`},
 		{"device/$count?$filter=cpu_temp%20in%20(0,1)", `1`},
 		{"device/$count?$filter=not(cpu_temp%20in%20(0,1))", `1`},
-		// Field to field, dates, durations, arithmetic.
+		// Comparisons of fields, dates, durations, arithmetic.
 		{"device?$select=id&$filter=is_running__release%20ne%20should_be_running__release&$orderby=id%20asc", `[{"id":3}]`},
 		{"device?$select=id&$filter=last_connectivity_event%20gt%20now()%20sub%20duration'PT1H'", `[{"id":2}]`},
 		{"device?$select=id&$filter=last_connectivity_event%20lt%20now()%20sub%20duration'P1D'", `[{"id":3}]`},
@@ -160,7 +160,7 @@ func TestQueries(t *testing.T) {
 		{"device?$select=id&$filter=belongs_to__application/any(a:a/is_directly_accessible_by__user/any(dau:1%20eq%201))%20and%20id%20gt%202&$orderby=id%20asc", `[{"id":3},{"id":4}]`},
 		{"device?$select=id&$filter=belongs_to__application%20in%20(1)%20and%20id%20gt%201&$orderby=id%20asc&$top=1", `[{"id":2}]`},
 		{"application?$select=id&$filter=owns__device/$count%20gt%201", `[{"id":1}]`},
-		// Without a direction the order is descending. null sorts last, and so first in descending order.
+		// The default direction is descending. null is the highest value.
 		{"device?$select=id&$orderby=id", `[{"id":4},{"id":3},{"id":2},{"id":1}]`},
 		{"device?$select=id&$filter=id%20gt%201&$orderby=id%20desc&$top=2", `[{"id":4},{"id":3}]`},
 		{"device?$select=id&$filter=id%20gt%201%20and%20id%20le%203&$orderby=id%20desc&$skip=1&$top=2", `[{"id":2}]`},
@@ -171,7 +171,7 @@ func TestQueries(t *testing.T) {
 		{"device?$select=id&$orderby=id%20asc&$skip=1&$top=2", `[{"id":2},{"id":3}]`},
 		{"device?$select=id&$orderby=id%20asc&$skip=9", `[]`},
 		{"device?$select=id&$top=0", `[]`},
-		// One row.
+		// Single rows.
 		{"device(2)?$select=id", `[{"id":2}]`},
 		{"device(2)?$select=id&$filter=is_online%20eq%20false", `[]`},
 		{"device(9)", `[]`},
@@ -220,7 +220,7 @@ func TestQueries(t *testing.T) {
 	}
 }
 
-// Conditions on other rows are evaluated differently if there are many rows; the result is the same.
+// TestManyRows checks that conditions on many rows have the same results as conditions on single rows.
 func TestManyRows(t *testing.T) {
 	_, srv := newSimulator(t, Config{Devices: 3 * manyRows, Fleets: 3, Seed: 1}, nil)
 	for _, condition := range []string{
@@ -239,12 +239,12 @@ func TestManyRows(t *testing.T) {
 		}
 		want := `{"d":[` + strings.Join(one, ",") + `]}`
 		if _, body := get(t, srv, "/v7/device?$select=id&$orderby=id%20asc&$filter="+condition); body != want || len(one) == 0 {
-			t.Errorf("%s: all at once %s, one by one %s", condition, body, want)
+			t.Errorf("%s: the result is %s, but for single rows %s", condition, body, want)
 		}
 	}
 }
 
-func TestRefusedQueries(t *testing.T) {
+func TestInvalidQueries(t *testing.T) {
 	_, srv := newSimulator(t, Config{}, smallAccount)
 	malformed := func(target string) string { return fmt.Sprintf("%q", "Malformed url: '"+target+"'") }
 	for _, test := range []struct {
@@ -308,13 +308,13 @@ func TestStatusOfDevices(t *testing.T) {
 		change func(st *State)
 		v7, v6 string
 	}{
-		{name: "never seen", v7: "configuring", v6: "configuring"},
-		{name: "being set up", device: Device{ProvisioningState: "Post-Provisioning"}, v7: "post-provisioning", v6: "post-provisioning"},
+		{name: "never connected", v7: "configuring", v6: "configuring"},
+		{name: "provisioning", device: Device{ProvisioningState: "Post-Provisioning"}, v7: "post-provisioning", v6: "post-provisioning"},
 		{name: "connected", change: func(st *State) { st.Device(1).Connect(at) }, v7: "operational", v6: "idle"},
-		{name: "gone", change: func(st *State) { st.Device(1).Connect(at); st.Device(1).Disconnect(at) }, v7: "disconnected", v6: "offline"},
-		{name: "late", change: func(st *State) { st.Device(1).Connect(at); st.Device(1).HeartbeatState = "timeout" }, v7: "reduced-functionality", v6: "idle"},
+		{name: "disconnected", change: func(st *State) { st.Device(1).Connect(at); st.Device(1).Disconnect(at) }, v7: "disconnected", v6: "offline"},
+		{name: "late heartbeat", change: func(st *State) { st.Device(1).Connect(at); st.Device(1).HeartbeatState = "timeout" }, v7: "reduced-functionality", v6: "idle"},
 		{name: "no VPN", change: func(st *State) { st.Device(1).Connect(at); st.Device(1).IsConnectedToVPN = false }, v7: "reduced-functionality", v6: "idle"},
-		{name: "VPN switched off", device: Device{IsVPNDisabled: true}, change: func(st *State) { st.Device(1).Connect(at) }, v7: "operational", v6: "idle"},
+		{name: "VPN disabled", device: Device{IsVPNDisabled: true}, change: func(st *State) { st.Device(1).Connect(at) }, v7: "operational", v6: "idle"},
 		{name: "downloading", change: func(st *State) {
 			st.Device(1).Connect(at)
 			st.Installs.Add(Install{DeviceID: 1, Status: "Downloading", DownloadProgress: N(20)})
@@ -338,7 +338,7 @@ func TestStatusOfDevices(t *testing.T) {
 			})
 			for version, want := range map[string]string{"v7": test.v7, "v6": test.v6} {
 				if _, body := get(t, srv, "/"+version+"/device?$select=overall_status"); body != `{"d":[{"overall_status":"`+want+`"}]}` {
-					t.Errorf("%s says %s, want %s", version, body, want)
+					t.Errorf("the status in %s is %s, want %s", version, body, want)
 				}
 			}
 		})
@@ -359,7 +359,7 @@ func TestOnlyChangedRowsAreModified(t *testing.T) {
 		want     string
 	}{
 		{"a device", func(st *State) { st.Device(2).Name = "x" }, "device", `[{"id":2}]`},
-		{"nothing", func(st *State) { st.Device(2).Name = "x"; st.Devices.All() }, "device", `[]`},
+		{"no change", func(st *State) { st.Device(2).Name = "x"; st.Devices.All() }, "device", `[]`},
 		{"a move", func(st *State) { st.Device(3).FleetID = 2 }, "device", `[{"id":3}]`},
 		{"an install, not its device", func(st *State) { st.InstallsOf(1)[0].Status = "exited" }, "device", `[]`},
 		{"an install", func(st *State) { st.InstallsOf(1)[0].Status = "Running" }, "image_install", `[{"id":1}]`},
@@ -388,26 +388,26 @@ func TestOnlyChangedRowsAreModified(t *testing.T) {
 			t.Errorf("%s is %s, want %s", target, got, want)
 		}
 	}
-	// An id is never used again.
+	// Ids are not reused.
 	sim.Update(func(st *State) {
 		st.DeleteDevice(5)
 		if d := st.AddDevice(Device{FleetID: 1}); d.ID != 6 {
-			t.Errorf("a new device has id %d, want 6", d.ID)
+			t.Errorf("the id of a new device is %d, want 6", d.ID)
 		}
 		st.DeleteFleet(1)
 	})
 	if _, got := get(t, srv, "/v7/device?$select=id&$orderby=id%20asc"); got != `{"d":[{"id":3},{"id":4}]}` {
-		t.Errorf("devices without the deleted fleet's: %s", got)
+		t.Errorf("the devices after a fleet was deleted are %s", got)
 	}
 }
 
-// Counts follow a row that moves to another fleet, even if nothing else changes.
-func TestMovedRowsAreCountedAgain(t *testing.T) {
+// TestCountsOfMovedRows checks the counts of devices after a device moved to another fleet.
+func TestCountsOfMovedRows(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	count := func(want string) {
 		t.Helper()
 		if _, got := get(t, srv, "/v7/application?$select=id&$expand=owns__device/$count&$orderby=id%20asc"); got != `{"d":[`+want+`]}` {
-			t.Errorf("%s, want %s", got, want)
+			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 	count(`{"owns__device":3,"id":1},{"owns__device":1,"id":2}`)
@@ -419,7 +419,7 @@ func TestMovedRowsAreCountedAgain(t *testing.T) {
 	count(`{"owns__device":1,"id":1},{"owns__device":2,"id":2}`)
 }
 
-// Rows written by a transaction have the time when it began, and are visible after it is committed.
+// TestLongTransactions checks that modified_at of rows is the time when the transaction began.
 func TestLongTransactions(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
@@ -429,7 +429,7 @@ func TestLongTransactions(t *testing.T) {
 	sim.UpdateSince(began, func(st *State) {
 		st.Device(2).Name = "slow"
 		if d := st.AddDevice(Device{FleetID: 2}); d.CreatedAt != At(began) || st.Now() != At(began) {
-			t.Errorf("a transaction that began at %[2]v created a device at %[1]v", d.CreatedAt, began)
+			t.Errorf("created_at is %v, want %v, when the transaction began", d.CreatedAt, began)
 		}
 	})
 	since := func(at time.Time) string {
@@ -437,14 +437,14 @@ func TestLongTransactions(t *testing.T) {
 		return got
 	}
 	if got := since(began); got != `{"d":[{"id":1}]}` {
-		t.Errorf("since the slow transaction began: %s", got)
+		t.Errorf("the changes since the transaction began are %s", got)
 	}
 	if got := since(began.Add(-time.Millisecond)); got != `{"d":[{"id":1},{"id":2},{"id":5}]}` {
-		t.Errorf("since before: %s", got)
+		t.Errorf("the changes since before the transaction are %s", got)
 	}
 }
 
-// TestQueriesForChanges sends the queries of an incremental refresh.
+// TestQueriesForChanges sends requests of incremental refreshes.
 func TestQueriesForChanges(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
@@ -458,7 +458,7 @@ func TestQueriesForChanges(t *testing.T) {
 		st.Installs.Add(Install{DeviceID: 5, ImageID: 1, ReleaseID: 2, Status: "deleted"})
 	})
 	const access = "belongs_to__application/any(a:a/is_directly_accessible_by__user/any(dau:1 eq 1))"
-	// modified is the condition that a row changed after the start.
+	// modified is the condition for rows that changed after since.
 	modified := "modified_at gt datetime'" + since.Format("2006-01-02T15:04:05.000Z07:00") + "'"
 	changed := "(" + modified + " or image_install/any(i:i/" + modified + "))"
 	for _, version := range []string{"v6", "v7"} {
@@ -490,17 +490,17 @@ func TestQueriesForChanges(t *testing.T) {
 	}
 }
 
-// On servers whose modified_at does not show changes, null never matches, and a constant time matches at most once.
-func TestServersWithoutUsableModifiedAt(t *testing.T) {
+// TestModifiedAtWithoutChanges checks servers whose modified_at does not show changes.
+func TestModifiedAtWithoutChanges(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		config     Config
-		gt, ge     string // ids of devices modified after, and not before, the start
+		gt, ge     string // devices whose modified_at is after the start, or not before it
 		modifiedAt string // of device 1
 	}{
-		{"in order", Config{}, `[{"id":1},{"id":5}]`, `[{"id":1},{"id":2},{"id":3},{"id":4},{"id":5}]`, `"2027-03-01T12:01:00.000Z"`},
+		{"default", Config{}, `[{"id":1},{"id":5}]`, `[{"id":1},{"id":2},{"id":3},{"id":4},{"id":5}]`, `"2027-03-01T12:01:00.000Z"`},
 		{"null", Config{ModifiedAtIsNull: true}, `[]`, `[]`, `null`},
-		{"standing still", Config{ModifiedAtStandsStill: true}, `[{"id":5}]`, `[{"id":1},{"id":2},{"id":3},{"id":4},{"id":5}]`, `"2027-03-01T12:00:00.000Z"`},
+		{"constant", Config{ModifiedAtIsConstant: true}, `[{"id":5}]`, `[{"id":1},{"id":2},{"id":3},{"id":4},{"id":5}]`, `"2027-03-01T12:00:00.000Z"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			clock := newClock()
@@ -525,22 +525,22 @@ func TestServersWithoutUsableModifiedAt(t *testing.T) {
 	}
 }
 
-// The header Date of answers is the time of the server's clock, which may differ from the client's.
-func TestAnswersHaveTheTimeOfTheServer(t *testing.T) {
+// TestDate checks that the header Date is the time of the clock of the server.
+func TestDate(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now, Tokens: []string{"token"}}, smallAccount)
 	sim.SetFaults(Faults{{Resource: "release", Status: 429}, {Resource: "api_key", Spoil: SpoilJSON}})
 	for _, want := range []string{"Mon, 01 Mar 2027 12:00:00 GMT", "Mon, 01 Mar 2027 09:00:01 GMT"} {
 		for _, target := range []string{"/v7/device", "/v6/device/$count", "/v7/device?$select=nothing", "/v7/nothing", "/v5/device", "/v7/release", "/v7/api_key", "/ping"} {
 			if got := do(t, srv, http.MethodGet, target, "").Header["Date"]; len(got) != 1 || got[0] != want {
-				t.Errorf("%s was answered at %q, want %q", target, got, want)
+				t.Errorf("%s: Date is %q, want %q", target, got, want)
 			}
 		}
 		clock.advance(-3*time.Hour + 1900*time.Millisecond)
 	}
 }
 
-// Ids may have large gaps.
+// TestSparseIDs checks ids with large gaps.
 func TestSparseIDs(t *testing.T) {
 	_, srv := newSimulator(t, Config{}, func(st *State) {
 		st.AddFleet(Fleet{Row: Row{ID: 2_000_000_000}})
@@ -559,14 +559,14 @@ func TestSparseIDs(t *testing.T) {
 	}
 }
 
-// Without $orderby, rows are not sorted by id, so that a client that forgets it fails.
+// TestOrderOfRows checks that rows are not sorted by id without $orderby, so that tests of clients fail without it.
 func TestOrderOfRows(t *testing.T) {
 	clock := newClock()
 	sim, srv := newSimulator(t, Config{Now: clock.now}, smallAccount)
 	clock.advance(time.Second)
 	sim.Update(func(st *State) { st.Device(1).Name = "x" })
 	if _, got := get(t, srv, "/v7/device?$select=id"); got != `{"d":[{"id":2},{"id":3},{"id":4},{"id":1}]}` {
-		t.Errorf("rows come as %s, want the changed one last", got)
+		t.Errorf("the order is %s, want the changed row last", got)
 	}
 }
 
@@ -574,38 +574,38 @@ func TestTokens(t *testing.T) {
 	sim, srv := newSimulator(t, Config{Tokens: []string{"token"}}, smallAccount)
 	const fleets = "/v7/application?$select=id&$filter=is_directly_accessible_by__user/any(dau:1%20eq%201)&$orderby=id%20asc"
 	if status, body := get(t, srv, fleets); status != 200 || body != `{"d":[{"id":1},{"id":2}]}` {
-		t.Fatalf("with a good token: %d %s", status, body)
+		t.Fatalf("with a valid token: %d %s", status, body)
 	}
 	sim.SetTokens("another")
 	if status, body := get(t, srv, fleets); status != 401 || body != "" {
-		t.Errorf("with a bad token: %d %q, want 401 and nothing", status, body)
+		t.Errorf("with an invalid token: %d %q, want 401 without a body", status, body)
 	}
-	// The answer looks like a small account.
+	// Without the filter, the response contains public fleets.
 	if status, body := get(t, srv, "/v7/application?$select=id"); status != 200 || body != `{"d":[{"id":2}]}` {
-		t.Errorf("with a bad token and no filter: %d %s, want the public fleet", status, body)
+		t.Errorf("with an invalid token and no filter: %d %s, want the public fleet", status, body)
 	}
 	if status, _ := get(t, srv, "/v7/application?$select=id&$expand=owns__device/$count"); status != 401 {
-		t.Errorf("devices of public fleets with a bad token: %d, want 401", status)
+		t.Errorf("devices of public fleets with an invalid token: %d, want 401", status)
 	}
 	sim.SetTokens()
 	if status, _ := get(t, srv, fleets); status != 200 {
-		t.Errorf("with any token where none is set: %d, want 200", status)
+		t.Errorf("without configured tokens: %d, want 200", status)
 	}
 }
 
 func TestVersions(t *testing.T) {
 	_, srv := newSimulator(t, Config{Versions: []string{"v6"}}, smallAccount)
 	if status, body := get(t, srv, "/v7/device"); status != 404 || body != "" {
-		t.Errorf("v7 on a server without it: %d %q, want 404 and nothing", status, body)
+		t.Errorf("v7 on a server without v7: %d %q, want 404 without a body", status, body)
 	}
 	if _, body := get(t, srv, "/v6/device(2)?$select=actor,should_be_running__release"); body != `{"d":[{"actor":20,"should_be_running__release":{"__id":1}}]}` {
-		t.Errorf("v6 says %s", body)
+		t.Errorf("v6 returned %s", body)
 	}
 	if _, body := get(t, srv, "/v6/device(1)?$select=should_be_running__release"); body != `{"d":[{"should_be_running__release":null}]}` {
-		t.Errorf("v6 says %s of a device without a pin", body)
+		t.Errorf("v6 returned %s for a device that is not pinned", body)
 	}
 	if _, err := New(Config{Versions: []string{"v5"}}); err == nil || !strings.Contains(err.Error(), `"v5"`) {
-		t.Errorf("version v5: error %v, want one that names it", err)
+		t.Errorf("version v5: error %v, want one that contains the version", err)
 	}
 }
 
@@ -658,10 +658,10 @@ func TestControl(t *testing.T) {
 	do(t, srv, http.MethodPut, "/simulator/faults", `[]`)
 	do(t, srv, http.MethodPut, "/simulator/tokens", `["another"]`)
 	if status, _ := get(t, srv, "/v7/device"); status != 401 {
-		t.Errorf("after other tokens were set: %d, want 401", status)
+		t.Errorf("with a token that is not accepted anymore: %d, want 401", status)
 	}
 	if status, body := get(t, srv, "/simulator/nope"); status != 404 || !strings.Contains(body, "/simulator/faults") {
-		t.Errorf("unknown control path: %d %s, want 404 with the existing paths", status, body)
+		t.Errorf("unknown path: %d %s, want 404 with the known paths", status, body)
 	}
 }
 
@@ -677,10 +677,10 @@ func jsonEqual(t *testing.T, a, b string) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// A client that accepts gzip gets it. The body is the same, also from the cache and when it is spoiled.
+// TestCompression checks that the body is the same with and without compression, including cached and changed bodies.
 func TestCompression(t *testing.T) {
 	for _, cached := range []bool{false, true} {
-		sim, srv := newSimulator(t, Config{Devices: 100, Fleets: 1, CacheAnswers: cached}, nil)
+		sim, srv := newSimulator(t, Config{Devices: 100, Fleets: 1, CacheResponses: cached}, nil)
 		for _, faults := range []Faults{nil, {{Spoil: SpoilNulls}}} {
 			sim.SetFaults(faults)
 			for range 2 {
@@ -700,17 +700,17 @@ func TestCompression(t *testing.T) {
 				if err != nil || res.Header.Get("Content-Encoding") != "" {
 					t.Fatalf("compressed without being requested: %v, %v", res.Header, err)
 				}
-				got := ask(t, t.Context(), srv.URL+"/v7/device?$orderby=id%20asc")
+				got := getGzip(t, t.Context(), srv.URL+"/v7/device?$orderby=id%20asc")
 				if got.header.Get("Content-Encoding") != "gzip" || got.body != string(want) || !json.Valid(want) {
-					t.Errorf("compressed %v, but the body differs", got.header)
+					t.Errorf("the response with headers %v is not compressed, or its body differs", got.header)
 				}
 			}
 		}
 	}
 }
 
-func TestCachedAnswersFollowTheData(t *testing.T) {
-	sim, srv := newSimulator(t, Config{CacheAnswers: true}, smallAccount)
+func TestCachedResponses(t *testing.T) {
+	sim, srv := newSimulator(t, Config{CacheResponses: true}, smallAccount)
 	const query = "/v7/device?$select=device_name&$filter=id%20eq%201"
 	for range 2 {
 		if _, body := get(t, srv, query); body != `{"d":[{"device_name":"a"}]}` {
@@ -723,11 +723,11 @@ func TestCachedAnswersFollowTheData(t *testing.T) {
 	}
 	sim.SetTokens("another")
 	if status, _ := get(t, srv, query); status != 401 {
-		t.Errorf("a cached answer with a bad token: %d, want 401", status)
+		t.Errorf("a cached response with an invalid token: %d, want 401", status)
 	}
 }
 
-// FuzzQuery searches for queries that break the engine instead of being refused.
+// FuzzQuery searches for queries that cause panics or invalid responses.
 func FuzzQuery(f *testing.F) {
 	for _, seed := range []string{
 		"device?$select=id&$filter=id%20gt%200&$orderby=id%20asc&$top=1", "application(1)?$expand=owns__device/$count($filter=is_online eq true)",

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// A world is the whole content of the API: a table for each resource.
-type world struct {
+// A database contains a table for each resource.
+type database struct {
 	Organizations Table[Organization, *Organization]
 	Users         Table[User, *User]
 	Architectures Table[Architecture, *Architecture]
@@ -26,41 +26,41 @@ type world struct {
 	APIKeys       Table[APIKey, *APIKey]
 }
 
-// lifecycle holds the methods of tables that do not depend on their row type.
+// lifecycle is the interface of tables for updates.
 type lifecycle interface {
 	begin(now Time)
 	commit()
 }
 
-func (w *world) tables() []lifecycle {
+func (db *database) tables() []lifecycle {
 	return []lifecycle{
-		&w.Organizations, &w.Users, &w.Architectures, &w.DeviceTypes, &w.Families, &w.Manufacturers, &w.Fleets, &w.Releases, &w.ReleaseTags,
-		&w.Services, &w.Images, &w.Devices, &w.Installs, &w.DeviceTags, &w.FleetTags, &w.APIKeys,
+		&db.Organizations, &db.Users, &db.Architectures, &db.DeviceTypes, &db.Families, &db.Manufacturers, &db.Fleets, &db.Releases, &db.ReleaseTags,
+		&db.Services, &db.Images, &db.Devices, &db.Installs, &db.DeviceTags, &db.FleetTags, &db.APIKeys,
 	}
 }
 
-func (w *world) clone() *world {
-	c := &world{}
-	c.Organizations.copyFrom(&w.Organizations)
-	c.Users.copyFrom(&w.Users)
-	c.Architectures.copyFrom(&w.Architectures)
-	c.DeviceTypes.copyFrom(&w.DeviceTypes)
-	c.Families.copyFrom(&w.Families)
-	c.Manufacturers.copyFrom(&w.Manufacturers)
-	c.Fleets.copyFrom(&w.Fleets)
-	c.Releases.copyFrom(&w.Releases)
-	c.ReleaseTags.copyFrom(&w.ReleaseTags)
-	c.Services.copyFrom(&w.Services)
-	c.Images.copyFrom(&w.Images)
-	c.Devices.copyFrom(&w.Devices)
-	c.Installs.copyFrom(&w.Installs)
-	c.DeviceTags.copyFrom(&w.DeviceTags)
-	c.FleetTags.copyFrom(&w.FleetTags)
-	c.APIKeys.copyFrom(&w.APIKeys)
+func (db *database) clone() *database {
+	c := &database{}
+	c.Organizations.copyFrom(&db.Organizations)
+	c.Users.copyFrom(&db.Users)
+	c.Architectures.copyFrom(&db.Architectures)
+	c.DeviceTypes.copyFrom(&db.DeviceTypes)
+	c.Families.copyFrom(&db.Families)
+	c.Manufacturers.copyFrom(&db.Manufacturers)
+	c.Fleets.copyFrom(&db.Fleets)
+	c.Releases.copyFrom(&db.Releases)
+	c.ReleaseTags.copyFrom(&db.ReleaseTags)
+	c.Services.copyFrom(&db.Services)
+	c.Images.copyFrom(&db.Images)
+	c.Devices.copyFrom(&db.Devices)
+	c.Installs.copyFrom(&db.Installs)
+	c.DeviceTags.copyFrom(&db.DeviceTags)
+	c.FleetTags.copyFrom(&db.FleetTags)
+	c.APIKeys.copyFrom(&db.APIKeys)
 	return c
 }
 
-// State gives access to the data during [Simulator.Update]. Its rows may be changed in place:
+// State gives access to the data during [Simulator.Update]. Rows may be changed in place:
 //
 //	sim.Update(func(st *simulator.State) {
 //		st.Device(7).Name = "renamed"
@@ -71,11 +71,11 @@ func (w *world) clone() *world {
 //
 // The state and its rows must not be used after the function returns.
 type State struct {
-	*world
+	*database
 	now Time
 }
 
-// Now returns the server's time. During an update it is constant, as in a transaction: the time when the update began.
+// Now returns the time when the update began, like now() in a transaction.
 func (st *State) Now() Time { return st.now }
 
 // Device returns the device with the id, or nil.
@@ -97,7 +97,7 @@ func (st *State) FleetBySlug(slug string) *Fleet {
 // Release returns the release with the id, or nil.
 func (st *State) Release(id int) *Release { return st.Releases.Get(id) }
 
-// InstallsOf returns the device's image installs, deleted ones included.
+// InstallsOf returns the image installs of a device, including deleted ones.
 func (st *State) InstallsOf(device int) []*Install {
 	var installs []*Install
 	for _, i := range st.Installs.rows {
@@ -108,8 +108,7 @@ func (st *State) InstallsOf(device int) []*Install {
 	return installs
 }
 
-// AddDevice adds a device that has just been registered and never connected. It supplies a UUID, a name and a device
-// type if d has none.
+// AddDevice adds a device. It sets the id, UUID, name, heartbeat state and device type if they are empty.
 func (st *State) AddDevice(d Device) *Device {
 	if d.ID == 0 {
 		d.ID = st.Devices.nextID()
@@ -129,7 +128,7 @@ func (st *State) AddDevice(d Device) *Device {
 	return st.Devices.Add(d)
 }
 
-// AddFleet adds a fleet. Its class is "fleet" unless f has another one.
+// AddFleet adds a fleet. It sets empty fields, such as the class.
 func (st *State) AddFleet(f Fleet) *Fleet {
 	if f.ID == 0 {
 		f.ID = st.Fleets.nextID()
@@ -155,30 +154,30 @@ func (st *State) AddFleet(f Fleet) *Fleet {
 	return st.Fleets.Add(f)
 }
 
-// NewRelease adds a successful, final release to a fleet. To roll it out, set the fleet's TargetReleaseID to it.
+// NewRelease adds a successful, final release to a fleet. It does not change the target release of the fleet.
 func (st *State) NewRelease(fleet int, version string) *Release {
 	return st.Releases.touch(st.newRelease(fleet, version, st.now))
 }
 
-func (w *world) newRelease(fleet int, version string, now Time) *Release {
-	id := w.Releases.nextID()
+func (db *database) newRelease(fleet int, version string, now Time) *Release {
+	id := db.Releases.nextID()
 	r := &Release{
 		Row: Row{ID: id, CreatedAt: now, ModifiedAt: now}, FleetID: fleet, Commit: hexID(id), RawVersion: version, Semver: version,
 		Status: "success", IsFinal: true, IsPassingTests: true, FinalizedAt: now,
 	}
-	w.Releases.insert(r)
+	db.Releases.insert(r)
 	return r
 }
 
-func (w *world) slug(organization int, name string) string {
+func (db *database) slug(organization int, name string) string {
 	handle := "nobody"
-	if o, ok := w.Organizations.find(organization).(*Organization); ok {
+	if o, ok := db.Organizations.find(organization).(*Organization); ok {
 		handle = o.Handle
 	}
 	return handle + "/" + name
 }
 
-// RenameFleet gives a fleet another name, and the slug derived from it.
+// RenameFleet changes the name and the slug of a fleet.
 func (st *State) RenameFleet(id int, name string) {
 	f := st.Fleet(id)
 	f.AppName, f.Slug = name, st.slug(f.OrganizationID, name)
@@ -201,10 +200,10 @@ func (st *State) DeleteFleet(id int) {
 	st.Fleets.Delete(id)
 }
 
-func (st *State) deleteDevices(gone func(*Device) bool) {
+func (st *State) deleteDevices(remove func(*Device) bool) {
 	ids := make(map[int]bool)
 	st.Devices.DeleteFunc(func(d *Device) bool {
-		if gone(d) {
+		if remove(d) {
 			ids[d.ID] = true
 		}
 		return ids[d.ID]
@@ -213,7 +212,7 @@ func (st *State) deleteDevices(gone func(*Device) bool) {
 	st.DeviceTags.DeleteFunc(func(t *DeviceTag) bool { return ids[t.DeviceID] })
 }
 
-// Connect connects the device at the given time: the VPN is up, heartbeats arrive.
+// Connect connects the VPN of the device and sets its heartbeat online.
 func (d *Device) Connect(at Time) {
 	if !d.IsVPNDisabled && !d.IsConnectedToVPN {
 		d.IsConnectedToVPN = true
@@ -222,8 +221,8 @@ func (d *Device) Connect(at Time) {
 	d.heartbeat("online", at)
 }
 
-// Disconnect disconnects the device for good: the VPN is down, heartbeats have been missing for a long time. Its
-// hardware figures stay, as on the real server.
+// Disconnect disconnects the VPN of the device and sets its heartbeat offline. Hardware figures do not change, as on the real
+// server.
 func (d *Device) Disconnect(at Time) {
 	d.dropVPN(at)
 	d.heartbeat("offline", at)
@@ -242,7 +241,7 @@ func (d *Device) heartbeat(state string, at Time) {
 	}
 }
 
-// setUpdate changes the state of the device's update.
+// setUpdate sets the status of the update of the device.
 func (d *Device) setUpdate(status string, at Time) {
 	if d.UpdateStatus != status {
 		d.UpdateStatus, d.LastUpdateStatusEvent = status, at

@@ -9,13 +9,12 @@ import (
 	"sync"
 )
 
-// Row holds the fields that every row of every resource has.
+// Row contains the fields of the rows of all resources.
 type Row struct {
-	// ID is the primary key; for 0, [Table.Add] assigns the next free one.
+	// ID is the primary key. If it is 0, [Table.Add] sets it.
 	ID int
-	// CreatedAt and ModifiedAt are set by the server, as by database triggers. A row that was changed in
-	// [Simulator.Update] gets a new ModifiedAt, unless the update itself set one. A time in the past simulates a
-	// transaction that began long before it was committed.
+	// CreatedAt and ModifiedAt are set by the server. [Simulator.Update] sets ModifiedAt of changed rows, unless the update sets
+	// it. An earlier time simulates a transaction that took long.
 	CreatedAt, ModifiedAt Time
 }
 
@@ -24,26 +23,25 @@ func (r *Row) meta() *Row { return r }
 // A row is a pointer to one of the row types.
 type row interface{ meta() *Row }
 
-// rowPointer ties the type parameter of a table to the methods of its pointer.
+// rowPointer is the constraint of pointers to row types.
 type rowPointer[R any] interface {
 	*R
 	row
 }
 
-// Table holds the rows of one resource by ascending id.
+// Table contains the rows of a resource by ascending id.
 type Table[R comparable, P rowPointer[R]] struct {
 	rows   []P
 	lastID int // the highest id ever used
-	// before holds a copy of each row that an update may change, so that commit can find the rows that
-	// really changed.
+	// before contains copies of the rows that an update may change, from which commit finds changed rows.
 	before map[P]R
-	now    Time // of the update
+	now    Time // when the update began
 
-	mu    sync.Mutex // guards index, which readers build on demand
+	mu    sync.Mutex // guards index, which readers build
 	index map[string]*index
 }
 
-// Get returns the row with the id, or nil. Inside an update its fields may be set.
+// Get returns the row with the id, or nil. Its fields may be set during an update.
 func (t *Table[R, P]) Get(id int) P {
 	i := t.search(id)
 	if i == len(t.rows) || t.rows[i].meta().ID != id {
@@ -52,7 +50,7 @@ func (t *Table[R, P]) Get(id int) P {
 	return t.touch(t.rows[i])
 }
 
-// All returns all rows by ascending id. Inside an update their fields may be set.
+// All returns all rows by ascending id. Their fields may be set during an update.
 func (t *Table[R, P]) All() []P {
 	for _, p := range t.rows {
 		t.touch(p)
@@ -63,8 +61,8 @@ func (t *Table[R, P]) All() []P {
 // Len returns the number of rows.
 func (t *Table[R, P]) Len() int { return len(t.rows) }
 
-// Add inserts a row and returns the stored row. It sets ID, CreatedAt and ModifiedAt if they are zero. It
-// replaces a row with the same id.
+// Add inserts a row and returns the stored row. It sets ID, CreatedAt and ModifiedAt if they are zero, and replaces a row with
+// the same id.
 func (t *Table[R, P]) Add(r R) P {
 	p := P(&r)
 	m := p.meta()
@@ -83,7 +81,7 @@ func (t *Table[R, P]) Add(r R) P {
 
 func (t *Table[R, P]) nextID() int { return t.lastID + 1 }
 
-// insert stores a complete row.
+// insert inserts or replaces a row.
 func (t *Table[R, P]) insert(p P) {
 	id := p.meta().ID
 	t.lastID = max(t.lastID, id)
@@ -96,14 +94,14 @@ func (t *Table[R, P]) insert(p P) {
 	t.forget()
 }
 
-// Delete removes the row with the id. The id is never used again.
+// Delete removes the row with the id. The id is not reused.
 func (t *Table[R, P]) Delete(id int) {
 	t.DeleteFunc(func(p P) bool { return p.meta().ID == id })
 }
 
-// DeleteFunc removes the rows for which gone returns true.
-func (t *Table[R, P]) DeleteFunc(gone func(P) bool) {
-	t.rows = slices.DeleteFunc(t.rows, gone)
+// DeleteFunc removes the rows for which remove returns true.
+func (t *Table[R, P]) DeleteFunc(remove func(P) bool) {
+	t.rows = slices.DeleteFunc(t.rows, remove)
 	t.forget()
 }
 
@@ -116,10 +114,10 @@ func (t *Table[R, P]) touch(p P) P {
 	return p
 }
 
-// begin starts to watch for changed rows.
+// begin begins an update.
 func (t *Table[R, P]) begin(now Time) { t.before, t.now = make(map[P]R), now }
 
-// commit gives every row that was changed since begin a new ModifiedAt.
+// commit sets ModifiedAt of the rows that changed since begin.
 func (t *Table[R, P]) commit() {
 	for p, before := range t.before {
 		if *p == before {
@@ -135,7 +133,7 @@ func (t *Table[R, P]) commit() {
 	t.before = nil
 }
 
-// moved reports whether a foreign key changed that has an index.
+// moved reports whether a foreign key with an index changed.
 func (t *Table[R, P]) moved(before, after P) bool {
 	for _, x := range t.index {
 		if x.key(before) != x.key(after) {
@@ -145,14 +143,14 @@ func (t *Table[R, P]) moved(before, after P) bool {
 	return false
 }
 
-// forget drops the indexes of foreign keys, which may be out of date.
+// forget drops the indexes of foreign keys.
 func (t *Table[R, P]) forget() {
 	t.mu.Lock()
 	t.index = nil
 	t.mu.Unlock()
 }
 
-// copyFrom fills an empty table with copies of another's rows.
+// copyFrom fills an empty table with copies of the rows of another table.
 func (t *Table[R, P]) copyFrom(from *Table[R, P]) {
 	t.lastID, t.rows = from.lastID, make([]P, len(from.rows))
 	slab := make([]R, len(from.rows))
@@ -162,9 +160,9 @@ func (t *Table[R, P]) copyFrom(from *Table[R, P]) {
 	}
 }
 
-// search returns the index of the first row whose id is not below id.
+// search returns the index of the first row whose id is at least id.
 func (t *Table[R, P]) search(id int) int {
-	// Ids usually have no gaps, so look at that position first.
+	// Ids usually have no gaps.
 	if n := len(t.rows); n > 0 {
 		if first := t.rows[0].meta().ID; id >= first && id-first < n && t.rows[id-first].meta().ID == id {
 			return id - first
@@ -187,7 +185,7 @@ type relation interface {
 
 func (t *Table[R, P]) at(i int) row { return t.rows[i] }
 
-// find is like Get, for readers. It returns a nil interface for an unknown id.
+// find returns the row with the id for reading, or a nil interface.
 func (t *Table[R, P]) find(id int) row {
 	if i := t.search(id); i < len(t.rows) && t.rows[i].meta().ID == id {
 		return t.rows[i]
@@ -195,8 +193,7 @@ func (t *Table[R, P]) find(id int) row {
 	return nil
 }
 
-// referrers returns the rows whose foreign key of that name, which key reads, is id. Its index is valid until a row is
-// added, removed or gets another foreign key.
+// referrers returns the rows whose foreign key is id. name identifies the index, and key returns the foreign key of a row.
 func (t *Table[R, P]) referrers(name string, key func(row) int, id int) []row {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -211,13 +208,13 @@ func (t *Table[R, P]) referrers(name string, key func(row) int, id int) []row {
 	return x.rows(id)
 }
 
-// An index finds the rows of a table by a foreign key. It is rebuilt whenever a row is added, removed or gets another
-// foreign key. This must be cheap, so rows are sorted by counting.
+// An index contains the rows of a table by a foreign key. It is built by counting sort, because it is rebuilt after each row
+// that is added, removed or gets another foreign key.
 type index struct {
 	key    func(row) int
 	starts []int32 // the rows of id are sorted[starts[id]:starts[id+1]]
 	sorted []row
-	sparse map[int][]row // used instead if ids are sparse
+	sparse map[int][]row // replaces starts and sorted if ids are sparse
 }
 
 func newIndex(t relation, key func(row) int) *index {
@@ -239,7 +236,7 @@ func newIndex(t relation, key func(row) int) *index {
 		}
 		return x
 	}
-	// The counts are shifted by one place. The second pass advances each start, which brings them to the right place.
+	// The counts are shifted by one. The last pass advances the starts to their final values.
 	x.starts, x.sorted = make([]int32, last+3), make([]row, t.Len())
 	for i := range t.Len() {
 		x.starts[key(t.at(i))+2]++

@@ -15,12 +15,12 @@ const (
 	kindInt
 	kindString
 	kindDate
-	kindRef // a foreign key; compares like a number, shows as {"__id": n}
+	kindRef // a foreign key: {"__id": n}
 	kindDuration
 	kindJSON // an object or array, as text
 )
 
-// A value is one field of one row.
+// A value is the value of a field of a row.
 type value struct {
 	kind kind
 	n    int64
@@ -38,7 +38,7 @@ func intValue(n int64) value { return value{kind: kindInt, n: n} }
 
 func stringValue(s string) value { return value{kind: kindString, s: s} }
 
-// wordValue is stringValue with null for the empty string.
+// wordValue returns null for the empty string.
 func wordValue(s string) value {
 	if s == "" {
 		return value{}
@@ -46,7 +46,7 @@ func wordValue(s string) value {
 	return stringValue(s)
 }
 
-// jsonValue is null for the empty string.
+// jsonValue returns null for the empty string.
 func jsonValue(s string) value {
 	if s == "" {
 		return value{}
@@ -54,7 +54,7 @@ func jsonValue(s string) value {
 	return value{kind: kindJSON, s: s}
 }
 
-// dateValue is null for the zero time.
+// dateValue returns null for the zero time.
 func dateValue(t Time) value {
 	if t == 0 {
 		return value{}
@@ -62,7 +62,7 @@ func dateValue(t Time) value {
 	return value{kind: kindDate, n: int64(t)}
 }
 
-// refValue is null for id 0.
+// refValue returns null for id 0.
 func refValue(id int) value {
 	if id == 0 {
 		return value{}
@@ -77,7 +77,7 @@ func numberValue(n Number) value {
 	return intValue(int64(n.n))
 }
 
-// appendJSON appends the value in the API's notation.
+// appendJSON appends the value as JSON in the format of the API.
 func (v value) appendJSON(b []byte) []byte {
 	switch v.kind {
 	case kindBool:
@@ -97,7 +97,7 @@ func (v value) appendJSON(b []byte) []byte {
 	return append(b, "null"...)
 }
 
-// appendTime appends 2006-01-02T15:04:05.000Z.
+// appendTime appends a time in the format 2006-01-02T15:04:05.000Z.
 func appendTime(b []byte, t Time) []byte {
 	u := time.UnixMilli(int64(t)).UTC()
 	year, month, day := u.Date()
@@ -122,7 +122,7 @@ func appendDigits(b []byte, n, width int) []byte {
 	return b
 }
 
-// appendString appends a JSON string as JavaScript writes it: with no more escapes than necessary.
+// appendString appends a JSON string with only the necessary escapes, like JavaScript.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0

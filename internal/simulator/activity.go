@@ -7,48 +7,48 @@ import (
 	"math/rand/v2"
 )
 
-// Probabilities per tick. With them about a quarter of the devices is offline, and a rollout takes about twenty ticks.
+// Probabilities per tick. With these values about a quarter of the devices is offline, and a rollout takes about twenty ticks.
 const (
 	chanceVPNDrops     = 0.004
-	chanceComesBack    = 0.012 // of a device that is offline
-	chanceFirstSeen    = 0.002 // of a device that has never connected
-	chanceReconnects   = 0.3   // while heartbeats are still expected
-	chanceHeartbeat    = 0.3   // that a heartbeat is missed, or the next deadline passes, while the VPN is down
-	chanceMeasures     = 0.2   // that new hardware figures are reported
-	chanceVoltage      = 0.001
+	chanceComesBack    = 0.012 // an offline device connects
+	chanceFirstSeen    = 0.002 // a device connects for the first time
+	chanceReconnects   = 0.3   // a device without VPN or with late heartbeats reconnects
+	chanceHeartbeat    = 0.3   // a heartbeat is missed while the VPN is down
+	chanceMeasures     = 0.2   // a device reports new hardware figures
+	chanceVoltage      = 0.001 // an undervoltage begins or ends
 	chanceUpdateStarts = 0.25
 	chanceUpdateFails  = 0.02
 	chanceUpdateRetry  = 0.05
-	chanceRelease      = 0.02 // that a release is pushed to one of the fleets
+	chanceRelease      = 0.02 // a release is pushed to a fleet
 )
 
-// life simulates events in an account.
-type life struct {
+// activity simulates random changes of an account.
+type activity struct {
 	seed, ticks uint64
-	cloud       bool // include events that only balenaCloud has
+	cloud       bool // include changes that only balenaCloud has
 }
 
-func newLife(seed uint64) *life { return &life{seed: seed} }
+func newActivity(seed uint64) *activity { return &activity{seed: seed} }
 
-// A step is one tick of life.
+// A step is the changes of a tick.
 type step struct {
 	generator
 	added []*Install
 }
 
-func (l *life) tick(w *world, now Time) {
-	l.ticks++
-	s := &step{generator: generator{world: w, Rand: rand.New(rand.NewPCG(l.seed, l.ticks)), now: now}}
+func (a *activity) tick(db *database, now Time) {
+	a.ticks++
+	s := &step{generator: generator{database: db, Rand: rand.New(rand.NewPCG(a.seed, a.ticks)), now: now}}
 	if s.chance(chanceRelease) {
-		s.push()
+		s.pushRelease()
 	}
-	if l.cloud {
-		s.account()
+	if a.cloud {
+		s.changeAccount()
 	}
 	moved := false
-	for _, d := range w.Devices.rows {
+	for _, d := range db.Devices.rows {
 		if d.IsInactive || d.IsFrozen {
-			continue // deactivated, or refused by the API
+			continue
 		}
 		before := *d
 		s.connectivity(d)
@@ -62,30 +62,30 @@ func (l *life) tick(w *world, now Time) {
 		}
 	}
 	if moved {
-		w.Devices.forget()
+		db.Devices.forget()
 	}
 	for _, i := range s.added {
-		w.Installs.insert(i)
+		db.Installs.insert(i)
 	}
-	l.conditions(w, now)
+	a.changeConditions(db, now)
 	if len(s.added) > 0 {
-		// Remove old rows of deleted images, so that an account does not grow forever.
-		w.Installs.DeleteFunc(func(i *Install) bool { return i.Status == "deleted" && i.ModifiedAt < now-day })
+		// Remove old rows of deleted images, so that the account does not grow without limit.
+		db.Installs.DeleteFunc(func(i *Install) bool { return i.Status == "deleted" && i.ModifiedAt < now-day })
 	}
 }
 
-// change changes the given number of devices at once, as in a typical minute: nine in ten of the online devices report
-// new hardware figures, and one in ten goes offline. If more devices must change, others come online.
-func (l *life) change(w *world, devices int, now Time) {
-	l.ticks++
-	s := &step{generator: generator{world: w, Rand: rand.New(rand.NewPCG(l.seed, l.ticks)), now: now}}
+// change changes a number of devices. Nine out of ten online devices report new hardware figures, and one goes offline. If
+// more devices must change, offline devices connect.
+func (a *activity) change(db *database, devices int, now Time) {
+	a.ticks++
+	s := &step{generator: generator{database: db, Rand: rand.New(rand.NewPCG(a.seed, a.ticks)), now: now}}
 	var offline []*Device
 	changed := func(d *Device) {
 		d.ModifiedAt = now
 		devices--
 	}
-	for _, i := range s.Perm(w.Devices.Len()) {
-		d := w.Devices.rows[i]
+	for _, i := range s.Perm(db.Devices.Len()) {
+		d := db.Devices.rows[i]
 		switch {
 		case devices == 0:
 			return
@@ -107,8 +107,8 @@ func (l *life) change(w *world, devices int, now Time) {
 	}
 }
 
-// push adds a release to a fleet that tracks its latest release.
-func (s *step) push() {
+// pushRelease adds a release to a random fleet that tracks its latest release.
+func (s *step) pushRelease() {
 	var fleets []*Fleet
 	for _, f := range s.Fleets.rows {
 		if !f.IsForeign {
@@ -127,8 +127,7 @@ func (s *step) push() {
 	s.Fleets.forget()
 }
 
-// connectivity connects or disconnects a device. A device that disconnects loses the VPN first; its heartbeats time out
-// later.
+// connectivity connects or disconnects a device. The VPN disconnects before the heartbeat times out.
 func (s *step) connectivity(d *Device) {
 	switch d.HeartbeatState {
 	case "online":
@@ -161,12 +160,12 @@ func (s *step) connectivity(d *Device) {
 		if s.chance(chanceFirstSeen) {
 			d.Connect(s.now)
 			d.ProvisioningState, d.ProvisioningProgress, d.Status = "", Number{}, "Idle"
-			s.settle(d)
+			s.setReportedFields(d)
 		}
 	}
 }
 
-// measure changes hardware figures by small random steps.
+// measure changes the undervoltage and the hardware figures of a device at random.
 func (s *step) measure(d *Device) {
 	if s.chance(chanceVoltage) {
 		d.IsUndervolted = !d.IsUndervolted
@@ -176,7 +175,7 @@ func (s *step) measure(d *Device) {
 	}
 }
 
-// report sets new hardware figures of a device.
+// report changes the hardware figures of a device by small random steps.
 func (s *step) report(d *Device) {
 	walk := func(n Number, by, low, high int) Number {
 		return N(max(low, min(high, int(n.n)+s.IntN(2*by+1)-by)))
@@ -187,8 +186,8 @@ func (s *step) report(d *Device) {
 	d.StorageUsage = walk(d.StorageUsage, 100, 100, int(d.StorageTotal.n))
 }
 
-// update takes a device one step closer to its target release: downloading, downloaded, applying changes, done. The
-// update may also be rejected or aborted, and is retried later.
+// update sets the next state of the update of a device to its target release: downloading, downloaded, applying changes, done.
+// The update may also be rejected or aborted, and is retried later.
 func (s *step) update(d *Device) {
 	target := s.targetRelease(d)
 	r, ok := s.Releases.find(target).(*Release)
@@ -201,9 +200,9 @@ func (s *step) update(d *Device) {
 		}
 		return
 	}
-	installs := s.of(d, target)
+	installs := s.installsFor(d, target)
 	if len(installs) == 0 && d.UpdateStatus != "rejected" && d.UpdateStatus != "aborted" {
-		// The update has not begun, or the target has changed meanwhile.
+		// The update has not begun, or the target has changed.
 		if s.chance(chanceUpdateStarts) {
 			s.download(d, r)
 		}
@@ -212,7 +211,7 @@ func (s *step) update(d *Device) {
 	switch d.UpdateStatus {
 	case "downloading":
 		if s.chance(chanceUpdateFails) {
-			s.giveUp(d, "aborted", installs)
+			s.endUpdate(d, "aborted", installs)
 			return
 		}
 		if s.progress(d, installs) {
@@ -220,7 +219,7 @@ func (s *step) update(d *Device) {
 		}
 	case "downloaded":
 		if s.chance(chanceUpdateFails) {
-			s.giveUp(d, "rejected", installs)
+			s.endUpdate(d, "rejected", installs)
 			return
 		}
 		d.setUpdate("applying changes", s.now)
@@ -233,8 +232,8 @@ func (s *step) update(d *Device) {
 	}
 }
 
-// of returns the image installs of a release on a device, without deleted ones.
-func (s *step) of(d *Device, release int) []*Install {
+// installsFor returns the image installs of a release on a device, without deleted ones.
+func (s *step) installsFor(d *Device, release int) []*Install {
 	var installs []*Install
 	for _, r := range s.installsOf(d.ID) {
 		if i := r.(*Install); i.ReleaseID == release && i.Status != "deleted" {
@@ -244,8 +243,8 @@ func (s *step) of(d *Device, release int) []*Install {
 	return installs
 }
 
-// download begins an update. An image has only one install on a device, even if it was deleted before. New installs
-// are added at the end of the tick, so that the index of the table stays valid during the tick.
+// download begins an update. A device has only one install per image, even if it was deleted before. New installs are added
+// at the end of the tick, so that the index of the table remains valid.
 func (s *step) download(d *Device, r *Release) {
 	d.setUpdate("downloading", s.now)
 	known := make(map[int]*Install)
@@ -286,7 +285,7 @@ func (s *step) progress(d *Device, installs []*Install) bool {
 	return complete
 }
 
-func (s *step) giveUp(d *Device, status string, installs []*Install) {
+func (s *step) endUpdate(d *Device, status string, installs []*Install) {
 	d.setUpdate(status, s.now)
 	d.Status, d.DownloadProgress = "Idle", Number{}
 	for _, i := range installs {
@@ -294,7 +293,7 @@ func (s *step) giveUp(d *Device, status string, installs []*Install) {
 	}
 }
 
-// finish runs the release and removes the images of all others.
+// finish sets the running release of a device and deletes the images of all other releases.
 func (s *step) finish(d *Device, release int) {
 	d.setUpdate("done", s.now)
 	d.RunningReleaseID = release

@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// everything reads all of an account.
-func everything(t *testing.T, sim *Simulator) map[string]string {
+// readAll returns the rows of all resources.
+func readAll(t *testing.T, sim *Simulator) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
 	for name := range openSchema {
@@ -33,8 +33,8 @@ func everything(t *testing.T, sim *Simulator) map[string]string {
 	return all
 }
 
-func TestTheSeedDeterminesTheAccount(t *testing.T) {
-	live := func(seed uint64) map[string]string {
+func TestSeed(t *testing.T) {
+	accountAfterTicks := func(seed uint64) map[string]string {
 		clock := newClock()
 		sim, err := New(Config{Devices: 300, Fleets: 7, Seed: seed, Now: clock.now})
 		if err != nil {
@@ -44,32 +44,32 @@ func TestTheSeedDeterminesTheAccount(t *testing.T) {
 			clock.advance(time.Minute)
 			sim.Tick()
 		}
-		return everything(t, sim)
+		return readAll(t, sim)
 	}
-	one, again, other := live(1), live(1), live(2)
+	one, again, other := accountAfterTicks(1), accountAfterTicks(1), accountAfterTicks(2)
 	if diff := cmp.Diff(one, again); diff != "" {
-		t.Errorf("the same seed gives two different accounts:\n%.1000s", diff)
+		t.Errorf("two accounts with the same seed differ:\n%.1000s", diff)
 	}
 	if one["device"] == other["device"] {
-		t.Error("two seeds give the same account")
+		t.Error("two accounts with different seeds are equal")
 	}
 }
 
-// A simulator does not change its dataset, so several simulators may share one.
+// TestDatasetIsNotChanged checks that simulators can share a dataset.
 func TestDatasetIsNotChanged(t *testing.T) {
 	ds := loadDataset(t)
 	sim, err := New(Config{Dataset: ds, Now: newClock().now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := everything(t, sim)
+	before := readAll(t, sim)
 	sim.Update(func(st *State) { st.Device(1).Name = "x"; st.DeleteFleet(2) })
 	sim.Tick()
 	sim, err = New(Config{Dataset: ds, Now: newClock().now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(before, everything(t, sim)); diff != "" {
+	if diff := cmp.Diff(before, readAll(t, sim)); diff != "" {
 		t.Errorf("the dataset changed:\n%.1000s", diff)
 	}
 }
@@ -79,11 +79,11 @@ func TestGeneratedAccount(t *testing.T) {
 	sim, srv := newSimulator(t, Config{Devices: devices, Fleets: fleets, Seed: 1}, nil)
 	count := func(target string) int {
 		status, body := get(t, srv, "/v7/"+target)
-		var answer struct{ D int }
-		if err := json.Unmarshal([]byte(body), &answer); err != nil || status != 200 {
+		var decoded struct{ D int }
+		if err := json.Unmarshal([]byte(body), &decoded); err != nil || status != 200 {
 			t.Fatalf("%s: %d %s", target, status, body)
 		}
-		return answer.D
+		return decoded.D
 	}
 	for _, test := range []struct {
 		target   string
@@ -113,13 +113,13 @@ func TestGeneratedAccount(t *testing.T) {
 			t.Errorf("%s is %d, want %d to %d", test.target, n, test.min, test.max)
 		}
 	}
-	// Many ticks change devices, but not the proportions of the account.
+	// Ticks do not change the proportion of online devices.
 	online := count("device/$count?$filter=is_online%20eq%20true")
 	for range 100 {
 		sim.Tick()
 	}
 	if n := count("device/$count?$filter=is_online%20eq%20true"); n < online*8/10 || n > online*12/10 {
-		t.Errorf("%d devices online after a hundred ticks, %d before", n, online)
+		t.Errorf("%d devices are online after 100 ticks, and %d before", n, online)
 	}
 }
 
@@ -136,7 +136,7 @@ func TestEmptyAccounts(t *testing.T) {
 	}
 }
 
-// TestRollout follows a new release from the first device that downloads it to the last that runs it.
+// TestRollout checks the states of devices during the rollout of a release.
 func TestRollout(t *testing.T) {
 	clock := newClock()
 	sim, _ := newSimulator(t, Config{Dataset: loadDataset(t), Seed: 1, Now: clock.now}, nil)
@@ -152,7 +152,7 @@ func TestRollout(t *testing.T) {
 		clock.advance(time.Minute)
 		sim.Tick()
 		sim.mu.RLock()
-		for _, d := range sim.world.Devices.rows {
+		for _, d := range sim.database.Devices.rows {
 			if d.FleetID != 1 || d.PinnedReleaseID != 0 {
 				continue
 			}
@@ -165,7 +165,7 @@ func TestRollout(t *testing.T) {
 	}
 	for _, status := range []string{"downloading", "downloaded", "applying changes", "done", "rejected", "aborted"} {
 		if !seen[status] {
-			t.Errorf("no device was ever %s; only %v", status, slices.Sorted(maps.Keys(seen)))
+			t.Errorf("no device had the status %s, only %v", status, slices.Sorted(maps.Keys(seen)))
 		}
 	}
 	updated := 0
@@ -177,7 +177,7 @@ func TestRollout(t *testing.T) {
 	sim.mu.RLock()
 	defer sim.mu.RUnlock()
 	behind := 0
-	for _, d := range sim.world.Devices.rows {
+	for _, d := range sim.database.Devices.rows {
 		if d.FleetID != 1 || d.PinnedReleaseID != 0 {
 			continue
 		}
@@ -187,25 +187,25 @@ func TestRollout(t *testing.T) {
 		if d.RunningReleaseID != release {
 			continue
 		}
-		for _, r := range sim.world.installsOf(d.ID) {
+		for _, r := range sim.database.installsOf(d.ID) {
 			if i := r.(*Install); (i.ReleaseID == release) == (i.Status == "deleted") {
-				t.Errorf("device %d runs the release and image install %d of release %d is %s", d.ID, i.ID, i.ReleaseID, i.Status)
+				t.Errorf("device %d runs the release, but image install %d of release %d is %s", d.ID, i.ID, i.ReleaseID, i.Status)
 			}
 		}
 	}
 	if updated < 300 || behind > 30 {
-		t.Errorf("%d devices updated step by step, want most; %d online devices have not finished the update, want few", updated, behind)
+		t.Errorf("%d devices had all states, want at least 300; %d online devices have not finished the update, want at most 30", updated, behind)
 	}
 }
 
-// Only rows that a tick changes have the time of the tick as modified_at. No modified_at of a device is earlier than the
-// events of the device.
+// TestModifiedAtShowsChanges checks that a tick sets modified_at of changed rows only, and that modified_at of a device is not
+// before its events.
 func TestModifiedAtShowsChanges(t *testing.T) {
 	clock := newClock()
 	sim, _ := newSimulator(t, Config{Devices: 500, Fleets: 10, Seed: 1, Now: clock.now}, nil)
 	check := func() {
 		t.Helper()
-		for _, d := range sim.world.Devices.rows {
+		for _, d := range sim.database.Devices.rows {
 			for what, at := range map[string]Time{
 				"created_at": d.CreatedAt, "last_connectivity_event": d.LastConnectivityEvent, "last_vpn_event": d.LastVPNEvent,
 				"changed_api_heartbeat_state_on__date": d.HeartbeatChangedOn, "last_update_status_event": d.LastUpdateStatusEvent,
@@ -215,7 +215,7 @@ func TestModifiedAtShowsChanges(t *testing.T) {
 				}
 			}
 		}
-		for _, r := range slices.Concat(rowsOfTable(&sim.world.Installs), rowsOfTable(&sim.world.DeviceTags), rowsOfTable(&sim.world.Fleets)) {
+		for _, r := range slices.Concat(rowsOfTable(&sim.database.Installs), rowsOfTable(&sim.database.DeviceTags), rowsOfTable(&sim.database.Fleets)) {
 			if m := r.meta(); m.ModifiedAt < m.CreatedAt || m.ModifiedAt > At(clock.now()) {
 				t.Fatalf("%T %d: modified_at is %v, created_at %v, and it is %v", r, m.ID, m.ModifiedAt.Time(), m.CreatedAt.Time(), clock.now())
 			}
@@ -224,15 +224,15 @@ func TestModifiedAtShowsChanges(t *testing.T) {
 	check()
 	devices, installs := 0, 0
 	for range 100 {
-		before := sim.world.clone()
+		before := sim.database.clone()
 		clock.advance(time.Minute)
 		sim.Tick()
 		check()
 		now := At(clock.now())
-		devices += changedAt(t, now, &before.Devices, &sim.world.Devices)
-		installs += changedAt(t, now, &before.Installs, &sim.world.Installs)
-		changedAt(t, now, &before.Fleets, &sim.world.Fleets)
-		changedAt(t, now, &before.Releases, &sim.world.Releases)
+		devices += countChanged(t, now, &before.Devices, &sim.database.Devices)
+		installs += countChanged(t, now, &before.Installs, &sim.database.Installs)
+		countChanged(t, now, &before.Fleets, &sim.database.Fleets)
+		countChanged(t, now, &before.Releases, &sim.database.Releases)
 	}
 	if devices < 1000 || installs < 1000 {
 		t.Errorf("%d changes of devices and %d of installs are too few for this test", devices, installs)
@@ -247,13 +247,13 @@ func rowsOfTable[R comparable, P rowPointer[R]](table *Table[R, P]) []row {
 	return rows
 }
 
-// changedAt counts the rows that were added or changed, and checks their timestamps.
-func changedAt[R comparable, P rowPointer[R]](t *testing.T, now Time, before, after *Table[R, P]) int {
+// countChanged returns the number of rows that were added or changed, and checks modified_at of all rows.
+func countChanged[R comparable, P rowPointer[R]](t *testing.T, now Time, before, after *Table[R, P]) int {
 	t.Helper()
 	n := 0
 	for _, p := range after.rows {
-		was, _ := before.find(p.meta().ID).(P)
-		changed := was == nil || *was != *p
+		old, _ := before.find(p.meta().ID).(P)
+		changed := old == nil || *old != *p
 		if changed {
 			n++
 		}
@@ -264,8 +264,8 @@ func changedAt[R comparable, P rowPointer[R]](t *testing.T, now Time, before, af
 	return n
 }
 
-// Hardware figures stay when a device disconnects: the API never clears them.
-func TestHardwareFiguresStay(t *testing.T) {
+// TestHardwareFiguresAreKept checks that hardware figures do not change when a device disconnects.
+func TestHardwareFiguresAreKept(t *testing.T) {
 	sim, srv := newSimulator(t, Config{}, smallAccount)
 	sim.Update(func(st *State) { st.Device(1).Disconnect(st.Now()) })
 	if _, body := get(t, srv, "/v7/device(1)?$select=cpu_temp,overall_status"); body != `{"d":[{"cpu_temp":50,"overall_status":"disconnected"}]}` {
@@ -273,9 +273,9 @@ func TestHardwareFiguresStay(t *testing.T) {
 	}
 }
 
-// TestConcurrentUse uses everything concurrently, for the race detector, and checks that pages are consistent.
+// TestConcurrentUse calls all methods concurrently, for the race detector, and checks that updates are atomic.
 func TestConcurrentUse(t *testing.T) {
-	sim, srv := newSimulator(t, Config{Devices: 200, Fleets: 4, Seed: 1, CacheAnswers: true}, nil)
+	sim, srv := newSimulator(t, Config{Devices: 200, Fleets: 4, Seed: 1, CacheResponses: true}, nil)
 	var wg sync.WaitGroup
 	repeat := func(f func(i int)) {
 		wg.Go(func() {
@@ -301,7 +301,7 @@ func TestConcurrentUse(t *testing.T) {
 		repeat(func(int) {
 			// Each update adds one device and removes one.
 			if _, body := get(t, srv, "/v7/device/$count"); body != `{"d":200}` {
-				t.Errorf("count %s in the middle of updates", body)
+				t.Errorf("the number of devices during updates is %s", body)
 			}
 			get(t, srv, "/v7/application?$expand=owns__device/$count($filter=overall_status%20eq%20'updating')")
 			get(t, srv, "/v7/device?$select=id,overall_status&$filter=image_install/any(i:i/status%20eq%20'Running')")
