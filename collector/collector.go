@@ -249,8 +249,9 @@ type view struct {
 	byID   map[int64]*fleet
 	names  []fleetName
 	keys   []balena.Key
-	// osReleases caches the published releases of balenaOS that devices run.
-	osReleases map[balena.OS]*balena.SystemRelease
+	// osReleases and supervisorReleases are the published releases that devices run.
+	osReleases         lookup[balena.OS]
+	supervisorReleases lookup[supervisorVersion]
 	// implausible counts implausible values by field, without those that the previous view has too.
 	implausible balena.Counts[string]
 }

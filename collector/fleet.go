@@ -46,7 +46,8 @@ func (v *view) onlyCloud(value float64) float64 {
 // and applies the differences between the snapshots. previous may be nil.
 func newView(s *balena.Snapshot, previous *view) *view {
 	v := &view{
-		Snapshot: s, byID: make(map[int64]*fleet, len(s.Fleets)), fleets: make([]fleet, len(s.Fleets)), osReleases: map[balena.OS]*balena.SystemRelease{},
+		Snapshot: s, byID: make(map[int64]*fleet, len(s.Fleets)), fleets: make([]fleet, len(s.Fleets)),
+		osReleases: newLookup(s.System.OSRelease), supervisorReleases: newLookup(releaseOfSupervisor(s.System)),
 	}
 	for i := range v.fleets {
 		f := &v.fleets[i]

@@ -3,7 +3,6 @@
 package collector
 
 import (
-	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -14,14 +13,30 @@ import (
 // Metrics of the releases of balenaOS and of the supervisor that the server publishes, and how far devices and fleets are
 // behind them. A device has samples only if its version is that of a published release.
 
-// osRelease returns the published release that devices run, or nil.
-func (v *view) osRelease(os balena.OS) *balena.SystemRelease {
-	r, known := v.osReleases[os]
+// lookup finds the published releases of versions, or nil, and keeps them: devices run few different versions.
+type lookup[K comparable] struct {
+	find  func(K) *balena.SystemRelease
+	found map[K]*balena.SystemRelease
+}
+
+func newLookup[K comparable](find func(K) *balena.SystemRelease) lookup[K] {
+	return lookup[K]{find, map[K]*balena.SystemRelease{}}
+}
+
+func (l *lookup[K]) of(version K) *balena.SystemRelease {
+	r, known := l.found[version]
 	if !known {
-		r = v.System.OSRelease(os)
-		v.osReleases[os] = r
+		r = l.find(version)
+		l.found[version] = r
 	}
 	return r
+}
+
+// supervisorVersion is a version of the supervisor on a device type.
+type supervisorVersion struct{ deviceType, version string }
+
+func releaseOfSupervisor(s *balena.SystemReleases) func(supervisorVersion) *balena.SystemRelease {
+	return func(v supervisorVersion) *balena.SystemRelease { return s.SupervisorRelease(v.deviceType, v.version) }
 }
 
 // osLine is a line of releases of balenaOS for a device type.
@@ -36,7 +51,7 @@ func osLines(v *view) iter.Seq[osLine] {
 	used := map[key]bool{}
 	for i := range v.fleets {
 		for os := range v.fleets[i].ByOS {
-			if r := v.osRelease(os); r != nil {
+			if r := v.osReleases.of(os); r != nil {
 				used[key{os.Type, r.Line}] = true
 			}
 		}
@@ -175,7 +190,7 @@ func (f *fleet) withOS(condition func(*balena.SystemRelease) bool) float64 {
 	}
 	n := 0
 	for os, devices := range f.inService.ByOS {
-		if r := f.view.osRelease(os); r != nil && condition(r) {
+		if r := f.view.osReleases.of(os); r != nil && condition(r) {
 			n += devices
 		}
 	}
@@ -183,7 +198,9 @@ func (f *fleet) withOS(condition func(*balena.SystemRelease) bool) float64 {
 }
 
 // osRelease returns the published release of balenaOS that the device runs, or nil.
-func (d *device) osRelease() *balena.SystemRelease { return d.view.osRelease(balena.OSOf(d.Device)) }
+func (d *device) osRelease() *balena.SystemRelease {
+	return d.view.osReleases.of(balena.OSOf(d.Device))
+}
 
 // ofOS returns a family with one sample for each device that runs a published release of balenaOS.
 func ofOS(name, help, source string, value func(*balena.SystemRelease) float64) family[device] {
@@ -234,7 +251,7 @@ func deviceOSTable() anyTable {
 				"device.os_version, os_variant, release.known_issue_list", func(r *balena.SystemRelease) bool { return r.KnownIssues }),
 			gauge("balena_device_supervisor_update_available", "Whether a newer release of the supervisor than that of the device is published.",
 				"device.supervisor_version, release.raw_version, is_invalidated", func(d *device) float64 {
-					r := d.view.System.SupervisorRelease(cmp.Or(d.Type, balena.Unknown), d.SupervisorVersion)
+					r := d.view.supervisorReleases.of(supervisorVersion{d.Type, d.SupervisorVersion})
 					if r == nil {
 						return none
 					}
