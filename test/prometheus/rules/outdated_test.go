@@ -10,8 +10,8 @@ var outdated = alert{
 	summary:     "Devices of acme/pumps with a release of balenaOS that is more than 365 days old: 1.",
 	description: "Newer releases are available for these devices.",
 	bad: state{
-		`balena_device_os_update_available{fleet="acme/pumps",uuid="c0ffee"}`:                  is(1),
-		`balena_device_os_release_created_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: is(-366 * day),
+		`balena_device_os_update_available{fleet="acme/pumps",uuid="c0ffee"}`:                  constant(1),
+		`balena_device_os_release_created_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: constant(-366 * day),
 	},
 	after: 15,
 }
@@ -30,8 +30,8 @@ func TestOutdatedOS(t *testing.T) {
 	}
 	runFiles(t, taggedRules, []unitTest{
 		story("old", nil, true),
-		story("not so old", state{`balena_device_os_release_created_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: is(-364 * day)}, false),
-		story("old and the newest", state{`balena_device_os_update_available{fleet="acme/pumps",uuid="c0ffee"}`: is(0)}, false),
-		story("old and out of service", state{`balena_device_out_of_service{fleet="acme/pumps",uuid="c0ffee"}`: is(1)}, false),
+		story("not so old", state{`balena_device_os_release_created_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: constant(-364 * day)}, false),
+		story("old and the newest", state{`balena_device_os_update_available{fleet="acme/pumps",uuid="c0ffee"}`: constant(0)}, false),
+		story("old and out of service", state{`balena_device_out_of_service{fleet="acme/pumps",uuid="c0ffee"}`: constant(1)}, false),
 	})
 }
