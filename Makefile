@@ -1,4 +1,4 @@
-# What a contributor and CI do, one target each. The Go command does the caching, so all targets but the tools are phony.
+# Targets for contributors and CI. All targets except the tools are phony, because the Go command caches builds.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,7 +18,7 @@ VERSION := $(shell cat VERSION)
 REVISION := $(shell git rev-parse HEAD 2>/dev/null)
 BRANCH := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 
-# The time of the commit instead of the clock: the same source gives the same binaries, whoever builds them and when.
+# The time of the commit, so that builds are reproducible.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
 PACKAGE_VERSION := github.com/prometheus/common/version
@@ -26,10 +26,10 @@ LDFLAGS := -s -w -X $(PACKAGE_VERSION).Version=$(VERSION) -X $(PACKAGE_VERSION).
 
 TOOLS := bin/tools
 
-# The race detector needs a C compiler, which not everybody who tries this has.
+# The race detector needs a C compiler.
 RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
-# $(call needs,go git) is a line of a recipe that fails with one sentence when one of these programs is missing.
+# $(call needs,go git) is a line of a recipe that fails with a message if one of these programs is missing.
 needs = @GO='$(GO)' DOCKER='$(DOCKER)' test/needs.sh $(1)
 
 .PHONY: help
@@ -39,8 +39,8 @@ help: ## Show this list
 ##
 ## Build and run
 
-# Go leaves its temporary directory behind when it is interrupted. The version is in LDFLAGS, and asking git for it once
-# more would fail in a clone that somebody else owns.
+# The trap removes the temporary directory if Go is interrupted. -buildvcs=false, because the version is in LDFLAGS, and git
+# fails in a clone of another user.
 .PHONY: build
 build: ## Build exporter and simulator into bin/
 	$(call needs,go)
@@ -68,7 +68,7 @@ tarball: $(TOOLS)/promu ## Pack the release binaries into .tarballs/
 RELEASE_PLATFORMS := linux/amd64 linux/arm64 linux/arm/v7 darwin/amd64 darwin/arm64 windows/amd64
 
 .PHONY: release
-release: $(TOOLS)/promu $(TOOLS)/nfpm $(TOOLS)/sbom ## Build everything of a release into .release/ (root only)
+release: $(TOOLS)/promu $(TOOLS)/nfpm $(TOOLS)/sbom ## Build all artifacts of a release into .release/ (root only)
 	$(call needs,go git buildah busybox)
 	test/release/build.sh $(RELEASE_PLATFORMS)
 
@@ -81,15 +81,15 @@ publish: $(TOOLS)/cosign ## Push image and chart of .release/ to REGISTRY, signe
 ##
 ## Check
 
-# promtool takes minutes to build the first time, which is said here rather than hidden in a test.
+# promtool is a prerequisite, because its first build takes minutes.
 .PHONY: test
-test: ## Run everything that tells whether a change can be trusted
+test: ## Run the checks and tests for a change
 	$(call needs,go git)
 	@MAKE='$(MAKE)' test/parts.sh check-format $(TOOLS)/promtool vet test-go test-histories test-prometheus test-dashboards test-chart
 
-# What make test leaves out: it would take longer than anybody waits.
+# Tests that are too slow for make test.
 .PHONY: test-long
-test-long: ## Run at length what make test shortens: the race detector, 3000 histories, 100,000 devices
+test-long: ## Run longer tests: the race detector, 3000 histories, 100,000 devices
 	$(call needs,go cc)
 	$(GO) test -race -timeout 30m ./collector
 	$(MAKE) test-histories HISTORIES=3000
@@ -107,45 +107,45 @@ vet: ## Run go vet
 	cd test/prometheus && $(GO) vet ./...
 
 .PHONY: test-go
-test-go: ## Run the Go tests, with the race detector where there is a C compiler
+test-go: ## Run the Go tests, with the race detector if there is a C compiler
 	@[[ -n '$(RACE)' ]] || echo 'There is no C compiler: the tests run without the race detector.'
 	$(GO) test $(RACE) -short -timeout 30m ./...
 
 .PHONY: test-histories
-test-histories: ## Let HISTORIES (300) accounts live, disturb their refreshes, and compare what is exported with the truth
+test-histories: ## Compare the metrics after disturbed refreshes of HISTORIES (300) random accounts with the true state
 	$(GO) test -count=1 -timeout 30m -run '^TestHistory$$' ./collector -history.count=$(HISTORIES)
 
 .PHONY: test-prometheus
-test-prometheus: $(TOOLS)/promtool ## Test what Prometheus itself makes of the exporter's output
-	cd test/prometheus && $(GO) test -short -count=1 -timeout 30m ./... # anew, for Go does not see that it depends on the programs it runs
+test-prometheus: $(TOOLS)/promtool ## Test the exposition, the alerts and the rules with the code of Prometheus
+	cd test/prometheus && $(GO) test -short -count=1 -timeout 30m ./... # not cached, because Go does not detect changes of the programs that the tests run
 
 .PHONY: test-chart
 test-chart: ## Test the Helm chart
 	$(MAKE) -C charts test
 
 .PHONY: test-dashboards
-test-dashboards: ## Read the dashboards with Grafana's own types, and their queries with Prometheus' own engine
-	@for module in test/dashboards test/grafana; do (set -x; cd $$module && $(GO) vet ./... && $(GO) test -count=1 -timeout 30m ./...); done # anew, for the dashboards are outside of the modules
+test-dashboards: ## Test the dashboards with the types of Grafana, and their queries with the engine of Prometheus
+	@for module in test/dashboards test/grafana; do (set -x; cd $$module && $(GO) vet ./... && $(GO) test -count=1 -timeout 30m ./...); done # not cached, because the dashboards are outside of the modules
 
 .PHONY: test-live
-test-live: $(TOOLS)/prometheus ## Run all rules and panels in a Prometheus that scrapes the exporter, while everything goes wrong
+test-live: $(TOOLS)/prometheus ## Test all rules and panels with a Prometheus server that scrapes the exporter during failures
 	cd test/live && $(GO) vet ./... && $(GO) test $(RACE) -count=1 -timeout 30m ./...
 
 .PHONY: e2e
-e2e: ## Install the chart into a Kubernetes on this machine and use it (Linux and root only)
+e2e: ## Test the chart in a Kubernetes cluster on this machine (Linux and root only)
 	$(MAKE) -C test/cluster e2e
 
 .PHONY: test-statuspage
-test-statuspage: ## Walk the status page with Debian's Chromium: accessibility, keyboard, hostile names
+test-statuspage: ## Test the status pages with the Chromium of Debian: accessibility, keyboard, hostile names
 	$(call needs,go npm chromium)
 	cd test/statuspage && npm ci --ignore-scripts --no-audit --no-fund && npm test
 
 .PHONY: test-sdk
-test-sdk: build ## Read from the simulator with balena-sdk, and hold simulator and OS versions to balena's npm packages
+test-sdk: build ## Test the simulator with balena-sdk, and compare it and the OS versions with npm packages of balena
 	cd test/sdk && npm ci --ignore-scripts --no-audit --no-fund && npm test
 
 .PHONY: pictures
-pictures: ## Take the pictures in docs/images anew
+pictures: ## Update the pictures in docs/images
 	$(call needs,go npm chromium)
 	@mkdir -p bin
 	cd test/dashboards && $(GO) test -count=1 -run TestPicture . -args -picture=$(CURDIR)/bin/dashboard.html
@@ -157,15 +157,15 @@ test-image: ## Build the container image with buildah, run and check it (root on
 	test/image/test.sh
 
 .PHONY: test-demo
-test-demo: ## Run make demo, scrape it, stop it
+test-demo: ## Test make demo
 	$(call needs,go git)
 	test/demo/test.sh
 
 .PHONY: test-release
-test-release: test-artifacts test-reproducible test-packages test-registry ## Test everything of a release (root only)
+test-release: test-artifacts test-reproducible test-packages test-registry ## Test all artifacts of a release (root only)
 
 .PHONY: test-artifacts
-test-artifacts: release ## Compare what is in .release/ with its bills of materials, and test how those are written
+test-artifacts: release ## Compare the artifacts in .release/ with their bills of materials, and test the generator of the bills
 	cd test/tools/sbom && $(GO) vet ./... && $(GO) test -count=1 ./... -release=$(CURDIR)/.release
 
 .PHONY: test-reproducible
@@ -173,7 +173,7 @@ test-reproducible: release ## Compare .release/ with a release of the same commi
 	MAKE='$(MAKE)' test/release/again.sh
 
 .PHONY: test-packages
-test-packages: release ## Install the Debian package of .release/, upgrade it and remove it in a Debian of its own (root only)
+test-packages: release ## Install, upgrade and remove the Debian package of .release/ in a separate Debian system (root only)
 	$(call needs,mmdebstrap systemd-nspawn busybox)
 	test/release/deb.sh
 
@@ -187,33 +187,33 @@ lint: $(TOOLS)/golangci-lint ## Run golangci-lint
 	@for module in . test/chart test/dashboards test/grafana test/live test/prometheus test/release test/tools/sbom; do (set -x; cd $$module && $(CURDIR)/$(TOOLS)/golangci-lint run --allow-parallel-runners ./...); done
 
 .PHONY: lint-shell
-lint-shell: ## Run shellcheck (Debian's package) on the shell scripts
+lint-shell: ## Run shellcheck (a package of Debian) on the shell scripts
 	$(call needs,shellcheck)
 	shellcheck .ci/run $$(git ls-files '*.sh')
 
 .PHONY: lint-workflows
-lint-workflows: $(TOOLS)/actionlint ## Run actionlint, with shellcheck if it is there, on the workflows of GitHub
+lint-workflows: $(TOOLS)/actionlint ## Run actionlint on the GitHub workflows, with shellcheck if it is installed
 	$(TOOLS)/actionlint
 
 .PHONY: vulncheck
-vulncheck: $(TOOLS)/govulncheck ## Look for known vulnerabilities in what the binaries use
+vulncheck: $(TOOLS)/govulncheck ## Search the dependencies of the binaries for known vulnerabilities
 	test/tools/govulncheck/run.sh $(CURDIR)/$(TOOLS)/govulncheck
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz test for FUZZTIME (10s)
+fuzz: ## Run each fuzz test for FUZZTIME (10s)
 	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, name[i]; n = 0 }' | \
 	while read -r package name; do echo "--- $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; done
 
 .PHONY: soak
-soak: ## Let everything go wrong at random for SOAK (1m), and look at what is left of the exporter
+soak: ## Run the exporter with random failures for SOAK (1m), and check its memory, goroutines and files
 	SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v ./test/soak
 
 .PHONY: bench
-bench: build ## Compare the exporter with its limits and print one table (BENCH_DEVICES=1000,10000 for fewer sizes)
+bench: build ## Compare the exporter with its limits and print a table (BENCH_DEVICES=1000,10000 for fewer sizes)
 	@$(GO) run ./test/bench -bin bin -devices $(BENCH_DEVICES)
 
 .PHONY: bench-prometheus
-bench-prometheus: build $(TOOLS)/prometheus ## Measure what a Prometheus server needs for 10,000 and 100,000 devices
+bench-prometheus: build $(TOOLS)/prometheus ## Measure the resources of a Prometheus server for 10,000 and 100,000 devices
 	@$(GO) run ./test/bench -bin bin -devices 10000,100000 -prometheus $(TOOLS)/prometheus
 
 .PHONY: bench-go
@@ -226,16 +226,16 @@ bench-go: $(TOOLS)/benchstat ## Run the Go benchmarks matching BENCH, for compar
 ## Maintain
 
 .PHONY: generate
-generate: ## Write everything that is generated from the code
+generate: ## Update generated files
 	$(GO) generate ./...
 	$(MAKE) -C charts generate
 	cd test/prometheus && $(GO) test -count=1 -run '^TestNeededMetricsAreDocumented$$' ./rules -update
 
 .PHONY: check-generated
-check-generated: generate ## Fail when generated files are not up to date
+check-generated: generate ## Fail if generated files are not up to date
 	@if [[ -n $$(git status --porcelain) ]]; then git --no-pager diff; git status --short; echo "commit what make generate changed" >&2; exit 1; fi
 
-# Each tool is pinned by a Go module of its own, so that its dependencies mix neither with ours nor with another tool's.
+# Each tool is pinned by a separate Go module, so that the dependencies of tools are independent.
 $(TOOLS)/%: test/tools/%/go.mod test/tools/%/go.sum
 	@echo 'Building $*, which takes minutes the first time'
 	$(call needs,go)
@@ -243,12 +243,12 @@ $(TOOLS)/%: test/tools/%/go.mod test/tools/%/go.sum
 
 $(TOOLS)/sbom: $(wildcard test/tools/sbom/*.go)
 
-# Leave out the clients of all clouds, which are for service discovery in them.
+# Build without the clients of cloud providers, which are only used for service discovery.
 $(TOOLS)/promtool $(TOOLS)/prometheus: export GOFLAGS += -tags=remove_all_sd
 
 .PHONY: tools
 tools: $(patsubst test/tools/%/go.mod,$(TOOLS)/%,$(wildcard test/tools/*/go.mod)) ## Build all pinned tools into bin/tools/
 
 .PHONY: clean
-clean: ## Remove everything built
+clean: ## Remove all build results
 	rm -rf bin .build .tarballs .release

@@ -14,8 +14,8 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Devices that are absent on purpose are not in service, and in none of the sums that alerts are about. The maintenance of a
-// device or of its fleet ends by itself: time passes, and nothing else changes.
+// TestInService checks that the sums for alerts count only devices in service, and that a maintenance ends at its time without
+// other changes.
 func TestInService(t *testing.T) {
 	hours := func(n int) balena.Instant { return balena.Instant(now.Add(time.Duration(n) * time.Hour).UnixMilli()) }
 	connected := balena.Device{Online: true, Status: "operational", RunningRelease: 7, TargetRelease: 7, Installs: "7 2 2"}
@@ -27,11 +27,11 @@ func TestInService(t *testing.T) {
 	for name, test := range map[string]struct {
 		fleet   balena.Fleet
 		devices []balena.Device
-		// want are the numbers of devices in service, connected, healthy, disconnected for a day, of which the update of the
-		// host OS failed, never connected, and in maintenance: at first, and three hours later.
+		// want are the numbers of devices in service, connected, healthy, disconnected for a day, with a failed update of the host
+		// OS, never connected, and in maintenance: at first, and three hours later.
 		now, later [7]int
 	}{
-		"all at work":          {balena.Fleet{}, []balena.Device{connected, gone, {Status: "configuring", HeartbeatState: "unknown"}}, [7]int{3, 1, 1, 1, 1, 1, 0}, [7]int{3, 1, 1, 1, 1, 1, 0}},
+		"all in service":       {balena.Fleet{}, []balena.Device{connected, gone, {Status: "configuring", HeartbeatState: "unknown"}}, [7]int{3, 1, 1, 1, 1, 1, 0}, [7]int{3, 1, 1, 1, 1, 1, 0}},
 		"of an archived fleet": {balena.Fleet{Archived: true}, []balena.Device{connected, gone}, [7]int{}, [7]int{}},
 		"inactive by status":   {balena.Fleet{}, []balena.Device{connected, {Status: "inactive", HeartbeatState: "unknown"}}, [7]int{1, 1, 1}, [7]int{1, 1, 1}},
 		"deactivated": {
@@ -69,14 +69,14 @@ func TestInService(t *testing.T) {
 				test.devices[i].ID, test.devices[i].FleetID, test.devices[i].UUID = int64(i+1), 1, fmt.Sprint(i)
 			}
 			s.Devices = balena.NewDevices(test.devices...)
-			c := of(nil, everything())
+			c := of(nil, allGroups())
 			for _, at := range []struct {
 				time time.Time
 				want [7]int
 			}{{now, test.now}, {now.Add(3 * time.Hour), test.later}} {
 				later := *s
 				later.Time = at.time
-				got := samples(parse(t, serve(c.Render(&later)))) // on top of the page before
+				got := samples(parse(t, serve(c.Render(&later)))) // updates the previous page
 				want := map[string]float64{}
 				for i, family := range []string{"in_service", "in_service_connected", "healthy", "disconnected_longer_than", "os_update_failed", "never_connected", "in_maintenance"} {
 					labels := []string{"fleet", "f"}
@@ -98,9 +98,9 @@ func TestInService(t *testing.T) {
 	}
 }
 
-// The lines of devices follow their fleet: its archiving, and the end of its maintenance.
+// TestDevicesOfAnAbsentFleet checks the samples of devices after their fleet was archived, and at the end of its maintenance.
 func TestDevicesOfAnAbsentFleet(t *testing.T) {
-	c := of(nil, everything())
+	c := of(nil, allGroups())
 	device := balena.Device{ID: 1, FleetID: 1, UUID: "u", Maintenance: 5000}
 	devices := balena.NewDevices(device) // the same runs in all snapshots
 	for _, test := range []struct {
@@ -127,9 +127,9 @@ func TestDevicesOfAnAbsentFleet(t *testing.T) {
 	}
 }
 
-// The labels of tags follow the keys that there are, on every device.
+// TestKeysOfTagsThatChange checks the labels of tags on all devices after the keys changed.
 func TestKeysOfTagsThatChange(t *testing.T) {
-	c := of(nil, everything())
+	c := of(nil, allGroups())
 	page := func(keys []string, tags ...string) string {
 		var attached []balena.Tag
 		for i, value := range tags {
@@ -139,7 +139,7 @@ func TestKeysOfTagsThatChange(t *testing.T) {
 			Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "f", Tags: tags}}, DeviceTagKeys: keys, FleetTagKeys: keys,
 			Devices: balena.NewDevices(balena.Device{ID: 1, FleetID: 1, UUID: "u", Attachments: &balena.Attachments{Tags: attached}}),
 		}
-		if diff := cmp.Diff(samples(gather(t, s, everything())), samples(parse(t, text(s, everything())))); diff != "" {
+		if diff := cmp.Diff(samples(gather(t, s, allGroups())), samples(parse(t, text(s, allGroups())))); diff != "" {
 			t.Errorf("gathered (-) and rendered (+) differ:\n%s", diff)
 		}
 		var lines []string

@@ -20,9 +20,8 @@ import (
 // The exported series of a device depend only on its current row. These tests change a device, refresh, and check
 // which series were added and removed.
 
-// livingAccount returns a small account of known devices: two fleets with two releases each, and three devices in the
-// first fleet.
-func livingAccount(t *testing.T, o collector.Options) *api {
+// smallAccount returns an account with two fleets with two releases each, and three devices in the first fleet.
+func smallAccount(t *testing.T, o collector.Options) *api {
 	a := newAPI(t, simulator.Config{}, o)
 	a.Update(func(st *simulator.State) {
 		st.Organizations.Add(simulator.Organization{Name: "Org", Handle: "org"})
@@ -82,7 +81,7 @@ func change(t *testing.T, a *api, o collector.Options, f func(*simulator.State))
 
 func TestDeviceThatGoesOfflineLosesItsHardwareFigures(t *testing.T) {
 	o := collector.DefaultOptions()
-	a := livingAccount(t, o)
+	a := smallAccount(t, o)
 	removed, added := change(t, a, o, func(st *simulator.State) {
 		d := st.Device(2)
 		d.IsConnectedToVPN, d.HeartbeatState = false, "offline" // the API keeps cpu_usage and the others
@@ -108,7 +107,7 @@ func TestDeviceThatGoesOfflineLosesItsHardwareFigures(t *testing.T) {
 
 func TestDeletedDeviceDisappears(t *testing.T) {
 	o := collector.DefaultOptions()
-	a := livingAccount(t, o)
+	a := smallAccount(t, o)
 	var uuid string
 	removed, added := change(t, a, o, func(st *simulator.State) {
 		uuid = st.Device(2).UUID
@@ -129,7 +128,7 @@ func TestDeletedDeviceDisappears(t *testing.T) {
 
 func TestRenamedDeviceChangesOnlyItsInfo(t *testing.T) {
 	o := collector.DefaultOptions()
-	a := livingAccount(t, o)
+	a := smallAccount(t, o)
 	removed, added := change(t, a, o, func(st *simulator.State) { st.Device(2).Name = "renamed" })
 	if want := []string{"balena_device_info"}; !slices.Equal(names(removed), want) || !slices.Equal(names(added), want) {
 		t.Errorf("removed: %v\nadded: %v", names(removed), names(added))
@@ -144,7 +143,7 @@ func TestRenamedDeviceChangesOnlyItsInfo(t *testing.T) {
 
 func TestMovedDeviceLeavesNoSeriesBehind(t *testing.T) {
 	o := collector.DefaultOptions()
-	a := livingAccount(t, o)
+	a := smallAccount(t, o)
 	var uuid string
 	removed, added := change(t, a, o, func(st *simulator.State) {
 		st.Device(2).FleetID = 2
@@ -157,7 +156,7 @@ func TestMovedDeviceLeavesNoSeriesBehind(t *testing.T) {
 		}
 	}
 	if removed[series("balena_device_online", "fleet", "org/fleet1", "uuid", uuid)] != 1 || added[series("balena_device_online", "fleet", "org/fleet2", "uuid", uuid)] != 1 {
-		t.Error("the device did not move")
+		t.Error("the device is not in the new fleet")
 	}
 	if n := added[series("balena_fleet_devices", "fleet", "org/fleet2")]; n != 1 {
 		t.Errorf("the new fleet has %v devices, want 1", n)
@@ -165,7 +164,7 @@ func TestMovedDeviceLeavesNoSeriesBehind(t *testing.T) {
 }
 
 func TestUnknownStatesAreExported(t *testing.T) {
-	o := everything()
+	o := allGroups()
 	s := &balena.Snapshot{
 		Time:   now,
 		Fleets: []balena.Fleet{{ID: 1, Slug: "org/fleet", Name: "fleet", LatestRelease: balena.Release{ID: 1, Status: "exploded"}}},
@@ -195,11 +194,10 @@ func TestUnknownStatesAreExported(t *testing.T) {
 	}
 }
 
-// TestRollout follows a new target release until the last device, one of which rejects it, with the metrics for
-// rollouts.
+// TestRollout checks the metrics of rollouts from a new target release until the last device runs it. One device rejects it.
 func TestRollout(t *testing.T) {
-	o := everything()
-	a := livingAccount(t, o)
+	o := allGroups()
+	a := smallAccount(t, o)
 
 	type progress struct {
 		target            string // release_version
@@ -310,7 +308,7 @@ func TestRollout(t *testing.T) {
 	})
 }
 
-func TestReleasesBeyondTheLimitAreOneRow(t *testing.T) {
+func TestReleasesBeyondTheLimitAreSummed(t *testing.T) {
 	o := collector.DefaultOptions()
 	o.ReleaseLimit = 2
 	s := &balena.Snapshot{Time: now, Fleets: []balena.Fleet{{ID: 1, Slug: "org/fleet"}}, Releases: map[int64]balena.Release{}}
@@ -395,7 +393,7 @@ func TestTags(t *testing.T) {
 	}
 }
 
-func TestKeysOfOneNameAreOneSeries(t *testing.T) {
+func TestKeysWithTheSameName(t *testing.T) {
 	s := &balena.Snapshot{Time: now, Keys: []balena.Key{{ID: 1, Name: "ci", Expiry: 9000}, {ID: 2, Name: "ci", Expiry: 5000}, {ID: 3, Name: "me", Expiry: 7000}}}
 	want := map[string]float64{
 		series("balena_api_key_expiry_timestamp_seconds", "key_name", "ci"): 5,
@@ -406,7 +404,7 @@ func TestKeysOfOneNameAreOneSeries(t *testing.T) {
 	}
 }
 
-// FuzzNames uses arbitrary names: the exposition is valid and has the same name.
+// FuzzNames checks that the exposition is valid and contains the same name for any name.
 func FuzzNames(f *testing.F) {
 	for _, h := range hostile {
 		f.Add(h)
@@ -432,8 +430,8 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
-// TestServicesWithoutANameAreMergedWithThoseNamedUnknown searches for duplicate series.
-func TestServicesWithoutANameAreMergedWithThoseNamedUnknown(t *testing.T) {
+// TestServicesWithoutName checks that there are no duplicate series of services without a name and services named unknown.
+func TestServicesWithoutName(t *testing.T) {
 	none := balena.Null
 	s := withDevice(balena.Device{ID: 1, FleetID: 1, UUID: "u", Attachments: &balena.Attachments{Services: []balena.Service{
 		{ID: 1, Name: "", Status: "", Installed: 1000, Progress: none},
@@ -444,7 +442,7 @@ func TestServicesWithoutANameAreMergedWithThoseNamedUnknown(t *testing.T) {
 		{ID: 6, Name: "unknown", Status: "unknown", Installed: 1000, Progress: none},
 	}}})
 	got := map[string]float64{}
-	for name, v := range samples(parse(t, text(s, everything()))) {
+	for name, v := range samples(parse(t, text(s, allGroups()))) {
 		if strings.Contains(name, "_service_") && !strings.Contains(name, "_in_service") && v != 0 {
 			got[name] = v
 		}
@@ -467,14 +465,13 @@ func TestServicesWithoutANameAreMergedWithThoseNamedUnknown(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(samples(gather(t, s, everything())), samples(parse(t, text(s, everything())))); diff != "" {
+	if diff := cmp.Diff(samples(gather(t, s, allGroups())), samples(parse(t, text(s, allGroups())))); diff != "" {
 		t.Errorf("gathered (-) and rendered (+) differ:\n%s", diff)
 	}
 }
 
-// TestARenamedReleaseIsRenderedAgain changes only a release to which a device refers: the devices of both snapshots are
-// equal, but their lines differ.
-func TestARenamedReleaseIsRenderedAgain(t *testing.T) {
+// TestRenamedRelease checks the samples of devices after only a release to which they refer has changed.
+func TestRenamedRelease(t *testing.T) {
 	for name, test := range map[string]struct {
 		device balena.Device
 		family string
@@ -503,8 +500,8 @@ func TestARenamedReleaseIsRenderedAgain(t *testing.T) {
 	}
 }
 
-// TestPagesOfALargeAccountThatChanges compares pages that keep most of the previous page with pages built from scratch,
-// while devices are changed, added and removed in an account of many runs.
+// TestPagesOfALargeAccountThatChanges compares pages that reuse the previous page with pages rendered from scratch, while
+// devices are changed, added and removed.
 func TestPagesOfALargeAccountThatChanges(t *testing.T) {
 	const devices = 3000
 	o := collector.DefaultOptions()

@@ -42,10 +42,10 @@ func sampleLines(t *testing.T, text string) (lines []string) {
 	return lines
 }
 
-// While devices are changed, added and removed, the parts of each page have all of its samples once, and a device stays in
-// its part. The same applies to groups.
+// TestPartsOfAnAccountThatChanges checks that the parts of a page contain all of its samples once, and that devices stay in
+// their part, while devices are changed, added and removed. It checks groups, too.
 func TestPartsOfAnAccountThatChanges(t *testing.T) {
-	o := everything()
+	o := allGroups()
 	for _, stripes := range []int{1, 2, 6, 64} {
 		a := newAPI(t, simulator.Config{Devices: 300, Fleets: 3, Seed: 1}, o, func(c *account.Config) { c.Stripes = stripes })
 		c := collector.New(nil, o)
@@ -94,20 +94,20 @@ func TestPartsOfAnAccountThatChanges(t *testing.T) {
 
 func TestScrapeGroups(t *testing.T) {
 	want := []string{"fleet", "organization", "tag", "maintenance", "release", "service", "os", "device", "key"}
-	if got := of(nil, everything()).ScrapeGroups(); !slices.Equal(got, want) {
+	if got := of(nil, allGroups()).ScrapeGroups(); !slices.Equal(got, want) {
 		t.Errorf("the groups are %q, want %q", got, want)
 	}
 }
 
-// Leaving out families does not change the others.
+// TestExportedFamilies checks that other families do not change if some are not exported.
 func TestExportedFamilies(t *testing.T) {
-	s := newAPI(t, simulator.Config{Devices: 50, Fleets: 2, Seed: 1}, everything()).fetch(t)
-	o := everything()
+	s := newAPI(t, simulator.Config{Devices: 50, Fleets: 2, Seed: 1}, allGroups()).fetch(t)
+	o := allGroups()
 	o.Exported = func(family string) bool {
 		return !strings.HasPrefix(family, "balena_device_memory") && family != "balena_fleet_devices" && !strings.Contains(family, "service")
 	}
 	var want []string
-	for _, line := range sampleLines(t, text(s, everything())) {
+	for _, line := range sampleLines(t, text(s, allGroups())) {
 		family, _, _ := strings.Cut(strings.ReplaceAll(line, "{", " "), " ")
 		if o.Exported(family) {
 			want = append(want, line)
@@ -118,15 +118,15 @@ func TestExportedFamilies(t *testing.T) {
 	}
 }
 
-// Data that no exported family needs are not read.
+// TestTrimmedOptions checks that data are not requested if no exported family needs them.
 func TestTrimmedOptions(t *testing.T) {
 	only := func(families ...string) collector.Options {
-		o := everything()
+		o := allGroups()
 		o.Exported = func(family string) bool { return slices.Contains(families, family) }
 		return o.Trimmed()
 	}
-	if o := everything().Trimmed(); !o.Devices || !o.Releases || !o.Services || !o.Keys || !o.DeviceTags || !o.FleetTags || !o.ServiceSummary {
-		t.Errorf("with everything exported: %+v", o)
+	if o := allGroups().Trimmed(); !o.Devices || !o.Releases || !o.Services || !o.Keys || !o.DeviceTags || !o.FleetTags || !o.ServiceSummary {
+		t.Errorf("with all metrics: %+v", o)
 	}
 	if o := only("balena_fleet_devices"); o.Devices || o.Releases || o.Services || o.Keys || o.DeviceTags || o.FleetTags || o.ServiceSummary {
 		t.Errorf("with a metric of fleets alone: %+v", o)
@@ -142,22 +142,22 @@ func TestTrimmedOptions(t *testing.T) {
 		"balena_fleet_tags":                       func(o collector.Options) bool { return o.FleetTags },
 	} {
 		if !on(only(family)) {
-			t.Errorf("nothing is read for %s", family)
+			t.Errorf("no data are requested for %s", family)
 		}
 	}
 	got := only("balena_device_online", "balena_device_cpu_usage_ratio").Unneeded([]string{"cpu_usage", "cpu_temp", "memory_usage"})
 	if want := []string{"cpu_temp", "memory_usage"}; !slices.Equal(got, want) {
 		t.Errorf("the fields %q are not needed, want %q", got, want)
 	}
-	// Each field that is read only for metrics is the source of one.
-	if left := everything().Unneeded(account.MetricFields()); len(left) > 0 {
-		t.Errorf("the fields %q are no family's source", left)
+	// Each field that is read only for metrics is the source of a metric.
+	if left := allGroups().Unneeded(account.MetricFields()); len(left) > 0 {
+		t.Errorf("the fields %q are not the source of a family", left)
 	}
 }
 
-// Fields that no family needs are not requested. This changes only their metrics.
+// TestUnneededFieldsAreNotRead checks that fields are not requested if no family needs them, and that other metrics do not change.
 func TestUnneededFieldsAreNotRead(t *testing.T) {
-	o := everything()
+	o := allGroups()
 	o.Exported = func(family string) bool {
 		return !strings.Contains(family, "memory") && !strings.Contains(family, "storage")
 	}
@@ -171,6 +171,6 @@ func TestUnneededFieldsAreNotRead(t *testing.T) {
 	}
 	all := newAPI(t, simulator.Config{Devices: 50, Fleets: 2, Seed: 1}, o).fetch(t)
 	if got, want := text(s, o), text(all, o); got != want {
-		t.Errorf("read without those fields (-) and with them (+):\n%s", lineDiff(got, want))
+		t.Errorf("without the fields (-) and with them (+):\n%s", lineDiff(got, want))
 	}
 }

@@ -32,11 +32,11 @@ import (
 
 var update = flag.Bool("update", false, "write golden files and documentation")
 
-// now is the time of every snapshot: an hour after the recording of the data.
+// now is the time of all snapshots: an hour after the recording of the data.
 var now = time.Date(2026, 11, 22, 15, 0, 0, 0, time.UTC)
 
-// everything returns options with all groups switched on.
-func everything() collector.Options {
+// allGroups returns options with all groups enabled.
+func allGroups() collector.Options {
 	o := collector.DefaultOptions()
 	o.Services = true
 	o.DeviceTags, o.FleetTags, o.Maintenance = true, true, true
@@ -44,8 +44,8 @@ func everything() collector.Options {
 	return o
 }
 
-// askForTags asks for the tags of which the options switch families on.
-func askForTags(a *account.Options, o collector.Options) {
+// requestTags sets the tags for families that the options enable.
+func requestTags(a *account.Options, o collector.Options) {
 	a.TagLimit = 20
 	if o.DeviceTags {
 		a.DeviceTags = []string{"site", "own*"}
@@ -88,7 +88,7 @@ func newAPI(t testing.TB, config simulator.Config, o collector.Options, change .
 			ServiceSummary: o.ServiceSummary, Location: o.Location, ArchivedFleets: true, SlowInterval: time.Nanosecond, Keep: time.Minute,
 		},
 	}
-	askForTags(&c.Options, o)
+	requestTags(&c.Options, o)
 	for _, f := range change {
 		f(&c)
 	}
@@ -192,13 +192,13 @@ func series(name string, labels ...string) string {
 	return name + "{" + strings.Join(pairs, ",") + "}"
 }
 
-// hostile are texts that programs between a device and Prometheus may handle wrongly.
+// hostile are texts with special characters that must be escaped.
 var hostile = []string{
 	`quote " backslash \ brace {x}`, "line\nfeed", "tab\tand\rreturn", "emoji 🚀 ☃", "", " ", `\n`, `"}`, "# HELP x y",
 	"\x00", "not\xffutf8", strings.Repeat("long ", 2048),
 }
 
-// hostileSnapshot returns a snapshot with hostile text in every field with text from outside.
+// hostileSnapshot returns a snapshot with hostile text in all fields with text of the account.
 func hostileSnapshot() *balena.Snapshot {
 	s := &balena.Snapshot{
 		Time: now, CloudFields: true, Releases: map[int64]balena.Release{},
@@ -230,18 +230,18 @@ func hostileSnapshot() *balena.Snapshot {
 
 func TestRenderAndGatherGiveTheSameSamples(t *testing.T) {
 	for name, s := range map[string]*balena.Snapshot{
-		"recorded v7":       newAPI(t, simulator.Config{Dataset: dataset(t)}, everything()).fetch(t),
-		"recorded v6":       newAPI(t, simulator.Config{Dataset: dataset(t)}, everything(), pin(balena.V6)).fetch(t),
+		"recorded v7":       newAPI(t, simulator.Config{Dataset: dataset(t)}, allGroups()).fetch(t),
+		"recorded v6":       newAPI(t, simulator.Config{Dataset: dataset(t)}, allGroups(), pin(balena.V6)).fetch(t),
 		"hostile text":      hostileSnapshot(),
 		"nothing":           {Time: now},
-		"a device":          newAPI(t, simulator.Config{Devices: 1, Fleets: 1}, everything()).fetch(t),
-		"a run and a bit":   newAPI(t, simulator.Config{Devices: 3001, Fleets: 7, CloudFields: true}, everything()).fetch(t),
-		"a full run":        newAPI(t, simulator.Config{Devices: 2000, Fleets: 2}, everything()).fetch(t),
-		"fleets, no device": newAPI(t, simulator.Config{Fleets: 5}, everything()).fetch(t),
+		"a device":          newAPI(t, simulator.Config{Devices: 1, Fleets: 1}, allGroups()).fetch(t),
+		"a run and a bit":   newAPI(t, simulator.Config{Devices: 3001, Fleets: 7, CloudFields: true}, allGroups()).fetch(t),
+		"a full run":        newAPI(t, simulator.Config{Devices: 2000, Fleets: 2}, allGroups()).fetch(t),
+		"fleets, no device": newAPI(t, simulator.Config{Fleets: 5}, allGroups()).fetch(t),
 	} {
 		t.Run(name, func(t *testing.T) {
-			rendered := samples(parse(t, text(s, everything())))
-			gathered := samples(gather(t, s, everything()))
+			rendered := samples(parse(t, text(s, allGroups())))
+			gathered := samples(gather(t, s, allGroups()))
 			if diff := sampleDiff(gathered, rendered); diff != "" {
 				t.Errorf("gathered (-) and rendered (+) differ:\n%.2000s", diff)
 			}
@@ -253,14 +253,14 @@ func TestRenderAndGatherGiveTheSameSamples(t *testing.T) {
 }
 
 func TestNoSnapshotNoSamples(t *testing.T) {
-	if families := gather(t, nil, everything()); len(families) != 0 {
+	if families := gather(t, nil, allGroups()); len(families) != 0 {
 		t.Errorf("got %d families without a snapshot", len(families))
 	}
 }
 
 func TestMetricNamesFollowTheConventions(t *testing.T) {
-	s := newAPI(t, simulator.Config{Devices: 50, Fleets: 3, CloudFields: true}, everything()).fetch(t)
-	problems, err := promlint.NewWithMetricFamilies(gather(t, s, everything())).Lint()
+	s := newAPI(t, simulator.Config{Devices: 50, Fleets: 3, CloudFields: true}, allGroups()).fetch(t)
+	problems, err := promlint.NewWithMetricFamilies(gather(t, s, allGroups())).Lint()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +268,7 @@ func TestMetricNamesFollowTheConventions(t *testing.T) {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
 	reserved := []string{"service", "namespace", "pod", "container", "instance", "job", "endpoint"}
-	for d := range of(s, everything()).Descriptions() {
+	for d := range of(s, allGroups()).Descriptions() {
 		for _, label := range d.Labels {
 			if slices.Contains(reserved, label) {
 				t.Errorf("%s: the label %s is reserved for the scraper", d.Name, label)
@@ -284,7 +284,7 @@ func TestMetricNamesFollowTheConventions(t *testing.T) {
 func TestGolden(t *testing.T) {
 	for _, version := range []balena.Version{balena.V7, balena.V6} {
 		some := func(c *account.Config) { c.Include = slugs("zeta/one-dev", "admin/empty-fleet", "zeta/legacy-name") }
-		s := newAPI(t, simulator.Config{Dataset: dataset(t)}, everything(), pin(version), some).fetch(t)
+		s := newAPI(t, simulator.Config{Dataset: dataset(t)}, allGroups(), pin(version), some).fetch(t)
 		var devices []balena.Device
 		for d := range s.Devices.All() {
 			if d.FleetID != s.Fleets[2].ID || d.ID%11 == 0 {
@@ -293,12 +293,12 @@ func TestGolden(t *testing.T) {
 		}
 		s.Devices = balena.NewDevices(devices...)
 		byName := map[string]string{}
-		for f := range strings.SplitSeq(text(s, everything()), "# HELP ") {
+		for f := range strings.SplitSeq(text(s, allGroups()), "# HELP ") {
 			name, _, _ := strings.Cut(f, " ")
 			byName[name] = "# HELP " + f
 		}
 		groups := map[string]*strings.Builder{}
-		for d := range of(s, everything()).Descriptions() {
+		for d := range of(s, allGroups()).Descriptions() {
 			if groups[d.Group] == nil {
 				groups[d.Group] = &strings.Builder{}
 			}
@@ -326,7 +326,7 @@ func TestGoldenCloud(t *testing.T) {
 	})
 	s.CloudFields = true
 	s.Organizations = []balena.Organization{{ID: 1, Handle: "acme", Name: "ACME", Frozen: true, PastDue: 7000}, {ID: 2, Handle: "zeta", Name: "Žeta"}}
-	golden(t, filepath.Join("testdata", "cloud.txt"), text(s, everything()))
+	golden(t, filepath.Join("testdata", "cloud.txt"), text(s, allGroups()))
 }
 
 // golden compares a text with a file, or writes the file with the flag -update.

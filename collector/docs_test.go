@@ -37,7 +37,7 @@ func TestCatalogIsDocumented(t *testing.T) {
 	golden(t, catalogFile, got)
 }
 
-// TestEveryFamilyHasASampleInAGoldenFile finds families without a sample in any test.
+// TestEveryFamilyHasASampleInAGoldenFile checks that the golden files contain all families.
 func TestEveryFamilyHasASampleInAGoldenFile(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -62,7 +62,7 @@ func TestEveryFamilyHasASampleInAGoldenFile(t *testing.T) {
 	}
 }
 
-// TestDocumentedMetricsExist finds names of metrics in the documentation that do not exist.
+// TestDocumentedMetricsExist checks that the metrics in the documentation exist.
 func TestDocumentedMetricsExist(t *testing.T) {
 	known := map[string]bool{"balena_exporter_build_info": true}
 	for _, d := range collector.Catalog() {
@@ -81,7 +81,7 @@ func TestDocumentedMetricsExist(t *testing.T) {
 		}
 		for _, m := range name.FindAllString(string(content), -1) {
 			if !known[m] && !strings.HasPrefix(m, "balena_exporter_web") {
-				t.Errorf("%s names %s, which does not exist", file, m)
+				t.Errorf("%s contains %s, which does not exist", file, m)
 			}
 		}
 	}

@@ -69,7 +69,7 @@ balena_exporter_refresh_part_success{part="release"} 1
 		m.ObserveRefresh(&balena.Snapshot{Time: time.Now(), Reading: balena.Reading{Kind: balena.Full}}, nil, time.Second)
 		up(1)
 
-		// The next refresh does not end.
+		// The next refresh hangs.
 		time.Sleep(maxStaleness)
 		up(1)
 		time.Sleep(time.Nanosecond)
@@ -85,7 +85,7 @@ balena_exporter_refreshes_total{result="success"} 2
 	})
 }
 
-// The devices and bytes that refreshes read are counted by kind. A failed refresh does not change the counters.
+// TestMetricsOfDataRead checks the counters of devices and bytes by kind of refresh. Failed refreshes are not counted.
 func TestMetricsOfDataRead(t *testing.T) {
 	m := collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour)
 	compare := func(when, want string) {
@@ -157,7 +157,8 @@ balena_exporter_last_full_refresh_timestamp_seconds `
 	compare("enabled again", counters([2]int{2, 3}, [2]int{4004, 42}, [2]int{2018, 22}, [2]int{900_000, 6_000})+full+"1180\n"+mode("devices_and_installs")+disabled(""))
 }
 
-// An account without fleets has the value 0. Before the first refresh, and after a failed refresh, it has no such value.
+// TestMetricOfTheNumberOfFleets checks that the metric has the value 0 without fleets, and no sample before the first refresh
+// and after a failed refresh.
 func TestMetricOfTheNumberOfFleets(t *testing.T) {
 	m := collector.NewMetrics(func() time.Time { return time.Time{} }, time.Hour)
 	compare := func(when, want string) {

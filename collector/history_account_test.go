@@ -11,20 +11,20 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// This file defines the edits of an account in histories. It leaves out changes that only a full refresh can detect:
-// switching off the VPN of a device by configuration, freezing or deactivating a device because of the plan, deleting
-// the row of an install (not only marking it as deleted) after the device was read while it was downloading, renaming a
-// service, and changing or deleting a final release.
+// This file defines the edits of an account in histories, except changes that only a full refresh can detect: disabling the VPN
+// of a device by configuration, freezing or deactivating a device because of the plan, deleting the row of an install (not only
+// marking it as deleted) after the device was read while it was downloading, renaming a service, and changing or deleting a
+// final release.
 
 // An editor changes an account in one transaction.
 type editor struct {
 	*simulator.State
 	*rand.Rand
-	// at is the time when the transaction began, which its rows have as modified_at. It may be committed much later.
+	// at is the time when the transaction began, which is modified_at of its rows. It may be committed much later.
 	at simulator.Time
 	// downloads are the devices that an exporter may have read while they were downloading.
 	downloads map[int]bool
-	// options define which fleets are in the exporter's reach.
+	// options select the fleets in reach of the exporter.
 	options *account.Options
 	focused bool
 }
@@ -32,12 +32,12 @@ type editor struct {
 // row returns the common fields of a new row.
 func (e *editor) row() simulator.Row { return simulator.Row{CreatedAt: e.at, ModifiedAt: e.at} }
 
-// wrote sets the modification time of a row.
-func (e *editor) wrote(r *simulator.Row) { r.ModifiedAt = e.at }
+// setModified sets the modification time of a row.
+func (e *editor) setModified(r *simulator.Row) { r.ModifiedAt = e.at }
 
 func (e *editor) chance(p float64) bool { return e.Float64() < p }
 
-// anyOf picks a row for which fit returns true. It returns false if there is none.
+// anyOf returns a random row for which fit returns true, or false if there is none.
 func anyOf[T any](e *editor, all []*T, fit func(*T) bool) (*T, bool) {
 	var found []*T
 	for _, r := range all {
@@ -67,8 +67,7 @@ func (e *editor) fleet() (*simulator.Fleet, bool) {
 	return anyOf(e, e.Fleets.All(), func(f *simulator.Fleet) bool { return !f.IsForeign })
 }
 
-// first returns, half of the time, the first fleet in reach, so that a focused editor often changes the same fleet as
-// another editor shortly before.
+// first returns the first fleet in reach with a probability of 50%, so that focused editors often change the same fleet.
 func (e *editor) first() (*simulator.Fleet, bool) {
 	if !e.focused || e.chance(0.5) {
 		return nil, false
@@ -81,7 +80,7 @@ func (e *editor) first() (*simulator.Fleet, bool) {
 	return nil, false
 }
 
-// release picks a release of a fleet.
+// release returns a random release of a fleet.
 func (e *editor) release(fleet int) (*simulator.Release, bool) {
 	return anyOf(e, e.Releases.All(), func(r *simulator.Release) bool { return r.FleetID == fleet })
 }
@@ -97,8 +96,7 @@ func (e *editor) name() string {
 
 func (e *editor) word(of ...string) string { return of[e.IntN(len(of))] }
 
-// An edit changes an account and returns a description of the change. The description is empty if there is nothing to
-// change.
+// An edit changes an account and returns a description of the change, or "" if nothing changed.
 type edit struct {
 	weight int
 	apply  func(*editor) string
@@ -112,7 +110,7 @@ func onDevice(weight int, what string, apply func(*editor, *simulator.Device)) e
 			return ""
 		}
 		apply(e, d)
-		e.wrote(&d.Row)
+		e.setModified(&d.Row)
 		return fmt.Sprintf("device %d %s", d.ID, what)
 	}}
 }
@@ -125,7 +123,7 @@ func onInstall(weight int, what string, fit func(*simulator.Install) bool, apply
 			return ""
 		}
 		apply(e, i)
-		e.wrote(&i.Row)
+		e.setModified(&i.Row)
 		return fmt.Sprintf("install %d on device %d %s", i.ID, i.DeviceID, what)
 	}}
 }
@@ -138,13 +136,13 @@ func onFleet(weight int, what string, apply func(*editor, *simulator.Fleet)) edi
 			return ""
 		}
 		apply(e, f)
-		e.wrote(&f.Row)
+		e.setModified(&f.Row)
 		return fmt.Sprintf("fleet %d, %s, %s", f.ID, f.Slug, what)
 	}}
 }
 
 func downloading(i *simulator.Install) bool { return i.Status == "Downloading" }
-func there(i *simulator.Install) bool       { return i.Status != "deleted" }
+func notDeleted(i *simulator.Install) bool  { return i.Status != "deleted" }
 func deleted(i *simulator.Install) bool     { return i.Status == "deleted" }
 
 var edits = []edit{
@@ -204,10 +202,10 @@ var edits = []edit{
 	onInstall(6, "is downloaded further", downloading, func(e *editor, i *simulator.Install) { i.DownloadProgress = simulator.N(e.IntN(100)) }),
 	onInstall(5, "is downloaded", downloading, func(_ *editor, i *simulator.Install) { i.Status, i.DownloadProgress = "Downloaded", simulator.Number{} }),
 	onInstall(2, "is given up", downloading, func(_ *editor, i *simulator.Install) { i.Status, i.DownloadProgress = "deleted", simulator.Number{} }),
-	onInstall(5, "changes its state", there, func(e *editor, i *simulator.Install) {
+	onInstall(5, "changes its state", notDeleted, func(e *editor, i *simulator.Install) {
 		i.Status, i.DownloadProgress = e.word("Running", "exited", "restarting", "Stopping", "Downloaded"), simulator.Number{}
 	}),
-	onInstall(4, "is marked as deleted", there, func(_ *editor, i *simulator.Install) { i.Status, i.DownloadProgress = "deleted", simulator.Number{} }),
+	onInstall(4, "is marked as deleted", notDeleted, func(_ *editor, i *simulator.Install) { i.Status, i.DownloadProgress = "deleted", simulator.Number{} }),
 	onInstall(2, "is there again", deleted, func(e *editor, i *simulator.Install) { i.Status, i.InstallDate = "Running", e.at }),
 	{4, deleteInstall},
 
@@ -243,7 +241,7 @@ var edits = []edit{
 	{2, changeKeys},
 }
 
-// reachEdits are edits that change which devices are in an exporter's reach, or in which fleets they are.
+// reachEdits are edits that change the devices in reach of the exporter, or their fleets.
 var reachEdits = []edit{
 	{10, createDevice},
 	{5, deleteDevice},
@@ -357,11 +355,11 @@ func moveDevice(e *editor) string {
 	if e.chance(0.5) {
 		d.PinnedReleaseID = 0
 	}
-	e.wrote(&d.Row)
+	e.setModified(&d.Row)
 	return fmt.Sprintf("device %d moves from fleet %d to fleet %d", d.ID, from, d.FleetID)
 }
 
-// inReach reports whether a fleet is in the exporter's reach: whether the options select it.
+// inReach reports whether the options select a fleet.
 func (e *editor) inReach(f *simulator.Fleet) bool {
 	o := e.options
 	return f.Class == "fleet" && !f.IsHost && (o.ArchivedFleets || !f.IsArchived) &&
@@ -369,11 +367,11 @@ func (e *editor) inReach(f *simulator.Fleet) bool {
 		(o.Shard.Count <= 1 || f.ID%o.Shard.Count == o.Shard.Index)
 }
 
-// bringDevice moves a device into reach, takeDevice moves a device out of reach.
-func bringDevice(e *editor) string { return e.cross(true) }
-func takeDevice(e *editor) string  { return e.cross(false) }
+// bringDevice moves a device into reach, and takeDevice moves a device out of reach.
+func bringDevice(e *editor) string { return e.changeReach(true) }
+func takeDevice(e *editor) string  { return e.changeReach(false) }
 
-func (e *editor) cross(in bool) string {
+func (e *editor) changeReach(in bool) string {
 	d, ok := anyOf(e, e.Devices.All(), func(d *simulator.Device) bool {
 		f := e.Fleet(d.FleetID)
 		return (f != nil && e.inReach(f)) != in
@@ -387,7 +385,7 @@ func (e *editor) cross(in bool) string {
 	if some {
 		d.FleetID = f.ID
 	}
-	e.wrote(&d.Row)
+	e.setModified(&d.Row)
 	return fmt.Sprintf("device %d moves from fleet %d to fleet %d, into reach: %t", d.ID, from, d.FleetID, in)
 }
 
@@ -411,7 +409,7 @@ func startDownload(e *editor) string {
 			i = e.Installs.Add(simulator.Install{Row: e.row(), DeviceID: d.ID, ImageID: image})
 		}
 		i.ReleaseID, i.Status, i.DownloadProgress, i.InstallDate = r.ID, "Downloading", simulator.N(e.IntN(100)), e.at
-		e.wrote(&i.Row)
+		e.setModified(&i.Row)
 	}
 	return fmt.Sprintf("device %d starts to download release %d", d.ID, r.ID)
 }
@@ -437,7 +435,7 @@ func (e *editor) images(r *simulator.Release) []int {
 	return images
 }
 
-// deleteInstall deletes the row of an install, unless an exporter may have read the device while it was downloading: the
+// deleteInstall deletes the row of an install, unless an exporter may have read the device while it was downloading. The
 // progress depends on all installs of the device, and an incremental refresh cannot detect a deleted row.
 func deleteInstall(e *editor) string {
 	i, ok := e.install(func(i *simulator.Install) bool { return !e.downloads[i.DeviceID] })
@@ -448,7 +446,7 @@ func deleteInstall(e *editor) string {
 	return fmt.Sprintf("install %d on device %d (%s) is deleted for good", i.ID, i.DeviceID, i.Status)
 }
 
-// maintenances are dates at which maintenances may end, before and after the time of the tests.
+// maintenances are values of the maintenance tag, with dates before and after the time of the tests.
 var maintenances = []string{"2026-11-21", "2026-11-22", "2026-11-22T11:00:00Z", "2026-12-24"}
 
 func setDeviceTag(e *editor) string {
@@ -456,13 +454,13 @@ func setDeviceTag(e *editor) string {
 	if !ok {
 		return ""
 	}
-	key := e.word("site", "owner", "owner-2", "nobody's business", "maintenance")
+	key := e.word("site", "owner", "owner-2", "user's note", "maintenance")
 	t, ok := anyOf(e, e.DeviceTags.All(), func(t *simulator.DeviceTag) bool { return t.DeviceID == d.ID && t.Key == key })
 	if !ok {
 		t = e.DeviceTags.Add(simulator.DeviceTag{Row: e.row(), DeviceID: d.ID, Key: key})
 	}
 	t.Value = e.word("", "a", e.name(), maintenances[e.IntN(len(maintenances))])
-	e.wrote(&t.Row)
+	e.setModified(&t.Row)
 	return fmt.Sprintf("device %d is tagged %s=%s", d.ID, key, t.Value)
 }
 
@@ -475,8 +473,7 @@ func removeDeviceTag(e *editor) string {
 	return fmt.Sprintf("device %d loses its tag %s", t.DeviceID, t.Key)
 }
 
-// replaceDeviceTag moves a tag to another device. If that device already has a tag with the key, it is replaced. The
-// number of tags stays the same or decreases by one.
+// replaceDeviceTag moves a tag to another device, where it replaces a tag with the same key.
 func replaceDeviceTag(e *editor) string {
 	t, ok := anyOf(e, e.DeviceTags.All(), nil)
 	d, some := e.device()
@@ -493,7 +490,7 @@ func setFleetTag(e *editor) string {
 	if !ok {
 		return ""
 	}
-	key, value := e.word("env", "note", "nobody's business", "maintenance"), e.word("", "a", e.name(), maintenances[e.IntN(len(maintenances))])
+	key, value := e.word("env", "note", "user's note", "maintenance"), e.word("", "a", e.name(), maintenances[e.IntN(len(maintenances))])
 	e.FleetTags.DeleteFunc(func(t *simulator.FleetTag) bool { return t.FleetID == f.ID && t.Key == key })
 	if e.chance(0.7) {
 		e.FleetTags.Add(simulator.FleetTag{Row: e.row(), FleetID: f.ID, Key: key, Value: value})
@@ -512,8 +509,8 @@ func swapNames(e *editor) string {
 		return ""
 	}
 	a.AppName, a.Slug, b.AppName, b.Slug = b.AppName, b.Slug, a.AppName, a.Slug
-	e.wrote(&a.Row)
-	e.wrote(&b.Row)
+	e.setModified(&a.Row)
+	e.setModified(&b.Row)
 	return fmt.Sprintf("fleets %d and %d swap names", a.ID, b.ID)
 }
 
@@ -537,7 +534,7 @@ func deleteFleet(e *editor) string {
 		for _, id := range []*int{&d.RunningReleaseID, &d.PinnedReleaseID, &d.OSReleaseID, &d.SupervisorReleaseID} {
 			if *id != 0 && e.Release(*id) == nil {
 				*id = 0
-				e.wrote(&d.Row)
+				e.setModified(&d.Row)
 			}
 		}
 	}
@@ -557,7 +554,7 @@ func newRelease(e *editor) string {
 	r.Status = e.word("success", "running", "failed")
 	if e.chance(0.3) {
 		f.TargetReleaseID = r.ID
-		e.wrote(&f.Row)
+		e.setModified(&f.Row)
 	}
 	return fmt.Sprintf("release %d of fleet %d is built: %s", r.ID, f.ID, r.RawVersion)
 }
@@ -568,7 +565,7 @@ func finalizeRelease(e *editor) string {
 		return ""
 	}
 	r.IsFinal, r.FinalizedAt, r.RawVersion, r.Status = true, e.at, r.Semver, "success"
-	e.wrote(&r.Row)
+	e.setModified(&r.Row)
 	return fmt.Sprintf("release %d is finalized", r.ID)
 }
 
@@ -578,7 +575,7 @@ func renameType(e *editor) string {
 		return ""
 	}
 	t.Slug = e.name()
-	e.wrote(&t.Row)
+	e.setModified(&t.Row)
 	return fmt.Sprintf("device type %d is now %s", t.ID, t.Slug)
 }
 
@@ -588,11 +585,11 @@ func renameOrganization(e *editor) string {
 		return ""
 	}
 	o.Handle = e.name()
-	e.wrote(&o.Row)
+	e.setModified(&o.Row)
 	return fmt.Sprintf("organization %d is now %s", o.ID, o.Handle)
 }
 
-// changeInvoices freezes an organization without its devices: of these only full refreshes would know.
+// changeInvoices freezes an organization without its devices, because only full refreshes detect changes of is_frozen.
 func changeInvoices(e *editor) string {
 	o, ok := anyOf(e, e.Organizations.All(), nil)
 	if !ok {
@@ -602,7 +599,7 @@ func changeInvoices(e *editor) string {
 	if e.chance(0.5) {
 		o.PastDueInvoiceSince = e.at
 	}
-	e.wrote(&o.Row)
+	e.setModified(&o.Row)
 	return fmt.Sprintf("organization %d is frozen: %t, an invoice is overdue: %t", o.ID, o.IsFrozen, o.PastDueInvoiceSince != 0)
 }
 
@@ -616,7 +613,7 @@ func changeSystemRelease(e *editor) string {
 		return ""
 	}
 	r.IsInvalidated = !r.IsInvalidated
-	e.wrote(&r.Row)
+	e.setModified(&r.Row)
 	return fmt.Sprintf("release %d of a system is invalidated: %t", r.ID, r.IsInvalidated)
 }
 
@@ -628,7 +625,7 @@ func changeKeys(e *editor) string {
 		return fmt.Sprintf("API key %d is deleted", k.ID)
 	case ok && e.chance(0.5):
 		k.ExpiryDate = e.at.Add(time.Hour)
-		e.wrote(&k.Row)
+		e.setModified(&k.Row)
 		return fmt.Sprintf("API key %d will expire", k.ID)
 	}
 	k = e.APIKeys.Add(simulator.APIKey{Row: e.row(), Name: e.name(), ExpiryDate: e.at.Add(time.Hour)})

@@ -9,9 +9,9 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
 )
 
-// This file is all that histories know about the client of the API: how to create one, and that it reads snapshots.
+// This file is the interface between histories and the client of the API.
 
-// A reader reads snapshots from a server. A snapshot may reuse data of the previous one.
+// A reader reads snapshots from a server.
 type reader interface {
 	Fetch(ctx context.Context) (*balena.Snapshot, error)
 	Close()

@@ -15,13 +15,13 @@ import (
 )
 
 // facts are the true state of the account at a moment: the snapshot of a new client without faults, and all device types,
-// releases and organizations of the server, even if nothing refers to them.
+// releases and organizations of the server, including unused ones.
 type facts struct {
 	*balena.Snapshot
 	types         map[int64]string
 	releases      map[int64]releaseFacts
 	organizations map[int64]balena.Organization
-	// fleetOf maps all devices, in reach or not, to their fleets; services and tags map devices to the number of theirs.
+	// fleetOf maps all devices, in reach or not, to their fleets. services and tags map them to numbers of services and tags.
 	fleetOf        map[int64]int64
 	services, tags map[int64]int
 }
@@ -34,7 +34,7 @@ type releaseFacts struct {
 // observe returns the current facts, as read with a version of the API.
 func (t *replay) observe(version balena.Version) (facts, error) {
 	config := t.config
-	config.Version, config.PageSize, config.FullRefreshInterval, config.UserAgent = version, 1000, 0, truthful
+	config.Version, config.PageSize, config.FullRefreshInterval, config.UserAgent = version, 1000, 0, referenceAgent
 	client, err := newReader(config)
 	if err != nil {
 		return facts{}, err
@@ -42,7 +42,7 @@ func (t *replay) observe(version balena.Version) (facts, error) {
 	defer client.Close()
 	s, err := client.Fetch(context.Background())
 	if err != nil {
-		s, err = client.Fetch(context.Background()) // again, because some answers must be confirmed by a second refresh
+		s, err = client.Fetch(context.Background()) // some responses must be confirmed by a second refresh
 	}
 	if err == nil {
 		err = failure(s)
@@ -67,7 +67,7 @@ func (t *replay) observe(version balena.Version) (facts, error) {
 			}
 		}
 		for _, tag := range st.DeviceTags.All() {
-			if asksFor(t.config, tag.Key) {
+			if requestsTag(t.config, tag.Key) {
 				f.tags[int64(tag.DeviceID)]++
 			}
 		}
@@ -83,16 +83,16 @@ func (t *replay) observe(version balena.Version) (facts, error) {
 	return f, nil
 }
 
-// asksFor reports whether the exporter asks for the tags of devices with a key, and counts them.
-func asksFor(config account.Config, key string) bool {
+// requestsTag reports whether the exporter requests the device tags with a key.
+func requestsTag(config account.Config, key string) bool {
 	return key == config.MaintenanceTag || slices.ContainsFunc(config.DeviceTags, func(pattern string) bool {
 		prefix, open := strings.CutSuffix(pattern, "*")
 		return key == pattern || open && strings.HasPrefix(key, prefix)
 	})
 }
 
-// check returns an error if a snapshot that was read while the account changed is wrong. all holds the facts at each
-// moment of the refresh, before is the previous snapshot. A snapshot is correct if
+// check returns an error if a snapshot that was read while the account changed is not correct. all contains the facts at each
+// moment of the refresh, and before is the previous snapshot. A snapshot is correct if
 //
 //   - it contains each fleet and device that was in reach at all moments, with all attachments that existed at all moments.
 //     For a device this applies only if its fleets are those of the snapshot, because a refresh reads the fleets first;
@@ -101,13 +101,13 @@ func asksFor(config account.Config, key string) bool {
 //     of different moments;
 //   - values that are derived from several rows are derived from the rows in the snapshot.
 //
-// There is one exclusion. A deleted device, service or tag of the previous snapshot may stay for this refresh if the number
-// of such rows at one of the moments is the number of those in the snapshot. The API reports a deletion only by a count, and
-// another row that is added or removed during the refresh makes up for it. check returns the number of rows that stayed.
-// An undisturbed refresh has none of them.
+// There is one exception. A deleted device, service or tag of the previous snapshot may remain for this refresh if the number of
+// such rows in the snapshot is their number at one of the moments. The API reports a deletion only by a count, which does not
+// change if another row is added during the refresh. check returns the number of remaining rows. After an undisturbed refresh,
+// no deleted rows remain.
 //
 // Parts that failed, and services and tags that are late, are not checked.
-func check(s, before *balena.Snapshot, all []facts, late bool) (stayed, error) {
+func check(s, before *balena.Snapshot, all []facts, late bool) (remaining, error) {
 	ok := map[balena.PartName]bool{}
 	for _, p := range s.Parts {
 		ok[p.Name] = p.Err == nil
@@ -115,26 +115,26 @@ func check(s, before *balena.Snapshot, all []facts, late bool) (stayed, error) {
 	if late {
 		ok[balena.PartServices], ok[balena.PartDeviceTags] = false, false
 	}
-	c := comparison{s: s, before: before, all: all, ok: ok, rows: true}
+	c := comparison{s: s, before: before, all: all, succeeded: ok, comparable: true}
 	for _, f := range all {
 		// The facts must have been read with the same version of the API from the same kind of server.
-		c.rows = c.rows && f.APIVersion == s.APIVersion
+		c.comparable = c.comparable && f.APIVersion == s.APIVersion
 		if f.Devices.Len() > 0 && s.Devices.Len() > 0 && f.APIVersion == s.APIVersion && f.CloudFields != s.CloudFields {
-			return stayed{}, fmt.Errorf("the snapshot has the fields of balenaCloud: %t", s.CloudFields)
+			return remaining{}, fmt.Errorf("the snapshot has the fields of balenaCloud: %t", s.CloudFields)
 		}
 	}
-	for _, check := range []func() error{c.fleets, c.devices, c.belongings, c.releases, c.organizations, c.keys} {
+	for _, check := range []func() error{c.fleets, c.devices, c.attachments, c.releases, c.organizations, c.keys} {
 		if err := check(); err != nil {
-			return stayed{}, fmt.Errorf("after a disturbed refresh of kind %s: %w", s.Reading.Kind, err)
+			return remaining{}, fmt.Errorf("after a disturbed refresh of kind %s: %w", s.Reading.Kind, err)
 		}
 	}
-	return c.stayed, nil
+	return c.remaining, nil
 }
 
-// stayed is the number of deleted rows that a refresh left in the snapshot.
-type stayed struct{ devices, services, tags int }
+// remaining is the number of deleted rows that remain in a snapshot.
+type remaining struct{ devices, services, tags int }
 
-func (s *stayed) add(o stayed) {
+func (s *remaining) add(o remaining) {
 	s.devices += o.devices
 	s.services += o.services
 	s.tags += o.tags
@@ -144,51 +144,53 @@ func (s *stayed) add(o stayed) {
 const maxTags = 2
 
 type comparison struct {
-	s      *balena.Snapshot
-	before *balena.Snapshot // the previous snapshot, or nil
-	all    []facts
-	ok     map[balena.PartName]bool // the parts that did not fail
-	rows   bool                     // the rows can be compared
-	stayed stayed
+	s          *balena.Snapshot
+	before     *balena.Snapshot // the previous snapshot, or nil
+	all        []facts
+	succeeded  map[balena.PartName]bool // the parts that did not fail
+	comparable bool                     // the rows can be compared
+	remaining  remaining
 }
 
-// everywhere reports whether a condition holds at all moments, somewhere whether it holds at one of them.
-func (c *comparison) everywhere(so func(facts) bool) bool {
-	return !c.somewhere(func(f facts) bool { return !so(f) })
+// always reports whether a condition is true at all moments, and sometimes whether it is true at one of them.
+func (c *comparison) always(condition func(facts) bool) bool {
+	return !c.sometimes(func(f facts) bool { return !condition(f) })
 }
 
-func (c *comparison) somewhere(so func(facts) bool) bool { return slices.ContainsFunc(c.all, so) }
+func (c *comparison) sometimes(condition func(facts) bool) bool {
+	return slices.ContainsFunc(c.all, condition)
+}
 
 func (c *comparison) fleets() error {
 	for i := range c.all[0].Fleets {
-		is := &c.all[0].Fleets[i]
-		if c.s.Fleet(is.ID) == nil && c.everywhere(func(f facts) bool { return f.Fleet(is.ID) != nil }) {
-			return fmt.Errorf("fleet %d, %s, which existed during the whole refresh, is missing", is.ID, is.Slug)
+		want := &c.all[0].Fleets[i]
+		if c.s.Fleet(want.ID) == nil && c.always(func(f facts) bool { return f.Fleet(want.ID) != nil }) {
+			return fmt.Errorf("fleet %d, %s, which existed during the whole refresh, is missing", want.ID, want.Slug)
 		}
 	}
 	for i := range c.s.Fleets {
-		is := &c.s.Fleets[i]
-		// as reports whether the fleet has the values of one of the moments.
-		as := func(so func(was *balena.Fleet) bool) bool {
-			return c.somewhere(func(f facts) bool { was := f.Fleet(is.ID); return was != nil && so(was) })
+		got := &c.s.Fleets[i]
+		// matches reports whether a condition is true for the fleet at one of the moments.
+		matches := func(condition func(want *balena.Fleet) bool) bool {
+			return c.sometimes(func(f facts) bool { want := f.Fleet(got.ID); return want != nil && condition(want) })
 		}
-		allAlong := c.everywhere(func(f facts) bool { return f.Fleet(is.ID) != nil })
+		inReach := c.always(func(f facts) bool { return f.Fleet(got.ID) != nil })
 		switch {
-		case !as(func(*balena.Fleet) bool { return true }):
-			return fmt.Errorf("fleet %d, %s, never existed", is.ID, is.Slug)
-		case !c.rows:
+		case !matches(func(*balena.Fleet) bool { return true }):
+			return fmt.Errorf("fleet %d, %s, never existed", got.ID, got.Slug)
+		case !c.comparable:
 			continue
-		case !as(func(was *balena.Fleet) bool { return fleetRow(was) == fleetRow(is) }):
-			return fmt.Errorf("fleet %d never was %+v", is.ID, fleetRow(is))
-		case !allAlong:
+		case !matches(func(want *balena.Fleet) bool { return fleetRow(want) == fleetRow(got) }):
+			return fmt.Errorf("fleet %d had the values %+v at no moment", got.ID, fleetRow(got))
+		case !inReach:
 			continue
-		case c.ok[balena.PartLatestReleases] && !as(func(was *balena.Fleet) bool { return was.LatestRelease == is.LatestRelease }):
-			return fmt.Errorf("the newest release of fleet %s never was %+v", is.Slug, is.LatestRelease)
+		case c.succeeded[balena.PartLatestReleases] && !matches(func(want *balena.Fleet) bool { return want.LatestRelease == got.LatestRelease }):
+			return fmt.Errorf("the latest release of fleet %s was %+v at no moment", got.Slug, got.LatestRelease)
 		}
 		for key := range maxTags {
-			tag := at(is.Tags, key)
-			if c.ok[balena.PartFleetTags] && !as(func(was *balena.Fleet) bool { return at(was.Tags, key) == tag }) {
-				return fmt.Errorf("tag %d of fleet %s never was %q", key, is.Slug, tag)
+			tag := at(got.Tags, key)
+			if c.succeeded[balena.PartFleetTags] && !matches(func(want *balena.Fleet) bool { return at(want.Tags, key) == tag }) {
+				return fmt.Errorf("tag %d of fleet %s was %q at no moment", key, got.Slug, tag)
 			}
 		}
 	}
@@ -228,41 +230,41 @@ func deviceRow(d *balena.Device) *balena.Device {
 }
 
 func (c *comparison) devices() error {
-	for was := range c.all[0].Devices.All() {
-		if c.s.Devices.Find(was.ID) == nil && c.allAlong(was.ID) {
-			return fmt.Errorf("device %d, which was in reach during the whole refresh, is missing", was.ID)
+	for want := range c.all[0].Devices.All() {
+		if c.s.Devices.Find(want.ID) == nil && c.alwaysInReach(want.ID) {
+			return fmt.Errorf("device %d, which was in reach during the whole refresh, is missing", want.ID)
 		}
 	}
-	for is := range c.s.Devices.All() {
-		fleet := c.s.Fleet(is.FleetID)
-		there := c.somewhere(func(f facts) bool { return c.s.Fleet(f.fleetOf[is.ID]) != nil })
-		if !there && c.deviceMayStay(is) {
-			c.stayed.devices++
-			there = true
+	for got := range c.s.Devices.All() {
+		fleet := c.s.Fleet(got.FleetID)
+		exists := c.sometimes(func(f facts) bool { return c.s.Fleet(f.fleetOf[got.ID]) != nil })
+		if !exists && c.deviceMayRemain(got) {
+			c.remaining.devices++
+			exists = true
 		}
 		switch {
-		case !there:
-			return fmt.Errorf("device %d never existed", is.ID)
+		case !exists:
+			return fmt.Errorf("device %d never existed", got.ID)
 		case fleet == nil:
-			return fmt.Errorf("device %d is in fleet %d, which is missing", is.ID, is.FleetID)
-		case is.TargetRelease != cmp.Or(is.PinnedRelease, fleet.TargetRelease):
-			return fmt.Errorf("device %d should run release %d, is pinned on %d and of a fleet that should run %d",
-				is.ID, is.TargetRelease, is.PinnedRelease, fleet.TargetRelease)
-		case !c.rows, !c.allAlong(is.ID):
-		case !c.somewhere(func(f facts) bool {
-			was := f.Devices.Find(is.ID)
-			return was != nil && deviceRow(was).Equal(deviceRow(is))
+			return fmt.Errorf("device %d is in fleet %d, which is missing", got.ID, got.FleetID)
+		case got.TargetRelease != cmp.Or(got.PinnedRelease, fleet.TargetRelease):
+			return fmt.Errorf("the target release of device %d is %d, but it is pinned to %d, and the target release of its fleet is %d",
+				got.ID, got.TargetRelease, got.PinnedRelease, fleet.TargetRelease)
+		case !c.comparable, !c.alwaysInReach(got.ID):
+		case !c.sometimes(func(f facts) bool {
+			want := f.Devices.Find(got.ID)
+			return want != nil && deviceRow(want).Equal(deviceRow(got))
 		}):
-			return fmt.Errorf("device %d never was\n%+v\nbut\n%s", is.ID, *deviceRow(is), c.was(is.ID))
-		case c.ok[balena.PartDeviceTypes] && !c.somewhere(func(f facts) bool { return f.types[is.TypeID] == is.Type }):
-			return fmt.Errorf("device %d is of type %q, and never was", is.ID, is.Type)
+			return fmt.Errorf("device %d had the following values at no moment:\n%+v\nIts values were:\n%s", got.ID, *deviceRow(got), c.deviceRows(got.ID))
+		case c.succeeded[balena.PartDeviceTypes] && !c.sometimes(func(f facts) bool { return f.types[got.TypeID] == got.Type }):
+			return fmt.Errorf("device %d had the type %q at no moment", got.ID, got.Type)
 		}
 	}
 	return nil
 }
 
-// was returns the rows of a device at all moments.
-func (c *comparison) was(id int64) string {
+// deviceRows returns the rows of a device at all moments.
+func (c *comparison) deviceRows(id int64) string {
 	var rows []string
 	for _, f := range c.all {
 		if d := f.Devices.Find(id); d != nil {
@@ -272,21 +274,21 @@ func (c *comparison) was(id int64) string {
 	return strings.Join(rows, "\n")
 }
 
-// mayStay reports whether deleted rows may stay for this refresh. known is the number of rows of their kind in the snapshot,
-// and counted returns the number of them at a moment.
-func (c *comparison) mayStay(known int, counted func(facts) int) bool {
-	return c.s.Reading.Kind == balena.Incremental && len(c.all) > 1 && c.somewhere(func(f facts) bool { return counted(f) == known })
+// mayRemain reports whether deleted rows may remain for this refresh. count is the number of such rows in the snapshot, and
+// counted returns their number at a moment.
+func (c *comparison) mayRemain(count int, counted func(facts) int) bool {
+	return c.s.Reading.Kind == balena.Incremental && len(c.all) > 1 && c.sometimes(func(f facts) bool { return counted(f) == count })
 }
 
-// deviceMayStay reports whether a deleted device may stay. The API counts the devices of each fleet.
-func (c *comparison) deviceMayStay(d *balena.Device) bool {
-	known := 0
+// deviceMayRemain reports whether a deleted device may remain. The API counts the devices of each fleet.
+func (c *comparison) deviceMayRemain(d *balena.Device) bool {
+	count := 0
 	for other := range c.s.Devices.All() {
 		if other.FleetID == d.FleetID {
-			known++
+			count++
 		}
 	}
-	return c.stays(d.ID) && c.mayStay(known, func(f facts) (n int) {
+	return c.inPrevious(d.ID) && c.mayRemain(count, func(f facts) (n int) {
 		for _, fleet := range f.fleetOf {
 			if fleet == d.FleetID {
 				n++
@@ -296,92 +298,92 @@ func (c *comparison) deviceMayStay(d *balena.Device) bool {
 	})
 }
 
-// stays reports whether a device was in the previous snapshot.
-func (c *comparison) stays(device int64) bool {
+// inPrevious reports whether a device is in the previous snapshot.
+func (c *comparison) inPrevious(device int64) bool {
 	return c.before != nil && c.before.Devices.Find(device) != nil
 }
 
-// servicesMayStay and tagsMayStay report whether deleted services and tags may stay. The API counts those of the devices in
-// reach.
+// servicesMayRemain and tagsMayRemain report whether deleted services and tags may remain. The API counts those of the devices
+// in reach.
 
-func (c *comparison) servicesMayStay() bool {
-	known := 0
+func (c *comparison) servicesMayRemain() bool {
+	count := 0
 	for d := range c.s.Devices.All() {
-		known += len(d.Services())
+		count += len(d.Services())
 	}
-	return c.mayStay(known, func(f facts) int { return c.inReach(f, f.services) })
+	return c.mayRemain(count, func(f facts) int { return c.inReach(f, f.services) })
 }
 
-func (c *comparison) tagsMayStay() bool {
-	known := 0
+func (c *comparison) tagsMayRemain() bool {
+	count := 0
 	for d := range c.s.Devices.All() {
 		for _, tag := range d.Tags() {
 			if tag.ID != 0 {
-				known++
+				count++
 			}
 		}
 	}
-	return c.mayStay(known, func(f facts) int { return c.inReach(f, f.tags) })
+	return c.mayRemain(count, func(f facts) int { return c.inReach(f, f.tags) })
 }
 
-// inReach returns the number of rows that the devices of the snapshot's fleets have at a moment.
+// inReach returns the number of rows of the devices in the fleets of the snapshot at a moment.
 func (c *comparison) inReach(f facts, rows map[int64]int) (n int) {
-	for device, has := range rows {
+	for device, number := range rows {
 		if c.s.Fleet(f.fleetOf[device]) != nil {
-			n += has
+			n += number
 		}
 	}
 	return n
 }
 
-// allAlong reports whether a device was in reach at all moments, in a fleet of the snapshot.
-func (c *comparison) allAlong(device int64) bool {
-	return c.everywhere(func(f facts) bool {
+// alwaysInReach reports whether a device was in reach at all moments, in a fleet of the snapshot.
+func (c *comparison) alwaysInReach(device int64) bool {
+	return c.always(func(f facts) bool {
 		d := f.Devices.Find(device)
 		return d != nil && c.s.Fleet(d.FleetID) != nil
 	})
 }
 
-func (c *comparison) belongings() error {
-	servicesMayStay, tagsMayStay := c.servicesMayStay(), c.tagsMayStay()
-	for is := range c.s.Devices.All() {
-		if !c.allAlong(is.ID) {
+func (c *comparison) attachments() error {
+	servicesMayRemain, tagsMayRemain := c.servicesMayRemain(), c.tagsMayRemain()
+	for got := range c.s.Devices.All() {
+		if !c.alwaysInReach(got.ID) {
 			continue
 		}
-		if c.ok[balena.PartServices] {
-			if made := installsOf(is); is.Installs != made {
-				return fmt.Errorf("device %d has the services %q, and they make %q", is.ID, is.Installs, made)
+		if c.succeeded[balena.PartServices] {
+			if want := installsOf(got); got.Installs != want {
+				return fmt.Errorf("the summary of services of device %d is %q, want %q", got.ID, got.Installs, want)
 			}
-			for _, service := range is.Services() {
-				as := func(f facts) bool { was, ok := serviceOn(f, is.ID, service.ID); return ok && was == service }
+			for _, service := range got.Services() {
+				matches := func(f facts) bool { want, ok := serviceOn(f, got.ID, service.ID); return ok && want == service }
 				switch {
-				case c.somewhere(as):
-				case servicesMayStay && as(facts{Snapshot: c.before}):
-					c.stayed.services++
+				case c.sometimes(matches):
+				case servicesMayRemain && matches(facts{Snapshot: c.before}):
+					c.remaining.services++
 				default:
-					return fmt.Errorf("device %d never had a service %+v", is.ID, service)
+					return fmt.Errorf("device %d had the service %+v at no moment", got.ID, service)
 				}
 			}
-			for _, service := range c.all[0].Devices.Find(is.ID).Services() {
-				has := func(f facts) bool { _, ok := serviceOn(f, is.ID, service.ID); return ok }
-				if !has(facts{Snapshot: c.s}) && c.everywhere(has) {
-					return fmt.Errorf("device %d has lost service %+v, which existed during the whole refresh", is.ID, service)
+			for _, service := range c.all[0].Devices.Find(got.ID).Services() {
+				exists := func(f facts) bool { _, ok := serviceOn(f, got.ID, service.ID); return ok }
+				if !exists(facts{Snapshot: c.s}) && c.always(exists) {
+					return fmt.Errorf("service %+v of device %d, which existed during the whole refresh, is missing", service, got.ID)
 				}
 			}
 		}
-		if c.ok[balena.PartDeviceTags] {
+		if c.succeeded[balena.PartDeviceTags] {
 			for _, key := range []string{"site", "owner", "owner-2"} {
-				tag := tagOf(c.s, is, key)
-				as := func(f facts) bool {
-					was := f.Devices.Find(is.ID)
-					return was != nil && tagOf(f.Snapshot, was, key) == tag
+				tag := tagOf(c.s, got, key)
+				matches := func(f facts) bool {
+					want := f.Devices.Find(got.ID)
+					return want != nil && tagOf(f.Snapshot, want, key) == tag
 				}
 				switch {
-				case c.somewhere(as):
-				case tagsMayStay && tag != "" && as(facts{Snapshot: c.before}):
-					c.stayed.tags++
+				case c.sometimes(matches):
+				case tagsMayRemain && tag != "" && matches(facts{Snapshot: c.before}):
+					c.remaining.tags++
 				default:
-					return fmt.Errorf("tag %s of device %d never was %q", key, is.ID, tag)
+					return fmt.Errorf("tag %s of device %d was %q at no moment", key, got.ID, tag)
 				}
 			}
 		}
@@ -389,7 +391,7 @@ func (c *comparison) belongings() error {
 	return nil
 }
 
-// tagOf is the value of a device's tag, empty without one.
+// tagOf returns the value of a tag of a device, or "".
 func tagOf(s *balena.Snapshot, d *balena.Device, key string) string {
 	i := slices.Index(s.DeviceTagKeys, key)
 	if i < 0 {
@@ -398,7 +400,7 @@ func tagOf(s *balena.Snapshot, d *balena.Device, key string) string {
 	return at(d.Tags(), i).Value
 }
 
-// installsOf are the installs that a device's services make.
+// installsOf returns the summary of the services of a device.
 func installsOf(d *balena.Device) balena.Installs {
 	return balena.NewInstalls(func(service func(release int64, status string)) {
 		for _, s := range d.Services() {
@@ -420,19 +422,19 @@ func serviceOn(f facts, device, id int64) (balena.Service, bool) {
 }
 
 func (c *comparison) releases() error {
-	if !c.ok[balena.PartReleases] || !c.rows {
+	if !c.succeeded[balena.PartReleases] || !c.comparable {
 		return nil
 	}
-	for id, is := range c.s.Releases {
-		if !c.somewhere(func(f facts) bool { return f.releases[id] == releaseFacts{is.Version, is.Status, is.Final} }) {
-			return fmt.Errorf("release %d never was %+v", id, is)
+	for id, got := range c.s.Releases {
+		if !c.sometimes(func(f facts) bool { return f.releases[id] == releaseFacts{got.Version, got.Status, got.Final} }) {
+			return fmt.Errorf("release %d had the values %+v at no moment", id, got)
 		}
 	}
-	// The snapshot must have the releases to which something refers, if they existed at all moments.
+	// The snapshot must have the used releases that existed at all moments.
 	missing := func(ids ...int64) error {
 		for _, id := range ids {
-			_, there := c.s.Releases[id]
-			if id != 0 && !there && c.everywhere(func(f facts) bool { _, ok := f.Releases[id]; return ok }) {
+			_, exists := c.s.Releases[id]
+			if id != 0 && !exists && c.always(func(f facts) bool { _, ok := f.Releases[id]; return ok }) {
 				return fmt.Errorf("release %d is missing", id)
 			}
 		}
@@ -452,33 +454,33 @@ func (c *comparison) releases() error {
 }
 
 func (c *comparison) organizations() error {
-	// Of an account without devices nobody knows whether it is one of balenaCloud.
-	if !c.ok[balena.PartOrganizations] || c.somewhere(func(f facts) bool { return !f.CloudFields }) {
+	// Without devices, clients cannot detect balenaCloud.
+	if !c.succeeded[balena.PartOrganizations] || c.sometimes(func(f facts) bool { return !f.CloudFields }) {
 		return nil
 	}
-	for _, is := range c.s.Organizations {
-		if !c.somewhere(func(f facts) bool { return f.organizations[is.ID] == is }) {
-			return fmt.Errorf("organization %d never was %+v", is.ID, is)
+	for _, got := range c.s.Organizations {
+		if !c.sometimes(func(f facts) bool { return f.organizations[got.ID] == got }) {
+			return fmt.Errorf("organization %d had the values %+v at no moment", got.ID, got)
 		}
 	}
 	return nil
 }
 
 func (c *comparison) keys() error {
-	if !c.ok[balena.PartKeys] {
+	if !c.succeeded[balena.PartKeys] {
 		return nil
 	}
-	for _, is := range c.s.Keys {
-		if !c.somewhere(func(f facts) bool { return slices.Contains(f.Keys, is) }) {
-			return fmt.Errorf("API key %+v never existed", is)
+	for _, got := range c.s.Keys {
+		if !c.sometimes(func(f facts) bool { return slices.Contains(f.Keys, got) }) {
+			return fmt.Errorf("API key %+v never existed", got)
 		}
 	}
-	for _, was := range c.all[0].Keys {
-		has := func(f facts) bool {
-			return slices.ContainsFunc(f.Keys, func(k balena.Key) bool { return k.ID == was.ID })
+	for _, want := range c.all[0].Keys {
+		exists := func(f facts) bool {
+			return slices.ContainsFunc(f.Keys, func(k balena.Key) bool { return k.ID == want.ID })
 		}
-		if !has(facts{Snapshot: c.s}) && c.everywhere(has) {
-			return fmt.Errorf("API key %+v is missing", was)
+		if !exists(facts{Snapshot: c.s}) && c.always(exists) {
+			return fmt.Errorf("API key %+v is missing", want)
 		}
 	}
 	return nil

@@ -10,13 +10,13 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// This file defines the faults of requests in histories. It leaves out wrong answers that no client can detect: an
-// empty list of changes, of services or of tags, and an empty list of fleets that is answered twice.
+// This file defines the faults of requests in histories, except those that clients cannot detect: an empty list of changes,
+// services or tags, and two consecutive empty lists of fleets.
 
 // resources are all resources that the client requests.
 var resources = []string{"application", "device", "device_type", "release", "image_install", "device_tag", "application_tag", "api_key"}
 
-// newFault returns a random fault of one or a few requests, or of all requests if it lasts.
+// newFault returns a random fault of a few requests, or of all requests if it lasts.
 func newFault(r *rand.Rand, lasts bool) simulator.Fault {
 	f := simulator.Fault{Resource: oneOf(r, append([]string{"", "", "application", "application", "application", "device"}, resources...)...)}
 	if !lasts {
@@ -55,7 +55,7 @@ func newFault(r *rand.Rand, lasts bool) simulator.Fault {
 		}
 		f.Resource, f.From, f.Times, f.Spoil = "application", 1, 1, simulator.SpoilEmpty
 		if r.IntN(2) == 0 {
-			// For the whole refresh.
+			// The fault applies to the whole refresh.
 			f.Resource, f.Times, f.Spoil = oneOf(r, "device", "image_install", "device_tag", "application_tag"), 0, simulator.SpoilMore
 		}
 	}

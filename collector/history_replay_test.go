@@ -30,7 +30,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// A replay is a running history.
+// A replay runs a history.
 type replay struct {
 	*rand.Rand // for the current event
 	sim        *simulator.Simulator
@@ -38,26 +38,26 @@ type replay struct {
 	client     reader
 	config     account.Config // of the client, and of the reference clients
 	options    collector.Options
-	collector  *collector.Collector // one for the whole history, as in an exporter
-	targets    *targets             // likewise
-	longest    time.Duration        // maximum duration of a transaction
+	collector  *collector.Collector
+	targets    *targets
+	longest    time.Duration // maximum duration of a transaction
 	clocks     struct {
 		ours    atomic.Int64 // the client's clock, in nanoseconds since 1970
-		servers atomic.Int64 // how far the server's clock is ahead of the client's
+		servers atomic.Int64 // the difference between the server's clock and the client's
 		set     bool         // the server's clock was set since the last refresh
 	}
 	token     atomic.Pointer[string]
 	withoutV7 atomic.Bool
-	// upgrade is when the server gained or lost version 7, and the number of refreshes since.
+	// upgrade is the time when the server gained or lost version 7, and the number of refreshes since then.
 	upgrade struct {
 		at    time.Time
 		since int
 	}
-	// late is set if services and tags have no modified_at on the server: only a full refresh sees all their changes.
+	// late is set if services and tags have no modified_at on the server, so that only a full refresh detects all their changes.
 	late bool
-	// always are the permanent faults of the server, lasting those that have been added and may be removed.
+	// always are permanent faults of the server, and lasting are faults that may be removed.
 	always, lasting simulator.Faults
-	// plain is set if the server does not compress its answers.
+	// plain is set if the server does not compress responses.
 	plain bool
 	// downloads are the devices that the client may have read while they were downloading.
 	downloads map[int]bool
@@ -79,11 +79,11 @@ type replay struct {
 
 // running is the state of the current refresh.
 type running struct {
-	moments []moment // still to come
-	cancel  context.CancelFunc
-	asked   int // number of requests
-	most    int // maximum number of requests
-	// facts are those at the beginning, and after each change of the account.
+	moments     []moment // pending
+	cancel      context.CancelFunc
+	requests    int // number of requests
+	maxRequests int // maximum number of requests
+	// facts are the facts at the beginning and after each change of the account.
 	facts     []facts
 	changed   bool // the account was changed
 	stepped   bool // the server's clock was set
@@ -91,13 +91,13 @@ type running struct {
 	err       error
 }
 
-// note is a line of the log of a replay.
+// note is a line of text in the log of a replay.
 type note string
 
 func (n note) String() string { return string(n) }
 
-// asked is a request, as a line of the log of a replay.
-type asked struct {
+// loggedRequest is a line of a request in the log of a replay.
+type loggedRequest struct {
 	n      int
 	uri    string
 	status int
@@ -108,7 +108,7 @@ var (
 	reach     = regexp.MustCompile(`(belongs_to__application/any\(a:a/)?is_directly_accessible_by__user/any\(dau:1 eq 1\)\)?`)
 )
 
-func (a *asked) String() string {
+func (a *loggedRequest) String() string {
 	uri, err := url.PathUnescape(a.uri)
 	if err != nil {
 		uri = a.uri
@@ -127,8 +127,8 @@ func (t *replay) note(format string, args ...any) {
 	t.log = append(t.log, note(fmt.Sprintf(format, args...)))
 }
 
-// story returns the log as text.
-func (t *replay) story() string {
+// logText returns the log as text.
+func (t *replay) logText() string {
 	if t == nil {
 		return ""
 	}
@@ -146,13 +146,13 @@ func (t *replay) story() string {
 	return b.String()
 }
 
-var behind = regexp.MustCompile(`%20gt%20\d+`)
+var pageStart = regexp.MustCompile(`%20gt%20\d+`)
 
 // nextPage reports whether a request is for the page after that of the previous request, with the same status.
 func nextPage(before, line fmt.Stringer) bool {
-	a, ok := before.(*asked)
-	b, also := line.(*asked)
-	return ok && also && a.status == b.status && behind.ReplaceAllString(a.uri, "") == behind.ReplaceAllString(b.uri, "")
+	a, ok := before.(*loggedRequest)
+	b, ok2 := line.(*loggedRequest)
+	return ok && ok2 && a.status == b.status && pageStart.ReplaceAllString(a.uri, "") == pageStart.ReplaceAllString(b.uri, "")
 }
 
 func (t *replay) now() time.Time { return time.Unix(0, t.clocks.ours.Load()) }
@@ -161,7 +161,7 @@ func (t *replay) serversNow() time.Time {
 	return time.Unix(0, t.clocks.ours.Load()+t.clocks.servers.Load())
 }
 
-// begin starts a history, with a server as in config and a client whose configuration change may modify.
+// begin starts a history with the configuration of the simulator. change may modify the configuration of the client.
 func (h history) begin(config simulator.Config, change ...func(*account.Config)) (t *replay, end func(), err error) {
 	r := rand.New(rand.NewPCG(h.seed, 2))
 	t = &replay{Rand: r, downloads: map[int]bool{}}
@@ -186,7 +186,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 		return nil, nil, err
 	}
 
-	o := everything()
+	o := allGroups()
 	o.Devices, o.Services = r.IntN(8) > 0, r.IntN(3) > 0
 	if r.IntN(4) == 0 {
 		o.DeviceTags = false
@@ -206,9 +206,9 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 			ArchivedFleets: r.IntN(2) == 0, Keep: time.Minute, FullRefreshInterval: oneOf(r, time.Hour, 3*time.Hour, 24*time.Hour),
 		},
 	}
-	t.config.Stripes = 1 + int(h.seed%3) // not drawn, so that a history of a seed stays what it was
-	t.config.OS = h.seed%4 == 0          // not in all histories, because each refresh would read the system releases
-	askForTags(&t.config.Options, o)
+	t.config.Stripes = 1 + int(h.seed%3) // derived from the seed without changing the random events of a history
+	t.config.OS = h.seed%4 == 0          // only in a quarter of the histories, because system releases take many requests
+	requestTags(&t.config.Options, o)
 	switch r.IntN(6) {
 	case 0:
 		t.config.Include = regexp.MustCompile("/(alpha|greenhouse|kiosk)")
@@ -236,7 +236,7 @@ func (h history) begin(config simulator.Config, change ...func(*account.Config))
 	return t, func() { t.client.Close(); server.Close() }, nil
 }
 
-// setsClock reports whether the server's clock is set. Transactions must then be shorter.
+// setsClock reports whether the event sets the server's clock. Transactions must then be shorter.
 func (e event) setsClock() bool {
 	return e.kind == clockSet || slices.ContainsFunc(e.moments, func(m moment) bool { return m.kind == clockStep })
 }
@@ -263,7 +263,7 @@ func (t *replay) event(ctx context.Context, e event) error {
 		t.sim.Tick()
 		t.note("a tick")
 	case passed:
-		t.pass(oneOf(r, time.Millisecond, 400*time.Millisecond, 3*time.Second, 20*time.Second, time.Minute, 5*time.Minute, 61*time.Minute))
+		t.advance(oneOf(r, time.Millisecond, 400*time.Millisecond, 3*time.Second, 20*time.Second, time.Minute, 5*time.Minute, 61*time.Minute))
 	case clockSet:
 		t.setClock(r)
 	case rotated:
@@ -296,8 +296,8 @@ func (t *replay) event(ctx context.Context, e event) error {
 	return nil
 }
 
-// fault returns a random fault that a client can detect. On balenaCloud a guest may read the releases and tags of
-// public fleets: no client can distinguish that answer from the answer of an account without releases and tags.
+// fault returns a random fault that clients can detect. On balenaCloud, requests without a token can read the releases and tags
+// of public fleets. Clients cannot distinguish these responses from those of an account without releases and tags.
 func (t *replay) fault(r *rand.Rand, lasts bool) simulator.Fault {
 	f := newFault(r, lasts)
 	if t.late && f.Guest && slices.Contains([]string{"", "release", "application_tag"}, f.Resource) {
@@ -306,7 +306,7 @@ func (t *replay) fault(r *rand.Rand, lasts bool) simulator.Fault {
 	return f
 }
 
-// newLimit returns a random limit of rows with which no list takes so many requests that a client gives up.
+// newLimit returns a random limit of rows, with which lists do not exceed the maximum number of pages of clients.
 func (t *replay) newLimit(r *rand.Rand) simulator.Fault {
 	f := newLimit(r)
 	t.sim.Update(func(st *simulator.State) {
@@ -317,8 +317,8 @@ func (t *replay) newLimit(r *rand.Rand) simulator.Fault {
 	return f
 }
 
-// setClock sets the server's clock, at most once between two refreshes. No client can detect a clock that is set forward
-// and back.
+// setClock sets the server's clock, at most once between two refreshes, because clients cannot detect a clock that is set
+// forward and back.
 func (t *replay) setClock(r *rand.Rand) {
 	if t.clocks.set {
 		return
@@ -329,15 +329,15 @@ func (t *replay) setClock(r *rand.Rand) {
 	t.note("the server's clock is set by %s", d)
 }
 
-func (t *replay) pass(d time.Duration) {
+func (t *replay) advance(d time.Duration) {
 	if d > 0 {
 		t.clocks.ours.Add(int64(d))
 		t.note("%s pass", d)
 	}
 }
 
-// change applies random edits of a kind to the account: several edits in one transaction, which may take some time. If it
-// is focused, many of them concern one fleet.
+// change applies random edits of a kind to the account in a transaction, which may take some time. If it is focused, many of
+// them change the same fleet.
 func (t *replay) change(r *rand.Rand, seeds []uint64, kind []edit, focused bool) {
 	began := t.serversNow()
 	if r.IntN(4) == 0 {
@@ -356,12 +356,12 @@ func (t *replay) change(r *rand.Rand, seeds []uint64, kind []edit, focused bool)
 		t.serversNow().Sub(began), strings.Join(descriptions, "; "))
 }
 
-// truthful is the user agent of reference clients, which are served without faults.
-const truthful = "truth"
+// referenceAgent is the user agent of reference clients, which are served without faults.
+const referenceAgent = "reference"
 
-// ServeHTTP performs the moments of the refresh that are due, and lets the simulator answer the request.
+// ServeHTTP performs the moments before the request, and serves it by the simulator.
 func (t *replay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.UserAgent() == truthful {
+	if r.UserAgent() == referenceAgent {
 		r.Header.Del("Accept-Encoding")
 		t.faultless.ServeHTTP(w, r)
 		return
@@ -371,29 +371,29 @@ func (t *replay) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if t.plain {
 		r.Header.Del("Accept-Encoding")
 	}
-	a := t.meanwhile(r)
+	a := t.disturb(r)
 	if t.withoutV7.Load() && strings.HasPrefix(r.RequestURI, "/v7/") {
 		r.RequestURI = "/v0/" // a version that does not exist
 	}
-	t.sim.ServeHTTP(&answer{ResponseWriter: w, t: t, asked: a}, r)
+	t.sim.ServeHTTP(&recordedResponse{ResponseWriter: w, t: t, request: a}, r)
 }
 
-// meanwhile performs the moments before a request is answered. It returns the request as a line of the log.
-func (t *replay) meanwhile(req *http.Request) *asked {
+// disturb performs the moments before a request. It returns the request as a line of the log.
+func (t *replay) disturb(req *http.Request) *loggedRequest {
 	run := &t.run
-	run.asked++
-	a := &asked{n: run.asked, uri: req.RequestURI}
-	if run.asked > run.most {
-		run.err = fmt.Errorf("a refresh does not end: it sent %d requests, want at most %d", run.asked, run.most)
+	run.requests++
+	a := &loggedRequest{n: run.requests, uri: req.RequestURI}
+	if run.requests > run.maxRequests {
+		run.err = fmt.Errorf("a refresh does not end: it sent %d requests, want at most %d", run.requests, run.maxRequests)
 		run.cancel()
 	}
-	for len(run.moments) > 0 && run.moments[0].at <= run.asked {
+	for len(run.moments) > 0 && run.moments[0].at <= run.requests {
 		m := run.moments[0]
 		run.moments = run.moments[1:]
 		r := rand.New(rand.NewPCG(m.seed, 5))
 		switch m.kind {
 		case changes:
-			t.pass(oneOf(r, 0, time.Millisecond, 3*time.Second))
+			t.advance(oneOf(r, 0, time.Millisecond, 3*time.Second))
 			t.noteDownloads()
 			t.change(r, m.edits, oneOf(r, edits, reachEdits, reachEdits), true)
 			truth, err := t.observe(run.facts[0].APIVersion)
@@ -402,8 +402,8 @@ func (t *replay) meanwhile(req *http.Request) *asked {
 				run.cancel()
 			}
 			run.facts, run.changed = append(run.facts, truth), true
-		case lingers:
-			t.pass(oneOf(r, 3*time.Second, 31*time.Second, 50*time.Second))
+		case delayed:
+			t.advance(oneOf(r, 3*time.Second, 31*time.Second, 50*time.Second))
 		case clockStep:
 			t.setClock(r)
 			run.stepped = true
@@ -419,18 +419,18 @@ func (t *replay) meanwhile(req *http.Request) *asked {
 	return a
 }
 
-// An answer records its status, and the pause that the server requests.
-type answer struct {
+// A recordedResponse records its status, and the pause that the server requests.
+type recordedResponse struct {
 	http.ResponseWriter
-	t     *replay
-	asked *asked
+	t       *replay
+	request *loggedRequest
 }
 
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (a *recordedResponse) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-func (a *answer) WriteHeader(status int) {
+func (a *recordedResponse) WriteHeader(status int) {
 	a.t.mu.Lock()
-	a.asked.status = status
+	a.request.status = status
 	a.t.mu.Unlock()
 	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable && a.Header().Get("Retry-After") != "" {
 		wait := time.Minute
@@ -448,7 +448,7 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 	var faults simulator.Faults
 	if e.fault != 0 {
 		faults = simulator.Faults{t.fault(rand.New(rand.NewPCG(e.fault, 6)), false)}
-		// An empty list of fleets is trusted if the one before was empty, too.
+		// Two consecutive empty lists of fleets are accepted.
 		if faults[0].Spoil == simulator.SpoilEmpty && (t.emptied || t.empty || t.last != nil && len(t.last.Fleets) == 0) {
 			faults[0].Spoil = simulator.SpoilHTML
 		}
@@ -458,7 +458,7 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 	t.sim.SetFaults(slices.Concat(faults, t.always))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t.run = running{moments: e.moments, cancel: cancel, most: t.mostRequests()}
+	t.run = running{moments: e.moments, cancel: cancel, maxRequests: t.maxRequests()}
 	if len(e.moments) > 0 {
 		truth, err := t.observe(t.expectedVersion())
 		if err != nil {
@@ -469,7 +469,7 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 
 	s, err := t.client.Fetch(ctx)
 
-	t.serving.Lock() // a canceled refresh does not wait for its last answer
+	t.serving.Lock() // a canceled refresh does not wait for its last response
 	defer t.serving.Unlock()
 	t.run.moments = nil
 	if t.run.err != nil {
@@ -480,8 +480,8 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 		faulty += n
 		t.emptied = t.emptied || n > 0 && faults[i].Spoil == simulator.SpoilEmpty
 	}
-	if t.upgrade.since++; faulty > 0 && t.learning() {
-		t.upgrade.at, t.upgrade.since = t.now(), 0 // faults can hide which versions the server has
+	if t.upgrade.since++; faulty > 0 && t.mayUseOldVersion() {
+		t.upgrade.at, t.upgrade.since = t.now(), 0 // faults can hide the versions of the server
 	}
 	defer t.noteDownloads()
 	if t.last != nil && (t.unproven || err != nil || t.IntN(4) == 0) && text(t.last, t.options) != t.lastText {
@@ -498,7 +498,7 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 	if reason != nil {
 		t.tally.errors++
 		t.note("the refresh fails: %v", reason)
-		if err := t.mayFail(faulty > 0); err != nil {
+		if err := t.checkFailure(faulty > 0); err != nil {
 			return err
 		}
 	} else {
@@ -521,30 +521,30 @@ func (t *replay) refresh(ctx context.Context, e event) error {
 			t.tally.distrusted++
 		}
 		t.note("the refresh serves %d devices in %d fleets: %+v", s.Devices.Len(), len(s.Fleets), s.Reading)
-		if err := t.judge(s, before); err != nil {
+		if err := t.compare(s, before); err != nil {
 			return err
 		}
 	}
 	if reason == nil && !t.run.changed && faulty == 0 {
-		// The refresh was not disturbed, so its requests are not worth logging.
-		t.log = slices.Concat(t.log[:mark], slices.DeleteFunc(t.log[mark:], func(line fmt.Stringer) bool { _, ok := line.(*asked); return ok }))
+		// Requests of undisturbed refreshes are not logged.
+		t.log = slices.Concat(t.log[:mark], slices.DeleteFunc(t.log[mark:], func(line fmt.Stringer) bool { _, ok := line.(*loggedRequest); return ok }))
 		clear(t.downloads)
 	}
 	if wait := t.quiet.Sub(t.now()); reason != nil && wait > 0 && t.IntN(4) > 0 {
-		t.pass(wait + time.Millisecond)
+		t.advance(wait + time.Millisecond)
 	}
 	return nil
 }
 
-// judge returns an error if the snapshot of a refresh is wrong. before is the previous snapshot.
-func (t *replay) judge(s, before *balena.Snapshot) error {
-	if want := t.expectedVersion(); s.APIVersion != want && !t.learning() {
+// compare returns an error if the snapshot of a refresh is not correct. before is the previous snapshot.
+func (t *replay) compare(s, before *balena.Snapshot) error {
+	if want := t.expectedVersion(); s.APIVersion != want && !t.mayUseOldVersion() {
 		return fmt.Errorf("the client uses version %s of the API, want %s", s.APIVersion, want)
 	}
 	if t.run.changed {
 		t.tally.disturbed++
 		left, err := check(s, before, t.run.facts, t.isLate(s))
-		if t.tally.stayed.add(left); left != (stayed{}) {
+		if t.tally.remaining.add(left); left != (remaining{}) {
 			t.note("deleted rows stay: %+v", left)
 		}
 		return err
@@ -556,7 +556,7 @@ func (t *replay) judge(s, before *balena.Snapshot) error {
 	truth.Time = s.Time
 	some := func(exposition string) string { return exposition }
 	if !t.config.Services && s.Reading.Kind == balena.Incremental {
-		some = func(exposition string) string { return summary.ReplaceAllString(exposition, "") } // an install may have been deleted outright
+		some = func(exposition string) string { return summary.ReplaceAllString(exposition, "") } // the row of an install may have been deleted
 		t.unproven = true
 	}
 	if failure(s) != nil || t.isLate(s) {
@@ -568,7 +568,7 @@ func (t *replay) judge(s, before *balena.Snapshot) error {
 		some = func(exposition string) string { return apart.ReplaceAllString(exposition, "") }
 	}
 	if truth.Devices.Len() == 0 {
-		truth.CloudFields, truth.Organizations = s.CloudFields, s.Organizations // cannot be known without devices
+		truth.CloudFields, truth.Organizations = s.CloudFields, s.Organizations // unknown without devices
 	}
 	if want, got := some(text(truth.Snapshot, t.options)), some(t.lastText); got != want {
 		return fmt.Errorf("after a refresh of kind %s (- want, + got):\n%s", s.Reading.Kind, lineDiff(want, got))
@@ -581,16 +581,16 @@ func (t *replay) isLate(s *balena.Snapshot) bool {
 	return t.late && s.Reading.Kind == balena.Incremental
 }
 
-// mayFail returns an error if there was no reason for a refresh, or a part of it, to fail.
-func (t *replay) mayFail(faulty bool) error {
-	if faulty || t.run.changed || t.run.cancelled || t.quiet.After(t.now()) || t.learning() {
+// checkFailure returns an error if a refresh or a part of it failed without a reason.
+func (t *replay) checkFailure(faulty bool) error {
+	if faulty || t.run.changed || t.run.cancelled || t.quiet.After(t.now()) || t.mayUseOldVersion() {
 		return nil
 	}
 	truth, err := t.observe(t.expectedVersion())
 	if err != nil {
 		return err
 	}
-	// An empty list of fleets may be requested twice before it is trusted.
+	// An empty list of fleets is accepted after two requests.
 	if len(truth.Fleets) == 0 && !t.empty {
 		t.empty = true
 		return nil
@@ -609,8 +609,8 @@ func (t *replay) expectedVersion() balena.Version {
 	return balena.V7
 }
 
-// learning reports whether a client may not know yet that the server has another version of the API.
-func (t *replay) learning() bool {
+// mayUseOldVersion reports whether a client may not have detected another version of the API yet.
+func (t *replay) mayUseOldVersion() bool {
 	const (
 		refreshes = 6
 		within    = time.Hour + time.Minute
@@ -618,9 +618,8 @@ func (t *replay) learning() bool {
 	return !t.upgrade.at.IsZero() && (t.upgrade.since <= refreshes || t.now().Sub(t.upgrade.at) <= within)
 }
 
-// mostRequests returns the maximum number of requests of a refresh: several for each page of all lists, with the page size
-// of the server.
-func (t *replay) mostRequests() int {
+// maxRequests returns the maximum number of requests of a refresh, which is a multiple of the number of pages of all lists.
+func (t *replay) maxRequests() int {
 	rows := 0
 	t.sim.Update(func(st *simulator.State) {
 		rows = st.Fleets.Len() + st.Devices.Len() + st.Installs.Len() + st.DeviceTags.Len() + st.FleetTags.Len() + st.Releases.Len() + st.DeviceTypes.Len() + st.APIKeys.Len()
@@ -632,22 +631,21 @@ func (t *replay) mostRequests() int {
 	return 100 + 4*rows/max(page, 1)
 }
 
-// apart matches the families of parts on which no other family depends. Tags decide which devices are in maintenance, and
-// so which are in service.
+// apart matches the families of parts on which no other family depends. Families depend on tags by the maintenance of devices.
 var apart = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_devices_by_service_status|fleet_devices_healthy|device_service|fleet_tags|device_tags|api_key|` +
 	`device_maintenance|fleet_devices_in_|fleet_devices_never_connected|fleet_devices_disconnected_longer_than|fleet_devices_os_|os_|supervisor_|device_os_(update_available|line|release)|device_supervisor_update_available).*\n`)
 
-// summary matches the families of how many services run.
+// summary matches the families of numbers of services.
 var summary = regexp.MustCompile(`(?m)^(# \w+ )?balena_(fleet_devices_healthy|device_services).*\n`)
 
-// onlyApart reports whether only parts failed on which no other family depends.
+// onlyApart reports whether no other family depends on the failed parts.
 func onlyApart(s *balena.Snapshot) bool {
 	return !slices.ContainsFunc(s.Parts, func(p balena.Part) bool {
 		return p.Err != nil && !slices.Contains([]balena.PartName{balena.PartServices, balena.PartFleetTags, balena.PartDeviceTags, balena.PartKeys, balena.PartSystemReleases}, p.Name)
 	})
 }
 
-// serve returns the text of a page as a scraper without compression gets it.
+// serve returns the response to a scrape without compression.
 func serve(p *exposition.Page) string {
 	w := httptest.NewRecorder()
 	exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return p }, Live: prometheus.NewRegistry()}).
@@ -676,7 +674,7 @@ func failure(s *balena.Snapshot) error {
 	return nil
 }
 
-// lineDiff lists the first lines in which two expositions differ.
+// lineDiff returns the first lines in which two expositions differ.
 func lineDiff(want, got string) string {
 	const most = 12
 	var lines []string

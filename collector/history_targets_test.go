@@ -11,7 +11,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/discovery"
 )
 
-// targets are the lists of targets that an exporter serves through a history.
+// targets are the lists of targets of a history.
 type targets struct {
 	options discovery.Options
 	lists   *discovery.Lists
@@ -23,8 +23,7 @@ func newTargets(deviceTags []string) *targets {
 	return t
 }
 
-// follow makes the lists of a snapshot out of those before, and returns an error if they differ from lists that are made
-// from nothing.
+// follow updates the lists with a snapshot, and returns an error if they differ from new lists.
 func (t *targets) follow(s *balena.Snapshot) error {
 	t.lists.Refresh(s)
 	fresh := discovery.New(t.options)
@@ -32,7 +31,7 @@ func (t *targets) follow(s *balena.Snapshot) error {
 	for _, query := range []string{"", "connected=true", "port=8080&connected=false"} {
 		got, want := listOf(t.lists, s, query), listOf(fresh, s, query)
 		if got != want {
-			return fmt.Errorf("the list of targets with %q (- made from nothing, + as it is served):\n%s", query, lineDiff(want, got))
+			return fmt.Errorf("the list of targets with %q (- new, + updated):\n%s", query, lineDiff(want, got))
 		}
 	}
 	return nil

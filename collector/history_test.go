@@ -23,15 +23,16 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/simulator"
 )
 
-// An exporter with incremental refreshes must export the same as one with full refreshes. These tests change accounts at
-// random, disturb the refreshes of a client, and compare its data with the true state:
+// The metrics after incremental refreshes must be the same as after full refreshes. These tests change accounts at random,
+// disturb the refreshes of a client, and compare its data with the true state:
 //
-//   - An undisturbed refresh serves the same bytes as a new client that reads everything.
-//   - A refresh during which the account changes serves everything that was in reach during the whole refresh, nothing that
-//     never existed, and each row with the values of some moment of the refresh. Deleted rows that a count hides may stay
-//     until the next refresh, and are counted. See [check].
-//   - A refresh with a fault serves the same, or fails. A failed refresh does not change the last snapshot.
-//   - A refresh ends.
+//   - The exposition after an undisturbed refresh is identical to that of a new client.
+//   - The exposition after a refresh during which the account changed contains all rows that were in reach during the whole
+//     refresh, and no rows that did not exist. The values of each row are those of a moment of the refresh. Deleted rows may
+//     remain until the next refresh if the number of rows did not change, and are counted. See [check].
+//   - The exposition after a refresh with a fault is the same, or the refresh fails. A failed refresh does not change the last
+//     snapshot.
+//   - Each refresh ends.
 
 var (
 	historySeed  = flag.Uint64("history.seed", 0, "run the history with this seed, and print its log")
@@ -47,7 +48,7 @@ type history struct {
 	events []event
 }
 
-// An event depends only on its own seed and on the current state, so that the rest of a history is valid without it.
+// An event depends only on its seed and on the current state, so that a history is valid without it.
 type event struct {
 	kind eventKind
 	seed uint64
@@ -73,7 +74,7 @@ const (
 	refreshed                      // the client refreshes
 )
 
-// A moment is a disturbance of a refresh, just before one of its requests is answered.
+// A moment is a disturbance of a refresh before the response to one of its requests.
 type moment struct {
 	kind momentKind
 	seed uint64
@@ -87,7 +88,7 @@ type momentKind int
 
 const (
 	changes   momentKind = iota // the account is edited
-	lingers                     // the body of the answer is delayed
+	delayed                     // the body of the response is delayed
 	clockStep                   // the server's clock is set
 	canceled                    // the refresh is canceled
 )
@@ -122,7 +123,7 @@ func newHistory(seed uint64) history {
 			case x < 84:
 				m.edits = seeds(1 + r.IntN(2))
 			case x < 90:
-				m.kind = lingers
+				m.kind = delayed
 			case x < 94:
 				m.kind = clockStep
 			default:
@@ -130,7 +131,7 @@ func newHistory(seed uint64) history {
 			}
 			e.moments = append(e.moments, m)
 		}
-		// Most decisions of a refresh depend on its first answers.
+		// Most decisions of a refresh depend on its first responses.
 		for range early.IntN(5) {
 			e.moments = append(e.moments, moment{at: 2 + early.IntN(4), seed: early.Uint64(), edits: []uint64{early.Uint64()}})
 		}
@@ -177,10 +178,10 @@ func newHistory(seed uint64) history {
 	return h
 }
 
-// tally counts the refreshes of histories, and the deleted rows that stayed for a refresh. See [check].
+// tally counts the refreshes of histories, and the deleted rows that remained for a refresh. See [check].
 type tally struct {
 	full, changes, distrusted, disturbed, faulty, errors int
-	stayed                                               stayed
+	remaining                                            remaining
 }
 
 func (t *tally) add(o tally) {
@@ -190,7 +191,7 @@ func (t *tally) add(o tally) {
 	t.disturbed += o.disturbed
 	t.faulty += o.faulty
 	t.errors += o.errors
-	t.stayed.add(o.stayed)
+	t.remaining.add(o.remaining)
 }
 
 // run runs a history. The error describes how the exposition differs from the true state.
@@ -213,7 +214,7 @@ func (h history) run(ctx context.Context) (*replay, error) {
 	return t, nil
 }
 
-// shorten removes events as long as the history still fails in the same way.
+// shorten removes events while the history still fails in the same way.
 func (h history) shorten(ctx context.Context, err error) history {
 	wrong := func(h history) bool {
 		_, again := h.run(ctx)
@@ -228,7 +229,7 @@ func (h history) shorten(ctx context.Context, err error) history {
 			}
 		}
 	}
-	// with changes one event, if the history still fails.
+	// with changes an event if the history still fails.
 	with := func(i int, change func(*event)) bool {
 		shorter := history{h.seed, slices.Clone(h.events)}
 		change(&shorter.events[i])
@@ -264,18 +265,18 @@ func (h history) shorten(ctx context.Context, err error) history {
 	return h
 }
 
-// without returns a slice without its i-th element.
+// without returns a copy of a slice without its i-th element.
 func without[T any](of []T, i int) []T { return slices.Concat(of[:i], of[i+1:]) }
 
-var particulars = regexp.MustCompile(`\S*[\d/]\S*`)
+var details = regexp.MustCompile(`\S*[\d/]\S*`)
 
 // kindOf returns the beginning of an error, without numbers and names.
 func kindOf(err error) string {
-	words := strings.Fields(particulars.ReplaceAllString(err.Error(), ""))
+	words := strings.Fields(details.ReplaceAllString(err.Error(), ""))
 	return strings.Join(words[:min(len(words), 12)], " ")
 }
 
-// report reports a history that failed, shortened to the necessary events.
+// report reports a failed history with the necessary events.
 func (h history) report(t *testing.T, err error) {
 	t.Helper()
 	shortest := h.shorten(t.Context(), err)
@@ -288,16 +289,16 @@ func (h history) report(t *testing.T, err error) {
 		edition = " -history.edition=" + *historyIn
 	}
 	t.Errorf("history %d: %v\n\nin short:\n%s\n%v\n\ngo test ./collector -run History -history.seed=%d%s prints the whole history", h.seed, err,
-		run.story(), again, h.seed, edition)
+		run.logText(), again, h.seed, edition)
 }
 
 func TestHistory(t *testing.T) {
-	// Histories produce much garbage and keep little memory.
+	// Histories allocate much memory, and use little of it at a time.
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	if *historySeed != 0 {
 		h := newHistory(*historySeed)
 		run, err := h.run(t.Context())
-		t.Log(run.story())
+		t.Log(run.logText())
 		if err != nil {
 			h.report(t, err)
 		}
@@ -348,23 +349,24 @@ func TestHistory(t *testing.T) {
 	}
 	workers.Wait()
 	t.Logf("%d histories: %+v", n, all)
-	if rows := all.stayed.devices + all.stayed.services + all.stayed.tags; rows > 2+all.disturbed/100 {
-		t.Errorf("%d deleted rows stayed in %d disturbed refreshes, which is too many for a coincidence", rows, all.disturbed)
+	if rows := all.remaining.devices + all.remaining.services + all.remaining.tags; rows > 2+all.disturbed/100 {
+		t.Errorf("%d deleted rows remained after %d disturbed refreshes, which are too many", rows, all.disturbed)
 	}
-	// With fewer histories, the proportions may differ by chance.
+	// The proportions are random with fewer histories.
 	if refreshes := all.full + all.changes; !wrong && n >= 100 && all.changes < refreshes/3 {
 		t.Errorf("only %d of %d refreshes were incremental", all.changes, refreshes)
 	}
 }
 
-// With a server that refuses the query for changes, or answers it wrongly, every refresh is a full one and gives the reason.
+// TestServersWithoutQueriesForChanges checks that all refreshes are full, and have a reason, if the server rejects queries for
+// changes or returns invalid responses to them.
 func TestServersWithoutQueriesForChanges(t *testing.T) {
 	const query = "modified_at gt"
 	for _, test := range []struct {
 		name   string
 		config simulator.Config
 		fault  simulator.Fault
-		before int // number of refreshes until the client has found out
+		before int // number of refreshes until the client detects the server
 		why    string
 	}{
 		{"400", simulator.Config{}, simulator.Fault{Query: query, Status: 400, Body: `"Malformed url"`}, 3, "answered 400"},
@@ -394,14 +396,14 @@ func TestServersWithoutQueriesForChanges(t *testing.T) {
 				}
 				for refresh := range 12 {
 					if err := run.refresh(t.Context(), event{}); err != nil {
-						t.Fatalf("%s\n%v", run.story(), err)
+						t.Fatalf("%s\n%v", run.logText(), err)
 					}
 					r := run.last.Reading
 					why := fmt.Sprint(r.Reason)
 					if known := refresh >= test.before; r.Kind != balena.Full || known != (r.Mode == balena.Everything) || known && !strings.Contains(why, test.why) {
-						t.Errorf("%s\nrefresh %d: %+v", run.story(), refresh, r)
+						t.Errorf("%s\nrefresh %d: %+v", run.logText(), refresh, r)
 					}
-					run.pass(oneOf(run.Rand, 0, 15*time.Second, 50*time.Minute))
+					run.advance(oneOf(run.Rand, 0, 15*time.Second, 50*time.Minute))
 					run.change(run.Rand, []uint64{run.Uint64(), run.Uint64(), run.Uint64()}, edits, false)
 				}
 			}
@@ -409,7 +411,7 @@ func TestServersWithoutQueriesForChanges(t *testing.T) {
 	}
 }
 
-// A refresh is canceled, or one of its requests fails. Whichever request it is, the next refresh reads all changes again.
+// TestRefreshThatEndsEarly cancels refreshes, or lets one of their requests fail. The next refresh must read all changes again.
 func TestRefreshThatEndsEarly(t *testing.T) {
 	for what, change := range map[string]func(*simulator.State){
 		"rows change": func(st *simulator.State) {
@@ -442,7 +444,7 @@ func TestRefreshThatEndsEarly(t *testing.T) {
 						t.Fatal(err)
 					}
 					run.sim.Update(change)
-					run.pass(5 * time.Minute)
+					run.advance(5 * time.Minute)
 					run.sim.Update(func(st *simulator.State) { st.Device(5).Name = "renamed" })
 					e := event{}
 					if how == "canceled" {

@@ -17,15 +17,15 @@ import (
 
 // onlyOS are the options for the families of releases of balenaOS and of the supervisor.
 func onlyOS() collector.Options {
-	o := everything()
+	o := allGroups()
 	o.Exported = regexp.MustCompile(`^balena_(os_.*|supervisor_.*|fleet_devices_os_(outdated|unsupported|invalidated)|` +
 		`device_os_(update_available|releases_behind|release_.*|line)|device_supervisor_update_available)$`).MatchString
 	return o
 }
 
-// TestGoldenOS compares the metrics of releases with a file. Devices run the newest release of the default line and an old
-// one, releases that are invalidated, or have known issues or variants, ESR releases of a supported line and of one whose
-// support has ended, a draft, a build that failed, and a custom build.
+// TestGoldenOS compares the metrics of releases with a file. The devices run the newest and an old release of the default line,
+// invalidated releases, releases with known issues or variants, ESR releases of a supported and of an unsupported line, a draft,
+// a failed build, and a custom build.
 func TestGoldenOS(t *testing.T) {
 	versions := []struct{ os, variant, supervisor string }{
 		{"balenaOS 6.6.0", "prod", "17.1.0"},
@@ -57,7 +57,7 @@ func TestGoldenOS(t *testing.T) {
 	golden(t, filepath.Join("testdata", "system.txt"), text(api.fetch(t), onlyOS()))
 }
 
-// A server without host applications has no samples, and no part fails.
+// TestNoReleasesNoSamples checks that there are no samples on a server without host applications, and that no part fails.
 func TestNoReleasesNoSamples(t *testing.T) {
 	for _, version := range []balena.Version{balena.V7, balena.V6} {
 		api := newAPI(t, simulator.Config{Dataset: dataset(t)}, onlyOS(), pin(version))
@@ -67,10 +67,10 @@ func TestNoReleasesNoSamples(t *testing.T) {
 	}
 }
 
-// After a release was published or invalidated, the page is that of a collector that renders it from scratch.
+// TestReleasesChange compares the page after a release was published or invalidated with a page of a new collector.
 func TestReleasesChange(t *testing.T) {
-	api := newAPI(t, simulator.Config{Edition: simulator.Cloud, Devices: 60, Fleets: 3, Seed: 1}, everything(), func(c *account.Config) { c.SlowInterval = 0 })
-	c := of(nil, everything())
+	api := newAPI(t, simulator.Config{Edition: simulator.Cloud, Devices: 60, Fleets: 3, Seed: 1}, allGroups(), func(c *account.Config) { c.SlowInterval = 0 })
+	c := of(nil, allGroups())
 	last := serve(c.Render(api.fetch(t)))
 	for _, change := range []func(*simulator.Release){
 		func(r *simulator.Release) { r.IsInvalidated = r.RawVersion == "6.6.0" || r.IsInvalidated },
@@ -88,7 +88,7 @@ func TestReleasesChange(t *testing.T) {
 		})
 		s := api.fetch(t)
 		got := serve(c.Render(s))
-		if want := text(s, everything()); got != want {
+		if want := text(s, allGroups()); got != want {
 			t.Errorf("the page differs from one that is rendered from scratch")
 		}
 		if got == last {

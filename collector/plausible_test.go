@@ -24,7 +24,7 @@ func silent() balena.Device {
 	return d
 }
 
-// numbers yields the numbers that a device reports, with their Go names.
+// numbers yields the numeric fields of a device with their Go names.
 func numbers(d *balena.Device) func(yield func(reflect.Value, string) bool) {
 	return func(yield func(reflect.Value, string) bool) {
 		v := reflect.ValueOf(d).Elem()
@@ -45,16 +45,16 @@ func withDevice(d balena.Device) *balena.Snapshot {
 // implausible returns the counters of implausible values of a collector.
 func implausible() (*collector.Collector, map[string]int) {
 	counted := map[string]int{}
-	o := everything()
+	o := allGroups()
 	o.ObserveImplausible = func(field string, values int) { counted[field] += values }
 	return collector.New(nil, o), counted
 }
 
-// TestEveryNumberOfADeviceIsChecked finds numbers without a check.
+// TestEveryNumberOfADeviceIsChecked checks that implausible values of all numeric fields are detected.
 func TestEveryNumberOfADeviceIsChecked(t *testing.T) {
 	d := silent()
 	d.ProvisioningState = "Running OS update"
-	nothing := samples(gather(t, withDevice(d), everything()))
+	nothing := samples(gather(t, withDevice(d), allGroups()))
 	fields := map[string]int{}
 	for number, name := range numbers(&d) {
 		c, counted := implausible()
@@ -64,14 +64,14 @@ func TestEveryNumberOfADeviceIsChecked(t *testing.T) {
 			t.Errorf("%s of -1e300: counted %v, want one field", name, counted)
 		}
 		maps.Copy(fields, counted)
-		if diff := cmp.Diff(nothing, samples(gather(t, withDevice(d), everything()))); diff != "" {
+		if diff := cmp.Diff(nothing, samples(gather(t, withDevice(d), allGroups()))); diff != "" {
 			t.Errorf("%s of -1e300 has a sample:\n%s", name, diff)
 		}
 		number.SetFloat(float64(balena.Null))
 	}
 	for number, name := range numbers(&d) {
 		number.SetFloat(1)
-		if _, added := difference(nothing, samples(gather(t, withDevice(d), everything()))); len(added) != 1 {
+		if _, added := difference(nothing, samples(gather(t, withDevice(d), allGroups()))); len(added) != 1 {
 			t.Errorf("%s of 1: added: %v", name, added)
 		}
 		number.SetFloat(float64(balena.Null))
@@ -118,8 +118,8 @@ func TestImplausibleNumbersHaveNoSample(t *testing.T) {
 	}
 }
 
-// TestAnImplausibleValueCountsOnce follows a device over several refreshes.
-func TestAnImplausibleValueCountsOnce(t *testing.T) {
+// TestImplausibleValueIsCountedOnce checks the counters after several refreshes.
+func TestImplausibleValueIsCountedOnce(t *testing.T) {
 	c, counted := implausible()
 	d := silent()
 	downloading := func(progress float64) *balena.Attachments {
@@ -155,10 +155,10 @@ func TestAnImplausibleValueCountsOnce(t *testing.T) {
 	}
 	before := maps.Clone(counted)
 	c.Render(s) // unchanged
-	if _, err := of(s, everything()).Gather(); err != nil {
+	if _, err := of(s, allGroups()).Gather(); err != nil {
 		t.Error(err)
 	}
 	if diff := cmp.Diff(before, counted); diff != "" {
-		t.Errorf("an unchanged snapshot counted again:\n%s", diff)
+		t.Errorf("the values of an unchanged snapshot were counted again:\n%s", diff)
 	}
 }

@@ -21,7 +21,7 @@ func slugs(s ...string) *regexp.Regexp {
 
 type object = map[string]any
 
-// raw reads a resource of the recorded data, without using any code that is tested here.
+// raw reads a resource of the recorded data without code of the exporter.
 func raw(t *testing.T, resource string) []object {
 	t.Helper()
 	b, err := os.ReadFile("../internal/simulator/testdata/dataset/" + resource + ".json")
@@ -86,7 +86,7 @@ func seconds(t *testing.T, date string) float64 {
 	return float64(when.UnixMilli()) / 1000
 }
 
-// updateState is a device's update status, unknown where the supervisor does not report it.
+// updateState returns the update status of a device, which is unknown if the supervisor does not report it.
 func updateState(d object) string {
 	if regexp.MustCompile(`^(16\.([789]|[1-9]\d)|1[789]\.)`).MatchString(str(d, "supervisor_version")) {
 		return or(str(d, "update_status"), "none")
@@ -94,7 +94,7 @@ func updateState(d object) string {
 	return or(str(d, "update_status"), "unknown")
 }
 
-// runningServices counts the services of a release among installs, those that run, and those that have ended.
+// runningServices returns the number of services of a release, and the numbers of running and exited ones.
 func runningServices(installs []object, release int) (services, running, exited float64) {
 	for _, i := range installs {
 		if ref(i, "is_provided_by__release") != release {
@@ -118,12 +118,11 @@ func or(s, otherwise string) string {
 	return s
 }
 
-// TestRecordedFleets computes every metric of fleets and releases from the raw recorded data in the
-// simplest way, and compares all samples.
+// TestRecordedFleets computes all metrics of fleets and releases from the raw recorded data, and compares all samples.
 func TestRecordedFleets(t *testing.T) {
 	for _, version := range []balena.Version{balena.V7, balena.V6} {
 		t.Run(string(version), func(t *testing.T) {
-			o := everything()
+			o := allGroups()
 			o.Devices, o.Keys, o.DeviceTags = false, false, false
 			got := samples(parse(t, text(newAPI(t, simulator.Config{Dataset: dataset(t)}, o, pin(version)).fetch(t), o)))
 			for name := range got {
@@ -225,7 +224,7 @@ func TestRecordedFleets(t *testing.T) {
 					}
 					flag("balena_fleet_devices_connected", connected)
 					flag("balena_fleet_devices_undervolted", connected && d["is_undervolted"].(bool))
-					// None of the devices is inactive, in maintenance or at an update of its host OS.
+					// No device is inactive, in maintenance, or updates its host OS.
 					inService := !app["is_archived"].(bool)
 					flag("balena_fleet_devices_in_service", inService)
 					flag("balena_fleet_devices_in_service_connected", inService && connected)
@@ -233,7 +232,7 @@ func TestRecordedFleets(t *testing.T) {
 
 					status := str(d, "overall_status")
 					if version == balena.V6 && status == "operational" && !vpn {
-						// The VPN is switched off by configuration, which v6 does not show.
+						// The VPN is disabled by configuration, which v6 does not report.
 						status = "reduced-functionality"
 					}
 					add("balena_fleet_devices_by_status", 1, "status", status)
@@ -293,17 +292,17 @@ func TestRecordedFleets(t *testing.T) {
 				t.Fatalf("the recorded data have changed: %d fleets, %d devices, %d online", fleets, all, online)
 			}
 			if diff := sampleDiff(want, got); diff != "" {
-				t.Errorf("the raw data say (-), the collector says (+):\n%.4000s", diff)
+				t.Errorf("raw data (-) and collector (+):\n%.4000s", diff)
 			}
 		})
 	}
 }
 
-// TestRecordedDevices does the same for single devices.
+// TestRecordedDevices computes the metrics of single devices in the same way.
 func TestRecordedDevices(t *testing.T) {
 	for _, version := range []balena.Version{balena.V7, balena.V6} {
 		t.Run(string(version), func(t *testing.T) {
-			o := everything()
+			o := allGroups()
 			got := samples(parse(t, text(newAPI(t, simulator.Config{Dataset: dataset(t)}, o, pin(version)).fetch(t), o)))
 			for name := range got {
 				if !strings.HasPrefix(name, "balena_device_") {
@@ -432,7 +431,7 @@ func TestRecordedDevices(t *testing.T) {
 				}
 			}
 			if diff := sampleDiff(want, got); diff != "" {
-				t.Errorf("the raw data say (-), the collector says (+):\n%.4000s", diff)
+				t.Errorf("raw data (-) and collector (+):\n%.4000s", diff)
 			}
 		})
 	}

@@ -43,8 +43,8 @@ func TestLongRunsHaveAllRunsInOrder(t *testing.T) {
 	}
 }
 
-// TestANewRunMovesNoOtherLongRun inserts a run, which must not change most long runs.
-func TestANewRunMovesNoOtherLongRun(t *testing.T) {
+// TestNewRun checks that a new run changes at most two long runs.
+func TestNewRun(t *testing.T) {
 	runs := numbered(40_000, 10).Runs()
 	before := map[*balena.Run]int{} // length of long runs by their first run
 	for long := range longRuns(runs) {
@@ -62,8 +62,7 @@ func TestANewRunMovesNoOtherLongRun(t *testing.T) {
 	}
 }
 
-// TestRemovedRuns removes a run from a long run, or the run with which it begins. All remaining runs are known, but their
-// long run is another one.
+// TestRemovedRuns removes the first or another run of a long run, which changes the long run.
 func TestRemovedRuns(t *testing.T) {
 	devices, runs := aloneAndSeveral(t)
 	o := Options{Devices: true, DeviceNames: true}
@@ -82,7 +81,7 @@ func TestRemovedRuns(t *testing.T) {
 	}
 }
 
-// aloneAndSeveral returns the devices of a run that forms a long run by itself, followed by a long run of several runs.
+// aloneAndSeveral returns the devices of a long run of one run, followed by a long run of several runs.
 func aloneAndSeveral(t *testing.T) (devices []balena.Device, runs []*balena.Run) {
 	for distance := int64(1); distance < 1000; distance++ {
 		var before []*balena.Run

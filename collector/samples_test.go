@@ -16,12 +16,12 @@ import (
 // with it could not be tried.
 func TestEveryFamilyHasASample(t *testing.T) {
 	missing := map[string]bool{}
-	for d := range collector.New(nil, everything()).Descriptions() {
+	for d := range collector.New(nil, allGroups()).Descriptions() {
 		missing[d.Name] = true
 	}
-	api := newAPI(t, simulator.Config{Devices: 600, Fleets: 100, Seed: 1, Edition: simulator.Cloud}, everything())
+	api := newAPI(t, simulator.Config{Devices: 600, Fleets: 100, Seed: 1, Edition: simulator.Cloud}, allGroups())
 	for range 12 {
-		families, err := of(api.fetch(t), everything()).Gather()
+		families, err := of(api.fetch(t), allGroups()).Gather()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,7 @@ import (
 // TestShardsAddUp reads an account as a whole and in three shards, and compares all series: each series of a fleet or
 // device is exported by exactly one shard.
 func TestShardsAddUp(t *testing.T) {
-	o := everything()
+	o := allGroups()
 	config := simulator.Config{Dataset: dataset(t)}
 	some := func(c *account.Config) { c.Exclude = slugs("admin/kiosk_prod", "admin/greenhouse-sensors") }
 	whole := samples(gather(t, newAPI(t, config, o, some).fetch(t), o))
