@@ -30,12 +30,12 @@ func NewHandler(o HandlerOptions) http.Handler {
 			return
 		}
 		// Errors are not logged: a client that is disconnected because it is slow gets an incomplete response.
-		_ = sender.Send(w, r, func() *exposition.Answer { return o.answer(w, r) })
+		_ = sender.Send(w, r, func() *exposition.Response { return o.respond(w, r) })
 	})
 }
 
-// answer returns the answer to a request, or nil if it has sent a response without a body of targets.
-func (o *HandlerOptions) answer(w http.ResponseWriter, r *http.Request) *exposition.Answer {
+// respond returns the response to a request, or nil if it has sent a response without targets.
+func (o *HandlerOptions) respond(w http.ResponseWriter, r *http.Request) *exposition.Response {
 	options := &o.Lists.writer.Options
 	w.Header().Set("Cache-Control", "private, no-cache")
 	f, err := options.parseFilter(r.URL.RawQuery)
@@ -63,7 +63,7 @@ func (o *HandlerOptions) answer(w http.ResponseWriter, r *http.Request) *exposit
 		return nil
 	}
 	w.Header().Set("Content-Type", "application/json")
-	return &exposition.Answer{Page: func() *exposition.Page { return list.page }, Tail: list.tail(), Of: f.key()}
+	return &exposition.Response{Page: func() *exposition.Page { return list.page }, Tail: list.tail(), Name: f.key()}
 }
 
 // matchesTag reports whether a header If-None-Match contains an entity tag.

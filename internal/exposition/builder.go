@@ -12,30 +12,28 @@ import (
 	"github.com/klauspost/compress/flate"
 )
 
-// fragmentText is the minimum length, in bytes, of appended text that becomes a fragment
-// of its own. Every fragment starts without history and with its own Huffman codes. This
-// costs 4 % of the compressed bytes at 8 KiB, 1 % at 16 KiB, and less from here on.
-// Shorter text is buffered until more text of its family follows, and finally joined
-// with the text of the next families, so that hundreds of small families share a few
-// fragments.
+// fragmentText is the minimum length, in bytes, of appended text in a separate fragment.
+// Each fragment has separate Huffman codes and no history, which costs 4 % of the compressed
+// bytes at 8 KiB, 1 % at 16 KiB, and less for longer text. Shorter text is buffered until
+// more text of its family follows, or joined with the text of the next families.
 const fragmentText = 32 << 10
 
-// Most text is compressed at the fastest level. The next levels cost more CPU and save only
-// one or two percent of the bytes. thoroughLevel takes twice the CPU and saves 5 % of most
-// text, 13 % of text with many labels. It is used for the longest pieces, which are
-// compressed rarely: the caller makes a piece long when it rarely changes.
+// Most text is compressed at the fastest level. The next levels need more CPU and save only
+// one or two percent of the bytes. thoroughLevel needs twice the CPU and saves 5 % of most
+// text, and 13 % of text with many labels. It is used for the longest pieces, which the
+// caller creates from text that rarely changes.
 const (
 	fastLevel     = flate.BestSpeed
 	thoroughLevel = 5
 	longPiece     = 96 << 10 // bytes
 )
 
-// A Layout has an element for each family of a page, in the order of the page.
+// A Layout describes the families of a page, in the order of the page.
 type Layout []Family
 
 // A Family describes a family without its samples.
 type Family struct {
-	// Header has the lines # HELP and # TYPE. A family without samples is left out, together with its header.
+	// Header contains the lines # HELP and # TYPE. It is omitted for a family without samples.
 	Header []byte
 	// Group is the name of a group of families that a scrape can request; see [Selection].
 	Group string
@@ -45,10 +43,10 @@ func (l Layout) equal(other Layout) bool {
 	return slices.EqualFunc(l, other, func(a, b Family) bool { return bytes.Equal(a.Header, b.Header) && a.Group == b.Group })
 }
 
-// A Builder makes a Page. Families are named by their index in the Layout. The lines
-// of a family are any number of complete lines of the text format 0.0.4, line feed
-// included; they are not retained. A family has either appended lines or pieces. Calls
-// for different families may come in any order. A Builder is not safe for concurrent use.
+// A Builder builds a Page. Families are identified by their index in the Layout. Lines are
+// complete lines of the text format 0.0.4 with line feeds, and are not retained. A family
+// has either appended lines or pieces. Calls for different families may be in any order. A
+// Builder is not safe for concurrent use.
 type Builder struct {
 	page        *Page
 	previous    *Page
@@ -61,23 +59,23 @@ type Builder struct {
 
 type family struct {
 	appended []fragment
-	pending  []byte // appended text too short for a fragment, after the header
+	pending  []byte // header and appended text that is too short for a fragment
 	pieces   []fragment
 	sections []section
 }
 
-// A section marks the end of some pieces of a family, which begin at the end of the previous section.
+// A section marks the end of the pieces of a family in a section.
 type section struct {
 	end int
 	totals
 }
 
-// seed makes the hashes unpredictable. Fragments outlive the Builder that made
-// them, so all Builders of a process need the same.
+// seed makes the hashes unpredictable. All Builders of a process share it, because pages
+// share fragments.
 var seed = maphash.MakeSeed()
 
-// NewBuilder returns a Builder for a page that shares most of its text with the previous
-// page. Equal fragments are shared in memory. The previous page may be nil.
+// NewBuilder returns a Builder of a page that shares the memory of equal fragments with the
+// previous page, which may be nil.
 func NewBuilder(layout Layout, previous *Page) *Builder {
 	if previous == nil {
 		previous = emptyPage
@@ -102,8 +100,8 @@ func NewBuilder(layout Layout, previous *Page) *Builder {
 // Append adds lines to a family. Appended lines keep their order.
 //
 // Short text is buffered, even across families. Text of 32 KiB or more becomes a fragment,
-// which is not compressed again if the previous page has a fragment of the same text. Append
-// is meant for families that are short, or that change as a whole.
+// which is not compressed again if the previous page has a fragment of the same text. Use
+// Append for families that are short, or that change as a whole.
 func (b *Builder) Append(family int, lines []byte) {
 	if len(lines) == 0 {
 		return
@@ -120,9 +118,9 @@ func (b *Builder) Append(family int, lines []byte) {
 	f.pending = f.pending[:0]
 }
 
-// Add adds a piece to a family: lines, possibly none, that become a fragment of their
-// own. The pieces of a family are numbered from 0 in the order in which they are added.
-// A piece of 96 KiB or more is compressed better, and slower.
+// Add adds a piece to a family. The lines, possibly none, become a separate fragment. The
+// pieces of a family are numbered from 0 in the order in which they are added. A piece of
+// 96 KiB or more is compressed better, but slower.
 func (b *Builder) Add(family int, lines []byte) {
 	var piece fragment
 	if len(lines) > 0 {
@@ -135,9 +133,8 @@ func (b *Builder) Add(family int, lines []byte) {
 	b.put(family, piece)
 }
 
-// Keep adds the piece of a family that has this number on the previous page. Its text
-// is neither needed nor compressed again. Keep panics if the previous page has no such
-// piece, or has another Layout.
+// Keep adds the piece of a family with a number from the previous page, which is not
+// compressed again. It panics if the previous page has no such piece, or has another Layout.
 func (b *Builder) Keep(family, number int) { b.put(family, b.previous.pieces[family][number]) }
 
 func (b *Builder) put(number int, piece fragment) {
@@ -194,12 +191,12 @@ func (b *Builder) Page() *Page {
 	}
 	flush()
 	page.sections = b.sections + 1
-	*b = Builder{} // a later call by mistake panics at once
+	*b = Builder{} // later calls panic
 	return page
 }
 
-// fragment returns the fragment of appended text that consists of the given parts,
-// compressing it unless the previous page has it.
+// fragment returns the fragment of the given parts of appended text. It compresses the text
+// unless the previous page has it.
 func (b *Builder) fragment(parts ...[]byte) fragment {
 	var id identity
 	b.hash.Reset()
@@ -217,13 +214,13 @@ func (b *Builder) fragment(parts ...[]byte) fragment {
 	return f
 }
 
-// compress returns the fragment of the text that consists of the given parts.
+// compress returns the compressed fragment of the given parts.
 func (b *Builder) compress(level int, crc uint32, parts ...[]byte) fragment {
 	compressor := b.compressors[level]
 	if compressor == nil {
 		var err error
 		if compressor, err = flate.NewWriter(nil, level); err != nil {
-			panic(err) // only an unknown level fails
+			panic(err) // the level is invalid
 		}
 		b.compressors[level] = compressor
 	}

@@ -4,18 +4,18 @@ package exposition
 
 import "hash/crc32"
 
-// A CRC-32 is the remainder of a polynomial division: the text, read as one long
-// polynomial over the integers modulo 2, modulo the polynomial P of the IEEE CRC.
-// Putting n bytes behind a text multiplies its polynomial by x^8n. So
+// A CRC-32 is the remainder of a polynomial division: the text, as a polynomial over the
+// integers modulo 2, modulo the polynomial P of the IEEE CRC. Appending n bytes to a text
+// multiplies its polynomial by x^8n. Therefore
 //
 //	crc(ab) = crc(a) · x^(8·len(b)) + crc(b)   (mod P)
 //
-// where + is xor. The inversions that the CRC applies before and after the division
-// cancel each other out. With a table of x^2, x^4, x^8, … this takes one multiplication
-// for each bit that is set in the length of b.
+// where + is xor. The inversions of the CRC before and after the division cancel out. With a
+// table of x^2, x^4, x^8, … this needs a multiplication for each bit that is set in the
+// length of b.
 //
-// Polynomials are kept in the CRC's own order of bits: bit 31 is the coefficient
-// of x^0, bit 0 that of x^31.
+// Polynomials have the bit order of the CRC: bit 31 is the coefficient of x^0, and bit 0
+// that of x^31.
 
 // shift returns x^(8·length) mod P. A CRC is multiplied by it when length bytes are
 // appended to the text.

@@ -16,40 +16,38 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// contentType is the text format that every scraper understands. OpenMetrics is not
-// offered: it would need a second set of fragments.
+// contentType is the text format, which all scrapers support. OpenMetrics would need a
+// second set of fragments.
 const contentType = "text/plain; version=0.0.4; charset=utf-8"
 
 // logInterval is the minimum time between two log lines for errors of the same cause.
-// It keeps an error that occurs at every scrape from flooding the log.
+// An error at every scrape must not flood the log.
 const logInterval = 10 * time.Minute
 
 // HandlerOptions configures a handler.
 type HandlerOptions struct {
-	// Page returns the current page, or nil if there is none. Without a page only the
-	// live part is served. Page is called once per scrape and must not block.
+	// Page returns the current page, or nil to serve only the live part. It is called once
+	// per scrape and must not block.
 	Page func() *Page
 
-	// Live is gathered at every scrape and follows the page. None of its families
-	// may have the name of a family of the page: the text format allows each family
-	// once, and the handler does not check this. Live may be nil.
+	// Live is gathered at every scrape and follows the page. Its families must not be
+	// families of the page, which the handler does not check. Live may be nil.
 	Live prometheus.Gatherer
 
 	// Groups are the groups of families that scrapes may request.
 	Groups []string
 
-	// Parts is the number of sections of the pages. A scrape may request one of as many parts, or of a number of parts that
-	// divides it. Zero and one mean that there are no parts.
+	// Parts is the number of sections of the pages. Scrapes may divide a page into this number of parts, or into a divisor
+	// of it. Zero and one disable parts.
 	Parts int
 
-	// MaxRequests is the maximum number of scrapes served at once. The same number of
-	// further scrapes may wait; after a few seconds they get a 503. Scrapers that stall,
-	// or that use more than their share, give way to those that wait. Zero or less means
-	// no limit.
+	// MaxRequests is the maximum number of concurrent scrapes. The same number of further
+	// scrapes may wait for a few seconds before they get a 503. Scrapes are canceled for
+	// waiting ones if they stall, or if their scraper uses more than its share. Zero or less
+	// means no limit.
 	MaxRequests int
 
-	// Registerer receives the promhttp_metric_handler_* metrics that operators
-	// know from other exporters. If it is nil, there are none.
+	// Registerer receives the promhttp_metric_handler_* metrics. It may be nil.
 	Registerer prometheus.Registerer
 
 	// ErrorLog receives errors, at most one line in ten minutes for each cause.
@@ -60,18 +58,17 @@ type HandlerOptions struct {
 // LiveGroup is the group of the live part. Scrapes may request it like a group of the page.
 const LiveGroup = "exporter"
 
-// NewHandler returns the handler that serves scrapes. It answers GET and HEAD,
-// with or without gzip as the client prefers, always with a Content-Length.
-// The parameters collect[] and part select what is served; see [Selection].
+// NewHandler returns the handler of scrapes. It serves GET and HEAD requests, with gzip if
+// the client prefers it, and always with a Content-Length. The parameters collect[] and part
+// select the text; see [Selection].
 //
-// A metric of the live part that fails is left out and logged; the rest is served. Errors
-// are counted in promhttp_metric_handler_errors_total. The causes are "gathering" and
-// "encoding", as in promhttp, and "sending" for scrapers that were disconnected because
-// they were too slow. Scrapers that disconnect on their own are not counted.
+// A metric of the live part that fails is omitted and logged. Errors are counted in
+// promhttp_metric_handler_errors_total. The causes are "gathering" and "encoding", as in
+// promhttp, and "sending" for slow scrapers that were disconnected.
 //
-// The handler sets write deadlines as bytes are sent; http.Server.WriteTimeout is not needed.
+// The handler sets write deadlines, so that http.Server.WriteTimeout is not needed.
 //
-// NewHandler panics if its metrics cannot be registered: every handler needs its own
+// NewHandler panics if its metrics cannot be registered. Each handler needs a separate
 // Registerer.
 func NewHandler(options HandlerOptions) http.Handler {
 	h := newHandler(options)
@@ -131,14 +128,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	live := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(live)
-	err = h.sender.Send(w, r, func() *Answer {
+	err = h.sender.Send(w, r, func() *Response {
 		live.Reset()
 		if selection.Part == 0 && selection.has(LiveGroup) {
 			h.gather(live)
 		}
 		w.Header().Set("Content-Type", contentType)
 		w.Header().Set("Cache-Control", "no-store")
-		return &Answer{Page: h.Page, Selection: *selection, Tail: live.Bytes()}
+		return &Response{Page: h.Page, Selection: *selection, Tail: live.Bytes()}
 	})
 	if slow, ok := errors.AsType[slowness](err); ok {
 		h.report(sending, fmt.Errorf("scraper %s did not read the response in time: %w", r.RemoteAddr, slow))
@@ -153,7 +150,7 @@ func (h *handler) gather(w *bytes.Buffer) {
 	if h.Live == nil {
 		return
 	}
-	families, err := h.Live.Gather() // returns what it could gather, even with an error
+	families, err := h.Live.Gather() // may return families and an error
 	if err != nil {
 		h.report(gathering, err)
 	}
@@ -161,7 +158,7 @@ func (h *handler) gather(w *bytes.Buffer) {
 	for _, family := range families {
 		complete := w.Len()
 		if err := encoder.Encode(family); err != nil {
-			w.Truncate(complete) // an incomplete family would make the whole answer invalid
+			w.Truncate(complete) // an incomplete family would make the response invalid
 			h.report(encoding, err)
 		}
 	}

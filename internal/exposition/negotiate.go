@@ -9,9 +9,9 @@ import (
 )
 
 // prefersGzip reports whether gzip is the best content coding for a request, by
-// RFC 9110, section 12.5.3. If the client accepts both alike, gzip is chosen: sending
-// a page compressed costs less than inflating it. A client that accepts neither gets
-// identity, and so does a client without the header.
+// RFC 9110, section 12.5.3. If the client accepts both equally, gzip is preferred, because
+// it needs less CPU than inflating the page. Clients that accept neither, and clients
+// without the header, get identity.
 //
 // Known scrapers: Prometheus sends "gzip", or "identity" with enable_compression
 // off; OpenTelemetry's receiver embeds Prometheus' scraper; vmagent sends "gzip" or
@@ -43,7 +43,7 @@ func prefersGzip(header http.Header) bool {
 }
 
 // quality returns the weight among the parameters of a content coding. An invalid
-// weight counts as 0, "not acceptable": identity is then used, which is always safe.
+// weight is 0, which means "not acceptable".
 func quality(parameters string) float64 {
 	for parameter := range strings.SplitSeq(parameters, ";") {
 		name, value, _ := strings.Cut(parameter, "=")

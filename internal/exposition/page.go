@@ -13,20 +13,20 @@ import (
 )
 
 // A Page is one immutable exposition: the text of all families, compressed.
-// A nil *Page is an empty one.
+// A nil *Page is empty.
 type Page struct {
 	excerpt // the whole text
 	blocks  []block
 	// sections is the number of sections.
 	sections int
 
-	// The next page is built from these.
+	// The Builder of the next page reuses these.
 	layout   Layout
 	appended map[identity]fragment
 	pieces   [][]fragment // by family; a piece without lines is an empty fragment
 }
 
-// An excerpt is the compressed text of one answer.
+// An excerpt is the compressed text of a response.
 type excerpt struct {
 	totals
 	order [][]fragment // all fragments, in the order in which they are written
@@ -43,7 +43,7 @@ type block struct {
 
 // These values mark blocks that belong to no section.
 const (
-	// once marks a block that only the first part has.
+	// once marks a block that is only in the first part.
 	once = -1
 	// header marks the header of a family. Every part with pieces of the family has it.
 	header = -2
@@ -57,8 +57,8 @@ func (p *Page) TextBytes() int64 {
 	return p.text
 }
 
-// CompressedBytes returns the length of the compressed page in bytes: what it keeps in
-// memory and sends to a client that accepts gzip. Bytes shared with other pages count.
+// CompressedBytes returns the length of the compressed page in bytes, including bytes that
+// it shares with other pages.
 func (p *Page) CompressedBytes() int64 {
 	if p == nil {
 		return 0
@@ -144,7 +144,7 @@ func (e *excerpt) writeDeflate(w *bufio.Writer) {
 func (e *excerpt) writeText(w *bufio.Writer) {
 	inflater := flate.NewReader(bufio.NewReader(&deflateReader{order: e.order}))
 	defer inflater.Close()
-	// Only w can fail: the compressed text was made by a Builder and is in memory.
+	// Only w can fail, because the text was compressed by a Builder.
 	_, _ = io.Copy(w, inflater)
 }
 
@@ -179,7 +179,7 @@ type fragment struct {
 	shift   uint32 // shift(length)
 }
 
-// newFragment copies the deflate blocks, so that the fragment does not keep a larger buffer alive.
+// newFragment copies the deflate blocks, so that the fragment does not retain a larger buffer.
 func newFragment(deflated []byte, crc uint32, length int) fragment {
 	return fragment{string(deflated), crc, uint32(length), shift(int64(length))}
 }
@@ -202,7 +202,7 @@ func (t *totals) add(f fragment) {
 	t.compressed += int64(len(f.deflate))
 }
 
-// An identity identifies a text: two texts with the same identity are taken to be equal.
+// An identity identifies a text. Texts with the same identity are considered equal.
 type identity struct {
 	hash   uint64
 	crc    uint32

@@ -17,30 +17,29 @@ import (
 )
 
 const (
-	// stallTimeout is how long a scraper may read nothing. It is longer than any
-	// pause of a healthy network, and several times Prometheus' default timeout
-	// for a whole scrape (10 s).
+	// stallTimeout is the time in which a scraper must read data. It is longer than
+	// pauses of healthy networks, and several times the default scrape timeout of
+	// Prometheus (10 s).
 	stallTimeout = 30 * time.Second
 
-	// scrapeTimeout is the maximum duration of a scrape, so that a scraper that reads
-	// slowly does not stay forever. Longer scrapes are useless: Prometheus drops a series
-	// after 5 minutes without a sample, so that scrapes are more frequent.
+	// scrapeTimeout is the maximum duration of a scrape. Longer scrapes are useless, because
+	// Prometheus drops series after 5 minutes without a sample.
 	scrapeTimeout = 5 * time.Minute
 
-	// maxPages is the maximum number of different pages being sent: the current page,
-	// the previous page for scrapes that overlap a refresh, and one more for slow scrapers.
+	// maxPages is the maximum number of versions of a page being sent: the current one, the
+	// previous one for scrapes that overlap a refresh, and another for slow scrapers.
 	maxPages = 3
 
-	// writeBytes is the size of a write, and thus what a scraper must read within
-	// stallTimeout: 2 kB/s. Larger writes cost memory and save nothing; one write per
-	// fragment costs up to two thirds more CPU.
+	// writeBytes is the size of a write. A scraper must read it within stallTimeout, which
+	// is 2 kB/s. Larger writes need memory and save nothing, and a write per fragment needs
+	// up to two thirds more CPU.
 	writeBytes = 64 << 10
 )
 
-// A scrape is one answer being sent. It is the io.Writer of the body; writing fails as
-// soon as the scrape must end.
+// A scrape is a response that is being sent. It is the io.Writer of the body. Writes fail
+// when the scrape must end.
 type scrape struct {
-	of         string
+	name       string
 	page       *Page
 	selection  Selection
 	slot       *slot
@@ -50,12 +49,12 @@ type scrape struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	stop   func() bool
-	cut    chan struct{} // closed once the deadline that ends a blocked write is set
+	cut    chan struct{} // closed after the deadline that ends a blocked write is set
 
 	extended time.Time // when the write deadline was last set
 }
 
-// A slowness is the reason why a slow scraper was disconnected.
+// A slowness is the reason for disconnecting a slow scraper.
 type slowness string
 
 func (s slowness) Error() string { return string(s) }
@@ -64,13 +63,13 @@ const (
 	errStalled    = slowness("it read nothing for 30 s")
 	errTooLong    = slowness("the scrape took longer than 5 min")
 	errSuperseded = slowness("its data are outdated and newer data are being served")
-	errGaveWay    = slowness("other scrapers waited for a slot, and it had stalled or used more than its share")
+	errSlotNeeded = slowness("other scrapers waited for a slot, and it had stalled or used more than its share")
 )
 
 var emptyPage = &Page{}
 
-// A Sender answers requests with pages. It limits the number of requests that are answered at
-// once, their duration, and the number of old pages that they hold.
+// A Sender sends pages. It limits the number of concurrent requests, their duration, and the
+// number of old pages that they hold.
 type Sender struct {
 	slots *slots // nil if the number of requests is not limited
 
@@ -78,8 +77,8 @@ type Sender struct {
 	inFlight []*scrape // in the order in which they began
 }
 
-// NewSender returns a Sender with a limit for the number of requests that are answered at once; see MaxRequests in
-// [HandlerOptions]. Zero or less means no limit.
+// NewSender returns a Sender with a limit of concurrent requests; see MaxRequests in [HandlerOptions]. Zero or less means no
+// limit.
 func NewSender(maxRequests int) *Sender {
 	if maxRequests <= 0 {
 		return &Sender{}
@@ -87,98 +86,98 @@ func NewSender(maxRequests int) *Sender {
 	return &Sender{slots: &slots{limit: maxRequests}}
 }
 
-// An Answer is the answer to a request.
-type Answer struct {
+// A Response is the response to a request.
+type Response struct {
 	// Page returns the page, or nil for an empty one. It must not block.
 	Page func() *Page
 	// Selection selects the text of the page to send.
 	Selection Selection
 	// Tail is text that follows the page. It is compressed for each request.
 	Tail []byte
-	// Of is a name for all versions of the page. A page replaces older pages with the same name.
-	Of string
+	// Name identifies all versions of a page, of which at most three are sent at a time.
+	Name string
 }
 
-// Send answers a GET or HEAD request, with or without gzip as the client prefers, always
-// with a Content-Length. When the request has a slot, Send calls answer, which returns the answer and sets
-// the headers that depend on it, or returns nil if it has answered the request itself.
+// Send serves a GET or HEAD request, with gzip if the client prefers it, and always with a
+// Content-Length. When the request has a slot, Send calls respond. It returns the response
+// and sets headers, or returns nil if it has sent a response.
 //
-// Send sets write deadlines as bytes are sent; http.Server.WriteTimeout is not needed. The
-// error is the reason why the client did not get the whole answer.
-func (s *Sender) Send(w http.ResponseWriter, r *http.Request, answer func() *Answer) error {
-	var mine *slot
+// Send sets write deadlines, so that http.Server.WriteTimeout is not needed. The error is
+// the reason why the response is incomplete.
+func (s *Sender) Send(w http.ResponseWriter, r *http.Request, respond func() *Response) error {
+	var slot *slot
 	if s.slots != nil {
-		if mine = s.slots.acquire(r.Context(), r.RemoteAddr); mine == nil {
+		if slot = s.slots.acquire(r.Context(), r.RemoteAddr); slot == nil {
 			http.Error(w, fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", s.slots.limit),
 				http.StatusServiceUnavailable)
 			return nil
 		}
-		defer s.slots.release(mine)
-		r = r.WithContext(mine.ctx)
+		defer s.slots.release(slot)
+		r = r.WithContext(slot.ctx)
 	}
-	a := answer() // first, so that the scrape holds no page meanwhile
+	a := respond() // before begin, so that the scrape does not hold a page
 	if a == nil {
 		return nil
 	}
-	scrape := s.begin(w, r, mine, a)
+	scrape := s.begin(w, r, slot, a)
 	defer s.end(scrape)
 	return scrape.send(r, a.Tail)
 }
 
-// begin starts a scrape of the page of an answer, and ends scrapes of pages that are too old.
-func (s *Sender) begin(w http.ResponseWriter, r *http.Request, mine *slot, a *Answer) *scrape {
+// begin starts a scrape of a page, and cancels scrapes of pages that are too old.
+func (s *Sender) begin(w http.ResponseWriter, r *http.Request, slot *slot, a *Response) *scrape {
 	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client disconnects
 	ctx, release := context.WithTimeoutCause(ctx, scrapeTimeout, errTooLong)
-	mine.progressed()
-	me := &scrape{
-		of:         a.Of,
+	slot.progressed()
+	current := &scrape{
+		name:       a.Name,
 		selection:  a.Selection,
-		slot:       mine,
+		slot:       slot,
 		w:          w,
 		controller: http.NewResponseController(w),
 		ctx:        ctx,
 		cancel:     func(cause error) { cancel(cause); release() },
 		cut:        make(chan struct{}),
 	}
-	me.stop = context.AfterFunc(ctx, func() {
-		defer close(me.cut)
+	current.stop = context.AfterFunc(ctx, func() {
+		defer close(current.cut)
 		// A deadline in the past ends a blocked write. If the ResponseWriter does not
 		// support deadlines, the scrape ends when the write returns.
-		_ = me.controller.SetWriteDeadline(time.Unix(1, 0))
+		_ = current.controller.SetWriteDeadline(time.Unix(1, 0))
 	})
 
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	me.page = emptyPage
+	current.page = emptyPage
 	if page := a.Page(); page != nil {
-		me.page = page
+		current.page = page
 	}
-	s.inFlight = append(s.inFlight, me)
+	s.inFlight = append(s.inFlight, current)
 	var newest []*Page
 	for _, other := range slices.Backward(s.inFlight) {
 		switch {
-		case other.of != me.of || slices.Contains(newest, other.page):
+		case other.name != current.name || slices.Contains(newest, other.page):
 		case len(newest) < maxPages:
 			newest = append(newest, other.page)
 		default:
 			other.cancel(errSuperseded)
 		}
 	}
-	return me
+	return current
 }
 
-// end removes the scrape from those in flight.
-func (s *Sender) end(me *scrape) {
-	if !me.stop() {
-		<-me.cut // the ResponseWriter must not be touched after the handler returned
+// end removes the scrape from inFlight.
+func (s *Sender) end(current *scrape) {
+	if !current.stop() {
+		<-current.cut // the ResponseWriter must not be used after the handler returned
 	}
-	me.cancel(nil)
+	current.cancel(nil)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.inFlight = slices.DeleteFunc(s.inFlight, func(other *scrape) bool { return other == me })
+	s.inFlight = slices.DeleteFunc(s.inFlight, func(other *scrape) bool { return other == current })
 }
 
-// send answers a scrape with its page and the tail.
+// send sends the page of a scrape and the tail.
 func (s *scrape) send(r *http.Request, live []byte) error {
 	tail := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(tail)
@@ -199,8 +198,7 @@ func (s *scrape) send(r *http.Request, live []byte) error {
 		return nil
 	}
 
-	// Fewer and larger writes save more than copying costs. The buffer keeps the first
-	// error for Flush.
+	// A few large writes need less CPU despite copying. Flush returns the first error.
 	out := bufio.NewWriterSize(s, writeBytes)
 	if zipped {
 		_, _ = out.Write(gzipHeader)
@@ -213,7 +211,7 @@ func (s *scrape) send(r *http.Request, live []byte) error {
 	return out.Flush()
 }
 
-// Write sends p in parts of at most writeBytes, and notes progress after each. If it fails
+// Write sends p in parts of at most writeBytes, and records progress after each. If it fails
 // because the scraper is slow, the error is a slowness.
 func (s *scrape) Write(p []byte) (written int, err error) {
 	for len(p) > 0 {
@@ -235,24 +233,24 @@ var _ io.Writer = (*scrape)(nil)
 
 // extend sets the deadline of the next write, or fails if the scrape must end.
 func (s *scrape) extend() error {
-	// Setting a deadline costs as much as a small write, so the last deadline is kept
-	// for a while: every write has at least three quarters of stallTimeout.
+	// Setting a deadline needs as much CPU as a small write. It is not set for each write,
+	// but each write has at least three quarters of stallTimeout.
 	if now := time.Now(); now.Sub(s.extended) > stallTimeout/4 {
 		_ = s.controller.SetWriteDeadline(now.Add(stallTimeout)) // not every ResponseWriter supports this
 		s.extended = now
 	}
-	// Check last: the deadline set above could have overwritten that of AfterFunc.
+	// This check must be last, because the deadline set above may have replaced that of AfterFunc.
 	return context.Cause(s.ctx)
 }
 
-// reason returns why a write failed with err: a slowness, or err itself.
+// reason returns the slowness because of which a write failed with err, or err.
 func (s *scrape) reason(err error) error {
 	var slow slowness
 	switch {
 	case errors.As(context.Cause(s.ctx), &slow):
 		return slow
 	case time.Since(s.extended) >= stallTimeout:
-		// err differs between HTTP/1 and HTTP/2, but the deadline has passed in both.
+		// err differs between HTTP/1 and HTTP/2, but the deadline has passed.
 		return errStalled
 	default:
 		return err

@@ -13,10 +13,10 @@ import (
 // A Selection selects the text of a page to serve. The zero value selects everything.
 //
 // A page has sections, each with some pieces of each family; see [Builder.EndSection]. Of n parts, part i has the i-th of n
-// equal shares of the sections. Part 0 also has the text that is in no section, and the live part. Together the parts are
-// the page, and no sample is in two of them.
+// equal shares of the sections. Part 0 also has the text that is in no section, and the live part. Each sample of the page is
+// in exactly one part.
 type Selection struct {
-	// Groups are the groups of families to serve; nil for all.
+	// Groups are the groups of families to serve, or nil for all.
 	Groups []string
 	// Part is the number of the part, from 0, among Parts. With Parts of 0 or 1, everything is selected.
 	Part, Parts int
@@ -35,7 +35,7 @@ const (
 	partParameter  = "part"
 )
 
-// selection reads the parameters of a scrape. Its errors are for the author of the scrape configuration.
+// selection parses the parameters of a scrape.
 func (h *handler) selection(query url.Values) (*Selection, error) {
 	s := &Selection{Groups: query[groupParameter]}
 	groups := append(slices.Clone(h.Groups), LiveGroup)

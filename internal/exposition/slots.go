@@ -13,31 +13,30 @@ import (
 )
 
 const (
-	// slotPatience is the maximum time that a scrape waits for a slot: half of Prometheus'
-	// default timeout for a whole scrape.
+	// slotPatience is the maximum time that a scrape waits for a slot, which is half of the
+	// default scrape timeout of Prometheus.
 	slotPatience = 5 * time.Second
 
-	// slotStall is how long a scraper may read nothing while others wait. It must read
-	// writeBytes in that time: 256 kbit/s.
+	// slotStall is the time in which a scraper must read writeBytes (256 kbit/s) while others
+	// wait.
 	slotStall = 2 * time.Second
 
-	// slotCheck is how often waiting scrapes look for scrapers that stall.
+	// slotCheck is the interval at which waiting scrapes search for scrapers that stall.
 	slotCheck = slotStall / 8
 )
 
-// slots limit the number of scrapes served at once. While no scrape waits, every scraper
-// keeps its slot. When a scrape waits, a scraper that stalls gives way to it, and so does
-// a scraper of an address that holds more slots than that of the waiting scrape.
+// slots limits the number of concurrent scrapes. If a scrape waits for a slot, a scrape is
+// canceled if its scraper stalls, or if its address holds more slots than that of the waiting
+// scrape.
 type slots struct {
 	limit int
 
 	mutex   sync.Mutex
-	held    []*slot // limit at most
-	waiting []*slot // limit at most, in order of arrival
+	held    []*slot // at most limit
+	waiting []*slot // at most limit, in order of arrival
 }
 
-// A slot belongs to a scrape that holds it or waits for it. In a handler without a
-// limit it is nil.
+// A slot belongs to a scrape that holds it or waits for it. It is nil without a limit.
 type slot struct {
 	address string // of the scraper; see addressOf
 	ctx     context.Context
@@ -45,17 +44,17 @@ type slot struct {
 	granted chan struct{} // closed when the slot is granted
 	refused chan struct{} // closed when the scrape may no longer wait
 
-	progress atomic.Pointer[time.Time] // when the scraper last read something; nil before sending
-	givesWay bool                      // the scrape was canceled in favor of another
+	progress atomic.Pointer[time.Time] // when the scraper last read data. nil before sending
+	canceled bool                      // the scrape must end because its slot is needed
 }
 
-// acquire returns a slot, or nil if none becomes free in time. The context of the
-// slot, derived from ctx, is done when the scrape must end.
+// acquire returns a slot, or nil if no slot becomes free in time. The context of the slot
+// is canceled when the scrape must end.
 func (s *slots) acquire(ctx context.Context, remote string) *slot {
-	me := &slot{address: addressOf(remote), granted: make(chan struct{}), refused: make(chan struct{})}
-	me.ctx, me.cancel = context.WithCancelCause(ctx)
-	if !s.queue(me) {
-		me.cancel(nil)
+	current := &slot{address: addressOf(remote), granted: make(chan struct{}), refused: make(chan struct{})}
+	current.ctx, current.cancel = context.WithCancelCause(ctx)
+	if !s.queue(current) {
+		current.cancel(nil)
 		return nil
 	}
 	patience := time.NewTimer(slotPatience)
@@ -64,106 +63,106 @@ func (s *slots) acquire(ctx context.Context, remote string) *slot {
 	defer check.Stop()
 	for {
 		select {
-		case <-me.granted:
-			return me
-		case <-me.refused:
+		case <-current.granted:
+			return current
+		case <-current.refused:
 		case <-patience.C:
 		case <-ctx.Done():
 		case <-check.C:
-			s.makeRoom()
+			s.reassign()
 			continue
 		}
-		if s.leave(me) {
-			return me // granted at the last moment
+		if s.dequeue(current) {
+			return current
 		}
-		me.cancel(nil)
+		current.cancel(nil)
 		return nil
 	}
 }
 
-// queue adds a scrape to those that wait for a slot, and reports whether it may wait. If
-// the queue is full, a scrape of the address with the most scrapes is removed from it.
-func (s *slots) queue(me *slot) bool {
+// queue adds a scrape to the queue for slots and returns true. If the queue is full, it
+// removes a scrape of the address with the most scrapes, or returns false.
+func (s *slots) queue(current *slot) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if len(s.waiting) >= s.limit {
-		scrapes := map[string]int{me.address: 1}
+		scrapes := map[string]int{current.address: 1}
 		for _, other := range slices.Concat(s.held, s.waiting) {
 			scrapes[other.address]++
 		}
 		last := slices.MaxFunc(s.waiting, func(a, b *slot) int { return cmp.Compare(scrapes[a.address], scrapes[b.address]) })
-		if scrapes[last.address] <= scrapes[me.address] {
+		if scrapes[last.address] <= scrapes[current.address] {
 			return false
 		}
 		s.waiting = without(s.waiting, last)
 		close(last.refused)
 	}
-	s.waiting = append(s.waiting, me)
-	s.settle()
+	s.waiting = append(s.waiting, current)
+	s.assign()
 	return true
 }
 
-// leave ends waiting, and reports whether the slot has been granted meanwhile.
-func (s *slots) leave(me *slot) (granted bool) {
+// dequeue removes a scrape from the queue. It reports whether the slot was granted.
+func (s *slots) dequeue(current *slot) (granted bool) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.waiting = without(s.waiting, me)
-	return slices.Contains(s.held, me)
+	s.waiting = without(s.waiting, current)
+	return slices.Contains(s.held, current)
 }
 
 // release returns a slot.
-func (s *slots) release(me *slot) {
-	me.cancel(nil)
+func (s *slots) release(current *slot) {
+	current.cancel(nil)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.held = without(s.held, me)
-	s.settle()
+	s.held = without(s.held, current)
+	s.assign()
 }
 
-func (s *slots) makeRoom() {
+func (s *slots) reassign() {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.settle()
+	s.assign()
 }
 
-// settle grants the free slots, and ends one scrape for each further waiting scrape that
-// is entitled to its slot.
-func (s *slots) settle() {
+// assign grants free slots to waiting scrapes. For each further waiting scrape, it cancels a
+// scrape whose slot the waiting scrape may have.
+func (s *slots) assign() {
 	shares := map[string]int{} // slots held by an address
 	free := s.limit
 	for _, other := range s.held {
-		if !other.givesWay {
+		if !other.canceled {
 			shares[other.address]++
 			free--
 		}
 	}
-	for _, next := range inTurn(s.waiting, shares) {
+	for _, next := range byShare(s.waiting, shares) {
 		shares[next.address]++
 		switch {
 		case len(s.held) < s.limit:
 			s.waiting = without(s.waiting, next)
 			s.held = append(s.held, next)
 			close(next.granted)
-		case free > 0: // granted once the scrapes that give way have ended
+		case free > 0: // granted after canceled scrapes have ended
 		default:
-			victim := s.victim(shares, shares[next.address])
-			if victim == nil {
+			other := s.scrapeToCancel(shares, shares[next.address])
+			if other == nil {
 				return
 			}
-			victim.givesWay = true
-			victim.cancel(errGaveWay)
-			shares[victim.address]--
+			other.canceled = true
+			other.cancel(errSlotNeeded)
+			shares[other.address]--
 			free++
 		}
 		free--
 	}
 }
 
-// inTurn returns the waiting scrapes in the order in which they get slots: first those of
+// byShare returns the waiting scrapes in the order in which they get slots: first those of
 // the address with the fewest slots.
-func inTurn(waiting []*slot, shares map[string]int) []*slot {
+func byShare(waiting []*slot, shares map[string]int) []*slot {
 	turn := map[*slot]int{}
-	earlier := map[string]int{} // waiting scrapes of an address so far
+	earlier := map[string]int{} // number of earlier waiting scrapes of an address
 	for _, w := range waiting {
 		turn[w] = shares[w.address] + earlier[w.address]
 		earlier[w.address]++
@@ -171,17 +170,18 @@ func inTurn(waiting []*slot, shares map[string]int) []*slot {
 	return slices.SortedStableFunc(slices.Values(waiting), func(a, b *slot) int { return cmp.Compare(turn[a], turn[b]) })
 }
 
-// victim returns the scrape that gives way to a waiting scrape, or nil if there is none.
+// scrapeToCancel returns the scrape to cancel for a waiting scrape, or nil if there is none.
 // share is the number of slots that the address of the waiting scrape would hold. A scrape
-// gives way if it stalls, or if its address holds more than share slots. Of several, the
-// one that has read nothing for the longest gives way.
-func (s *slots) victim(shares map[string]int, share int) *slot {
-	var victim *slot
+// can be canceled if it stalls, or if its address holds more than share slots. Of several
+// ones, those that stall, those of the address with the most slots, and those that have read
+// no data for the longest time are preferred, in this order.
+func (s *slots) scrapeToCancel(shares map[string]int, share int) *slot {
+	var found *slot
 	var worst [3]int64
 	for _, other := range s.held {
 		progress := other.progress.Load()
-		if progress == nil || other.givesWay {
-			continue // It has not begun to send, or ends already.
+		if progress == nil || other.canceled {
+			continue // It has not begun to send, or is already canceled.
 		}
 		idle := time.Since(*progress)
 		stalls := int64(0)
@@ -191,14 +191,14 @@ func (s *slots) victim(shares map[string]int, share int) *slot {
 		if stalls == 0 && shares[other.address] <= share {
 			continue
 		}
-		if rank := [3]int64{stalls, int64(shares[other.address]), int64(idle)}; victim == nil || slices.Compare(rank[:], worst[:]) > 0 {
-			victim, worst = other, rank
+		if rank := [3]int64{stalls, int64(shares[other.address]), int64(idle)}; found == nil || slices.Compare(rank[:], worst[:]) > 0 {
+			found, worst = other, rank
 		}
 	}
-	return victim
+	return found
 }
 
-// progressed records that the scraper has read something.
+// progressed records that the scraper has read data.
 func (s *slot) progressed() {
 	if s != nil {
 		now := time.Now()

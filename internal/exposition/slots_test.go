@@ -138,7 +138,7 @@ func state(s *slots, got []chan *slot) (states string) {
 			switch {
 			case answer == nil:
 				states += "r"
-			case answer.givesWay:
+			case answer.canceled:
 				states += "g"
 			default:
 				states += "h"
@@ -177,9 +177,9 @@ func TestSlotsAreShared(t *testing.T) {
 				var got []chan *slot
 				for _, address := range test.asks {
 					got = append(got, fill(t, s, address)...)
-					for _, mine := range s.held {
-						if test.sending && mine.progress.Load() == nil {
-							mine.progressed()
+					for _, slot := range s.held {
+						if test.sending && slot.progress.Load() == nil {
+							slot.progressed()
 						}
 					}
 				}
@@ -200,8 +200,8 @@ func TestSlotsAreShared(t *testing.T) {
 				if waiting > 0 {
 					t.Errorf("%d still wait", waiting)
 				}
-				for _, mine := range held {
-					s.release(mine)
+				for _, slot := range held {
+					s.release(slot)
 				}
 			})
 		})
@@ -211,14 +211,14 @@ func TestSlotsAreShared(t *testing.T) {
 func TestAScraperThatDisconnectsStopsWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &slots{limit: 1}
-		mine := s.acquire(t.Context(), "a")
+		slot := s.acquire(t.Context(), "a")
 		ctx, leave := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, leave)
 		began := time.Now()
 		if other := s.acquire(ctx, "a"); other != nil || time.Since(began) != time.Second || len(s.waiting) != 0 {
 			t.Errorf("it got %v after %s, %d wait", other, time.Since(began), len(s.waiting))
 		}
-		s.release(mine)
+		s.release(slot)
 		if len(s.held) != 0 {
 			t.Errorf("%d slots are held", len(s.held))
 		}
