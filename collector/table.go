@@ -58,7 +58,7 @@ func (d *Description) desc() *prometheus.Desc {
 // table is a group of metric families about one kind of subject: fleets, devices, keys.
 type table[T any] struct {
 	group string
-	// series states the number of series of a family, unless the family has a text of its own.
+	// series states the number of series of a family, unless the family has another text.
 	series string
 	// labels identify the subject. Each family has them, before its own labels.
 	labels []string

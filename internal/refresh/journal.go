@@ -19,25 +19,25 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// A journal logs the outcome of refreshes. A trouble is logged when it begins, when it ends, and once an hour while it
-// lasts. Everything else is logged at level debug.
+// A journal logs the results of refreshes. A failure is logged when it begins, when it ends, and once an hour while it lasts.
+// Other results are logged at level debug.
 type journal struct {
 	logger       log.Logger
 	maxStaleness time.Duration
 
-	mutex   sync.Mutex // expiry runs in a goroutine of its own
+	mutex   sync.Mutex // expiry runs in another goroutine
 	started bool       // a refresh has succeeded
 	api     balena.Version
 	mode    balena.Mode
 	expiry  *time.Timer // logs that the current data become stale
 	expired bool        // the last data that were served have become stale
 
-	refreshing, stale, slow, disabled trouble
-	parts                             map[balena.PartName]*trouble
+	refreshing, stale, slow, disabled failure
+	parts                             map[balena.PartName]*failure
 }
 
 func newJournal(logger log.Logger, maxStaleness time.Duration) *journal {
-	return &journal{logger: logger, maxStaleness: maxStaleness, parts: map[balena.PartName]*trouble{}}
+	return &journal{logger: logger, maxStaleness: maxStaleness, parts: map[balena.PartName]*failure{}}
 }
 
 // close stops the timer: the journal no longer logs on its own.
@@ -54,7 +54,7 @@ func (j *journal) failed(err error, failures int) {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
 	line := level.Debug(j.logger)
-	if j.refreshing.isNews(err) {
+	if j.refreshing.shouldLog(err) {
 		line = level.Error(j.logger)
 	}
 	_ = line.Log("msg", "refresh failed", "err", err, "failures", failures)
@@ -102,7 +102,7 @@ var (
 
 // age logs that the data read at a time are stale, now or when they become so.
 func (j *journal) age(at time.Time, duration time.Duration) {
-	// Data may become stale between every two refreshes. That is one trouble, not several.
+	// If data become stale before each refresh, this is one failure.
 	if !j.expired {
 		j.stale.end()
 	}
@@ -113,7 +113,7 @@ func (j *journal) age(at time.Time, duration time.Duration) {
 	if left := j.maxStaleness - time.Since(at); left >= 0 {
 		j.slow.end()
 		j.expiry = time.AfterFunc(left+1, func() { j.expire(at) })
-	} else if j.slow.isNews(errSlow) {
+	} else if j.slow.shouldLog(errSlow) {
 		_ = level.Warn(j.logger).Log("msg", errSlow, "duration", duration.Round(time.Millisecond), "max_staleness", j.maxStaleness)
 	}
 }
@@ -123,16 +123,15 @@ func (j *journal) expire(at time.Time) {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
 	j.expired = true
-	if j.stale.isNews(errStale) {
+	if j.stale.shouldLog(errStale) {
 		_ = level.Warn(j.logger).Log("msg", errStale, "age", time.Since(at).Round(time.Second), "max_staleness", j.maxStaleness)
 	}
 }
 
-// logMode logs changes of how incremental refreshes ask for changed devices. It repeats a warning while incremental
-// refreshes are disabled.
+// logMode logs changes of the query for changed devices. It repeats a warning while incremental refreshes are disabled.
 func (j *journal) logMode(r balena.Reading) {
 	if r.Disabled != "" {
-		if j.disabled.isNews(r.Reason) {
+		if j.disabled.shouldLog(r.Reason) {
 			_ = level.Warn(j.logger).Log("msg", "incremental refreshes are disabled: every refresh reads all devices", "reason", r.Disabled, "err", r.Reason)
 		}
 		return
@@ -152,14 +151,14 @@ func (j *journal) logMode(r balena.Reading) {
 func (j *journal) logPart(p balena.Part) {
 	t := j.parts[p.Name]
 	if t == nil {
-		t = &trouble{}
+		t = &failure{}
 		j.parts[p.Name] = t
 	}
 	if p.Err == nil {
 		if lasted, failing := t.end(); failing {
 			_ = level.Info(j.logger).Log("msg", "a part of the refresh succeeded again", "part", p.Name, "failed_for", lasted)
 		}
-	} else if t.isNews(p.Err) {
+	} else if t.shouldLog(p.Err) {
 		_ = level.Warn(j.logger).Log("msg", "a part of the refresh failed", "part", p.Name, "err", p.Err)
 	}
 }
@@ -167,22 +166,21 @@ func (j *journal) logPart(p balena.Part) {
 const (
 	// remindEvery is the time after which an error of the same class is logged again.
 	remindEvery = time.Hour
-	// maxClasses is how many classes of errors a trouble distinguishes. More are unlikely.
+	// maxClasses is the maximum number of classes of errors in a failure.
 	maxClasses = 16
 )
 
-// A trouble is a period in which something does not work. It may have several alternating reasons, such as a proxy that
-// sometimes times out and sometimes refuses connections.
-type trouble struct {
+// A failure is a period of errors. The errors may alternate between classes, such as timeouts and refused connections of a proxy.
+type failure struct {
 	since  time.Time
-	logged map[string]time.Time // time of the last line by class of error; nil when there is no trouble
+	logged map[string]time.Time // time of the last line by class of error, or nil without a failure
 }
 
-// isNews reports whether an error must be logged: its class is new in this trouble, or was last logged long ago.
-func (t *trouble) isNews(err error) bool {
+// shouldLog reports whether an error must be logged, because its class is new in this failure or was last logged an hour ago.
+func (t *failure) shouldLog(err error) bool {
 	now := time.Now()
 	if t.logged == nil {
-		*t = trouble{now, map[string]time.Time{}}
+		*t = failure{now, map[string]time.Time{}}
 	}
 	class := classOf(err)
 	last, known := t.logged[class]
@@ -197,10 +195,10 @@ func (t *trouble) isNews(err error) bool {
 	return true
 }
 
-// end ends the trouble. It returns how long the trouble lasted, and whether there was one.
-func (t *trouble) end() (lasted time.Duration, ended bool) {
+// end ends the failure. It returns its duration, and whether there was one.
+func (t *failure) end() (lasted time.Duration, ended bool) {
 	lasted, ended = time.Since(t.since).Round(time.Second), t.logged != nil
-	*t = trouble{}
+	*t = failure{}
 	return lasted, ended
 }
 

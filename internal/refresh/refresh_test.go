@@ -34,7 +34,7 @@ const (
 	timeout   = 10 * time.Minute
 )
 
-// A trial is a running loop and the record of what it did.
+// A trial is a running loop with records of its refreshes.
 type trial struct {
 	*Loop
 	log    buffer
@@ -112,15 +112,14 @@ func try(t *testing.T, fetch func(ctx context.Context, n int) (*balena.Snapshot,
 	return tr
 }
 
-// pass advances the clock by d and waits until everything that is due has happened.
+// pass advances the clock by d and waits until all goroutines wait.
 func (tr *trial) pass(d time.Duration) {
 	tr.handOver()
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// handOver synchronizes the test with the loop. The fake clock lets only one of them run at a time, but the race
-// detector does not know this.
+// handOver synchronizes the test with the loop for the race detector. The fake clock lets only one of them run at a time.
 func (tr *trial) handOver() {
 	tr.handing.Lock()
 	tr.handing.Unlock() //nolint:gocritic,staticcheck // the critical section is empty: only the order matters
@@ -174,7 +173,7 @@ func TestRefreshesAtTheIntervalWithJitter(t *testing.T) {
 		tr := try(t, good)
 		synctest.Wait()
 		if len(tr.starts) != 1 || tr.starts[0] != 0 {
-			t.Fatalf("the first refresh is at once, not at %v", tr.starts)
+			t.Fatalf("the first refresh began at %v, want 0", tr.starts)
 		}
 		tr.pass(200 * interval)
 		different := map[time.Duration]bool{}
@@ -193,8 +192,8 @@ func TestRefreshesAtTheIntervalWithJitter(t *testing.T) {
 	})
 }
 
-// The interval runs from the beginning of one refresh to the beginning of the next, however long a refresh takes. Only
-// one refresh runs at a time. After a slow refresh there is still a pause of a tenth of the interval.
+// TestOneRefreshAtATime checks that the interval is the time between the beginnings of refreshes, that only one refresh runs at
+// a time, and that there is a pause of a tenth of the interval after a slow refresh.
 func TestOneRefreshAtATime(t *testing.T) {
 	for _, test := range []struct{ took, least, most time.Duration }{
 		{30 * time.Second, 57 * time.Second, 63 * time.Second},
@@ -206,7 +205,7 @@ func TestOneRefreshAtATime(t *testing.T) {
 				running := 0
 				tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
 					if running++; running > 1 {
-						t.Errorf("%d refreshes at once", running)
+						t.Errorf("%d concurrent refreshes", running)
 					}
 					s := now()
 					time.Sleep(test.took)
@@ -317,7 +316,7 @@ func TestRateLimitsAreKept(t *testing.T) {
 	}
 }
 
-// A 503 may have a Retry-After, which is obeyed.
+// TestRetryAfterOfAnUnavailableServer checks that the Retry-After of a 503 is respected.
 func TestRetryAfterOfAnUnavailableServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
@@ -332,7 +331,7 @@ func TestRetryAfterOfAnUnavailableServer(t *testing.T) {
 	})
 }
 
-// A server that answers every request with "Retry-After: 1" does not get a request every second.
+// TestShortRateLimitsBackOff checks that waits increase if all responses have "Retry-After: 1".
 func TestShortRateLimitsBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) { return nil, limited(time.Second) })
@@ -386,12 +385,12 @@ func TestStaleDataAreNotServed(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	for name, trouble := range map[string]func(context.Context) error{"failing": fails, "hanging": hangs} {
+	for name, failure := range map[string]func(context.Context) error{"failing": fails, "hanging": hangs} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := try(t, func(ctx context.Context, n int) (*balena.Snapshot, error) {
 					if n > 1 {
-						return nil, trouble(ctx)
+						return nil, failure(ctx)
 					}
 					s := now()
 					time.Sleep(10 * time.Second) // the age counts from the beginning of the refresh
@@ -479,7 +478,7 @@ func TestCancellation(t *testing.T) {
 func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		var announced []time.Time // when each refresh was said to begin
+		var announced []time.Time // Next of the status before each refresh
 		next := func(s Status) Status {
 			announced = append(announced, s.Next)
 			s.Next = time.Time{}
@@ -543,7 +542,7 @@ func script(t *testing.T, errs ...error) (logged string) {
 	return logged
 }
 
-func TestATroubleIsLoggedOnceAndWhenItEnds(t *testing.T) {
+func TestFailureIsLoggedOnceAndWhenItEnds(t *testing.T) {
 	const (
 		first   = `level=info msg="first refresh succeeded"`
 		again   = `level=info msg="refresh succeeded again"`
@@ -560,11 +559,11 @@ func TestATroubleIsLoggedOnceAndWhenItEnds(t *testing.T) {
 		want []string
 	}{
 		{"nothing", []error{nil, nil}, []string{first}},
-		{"a trouble", []error{nil, unavailable(), unavailable(), unavailable(), nil, nil}, []string{first, failed, again}},
-		{"a trouble at the start", []error{unavailable(), unavailable(), nil, nil, nil}, []string{failed, first}},
-		{"two troubles", []error{nil, unavailable(), nil, unavailable(), nil}, []string{first, failed, again, failed, again}},
-		{"a trouble whose error changes", []error{nil, unavailable(), unauthorized(), unauthorized(), nil}, []string{first, failed, denied, again}},
-		{"a trouble with alternating errors", []error{nil, unavailable(), unauthorized(), unavailable(), unauthorized(), unavailable(), nil}, []string{first, failed, denied, again}},
+		{"a failure", []error{nil, unavailable(), unavailable(), unavailable(), nil, nil}, []string{first, failed, again}},
+		{"a failure at the start", []error{unavailable(), unavailable(), nil, nil, nil}, []string{failed, first}},
+		{"two failures", []error{nil, unavailable(), nil, unavailable(), nil}, []string{first, failed, again, failed, again}},
+		{"a failure whose error changes", []error{nil, unavailable(), unauthorized(), unauthorized(), nil}, []string{first, failed, denied, again}},
+		{"a failure with alternating errors", []error{nil, unavailable(), unauthorized(), unavailable(), unauthorized(), unavailable(), nil}, []string{first, failed, denied, again}},
 		{
 			"the same error on several pages",
 			[]error{nil, at(1), at(7), at(3), at(2), nil},
@@ -589,7 +588,7 @@ func TestATroubleIsLoggedOnceAndWhenItEnds(t *testing.T) {
 	}
 }
 
-func TestLogHasTheDurationOfTroublesAndTheSizeOfTheData(t *testing.T) {
+func TestLogHasTheDurationOfFailuresAndTheSizeOfTheData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
 			time.Sleep(2 * time.Second)
@@ -627,7 +626,7 @@ func TestLogRemindsEveryHour(t *testing.T) {
 }
 
 func TestLogWarnsThatThereAreNoFleets(t *testing.T) {
-	for name, errs := range map[string][]error{"at once": nil, "after a trouble": {unavailable()}} {
+	for name, errs := range map[string][]error{"at once": nil, "after a failure": {unavailable()}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
@@ -681,14 +680,15 @@ func TestLogOfOptionalParts(t *testing.T) {
 		step(`level=info msg="a part of the refresh succeeded again" part=api_key`)
 		for _, err := range tr.errs {
 			if err != nil {
-				t.Errorf("the failure of a part made the refresh fail: %v", err)
+				t.Errorf("the refresh failed because of a part: %v", err)
 			}
 		}
 	})
 }
 
-// If there is no answer, each new reason is logged: an operator who has fixed one cause can see the next.
-func TestEachReasonForAMissingAnswerIsLogged(t *testing.T) {
+// TestEachReasonForAMissingResponseIsLogged checks that each reason is logged, so that operators see the next one after they
+// fixed the first.
+func TestEachReasonForAMissingResponseIsLogged(t *testing.T) {
 	gone := func(why error) error {
 		return &api.Error{Problem: api.Unavailable, Request: "GET /v7/application", Err: fmt.Errorf("dial tcp: %w", why)}
 	}
@@ -705,7 +705,7 @@ func TestEachReasonForAMissingAnswerIsLogged(t *testing.T) {
 	}
 }
 
-// Each problem of the token file is logged too.
+// TestEachProblemOfTheTokenFileIsLogged checks that each problem of the token file is logged.
 func TestEachProblemOfTheTokenFileIsLogged(t *testing.T) {
 	bad := func(why string) error {
 		return &api.Error{Problem: api.Unavailable, Request: "token", Err: errors.New(why)}
@@ -718,7 +718,8 @@ func TestEachProblemOfTheTokenFileIsLogged(t *testing.T) {
 	}
 }
 
-// A server whose text differs at every failure is one trouble, and its text is not kept.
+// TestVaryingTextOfTheServerIsNotLoggedEachTime checks that errors whose text varies are one failure, and that the text is not
+// retained.
 func TestVaryingTextOfTheServerIsNotLoggedEachTime(t *testing.T) {
 	varying := func(problem api.Problem, status, n int) error {
 		words := strings.Repeat(string(rune('a'+n%26)), 1000+n)
@@ -756,7 +757,7 @@ func TestVaryingTextOfTheServerIsNotLoggedEachTime(t *testing.T) {
 	}
 }
 
-// Whatever the errors are, there are at most maxClasses + 1 lines an hour.
+// TestClassesAreBounded checks that there are at most maxClasses + 1 lines per hour.
 func TestClassesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(_ context.Context, n int) (*balena.Snapshot, error) {
@@ -773,8 +774,8 @@ func TestClassesAreBounded(t *testing.T) {
 	})
 }
 
-// A refresh that exceeds its timeout fails. The error says why and what to do.
-func TestARefreshThatTakesTooLongFails(t *testing.T) {
+// TestRefreshTimeout checks that a refresh that exceeds its timeout fails with an error that states the remedy.
+func TestRefreshTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(ctx context.Context, _ int) (*balena.Snapshot, error) {
 			<-ctx.Done()
@@ -789,17 +790,17 @@ func TestARefreshThatTakesTooLongFails(t *testing.T) {
 			t.Errorf("the status is %+v", got)
 		}
 		if got := tr.takeLog(); strings.Count(got, "level=error") != 1 || !strings.Contains(got, want) {
-			t.Errorf("the log says %s", got)
+			t.Errorf("the log is %s", got)
 		}
 		tr.pass(timeout)
 		if wait := tr.waits()[0] - timeout; wait < firstRetry*9/10 {
-			t.Errorf("the next refresh began %s after that", wait)
+			t.Errorf("the next refresh began after %s", wait)
 		}
 	})
 }
 
-// A refresh that succeeds just when its timeout passes counts as successful.
-func TestARefreshThatSucceedsLateSucceeds(t *testing.T) {
+// TestRefreshThatSucceedsAtItsTimeout checks that a refresh is successful if it succeeds at its timeout.
+func TestRefreshThatSucceedsAtItsTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(ctx context.Context, _ int) (*balena.Snapshot, error) {
 			<-ctx.Done()
@@ -877,7 +878,7 @@ func TestLogOfIncrementalRefreshModes(t *testing.T) {
 	})
 }
 
-// Each refresh logs what it read, at level debug.
+// TestLogHasTheNumberOfDevicesRead checks the lines at level debug.
 func TestLogHasTheNumberOfDevicesRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
@@ -908,7 +909,7 @@ func TestStaleDataAreLoggedOnce(t *testing.T) {
 			}
 			return now(), nil
 		})
-		for range 2 { // once in each trouble
+		for range 2 { // once in each failure
 			tr.pass(4 * interval) // the data do not become stale
 			broken = true
 			tr.takeLog()
@@ -925,7 +926,7 @@ func TestStaleDataAreLoggedOnce(t *testing.T) {
 	})
 }
 
-// The line is logged at the moment when data become stale, and does not wait for the end of a refresh.
+// TestStaleDataAreLoggedAtOnce checks that stale data are logged before the end of a refresh.
 func TestStaleDataAreLoggedAtOnce(t *testing.T) {
 	for name, last := range map[string]error{"while a refresh hangs": nil, "while the server limits requests": limited(time.Hour)} {
 		t.Run(name, func(t *testing.T) {
@@ -953,8 +954,8 @@ func TestStaleDataAreLoggedAtOnce(t *testing.T) {
 	}
 }
 
-// Data that become stale between slow refreshes, each of which succeeds, are one trouble.
-func TestStaleDataBetweenSlowRefreshesAreOneTrouble(t *testing.T) {
+// TestStaleDataBetweenSlowRefreshes checks that data that become stale before each successful refresh are logged as one failure.
+func TestStaleDataBetweenSlowRefreshes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, func(context.Context, int) (*balena.Snapshot, error) {
 			s := now()
@@ -968,8 +969,8 @@ func TestStaleDataBetweenSlowRefreshesAreOneTrouble(t *testing.T) {
 	})
 }
 
-// A loop that has ended logs nothing.
-func TestAnEndedLoopIsSilent(t *testing.T) {
+// TestEndedLoopDoesNotLog checks that a loop does not log after its end.
+func TestEndedLoopDoesNotLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := try(t, good)
 		tr.pass(time.Second)
@@ -977,7 +978,7 @@ func TestAnEndedLoopIsSilent(t *testing.T) {
 		tr.takeLog()
 		tr.pass(2 * staleness)
 		if got := tr.takeLog(); got != "" {
-			t.Errorf("the log says %s", got)
+			t.Errorf("the log is %s", got)
 		}
 	})
 }

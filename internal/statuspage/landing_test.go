@@ -36,7 +36,7 @@ func TestLandingPage(t *testing.T) {
 		snapshot *balena.Snapshot
 		status   Status
 		totals   []string
-		trouble  []string
+		warning  []string
 		text     string
 	}{
 		{"up", twoFleets(), good, []string{"up", "2", "3", "2", "2", "1.2.3"}, nil, "Data of 1999-12-31 23:59:26 UTC, 34 s old, refreshed every 60 s."},
@@ -52,8 +52,8 @@ func TestLandingPage(t *testing.T) {
 				if got := texts(find(root, "dd")); !slices.Equal(got, c.totals) {
 					t.Errorf("state %q, want %q", got, c.totals)
 				}
-				if got := texts(find(root, "section")); !slices.Equal(got, c.trouble) {
-					t.Errorf("trouble %q, want %q", got, c.trouble)
+				if got := texts(find(root, "section")); !slices.Equal(got, c.warning) {
+					t.Errorf("warning %q, want %q", got, c.warning)
 				}
 				if !strings.Contains(text(root), c.text) {
 					t.Errorf("no text %q: %s", c.text, text(root))

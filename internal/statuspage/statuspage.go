@@ -189,8 +189,8 @@ type page struct {
 	ReloadInterval time.Duration
 	Held           bool
 	Toggle         string
-	// Trouble is a warning about the data; nil for none.
-	Trouble *trouble
+	// Warning is a warning about the data, or nil.
+	Warning *warning
 	Time    moment
 	// LastError is the last error of a refresh, if a later refresh succeeded.
 	LastError     string
@@ -230,8 +230,8 @@ func (p *page) Link(path string) string {
 	return p.Root + path
 }
 
-// trouble is a warning about the data.
-type trouble struct {
+// warning is a warning about the data.
+type warning struct {
 	What    string
 	Details []string
 	// Next is a sentence about the next refresh, and Runbook the address of a runbook.
@@ -279,22 +279,22 @@ func (h *handler) describe(p *page, s *balena.Snapshot) {
 	status := h.Status()
 	switch {
 	case !status.Up:
-		p.Trouble = h.failure(p, &status)
-		p.Trouble.What += " These data are " + p.Time.Ago + " old."
+		p.Warning = h.failure(p, &status)
+		p.Warning.What += " These data are " + p.Time.Ago + " old."
 	case p.now.Sub(s.Time) > lateAfterIntervals*h.Interval:
-		p.Trouble = &trouble{What: "These data are " + p.Time.Ago + " old. The current refresh takes longer than expected.", Runbook: h.runbook("BalenaDataStale")}
+		p.Warning = &warning{What: "These data are " + p.Time.Ago + " old. The current refresh takes longer than expected.", Runbook: h.runbook("BalenaDataStale")}
 	}
 	for _, failed := range failedParts(s) {
-		if p.Trouble == nil {
-			p.Trouble = &trouble{What: "Part of the data could not be read and may be outdated.", Runbook: h.runbook("BalenaRefreshPartFailing")}
+		if p.Warning == nil {
+			p.Warning = &warning{What: "Part of the data could not be read and may be outdated.", Runbook: h.runbook("BalenaRefreshPartFailing")}
 		}
-		p.Trouble.Details = append(p.Trouble.Details, string(failed.Part)+": "+failed.Error)
+		p.Warning.Details = append(p.Warning.Details, string(failed.Part)+": "+failed.Error)
 	}
 }
 
 // failure returns the warning about a failed refresh.
-func (h *handler) failure(p *page, status *Status) *trouble {
-	t := &trouble{What: "The last refresh failed.", Next: "The exporter is retrying now.", Runbook: h.runbook("BalenaAPIFailing")}
+func (h *handler) failure(p *page, status *Status) *warning {
+	t := &warning{What: "The last refresh failed.", Next: "The exporter is retrying now.", Runbook: h.runbook("BalenaAPIFailing")}
 	if status.LastError != "" {
 		t.Details = []string{status.LastError}
 	}
@@ -324,7 +324,7 @@ func (h *handler) explain(p *page) {
 		p.Message = "No refresh has succeeded since the exporter started."
 	}
 	if !status.Up && status.LastError != "" {
-		p.Trouble = h.failure(p, &status)
+		p.Warning = h.failure(p, &status)
 	}
 }
 

@@ -556,15 +556,15 @@ func TestHostileNamesAreTextOnly(t *testing.T) {
 	s.Releases[11] = balena.Release{ID: 11, Version: hostile}
 	s.Releases[10] = balena.Release{ID: 10, Commit: hostile}
 	s.Parts = []balena.Part{{Name: balena.PartReleases, Err: errors.New(hostile)}}
-	trouble := Status{LastError: hostile, LastErrorTime: at}
+	warning := Status{LastError: hostile, LastErrorTime: at}
 
-	overview := getPage(t, options(s, trouble), "/fleets")
+	overview := getPage(t, options(s, warning), "/fleets")
 	link := attribute(find(find(overview, "tbody")[0], "a")[0], "href")
-	fleet := getPage(t, options(s, trouble), strings.TrimPrefix(link, "."))
-	device := getPage(t, options(s, trouble), "/"+devicePath(hostile))
-	problems := getPage(t, options(s, trouble), "/problems")
-	found := getPage(t, options(s, trouble), "/search?"+url.Values{"q": {hostile[:40]}}.Encode())
-	nothing := parse(t, get(t, options(nil, trouble), "/fleets"))
+	fleet := getPage(t, options(s, warning), strings.TrimPrefix(link, "."))
+	device := getPage(t, options(s, warning), "/"+devicePath(hostile))
+	problems := getPage(t, options(s, warning), "/problems")
+	found := getPage(t, options(s, warning), "/search?"+url.Values{"q": {hostile[:40]}}.Encode())
+	nothing := parse(t, get(t, options(nil, warning), "/fleets"))
 	for name, root := range map[string]*html.Node{
 		"overview": overview, "fleet": fleet, "device": device, "problems": problems, "search": found, "no data": nothing,
 	} {
@@ -636,7 +636,7 @@ func TestWarnings(t *testing.T) {
 		snapshot *balena.Snapshot
 		status   Status
 		code     int
-		trouble  []string
+		warning  []string
 		text     string // in addition to the warning
 	}{
 		{"no warning", twoFleets(), good, 200, nil, "34 s old"},
@@ -660,8 +660,8 @@ func TestWarnings(t *testing.T) {
 						t.Errorf("%s: Retry-After %q with status %d", path, got, w.Code)
 					}
 					root := parse(t, w)
-					if got := texts(troubles(root)); !slices.Equal(got, c.trouble) {
-						t.Errorf("%s: trouble %q, want %q", path, got, c.trouble)
+					if got := texts(warnings(root)); !slices.Equal(got, c.warning) {
+						t.Errorf("%s: warning %q, want %q", path, got, c.warning)
 					}
 					if !strings.Contains(text(root), c.text) {
 						t.Errorf("%s: no text %q: %s", path, c.text, text(root))
@@ -672,9 +672,9 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// troubles returns the warnings.
-func troubles(root *html.Node) []*html.Node {
-	return slices.DeleteFunc(find(root, "section"), func(n *html.Node) bool { return attribute(n, "class") != "trouble" })
+// warnings returns the warnings.
+func warnings(root *html.Node) []*html.Node {
+	return slices.DeleteFunc(find(root, "section"), func(n *html.Node) bool { return attribute(n, "class") != "warning" })
 }
 
 func TestInvalidRequests(t *testing.T) {
