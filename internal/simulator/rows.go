@@ -3,6 +3,7 @@
 package simulator
 
 import (
+	"encoding/json"
 	"strconv"
 	"time"
 )
@@ -26,6 +27,14 @@ func (t Time) Time() time.Time {
 	return time.UnixMilli(int64(t)).UTC()
 }
 
+// UnmarshalJSON accepts an ISO 8601 time or null.
+func (t *Time) UnmarshalJSON(b []byte) error {
+	var at time.Time
+	err := json.Unmarshal(b, &at)
+	*t = At(at)
+	return err
+}
+
 // Add returns the time plus d.
 func (t Time) Add(d time.Duration) Time { return t + Time(d.Milliseconds()) }
 
@@ -41,6 +50,16 @@ func N(n int) Number { return Number{true, int32(n)} }
 // Int returns the number, and false if it is null.
 func (n Number) Int() (int, bool) { return int(n.n), n.valid }
 
+// UnmarshalJSON accepts an integer or null.
+func (n *Number) UnmarshalJSON(b []byte) error {
+	var i *int
+	err := json.Unmarshal(b, &i)
+	if i != nil {
+		*n = N(*i)
+	}
+	return err
+}
+
 func (n Number) String() string {
 	if !n.valid {
 		return "null"
@@ -49,14 +68,15 @@ func (n Number) String() string {
 }
 
 // The following types are rows of the resources. The zero values of strings, references, [Time] and [Number] are null if the
-// API allows null. Computed fields, such as overall_status, are not stored.
+// API allows null. Computed fields, such as overall_status, are not stored. The tags are the names in the API, if they differ
+// in more than their case.
 
 // Organization is a row of organization.
 type Organization struct {
 	Row
 	Name, Handle        string
-	IsFrozen            bool // balenaCloud only, like PastDueInvoiceSince
-	PastDueInvoiceSince Time // has_past_due_invoice_since__date
+	IsFrozen            bool `json:"is_frozen"` // balenaCloud only, like PastDueInvoiceSince
+	PastDueInvoiceSince Time `json:"has_past_due_invoice_since__date"`
 }
 
 // User is a row of user. There is only one user, who owns all tokens.
@@ -95,18 +115,18 @@ type Manufacturer struct {
 type Fleet struct {
 	Row
 	UUID            string
-	AppName         string
+	AppName         string `json:"app_name"`
 	Slug            string // changes with AppName on the real server; see [State.RenameFleet]
-	Class           string // is_of__class: fleet, block or app
+	Class           string `json:"is_of__class"` // fleet, block or app
 	OrganizationID  int
-	DeviceTypeID    int // is_for__device_type
-	TargetReleaseID int // should_be_running__release
-	TracksLatest    bool
-	IsHost          bool
-	IsArchived      bool
-	IsPublic        bool
+	DeviceTypeID    int  // is_for__device_type
+	TargetReleaseID int  // should_be_running__release
+	TracksLatest    bool `json:"should_track_latest_release"`
+	IsHost          bool `json:"is_host"`
+	IsArchived      bool `json:"is_archived"`
+	IsPublic        bool `json:"is_public"`
 	IsForeign       bool // a public fleet of others, to which the user has no direct access
-	SupportUntil    Time // is_accessible_by_support_until__date; balenaCloud only
+	SupportUntil    Time `json:"is_accessible_by_support_until__date"` // balenaCloud only
 }
 
 // Release is a row of release.
@@ -114,24 +134,25 @@ type Release struct {
 	Row
 	FleetID        int // belongs_to__application
 	Commit         string
-	RawVersion     string
+	RawVersion     string `json:"raw_version"`
 	Semver         string
 	Status         string // running, success, failed, error, cancelled, interrupted
 	Phase          string
-	IsFinal        bool
-	IsInvalidated  bool
-	IsPassingTests bool
-	FinalizedAt    Time   // is_finalized_at__date
+	IsFinal        bool   `json:"is_final"`
+	IsInvalidated  bool   `json:"is_invalidated"`
+	IsPassingTests bool   `json:"is_passing_tests"`
+	FinalizedAt    Time   `json:"is_finalized_at__date"`
 	Source         string // cloud or local; cloud if empty
 	Variant        string // of a host OS release
-	KnownIssues    string // known_issue_list
+	KnownIssues    string `json:"known_issue_list"`
 }
 
 // ReleaseTag is a row of release_tag.
 type ReleaseTag struct {
 	Row
-	ReleaseID  int
-	Key, Value string
+	ReleaseID int
+	Key       string `json:"tag_key"`
+	Value     string
 }
 
 // Service is a row of service: a service of a fleet.
@@ -152,50 +173,51 @@ type Image struct {
 type Device struct {
 	Row
 	UUID         string
-	Name         string // device_name
+	Name         string `json:"device_name"`
 	FleetID      int    // belongs_to__application
 	DeviceTypeID int
 
-	IsConnectedToVPN      bool // is_connected_to_vpn and is_online
-	IsVPNDisabled         bool // a configuration variable. The device is never online, but may be operational
-	LastConnectivityEvent Time
-	LastVPNEvent          Time
-	HeartbeatState        string // api_heartbeat_state: online, timeout, offline, unknown
-	HeartbeatChangedOn    Time   // changed_api_heartbeat_state_on__date
+	IsConnectedToVPN      bool   `json:"is_connected_to_vpn"` // and is_online
+	IsVPNDisabled         bool   // a configuration variable. The device is never online, but may be operational
+	LastConnectivityEvent Time   `json:"last_connectivity_event"`
+	LastVPNEvent          Time   `json:"last_vpn_event"`
+	HeartbeatState        string `json:"api_heartbeat_state"` // online, timeout, offline, unknown
+	HeartbeatChangedOn    Time   `json:"changed_api_heartbeat_state_on__date"`
 
 	Status                string // Idle, Downloading, Stopping, …; not overall_status
-	UpdateStatus          string // rejected, downloading, downloaded, applying changes, aborted, done
-	LastUpdateStatusEvent Time
-	ProvisioningState     string
-	ProvisioningProgress  Number
-	DownloadProgress      Number
+	UpdateStatus          string `json:"update_status"` // rejected, downloading, downloaded, applying changes, aborted, done
+	LastUpdateStatusEvent Time   `json:"last_update_status_event"`
+	ProvisioningState     string `json:"provisioning_state"`
+	ProvisioningProgress  Number `json:"provisioning_progress"`
+	DownloadProgress      Number `json:"download_progress"`
 
 	RunningReleaseID    int // is_running__release
 	PinnedReleaseID     int // is_pinned_on__release
 	OSReleaseID         int // should_be_operated_by__release
 	SupervisorReleaseID int // should_be_managed_by__release
 
-	OSVersion         string
-	OSVariant         string // prod, dev
-	SupervisorVersion string
+	OSVersion         string `json:"os_version"`
+	OSVariant         string `json:"os_variant"` // prod, dev
+	SupervisorVersion string `json:"supervisor_version"`
 
-	CPUUsage      Number // %
-	CPUTemp       Number // °C
-	MemoryUsage   Number // MiB, like the following three
-	MemoryTotal   Number
-	StorageUsage  Number
-	StorageTotal  Number
-	IsUndervolted bool
+	CPUUsage      Number `json:"cpu_usage"`    // %
+	CPUTemp       Number `json:"cpu_temp"`     // °C
+	MemoryUsage   Number `json:"memory_usage"` // MiB, like the following three
+	MemoryTotal   Number `json:"memory_total"`
+	StorageUsage  Number `json:"storage_usage"`
+	StorageTotal  Number `json:"storage_total"`
+	IsUndervolted bool   `json:"is_undervolted"`
 
-	IPAddress       string // ip_address, separated by spaces
-	IsWebAccessible bool
-	IsInactive      bool // the opposite of is_active; balenaCloud only, like all following fields
-	IsFrozen        bool
+	IPAddress       string `json:"ip_address"` // separated by spaces
+	IsWebAccessible bool   `json:"is_web_accessible"`
+	IsInactive      bool   // the opposite of is_active; balenaCloud only, like all following fields
+	IsFrozen        bool   `json:"is_frozen"`
 
-	Latitude, Longitude             string // location of the public IP address
-	CustomLatitude, CustomLongitude string // set by a user
-	Location                        string
-	SupportUntil                    Time // is_accessible_by_support_until__date
+	Latitude, Longitude string // location of the public IP address
+	CustomLatitude      string `json:"custom_latitude"` // set by a user, like CustomLongitude
+	CustomLongitude     string `json:"custom_longitude"`
+	Location            string
+	SupportUntil        Time `json:"is_accessible_by_support_until__date"`
 }
 
 // Install is a row of image_install: an image on a device.
@@ -205,22 +227,24 @@ type Install struct {
 	ImageID          int    // installs__image
 	ReleaseID        int    // is_provided_by__release
 	Status           string // Running, Downloading, exited, deleted, …
-	DownloadProgress Number
-	InstallDate      Time
+	DownloadProgress Number `json:"download_progress"`
+	InstallDate      Time   `json:"install_date"`
 }
 
 // DeviceTag is a row of device_tag.
 type DeviceTag struct {
 	Row
-	DeviceID   int
-	Key, Value string
+	DeviceID int
+	Key      string `json:"tag_key"`
+	Value    string
 }
 
 // FleetTag is a row of application_tag.
 type FleetTag struct {
 	Row
-	FleetID    int
-	Key, Value string
+	FleetID int
+	Key     string `json:"tag_key"`
+	Value   string
 }
 
 // APIKey is a row of api_key.
@@ -228,5 +252,5 @@ type APIKey struct {
 	Row
 	Name        string
 	Description string
-	ExpiryDate  Time
+	ExpiryDate  Time `json:"expiry_date"`
 }

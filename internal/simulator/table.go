@@ -15,7 +15,8 @@ type Row struct {
 	ID int
 	// CreatedAt and ModifiedAt are set by the server. [Simulator.Update] sets ModifiedAt of changed rows, unless the update sets
 	// it. An earlier time simulates a transaction that took long.
-	CreatedAt, ModifiedAt Time
+	CreatedAt  Time `json:"created_at"`
+	ModifiedAt Time `json:"modified_at"`
 }
 
 func (r *Row) meta() *Row { return r }
