@@ -222,7 +222,7 @@ func (s *Simulator) SetFaults(f Faults) {
 	s.control.Lock()
 	defer s.control.Unlock()
 	s.control.faults = slices.Clone(f)
-	s.control.fault = faultCounters{}
+	s.control.fault = newFaultCounters(len(f))
 }
 
 // Faults returns the faults.
@@ -236,11 +236,7 @@ func (s *Simulator) Faults() Faults {
 func (s *Simulator) Happened() []int {
 	s.control.Lock()
 	defer s.control.Unlock()
-	n := make([]int, len(s.control.faults))
-	for i := range n {
-		n[i] = s.control.fault.happened[i]
-	}
-	return n
+	return slices.Clone(s.control.fault.happened)
 }
 
 // Validate returns an error if the fault is invalid.
@@ -281,12 +277,10 @@ func ParseFault(s string) (Fault, error) {
 		return Fault{}, err
 	}
 	var f Fault
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&f); err != nil {
-		return Fault{}, fmt.Errorf("fault %q: %w", s, err)
+	if err = decode(bytes.NewReader(b), &f); err == nil {
+		err = f.Validate()
 	}
-	if err := f.Validate(); err != nil {
+	if err != nil {
 		return Fault{}, fmt.Errorf("fault %q: %w", s, err)
 	}
 	return f, nil
@@ -312,19 +306,17 @@ func (d *Duration) UnmarshalJSON(b []byte) (err error) {
 // faultCounters counts requests for the conditions of faults.
 type faultCounters struct {
 	page     map[string]int // current page of the list, by resource
-	matched  map[int]int    // requests that match a fault, by the index of the fault
-	happened map[int]int    // requests that failed, by the index of the fault
+	matched  []int          // requests that match a fault, by the index of the fault
+	happened []int          // requests that failed, by the index of the fault
+}
+
+func newFaultCounters(faults int) faultCounters {
+	return faultCounters{page: make(map[string]int), matched: make([]int, faults), happened: make([]int, faults)}
 }
 
 // next returns the fault of a request for the resource with the raw query.
 func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool) {
-	if len(faults) == 0 {
-		return Fault{}, false
-	}
-	if n.page == nil {
-		n.page, n.matched, n.happened = make(map[string]int), make(map[int]int), make(map[int]int)
-	}
-	if !isNextPage(query) {
+	if start := pageStart.FindStringSubmatch(query); start == nil || start[2] == "0" {
 		n.page[resource] = 0
 	}
 	n.page[resource]++
@@ -349,10 +341,7 @@ func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool
 	return Fault{}, false
 }
 
-// laterPage matches the condition of a page other than the first.
-var laterPage = regexp.MustCompile(`(^|[^A-Za-z_])id(%20|\+)gt(%20|\+)[1-9]\d*`)
-
-// pageStart matches the same condition of any page, with the id after which the page begins.
+// pageStart matches the condition of a page, with the id after which the page begins.
 var pageStart = regexp.MustCompile(`((?:^|[^A-Za-z_])id(?:%20|\+)gt(?:%20|\+))(\d+)`)
 
 // page returns the id after which the requested page begins, and its maximum number of rows. It returns false for a request
@@ -369,8 +358,6 @@ func page(uri string) (last, size int, ok bool) {
 
 // firstPage returns a request URI for the first page of the same list.
 func firstPage(uri string) string { return pageStart.ReplaceAllString(uri, "${1}0") }
-
-func isNextPage(query string) bool { return laterPage.MatchString(query) }
 
 // bodies are the bodies of error responses of the real server, or of a proxy in front of it, by status.
 var bodies = map[int]struct{ contentType, body string }{

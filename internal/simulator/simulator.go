@@ -77,7 +77,7 @@ type Simulator struct {
 	mu       sync.RWMutex // guards the following fields
 	database *database
 	activity *activity
-	cache    *responseCache
+	cache    sync.Map // responses by request, until the data change
 
 	control struct {
 		sync.Mutex
@@ -126,9 +126,6 @@ func New(cfg Config) (*Simulator, error) {
 		s.activity.cloud = true
 		addCloud(s.database, &cfg, s.now())
 	}
-	if cfg.CacheResponses {
-		s.cache = &responseCache{}
-	}
 	s.SetTokens(cfg.Tokens...)
 	s.ResetRequests()
 	return s, nil
@@ -153,7 +150,7 @@ func (s *Simulator) UpdateSince(began time.Time, change func(*State)) {
 		for _, t := range tables {
 			t.commit()
 		}
-		s.cache.forget()
+		s.cache.Clear()
 	}()
 	change(&State{database: s.database, now: now})
 }
@@ -164,7 +161,7 @@ func (s *Simulator) Tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.activity.tick(s.database, s.now())
-	s.cache.forget()
+	s.cache.Clear()
 }
 
 // Change changes a number of devices, selected by the seed. It is meant for benchmarks.
@@ -172,7 +169,7 @@ func (s *Simulator) Change(devices int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.activity.change(s.database, devices, s.now())
-	s.cache.forget()
+	s.cache.Clear()
 }
 
 // Requests returns the number of requests by resource, including requests with a fault. Paths below /user and /actor are
@@ -188,7 +185,7 @@ func (s *Simulator) ResetRequests() {
 	s.control.Lock()
 	defer s.control.Unlock()
 	s.control.requests = make(map[string]int)
-	s.control.fault = faultCounters{}
+	s.control.fault = newFaultCounters(len(s.control.faults))
 }
 
 // SetTokens sets the accepted tokens. Without arguments, all tokens are accepted.
@@ -412,11 +409,11 @@ func (s *Simulator) query(r *http.Request, client caller) response {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	cacheable := s.cache != nil && err == nil && client.user && !strings.Contains(target, "now()")
+	cacheable := s.cfg.CacheResponses && err == nil && client.user && !strings.Contains(target, "now()")
 	key := r.Header.Get("Accept-Encoding") + " " + r.RequestURI
 	if cacheable {
-		if a, ok := s.cache.get(key); ok {
-			return a
+		if a, ok := s.cache.Load(key); ok {
+			return a.(response)
 		}
 	}
 	var body []byte
@@ -437,7 +434,7 @@ func (s *Simulator) query(r *http.Request, client caller) response {
 		if compressible(r, body) {
 			a.body, a.compressed = compress(body), true
 		}
-		s.cache.put(key, a)
+		s.cache.Store(key, a)
 	}
 	return a
 }
@@ -454,40 +451,10 @@ func errorResponse(r *http.Request, err error) response {
 	return response{status: http.StatusInternalServerError}
 }
 
-// responseCache caches responses until the data change. forget may be called on nil.
-type responseCache struct {
-	sync.Mutex
-	byRequest map[string]response
-}
-
-func (c *responseCache) get(request string) (response, bool) {
-	c.Lock()
-	defer c.Unlock()
-	a, ok := c.byRequest[request]
-	return a, ok
-}
-
-func (c *responseCache) put(request string, a response) {
-	c.Lock()
-	defer c.Unlock()
-	if c.byRequest == nil {
-		c.byRequest = make(map[string]response)
-	}
-	c.byRequest[request] = a
-}
-
-func (c *responseCache) forget() {
-	if c == nil {
-		return
-	}
-	c.Lock()
-	defer c.Unlock()
-	c.byRequest = nil
-}
-
 // serveControl serves the paths below /simulator/, which control a simulator in another process.
 func (s *Simulator) serveControl(w http.ResponseWriter, r *http.Request, path string) {
 	var got any
+	var err error
 	switch r.Method + " " + path {
 	case "GET requests":
 		got = s.Requests()
@@ -498,59 +465,50 @@ func (s *Simulator) serveControl(w http.ResponseWriter, r *http.Request, path st
 	case "GET faults":
 		got = s.Faults()
 	case "PUT faults":
-		var f Faults
-		if err := decode(r.Body, &f); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		for _, fault := range f {
-			if err := fault.Validate(); err != nil {
-				http.Error(w, err.Error(), http.StatusBadRequest)
-				return
+		err = control(r, func(f Faults) error {
+			for _, fault := range f {
+				if err := fault.Validate(); err != nil {
+					return err
+				}
 			}
-		}
-		s.SetFaults(f)
+			s.SetFaults(f)
+			return nil
+		})
 	case "PUT tokens":
-		var tokens []string
-		if err := decode(r.Body, &tokens); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		s.SetTokens(tokens...)
+		err = control(r, func(tokens []string) error { s.SetTokens(tokens...); return nil })
 	case "POST tick":
 		s.Tick()
 	case "POST clock":
-		var d Duration
-		if err := decode(r.Body, &d); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		s.ahead.Add(int64(d.Duration))
+		err = control(r, func(d Duration) error { s.ahead.Add(int64(d.Duration)); return nil })
 	case "POST change":
-		var devices int
-		if err := decode(r.Body, &devices); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		s.Change(devices)
+		err = control(r, func(devices int) error { s.Change(devices); return nil })
 	default:
 		http.Error(w, "want GET /simulator/model, GET or PUT /simulator/faults, GET or DELETE /simulator/requests, PUT /simulator/tokens, POST /simulator/tick, /simulator/change or /simulator/clock", http.StatusNotFound)
 		return
 	}
-	if got == nil {
+	switch {
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	case got == nil:
 		w.WriteHeader(http.StatusNoContent)
-		return
+	default:
+		w.Header().Set("Content-Type", contentTypeJSON)
+		json.NewEncoder(w).Encode(got) //nolint:errcheck // fails only if the client has disconnected
 	}
-	w.Header().Set("Content-Type", contentTypeJSON)
-	json.NewEncoder(w).Encode(got) //nolint:errcheck // fails only if the client has disconnected
+}
+
+// control calls set with the body of a request.
+func control[T any](r *http.Request, set func(T) error) error {
+	var v T
+	if err := decode(r.Body, &v); err != nil {
+		return fmt.Errorf("invalid request body: %w", err)
+	}
+	return set(v)
 }
 
 // decode decodes JSON and returns an error for unknown fields, such as misspelled fields of a fault.
 func decode(r io.Reader, v any) error {
 	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("invalid request body: %w", err)
-	}
-	return nil
+	return d.Decode(v)
 }
