@@ -4,6 +4,7 @@ package simulator
 
 import (
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -100,19 +101,20 @@ type parser struct {
 // parse parses the request target after the version, such as "device(1)?$select=id". The methods of the parser panic with the
 // two error types above.
 func parse(target string, now Time) (r *request, err error) {
-	defer func() {
-		switch e := recover().(type) {
-		case nil:
-		case syntaxError:
-			err = e
-		case brokenQuery:
-			err = e
-		default:
-			panic(e)
-		}
-	}()
+	defer catch(&err)
 	p := &parser{s: target, now: now}
 	return p.request(), nil
+}
+
+// catch is deferred by functions that return the errors with which the parser and the compiler panic.
+func catch(err *error) {
+	switch e := recover().(type) {
+	case nil:
+	case syntaxError, brokenQuery, forbidden:
+		*err = e.(error)
+	default:
+		panic(e)
+	}
 }
 
 func (p *parser) fail() { panic(syntaxError{}) }
@@ -229,24 +231,14 @@ func (p *parser) topOption(o *options) {
 		}
 		return
 	}
-	switch name := p.peekName(); name {
-	case "format":
-		p.pos += len(name)
-		p.expect("=json")
-	case "count":
-		p.pos += len(name)
-		if !p.accept("=true") && !p.accept("=false") {
-			p.fail()
-		}
-	case "inlinecount":
-		p.pos += len(name)
-		if !p.accept("=allpages") && !p.accept("=none") {
-			p.fail()
-		}
-	default:
-		p.option(o)
+	if slices.ContainsFunc(ignored, p.accept) {
+		return
 	}
+	p.option(o)
 }
+
+// ignored are the options that do not change the response.
+var ignored = []string{"format=json", "count=true", "count=false", "inlinecount=allpages", "inlinecount=none"}
 
 // option parses an option after its $.
 func (p *parser) option(o *options) {
@@ -254,22 +246,13 @@ func (p *parser) option(o *options) {
 	p.expect("=")
 	switch name {
 	case "select":
-		o.selects = []string{p.name()}
-		for p.comma() {
-			o.selects = append(o.selects, p.name())
-		}
+		o.selects = commaSeparated(p, p.name)
 	case "filter":
 		o.filter = p.or()
 	case "expand":
-		o.expands = []expand{p.expand()}
-		for p.comma() {
-			o.expands = append(o.expands, p.expand())
-		}
+		o.expands = commaSeparated(p, p.expand)
 	case "orderby":
-		o.orders = []order{p.order()}
-		for p.comma() {
-			o.orders = append(o.orders, p.order())
-		}
+		o.orders = commaSeparated(p, p.order)
 	case "top":
 		o.top = int(p.natural())
 	case "skip":
@@ -277,6 +260,15 @@ func (p *parser) option(o *options) {
 	default:
 		p.fail()
 	}
+}
+
+// commaSeparated parses a list of at least one element.
+func commaSeparated[E any](p *parser, element func() E) []E {
+	list := []E{element()}
+	for p.comma() {
+		list = append(list, element())
+	}
+	return list
 }
 
 func (p *parser) comma() bool {
@@ -373,10 +365,7 @@ func (p *parser) comparison() *expr {
 	}
 	if p.infix("in") {
 		p.expect("(")
-		e := &expr{op: opIn, args: []*expr{left, p.arithmetic()}}
-		for p.comma() {
-			e.args = append(e.args, p.arithmetic())
-		}
+		e := &expr{op: opIn, args: append([]*expr{left}, commaSeparated(p, p.arithmetic)...)}
 		p.expect(")")
 		return e
 	}

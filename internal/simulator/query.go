@@ -26,7 +26,7 @@ type caller struct {
 func (c caller) guest() bool { return !c.user && c.device == 0 }
 
 // compiler compiles a parsed request to functions of rows. Its methods panic with a brokenQuery or forbidden, which
-// [database.execute] recovers.
+// [database.execute] returns.
 type compiler struct {
 	*view
 	caller caller
@@ -68,17 +68,7 @@ type (
 
 // execute executes the request and appends the response body.
 func (db *database) execute(b []byte, c *compiler, r *request) (_ []byte, err error) {
-	defer func() {
-		switch e := recover().(type) {
-		case nil:
-		case brokenQuery:
-			err = e
-		case forbidden:
-			err = e
-		default:
-			panic(e)
-		}
-	}()
+	defer catch(&err)
 	res := c.resource(r.resource)
 	o := r.options
 	if r.key != nil {
@@ -515,12 +505,8 @@ func compareValues(a, b value) int {
 		return -1
 	case a.kind == kindString:
 		return strings.Compare(a.s, b.s)
-	case a.n < b.n:
-		return -1
-	case a.n > b.n:
-		return 1
 	}
-	return 0
+	return cmp.Compare(a.n, b.n)
 }
 
 // user is the navigation from fleets to the users with direct access. It can only be used with any().

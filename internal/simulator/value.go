@@ -5,6 +5,8 @@ package simulator
 import (
 	"strconv"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 type kind uint8
@@ -99,58 +101,11 @@ func (v value) appendJSON(b []byte) []byte {
 
 // appendTime appends a time in the format 2006-01-02T15:04:05.000Z.
 func appendTime(b []byte, t Time) []byte {
-	u := time.UnixMilli(int64(t)).UTC()
-	year, month, day := u.Date()
-	hour, minute, second := u.Clock()
-	b = appendDigits(b, year, 4)
-	b = appendDigits(append(b, '-'), int(month), 2)
-	b = appendDigits(append(b, '-'), day, 2)
-	b = appendDigits(append(b, 'T'), hour, 2)
-	b = appendDigits(append(b, ':'), minute, 2)
-	b = appendDigits(append(b, ':'), second, 2)
-	b = appendDigits(append(b, '.'), u.Nanosecond()/int(time.Millisecond), 3)
-	return append(b, 'Z')
+	return time.UnixMilli(int64(t)).UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
 }
 
-func appendDigits(b []byte, n, width int) []byte {
-	for range width {
-		b = append(b, '0')
-	}
-	for i := len(b) - 1; width > 0; width, i, n = width-1, i-1, n/10 {
-		b[i] = byte('0' + n%10)
-	}
-	return b
-}
-
-// appendString appends a JSON string with only the necessary escapes, like JavaScript.
+// appendString appends a JSON string with only the necessary escapes, like JavaScript. Invalid UTF-8 becomes U+FFFD.
 func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	start := 0
-	for i := range len(s) {
-		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' {
-			continue
-		}
-		b = append(b, s[start:i]...)
-		start = i + 1
-		switch c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, `\n`...)
-		case '\r':
-			b = append(b, `\r`...)
-		case '\t':
-			b = append(b, `\t`...)
-		case '\b':
-			b = append(b, `\b`...)
-		case '\f':
-			b = append(b, `\f`...)
-		default:
-			const hex = "0123456789abcdef"
-			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		}
-	}
-	b = append(b, s[start:]...)
-	return append(b, '"')
+	b, _ = jsontext.AppendQuote(b, s) // the only error is invalid UTF-8
+	return b
 }
