@@ -2,6 +2,8 @@
 
 package grafana
 
+import "strings"
+
 // one matches the selected fleet.
 const one = `{fleet="$fleet"}`
 
@@ -18,6 +20,21 @@ func ofDevices(metric string) string { return "max by (fleet, uuid) (" + metric 
 // of them is used, because the names may differ while a device is renamed.
 func named(expr string) string {
 	return "(" + expr + ") * on (uuid) group_left (device_name) topk by (uuid) (1, balena_device_info" + one + ")"
+}
+
+// ofOS returns an expression for each version of the host OS on each device type of the selected fleet, with a metric of one
+// of its devices and labels of this metric. Devices with the same version run the same release, so one device is enough.
+func ofOS(metric string, labels ...string) string {
+	return "max by (" + strings.Join(append([]string{"device_type", "os_version"}, labels...), ", ") + ") (" +
+		"topk by (device_type, os_version) (1, balena_device_info" + one + ")" +
+		" * on (uuid) group_left (" + strings.Join(labels, ", ") + ") topk by (uuid) (1, " + metric + one + "))"
+}
+
+// ofOSLine returns an expression for each version of the host OS on each device type of the selected fleet, with a metric of
+// the line of its release and labels of this metric.
+func ofOSLine(metric string, labels ...string) string {
+	return "max by (" + strings.Join(append([]string{"device_type", "os_version"}, labels...), ", ") + ") (" + ofOS("balena_device_os_line", "line") +
+		" * on (device_type, line) group_left (" + strings.Join(labels, ", ") + ") topk by (device_type, line) (1, " + metric + "))"
 }
 
 // deviceColumns returns the columns of a table of devices.
@@ -149,6 +166,28 @@ func fleetDashboard() *Dashboard {
 			bars("OS versions", "Devices by version of the host OS.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_os_version", "os_version, os_variant")+")", "{{os_version}} {{os_variant}}")),
 			bars("Supervisor versions", "Devices by version of the supervisor.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_supervisor_version", "supervisor_version")+")", "{{supervisor_version}}")),
 			bars("Device types", "Devices by device type.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_device_type", "device_type")+")", "{{device_type}}")),
+		}},
+		row{height: 9, panels: []*Panel{
+			table("OS releases", "Versions of the host OS on the devices of the fleet, with data of the release that the server publishes for the version. Releases behind: newer releases to which a device can be updated. A custom build has no release; without a server that publishes releases, as balenaCloud does, no version has one.",
+				"Releases behind", true, []column{
+					{field: "device_type", title: "Device type"},
+					{field: "os_version", title: "OS version"},
+					{field: "line", title: "Line", width: 110},
+					{field: value("A"), title: "Devices", unit: "short", width: 100},
+					{field: value("C"), title: "Releases behind", unit: "short", width: 140},
+					{field: value("D"), title: "Age", unit: "s", colors: osAge(), width: 120},
+					{field: value("E"), title: "Invalidated", unit: "bool_yes_no", colors: []step{{color: "text"}, {"orange", 1}}, width: 110},
+					{field: value("F"), title: "End of support", unit: "dateTimeFromNow", width: 150},
+					{field: "phase", title: "Phase", states: phaseColors, width: 120},
+				},
+				rowsOf("count by (device_type, os_version) (topk by (uuid) (1, balena_device_info"+one+"))"),
+				rowsOf(ofOS("balena_device_os_line", "line")),
+				rowsOf(ofOS("balena_device_os_releases_behind")),
+				rowsOf("time() - "+ofOS("balena_device_os_release_created_timestamp_seconds")),
+				rowsOf(ofOS("balena_device_os_release_invalidated")),
+				rowsOf("1000 * "+ofOSLine("balena_os_line_end_of_life_timestamp_seconds")),
+				rowsOf(ofOSLine("balena_os_line_phase", "phase")),
+			).empty("Needs the metrics of devices, which --no-collector.device leaves out."),
 		}},
 		row{title: "Map", height: 14, panels: []*Panel{
 			table("Devices on a map", "Up to 2,000 devices by location and overall status. Locations are available only on balenaCloud, and if the exporter runs with --collector.device.location.", "UUID", false, []column{

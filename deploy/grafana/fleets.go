@@ -46,6 +46,11 @@ func totalBy(metric, labels string) string {
 	return "sum by (" + labels + ") (max by (fleet, " + labels + ") (" + metric + selected + ")" + notArchived + ")"
 }
 
+// eachBehind selects the fleets with devices whose release of balenaOS is outdated, unsupported or invalidated.
+func eachBehind(expr string) string {
+	return expr + " and on (fleet) (" + each("balena_fleet_devices_os_outdated") + " + " + each("balena_fleet_devices_os_unsupported") + " + " + each("balena_fleet_devices_os_invalidated") + " > 0)"
+}
+
 func fleetsDashboard() *Dashboard {
 	fleetLink := []options{link("Open the fleet", toFleet)}
 	ofAll := func(part string) string { return total(part) + " / (" + total("balena_fleet_devices") + " > 0)" }
@@ -154,6 +159,25 @@ func fleetsDashboard() *Dashboard {
 				now("topk(15, "+totalBy("balena_fleet_devices_by_os_version", "os_version, os_variant")+")", "{{os_version}} {{os_variant}}")),
 			bars("Supervisor versions", "The 15 most common versions of the supervisor.",
 				now("topk(15, "+totalBy("balena_fleet_devices_by_supervisor_version", "supervisor_version")+")", "{{supervisor_version}}")),
+		}},
+		row{title: "Releases of balenaOS", height: 9, panels: []*Panel{
+			areas("balenaOS releases by age", "Devices by the age of their release of balenaOS. Devices with a custom build are not counted. The alert rules record this value.",
+				over(totalBy("balena:fleet_devices_by_os_release_age", "age"), "{{age}}")).colors(ageColors).
+				empty("Needs the alert rules, the metrics of devices, and a server that publishes releases of balenaOS, as balenaCloud does."),
+			table("Fleets behind on balenaOS", "Fleets with devices in service whose release of balenaOS is outdated, unsupported or invalidated. Outdated: a newer release is available for the device. Unsupported: the support of the release has ended.",
+				"Unsupported", true, []column{
+					{field: "fleet", title: "Fleet", links: fleetLink},
+					{field: value("A"), title: "In service", unit: "short", width: 110},
+					{field: value("B"), title: "Outdated", unit: "short", width: 110},
+					{field: value("C"), title: "Unsupported", unit: "short", colors: []step{{color: "text"}, {"orange", 1}}, width: 110},
+					{field: value("D"), title: "Invalidated", unit: "short", colors: []step{{color: "text"}, {"orange", 1}}, width: 110},
+				},
+				rowsOf(eachBehind(each("balena_fleet_devices_in_service"))),
+				rowsOf(eachBehind(each("balena_fleet_devices_os_outdated"))),
+				rowsOf(eachBehind(each("balena_fleet_devices_os_unsupported"))),
+				rowsOf(eachBehind(each("balena_fleet_devices_os_invalidated"))),
+			).thenBy("Outdated").wide().
+				empty("No fleet is behind, or the server publishes no releases of balenaOS. balenaCloud publishes them."),
 		}},
 	).annotate(
 		firing(selectedMatchers+`,severity="critical"`, "fleet", "{{fleet}}"),

@@ -479,6 +479,8 @@ type column struct {
 	links []options
 	// colors are the color thresholds of the value.
 	colors []step
+	// states are the colors of the texts of the column.
+	states []seriesColor
 	// gauge also shows the value, a ratio, as a bar.
 	gauge bool
 }
@@ -518,6 +520,10 @@ func table(title, description, sortBy string, descending bool, columns []column,
 			set("thresholds", thresholds(c.colors))
 			set("custom.cellOptions", options{"type": "color-text"})
 		}
+		if c.states != nil {
+			set("mappings", mappings(c.states))
+			set("custom.cellOptions", options{"type": "color-text"})
+		}
 		if c.gauge {
 			set("min", 0)
 			set("max", 1)
@@ -537,17 +543,38 @@ func table(title, description, sortBy string, descending bool, columns []column,
 	return p
 }
 
+// mappings returns the colors of texts.
+func mappings(colors []seriesColor) []any {
+	byText := options{}
+	for i, c := range colors {
+		byText[c.name] = options{"color": c.color, "index": i}
+	}
+	return []any{options{"type": "value", "options": byText}}
+}
+
+// thenBy also sorts the rows of a table by another column, in descending order.
+func (p *Panel) thenBy(title string) *Panel {
+	p.Options["sortBy"] = append(p.Options["sortBy"].([]any), options{"displayName": title, "desc": true})
+	return p
+}
+
+// empty sets the text of a panel without data, which states why. Single cells without a value show a dash.
+func (p *Panel) empty(why string) *Panel {
+	p.FieldConfig.Defaults["noValue"] = why
+	p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
+		"matcher":    options{"id": "byRegexp", "options": "/.*/"},
+		"properties": []any{options{"id": "noValue", "value": "–"}},
+	})
+	return p
+}
+
 // mapped shows the rows of a table on a map, by two columns with degrees. A third column determines the colors.
 func (p *Panel) mapped(latitude, longitude, colored string, colors []seriesColor) *Panel {
 	p.Type = "geomap"
 	delete(p.FieldConfig.Defaults, "custom")
-	mappings := options{}
-	for i, c := range colors {
-		mappings[c.name] = options{"color": c.color, "index": i}
-	}
 	p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
 		"matcher":    options{"id": "byName", "options": colored},
-		"properties": []any{options{"id": "mappings", "value": []any{options{"type": "value", "options": mappings}}}},
+		"properties": []any{options{"id": "mappings", "value": mappings(colors)}},
 	})
 	p.Options = options{
 		"view":     options{"id": "fit", "lat": 0, "lon": 0, "zoom": 15, "allLayers": true},
@@ -642,6 +669,17 @@ var (
 	heartbeatColors = inOrder(balena.HeartbeatStates, "green", "orange", "red", gray)
 	updateColors    = inOrder(balena.UpdateStatuses, "green", "light-blue", "blue", "purple", gray, "orange", "red")
 )
+
+// phaseColors are the colors of the phases of ESR lines.
+var phaseColors = []seriesColor{{"next", "green"}, {"current", "green"}, {"sunset", "orange"}, {balena.EndOfLifePhase, "red"}}
+
+// ageColors are the colors of ages of releases of balenaOS, by the values that the alert rules record.
+var ageColors = []seriesColor{{"less than 90 days", "green"}, {"90 days to 1 year", "yellow"}, {"1 to 2 years", "orange"}, {"more than 2 years", "red"}}
+
+// osAge returns color thresholds of the age of a release of balenaOS, with the same colors.
+func osAge() []step {
+	return []step{{color: "text"}, {"orange", 365 * 86400}, {"red", 2 * 365 * 86400}}
+}
 
 const gray = "#8c959f"
 

@@ -106,6 +106,24 @@ func TestEveryStateHasAColor(t *testing.T) {
 	}
 }
 
+// TestEveryAgeHasAColor compares the ages with those that the alert rules record.
+func TestEveryAgeHasAColor(t *testing.T) {
+	rules, err := os.ReadFile("../prometheus/rules/balena-fleets.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var recorded, colored []string
+	for _, m := range regexp.MustCompile(`(?m)^ +age: (.+)$`).FindAllStringSubmatch(string(rules), -1) {
+		recorded = append(recorded, m[1])
+	}
+	for _, c := range ageColors {
+		colored = append(colored, c.name)
+	}
+	if !slices.Equal(colored, recorded) {
+		t.Errorf("the ages %q have colors, the rules record %q", colored, recorded)
+	}
+}
+
 // TestVariablesAndLinksLeadSomewhere finds misspelled variables, and links to dashboards or variables that do not exist.
 func TestVariablesAndLinksLeadSomewhere(t *testing.T) {
 	byUID := map[string][]string{}

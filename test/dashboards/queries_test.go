@@ -268,6 +268,7 @@ func (w *world) evaluate(t *testing.T, fleet, device string) {
 	firing("alertname", "BalenaAPIFailing", "severity", "warning", "job", "balena-exporter")
 	add("balena:fleet_availability:ratio30d", 0.9, "fleet", fleet)
 	add("balena:fleet_reconnected_devices:ratio1h", 0.1, "fleet", fleet)
+	add("balena:fleet_devices_by_os_release_age", 5, "fleet", fleet, "age", "less than 90 days")
 	add("balena:device_reconnects:count1d", 7, "fleet", fleet, "uuid", device)
 }
 

@@ -362,3 +362,25 @@ func TestAvailability(t *testing.T) {
 	test.Expressions = []exprTest{{name, at(99), []expectedSample{sample("acme/gap", 0.75), sample("acme/grows", 0.6), sample("acme/half", 0.5)}}}
 	run(t, []unitTest{test})
 }
+
+// Devices are counted by the age of their release of balenaOS. A device that two exporters export counts once, and a device
+// with a custom build, which has no release, does not count.
+func TestOSReleaseAge(t *testing.T) {
+	t.Parallel()
+	const name = "balena:fleet_devices_by_os_release_age"
+	test := unitTest{Name: "age of releases of balenaOS", Interval: "1m", Series: []series{{`balena_device_connected{fleet="acme/pumps",uuid="custom"}`, "1x9"}}}
+	for uuid, age := range map[string]int{"new": 89, "old": 90, "older": 364, "year": 365, "years": 729, "oldest": 730} {
+		for _, instance := range []string{"a", "b"} {
+			test.Series = append(test.Series, series{
+				fmt.Sprintf(`balena_device_os_release_created_timestamp_seconds{fleet="acme/pumps",uuid=%q,instance=%q}`, uuid, instance), fmt.Sprintf("%dx9", -age*day),
+			})
+		}
+	}
+	sample := func(age string, n float64) expectedSample {
+		return expectedSample{fmt.Sprintf(`%s{fleet="acme/pumps", age=%q}`, name, age), n}
+	}
+	test.Expressions = []exprTest{{name, at(0), []expectedSample{
+		sample("less than 90 days", 1), sample("90 days to 1 year", 2), sample("1 to 2 years", 2), sample("more than 2 years", 1),
+	}}}
+	run(t, []unitTest{test})
+}
