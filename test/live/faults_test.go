@@ -107,6 +107,24 @@ var fleetFaults = []fleetFault{
 	},
 }
 
+// cloudFaults are faults of fleets on balenaCloud, which publishes releases of balenaOS.
+var cloudFaults = []fleetFault{
+	{"BalenaOSUnsupported", problem("BalenaOSUnsupported"), func(_ *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+		devices[0].OSVersion = "balenaOS 2026.1.5"
+	}},
+	{"BalenaOSInvalidated", problem("BalenaOSInvalidated"), func(_ *simulator.State, _ *simulator.Fleet, devices []*simulator.Device) {
+		devices[0].OSVersion = "balenaOS 6.1.2"
+	}},
+}
+
+// fleetFaultsOf returns the faults of fleets in an edition.
+func fleetFaultsOf(edition simulator.Edition) []fleetFault {
+	if edition == simulator.Cloud {
+		return slices.Concat(fleetFaults, cloudFaults)
+	}
+	return fleetFaults
+}
+
 func problem(name string) model.LabelSet { return model.LabelSet{"problem": model.LabelValue(name)} }
 
 const (
@@ -128,12 +146,12 @@ const (
 )
 
 // addFleets adds a healthy fleet for each fault, with the name of its alert.
-func addFleets(st *simulator.State) {
+func addFleets(st *simulator.State, edition simulator.Edition) {
 	names := []string{archived, repaired, absent, frozen, pastDue}
 	for _, f := range deviceFaults {
 		names = append(names, f.alert)
 	}
-	for _, f := range fleetFaults {
+	for _, f := range fleetFaultsOf(edition) {
 		names = append(names, f.alert)
 	}
 	for _, name := range names {
@@ -199,7 +217,7 @@ func byName(st *simulator.State, name string) (*simulator.Fleet, []*simulator.De
 }
 
 // play causes all faults of fleets and devices, and returns the expected alerts.
-func play(st *simulator.State) []model.LabelSet {
+func play(st *simulator.State, edition simulator.Edition) []model.LabelSet {
 	var want []model.LabelSet
 	_, archivedDevices, _ := byName(st, archived)
 	for i, f := range deviceFaults {
@@ -208,7 +226,7 @@ func play(st *simulator.State) []model.LabelSet {
 		f.play(st, archivedDevices[i])
 		want = append(want, expect(f.alert, labels, problem(f.alert), model.LabelSet{"uuid": model.LabelValue(devices[0].UUID)}))
 	}
-	for _, f := range fleetFaults {
+	for _, f := range fleetFaultsOf(edition) {
 		fleet, devices, labels := byName(st, f.alert)
 		f.play(st, fleet, devices)
 		want = append(want, expect(f.alert, labels, f.more))
