@@ -101,20 +101,20 @@ type parser struct {
 // parse parses the request target after the version, such as "device(1)?$select=id". The methods of the parser panic with the
 // two error types above.
 func parse(target string, now Time) (r *request, err error) {
-	defer catch(&err)
+	defer func() { err = cause(recover()) }()
 	p := &parser{s: target, now: now}
 	return p.request(), nil
 }
 
-// catch is deferred by functions that return the errors with which the parser and the compiler panic.
-func catch(err *error) {
-	switch e := recover().(type) {
+// cause returns the error of a recovered panic of the parser or the compiler. Other panics continue.
+func cause(recovered any) error {
+	switch e := recovered.(type) {
 	case nil:
+		return nil
 	case syntaxError, brokenQuery, forbidden:
-		*err = e.(error)
-	default:
-		panic(e)
+		return e.(error)
 	}
+	panic(recovered)
 }
 
 func (p *parser) fail() { panic(syntaxError{}) }

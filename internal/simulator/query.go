@@ -68,7 +68,7 @@ type (
 
 // execute executes the request and appends the response body.
 func (db *database) execute(b []byte, c *compiler, r *request) (_ []byte, err error) {
-	defer catch(&err)
+	defer func() { err = cause(recover()) }()
 	res := c.resource(r.resource)
 	o := r.options
 	if r.key != nil {
