@@ -28,17 +28,19 @@ type activity struct {
 	cloud       bool // include changes that only balenaCloud has
 }
 
-func newActivity(seed uint64) *activity { return &activity{seed: seed} }
-
 // A step is the changes of a tick.
 type step struct {
 	generator
 	added []*Install
 }
 
+func newStep(db *database, seed, stream uint64, now Time) *step {
+	return &step{generator: generator{database: db, Rand: rand.New(rand.NewPCG(seed, stream)), now: now}}
+}
+
 func (a *activity) tick(db *database, now Time) {
 	a.ticks++
-	s := &step{generator: generator{database: db, Rand: rand.New(rand.NewPCG(a.seed, a.ticks)), now: now}}
+	s := newStep(db, a.seed, a.ticks, now)
 	if s.chance(chanceRelease) {
 		s.pushRelease()
 	}
@@ -78,7 +80,7 @@ func (a *activity) tick(db *database, now Time) {
 // more devices must change, offline devices connect.
 func (a *activity) change(db *database, devices int, now Time) {
 	a.ticks++
-	s := &step{generator: generator{database: db, Rand: rand.New(rand.NewPCG(a.seed, a.ticks)), now: now}}
+	s := newStep(db, a.seed, a.ticks, now)
 	var offline []*Device
 	changed := func(d *Device) {
 		d.ModifiedAt = now
@@ -109,12 +111,7 @@ func (a *activity) change(db *database, devices int, now Time) {
 
 // pushRelease adds a release to a random fleet that tracks its latest release.
 func (s *step) pushRelease() {
-	var fleets []*Fleet
-	for _, f := range s.Fleets.rows {
-		if !f.IsForeign {
-			fleets = append(fleets, f)
-		}
-	}
+	fleets := s.ownFleets()
 	if len(fleets) == 0 {
 		return
 	}

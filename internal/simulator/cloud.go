@@ -255,11 +255,8 @@ func (g *generator) publish(known map[string]bool, f Fleet, releases []published
 		case p.draft:
 			r.RawVersion = p.version + "-" + strconv.FormatInt(int64(r.CreatedAt), 10)
 		}
-		if v := parseVersion(r.RawVersion); !p.old {
-			r.Semver = fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.patch)
-		} else {
-			r.Semver = "0.0.0"
-		}
+		v := parseVersion(r.RawVersion)
+		r.Semver = fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.patch)
 		if p.failed {
 			r.Status = "failed"
 		}
@@ -315,18 +312,14 @@ func (g *generator) setCloudFields(d *Device, hosts, supervisors map[string]int)
 	}
 	if x := g.Float64(); x < 0.015 {
 		d.IsInactive, d.IsFrozen = x < 0.01, x >= 0.01
-		g.disconnect(d, max(d.CreatedAt, d.LastVPNEvent, d.HeartbeatChangedOn, g.now-Time(g.Int64N(int64(2*day)))))
+		at := max(d.CreatedAt, d.LastVPNEvent, d.HeartbeatChangedOn, g.now-Time(g.Int64N(int64(2*day))))
+		d.Disconnect(at)
+		d.ModifiedAt = max(d.ModifiedAt, at)
 	}
 	if g.chance(0.25) {
 		v := cloudVersions[g.IntN(len(cloudVersions))]
 		d.OSVersion, d.SupervisorVersion = v.os, v.supervisor
 	}
-}
-
-// disconnect disconnects a device and sets its modified_at.
-func (g *generator) disconnect(d *Device, at Time) {
-	d.Disconnect(at)
-	d.ModifiedAt = max(d.ModifiedAt, at)
 }
 
 // Probabilities, per tick, of events in accounts on balenaCloud.
@@ -364,13 +357,13 @@ func (s *step) changeAccount() {
 	if s.Devices.Len() == 0 {
 		return
 	}
-	if d := s.Devices.rows[s.IntN(s.Devices.Len())]; s.chance(chanceActivation) && !d.IsFrozen {
+	if d := s.randomDevice(); s.chance(chanceActivation) && !d.IsFrozen {
 		if d.IsInactive = !d.IsInactive; d.IsInactive {
 			d.Disconnect(s.now)
 		}
 		d.ModifiedAt = s.now
 	}
-	if d := s.Devices.rows[s.IntN(s.Devices.Len())]; s.chance(chanceSupport) {
+	if d := s.randomDevice(); s.chance(chanceSupport) {
 		if d.SupportUntil > s.now {
 			d.SupportUntil = 0
 		} else {

@@ -4,7 +4,6 @@ package simulator
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"time"
 )
 
@@ -102,7 +101,7 @@ func (st *State) RemoveFleetTag(fleet int, key string) {
 	st.FleetTags.DeleteFunc(func(t *FleetTag) bool { return t.FleetID == fleet && t.Key == key })
 }
 
-// conditionStream is the random stream for conditions. Other values of an account do not depend on it.
+// conditionStream changes the seed to that of the random values for conditions. Other values of an account do not depend on it.
 const conditionStream = 1 << 62
 
 // Numbers of devices and fleets of which one is in a condition.
@@ -116,7 +115,7 @@ const (
 
 // addConditions adds the conditions to a generated account.
 func addConditions(db *database, seed uint64, now Time) {
-	s := newConditions(db, seed, 0, now)
+	s := newStep(db, seed^conditionStream, 0, now)
 	newest := map[int]*Release{} // by fleet
 	for _, r := range db.Releases.rows {
 		newest[r.FleetID] = r
@@ -146,10 +145,6 @@ func addConditions(db *database, seed uint64, now Time) {
 			s.stopService(d)
 		}
 	}
-}
-
-func newConditions(db *database, seed, tick uint64, now Time) *step {
-	return &step{generator: generator{database: db, Rand: rand.New(rand.NewPCG(seed^conditionStream, tick)), now: now}}
 }
 
 // maintenanceEnd returns the date at which a maintenance ends, within a few days before or after now.
@@ -196,7 +191,7 @@ const (
 
 // changeConditions begins and ends conditions of random devices.
 func (a *activity) changeConditions(db *database, now Time) {
-	s := newConditions(db, a.seed, a.ticks, now)
+	s := newStep(db, a.seed^conditionStream, a.ticks, now)
 	if db.Devices.Len() == 0 {
 		return
 	}
@@ -269,12 +264,7 @@ const dormant = "dormant"
 // addFrozenOrganization moves the last fleet to a frozen organization, if there are at least ten fleets.
 func (g *generator) addFrozenOrganization() {
 	const minFleets = 10
-	var fleets []*Fleet
-	for _, f := range g.Fleets.rows {
-		if !f.IsForeign {
-			fleets = append(fleets, f)
-		}
-	}
+	fleets := g.ownFleets()
 	if len(fleets) < minFleets {
 		return
 	}

@@ -187,7 +187,7 @@ func (g *generator) release(f *Fleet, n, last int) {
 // images returns the images of a release. It adds them if there are none.
 func (db *database) images(r *Release) []*Image {
 	var images []*Image
-	for _, i := range db.Images.referrers("release", func(r row) int { return r.(*Image).ReleaseID }, r.ID) {
+	for _, i := range db.imagesOf(r.ID) {
 		images = append(images, i.(*Image))
 	}
 	if len(images) > 0 {
@@ -199,7 +199,7 @@ func (db *database) images(r *Release) []*Image {
 // build adds an image for each service of the fleet of a release. It adds a service if there is none.
 func (db *database) build(r *Release) []*Image {
 	stamps := Row{CreatedAt: r.CreatedAt, ModifiedAt: r.CreatedAt}
-	services := db.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, r.FleetID)
+	services := db.servicesOf(r.FleetID)
 	if len(services) == 0 {
 		s := &Service{Row: stamps, FleetID: r.FleetID, Name: serviceNames[0]}
 		s.ID = db.Services.nextID()

@@ -88,11 +88,7 @@ func (db *database) execute(b []byte, c *compiler, r *request) (_ []byte, err er
 		rows = l.scan(res.table(db), access)
 	}
 	if r.via != "" {
-		nav, ok := res.navs[r.via]
-		if !ok {
-			panic(brokenQuery("no such navigation"))
-		}
-		n, follow := 0, c.follow(nav)
+		n, follow := 0, c.follow(c.navigation(res, r.via))
 		for _, r := range rows {
 			n += len(follow(r))
 		}

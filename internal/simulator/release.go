@@ -109,11 +109,11 @@ func (c *view) composition(r *Release) string {
 			names = append(names, s.Name)
 		}
 	}
-	for _, i := range c.db.Images.referrers("release", func(r row) int { return r.(*Image).ReleaseID }, r.ID) {
+	for _, i := range c.db.imagesOf(r.ID) {
 		add(c.db.Services.find(i.(*Image).ServiceID))
 	}
 	if len(names) == 0 {
-		for _, s := range c.db.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, r.FleetID) {
+		for _, s := range c.db.servicesOf(r.FleetID) {
 			add(s)
 		}
 	}

@@ -39,6 +39,8 @@ const (
 
 func (f *field) in(p presence) *field { f.only = p; return f }
 
+func (f *field) to(target string) *field { f.target = target; return f }
+
 // A navigation leads from a row to rows of another resource, by a foreign key of the row or of the other rows. A navigation
 // without a foreign key leads to a resource that is not simulated, and has no rows.
 type navigation struct {
@@ -121,9 +123,7 @@ func date[R any](name string, get func(*R) Time) *field {
 }
 
 func reference[R any](name, target string, get func(*R) int) *field {
-	f := newField(name, kindRef, func(_ *view, r row) value { return refValue(get(any(r).(*R))) })
-	f.target = target
-	return f
+	return newField(name, kindRef, func(_ *view, r row) value { return refValue(get(any(r).(*R))) }).to(target)
 }
 
 // null returns a field that is not simulated and always null.
@@ -133,9 +133,7 @@ func null(name string) *field {
 
 // constant returns a reference with the same id in all rows. Id 0 is null.
 func constant(name, target string, id int) *field {
-	f := newField(name, kindRef, func(*view, row) value { return refValue(id) })
-	f.target = target
-	return f
+	return newField(name, kindRef, func(*view, row) value { return refValue(id) }).to(target)
 }
 
 // alwaysFalse returns a flag that is always false.
@@ -143,9 +141,9 @@ func alwaysFalse(name string) *field {
 	return newField(name, kindBool, func(*view, row) value { return boolValue(false) })
 }
 
-// object returns a field whose value is JSON, or null if get returns the empty string.
+// object returns a field whose value is JSON.
 func object[R any](name string, get func(*view, *R) string) *field {
-	return newField(name, kindJSON, func(c *view, r row) value { return jsonValue(get(c, any(r).(*R))) })
+	return newField(name, kindJSON, func(c *view, r row) value { return value{kind: kindJSON, s: get(c, any(r).(*R))} })
 }
 
 func id() *field {
@@ -170,15 +168,13 @@ func modifiedAt() *field {
 
 // actor returns a reference derived from the id of the row. In version 6 it is a number.
 func actor(first int) *field {
-	f := newField("actor", kindRef, func(c *view, r row) value {
+	return newField("actor", kindRef, func(c *view, r row) value {
 		n := first + r.meta().ID
 		if c.v6 {
 			return intValue(int64(n))
 		}
 		return refValue(n)
-	})
-	f.target = "actor"
-	return f
+	}).to("actor")
 }
 
 // The ids of actors are the ids of fleets and devices plus these numbers.
@@ -559,9 +555,7 @@ func (s schema) complete() {
 // targetRelease returns the field of the target release: the release to which the device is pinned, or in version 7 otherwise
 // the target release of the fleet.
 func targetRelease() *field {
-	f := computed("should_be_running__release", kindRef, func(c *view, d *Device) value { return refValue(c.targetRelease(d)) })
-	f.target = "release"
-	return f
+	return computed("should_be_running__release", kindRef, func(c *view, d *Device) value { return refValue(c.targetRelease(d)) }).to("release")
 }
 
 func (c *view) targetRelease(d *Device) int {
@@ -611,6 +605,14 @@ func (c *view) overallStatus(d *Device) string {
 
 func (db *database) installsOf(device int) []row {
 	return db.Installs.referrers("device", func(r row) int { return r.(*Install).DeviceID }, device)
+}
+
+func (db *database) imagesOf(release int) []row {
+	return db.Images.referrers("release", func(r row) int { return r.(*Image).ReleaseID }, release)
+}
+
+func (db *database) servicesOf(fleet int) []row {
+	return db.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, fleet)
 }
 
 // overallProgress computes the progress in percent like the real server. The first matching case applies.

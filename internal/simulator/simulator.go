@@ -121,9 +121,8 @@ func New(cfg Config) (*Simulator, error) {
 		addConditions(s.database, cfg.Seed, s.now())
 	}
 	s.database.Users.insert(&User{Row: Row{ID: userID, CreatedAt: s.now(), ModifiedAt: s.now()}})
-	s.activity = newActivity(cfg.Seed)
+	s.activity = &activity{seed: cfg.Seed, cloud: cfg.Edition == Cloud}
 	if cfg.Edition == Cloud {
-		s.activity.cloud = true
 		addCloud(s.database, &cfg, s.now())
 	}
 	s.SetTokens(cfg.Tokens...)

@@ -4,6 +4,7 @@ package simulator
 
 import (
 	"fmt"
+	"slices"
 )
 
 // A database contains a table for each resource.
@@ -26,10 +27,11 @@ type database struct {
 	APIKeys       Table[APIKey, *APIKey]
 }
 
-// lifecycle is the interface of tables for updates.
+// lifecycle is the interface of tables for updates and copies.
 type lifecycle interface {
 	begin(now Time)
 	commit()
+	copyFrom(other lifecycle)
 }
 
 func (db *database) tables() []lifecycle {
@@ -41,22 +43,9 @@ func (db *database) tables() []lifecycle {
 
 func (db *database) clone() *database {
 	c := &database{}
-	c.Organizations.copyFrom(&db.Organizations)
-	c.Users.copyFrom(&db.Users)
-	c.Architectures.copyFrom(&db.Architectures)
-	c.DeviceTypes.copyFrom(&db.DeviceTypes)
-	c.Families.copyFrom(&db.Families)
-	c.Manufacturers.copyFrom(&db.Manufacturers)
-	c.Fleets.copyFrom(&db.Fleets)
-	c.Releases.copyFrom(&db.Releases)
-	c.ReleaseTags.copyFrom(&db.ReleaseTags)
-	c.Services.copyFrom(&db.Services)
-	c.Images.copyFrom(&db.Images)
-	c.Devices.copyFrom(&db.Devices)
-	c.Installs.copyFrom(&db.Installs)
-	c.DeviceTags.copyFrom(&db.DeviceTags)
-	c.FleetTags.copyFrom(&db.FleetTags)
-	c.APIKeys.copyFrom(&db.APIKeys)
+	for i, t := range c.tables() {
+		t.copyFrom(db.tables()[i])
+	}
 	return c
 }
 
@@ -175,6 +164,11 @@ func (db *database) slug(organization int, name string) string {
 		handle = o.Handle
 	}
 	return handle + "/" + name
+}
+
+// ownFleets returns the fleets to which the user has direct access.
+func (db *database) ownFleets() []*Fleet {
+	return slices.DeleteFunc(slices.Clone(db.Fleets.rows), func(f *Fleet) bool { return f.IsForeign })
 }
 
 // RenameFleet changes the name and the slug of a fleet.

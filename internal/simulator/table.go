@@ -151,8 +151,9 @@ func (t *Table[R, P]) forget() {
 	t.mu.Unlock()
 }
 
-// copyFrom fills an empty table with copies of the rows of another table.
-func (t *Table[R, P]) copyFrom(from *Table[R, P]) {
+// copyFrom fills an empty table with copies of the rows of another table of the same type.
+func (t *Table[R, P]) copyFrom(other lifecycle) {
+	from := other.(*Table[R, P])
 	t.lastID, t.rows = from.lastID, make([]P, len(from.rows))
 	slab := make([]R, len(from.rows))
 	for i, p := range from.rows {

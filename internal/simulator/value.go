@@ -48,14 +48,6 @@ func wordValue(s string) value {
 	return stringValue(s)
 }
 
-// jsonValue returns null for the empty string.
-func jsonValue(s string) value {
-	if s == "" {
-		return value{}
-	}
-	return value{kind: kindJSON, s: s}
-}
-
 // dateValue returns null for the zero time.
 func dateValue(t Time) value {
 	if t == 0 {
