@@ -93,8 +93,8 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time)
 		v.ServicesInstalled, v.ServicesRunning = &services, &running
 	}
 	v.ConnectivityChange, v.Since = instant(d.ConnectivityChanged(), now)
-	if progress := balena.UpdateProgress.Of(d); progress != balena.Null && problem.Updating(d) {
-		v.UpdateProgress = new(float64(progress))
+	if problem.Updating(d) {
+		v.UpdateProgress = number(balena.UpdateProgress.Of(d))
 	}
 	at := balena.Instant(now.UnixMilli())
 	var set problem.Set
@@ -153,11 +153,13 @@ func instant(i balena.Instant, now time.Time) (*time.Time, moment) {
 	return &at, since(at, now)
 }
 
-// shortUUID is the length of the shortened UUID in the balena dashboard and CLI.
-const shortUUID = 7
-
-// ShortUUID returns the beginning of the UUID.
-func (d *device) ShortUUID() string { return d.UUID[:min(shortUUID, len(d.UUID))] }
+// number returns a number for JSON, nil if it is null.
+func number(n balena.Number) *float64 {
+	if n == balena.Null {
+		return nil
+	}
+	return new(float64(n))
+}
 
 // Title returns the name of the device, or its UUID.
 func (d *device) Title() string { return cmp.Or(d.Name, d.UUID) }
@@ -259,17 +261,13 @@ type tagView struct {
 // devicePageOf serves the page of a device.
 func (h *handler) devicePageOf(w http.ResponseWriter, r *http.Request) {
 	uuid := slugOf(r.PathValue("uuid"))
-	p := h.page(r, uuid)
-	s := h.Snapshot()
-	if s == nil {
-		h.noData(w, r, p)
+	p, s, ok := h.open(w, r, uuid, "")
+	if !ok {
 		return
 	}
-	h.describe(p, s)
 	d := h.deviceOf(s, uuid)
 	if d == nil {
-		p.Title = "No such device"
-		h.fail(w, r, http.StatusNotFound, p, "No fleet that the exporter reads has a device with this UUID. The device may have been removed.")
+		h.fail(w, r, http.StatusNotFound, p, "No such device", "No fleet that the exporter reads has a device with this UUID. The device may have been removed.")
 		return
 	}
 	p.Device = h.newDevicePage(s, d, p.now)
@@ -320,9 +318,7 @@ func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, now time.T
 			add("OS line", strings.TrimSpace(p.OSRelease.Line+" "+p.OSRelease.Phase), moment{})
 		}
 	}
-	if p.OSUpdateState != "" {
-		add("OS update state", p.OSUpdateState, moment{})
-	}
+	add("OS update state", p.OSUpdateState, moment{})
 	if p.ServicesInstalled != nil {
 		add("Services of the release", fmt.Sprintf("%d of %d running", *p.ServicesRunning, *p.ServicesInstalled), moment{})
 	}
@@ -333,15 +329,9 @@ func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, now time.T
 	add("Supervisor", cmp.Or(d.SupervisorVersion, balena.Unknown), moment{})
 	add("Supervisor update", pending(s, d.SupervisorTarget, d.SupervisorVersion), moment{})
 	add("Device type", cmp.Or(d.Type, balena.Unknown), moment{})
-	if d.WebAccessible {
-		add("Public URL", "enabled", moment{})
-	}
-	if d.Deactivated {
-		add("Deactivated", "yes", moment{})
-	}
-	if d.Frozen {
-		add("Frozen", "yes, because the plan does not cover the device", moment{})
-	}
+	add("Public URL", either(d.WebAccessible, "enabled", ""), moment{})
+	add("Deactivated", either(d.Deactivated, "yes", ""), moment{})
+	add("Frozen", either(d.Frozen, "yes, because the plan does not cover the device", ""), moment{})
 	if d.Created != 0 {
 		p.Facts = append(p.Facts, fact{Name: "Registered", When: created})
 	}
@@ -365,12 +355,6 @@ func pending(s *balena.Snapshot, target int64, running string) string {
 // addFigures adds the hardware figures. The API does not provide the time of a report, but a report modifies the device:
 // the figures are at least as old as the last modification.
 func (h *handler) addFigures(p *devicePage, d *balena.Device, modified moment) {
-	number := func(n balena.Number) *float64 {
-		if n == balena.Null {
-			return nil
-		}
-		return new(float64(n))
-	}
 	p.CPUUsage, p.Temperature = number(balena.CPUUsage.Of(d)), number(d.Temperature())
 	p.MemoryUsed, p.MemorySize = number(balena.MemoryUsed.Of(d)), number(balena.MemorySize.Of(d))
 	p.StorageUsed, p.StorageSize = number(balena.StorageUsed.Of(d)), number(balena.StorageSize.Of(d))
@@ -413,8 +397,8 @@ func (h *handler) addFigures(p *devicePage, d *balena.Device, modified moment) {
 func (p *devicePage) addAttachments(snapshot *balena.Snapshot, d *balena.Device, now time.Time) {
 	for _, s := range d.Services() {
 		v := serviceView{Name: cmp.Or(s.Name, balena.Unknown), Status: cmp.Or(s.Status, balena.Unknown)}
-		if s.Progress != balena.Null && !balena.DownloadProgress.Implausible(s.Progress) {
-			v.Progress = new(float64(s.Progress))
+		if !balena.DownloadProgress.Implausible(s.Progress) {
+			v.Progress = number(s.Progress)
 		}
 		v.Installed, v.Since = instant(s.Installed, now)
 		p.Services = append(p.Services, v)

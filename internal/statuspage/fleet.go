@@ -221,8 +221,7 @@ func (h *handler) overviewPage(w http.ResponseWriter, r *http.Request) {
 	name, reverse := strings.CutPrefix(sorting, "-")
 	order := fleetOrders[name]
 	if order == nil {
-		p.Title = "Invalid sort order"
-		h.fail(w, r, http.StatusBadRequest, p, "Fleets cannot be sorted by "+name+". Valid columns: "+strings.Join(slices.Sorted(maps.Keys(fleetOrders)), ", ")+".")
+		h.fail(w, r, http.StatusBadRequest, p, "Invalid sort order", "Fleets cannot be sorted by "+name+". Valid columns: "+strings.Join(slices.Sorted(maps.Keys(fleetOrders)), ", ")+".")
 		return
 	}
 	p.Overview = newOverview(h.fleets(s, nil, p.now), order, reverse)

@@ -112,8 +112,8 @@ func (r *ring) add(slot int64, s *sums) {
 
 // history is the chart of a fleet's history.
 type history struct {
-	Since, Until moment
-	Curves       []curve
+	Since  moment
+	Curves []curve
 }
 
 // curve is a ratio over time.
@@ -128,14 +128,14 @@ type curve struct {
 
 // The size of the chart in units of its viewBox.
 const (
-	HistoryWidth  = slots - 1
+	historyWidth  = slots - 1
 	historyHeight = 40
 )
 
 func (r *ring) history() *history {
 	from := max(r.first, r.last-slots+1)
 	at := func(slot int64) time.Time { return time.Unix(slot*slotSeconds, 0) }
-	h := &history{Since: since(at(from), at(r.last)), Until: since(at(r.last), at(r.last))}
+	h := &history{Since: since(at(from), at(r.last))}
 	for _, kind := range []struct {
 		name, class string
 		of          func(point) float32
@@ -160,7 +160,7 @@ func (r *ring) history() *history {
 			if line.Len() > 0 {
 				line.WriteByte(' ')
 			}
-			line.WriteString(strconv.FormatInt(slot-r.last+HistoryWidth, 10))
+			line.WriteString(strconv.FormatInt(slot-r.last+historyWidth, 10))
 			line.WriteByte(',')
 			line.WriteString(strconv.FormatFloat(float64(1-value)*historyHeight, 'f', 1, 32))
 			if c.Now = int(value * 100); c.Now < c.Min {

@@ -81,6 +81,15 @@ func (c *counter[K]) add(key K) {
 	*c.n++
 }
 
+// by returns the counts by the names of the keys.
+func (c *counter[K]) by(name func(K) string) map[string]int {
+	counts := make(map[string]int, len(c.counts))
+	for key, n := range c.counts {
+		counts[name(key)] += *n
+	}
+	return counts
+}
+
 // The filters that a device may fail, as bits.
 const (
 	missFleet = 1 << iota

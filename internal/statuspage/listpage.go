@@ -5,7 +5,6 @@ package statuspage
 import (
 	"cmp"
 	"encoding/csv"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -85,9 +84,8 @@ func (h *handler) newListPage(s *balena.Snapshot, l *list, now time.Time) *listP
 	p.Filters = filters.query()
 	for i, r := range l.rows {
 		p.List[i] = h.newDevice(s, r.device, now)
-		p.List[i].Found = r.found.String()
-		if l.kind != searchResults {
-			p.List[i].Found = ""
+		if l.kind == searchResults {
+			p.List[i].Found = r.found.String()
 		}
 	}
 	if n := len(l.rows); l.before+n < l.matching {
@@ -123,34 +121,19 @@ func (h *handler) addControls(p *listPage, s *balena.Snapshot, l *list) {
 }
 
 func (p *listPage) addStatusChoices(l *list) {
-	names := make([]string, 0, len(l.counts.statuses.counts)+1)
-	for name := range l.counts.statuses.counts {
-		names = append(names, name)
+	p.Statuses = choicesOf(l.counts.statuses.by(func(name string) string { return name }), l.Status)
+	for i := range p.Statuses {
+		c := &p.Statuses[i]
+		c.Text, c.Class = statusText(c.Value), statusClass(c.Value)
+		c.Address = l.address(func(s *selection) { s.Status = c.toggled() })
 	}
-	if l.Status != "" && !slices.Contains(names, l.Status) {
-		names = append(names, l.Status)
-	}
-	slices.SortFunc(names, func(a, b string) int {
-		return cmp.Or(cmp.Compare(statusRank(b), statusRank(a)), cmp.Compare(a, b))
+	slices.SortFunc(p.Statuses, func(a, b choice) int {
+		return cmp.Or(cmp.Compare(statusRank(b.Value), statusRank(a.Value)), cmp.Compare(a.Value, b.Value))
 	})
-	for _, name := range names {
-		current := name == l.Status
-		c := choice{Text: statusText(name), Class: statusClass(name), Value: name, Current: current}
-		if n := l.counts.statuses.counts[name]; n != nil {
-			c.Devices = *n
-		}
-		c.Address = l.address(func(s *selection) { s.Status = toggled(current, name) })
-		p.Statuses = append(p.Statuses, c)
-	}
 }
 
-// toggled returns the value that the link of a choice sets. The link of the current choice removes the filter.
-func toggled(current bool, value string) string {
-	if current {
-		return ""
-	}
-	return value
-}
+// toggled returns the value that the link of the choice sets. The link of the current choice removes the filter.
+func (c *choice) toggled() string { return either(c.Current, "", c.Value) }
 
 func (p *listPage) addCauseChoices(l *list) {
 	for i, cause := range problem.Causes {
@@ -158,32 +141,24 @@ func (p *listPage) addCauseChoices(l *list) {
 		if n == 0 && !current {
 			continue
 		}
-		p.Causes = append(p.Causes, choice{
-			Text: cause.Text, Class: string(cause.Severity), Value: cause.Alert, Devices: n, Current: current,
-			Address: l.address(func(s *selection) { s.Problem = toggled(current, cause.Alert) }),
-		})
+		c := choice{Text: cause.Text, Class: string(cause.Severity), Value: cause.Alert, Devices: n, Current: current}
+		c.Address = l.address(func(s *selection) { s.Problem = c.toggled() })
+		p.Causes = append(p.Causes, c)
 	}
 }
 
 // addMenus adds the filters that may have many values.
 func (h *handler) addMenus(p *listPage, s *balena.Snapshot, l *list) {
 	if l.fixed == "" {
-		fleets := map[string]int{}
-		for id, n := range l.counts.fleets.counts {
-			fleets[s.Fleet(id).Slug] += *n
-		}
-		p.addMenu("fleet", "Fleet", l.Fleet, fleets)
+		p.addMenu("fleet", "Fleet", l.Fleet, l.counts.fleets.by(func(id int64) string { return s.Fleet(id).Slug }))
 	}
-	releases := map[string]int{}
-	for id, n := range l.counts.releases.counts {
-		releases[cmp.Or(releaseOf(s, id).String(), noRelease)] += *n
-	}
+	releases := l.counts.releases.by(func(id int64) string { return cmp.Or(releaseOf(s, id).String(), noRelease) })
 	p.addMenu("release", "Release", l.Release, releases)
 	if l.kind == fleetDevices {
 		p.Releases = choicesOf(releases, l.Release)
 		for i := range p.Releases {
 			c := &p.Releases[i]
-			c.Address = l.address(func(s *selection) { s.Release = toggled(c.Current, c.Value) })
+			c.Address = l.address(func(s *selection) { s.Release = c.toggled() })
 		}
 	}
 	states := map[string]int{}
@@ -193,25 +168,17 @@ func (h *handler) addMenus(p *listPage, s *balena.Snapshot, l *list) {
 		}
 	}
 	p.addMenu("rollout", "Rollout", l.Rollout, states)
-	systems := map[string]int{}
-	for os, n := range l.counts.systems.counts {
-		systems[os] += *n
-	}
-	p.addMenu("os", "OS", l.OS, systems)
+	p.addMenu("os", "OS", l.OS, l.counts.systems.by(func(os string) string { return os }))
 	for i := range l.counts.tags {
-		values := map[string]int{}
-		for value, n := range l.counts.tags[i].counts {
-			values[s.DeviceTagKeys[i]+"="+value] += *n
-		}
+		key := s.DeviceTagKeys[i]
 		current := ""
-		if value, ok := l.tag(s.DeviceTagKeys[i]); ok {
-			current = s.DeviceTagKeys[i] + "=" + value
+		if value, ok := l.tag(key); ok {
+			current = key + "=" + value
 		}
-		p.addMenu("tag", s.DeviceTagKeys[i], current, values)
-		if m := &p.Menus[len(p.Menus)-1]; m.Text == s.DeviceTagKeys[i] {
-			for j := range m.Values {
-				m.Values[j].Text = strings.TrimPrefix(m.Values[j].Text, s.DeviceTagKeys[i]+"=")
-			}
+		p.addMenu("tag", key, current, l.counts.tags[i].by(func(value string) string { return key + "=" + value }))
+		values := p.Menus[len(p.Menus)-1].Values
+		for j := range values {
+			values[j].Text = strings.TrimPrefix(values[j].Text, key+"=")
 		}
 	}
 	for _, f := range []hiddenField{{"status", l.Status}, {"problem", l.Problem}, {"sort", l.Sort}, {"q", l.Search}, {"hold", either(l.Hold, "1", "")}} {
@@ -325,8 +292,7 @@ func (h *handler) parseRequest(w http.ResponseWriter, r *http.Request, p *page, 
 		sel.Limit = min(sel.Limit, DevicesPerPage)
 	}
 	if err != nil {
-		p.Title = "Invalid request"
-		h.fail(w, r, http.StatusBadRequest, p, "The address is invalid: "+err.Error()+".")
+		h.fail(w, r, http.StatusBadRequest, p, "Invalid request", "The address is invalid: "+err.Error()+".")
 		return sel, false
 	}
 	return sel, true
@@ -346,17 +312,13 @@ func (p *fleetPage) FleetProblems() []fleetProblem { return p.fleet.Problems }
 
 func (h *handler) fleetPageOf(w http.ResponseWriter, r *http.Request) {
 	slug := slugOf(r.PathValue("slug"))
-	p := h.page(r, slug)
-	s := h.Snapshot()
-	if s == nil {
-		h.noData(w, r, p)
+	p, s, ok := h.open(w, r, slug, "")
+	if !ok {
 		return
 	}
-	h.describe(p, s)
 	i := slices.IndexFunc(s.Fleets, func(f balena.Fleet) bool { return f.Slug == slug })
 	if i < 0 {
-		p.Title = "No such fleet"
-		h.fail(w, r, http.StatusNotFound, p, "The exporter does not read a fleet with this slug. The fleet may have been renamed or removed, or the token has no access to it.")
+		h.fail(w, r, http.StatusNotFound, p, "No such fleet", "The exporter does not read a fleet with this slug. The fleet may have been renamed or removed, or the token has no access to it.")
 		return
 	}
 	sel, ok := h.parseRequest(w, r, p, slug)
@@ -480,9 +442,7 @@ func (h *handler) searchPageOf(w http.ResponseWriter, r *http.Request) {
 	}
 	slices.SortFunc(p.Search.Fleets, func(a, b foundFleet) int { return natural(a.Slug, b.Slug) })
 	if path := p.Search.onlyResult(); path != "" && !sel.filtered() && r.URL.Query().Get("format") == "" {
-		// http.Redirect would make the path absolute.
-		w.Header().Set("Location", path)
-		w.WriteHeader(http.StatusSeeOther)
+		redirect(w, http.StatusSeeOther, path)
 		return
 	}
 	h.addControls(p.List, s, l)
@@ -521,17 +481,13 @@ func (h *handler) sendCSV(w http.ResponseWriter, p *listPage) {
 	header.Set("Content-Type", "text/csv; charset=utf-8; header=present")
 	header.Set("Content-Disposition", `attachment; filename="devices.csv"`)
 	header.Set("X-Total-Count", strconv.Itoa(p.Matching))
-	writeCSV(w, p.List)
-}
-
-func writeCSV(w io.Writer, devices []device) {
 	out := csv.NewWriter(w)
 	_ = out.Write([]string{
 		"uuid", "device_name", "fleet", "status", "connected", "connectivity_change", "release", "target_release", "release_pinned",
 		"device_type", "os_version", "os_variant", "supervisor_version", "update_status", "problems",
 	})
-	for i := range devices {
-		d := &devices[i]
+	for i := range p.List {
+		d := &p.List[i]
 		var changed string
 		if d.ConnectivityChange != nil {
 			changed = d.ConnectivityChange.Format(time.RFC3339)

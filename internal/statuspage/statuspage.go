@@ -132,15 +132,12 @@ func NewHandler(o Options) http.Handler {
 	h.mux.HandleFunc("GET /{$}", h.root)
 	h.mux.HandleFunc("GET /fleets", h.overviewPage)
 	h.mux.HandleFunc("GET /fleets/{$}", func(w http.ResponseWriter, r *http.Request) {
-		// http.Redirect would make the path absolute.
 		to := url.URL{Path: "../fleets", RawQuery: r.URL.RawQuery}
-		w.Header().Set("Location", to.String())
-		w.WriteHeader(http.StatusMovedPermanently)
+		redirect(w, http.StatusMovedPermanently, to.String())
 	})
 	h.mux.HandleFunc("GET /fleets/{slug...}", h.fleetPageOf)
 	h.mux.HandleFunc("GET /devices", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Location", "search") // there is no list of all devices
-		w.WriteHeader(http.StatusSeeOther)
+		redirect(w, http.StatusSeeOther, "search") // there is no list of all devices
 	})
 	h.mux.HandleFunc("GET /devices/{uuid...}", h.devicePageOf)
 	h.mux.HandleFunc("GET /problems", h.problemsPageOf)
@@ -166,6 +163,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Only writers of servers support deadlines.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(sendTimeout))
 	h.mux.ServeHTTP(w, r)
+}
+
+// redirect redirects to a relative path, which http.Redirect would make absolute.
+func redirect(w http.ResponseWriter, code int, path string) {
+	w.Header().Set("Location", path)
+	w.WriteHeader(code)
 }
 
 // acquireWalk waits for a slot for a walk through all devices. The caller must call release.
@@ -307,9 +310,8 @@ func (h *handler) failure(p *page, status *Status) *warning {
 // noData responds to a request for data without a current snapshot.
 func (h *handler) noData(w http.ResponseWriter, r *http.Request, p *page) {
 	h.explain(p)
-	p.Title = "No data"
 	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(h.Interval.Seconds()))))
-	h.fail(w, r, http.StatusServiceUnavailable, p, p.Message)
+	h.fail(w, r, http.StatusServiceUnavailable, p, "No data", p.Message)
 }
 
 // explain sets the message about a missing snapshot.
@@ -329,8 +331,8 @@ func (h *handler) explain(p *page) {
 }
 
 // fail sends a message as HTML or JSON.
-func (h *handler) fail(w http.ResponseWriter, r *http.Request, code int, p *page, message string) {
-	p.Message = message
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, code int, p *page, title, message string) {
+	p.Title, p.Message = title, message
 	answer := struct {
 		Error string `json:"error"`
 		// RefreshError is the error of the last refresh if there is no snapshot.
