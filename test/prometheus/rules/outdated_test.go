@@ -4,7 +4,7 @@ package rules
 
 import "testing"
 
-// outdated is the alert that the chart disables by default.
+// outdated is the alert BalenaOSOutdated, which is disabled by default.
 var outdated = alert{
 	name: "BalenaOSOutdated", severity: "info", labels: ofFleet("BalenaOSOutdated"),
 	summary:     "Devices of acme/pumps with a release of balenaOS that is more than 365 days old: 1.",
@@ -16,10 +16,11 @@ var outdated = alert{
 	after: 15,
 }
 
-// A device counts if its release is older than the threshold, a newer one is available, and it is in service.
+// TestOutdatedOS checks that the alert counts devices in service whose release is older than the threshold, if an update is
+// available.
 func TestOutdatedOS(t *testing.T) {
 	t.Parallel()
-	story := func(name string, change state, fires bool) unitTest {
+	scenario := func(name string, change state, fires bool) unitTest {
 		at := lead + outdated.after
 		tests := unitTest{Name: name, Interval: "1m", Alerts: []alertTest{outdated.silentAt(at - 1), outdated.silentAt(at)}}
 		if fires {
@@ -29,9 +30,9 @@ func TestOutdatedOS(t *testing.T) {
 		return tests
 	}
 	runFiles(t, taggedRules, []unitTest{
-		story("old", nil, true),
-		story("not so old", state{`balena_device_os_release_created_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: constant(-364 * day)}, false),
-		story("old and the newest", state{`balena_device_os_update_available{fleet="acme/pumps",uuid="c0ffee"}`: constant(0)}, false),
-		story("old and out of service", state{`balena_device_out_of_service{fleet="acme/pumps",uuid="c0ffee"}`: constant(1)}, false),
+		scenario("old", nil, true),
+		scenario("below the threshold", state{`balena_device_os_release_created_timestamp_seconds{fleet="acme/pumps",uuid="c0ffee"}`: constant(-364 * day)}, false),
+		scenario("old, without an update", state{`balena_device_os_update_available{fleet="acme/pumps",uuid="c0ffee"}`: constant(0)}, false),
+		scenario("old, out of service", state{`balena_device_out_of_service{fleet="acme/pumps",uuid="c0ffee"}`: constant(1)}, false),
 	})
 }
