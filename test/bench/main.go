@@ -16,16 +16,15 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -59,14 +58,18 @@ func main() {
 	}
 
 	b := bench{bin: *bin}
+	var devices []int
+	for s := range strings.SplitSeq(*sizes, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			log.Fatalf("-devices: %v", err)
+		}
+		devices = append(devices, n)
+	}
 	if *server != "" {
 		fmt.Println("| devices | scraped | series of a server | series a device | CPU a scrape | allocated a scrape | memory a series |")
 		fmt.Println("|---|---|---|---|---|---|---|")
-		for s := range strings.SplitSeq(*sizes, ",") {
-			n, err := strconv.Atoi(s)
-			if err != nil {
-				log.Fatalf("-devices: %v", err)
-			}
+		for _, n := range devices {
 			b.prometheus(*server, n)
 		}
 		return
@@ -75,11 +78,7 @@ func main() {
 		runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
 	fmt.Println("| devices | what | measured | baseline | ratio | limit |")
 	fmt.Println("|---|---|---|---|---|---|")
-	for s := range strings.SplitSeq(*sizes, ",") {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			log.Fatalf("-devices: %v", err)
-		}
+	for _, n := range devices {
 		if !*only {
 			b.measure(n)
 		}
@@ -130,7 +129,7 @@ func (b *bench) measure(n int) {
 	page, requests := refresh.page.CompressedBytes(), pages.requests
 	debug.FreeOSMemory()
 
-	scrapes := b.scrapes(api.url)
+	scrapes, stop := b.scrapes(api.url)
 	exporter, static := scrapes("/exporter", true), scrapes("/static", true)
 	cpuLimit, wallLimit := static.cpu*3/2+1500*time.Microsecond, static.wall*5/4+1500*time.Microsecond
 	row(n, "scrape, CPU", ms(exporter.cpu), ms(static.cpu)+" (static file)", times(float64(exporter.cpu), float64(static.cpu)), "≤ "+ms(cpuLimit))
@@ -142,7 +141,7 @@ func (b *bench) measure(n int) {
 	}
 	plain := scrapes("/exporter", false)
 	row(n, "scrape without compression, CPU", ms(plain.cpu), ms(exporter.cpu)+" (compressed)", times(float64(plain.cpu), float64(exporter.cpu)), "")
-	scrapes("", false) // stops the server
+	stop()
 
 	peak := b.exporter(api)
 	allowed := 20e6 + float64(page) + 800*float64(n)
@@ -186,44 +185,28 @@ type refreshed struct {
 	page                *exposition.Page
 }
 
-// recorder records the paths that a client requests.
-type recorder struct{ paths []string }
-
-func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
-	r.paths = append(r.paths, req.URL.RequestURI())
-	return http.DefaultTransport.RoundTrip(req)
-}
-
 // refreshes measures a refresh of the API's devices, and its baseline.
 func refreshes(api string, n int) (floorRun, refreshed) {
 	// A proxy during the measurement would add its own cost, so the paths are recorded beforehand, with a server that
 	// replaces the API.
-	noted := &recorder{}
+	var paths []string
+	proxy := httputil.NewSingleHostReverseProxy(parsed(api))
 	spy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		req, _ := http.NewRequestWithContext(r.Context(), http.MethodGet, api+r.URL.RequestURI(), nil)
-		req.Header = r.Header
-		resp, err := noted.RoundTrip(req)
-		if err != nil {
-			log.Fatal(err)
-		}
-		defer resp.Body.Close()
-		maps.Copy(w.Header(), resp.Header)
-		w.WriteHeader(resp.StatusCode)
-		_, _ = io.Copy(w, resp.Body)
+		paths = append(paths, r.RequestURI)
+		proxy.ServeHTTP(w, r)
 	}))
 	client := newClient(spy.URL)
 	fetch(client)
-	noted.paths = nil
+	paths = nil
 	fetch(client) // so that later refreshes are typical
-	steady := slices.Clone(noted.paths)
 	client.Close()
 	spy.Close()
 
 	runs := max(3, min(20, 200_000/n))
 	read := func() {
 		var unzip gzip.Reader
-		for _, path := range steady {
-			req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, api+strings.TrimPrefix(path, api), nil)
+		for _, path := range paths {
+			req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, api+path, nil)
 			req.Header.Set("Authorization", "Bearer bench")
 			req.Header.Set("Accept-Encoding", "gzip")
 			resp, err := http.DefaultTransport.RoundTrip(req)
@@ -244,7 +227,7 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 		}
 	}
 	read()
-	floor := floorRun{least(runs, read), len(steady)}
+	floor := floorRun{least(runs, read), len(paths)}
 
 	client = newClient(api)
 	defer client.Close()
@@ -285,14 +268,18 @@ func samples(page *exposition.Page) int {
 	return n
 }
 
-func newClient(api string, with ...func(*account.Config)) *account.Reader {
-	address, err := url.Parse(api)
+func parsed(address string) *url.URL {
+	u, err := url.Parse(address)
 	if err != nil {
 		log.Fatal(err)
 	}
+	return u
+}
+
+func newClient(api string, with ...func(*account.Config)) *account.Reader {
 	o := collector.DefaultOptions()
 	config := account.Config{
-		Config: balenaapi.Config{URL: address, Token: balenaapi.StaticToken("bench"), Timeout: time.Minute, UserAgent: "bench"}, PageSize: 1000,
+		Config: balenaapi.Config{URL: parsed(api), Token: balenaapi.StaticToken("bench"), Timeout: time.Minute, UserAgent: "bench"}, PageSize: 1000,
 		Options: account.Options{
 			Devices: o.Devices, Releases: o.Releases, ServiceSummary: o.ServiceSummary, Keys: o.Keys, OS: o.OS, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour,
 		},
@@ -410,9 +397,9 @@ func serveScrapes(api string) {
 	log.Fatal(http.ListenAndServe(flag.Arg(0), mux))
 }
 
-// scrapes starts a server of scrapes. It returns a function that measures one of the server's paths, or stops the
-// server if the path is empty.
-func (b *bench) scrapes(api string) func(path string, compressed bool) scrape {
+// scrapes starts a server of scrapes. It returns a function that measures one of the server's paths, and one that stops the
+// server.
+func (b *bench) scrapes(api string) (measure func(path string, compressed bool) scrape, stop func()) {
 	address := freeAddress()
 	p := launch("/usage", "http://"+address, exec.Command(os.Args[0], "-serve", api, address))
 	get := func(path string, compressed bool, read func(io.Reader)) {
@@ -445,11 +432,7 @@ func (b *bench) scrapes(api string) func(path string, compressed bool) scrape {
 			}
 		}
 	}
-	return func(path string, compressed bool) scrape {
-		if path == "" {
-			p.stop()
-			return scrape{}
-		}
+	measure = func(path string, compressed bool) scrape {
 		// Several rounds of at least a quarter of a second each; the best one counts.
 		get(path, compressed, discard)
 		best := scrape{}
@@ -474,15 +457,21 @@ func (b *bench) scrapes(api string) func(path string, compressed bool) scrape {
 		}
 		return best
 	}
+	return measure, p.stop
+}
+
+// startExporter starts an exporter of an API, and waits until it answers requests for path.
+func (b *bench) startExporter(path string, api *process, more ...string) *process {
+	address := freeAddress()
+	args := append([]string{"--web.listen-address=" + address, "--web.health-listen-address=", "--balena.api-url=" + api.url, "--log.level=error"}, more...)
+	cmd := exec.Command(filepath.Join(b.bin, "balena-exporter"), args...)
+	cmd.Env = append(os.Environ(), "BALENA_TOKEN=bench")
+	return launch(path, "http://"+address, cmd)
 }
 
 // exporter runs the exporter for a few refreshes with constant scrapes, and returns its peak memory in bytes.
 func (b *bench) exporter(api *process) (peak int64) {
-	address := freeAddress()
-	cmd := exec.Command(filepath.Join(b.bin, "balena-exporter"), "--web.listen-address="+address, "--web.health-listen-address=",
-		"--balena.api-url="+api.url, "--balena.refresh-interval=1s", "--balena.max-staleness=10m", "--log.level=error")
-	cmd.Env = append(os.Environ(), "BALENA_TOKEN=bench")
-	e := launch("/-/ready", "http://"+address, cmd)
+	e := b.startExporter("/-/ready", api, "--balena.refresh-interval=1s", "--balena.max-staleness=10m")
 	defer e.stop()
 	const enough = 5
 	for refreshes := 0; refreshes < enough; time.Sleep(20 * time.Millisecond) {
@@ -518,8 +507,7 @@ func body(address string) string {
 
 // start measures an exporter without devices.
 func (b *bench) start() {
-	binary := filepath.Join(b.bin, "balena-exporter")
-	info, err := os.Stat(binary)
+	info, err := os.Stat(filepath.Join(b.bin, "balena-exporter"))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -530,11 +518,8 @@ func (b *bench) start() {
 	first := time.Duration(0)
 	var resident int64
 	for range 5 {
-		address := freeAddress()
-		cmd := exec.Command(binary, "--web.listen-address="+address, "--web.health-listen-address=", "--balena.api-url="+api.url, "--log.level=error")
-		cmd.Env = append(os.Environ(), "BALENA_TOKEN=bench")
 		began := time.Now()
-		e := launch("/metrics", "http://"+address, cmd)
+		e := b.startExporter("/metrics", api)
 		if took := time.Since(began); first == 0 || took < first {
 			first = took
 		}

@@ -38,12 +38,7 @@ func (b *bench) prometheus(binary string, n int) {
 	api := b.simulator(n, cached)
 	defer api.stop()
 	for _, way := range ways {
-		address := freeAddress()
-		cmd := exec.Command(filepath.Join(b.bin, "balena-exporter"), append([]string{
-			"--web.listen-address=" + address, "--web.health-listen-address=", "--balena.api-url=" + api.url, "--log.level=error",
-		}, way.args...)...)
-		cmd.Env = append(os.Environ(), "BALENA_TOKEN=bench")
-		exporter := launch("/-/ready", "http://"+address, cmd)
+		exporter := b.startExporter("/-/ready", api, way.args...)
 		for !strings.Contains(body(exporter.url+"/metrics"), "\nbalena_up 1\n") {
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -53,7 +48,7 @@ func (b *bench) prometheus(binary string, n int) {
 			for part := i; part < way.parts; part += way.servers {
 				parts = append(parts, fmt.Sprintf("%d/%d", part, way.parts))
 			}
-			servers = append(servers, startPrometheus(binary, address, parts, max(5*time.Second, time.Duration(n/4000)*time.Second)))
+			servers = append(servers, startPrometheus(binary, strings.TrimPrefix(exporter.url, "http://"), parts, max(5*time.Second, time.Duration(n/4000)*time.Second)))
 		}
 		var sum load
 		for _, s := range servers {
