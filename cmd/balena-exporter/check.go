@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena/account"
@@ -110,12 +111,7 @@ func (r *report) line(verdict string, s subject, text string) {
 
 // wrong reports whether there is a mistake in a subject.
 func (r *report) wrong(s subject) bool {
-	for _, m := range r.mistakes {
-		if m.in == s {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.mistakes, func(m mistake) bool { return m.in == s })
 }
 
 // err returns an error if there are mistakes.

@@ -36,7 +36,7 @@ func NewHandler(o HandlerOptions) http.Handler {
 
 // respond returns the response to a request, or nil if it has sent a response without targets.
 func (o *HandlerOptions) respond(w http.ResponseWriter, r *http.Request) *exposition.Response {
-	options := &o.Lists.writer.Options
+	options := &o.Lists.options
 	w.Header().Set("Cache-Control", "private, no-cache")
 	f, err := options.parseFilter(r.URL.RawQuery)
 	if err != nil {

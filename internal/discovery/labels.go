@@ -3,6 +3,7 @@
 package discovery
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -34,10 +35,7 @@ const maxPort = 1<<16 - 1
 
 // base returns the domain of public device URLs.
 func (o *Options) base(s *balena.Snapshot) string {
-	if o.URLsBase != "" {
-		return o.URLsBase
-	}
-	return s.DeviceURLsBase
+	return cmp.Or(o.URLsBase, s.DeviceURLsBase)
 }
 
 // maxValue is the maximum length of a label value in bytes. Names, versions and tags may have any length. The UUID and
@@ -46,9 +44,6 @@ const maxValue = 128
 
 // prefix is the prefix of the names of all labels that are specific to the exporter.
 const prefix = "__meta_balena_"
-
-// writer writes target groups.
-type writer struct{ Options }
 
 // view is a snapshot, with the labels of its fleets.
 type view struct {
@@ -64,9 +59,9 @@ type fleet struct {
 	labels string // the text of the labels that all devices of the fleet share
 }
 
-func (w *writer) newView(s *balena.Snapshot) *view {
+func (o *Options) newView(s *balena.Snapshot) *view {
 	v := &view{
-		Snapshot: s, base: w.base(s), fleets: make(map[int64]fleet, len(s.Fleets)),
+		Snapshot: s, base: o.base(s), fleets: make(map[int64]fleet, len(s.Fleets)),
 		deviceTags: exposition.LabelNames(prefix+"device_tag_", s.DeviceTagKeys),
 	}
 	for _, name := range v.deviceTags {
@@ -94,12 +89,12 @@ func (v *view) tags(d *balena.Device) []balena.Tag {
 }
 
 // appendDevice appends the target group of a device, unless the device has no address or the filter excludes it.
-func (w *writer) appendDevice(b []byte, v *view, d *balena.Device, f *filter) []byte {
+func (o *Options) appendDevice(b []byte, v *view, d *balena.Device, f *filter) []byte {
 	fleet := v.fleets[d.FleetID]
 	if !f.matches(v, d, fleet.slug) {
 		return b
 	}
-	host := w.host(d, v.base)
+	host := o.host(d, v.base)
 	if host == "" {
 		return b
 	}
@@ -107,11 +102,11 @@ func (w *writer) appendDevice(b []byte, v *view, d *balena.Device, f *filter) []
 		b = append(b, ",\n"...)
 	}
 	b = append(b, `{"targets":[`...)
-	if len(w.Ports) == 0 {
+	if len(o.Ports) == 0 {
 		b = appendText(b, host)
 	}
 	first := true
-	for _, port := range w.Ports {
+	for _, port := range o.Ports {
 		if !f.matchesPort(port) {
 			continue
 		}
@@ -123,22 +118,22 @@ func (w *writer) appendDevice(b []byte, v *view, d *balena.Device, f *filter) []
 	}
 	b = append(b, `],"labels":{`...)
 	begin := len(b)
-	b = w.appendLabels(b, v, d)
+	b = o.appendLabels(b, v, d)
 	b = append(b, fleet.labels...)
 	b = append(b[:begin], b[begin+1:]...) // each label begins with a comma
 	return append(b, `}}`...)
 }
 
-func (w *writer) appendLabels(b []byte, v *view, d *balena.Device) []byte {
+func (o *Options) appendLabels(b []byte, v *view, d *balena.Device) []byte {
 	switch {
-	case w.Scheme != "":
-		b = appendLabel(b, "__scheme__", w.Scheme)
-	case w.Address == Public:
+	case o.Scheme != "":
+		b = appendLabel(b, "__scheme__", o.Scheme)
+	case o.Address == Public:
 		b = appendLabel(b, "__scheme__", "https")
 	}
-	b = appendLabel(b, "__metrics_path__", w.Path)
+	b = appendLabel(b, "__metrics_path__", o.Path)
 	b = appendLabel(b, prefix+"device_uuid", d.UUID)
-	if w.DeviceNames {
+	if o.DeviceNames {
 		b = appendLabel(b, prefix+"device_name", truncated(d.Name))
 	}
 	b = appendLabel(b, prefix+"device_type", truncated(d.Type))

@@ -26,8 +26,8 @@ const (
 
 // Lists holds the lists of the current snapshot.
 type Lists struct {
-	writer *writer
-	now    func() time.Time
+	options Options
+	now     func() time.Time
 
 	mutex sync.Mutex
 	view  *view // nil before the first snapshot
@@ -36,7 +36,7 @@ type Lists struct {
 
 // New returns Lists without a snapshot.
 func New(o Options) *Lists {
-	return &Lists{writer: &writer{o}, now: time.Now, lists: map[string]*list{}}
+	return &Lists{options: o, now: time.Now, lists: map[string]*list{}}
 }
 
 // Refresh updates the recently requested lists from a new snapshot.
@@ -44,14 +44,14 @@ func (l *Lists) Refresh(s *balena.Snapshot) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
 	previous := l.view
-	l.view = l.writer.newView(s)
+	l.view = l.options.newView(s)
 	changed := changesBetween(previous, l.view)
 	for key, list := range l.lists {
 		if l.now().Sub(list.requested) > idle {
 			delete(l.lists, key)
 			continue
 		}
-		list.render(l.writer, l.view, changed)
+		list.render(&l.options, l.view, changed)
 	}
 }
 
@@ -72,7 +72,7 @@ func (l *Lists) list(f *filter) (answer, bool) {
 	requested := l.lists[key]
 	if requested == nil {
 		requested = &list{filter: f}
-		requested.render(l.writer, l.view, changes{all: true})
+		requested.render(&l.options, l.view, changes{all: true})
 		l.lists[key] = requested
 	}
 	requested.requested = l.now()
@@ -163,7 +163,7 @@ func (a answer) tail() []byte {
 }
 
 // render renders the list for a view. changed are the changes since the previous call.
-func (l *list) render(w *writer, v *view, changed changes) {
+func (l *list) render(o *Options, v *view, changed changes) {
 	page := exposition.NewBuilder(layout, l.page)
 	previous := l.pieces
 	pieces := make([]piece, 0, len(previous))
@@ -172,7 +172,7 @@ func (l *list) render(w *writer, v *view, changed changes) {
 	write := func(run *balena.Run) {
 		text = text[:0]
 		for _, d := range run.Devices {
-			text = w.appendDevice(text, v, d, l.filter)
+			text = o.appendDevice(text, v, d, l.filter)
 		}
 	}
 	numbers := make(map[int64]int, len(previous)) // of the previous pieces, by the ID of their first device
