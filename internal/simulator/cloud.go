@@ -3,6 +3,8 @@
 package simulator
 
 import (
+	_ "embed"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -39,6 +41,22 @@ type declaration struct {
 	Null   bool   `json:"null"`
 	Target string `json:"target,omitempty"`
 }
+
+//go:embed cloudmodel.json
+var cloudModelJSON []byte
+
+// cloudModel holds the fields that balenaCloud declares for its resources, with the type names of the model. cloudSynonyms maps
+// other names of resources to their names in cloudModel.
+var cloudModel, cloudSynonyms = func() (map[string]map[string]declaration, map[string]string) {
+	var file struct {
+		Resources map[string]map[string]declaration
+		Synonyms  map[string]string
+	}
+	if err := json.Unmarshal(cloudModelJSON, &file); err != nil {
+		panic(err) // the file is part of the program
+	}
+	return file.Resources, file.Synonyms
+}()
 
 var cloudSchema = sync.OnceValue(func() schema {
 	s := newSchema()

@@ -25,7 +25,7 @@
 // percent-encoded punctuation other than quotes of strings.
 //
 // There are two editions. [OpenBalena] behaves like the recorded server. [Cloud] has exactly the fields that balena-sdk
-// declares for balenaCloud, which cloudmodel.go lists. It also has data that only balenaCloud provides: the releases of host
+// declares for balenaCloud, which cloudmodel.json lists. It also has data that only balenaCloud provides: the releases of host
 // OS and supervisor, and GET /config. If no public source documents a behavior of balenaCloud, the edition behaves like
 // openBalena.
 //
