@@ -75,7 +75,7 @@ func renderRun(text []byte, family, start int, values uint64) []byte {
 		if family == benchFamilies-1 && device%5 == 0 {
 			continue // 13.8
 		}
-		text = fmt.Appendf(text, "device_reading_%d{fleet=\"organisation/fleet-%03d\",uuid=\"%016x%016x\",site=\"building-%d\"} ",
+		text = fmt.Appendf(text, "device_reading_%d{fleet=\"organization/fleet-%03d\",uuid=\"%016x%016x\",site=\"building-%d\"} ",
 			family, device/500, a, b, device/100)
 		switch family % 3 {
 		case 0:
