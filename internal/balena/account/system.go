@@ -14,14 +14,14 @@ import (
 )
 
 // Releases of balenaOS belong to public host applications, one or more for each device type; releases of the supervisor
-// belong to public applications, one for each CPU architecture. They are the only data that are read without the filter
-// for access. This is right, because a token never has direct access to them, and no access gives no other ones.
+// belong to public applications, one for each CPU architecture. Only these applications are read without the condition
+// accessible: users have no direct access to them, and without a valid token the server returns the same ones.
 
 const (
-	// systemIntervals is the number of slow intervals between two requests for system releases: several are published
-	// per month.
+	// systemIntervals is the number of slow intervals between two reads of system releases, of which only a few are
+	// published per month.
 	systemIntervals = 4
-	// maxReleasesPerSystem is more releases than any host application has.
+	// maxReleasesPerSystem is the maximum number of releases of such an application.
 	maxReleasesPerSystem = 5000
 	// supervisorApplications is the condition for the applications of the supervisor. Source: balena-sdk,
 	// getSupervisorReleasesForCpuArchitecture.
@@ -82,7 +82,7 @@ func isText(d *api.Decoder, v jsontext.Value) (bool, error) {
 }
 
 // readSystemReleases reads the releases of balenaOS and of the supervisor. Most openBalena servers publish none. A server
-// that refuses the queries, several times in a row, has none either.
+// that refuses the queries several times in a row is treated as one that publishes none.
 func (f *refresh) readSystemReleases(ctx context.Context) {
 	if !f.config.OS {
 		return
