@@ -47,9 +47,6 @@ type Number struct {
 // N returns a Number that is not null.
 func N(n int) Number { return Number{true, int32(n)} }
 
-// Int returns the number, and false if it is null.
-func (n Number) Int() (int, bool) { return int(n.n), n.valid }
-
 // UnmarshalJSON accepts an integer or null.
 func (n *Number) UnmarshalJSON(b []byte) error {
 	var i *int

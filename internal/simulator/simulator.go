@@ -223,7 +223,9 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.begin("other", "")
 		location := "https://" + r.Host + r.RequestURI
 		w.Header().Set("Location", location)
-		write(w, http.StatusMovedPermanently, "text/plain; charset=utf-8", "Moved Permanently. Redirecting to "+location)
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(http.StatusMovedPermanently)
+		io.WriteString(w, "Moved Permanently. Redirecting to "+location) //nolint:errcheck // fails only if the client has disconnected
 	case path == "/ping":
 		s.serve(w, r, "ping", func(*http.Request, caller) response {
 			return textResponse("text/plain; charset=utf-8", "OK")
@@ -316,12 +318,6 @@ func (s *Simulator) send(w http.ResponseWriter, r *http.Request, a response) {
 	h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	w.WriteHeader(a.status)
 	w.Write(a.body) //nolint:errcheck // fails only if the client has disconnected
-}
-
-func write(w http.ResponseWriter, status int, contentType, body string) {
-	w.Header().Set("Content-Type", contentType)
-	w.WriteHeader(status)
-	io.WriteString(w, body) //nolint:errcheck // as above
 }
 
 // minCompressed is the minimum size in bytes of a body that the real server compresses.

@@ -73,16 +73,6 @@ func (st *State) Device(id int) *Device { return st.Devices.Get(id) }
 // Fleet returns the fleet with the id, or nil.
 func (st *State) Fleet(id int) *Fleet { return st.Fleets.Get(id) }
 
-// FleetBySlug returns the fleet with the slug, or nil.
-func (st *State) FleetBySlug(slug string) *Fleet {
-	for _, f := range st.Fleets.rows {
-		if f.Slug == slug {
-			return st.Fleets.Get(f.ID)
-		}
-	}
-	return nil
-}
-
 // Release returns the release with the id, or nil.
 func (st *State) Release(id int) *Release { return st.Releases.Get(id) }
 

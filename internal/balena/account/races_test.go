@@ -359,6 +359,7 @@ func TestMoveIntoAFleetThatAddedUp(t *testing.T) {
 func TestDeletionsThatACountHides(t *testing.T) {
 	type change = func(*simulator.State)
 	const enters = 3 // a device that enters reach, or leaves it
+	const block = 99 // a fleet of class block
 	hasService := func(d *balena.Device) bool { return len(d.Services()) > 0 }
 	hasTag := func(d *balena.Device) bool {
 		return slices.ContainsFunc(d.Tags(), func(t balena.Tag) bool { return t.ID != 0 })
@@ -405,14 +406,14 @@ func TestDeletionsThatACountHides(t *testing.T) {
 				st.Device(enters).FleetID = st.Device(7).FleetID
 				st.DeleteDevice(7)
 			},
-			"owns__device", func(st *simulator.State) { st.Device(enters).FleetID = st.FleetBySlug("block").ID },
+			"owns__device", func(st *simulator.State) { st.Device(enters).FleetID = block },
 			func(d *balena.Device) bool { return d != nil },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := follow(t, small, fewer, func(c *account.Config) { c.ArchivedFleets, c.ServiceSummary = false, false }, test.with)
 			f.Update(func(st *simulator.State) {
-				st.Device(enters).FleetID = st.AddFleet(simulator.Fleet{Class: "block", Slug: "block"}).ID
+				st.Device(enters).FleetID = st.AddFleet(simulator.Fleet{Row: simulator.Row{ID: block}, Class: "block"}).ID
 				st.DeviceTags.DeleteFunc(func(*simulator.DeviceTag) bool { return true })
 				for _, id := range []int{enters, 7} {
 					st.DeviceTags.Add(simulator.DeviceTag{Row: simulator.Row{ModifiedAt: simulator.At(noon.Add(-time.Hour))}, DeviceID: id, Key: "site", Value: "x"})
