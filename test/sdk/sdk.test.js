@@ -167,10 +167,11 @@ const calls = {
     edition => edition === 'cloud' ? [
       '2026.10.0 esr next 6.6.0', '2026.7.1 esr current 6.5.10', '2026.4.2 esr sunset 6.3.12', '2026.1.5 esr outdated 6.0.24',
       '6.6.0 default  6.6.0', '6.5.10 default  6.5.10', '6.0.13+rev1 default  6.0.13+rev1', '5.3.21 default  5.3.21',
-      '2.115.18+rev4 default outdated 2.115.18+rev4', '2.58.3+rev1 default  2.58.3+rev1',
+      '2.115.18+rev4 default outdated 2.115.18+rev4', '2.88.4+rev1 default  2.88.4+rev1', '2.88.4+rev1 default  2.88.4+rev1',
+      '2.58.3+rev1 default  2.58.3+rev1',
     ] : [],
   ],
-  'os.getAllOsVersions': [async m => Object.values(await m.os.getAllOsVersions(['raspberrypi3', 'intel-nuc'])).map(all => all.length), edition => edition === 'cloud' ? [15, 15] : []],
+  'os.getAllOsVersions': [async m => Object.values(await m.os.getAllOsVersions(['raspberrypi3', 'intel-nuc'])).map(all => all.length), edition => edition === 'cloud' ? [17, 17] : []],
   'os.getMaxSatisfyingVersion': [m => m.os.getMaxSatisfyingVersion('raspberrypi3', '^6.0.0'), edition => edition === 'cloud' ? '6.6.0' : null],
   'os.getSupervisorReleasesForCpuArchitecture': [
     async m => (await m.os.getSupervisorReleasesForCpuArchitecture('aarch64')).map(r => r.raw_version),

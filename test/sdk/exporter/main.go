@@ -347,7 +347,7 @@ func (p parser) options(at place, resource string, options []string) {
 
 var (
 	path     = regexp.MustCompile(`[a-z_]+(/[a-z_]+)*(\([a-z]+:)?`)
-	operator = regexp.MustCompile(`^(and|or|not|in|eq|ne|gt|ge|lt|le|null|true|false|startswith)$`)
+	operator = regexp.MustCompile(`^(and|or|not|in|eq|ne|gt|ge|lt|le|null|true|false|startswith|endswith)$`)
 )
 
 // filter finds the fields in a condition. A path begins at the resource, or at the variable of an any().
