@@ -111,7 +111,7 @@ func osLineTable() anyTable {
 			},
 			{
 				name:   "balena_os_line_end_of_life_timestamp_seconds",
-				help:   "When the support of the ESR line ends: 9 months after its first release.",
+				help:   "When the support of the ESR line ends, 9 months after its first release, unless it has a phase.",
 				source: "release.created_at",
 				series: "1 per device type and ESR line that is supported or in use",
 				samples: func(l *osLine, out *samples) {

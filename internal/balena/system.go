@@ -184,8 +184,8 @@ func countBehind(sorted []*SystemRelease) {
 	}
 }
 
-// find returns the release with a version as a device reports it, or nil. A variant that has no release of its own is one
-// of a release that is both, and a version of unknown variant is most likely a production one.
+// find returns the release with a version as a device reports it, or nil. It tries the
+// releases of the version in this order: the reported variant, both variants, prod, dev.
 func (h *ReleaseHistory) find(version, variant string) *SystemRelease {
 	if h == nil {
 		return nil
@@ -238,7 +238,7 @@ func NewReleasePolicy(tags map[string]string) ReleasePolicy {
 }
 
 // Phase returns the phase of a release: its own, otherwise the one that the policy has for its version, empty if there is
-// none. An ESR release that is in no phase has reached the end of its life.
+// none. With the policy for ESR, an ESR release outside of all phases has reached its end of life.
 func (p ReleasePolicy) Phase(own, version string) string {
 	parsed, ok := osversion.Parse(version)
 	if own != "" || !ok || !parsed.ESR() {

@@ -102,7 +102,7 @@ func TestInconsistentChanges(t *testing.T) {
 		"an added device with the uuid of a known one": {changesOf([]balena.Device{withUUID("u3", deviceOf(9, 10))}), 100, "device 3 has the uuid of one that was added"},
 		"the known one was removed":                    {changesOf([]balena.Device{withUUID("u3", deviceOf(9, 10))}, 3), 100, ""},
 		"the known one left the selected fleets":       {changesOf([]balena.Device{withUUID("u3", deviceOf(9, 10)), deviceOf(3, 30)}), 100, ""},
-		"a device that changed is not among them":      {changesOf([]balena.Device{deviceOf(1, 10), deviceOf(2, 10), deviceOf(4, 20)}), 99, "device 3 changed, and the server does not tell so any more"},
+		"a device that changed is not among them":      {changesOf([]balena.Device{deviceOf(1, 10), deviceOf(2, 10), deviceOf(4, 20)}), 99, "device 3 changed, and the query for changes no longer returns it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			added, err := test.changes.added()

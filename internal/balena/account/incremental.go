@@ -19,7 +19,7 @@ import (
 // database sets it in every row that is written, to the time at which the transaction began. Deleted devices are found by
 // the counts of the fleets: if a count differs, the ids of the fleet's devices are listed, and every device that is only
 // in the list, or only in the last snapshot, is read by its id: it is unresolved until then. A device that is in the answer exists, possibly in another
-// fleet; a device that is not has been removed. The target release of a device follows from its fleet and needs no query.
+// fleet; a device that is not has been removed. The target release of a device is its pin, which is in its row, or that of its fleet.
 //
 // There are two queries for changes, the rungs of a ladder. The server computes overall_status and overall_progress from
 // the image installs of a device, but they depend on them only during a download. If image installs have no modified_at,
@@ -320,7 +320,7 @@ func (c *changes) validate(fleets map[int64]*balena.Fleet, since balena.Instant,
 				return inconsistencyError(fmt.Sprintf("device %d has the uuid of one that was added", d.ID))
 			}
 			if c.unread(d.ID) && d.Modified > since {
-				return inconsistencyError(fmt.Sprintf("device %d changed, and the server does not tell so any more", d.ID))
+				return inconsistencyError(fmt.Sprintf("device %d changed, and the query for changes no longer returns it", d.ID))
 			}
 		}
 	}

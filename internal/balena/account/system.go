@@ -15,7 +15,8 @@ import (
 
 // Releases of balenaOS belong to public host applications, one or more for each device type; releases of the supervisor
 // belong to public applications, one for each CPU architecture. Only these applications are read without the condition
-// accessible: users have no direct access to them, and without a valid token the server returns the same ones.
+// accessible: users have no direct access to most of them. An invalid token causes no 401 here; the query for fleets
+// detects it.
 
 const (
 	// systemIntervals is the number of slow intervals between two reads of system releases, of which only a few are
@@ -26,12 +27,12 @@ const (
 	// supervisorApplications is the condition for the applications of the supervisor. Source: balena-sdk,
 	// getSupervisorReleasesForCpuArchitecture.
 	supervisorApplications = "is_host eq false and is_public eq true and startswith(slug,'balena_os/') and endswith(slug,'-supervisor')"
-	// supportedReleases is the condition for the releases to which devices can be updated, and for those that were
-	// invalidated later.
-	supportedReleases = "is_final eq true and status eq 'success' and semver_major gt 0"
+	// publishedReleases is the condition for final, successful releases. Invalidated ones are included, because devices may
+	// run them.
+	publishedReleases = "is_final eq true and status eq 'success' and semver_major gt 0"
 )
 
-// system are the system releases of some device types, by ID.
+// system holds the system releases for some device types, which are IDs.
 type system struct {
 	types    map[int64]bool
 	releases *balena.SystemReleases // nil if there are none
@@ -82,7 +83,8 @@ func isText(d *api.Decoder, v jsontext.Value) (bool, error) {
 }
 
 // readSystemReleases reads the releases of balenaOS and of the supervisor. Most openBalena servers publish none. A server
-// that refuses the queries several times in a row is treated as one that publishes none.
+// that refuses the queries several times in a row is treated as one that publishes none, unless releases of an earlier
+// answer are kept: then the part fails until they are too old.
 func (f *refresh) readSystemReleases(ctx context.Context) {
 	if !f.config.OS {
 		return
@@ -135,7 +137,7 @@ func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool
 	for ids := range slices.Chunk(slices.Sorted(maps.Keys(applications)), idsPerRequest) {
 		q := api.Query[systemReleaseRow]{
 			Version: f.after.asked.version, Resource: "release", Note: "of systems", Fields: wanted(f, systemReleaseFields),
-			Filter: api.And(api.InIDs("belongs_to__application", ids), supportedReleases),
+			Filter: api.And(api.InIDs("belongs_to__application", ids), publishedReleases),
 			ID:     func(row *systemReleaseRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: len(ids) * maxReleasesPerSystem,
 		}
 		_, err := api.List(ctx, f.client, q, func(row *systemReleaseRow) error {

@@ -15,7 +15,7 @@ import (
 // kind of server. This file has the types and the numbers of such guesses. docs/data-freshness.md, "What the exporter does
 // not believe at once", lists them with the conditions under which they are accepted and dropped.
 //
-// Until a guess is accepted, the refresh fails or reads everything: the data may be late, but not wrong.
+// Until a guess is accepted, the refresh or its part fails, or reads everything: the data may be late, but not wrong.
 //
 // There are several queries for changes, because not every server has the fields that the best one needs. They form a
 // ladder: a query that is not answered is replaced by the next one, and the last one by reading everything.
