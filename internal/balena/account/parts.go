@@ -31,7 +31,7 @@ type parts struct {
 	// deviceTagKeys are the keys of the devices' tags, in the order in which the devices hold them.
 	deviceTagKeys []string
 	releases      kept[map[int64]knownRelease]
-	system        kept[system]
+	system        kept[knownSystemReleases]
 }
 
 // knownRelease is a release, or a record that the API does not return it.

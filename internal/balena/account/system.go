@@ -22,8 +22,8 @@ const (
 	// systemIntervals is the number of slow intervals between two reads of system releases, of which only a few are
 	// published per month.
 	systemIntervals = 4
-	// maxReleasesPerSystem is the maximum number of releases of such an application.
-	maxReleasesPerSystem = 5000
+	// maxReleasesPerApplication is the maximum number of releases of such an application.
+	maxReleasesPerApplication = 5000
 	// supervisorApplications is the condition for the applications of the supervisor. Source: balena-sdk,
 	// getSupervisorReleasesForCpuArchitecture.
 	supervisorApplications = "is_host eq false and is_public eq true and startswith(slug,'balena_os/') and endswith(slug,'-supervisor')"
@@ -32,25 +32,25 @@ const (
 	publishedReleases = "is_final eq true and status eq 'success' and semver_major gt 0"
 )
 
-// system holds the system releases for some device types, which are IDs.
-type system struct {
+// knownSystemReleases holds the system releases for some device types, which are IDs.
+type knownSystemReleases struct {
 	types    map[int64]bool
 	releases *balena.SystemReleases // nil if there are none
 }
 
-// systemRow is an application with releases of balenaOS or of the supervisor.
-type systemRow struct {
+// systemApplication is an application with releases of balenaOS or of the supervisor.
+type systemApplication struct {
 	id           int64
 	host         bool
 	deviceType   string
 	architecture string
 }
 
-var systemFields = []field[systemRow]{
-	{Field: api.To("id", integer, func(s *systemRow) *int64 { return &s.id })},
-	{Field: api.To("is_host", boolean, func(s *systemRow) *bool { return &s.host })},
+var systemApplicationFields = []field[systemApplication]{
+	{Field: api.To("id", integer, func(s *systemApplication) *int64 { return &s.id })},
+	{Field: api.To("is_host", boolean, func(s *systemApplication) *bool { return &s.host })},
 	{Field: api.Expanded("is_for__device_type", "is_for__device_type($select=slug;$expand=is_of__cpu_architecture($select=slug))",
-		func(d *api.Decoder, t expandedSlug, s *systemRow) error {
+		func(d *api.Decoder, t expandedSlug, s *systemApplication) error {
 			s.deviceType = d.Keep(t.Slug)
 			if len(t.CPUArchitecture) > 0 {
 				s.architecture = d.Keep(t.CPUArchitecture[0].Slug)
@@ -92,7 +92,7 @@ func (f *refresh) readSystemReleases(ctx context.Context) {
 	last := &f.parts.system
 	types := f.typesInUse()
 	last.outdated = !maps.Equal(types, last.value.types)
-	read := part(f, balena.PartSystemReleases, last, systemIntervals*f.config.SlowInterval, func() (system, error) {
+	read := part(f, balena.PartSystemReleases, last, systemIntervals*f.config.SlowInterval, func() (knownSystemReleases, error) {
 		releases, err := f.askForSystemReleases(ctx, types)
 		switch {
 		case err == nil:
@@ -105,7 +105,7 @@ func (f *refresh) readSystemReleases(ctx context.Context) {
 		if releases.Equal(last.value.releases) {
 			releases = last.value.releases // equal snapshots have the same pointer
 		}
-		return system{types, releases}, err
+		return knownSystemReleases{types, releases}, err
 	})
 	f.snapshot.System = read.releases
 }
@@ -125,7 +125,7 @@ func (f *refresh) typesInUse() map[int64]bool {
 
 // askForSystemReleases returns the releases for some device types, nil if there are none.
 func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool) (*balena.SystemReleases, error) {
-	applications, err := f.askForSystems(ctx, types)
+	applications, err := f.askForSystemApplications(ctx, types)
 	if err != nil || len(applications) == 0 {
 		return nil, err
 	}
@@ -136,9 +136,9 @@ func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool
 	os, supervisor := map[string][]balena.SystemRelease{}, map[string][]balena.SystemRelease{}
 	for ids := range slices.Chunk(slices.Sorted(maps.Keys(applications)), idsPerRequest) {
 		q := api.Query[systemReleaseRow]{
-			Version: f.after.asked.version, Resource: "release", Note: "of systems", Fields: wanted(f, systemReleaseFields),
+			Version: f.after.asked.version, Resource: "release", Note: "of system applications", Fields: wanted(f, systemReleaseFields),
 			Filter: api.And(api.InIDs("belongs_to__application", ids), publishedReleases),
-			ID:     func(row *systemReleaseRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: len(ids) * maxReleasesPerSystem,
+			ID:     func(row *systemReleaseRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: len(ids) * maxReleasesPerApplication,
 		}
 		_, err := api.List(ctx, f.client, q, func(row *systemReleaseRow) error {
 			of, known := applications[row.application]
@@ -174,18 +174,18 @@ func histories(releases map[string][]balena.SystemRelease) map[string]*balena.Re
 	return of
 }
 
-// askForSystems returns the host applications of some device types, and the supervisor applications of their CPU
+// askForSystemApplications returns the host applications of some device types, and the supervisor applications of their CPU
 // architectures, by ID; none if there are no host applications.
-func (f *refresh) askForSystems(ctx context.Context, types map[int64]bool) (map[int64]systemRow, error) {
-	applications := map[int64]systemRow{}
+func (f *refresh) askForSystemApplications(ctx context.Context, types map[int64]bool) (map[int64]systemApplication, error) {
+	applications := map[int64]systemApplication{}
 	architectures := map[string]bool{}
-	fields := wanted(f, systemFields)
+	fields := wanted(f, systemApplicationFields)
 	list := func(condition string) error {
-		q := api.Query[systemRow]{
-			Version: f.after.asked.version, Resource: "application", Note: "of systems", Fields: fields, Filter: condition,
-			ID: func(row *systemRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
+		q := api.Query[systemApplication]{
+			Version: f.after.asked.version, Resource: "application", Note: "of system applications", Fields: fields, Filter: condition,
+			ID: func(row *systemApplication) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
 		}
-		_, err := api.List(ctx, f.client, q, func(row *systemRow) error {
+		_, err := api.List(ctx, f.client, q, func(row *systemApplication) error {
 			if row.host {
 				architectures[row.architecture] = true
 			}
@@ -211,11 +211,11 @@ func (f *refresh) askForSystems(ctx context.Context, types map[int64]bool) (map[
 }
 
 // askForReleasePolicies returns the release policies of host applications by their IDs.
-func (f *refresh) askForReleasePolicies(ctx context.Context, applications map[int64]systemRow) (map[int64]balena.ReleasePolicy, error) {
+func (f *refresh) askForReleasePolicies(ctx context.Context, applications map[int64]systemApplication) (map[int64]balena.ReleasePolicy, error) {
 	tags := map[int64]map[string]string{}
 	for ids := range slices.Chunk(slices.Sorted(maps.Keys(applications)), idsPerRequest) {
 		q := api.Query[tagRow]{
-			Version: f.after.asked.version, Resource: "application_tag", Note: "of systems", Fields: wanted(f, tagFields("application")),
+			Version: f.after.asked.version, Resource: "application_tag", Note: "of system applications", Fields: wanted(f, tagFields("application")),
 			Filter: api.And(api.InIDs("application", ids), api.In("tag_key", balena.ReleasePolicyTags())),
 			ID:     func(row *tagRow) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(ids) * maxTagsPerFleet,
 		}

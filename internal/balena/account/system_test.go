@@ -154,9 +154,9 @@ func TestSystemReleasesFail(t *testing.T) {
 		fault simulator.Fault
 		err   string
 	}{
-		"the applications are refused": {simulator.Fault{Resource: "application", Query: "is_host eq true", Status: http.StatusInternalServerError}, "GET /v7/application of systems page 1"},
-		"the releases are refused":     {simulator.Fault{Resource: "release", Query: "semver_major", Status: http.StatusUnauthorized}, "GET /v7/release of systems page 1"},
-		"the tags are refused":         {simulator.Fault{Resource: "application_tag", Query: "esr-next", Status: http.StatusUnauthorized}, "GET /v7/application_tag of systems page 1"},
+		"the applications are refused": {simulator.Fault{Resource: "application", Query: "is_host eq true", Status: http.StatusInternalServerError}, "GET /v7/application of system applications page 1"},
+		"the releases are refused":     {simulator.Fault{Resource: "release", Query: "semver_major", Status: http.StatusUnauthorized}, "GET /v7/release of system applications page 1"},
+		"the tags are refused":         {simulator.Fault{Resource: "application_tag", Query: "esr-next", Status: http.StatusUnauthorized}, "GET /v7/application_tag of system applications page 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newClock()
