@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 GO ?= go
-FUZZTIME ?= 10s
+FUZZTIME ?= 8s
 HISTORIES ?= 300
 SOAK ?= 1m
 BENCH ?= .
@@ -200,7 +200,7 @@ vulncheck: $(TOOLS)/govulncheck ## Search the dependencies of the binaries for k
 	test/tools/govulncheck/run.sh $(CURDIR)/$(TOOLS)/govulncheck
 
 .PHONY: fuzz
-fuzz: ## Run each fuzz test for FUZZTIME (10s)
+fuzz: ## Run each fuzz test for FUZZTIME (8s)
 	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, name[i]; n = 0 }' | \
 	while read -r package name; do echo "--- $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; done
 
