@@ -47,18 +47,18 @@ type osLine struct {
 
 // osLines yields the lines that are supported, or that devices use.
 func osLines(v *view) iter.Seq[osLine] {
-	type key struct{ deviceType, line string }
-	used := map[key]bool{}
-	for i := range v.fleets {
-		for os := range v.fleets[i].ByOS {
-			if r := v.osReleases.of(os); r != nil {
-				used[key{os.Type, r.Line}] = true
-			}
-		}
-	}
 	return func(yield func(osLine) bool) {
 		if v.System == nil {
 			return
+		}
+		type key struct{ deviceType, line string }
+		used := map[key]bool{}
+		for i := range v.fleets {
+			for os := range v.fleets[i].ByOS {
+				if r := v.osReleases.of(os); r != nil {
+					used[key{os.Type, r.Line}] = true
+				}
+			}
 		}
 		for _, deviceType := range slices.Sorted(maps.Keys(v.System.OS)) {
 			lines := v.System.OS[deviceType].Lines
@@ -166,7 +166,7 @@ func fleetOSTable() anyTable {
 		labels:   []string{"fleet"},
 		subjects: fleets, identity: fleetIdentity,
 		families: []family[fleet]{
-			gauge("balena_fleet_devices_os_outdated", "Devices in service that can be updated to a newer release of balenaOS.", "device.os_version, os_variant, release.raw_version, is_invalidated",
+			gauge("balena_fleet_devices_os_outdated", "Devices in service for which a newer release of balenaOS is published.", "device.os_version, os_variant, release.raw_version, is_invalidated",
 				func(f *fleet) float64 {
 					return f.withOS(func(r *balena.SystemRelease) bool { return r.Behind > 0 })
 				}),
@@ -227,9 +227,9 @@ func deviceOSTable() anyTable {
 		labels:   []string{"fleet", "uuid"},
 		subjects: devices, identity: deviceIdentity,
 		families: []family[device]{
-			ofOS("balena_device_os_update_available", "Whether the device can be updated to a newer release of balenaOS. A device with an ESR release can be updated to ESR releases only, any other device to those of the default line.",
+			ofOS("balena_device_os_update_available", "Whether a newer release of balenaOS than that of the device is published. An ESR release is compared with ESR releases only, any other release with the default line.",
 				"device.os_version, os_variant, release.raw_version, is_invalidated", func(r *balena.SystemRelease) float64 { return boolean(r.Behind > 0) }),
-			ofOS("balena_device_os_releases_behind", "Number of newer releases of balenaOS to which the device can be updated.",
+			ofOS("balena_device_os_releases_behind", "Number of published releases of balenaOS that are newer than that of the device, without invalidated releases. ESR releases are compared with ESR releases only.",
 				"device.os_version, os_variant, release.raw_version, is_invalidated", func(r *balena.SystemRelease) float64 { return float64(r.Behind) }),
 			ofOS("balena_device_os_release_created_timestamp_seconds", "When the release of balenaOS that the device runs was created.",
 				"device.os_version, os_variant, release.created_at", func(r *balena.SystemRelease) float64 { return r.Created.Seconds() }),

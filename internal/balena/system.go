@@ -55,8 +55,8 @@ type SystemRelease struct {
 	Line string
 	// EndOfLife is when the support of the line ends, 0 if no end is known.
 	EndOfLife Instant
-	// Behind is the number of newer versions to which a device with this release can be updated. A device with an ESR
-	// release can be updated to ESR releases only, any other device to those of the default line only.
+	// Behind is the number of newer versions that were not invalidated. An ESR release is compared with ESR releases only,
+	// any other release with those of the default line only.
 	Behind int
 
 	parsed osversion.Version
@@ -121,11 +121,13 @@ func NewReleaseHistory(releases []SystemRelease) *ReleaseHistory {
 		}
 		r.parsed, r.Line = parsed, parsed.Line()
 		sorted = append(sorted, &r)
-		h.byVersion[build{parsed.Key(), r.Variant}] = &r
 	}
 	slices.SortFunc(sorted, func(a, b *SystemRelease) int {
 		return cmp.Or(a.parsed.Compare(b.parsed), cmp.Compare(a.Created, b.Created), cmp.Compare(a.Version, b.Version))
 	})
+	for _, r := range sorted { // of several releases with one version, the newest
+		h.byVersion[build{r.parsed.Key(), r.Variant}] = r
+	}
 	h.addLines(sorted)
 	countBehind(sorted)
 	return h

@@ -85,6 +85,17 @@ func TestReleasesBehind(t *testing.T) {
 	}
 }
 
+// Two host applications may publish one version. The newest release of it counts, in whatever order they are listed.
+func TestReleasesWithOneVersion(t *testing.T) {
+	older, newer := SystemRelease{Version: "6.6.0", Created: day("2026-10-01")}, SystemRelease{Version: "6.6.0", Created: day("2026-10-02"), Invalidated: true}
+	for _, releases := range [][]SystemRelease{{older, newer}, {newer, older}} {
+		s := &SystemReleases{OS: map[string]*ReleaseHistory{"rpi": NewReleaseHistory(releases)}}
+		if r := s.OSRelease(OS{"rpi", "balenaOS 6.6.0", "prod"}); r.Created != newer.Created || !r.Invalidated || r.Behind != 0 {
+			t.Errorf("%+v: the release is %+v", releases, r)
+		}
+	}
+}
+
 // The support of an ESR line ends nine months after its first release, whether or not that was invalidated. A phase decides
 // before the time does.
 func TestReleaseLines(t *testing.T) {

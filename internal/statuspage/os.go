@@ -14,7 +14,7 @@ import (
 type osRelease struct {
 	Line    string     `json:"line"`
 	Created *time.Time `json:"created"`
-	// Behind is the number of newer releases to which the device can be updated.
+	// Behind is the number of newer releases; see [balena.SystemRelease].
 	Behind      int    `json:"releases_behind"`
 	Phase       string `json:"phase,omitempty"`
 	Supported   bool   `json:"supported"`

@@ -231,15 +231,15 @@ type kept[T any] struct {
 	value T
 	at    time.Time
 	part  balena.Part
-	// outdated makes the next refresh read the part, however young its value is.
-	outdated bool
+	// renew makes the next refresh read the part, however young its value is.
+	renew bool
 }
 
 // part reads an optional part of the refresh, unless its last value is younger than every. If reading
 // fails, the last value is used until it is too old.
 func part[T any](f *refresh, name balena.PartName, last *kept[T], every time.Duration, read func() (T, error)) T {
 	now := f.snapshot.Time
-	if last.at.IsZero() || last.part.Err != nil || last.outdated || now.Sub(last.at) >= every {
+	if last.at.IsZero() || last.part.Err != nil || last.renew || now.Sub(last.at) >= every {
 		began := f.client.Now()
 		value, err := read()
 		last.part = balena.Part{Name: name, Duration: f.client.Now().Sub(began), Err: err}

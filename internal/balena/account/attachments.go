@@ -17,10 +17,10 @@ import (
 // and those that changed in an incremental one. Their queries have the same condition as those of the devices, so that
 // their number can be compared with the server's count.
 //
-// The count, the devices and the rows are read at different moments. If a row is deleted, and between these moments another
-// one is added or removed, the number of rows can equal the count although the deleted row is still among them. It then
-// stays until the next refresh. Counting before the devices are read makes this more frequent, not less, because rows are
-// removed far more often than devices come within reach.
+// The count, the devices and the rows are read at different moments. If one row is deleted and another one is added between
+// these moments, the number of rows equals the count, and the snapshot keeps the deleted row until the next refresh. The
+// rows are counted after the devices are read: rows are removed far more often than devices come within reach, so an
+// earlier count would hide more deletions.
 
 // maxRowsPerDevice is the maximum number of services, or of tags, of a device.
 const maxRowsPerDevice = 1000
@@ -35,7 +35,8 @@ type attachment[R any] struct {
 	// row returns the IDs of a row and of its device.
 	row func(*R) (id, device int64)
 	// reset removes all such rows from a device, and apply adds, replaces or deletes one. They may change the slices,
-	// which the device does not share. apply returns false if the row has a place only after all rows were read again.
+	// which the device does not share. apply returns false for a row that can be
+	// applied only when all rows are read, such as a tag with a new key.
 	reset func(*balena.Attachments)
 	apply func(*balena.Attachments, *R) bool
 	// count returns the number of such rows of a device.
@@ -178,7 +179,7 @@ func (a *attachment[R]) replace(devices balena.Devices, rows map[int64][]R, know
 func (a *attachment[R]) readChangedRows(ctx context.Context, f *refresh, known horizon, counted int, queries *ladder) (*horizon, error) {
 	for rung := range queries {
 		query := &queries[rung]
-		if !query.asks(f.snapshot.Time) {
+		if !query.usable(f.snapshot.Time) {
 			continue
 		}
 		var conditions []string

@@ -50,11 +50,11 @@ func (f *refresh) whyFull() string {
 		return "incremental refreshes are off"
 	case b.full.IsZero():
 		return "first refresh"
-	case f.trust.modifiedAt != nil:
-		return f.trust.modifiedAt.Error()
-	case !f.trust.changes.asks(f.snapshot.Time):
-		return f.trust.changes.reason.Error()
-	case !f.trust.devices.asks(f.snapshot.Time):
+	case f.trust.modifiedAtErr != nil:
+		return f.trust.modifiedAtErr.Error()
+	case !f.trust.consistency.usable(f.snapshot.Time):
+		return f.trust.consistency.reason.Error()
+	case !f.trust.devices.usable(f.snapshot.Time):
 		return f.trust.devices.reason().Error()
 	case f.fullIsDue():
 		return "full refresh due"
@@ -94,7 +94,7 @@ func (f *refresh) readChangedDevices(ctx context.Context) error {
 	var failed error // set by the first query below, because whyFull has found one that may be used
 	for rung := range f.trust.devices {
 		query := &f.trust.devices[rung]
-		if !query.asks(f.snapshot.Time) {
+		if !query.usable(f.snapshot.Time) {
 			continue
 		}
 		err := f.readChanges(ctx, rung)
@@ -107,8 +107,8 @@ func (f *refresh) readChangedDevices(ctx context.Context) error {
 			return f.orReadAllDevices(ctx, err)
 		}
 		query.failed(err, f.retry())
-		trouble := problem == api.Unavailable && !errors.Is(err, api.ErrEmptyBody) || problem == api.Unauthorized
-		if trouble && query.failures == 1 && failed == nil {
+		temporary := problem == api.Unavailable && !errors.Is(err, api.ErrEmptyBody) || problem == api.Unauthorized
+		if temporary && query.failures == 1 && failed == nil {
 			return err
 		}
 		if failed = err; query.reason == nil {
@@ -123,10 +123,10 @@ func (f *refresh) readChangedDevices(ctx context.Context) error {
 func (f *refresh) orReadAllDevices(ctx context.Context, reason error) error {
 	switch {
 	case reason == nil:
-		f.trust.changes.answered()
+		f.trust.consistency.answered()
 		return nil
 	case !errors.Is(reason, errVeryMany):
-		f.trust.changes.failed(reason, f.retry())
+		f.trust.consistency.failed(reason, f.retry())
 	}
 	f.snapshot.Reading.Why = reason.Error()
 	return f.readAllDevices(ctx)

@@ -17,12 +17,13 @@ import (
 
 // An incremental refresh reads only devices that changed. They are found by modified_at: a trigger of the server's
 // database sets it in every row that is written, to the time at which the transaction began. Deleted devices are found by
-// the counts of the fleets: if a count differs, the ids of the fleet's devices are listed, and every device that is only
-// in the list, or only in the last snapshot, is read by its id: it is unresolved until then. A device that is in the answer exists, possibly in another
-// fleet; a device that is not has been removed. The target release of a device is its pin, which is in its row, or that of its fleet.
+// the counts of the fleets: if a count differs, the ids of the fleet's devices are listed. A device that is only in the
+// list, or only in the last snapshot, is unresolved (see changes.unresolved for all cases) and read by its id. If the
+// answer has the device, it exists, possibly in another fleet; otherwise it was removed. The target release of a device is
+// its pin, which is in its row, or that of its fleet.
 //
-// There are two queries for changes, the rungs of a ladder. The server computes overall_status and overall_progress from
-// the image installs of a device, but they depend on them only during a download. If image installs have no modified_at,
+// There are two queries for changes, the rungs of a ladder. The server computes overall_status and overall_progress of a
+// device from its image installs during a download, and from nothing else of them. If image installs have no modified_at,
 // the second query reads the devices that download. Devices that downloaded at the last refresh are read by their ids.
 //
 // If the answers are inconsistent, everything is read.

@@ -91,7 +91,7 @@ func (f *refresh) readSystemReleases(ctx context.Context) {
 	}
 	last := &f.parts.system
 	types := f.typesInUse()
-	last.outdated = !maps.Equal(types, last.value.types)
+	last.renew = !maps.Equal(types, last.value.types)
 	read := part(f, balena.PartSystemReleases, last, systemIntervals*f.config.SlowInterval, func() (knownSystemReleases, error) {
 		releases, err := f.askForSystemReleases(ctx, types)
 		switch {

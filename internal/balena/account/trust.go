@@ -25,8 +25,8 @@ const (
 	// must be missing before the first refresh uses the other one.
 	convincing = 3
 	atStart    = 6
-	// relearn is the time after which a belief that makes refreshes more expensive is tested again: the server may have
-	// been upgraded.
+	// relearn is the time after which a conclusion that disables queries or fields is tested again: the server may have been
+	// upgraded.
 	relearn = time.Hour
 )
 
@@ -40,12 +40,12 @@ type trust struct {
 	empty bool
 	// systemRefusals is how often in a row the server refused a query for system releases.
 	systemRefusals int
-	// modifiedAt is why modified_at cannot be trusted: a row changed without it. It is nil if it can. modifiedAtUntil is when
+	// modifiedAtErr is why modified_at cannot be trusted: a row changed without it. It is nil if it can. modifiedAtUntil is when
 	// it may be trusted again, by the exporter's clock.
-	modifiedAt      error
+	modifiedAtErr   error
 	modifiedAtUntil time.Time
-	// changes is whether the answers to queries for changes are consistent.
-	changes queryTrust
+	// consistency is whether the answers to queries for changes are consistent.
+	consistency queryTrust
 	// devices, services and tags are whether the server answers the respective queries for changes.
 	devices, services, tags ladder
 }
@@ -75,9 +75,9 @@ func (b *belief[T]) saw(value T) {
 func (t *trust) proved(p *proof, now time.Time) {
 	switch err := p.verdict(); {
 	case err != nil:
-		t.modifiedAt, t.modifiedAtUntil, t.changes = err, now.Add(relearn), queryTrust{}
+		t.modifiedAtErr, t.modifiedAtUntil, t.consistency = err, now.Add(relearn), queryTrust{}
 	case p.moved && !now.Before(t.modifiedAtUntil):
-		t.modifiedAt = nil
+		t.modifiedAtErr = nil
 	}
 }
 
@@ -90,8 +90,8 @@ type queryTrust struct {
 	failures int
 }
 
-// asks reports whether the query may be used.
-func (t *queryTrust) asks(now time.Time) bool { return t.reason == nil || !now.Before(t.until) }
+// usable reports whether the query may be used.
+func (t *queryTrust) usable(now time.Time) bool { return t.reason == nil || !now.Before(t.until) }
 
 // answered records that the query was answered and that the answers were consistent.
 func (t *queryTrust) answered() { *t = queryTrust{} }
@@ -108,9 +108,9 @@ func (t *queryTrust) failed(reason error, until time.Time) {
 // everything is read.
 type ladder [2]queryTrust
 
-// asks reports whether any query may be used.
-func (l *ladder) asks(now time.Time) bool {
-	return slices.ContainsFunc(l[:], func(t queryTrust) bool { return t.asks(now) })
+// usable reports whether any query may be used.
+func (l *ladder) usable(now time.Time) bool {
+	return slices.ContainsFunc(l[:], func(t queryTrust) bool { return t.usable(now) })
 }
 
 // rung returns the first query that may be used, or the number of queries if there is none.
@@ -135,10 +135,10 @@ func (f *refresh) mode() (mode balena.Mode, reason error) {
 	switch {
 	case f.config.FullRefreshInterval == 0:
 		return balena.Everything, nil
-	case t.modifiedAt != nil: // until a full refresh proves the opposite
-		return balena.Everything, t.modifiedAt
-	case t.changes.reason != nil:
-		return balena.Everything, t.changes.reason
+	case t.modifiedAtErr != nil: // until a full refresh proves the opposite
+		return balena.Everything, t.modifiedAtErr
+	case t.consistency.reason != nil:
+		return balena.Everything, t.consistency.reason
 	case !f.after.clock.Received.IsZero() && f.after.clock.Server.IsZero():
 		return balena.Everything, errNoDate
 	}

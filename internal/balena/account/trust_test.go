@@ -67,19 +67,19 @@ func TestTrustInChanges(t *testing.T) {
 			for _, s := range test.steps {
 				switch what := s.what.(type) {
 				case nil:
-					trust.changes.answered()
+					trust.consistency.answered()
 				case error:
-					trust.changes.failed(what, at(s.minute+10))
+					trust.consistency.failed(what, at(s.minute+10))
 				case *proof:
 					trust.proved(what, at(s.minute))
 				}
 			}
 			for minute, want := range test.asks {
-				if got := trust.modifiedAt == nil && trust.changes.asks(at(minute)); got != want {
+				if got := trust.modifiedAtErr == nil && trust.consistency.usable(at(minute)); got != want {
 					t.Errorf("minute %d: asks %t, want %t", minute, got, want)
 				}
 			}
-			reason := cmp.Or(trust.modifiedAt, trust.changes.reason)
+			reason := cmp.Or(trust.modifiedAtErr, trust.consistency.reason)
 			if got := fmt.Sprint(reason); test.reason != "" && got != test.reason || test.reason == "" && reason != nil {
 				t.Errorf("the reason is %v, want %q", reason, test.reason)
 			}
@@ -111,10 +111,10 @@ func TestLadderOfQueries(t *testing.T) {
 			}
 		}
 		mode, reason := f.mode()
-		if asks := f.trust.devices.asks(now); mode != test.mode || !errors.Is(reason, test.reason) || asks != test.asks {
+		if asks := f.trust.devices.usable(now); mode != test.mode || !errors.Is(reason, test.reason) || asks != test.asks {
 			t.Errorf("%v: mode %s, reason %v, asks %t; want %s, %v, %t", test.refused, mode, reason, asks, test.mode, test.reason, test.asks)
 		}
-		if !f.trust.devices.asks(now.Add(time.Minute)) {
+		if !f.trust.devices.usable(now.Add(time.Minute)) {
 			t.Errorf("%v: no query is tried again", test.refused)
 		}
 	}
