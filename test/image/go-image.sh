@@ -22,15 +22,21 @@ buildah_in() {
 }
 buildah() { command buildah --root "$store/storage" --runroot "$store/run" --storage-driver "$storage" "$@"; }
 
+# release_store unmounts what buildah mounted in the directory.
+release_store() {
+	buildah rm --all >/dev/null 2>&1 || true
+	umount "$store/storage/overlay" 2>/dev/null || true # overlay mounts it upon itself
+}
+
 # remove_store removes what buildah_in made.
 remove_store() {
-	buildah umount --all >/dev/null 2>&1 || true
-	umount "$store/storage/overlay" 2>/dev/null || true # overlay mounts it upon itself
+	release_store
 	rm -rf --one-file-system "$store"
 }
 
 # go_image gets the Go image that the Dockerfile builds from. Where no registry can be reached, a stand-in takes its place:
-# busybox and the Go of this machine. What that needs to be mounted is in the arguments ${volumes[@]} of buildah.
+# busybox and the Go of this machine, also the next time in the same directory. The array volumes holds buildah's arguments
+# that mount what the stand-in needs.
 # shellcheck disable=SC2034 # they are used where this file is sourced
 go_image() {
 	local base applet
@@ -40,14 +46,14 @@ go_image() {
 		return 1
 	fi
 	volumes=()
-	if buildah pull -q "docker.io/library/$base" >/dev/null 2>"$store/pull"; then
+	if [[ ! -e $store/go-image ]] && buildah pull -q "docker.io/library/$base" >/dev/null 2>"$store/pull"; then
 		echo "building from docker.io/library/$base"
 		return
 	fi
 	echo "building from a stand-in for $base with this machine's $(go env GOVERSION): $(tail -n 1 "$store/pull")"
 	mkdir -p "$store/go-image/etc/ssl/certs" "$store/go-image/bin" "$store/go-image/tmp"
 	cp "$(command -v busybox)" "$store/go-image/bin/busybox"
-	for applet in sh cat; do ln -s busybox "$store/go-image/bin/$applet"; done
+	for applet in sh cat; do ln -sf busybox "$store/go-image/bin/$applet"; done
 	cp -L /etc/ssl/certs/ca-certificates.crt "$store/go-image/etc/ssl/certs/"
 	echo root:x:0:0:root:/root:/bin/sh >"$store/go-image/etc/passwd"
 	cat >"$store/go-image/Dockerfile" <<-'END'
@@ -57,7 +63,7 @@ go_image() {
 		COPY tmp /tmp
 		ENV PATH=/usr/local/go/bin:/bin GOPATH=/go GOCACHE=/go/built GOTOOLCHAIN=local HOME=/root GOPROXY=file:///go/downloaded,https://proxy.golang.org,direct
 	END
-	buildah bud -q -t "docker.io/library/$base" "$store/go-image" >/dev/null
+	buildah bud -q --layers -t "docker.io/library/$base" "$store/go-image" >/dev/null
 	mkdir -p "$(go env GOMODCACHE)/cache/download" "$(go env GOCACHE)"
 	volumes=(
 		--volume "$(go env GOROOT):/usr/local/go:ro"
