@@ -3,7 +3,6 @@
 package cluster
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -78,7 +77,8 @@ func TestAPIFailures(t *testing.T) {
 	})
 }
 
-// alert returns an error unless the alert of a job is in a state; the state "" means that there is no alert.
+// alert returns an error unless the alert of a job, by the rules of the story, is in a state; the state "" means that there is
+// no alert.
 func (s *story) alert(name, job, state string) error {
 	alerts, err := prometheus.Alerts(s.Context())
 	if err != nil {
@@ -86,7 +86,7 @@ func (s *story) alert(name, job, state string) error {
 	}
 	got := ""
 	for _, alert := range alerts {
-		if alert.Labels["alertname"] == name && alert.Labels["job"] == job {
+		if alert.Labels["alertname"] == name && alert.Labels["job"] == job && alert.Labels["story"] == s.namespace {
 			got = alert.State
 		}
 	}
@@ -94,16 +94,4 @@ func (s *story) alert(name, job, state string) error {
 		return fmt.Errorf("%s of %s is %q, not %q", name, job, got, state)
 	}
 	return nil
-}
-
-// firedSince returns how many different alerts of a job have fired.
-func (s *story) firedSince(job string, start time.Time) (float64, error) {
-	values, err := s.query("", fmt.Sprintf(`count(count_over_time(ALERTS{alertstate="firing", job=%q}[%ds])) or vector(0)`, job, int(time.Since(start).Seconds())+1))
-	if err != nil {
-		return 0, err
-	}
-	if len(values) != 1 {
-		return 0, errors.New("no number")
-	}
-	return values[""], nil
 }

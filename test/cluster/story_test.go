@@ -156,14 +156,15 @@ spec:
 `
 
 // values returns values for a release: those of every release in the story, merged with those given. The former set the URL of
-// the API, and intervals of a second or two instead of a minute. A scrape may take as long as the interval.
+// the API, and intervals of a second or two instead of a minute. A scrape may take as long as the interval. Alerts have the label
+// story, because the rules of each story apply to the exporters of all stories.
 func (s *story) values(own ...map[string]any) string {
 	s.Helper()
 	all := map[string]any{
 		"balena":         map[string]any{"apiUrl": s.apiURL, "caConfigMap": map[string]any{"name": "company-ca"}, "refreshInterval": "1s"},
 		"hostAliases":    []any{map[string]any{"ip": s.apiIP, "hostnames": []string{apiHost}}},
 		"serviceMonitor": map[string]any{"interval": "2s", "labels": map[string]any{"release": release}},
-		"prometheusRule": map[string]any{"labels": map[string]any{"release": release}},
+		"prometheusRule": map[string]any{"labels": map[string]any{"release": release}, "alertLabels": map[string]any{"story": s.namespace}},
 		"livenessProbe":  map[string]any{"periodSeconds": 2},
 		"readinessProbe": map[string]any{"periodSeconds": 1},
 	}
