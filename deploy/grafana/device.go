@@ -15,21 +15,18 @@ func ofDeviceBy(metric, labels string) string {
 
 // deviceVariable has the devices of the fleet, by name, or by UUID if they have no name. The regular expression extracts
 // both from the labels, which Grafana formats in alphabetical order and does not escape.
-func deviceVariable() *Variable {
-	v := fromMetrics("device", "Device", `query_result(max by (uuid, device_name) (balena_device_info{fleet="$fleet"}))`)
-	v.Regex = `/^\{(?:device_name="(?<text>[\s\S]*)",)?uuid="(?<value>[^"]+)"/`
-	return v
-}
+var deviceVariable = fromMetrics("device", "Device", `query_result(max by (uuid, device_name) (balena_device_info{fleet="$fleet"}))`,
+	`/^\{(?:device_name="(?<text>[\s\S]*)",)?uuid="(?<value>[^"]+)"/`)
 
 func deviceDashboard() *Dashboard {
 	d := newDashboard(
 		"balena-device", "balena / Device", "One device: its status, release and hardware. Devices report hardware figures at most every five minutes, and only while they are connected.",
-		[]*Variable{datasourceVariable(), organizationVariable(), tagVariable(), tagValueVariable(), fleetVariable(""), deviceVariable(), balenaVariable()},
+		[]*Variable{datasourceVariable, organizationVariable, tagVariable, tagValueVariable, fleetVariable(""), deviceVariable, balenaVariable},
 		row{height: 4, panels: []*Panel{
 			name("Name", "Name of the device. It is empty if the exporter runs with --no-collector.device.name.", ofDeviceBy("balena_device_info", "device_name"), "device_name").
-				linked(link("Open the metrics of the device", "/d/balena-device-inside"+keepContext+"&var-fleet=${fleet:percentencode}&var-device=${device:percentencode}"), link(balenaLink, "${balena}/devices/${device:percentencode}/summary")).wide(),
+				linked(link("Open the metrics of the device", "/d/balena-device-inside"+keepContext+ofDashboard), toBalena).wide(),
 			name("Fleet", "The fleet that the device belongs to.", ofDeviceBy("balena_device_info", "fleet"), "fleet").
-				linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")).wide(),
+				linked(seriesToFleet).wide(),
 			name("Status", "Overall status. "+operationalMeans, ofDeviceBy("balena_device_status", "status"), "status").wide(),
 			stat("Connected", connectedMeans, ofDevice("balena_device_connected"), "none").
 				words("no", "red", "yes", "green"),
@@ -55,8 +52,8 @@ func deviceDashboard() *Dashboard {
 			name("OS variant", "Variant of the host OS. Development variants allow root logins from the local network without authentication.", ofDeviceBy("balena_device_info", "os_variant"), "os_variant"),
 			name("OS line", "Line of the release of balenaOS that the device runs: default, or the year and month of an ESR version. It is empty for a custom build, and if the server publishes no releases of balenaOS.",
 				ofDeviceBy("balena_device_os_line", "line"), "line"),
-			stat("Age of the OS release", "Time since the release of balenaOS that the device runs was created.", "time() - "+ofDevice("balena_device_os_release_created_timestamp_seconds"), "s").thresholds("text", osAge()[1:]...),
-			stat("OS releases behind", "Newer releases of balenaOS to which the device can be updated.", ofDevice("balena_device_os_releases_behind"), "short").thresholds("text", step{"blue", 1}),
+			stat("Age of the OS release", "Time since the release of balenaOS that the device runs was created.", "time() - "+ofDevice("balena_device_os_release_created_timestamp_seconds"), "s").thresholds(osAge),
+			stat("OS releases behind", "Newer releases of balenaOS to which the device can be updated.", ofDevice("balena_device_os_releases_behind"), "short").thresholds(steps("text", step{"blue", 1})),
 			stat("OS update", "Whether the host OS has a target version that differs from the running version.", ofDevice("balena_device_os_update_pending"), "none").words("none", "text", "pending", "blue"),
 			name("OS update state", "State of the host OS update. After a failed update, it is failed until the supervisor starts.", ofDeviceBy("balena_device_os_update_state", "state"), "state"),
 		}},
@@ -84,7 +81,7 @@ func deviceDashboard() *Dashboard {
 			table("Services", "Services on the device. They are exported with --collector.service.", "Service", false, []column{
 				{field: "service_name", title: "Service"},
 				{field: "status", title: "Status", width: 140},
-				{field: value("B"), title: "Installed", unit: "dateTimeFromNow", width: 160},
+				{field: "Value #B", title: "Installed", unit: "dateTimeFromNow", width: 160},
 			},
 				rowsOf(ofDeviceBy("balena_device_service_status", "service_name, status")),
 				rowsOf("1000 * "+ofDeviceBy("balena_device_service_install_timestamp_seconds", "service_name"))),
@@ -93,14 +90,8 @@ func deviceDashboard() *Dashboard {
 	)
 	d.annotate(firing(`fleet="$fleet",uuid=~"$device|"`, "uuid", "{{uuid}}"), rollouts(`fleet="$fleet"`, true))
 	d.Links = append(d.Links, options{
-		"type": "link", "title": balenaLink, "url": "${balena}/devices/${device:percentencode}/summary", "icon": "external link", "tooltip": "", "targetBlank": true,
+		"type": "link", "title": balenaLink, "url": balenaURL, "icon": "external link", "tooltip": "", "targetBlank": true,
 		"tags": []string{}, "asDropdown": false, "includeVars": false, "keepTime": false,
 	})
 	return d
-}
-
-// fromZero starts the axis at 0.
-func (p *Panel) fromZero() *Panel {
-	p.FieldConfig.Defaults["min"] = 0
-	return p
 }

@@ -21,19 +21,19 @@ const (
 func deviceInsideDashboard() *Dashboard {
 	d := newDashboard(
 		"balena-device-inside", "balena / Inside the device", "Metrics of node_exporter and cAdvisor on one device, together with data of balena. Prometheus must scrape these exporters with the labels fleet and uuid; see docs/service-discovery.md.",
-		[]*Variable{datasourceVariable(), organizationVariable(), tagVariable(), tagValueVariable(), fleetVariable(""), deviceVariable(), balenaVariable()},
+		[]*Variable{datasourceVariable, organizationVariable, tagVariable, tagValueVariable, fleetVariable(""), deviceVariable, balenaVariable},
 		row{height: 4, panels: []*Panel{
 			name("Name", "Name of the device. It is empty if the exporter runs with --no-collector.device.name.", ofDeviceBy("balena_device_info", "device_name"), "device_name").
-				linked(link("Open the device", "/d/balena-device"+keepContext+"&var-fleet=${fleet:percentencode}&var-device=${device:percentencode}"), link(balenaLink, "${balena}/devices/${device:percentencode}/summary")).wide(),
+				linked(link("Open the device", "/d/balena-device"+keepContext+ofDashboard), toBalena).wide(),
 			name("Status", "Overall status. "+operationalMeans, ofDeviceBy("balena_device_status", "status"), "status").wide(),
 			stat("Connected", connectedMeans, ofDevice("balena_device_connected"), "none").words("no", "red", "yes", "green"),
 			stat("Exporters", "Whether Prometheus can scrape all exporters on the device. There is no value if Prometheus has no targets on the device.", "min by (uuid) (up"+single+")", "none").
 				words("down", "red", "up", "green"),
 			stat("Uptime", "Time since the last boot. A reboot resets it, a lost connection does not.", uptime, "s"),
 			stat("Load", "Average number of running and waiting processes per CPU core over one minute. If it is greater than 1, processes wait for the CPU.",
-				"max by (uuid) (node_load1"+single+") / count by (uuid) (count by (uuid, cpu) (node_cpu_seconds_total"+single+"))", "short").thresholds("green", step{"orange", 1}, step{"red", 2}),
+				"max by (uuid) (node_load1"+single+") / count by (uuid) (count by (uuid, cpu) (node_cpu_seconds_total"+single+"))", "short").thresholds(steps("green", step{"orange", 1}, step{"red", 2})),
 			stat("Memory available", "Share of the memory that is available to processes.",
-				"max by (uuid) (node_memory_MemAvailable_bytes"+single+" / node_memory_MemTotal_bytes"+single+")", "percentunit").thresholds("red", step{"orange", 0.05}, step{"green", 0.15}),
+				"max by (uuid) (node_memory_MemAvailable_bytes"+single+" / node_memory_MemTotal_bytes"+single+")", "percentunit").thresholds(steps("red", step{"orange", 0.05}, step{"green", 0.15})),
 		}},
 		row{title: "Reboots and lost connections", height: 8, panels: []*Panel{
 			timeline("Connectivity and exporters", "Whether the device was connected to balena, whether its VPN was up, and whether Prometheus could scrape its exporters. If the device was disconnected while the exporters could be scraped, the cause is the connection to balena.",
@@ -64,8 +64,8 @@ func deviceInsideDashboard() *Dashboard {
 				over(`topk(20, max by (name) (container_memory_working_set_bytes{uuid="$device",name!=""}))`, "{{name}}")).fromZero(),
 			table("Containers", "Start time of each container, and number of starts within the last hour, from cAdvisor. The balena API does not report restarts.", "Starts in 1 h", true, []column{
 				{field: "name", title: "Container"},
-				{field: value("A"), title: "Started", unit: "dateTimeFromNow", width: 160},
-				{field: value("B"), title: "Starts in 1 h", unit: "short", width: 110},
+				{field: "Value #A", title: "Started", unit: "dateTimeFromNow", width: 160},
+				{field: "Value #B", title: "Starts in 1 h", unit: "short", width: 110},
 			},
 				rowsOf(`1000 * topk(20, max by (name) (container_start_time_seconds{uuid="$device",name!=""}))`),
 				rowsOf(`topk(20, max by (name) (changes(container_start_time_seconds{uuid="$device",name!=""}[1h])))`)),

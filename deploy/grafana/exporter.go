@@ -14,18 +14,19 @@ func exporterDashboard() *Dashboard {
 	quantile := func(q, metric, by string) string {
 		return "histogram_quantile(" + q + ", sum by (" + by + ") (" + rate(metric+"_bucket") + "))"
 	}
-	instance := fromMetrics("instance", "Instance", `label_values(balena_up{job=~"$job"}, instance)`).several()
+	job := fromMetrics("job", "Job", "label_values(balena_up, job)", "").several(".+")
+	instance := fromMetrics("instance", "Instance", `label_values(balena_up{job=~"$job"}, instance)`, "").several(".+")
 	return newDashboard(
 		"balena-exporter", "balena / Exporter", "The exporter itself: the age of its data, requests to the balena API, and resource usage.",
-		[]*Variable{datasourceVariable(), fromMetrics("job", "Job", "label_values(balena_up, job)").several(), instance},
+		[]*Variable{datasourceVariable, job, instance},
 		row{height: 4, panels: []*Panel{
 			stat("Last scrape", "Whether the last scrape of each exporter succeeded.", "min(up"+running+")", "none").words("failed", "red", "succeeded", "green"),
 			stat("Last refresh", "Whether the last refresh of each exporter succeeded.", "min(balena_up"+running+")", "none").words("failed", "red", "succeeded", "green"),
 			stat("Age of the oldest data", "Age of the data of the exporter with the oldest data. Normally it is less than twice the refresh interval, which is 60 s by default.",
-				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds"+running+")", "s").thresholds("green", late, gone),
+				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds"+running+")", "s").thresholds(dataAge),
 			stat("Fleets", "Fleets that the exporters read, including archived fleets.", "count(max by (fleet) (balena_fleet_devices"+running+"))", "short"),
 			stat("Devices", "Devices of these fleets.", "sum(max by (fleet) (balena_fleet_devices"+running+"))", "short"),
-			stat("Rate-limited requests", "Requests in the last hour with the response status 429.", "sum(increase(balena_api_rate_limited_total"+running+"[1h]))", "short").thresholds("green", step{"orange", 1}),
+			stat("Rate-limited requests", "Requests in the last hour with the response status 429.", "sum(increase(balena_api_rate_limited_total"+running+"[1h]))", "short").thresholds(noneIsGood),
 			stat("Session token expires", "When the session token expires. A table below lists API keys.", "1000 * min(balena_api_token_expiry_timestamp_seconds"+running+")", "dateTimeFromNow"),
 			name("Version", "Version of the exporter.", "max by (version) (balena_exporter_build_info"+running+")", "version"),
 		}},
@@ -38,8 +39,8 @@ func exporterDashboard() *Dashboard {
 				over("time() - max by (instance) (balena_exporter_last_refresh_success_timestamp_seconds"+running+")", "{{instance}}")).fromZero(),
 			table("Parts of the refresh", "Whether each part of the last refresh succeeded, and its duration. While a part fails, the exporter serves its last data until they are stale.", "Part", false, []column{
 				{field: "part", title: "Part"},
-				{field: value("A"), title: "Success", colors: []step{{color: "red"}, {"green", 1}}, width: 90},
-				{field: value("B"), title: "Duration", unit: "s", width: 110},
+				{field: "Value #A", title: "Success", colors: steps("red", step{"green", 1}), width: 90},
+				{field: "Value #B", title: "Duration", unit: "s", width: 110},
 			},
 				rowsOf("min by (part) (balena_exporter_refresh_part_success"+running+")"),
 				rowsOf("max by (part) (balena_exporter_refresh_part_duration_seconds"+running+")")),
@@ -67,8 +68,8 @@ func exporterDashboard() *Dashboard {
 				over(`60 * sum by (resource, code) (rate(balena_api_requests_total`+runningWith(`code!~"2..|304"`)+interval+`))`, "{{resource}} {{code}}")).fromZero(),
 			table("API keys", "Named API keys of the account that expire. The API does not report which key is in use.", "Expires", false, []column{
 				{field: "key_name", title: "Key"},
-				{field: value("A"), title: "Expires", unit: "dateTimeFromNow", width: 160},
-				{field: value("B"), title: "Days left", unit: "short", colors: []step{{color: "red"}, {"orange", 7}, {"green", 30}}, width: 110},
+				{field: "Value #A", title: "Expires", unit: "dateTimeFromNow", width: 160},
+				{field: "Value #B", title: "Days left", unit: "short", colors: steps("red", step{"orange", 7}, step{"green", 30}), width: 110},
 			},
 				rowsOf("1000 * min by (key_name) (balena_api_key_expiry_timestamp_seconds"+running+")"),
 				rowsOf("floor((min by (key_name) (balena_api_key_expiry_timestamp_seconds"+running+") - time()) / 86400)")),

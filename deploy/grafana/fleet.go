@@ -40,8 +40,8 @@ func ofOSLine(metric string, labels ...string) string {
 // deviceColumns returns the columns of a table of devices.
 func deviceColumns(columns ...column) []column {
 	return append([]column{
-		{field: "device_name", title: "Device", links: []options{link("Open the device", toDevice)}},
-		{field: "uuid", title: "UUID", links: []options{link("Open the device", toDevice), link(balenaLink, toBalena)}, width: 110},
+		{field: "device_name", title: "Device", links: []options{rowToDevice}},
+		{field: "uuid", title: "UUID", links: []options{rowToDevice, rowToBalena}, width: 110},
 	}, columns...)
 }
 
@@ -69,7 +69,7 @@ func fleetDashboard() *Dashboard {
 	shareConnected := func(part string) string { return part + " / (" + ofFleet("balena_fleet_devices_connected") + " > 0)" }
 	devices := func(title, description, number, unit string, gauge, descending bool, expr string) *Panel {
 		return table(title, description, number, descending,
-			deviceColumns(column{field: value(""), title: number, unit: unit, gauge: gauge, width: 140}), rowsOf(named(expr)))
+			deviceColumns(column{field: "Value", title: number, unit: unit, gauge: gauge, width: 140}), rowsOf(named(expr)))
 	}
 	worst := func(title, description, number, unit string, gauge bool, expr string) *Panel {
 		return devices(title, description, number, unit, gauge, true, "topk($top, "+expr+")")
@@ -77,19 +77,19 @@ func fleetDashboard() *Dashboard {
 	onMap := " and on (uuid) topk(2000, " + ofDevices("balena_device_latitude_degrees") + ")"
 	return newDashboard(
 		"balena-fleet", "balena / Fleet", "One fleet: devices by status, rollout of releases, versions, and devices with problems.",
-		[]*Variable{datasourceVariable(), organizationVariable(), tagVariable(), tagValueVariable(), fleetVariable(""), topVariable(), balenaVariable(), lostVariable()},
+		[]*Variable{datasourceVariable, organizationVariable, tagVariable, tagValueVariable, fleetVariable(""), topVariable(), balenaVariable, lostVariable},
 		row{height: 4, panels: []*Panel{
 			stat("Devices", "All devices of the fleet.", ofFleet("balena_fleet_devices"), "short"),
-			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, shareInUse(ofFleet("balena_fleet_devices_in_service_connected")), "percentunit").goodShare(),
-			stat("Online", "Share of the connected devices that are online. "+onlineMeans, shareConnected(ofFleet("balena_fleet_devices_online")), "percentunit").goodShare(),
+			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, shareInUse(ofFleet("balena_fleet_devices_in_service_connected")), "percentunit").thresholds(goodShare),
+			stat("Online", "Share of the connected devices that are online. "+onlineMeans, shareConnected(ofFleet("balena_fleet_devices_online")), "percentunit").thresholds(goodShare),
 			stat("Operational", "Share of the connected devices that are operational. "+operationalMeans,
-				shareConnected(`max by (fleet) (balena_fleet_devices_by_status{fleet="$fleet",status="operational"})`), "percentunit").goodShare(),
-			stat("Disconnected for a day", "Devices in service that were connected before and have been disconnected for at least a day.", oneDisconnected("86400"), "short").thresholds("green", step{"orange", 1}),
-			stat("Lost", "Devices that are lost. "+lostMeans, oneDisconnected("$lost"), "short").thresholds("text", step{"orange", 1}),
-			stat("Never connected", "Devices in service that have not connected since their registration.", ofFleet("balena_fleet_devices_never_connected"), "short").thresholds("text", step{"orange", 1}),
+				shareConnected(`max by (fleet) (balena_fleet_devices_by_status{fleet="$fleet",status="operational"})`), "percentunit").thresholds(goodShare),
+			stat("Disconnected for a day", "Devices in service that were connected before and have been disconnected for at least a day.", oneDisconnected("86400"), "short").thresholds(noneIsGood),
+			stat("Lost", "Devices that are lost. "+lostMeans, oneDisconnected("$lost"), "short").thresholds(someIsBad),
+			stat("Never connected", "Devices in service that have not connected since their registration.", ofFleet("balena_fleet_devices_never_connected"), "short").thresholds(someIsBad),
 			stat("In service", "Devices that are in service. "+inServiceMeans, ofFleet("balena_fleet_devices_in_service"), "short"),
-			stat("Healthy", "Share of the devices in service that are healthy. "+healthyMeans, ofFleet("balena_fleet_devices_healthy")+" / ("+ofFleet("balena_fleet_devices_in_service")+" > 0)", "percentunit").goodShare(),
-			stat("Undervolted", "Connected devices that reported an undervoltage since their last boot.", ofFleet("balena_fleet_devices_undervolted"), "short").thresholds("green", step{"orange", 1}),
+			stat("Healthy", "Share of the devices in service that are healthy. "+healthyMeans, ofFleet("balena_fleet_devices_healthy")+" / ("+ofFleet("balena_fleet_devices_in_service")+" > 0)", "percentunit").thresholds(goodShare),
+			stat("Undervolted", "Connected devices that reported an undervoltage since their last boot.", ofFleet("balena_fleet_devices_undervolted"), "short").thresholds(noneIsGood),
 		}},
 		row{height: 9, panels: []*Panel{
 			areas("Devices by status", "Devices by overall status. "+operationalMeans, over(ofFleetBy("balena_fleet_devices_by_status", "status"), "{{status}}")).colors(statusColors).wide(),
@@ -100,11 +100,11 @@ func fleetDashboard() *Dashboard {
 		row{title: "Releases", height: 4, panels: []*Panel{
 			name("Target release", "The target release of devices that are not pinned.", ofFleetBy("balena_fleet_target_release_info", "release_version, commit"), "release_version"),
 			stat("Target release created", "When the target release was created.", "1000 * "+ofFleet("balena_fleet_target_release_created_timestamp_seconds"), "dateTimeFromNow"),
-			stat("On target release", "Share of all devices that are on their target release. "+onTargetMeans, share("balena_fleet_devices_on_target_release"), "percentunit").goodShare(),
+			stat("On target release", "Share of all devices that are on their target release. "+onTargetMeans, share("balena_fleet_devices_on_target_release"), "percentunit").thresholds(goodShare),
 			stat("Tracks latest release", "Whether the target release is always the latest successful release. Otherwise the fleet is pinned to a release.", ofFleet("balena_fleet_tracks_latest_release"), "none").
 				words("no", "text", "yes", "text"),
 			stat("Pinned devices", "Devices that are pinned to a release.", ofFleet("balena_fleet_devices_pinned"), "short"),
-			stat("On an invalidated release", "Devices that run a release that was invalidated.", ofFleet("balena_fleet_devices_on_invalidated_release"), "short").thresholds("text", step{"orange", 1}),
+			stat("On an invalidated release", "Devices that run a release that was invalidated.", ofFleet("balena_fleet_devices_on_invalidated_release"), "short").thresholds(someIsBad),
 			stat("On a draft release", "Devices that run a draft release.", ofFleet("balena_fleet_devices_on_draft_release"), "short"),
 			stat("Without a release", "Devices that do not run a release.", ofFleet("balena_fleet_devices_without_release"), "short"),
 			name("Build of the latest release", "Status of the latest release build, including failed builds.", ofFleetBy("balena_fleet_latest_release_status", "status")+" == 1", "status"),
@@ -125,13 +125,13 @@ func fleetDashboard() *Dashboard {
 		row{height: 10, panels: []*Panel{
 			table("Connected, not operational", "Devices that are connected, but not operational, updating or being configured, by the time since the last change of their connectivity. "+operationalMeans, "Since", true, deviceColumns(
 				column{field: "status", title: "Status", width: 170},
-				column{field: value(""), title: "Since", unit: "s", width: 120},
+				column{field: "Value", title: "Since", unit: "s", width: 120},
 			), rowsOf(named(`topk($top, max by (fleet, uuid, status) (balena_device_status{fleet="$fleet",status!~"operational|updating|configuring|post-provisioning|inactive|disconnected"})`+
 				" * on (uuid) group_left () (time() - "+ofDevices("balena_device_connectivity_change_timestamp_seconds")+"))"))),
 			table("Not on target release", "Devices that are not on their target release, sorted by the time of the last update status, the oldest first.", "Update status changed", false, deviceColumns(
 				column{field: "release_version", title: "Release", width: 130},
 				column{field: "update_status", title: "Update status", width: 130},
-				column{field: value("A"), title: "Update status changed", unit: "dateTimeFromNow", width: 170},
+				column{field: "Value #A", title: "Update status changed", unit: "dateTimeFromNow", width: 170},
 			),
 				rowsOf(named("1000 * bottomk($top, "+ofDevices("balena_device_update_status_change_timestamp_seconds")+" and on (uuid) ("+ofDevices("balena_device_on_target_release")+" == 0))")),
 				rowsOf(behind("max by (fleet, uuid, release_version) (balena_device_release_info"+one+")")),
@@ -159,7 +159,7 @@ func fleetDashboard() *Dashboard {
 				ofDevices("balena_device_services")+" - "+ofDevices("balena_device_services_running")+" > 0"),
 			table("OS updates", "Devices with a running or failed host OS update. A failed update is listed until the supervisor starts.", "Progress", false, deviceColumns(
 				column{field: "state", title: "State", width: 120},
-				column{field: value(""), title: "Progress", unit: "percentunit", width: 120},
+				column{field: "Value", title: "Progress", unit: "percentunit", width: 120},
 			), rowsOf(named("topk($top, max by (fleet, uuid, state) (balena_device_os_update_state"+one+") * on (uuid) group_left () "+ofDevices("balena_device_os_update_progress_ratio")+")"))),
 		}},
 		row{title: "Versions", height: 9, panels: []*Panel{
@@ -173,11 +173,11 @@ func fleetDashboard() *Dashboard {
 					{field: "device_type", title: "Device type"},
 					{field: "os_version", title: "OS version"},
 					{field: "line", title: "Line", width: 110},
-					{field: value("A"), title: "Devices", unit: "short", width: 100},
-					{field: value("C"), title: "Releases behind", unit: "short", width: 140},
-					{field: value("D"), title: "Age", unit: "s", colors: osAge(), width: 120},
-					{field: value("E"), title: "Invalidated", unit: "bool_yes_no", colors: []step{{color: "text"}, {"orange", 1}}, width: 110},
-					{field: value("F"), title: "End of support", unit: "dateTimeFromNow", width: 150},
+					{field: "Value #A", title: "Devices", unit: "short", width: 100},
+					{field: "Value #C", title: "Releases behind", unit: "short", width: 140},
+					{field: "Value #D", title: "Age", unit: "s", colors: osAge, width: 120},
+					{field: "Value #E", title: "Invalidated", unit: "bool_yes_no", colors: someIsBad, width: 110},
+					{field: "Value #F", title: "End of support", unit: "dateTimeFromNow", width: 150},
 					{field: "phase", title: "Phase", states: phaseColors, width: 120},
 				},
 				rowsOf("count by (device_type, os_version) (topk by (uuid) (1, balena_device_info"+one+"))"),
@@ -193,8 +193,8 @@ func fleetDashboard() *Dashboard {
 			table("Devices on a map", "Up to 2,000 devices by location and overall status. Locations are available only on balenaCloud, and if the exporter runs with --collector.device.location.", "UUID", false, []column{
 				{field: "uuid", title: "UUID"},
 				{field: "status", title: "Status"},
-				{field: value("A"), title: "Latitude"},
-				{field: value("B"), title: "Longitude"},
+				{field: "Value #A", title: "Latitude"},
+				{field: "Value #B", title: "Longitude"},
 			},
 				rowsOf("topk(2000, "+ofDevices("balena_device_latitude_degrees")+")"),
 				rowsOf(ofDevices("balena_device_longitude_degrees")+onMap),

@@ -52,7 +52,6 @@ func eachBehind(expr string) string {
 }
 
 func fleetsDashboard() *Dashboard {
-	fleetLink := []options{link("Open the fleet", toFleet)}
 	ofAll := func(part string) string { return total(part) + " / (" + total("balena_fleet_devices") + " > 0)" }
 	ofInUse := func(part string) string { return "sum(" + part + ") / (sum(" + eachInUse() + ") > 0)" }
 	shareInUse := func(part string) string { return part + " / (" + eachInUse() + " > 0)" }
@@ -63,56 +62,56 @@ func fleetsDashboard() *Dashboard {
 	return newDashboard(
 		"balena-fleets", "balena / Fleets", "All fleets: connected devices, rollouts of releases, and firing alerts. Archived fleets are excluded, as in the alerts.",
 		[]*Variable{
-			datasourceVariable(), organizationVariable(),
-			tagVariable(), tagValueVariable(), fleetVariable(`,archived="false"`).several().listed(), lostVariable(),
+			datasourceVariable, organizationVariable,
+			tagVariable, tagValueVariable, fleetVariable(`,archived="false"`).several(""), lostVariable,
 		},
 		row{height: 4, panels: []*Panel{
 			stat("Devices", "All devices of the selected fleets.", total("balena_fleet_devices"), "short"),
-			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, ofInUse(each("balena_fleet_devices_in_service_connected")), "percentunit").goodShare(),
-			stat("Online", "Share of the connected devices that are online. "+onlineMeans, ofConnected(each("balena_fleet_devices_online")), "percentunit").goodShare(),
-			stat("Operational", "Share of the connected devices that are operational. "+operationalMeans, ofConnected(eachOperational()), "percentunit").goodShare(),
-			stat("Healthy", "Share of the devices in service that are healthy. "+healthyMeans, total("balena_fleet_devices_healthy")+" / ("+total("balena_fleet_devices_in_service")+" > 0)", "percentunit").goodShare(),
-			stat("On target release", "Share of all devices that are on their target release. "+onTargetMeans, ofAll("balena_fleet_devices_on_target_release"), "percentunit").goodShare(),
+			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, ofInUse(each("balena_fleet_devices_in_service_connected")), "percentunit").thresholds(goodShare),
+			stat("Online", "Share of the connected devices that are online. "+onlineMeans, ofConnected(each("balena_fleet_devices_online")), "percentunit").thresholds(goodShare),
+			stat("Operational", "Share of the connected devices that are operational. "+operationalMeans, ofConnected(eachOperational()), "percentunit").thresholds(goodShare),
+			stat("Healthy", "Share of the devices in service that are healthy. "+healthyMeans, total("balena_fleet_devices_healthy")+" / ("+total("balena_fleet_devices_in_service")+" > 0)", "percentunit").thresholds(goodShare),
+			stat("On target release", "Share of all devices that are on their target release. "+onTargetMeans, ofAll("balena_fleet_devices_on_target_release"), "percentunit").thresholds(goodShare),
 			stat("Age of the oldest data", "Age of the data of the exporter with the oldest data. Normally it is less than twice the refresh interval, which is 60 s by default.",
-				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds)", "s").thresholds("green", late, gone),
+				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds)", "s").thresholds(dataAge),
 		}},
 		row{height: 4, panels: []*Panel{
 			stat("Fleets", "Selected fleets that are not archived.", "count("+each("balena_fleet_devices")+")", "short"),
 			stat("Firing alerts", "Alerts on the selected fleets and on exporters.",
-				`count(ALERTS{alertstate="firing",alertname=~"Balena.+",fleet=~"$fleet|",fleet=~"$organization/.+|"}) or vector(0)`, "short").thresholds("green", step{"orange", 1}),
+				`count(ALERTS{alertstate="firing",alertname=~"Balena.+",fleet=~"$fleet|",fleet=~"$organization/.+|"}) or vector(0)`, "short").thresholds(noneIsGood),
 			stat("In service", "Devices that are in service. "+inServiceMeans, total("balena_fleet_devices_in_service"), "short"),
 			stat("Failed OS updates", "Devices in service whose last host OS update failed. They are counted until the supervisor starts.", total("balena_fleet_devices_os_update_failed"), "short").
-				thresholds("green", step{"orange", 1}),
+				thresholds(noneIsGood),
 			stat("Disconnected for a day", "Devices in service that were connected before and have been disconnected for at least a day.", "sum("+eachDisconnected("86400")+")", "short").
-				thresholds("green", step{"orange", 1}),
-			stat("Lost", "Devices that are lost. "+lostMeans, "sum("+eachDisconnected("$lost")+")", "short").thresholds("text", step{"orange", 1}),
+				thresholds(noneIsGood),
+			stat("Lost", "Devices that are lost. "+lostMeans, "sum("+eachDisconnected("$lost")+")", "short").thresholds(someIsBad),
 			stat("Never connected", "Devices in service that have not connected since their registration.", total("balena_fleet_devices_never_connected"), "short").
-				thresholds("text", step{"orange", 1}),
+				thresholds(someIsBad),
 			stat("Undervolted", "Connected devices that reported an undervoltage since their last boot.", total("balena_fleet_devices_undervolted"), "short").
-				thresholds("green", step{"orange", 1}),
+				thresholds(noneIsGood),
 		}},
 		row{height: 9, panels: []*Panel{
 			areas("Devices by status", "Devices of the selected fleets by overall status. "+operationalMeans,
 				over(totalBy("balena_fleet_devices_by_status", "status"), "{{status}}")).colors(statusColors).wide(),
 			bars("Disconnected devices by fleet", "The ten fleets with the most disconnected devices in use. "+inUseMeans,
 				now("topk(10, "+eachInUse()+" - "+each("balena_fleet_devices_in_service_connected")+" > 0)", "{{fleet}}")).
-				linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")),
+				linked(seriesToFleet),
 			alertsTable("Firing alerts on the selected fleets and on exporters.", `fleet=~"$fleet|",fleet=~"$organization/.+|"`,
-				column{field: "fleet", title: "Fleet", links: fleetLink}),
+				column{field: "fleet", title: "Fleet", links: []options{rowToFleet}}),
 		}},
 		row{height: 12, panels: []*Panel{
 			table("Fleets", "One row per fleet. Connected is the share of devices in use, online and operational are shares of connected devices, on target release is the share of all devices.", "Connected", false, []column{
-				{field: "fleet", title: "Fleet", links: fleetLink, width: 240},
+				{field: "fleet", title: "Fleet", links: []options{rowToFleet}, width: 240},
 				{field: "device_type", title: "Device type"},
-				{field: value("B"), title: "Devices", unit: "short", width: 80},
-				{field: value("C"), title: "Connected", unit: "percentunit", colors: goodShare(), width: 100},
-				{field: value("D"), title: "Online", unit: "percentunit", colors: goodShare(), width: 90},
-				{field: value("E"), title: "Operational", unit: "percentunit", colors: goodShare(), width: 100},
-				{field: value("F"), title: "On target release", unit: "percentunit", colors: goodShare(), width: 140},
+				{field: "Value #B", title: "Devices", unit: "short", width: 80},
+				{field: "Value #C", title: "Connected", unit: "percentunit", colors: goodShare, width: 100},
+				{field: "Value #D", title: "Online", unit: "percentunit", colors: goodShare, width: 90},
+				{field: "Value #E", title: "Operational", unit: "percentunit", colors: goodShare, width: 100},
+				{field: "Value #F", title: "On target release", unit: "percentunit", colors: goodShare, width: 140},
 				{field: "release_version", title: "Target release"},
-				{field: value("H"), title: "Disconnected for a day", unit: "short", colors: []step{{color: "text"}, {"orange", 1}}, width: 170},
-				{field: value("I"), title: "Lost", unit: "short", width: 80},
-				{field: value("J"), title: "Never connected", unit: "short", width: 130},
+				{field: "Value #H", title: "Disconnected for a day", unit: "short", colors: someIsBad, width: 170},
+				{field: "Value #I", title: "Lost", unit: "short", width: 80},
+				{field: "Value #J", title: "Never connected", unit: "short", width: 130},
 			},
 				rowsOf("max by (fleet, device_type) (balena_fleet_info{archived=\"false\","+selectedMatchers+"})"+notArchived),
 				rowsOf(each("balena_fleet_devices")),
@@ -128,7 +127,7 @@ func fleetsDashboard() *Dashboard {
 		}},
 		row{title: "Reliability", height: 9, panels: []*Panel{
 			bars("Lowest availability over 30 days", "The ten fleets with the lowest availability. "+availableMeans+" The alert rules record this value.",
-				now("bottomk(10, "+eachAvailable()+")", "{{fleet}}")).ratio().linked(link("Open the fleet", "/d/balena-fleet"+keepContext+"&var-fleet=${__field.labels.fleet:percentencode}")),
+				now("bottomk(10, "+eachAvailable()+")", "{{fleet}}")).ratio().linked(seriesToFleet),
 			lines("Availability over 30 days", "Availability of the ten fleets with the lowest availability. "+availableMeans+" The alert rules record this value.", "percentunit",
 				over("bottomk(10, "+eachAvailable()+")", "{{fleet}}")).ratio(),
 			lines("Reconnected devices", "Share of the devices in service whose VPN reconnected within an hour, for the ten fleets with the highest share. If many devices reconnect at once, the server was restarted or rebalanced. The alert rules record this value.", "percentunit",
@@ -138,14 +137,14 @@ func fleetsDashboard() *Dashboard {
 			lines("On target release", "Share of all devices that are on their target release. It decreases when the target release changes, and increases while devices update.", "percentunit",
 				over(ofAll("balena_fleet_devices_on_target_release"), "on target release")).ratio(),
 			table("Unfinished rollouts", "The 20 fleets with the most devices that are not on their target release.", "Not on target release", true, []column{
-				{field: "fleet", title: "Fleet", links: fleetLink},
-				{field: value("A"), title: "Not on target release", unit: "short", width: 160},
-				{field: value("B"), title: "Target release created", unit: "dateTimeFromNow", width: 170},
+				{field: "fleet", title: "Fleet", links: []options{rowToFleet}},
+				{field: "Value #A", title: "Not on target release", unit: "short", width: 160},
+				{field: "Value #B", title: "Target release created", unit: "dateTimeFromNow", width: 170},
 			},
 				rowsOf("topk(20, "+each("balena_fleet_devices")+" - "+each("balena_fleet_devices_on_target_release")+" > 0)"),
 				rowsOf("1000 * "+each("balena_fleet_target_release_created_timestamp_seconds"))),
 			table("Failed builds", "Fleets whose latest release build failed.", "Fleet", false, []column{
-				{field: "fleet", title: "Fleet", links: fleetLink},
+				{field: "fleet", title: "Fleet", links: []options{rowToFleet}},
 				{field: "status", title: "Status", width: 120},
 			}, rowsOf(`max by (fleet, status) (balena_fleet_latest_release_status{status!~"success|running",`+selectedMatchers+"}) == 1"+notArchived)),
 		}},
@@ -166,11 +165,11 @@ func fleetsDashboard() *Dashboard {
 				empty("Needs the alert rules, the metrics of devices, and a server that publishes releases of balenaOS, as balenaCloud does."),
 			table("Fleets behind on balenaOS", "Fleets with devices in service whose release of balenaOS is outdated, unsupported or invalidated. Outdated: a newer release is available for the device. Unsupported: the support of the release has ended.",
 				"Unsupported", true, []column{
-					{field: "fleet", title: "Fleet", links: fleetLink},
-					{field: value("A"), title: "In service", unit: "short", width: 110},
-					{field: value("B"), title: "Outdated", unit: "short", width: 110},
-					{field: value("C"), title: "Unsupported", unit: "short", colors: []step{{color: "text"}, {"orange", 1}}, width: 110},
-					{field: value("D"), title: "Invalidated", unit: "short", colors: []step{{color: "text"}, {"orange", 1}}, width: 110},
+					{field: "fleet", title: "Fleet", links: []options{rowToFleet}},
+					{field: "Value #A", title: "In service", unit: "short", width: 110},
+					{field: "Value #B", title: "Outdated", unit: "short", width: 110},
+					{field: "Value #C", title: "Unsupported", unit: "short", colors: someIsBad, width: 110},
+					{field: "Value #D", title: "Invalidated", unit: "short", colors: someIsBad, width: 110},
 				},
 				rowsOf(eachBehind(each("balena_fleet_devices_in_service"))),
 				rowsOf(eachBehind(each("balena_fleet_devices_os_outdated"))),

@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
@@ -27,49 +28,40 @@ func All() []*Dashboard {
 
 // Dashboard is a dashboard in the JSON format of Grafana.
 type Dashboard struct {
-	UID           string     `json:"uid"`
-	Title         string     `json:"title"`
-	Description   string     `json:"description"`
-	Tags          []string   `json:"tags"`
-	Editable      bool       `json:"editable"`
-	GraphTooltip  int        `json:"graphTooltip"` // 1: one crosshair in all panels
-	Refresh       string     `json:"refresh"`
-	SchemaVersion int        `json:"schemaVersion"`
-	Time          timeRange  `json:"time"`
-	Timezone      string     `json:"timezone"`
-	Links         []any      `json:"links"`
-	Templating    templating `json:"templating"`
-	Annotations   annotated  `json:"annotations"`
-	Panels        []*Panel   `json:"panels"`
+	UID           string   `json:"uid"`
+	Title         string   `json:"title"`
+	Description   string   `json:"description"`
+	Tags          []string `json:"tags"`
+	Editable      bool     `json:"editable"`
+	GraphTooltip  int      `json:"graphTooltip"` // 1: one crosshair in all panels
+	Refresh       string   `json:"refresh"`
+	SchemaVersion int      `json:"schemaVersion"`
+	Time          options  `json:"time"`
+	Timezone      string   `json:"timezone"`
+	Links         []any    `json:"links"`
+	Templating    struct {
+		List []*Variable `json:"list"`
+	} `json:"templating"`
+	Annotations struct {
+		List []any `json:"list"`
+	} `json:"annotations"`
+	Panels []*Panel `json:"panels"`
 }
 
 // schemaVersion is that of Grafana 11. Newer versions migrate it.
 const schemaVersion = 39
 
-type timeRange struct {
-	From string `json:"from"`
-	To   string `json:"to"`
-}
-
-type templating struct {
-	List []*Variable `json:"list"`
-}
-
-type annotated struct {
-	List []any `json:"list"`
-}
-
 // Annotation marks times in time series panels.
 type Annotation struct {
-	Name       string      `json:"name"`
-	Datasource *datasource `json:"datasource"`
-	Enable     bool        `json:"enable"`
-	Color      string      `json:"iconColor"`
-	Expr       string      `json:"expr"`
-	Step       string      `json:"step"`
-	TagKeys    string      `json:"tagKeys,omitempty"`
-	Title      string      `json:"titleFormat"`
-	Text       string      `json:"textFormat"`
+	Name       string     `json:"name"`
+	Datasource datasource `json:"datasource"`
+	Enable     bool       `json:"enable"`
+	Color      string     `json:"iconColor"`
+	Expr       string     `json:"expr"`
+	Step       string     `json:"step"`
+	TagKeys    string     `json:"tagKeys,omitempty"`
+	Title      string     `json:"titleFormat"`
+	Text       string     `json:"textFormat"`
 }
 
 // Panel is a panel, or the title of a row.
@@ -79,14 +71,14 @@ type Panel struct {
 	Title           string       `json:"title"`
 	Description     string       `json:"description,omitempty"`
 	Position        position     `json:"gridPos"`
-	Datasource      *datasource  `json:"datasource,omitempty"`
+	Datasource      datasource   `json:"datasource,omitzero"`
 	Targets         []*Target    `json:"targets,omitempty"`
 	FieldConfig     *fieldConfig `json:"fieldConfig,omitempty"`
 	Options         options      `json:"options,omitempty"`
 	Transformations []any        `json:"transformations,omitempty"`
 	// Collapsed and Panels are required in titles of rows, and only there. The row is open, and its panels follow it.
-	Collapsed *bool     `json:"collapsed,omitempty"`
-	Panels    *[]*Panel `json:"panels,omitempty"`
+	Collapsed *bool `json:"collapsed,omitempty"`
+	Panels    []any `json:"panels,omitzero"`
 
 	// width is its share of the row.
 	width int
@@ -104,17 +96,17 @@ type datasource struct {
 	UID  string `json:"uid"`
 }
 
-func prometheus() *datasource { return &datasource{Type: "prometheus", UID: "${datasource}"} }
+var prometheus = datasource{Type: "prometheus", UID: "${datasource}"}
 
 // Target is a query of a panel.
 type Target struct {
-	RefID        string      `json:"refId"`
-	Datasource   *datasource `json:"datasource"`
-	Expr         string      `json:"expr"`
-	LegendFormat string      `json:"legendFormat,omitempty"`
-	Format       string      `json:"format"`
-	Instant      bool        `json:"instant"`
-	Range        bool        `json:"range"`
+	RefID        string     `json:"refId"`
+	Datasource   datasource `json:"datasource"`
+	Expr         string     `json:"expr"`
+	LegendFormat string     `json:"legendFormat,omitempty"`
+	Format       string     `json:"format"`
+	Instant      bool       `json:"instant"`
+	Range        bool       `json:"range"`
 }
 
 type options map[string]any
@@ -126,21 +118,21 @@ type fieldConfig struct {
 
 // Variable is a variable of a dashboard.
 type Variable struct {
-	Name       string      `json:"name"`
-	Label      string      `json:"label"`
-	Type       string      `json:"type"`
-	Query      any         `json:"query"`
-	Definition string      `json:"definition,omitempty"`
-	Datasource *datasource `json:"datasource,omitempty"`
-	Regex      string      `json:"regex,omitempty"`
-	Multi      bool        `json:"multi"`
-	IncludeAll bool        `json:"includeAll"`
-	AllValue   string      `json:"allValue,omitempty"`
-	Refresh    int         `json:"refresh,omitempty"` // 2: whenever the time range changes
-	Sort       int         `json:"sort,omitempty"`    // 5: alphabetically, upper case like lower case
-	Hide       int         `json:"hide"`              // 2: altogether
-	Current    options     `json:"current,omitempty"`
-	Options    []any       `json:"options,omitempty"`
+	Name       string     `json:"name"`
+	Label      string     `json:"label"`
+	Type       string     `json:"type"`
+	Query      any        `json:"query"`
+	Definition string     `json:"definition,omitempty"`
+	Datasource datasource `json:"datasource,omitzero"`
+	Regex      string     `json:"regex,omitempty"`
+	Multi      bool       `json:"multi"`
+	IncludeAll bool       `json:"includeAll"`
+	AllValue   string     `json:"allValue,omitempty"`
+	Refresh    int        `json:"refresh,omitempty"` // 2: whenever the time range changes
+	Sort       int        `json:"sort,omitempty"`    // 5: alphabetically, upper case like lower case
+	Hide       int        `json:"hide"`              // 2: altogether
+	Current    options    `json:"current,omitempty"`
+	Options    []any      `json:"options,omitempty"`
 }
 
 // JSON returns the dashboard as it is imported.
@@ -172,17 +164,17 @@ const gridWidth = 24
 func newDashboard(uid, title, description string, variables []*Variable, rows ...row) *Dashboard {
 	d := &Dashboard{
 		UID: uid, Title: title, Description: description, Tags: []string{"balena"}, Editable: true, GraphTooltip: 1, Refresh: "1m",
-		SchemaVersion: schemaVersion, Time: timeRange{"now-24h", "now"}, Timezone: "browser",
+		SchemaVersion: schemaVersion, Time: options{"from": "now-24h", "to": "now"}, Timezone: "browser",
 		Links: []any{options{
 			"type": "dashboards", "tags": []string{"balena"}, "title": "balena", "icon": "external link", "tooltip": "", "asDropdown": false, "includeVars": false, "keepTime": true, "targetBlank": false,
 		}},
-		Templating: templating{List: variables},
-		// The built-in annotation, which Grafana would add.
-		Annotations: annotated{List: []any{options{
-			"builtIn": 1, "datasource": datasource{"grafana", "-- Grafana --"}, "enable": true, "hide": true,
-			"iconColor": "rgba(0, 211, 255, 1)", "name": "Annotations & Alerts", "type": "dashboard",
-		}}},
 	}
+	d.Templating.List = variables
+	// The built-in annotation, which Grafana would add.
+	d.Annotations.List = []any{options{
+		"builtIn": 1, "datasource": datasource{"grafana", "-- Grafana --"}, "enable": true, "hide": true,
+		"iconColor": "rgba(0, 211, 255, 1)", "name": "Annotations & Alerts", "type": "dashboard",
+	}}
 	y := 0
 	add := func(p *Panel, x, width, height int) {
 		p.ID, p.Position = len(d.Panels)+1, position{x, y, width, height}
@@ -190,7 +182,7 @@ func newDashboard(uid, title, description string, variables []*Variable, rows ..
 	}
 	for _, r := range rows {
 		if r.title != "" {
-			add(&Panel{Type: "row", Title: r.title, Collapsed: new(false), Panels: &[]*Panel{}}, 0, gridWidth, 1)
+			add(&Panel{Type: "row", Title: r.title, Collapsed: new(false), Panels: []any{}}, 0, gridWidth, 1)
 			y++
 		}
 		shares := 0
@@ -235,7 +227,7 @@ func (d *Dashboard) annotate(list ...*Annotation) *Dashboard {
 // firing marks the times at which alerts fire.
 func firing(matchers, by, text string) *Annotation {
 	return &Annotation{
-		Name: "Firing alerts", Datasource: prometheus(), Enable: true, Color: "red", Step: "60s", TagKeys: "severity", Title: "{{alertname}}", Text: text,
+		Name: "Firing alerts", Datasource: prometheus, Enable: true, Color: "red", Step: "60s", TagKeys: "severity", Title: "{{alertname}}", Text: text,
 		Expr: "count by (alertname, severity, " + by + `) (ALERTS{alertstate="firing",alertname=~"Balena.+",` + matchers + "})",
 	}
 }
@@ -244,7 +236,7 @@ func firing(matchers, by, text string) *Annotation {
 // between two steps of a long time range. If there are several target releases at a time, the last scraped one is used.
 func rollouts(matchers string, enable bool) *Annotation {
 	return &Annotation{
-		Name: "Rollouts", Datasource: prometheus(), Enable: enable, Color: "blue", Step: "60s", Title: "Target release changed", Text: "{{fleet}} {{release_version}}",
+		Name: "Rollouts", Datasource: prometheus, Enable: enable, Color: "blue", Step: "60s", Title: "Target release changed", Text: "{{fleet}} {{release_version}}",
 		Expr: "max by (fleet, release_version) (topk by (fleet) (1, timestamp(balena_fleet_target_release_info{" + matchers + "}))" +
 			" and on (fleet) changes(balena_fleet_target_release_created_timestamp_seconds{" + matchers + "}[5m]) > 0)",
 	}
@@ -256,63 +248,57 @@ func alertsTable(description, matchers string, columns ...column) *Panel {
 		{field: "alertname", title: "Alert"},
 		{field: "severity", title: "Severity", width: 90},
 	}, columns...)
-	columns = append(columns, column{field: value(""), title: "Alerts", unit: "short", width: 80})
+	columns = append(columns, column{field: "Value", title: "Alerts", unit: "short", width: 80})
 	return table("Firing alerts", description, "Alerts", true, columns,
 		rowsOf(`count by (alertname, severity, fleet) (ALERTS{alertstate="firing",alertname=~"Balena.+",`+matchers+"})"))
 }
 
 // Variables.
 
-func datasourceVariable() *Variable {
-	return &Variable{Name: "datasource", Label: "Data source", Type: "datasource", Query: "prometheus"}
-}
+var (
+	datasourceVariable   = &Variable{Name: "datasource", Label: "Data source", Type: "datasource", Query: "prometheus"}
+	organizationVariable = fromMetrics("organization", "Organization", "label_values(balena_fleet_info, organization)", "").several(".+")
 
-// fromMetrics is a variable with values from Prometheus.
-func fromMetrics(name, label, query string) *Variable {
+	// tagVariable is the label of a tag by which fleets and devices are selected. The chart replaces its values by the labels of
+	// its alerts.
+	tagVariable = &Variable{Name: "tag", Label: "Tag", Type: "custom", Query: "tag_site", Current: options{"text": "tag_site", "value": "tag_site"}}
+
+	// tagValueVariable has the values of the tag. The selection of all values includes fleets and devices without the tag.
+	tagValueVariable = fromMetrics("tag_value", "Value of the tag", "query_result(group by ($tag) (balena_fleet_tags or balena_device_tags))", `/="([^"]+)"/`).several(".*")
+
+	// balenaVariable is the URL of the balena dashboard. The chart replaces it, or removes the links.
+	balenaVariable = constant("balena", "balena's dashboard", "https://dashboard.balena-cloud.com")
+
+	// lostVariable is the number of seconds after which devices are lost. It must be a threshold of
+	// balena_fleet_devices_disconnected_longer_than. The chart replaces it by the value of its alerts.
+	lostVariable = constant("lost", "Seconds after which devices are lost", "604800")
+)
+
+// fromMetrics is a variable with values from Prometheus. Unless it is empty, a regular expression extracts them from the results.
+func fromMetrics(name, label, query, regex string) *Variable {
 	return &Variable{
-		Name: name, Label: label, Type: "query", Datasource: prometheus(), Definition: query,
+		Name: name, Label: label, Type: "query", Datasource: prometheus, Definition: query, Regex: regex,
 		Query: options{"query": query, "refId": "variable"}, Refresh: 2, Sort: 5,
 	}
 }
 
-// several allows several values of a variable, and selects all of them by default.
-func (v *Variable) several() *Variable {
-	v.Multi, v.IncludeAll, v.AllValue = true, true, ".+"
+func constant(name, label, value string) *Variable {
+	return &Variable{Name: name, Label: label, Type: "constant", Query: value, Hide: 2, Current: options{"text": value, "value": value}}
+}
+
+// several allows several values of a variable, and selects all of them by default: what matches all, or the listed values if
+// it is empty.
+func (v *Variable) several(all string) *Variable {
+	v.Multi, v.IncludeAll, v.AllValue = true, true, all
 	v.Current = options{"text": []string{"All"}, "value": []string{"$__all"}}
 	return v
 }
 
-func organizationVariable() *Variable {
-	return fromMetrics("organization", "Organization", "label_values(balena_fleet_info, organization)").several()
-}
-
 // fleetVariable has the fleets with the selected tag, and fleets of devices with the tag.
 func fleetVariable(matchers string) *Variable {
-	v := fromMetrics("fleet", "Fleet", `query_result(group by (fleet) (`+tagged(
-		"max by (fleet, $tag) (balena_fleet_tags or balena_device_tags)", `balena_fleet_info{organization=~"$organization"`+matchers+"}", "fleet")+"))")
-	v.Regex = `/fleet="([^"]+)"/`
-	return v
-}
-
-// tagVariable is the label of a tag by which fleets and devices are selected. The chart replaces its values by the labels of
-// its alerts.
-func tagVariable() *Variable {
-	return &Variable{Name: "tag", Label: "Tag", Type: "custom", Query: "tag_site", Current: options{"text": "tag_site", "value": "tag_site"}}
-}
-
-// tagValueVariable has the values of the tag. The selection of all values includes fleets and devices without the tag.
-func tagValueVariable() *Variable {
-	v := fromMetrics("tag_value", "Value of the tag", "query_result(group by ($tag) (balena_fleet_tags or balena_device_tags))")
-	v.Regex = `/="([^"]+)"/`
-	v = v.several()
-	v.AllValue = ".*"
-	return v
-}
-
-// listed restricts the selection of all values to the listed values.
-func (v *Variable) listed() *Variable {
-	v.AllValue = ""
-	return v
+	return fromMetrics("fleet", "Fleet", `query_result(group by (fleet) (`+tagged(
+		"max by (fleet, $tag) (balena_fleet_tags or balena_device_tags)", `balena_fleet_info{organization=~"$organization"`+matchers+"}", "fleet")+"))",
+		`/fleet="([^"]+)"/`)
 }
 
 // tagged selects the series of known whose tag has the selected value. Without the tag, the value is empty, which matches
@@ -325,47 +311,39 @@ func tagged(tags, known, by string) string {
 // topVariable is the maximum number of devices in a table.
 func topVariable() *Variable {
 	v := &Variable{Name: "top", Label: "Devices in tables", Type: "custom", Query: "10,20,50,100", Current: options{"text": "20", "value": "20"}}
-	for _, n := range []string{"10", "20", "50", "100"} {
+	for n := range strings.SplitSeq(v.Query.(string), ",") {
 		v.Options = append(v.Options, options{"text": n, "value": n, "selected": n == "20"})
 	}
 	return v
-}
-
-// balenaVariable is the URL of the balena dashboard. The chart replaces it, or removes the links.
-func balenaVariable() *Variable {
-	return constant("balena", "balena's dashboard", "https://dashboard.balena-cloud.com")
-}
-
-// lostVariable is the number of seconds after which devices are lost. It must be a threshold of
-// balena_fleet_devices_disconnected_longer_than. The chart replaces it by the value of its alerts.
-func lostVariable() *Variable {
-	return constant("lost", "Seconds after which devices are lost", "604800")
-}
-
-func constant(name, label, value string) *Variable {
-	return &Variable{Name: name, Label: label, Type: "constant", Query: value, Hide: 2, Current: options{"text": value, "value": value}}
 }
 
 // Links. Grafana replaces the variables for the clicked row or series.
 
 const (
 	keepContext = "?${datasource:queryparam}&${__url_time_range}"
-	toFleet     = "/d/balena-fleet" + keepContext + "&var-fleet=${__data.fields.fleet:percentencode}"
-	toDevice    = "/d/balena-device" + keepContext + "&var-fleet=${fleet:percentencode}&var-device=${__data.fields.uuid:percentencode}"
-	toBalena    = "${balena}/devices/${__data.fields.uuid:percentencode}/summary"
+	toFleet     = "/d/balena-fleet" + keepContext + "&var-fleet="
+	ofDashboard = "&var-fleet=${fleet:percentencode}&var-device=${device:percentencode}"
+	balenaLink  = "Open in balena's dashboard"
+	balenaURL   = "${balena}/devices/${device:percentencode}/summary"
+)
+
+var (
+	rowToFleet    = link("Open the fleet", toFleet+"${__data.fields.fleet:percentencode}")
+	seriesToFleet = link("Open the fleet", toFleet+"${__field.labels.fleet:percentencode}")
+	rowToDevice   = link("Open the device", "/d/balena-device"+keepContext+"&var-fleet=${fleet:percentencode}&var-device=${__data.fields.uuid:percentencode}")
+	rowToBalena   = link(balenaLink, "${balena}/devices/${__data.fields.uuid:percentencode}/summary")
+	toBalena      = link(balenaLink, balenaURL)
 )
 
 func link(title, url string) options {
 	return options{"title": title, "url": url, "targetBlank": title == balenaLink}
 }
 
-const balenaLink = "Open in balena's dashboard"
-
 // Panels.
 
 func newPanel(kind, title, description string, targets ...*Target) *Panel {
 	p := &Panel{
-		Type: kind, Title: title, Description: description, Datasource: prometheus(), Targets: targets, Options: options{},
+		Type: kind, Title: title, Description: description, Datasource: prometheus, Targets: targets, Options: options{},
 		FieldConfig: &fieldConfig{Defaults: options{}, Overrides: []any{}},
 	}
 	for i, t := range targets {
@@ -376,17 +354,17 @@ func newPanel(kind, title, description string, targets ...*Target) *Panel {
 
 // now is a query for the value at the end of the time range.
 func now(expr, legend string) *Target {
-	return &Target{Datasource: prometheus(), Expr: expr, LegendFormat: legend, Format: "time_series", Instant: true}
+	return &Target{Datasource: prometheus, Expr: expr, LegendFormat: legend, Format: "time_series", Instant: true}
 }
 
 // over is a query for all values in the time range.
 func over(expr, legend string) *Target {
-	return &Target{Datasource: prometheus(), Expr: expr, LegendFormat: legend, Format: "time_series", Range: true}
+	return &Target{Datasource: prometheus, Expr: expr, LegendFormat: legend, Format: "time_series", Range: true}
 }
 
 // rowsOf is a query whose series become the rows of a table.
 func rowsOf(expr string) *Target {
-	return &Target{Datasource: prometheus(), Expr: expr, Format: "table", Instant: true}
+	return &Target{Datasource: prometheus, Expr: expr, Format: "table", Instant: true}
 }
 
 // stat shows a number.
@@ -394,15 +372,17 @@ func stat(title, description, expr, unit string) *Panel {
 	p := newPanel("stat", title, description, now(expr, "")).unit(unit)
 	p.Options = options{
 		"colorMode": "value", "graphMode": "none", "justifyMode": "center", "textMode": "auto", "orientation": "auto", "wideLayout": true, "showPercentChange": false, "percentChangeColorMode": "standard",
-		"reduceOptions": lastValue(),
+		"reduceOptions": lastValue,
 	}
 	p.FieldConfig.Defaults["noValue"] = "–"
-	return p.thresholds("text")
+	return p.thresholds(steps("text"))
 }
 
 // lastValue reduces a series to its last value.
-func lastValue() options {
-	return options{"calcs": []string{"lastNotNull"}, "fields": "", "values": false}
+var lastValue = options{"calcs": []string{"lastNotNull"}, "fields": "", "values": false}
+
+func legend(shown bool) options {
+	return options{"displayMode": "list", "placement": "bottom", "showLegend": shown, "calcs": []string{}}
 }
 
 // name shows a label instead of a number.
@@ -418,7 +398,7 @@ func lines(title, description, unit string, targets ...*Target) *Panel {
 	p := newPanel("timeseries", title, description, targets...).unit(unit)
 	p.FieldConfig.Defaults["custom"] = options{"drawStyle": "line", "fillOpacity": 8, "lineWidth": 1, "showPoints": "never", "spanNulls": false}
 	p.Options = options{
-		"legend":  options{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{}},
+		"legend":  legend(true),
 		"tooltip": options{"mode": "multi", "sort": "desc"},
 	}
 	return p
@@ -426,8 +406,7 @@ func lines(title, description, unit string, targets ...*Target) *Panel {
 
 // areas shows stacked values over time.
 func areas(title, description string, target *Target) *Panel {
-	p := lines(title, description, "short", target)
-	p.FieldConfig.Defaults["min"] = 0
+	p := lines(title, description, "short", target).fromZero()
 	p.FieldConfig.Defaults["custom"] = options{
 		"drawStyle": "line", "fillOpacity": 60, "lineWidth": 0, "showPoints": "never", "spanNulls": false,
 		"stacking": options{"mode": "normal", "group": "A"},
@@ -437,22 +416,18 @@ func areas(title, description string, target *Target) *Panel {
 
 // bars shows a number for each series, as bars.
 func bars(title, description string, target *Target) *Panel {
-	p := newPanel("bargauge", title, description, target).unit("short")
-	p.FieldConfig.Defaults["min"] = 0
+	p := newPanel("bargauge", title, description, target).unit("short").fromZero()
 	p.Options = options{
 		"displayMode": "basic", "orientation": "horizontal", "valueMode": "text", "namePlacement": "left", "showUnfilled": true, "minVizHeight": 16, "maxVizHeight": 300, "minVizWidth": 8, "sizing": "auto",
-		"reduceOptions": lastValue(), "legend": options{"displayMode": "list", "placement": "bottom", "showLegend": false, "calcs": []string{}},
+		"reduceOptions": lastValue, "legend": legend(false),
 	}
-	return p.thresholds("blue")
+	return p.thresholds(steps("blue"))
 }
 
 // named renames series of a panel.
 func (p *Panel) named(names ...[2]string) *Panel {
 	for _, n := range names {
-		p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
-			"matcher":    options{"id": "byName", "options": n[0]},
-			"properties": []any{options{"id": "displayName", "value": n[1]}},
-		})
+		p.override("byName", n[0], property("displayName", n[1]))
 	}
 	return p
 }
@@ -463,13 +438,14 @@ func timeline(title, description string, targets ...*Target) *Panel {
 	p.FieldConfig.Defaults["custom"] = options{"fillOpacity": 70, "lineWidth": 0}
 	p.Options = options{
 		"mergeValues": true, "rowHeight": 0.85, "showValue": "never",
-		"legend":  options{"displayMode": "list", "placement": "bottom", "showLegend": false, "calcs": []string{}},
+		"legend":  legend(false),
 		"tooltip": options{"mode": "single", "sort": "none"},
 	}
-	return p.thresholds("transparent", step{"blue", 1})
+	return p.thresholds(steps("transparent", step{"blue", 1}))
 }
 
-// column is a column of a table: a label, or the value of a query, by its field name.
+// column is a column of a table: a label, or the value of a query, by its field name. That is "Value" for the only query of a
+// table, otherwise "Value #A" for the first one.
 type column struct {
 	field string
 	title string
@@ -478,19 +454,11 @@ type column struct {
 	width int
 	links []options
 	// colors are the color thresholds of the value.
-	colors []step
+	colors options
 	// states are the colors of the texts of the column.
 	states []seriesColor
 	// gauge also shows the value, a ratio, as a bar.
 	gauge bool
-}
-
-// value returns the field name of the value of a query.
-func value(query string) string {
-	if query == "" {
-		return "Value"
-	}
-	return "Value #" + query
 }
 
 // table shows the rows of all queries, joined by their common labels, with the given columns, sorted by one of them.
@@ -505,8 +473,8 @@ func table(title, description, sortBy string, descending bool, columns []column,
 	for i, c := range columns {
 		order[c.field], names[c.field] = i, c.title
 		keep = append(keep, c.field)
-		properties := []any{}
-		set := func(id string, value any) { properties = append(properties, options{"id": id, "value": value}) }
+		var properties []options
+		set := func(id string, value any) { properties = append(properties, property(id, value)) }
 		if c.unit != "" {
 			set("unit", c.unit)
 		}
@@ -517,7 +485,7 @@ func table(title, description, sortBy string, descending bool, columns []column,
 			set("links", c.links)
 		}
 		if c.colors != nil {
-			set("thresholds", thresholds(c.colors))
+			set("thresholds", c.colors)
 			set("custom.cellOptions", options{"type": "color-text"})
 		}
 		if c.states != nil {
@@ -530,9 +498,7 @@ func table(title, description, sortBy string, descending bool, columns []column,
 			set("custom.cellOptions", options{"type": "gauge", "mode": "basic", "valueDisplayMode": "text"})
 		}
 		if len(properties) > 0 {
-			p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
-				"matcher": options{"id": "byName", "options": c.title}, "properties": properties,
-			})
+			p.override("byName", c.title, properties...)
 		}
 	}
 	p.Transformations = []any{
@@ -542,6 +508,16 @@ func table(title, description, sortBy string, descending bool, columns []column,
 	}
 	return p
 }
+
+// override sets properties of the fields that a matcher finds.
+func (p *Panel) override(matcher, field string, properties ...options) *Panel {
+	p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
+		"matcher": options{"id": matcher, "options": field}, "properties": properties,
+	})
+	return p
+}
+
+func property(id string, value any) options { return options{"id": id, "value": value} }
 
 // mappings returns the colors of texts.
 func mappings(colors []seriesColor) []any {
@@ -561,21 +537,14 @@ func (p *Panel) thenBy(title string) *Panel {
 // empty sets the text of a panel without data, which states why. Single cells without a value show a dash.
 func (p *Panel) empty(why string) *Panel {
 	p.FieldConfig.Defaults["noValue"] = why
-	p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
-		"matcher":    options{"id": "byRegexp", "options": "/.*/"},
-		"properties": []any{options{"id": "noValue", "value": "–"}},
-	})
-	return p
+	return p.override("byRegexp", "/.*/", property("noValue", "–"))
 }
 
 // mapped shows the rows of a table on a map, by two columns with degrees. A third column determines the colors.
 func (p *Panel) mapped(latitude, longitude, colored string, colors []seriesColor) *Panel {
 	p.Type = "geomap"
 	delete(p.FieldConfig.Defaults, "custom")
-	p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
-		"matcher":    options{"id": "byName", "options": colored},
-		"properties": []any{options{"id": "mappings", "value": mappings(colors)}},
-	})
+	p.override("byName", colored, property("mappings", mappings(colors)))
 	p.Options = options{
 		"view":     options{"id": "fit", "lat": 0, "lon": 0, "zoom": 15, "allLayers": true},
 		"controls": options{"showZoom": true, "mouseWheelZoom": false, "showAttribution": true, "showScale": false, "showMeasure": false, "showDebug": false},
@@ -601,10 +570,16 @@ func (p *Panel) unit(unit string) *Panel {
 	return p
 }
 
+// fromZero starts the axis at 0.
+func (p *Panel) fromZero() *Panel {
+	p.FieldConfig.Defaults["min"] = 0
+	return p
+}
+
 // ratio sets the range of the axis to 0 to 1, shown as percentages.
 func (p *Panel) ratio() *Panel {
-	p.FieldConfig.Defaults["min"], p.FieldConfig.Defaults["max"] = 0, 1
-	return p.unit("percentunit")
+	p.FieldConfig.Defaults["max"] = 1
+	return p.fromZero().unit("percentunit")
 }
 
 // step is a color threshold.
@@ -613,33 +588,32 @@ type step struct {
 	from  float64
 }
 
-// thresholds sets the base color and the color thresholds of the value.
-func (p *Panel) thresholds(base string, steps ...step) *Panel {
-	p.FieldConfig.Defaults["thresholds"] = thresholds(append([]step{{color: base}}, steps...))
-	p.FieldConfig.Defaults["color"] = options{"mode": "thresholds"}
-	return p
-}
-
-// thresholds returns color thresholds. The first step is the base color.
-func thresholds(steps []step) options {
-	list := []any{options{"color": steps[0].color, "value": nil}}
-	for _, s := range steps[1:] {
+// steps returns color thresholds: a base color, and others from a value on.
+func steps(base string, more ...step) options {
+	list := []any{options{"color": base, "value": nil}}
+	for _, s := range more {
 		list = append(list, options{"color": s.color, "value": s.from})
 	}
 	return options{"mode": "absolute", "steps": list}
 }
 
-// Thresholds of the age of data: two and five intervals of 60 s. The chart replaces them by values for its intervals.
-var late, gone = step{"orange", 120}, step{"red", 300}
-
-// goodShare returns color thresholds of a share whose target is 100 %.
-func goodShare() []step { return []step{{color: "red"}, {"orange", 0.8}, {"green", 0.95}} }
-
-// goodShare sets these thresholds for a panel.
-func (p *Panel) goodShare() *Panel {
-	s := goodShare()
-	return p.thresholds(s[0].color, s[1:]...)
+// thresholds colors the value of a panel.
+func (p *Panel) thresholds(colors options) *Panel {
+	p.FieldConfig.Defaults["thresholds"], p.FieldConfig.Defaults["color"] = colors, options{"mode": "thresholds"}
+	return p
 }
+
+// Color thresholds of several panels.
+var (
+	noneIsGood = steps("green", step{"orange", 1})
+	someIsBad  = steps("text", step{"orange", 1})
+	// goodShare is for a share whose target is 100 %.
+	goodShare = steps("red", step{"orange", 0.8}, step{"green", 0.95})
+	// dataAge is for the age of data: two and five intervals of 60 s. The chart replaces them by values for its intervals.
+	dataAge = steps("green", step{"orange", 120}, step{"red", 300})
+	// osAge is for the age of a release of balenaOS, with the colors of ageColors.
+	osAge = steps("text", step{"orange", 365 * 86400}, step{"red", 2 * 365 * 86400})
+)
 
 // words shows texts instead of 0 and 1.
 func (p *Panel) words(zero, zeroColor, one, oneColor string) *Panel {
@@ -653,10 +627,7 @@ func (p *Panel) words(zero, zeroColor, one, oneColor string) *Panel {
 // colors sets the colors of series by name.
 func (p *Panel) colors(byName []seriesColor) *Panel {
 	for _, c := range byName {
-		p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, options{
-			"matcher":    options{"id": "byName", "options": c.name},
-			"properties": []any{options{"id": "color", "value": options{"mode": "fixed", "fixedColor": c.color}}},
-		})
+		p.override("byName", c.name, property("color", options{"mode": "fixed", "fixedColor": c.color}))
 	}
 	return p
 }
@@ -675,11 +646,6 @@ var phaseColors = []seriesColor{{"next", "green"}, {"current", "green"}, {"sunse
 
 // ageColors are the colors of ages of releases of balenaOS, by the values that the alert rules record.
 var ageColors = []seriesColor{{"less than 90 days", "green"}, {"90 days to 1 year", "yellow"}, {"1 to 2 years", "orange"}, {"more than 2 years", "red"}}
-
-// osAge returns color thresholds of the age of a release of balenaOS, with the same colors.
-func osAge() []step {
-	return []step{{color: "text"}, {"orange", 365 * 86400}, {"red", 2 * 365 * 86400}}
-}
 
 const gray = "#8c959f"
 

@@ -211,7 +211,7 @@ func TestAnnotations(t *testing.T) {
 // TestDeviceVariable checks the names and UUIDs that the regular expression extracts from query results.
 func TestDeviceVariable(t *testing.T) {
 	var v struct{ Regex string }
-	data, err := json.Marshal(deviceVariable())
+	data, err := json.Marshal(deviceVariable)
 	if err != nil {
 		t.Fatal(err)
 	}
