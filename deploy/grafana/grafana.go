@@ -80,6 +80,11 @@ type Panel struct {
 	Collapsed *bool `json:"collapsed,omitempty"`
 	Panels    []any `json:"panels,omitzero"`
 
+	// Columns are the fields that a table shows, Words the texts of the values 0 and 1, and Colors the colors of series by name.
+	Columns []string          `json:"-"`
+	Words   []string          `json:"-"`
+	Colors  map[string]string `json:"-"`
+
 	// width is its share of the row.
 	width int
 }
@@ -469,10 +474,10 @@ func table(title, description, sortBy string, descending bool, columns []column,
 		"cellHeight": "sm", "showHeader": true, "frameIndex": 0, "footer": options{"show": false, "reducer": []string{"sum"}},
 		"sortBy": []any{options{"displayName": sortBy, "desc": descending}},
 	}
-	order, names, keep := options{}, options{}, []string{}
+	order, names := options{}, options{}
 	for i, c := range columns {
 		order[c.field], names[c.field] = i, c.title
-		keep = append(keep, c.field)
+		p.Columns = append(p.Columns, c.field)
 		var properties []options
 		set := func(id string, value any) { properties = append(properties, property(id, value)) }
 		if c.unit != "" {
@@ -503,7 +508,7 @@ func table(title, description, sortBy string, descending bool, columns []column,
 	}
 	p.Transformations = []any{
 		options{"id": "merge", "options": options{}},
-		options{"id": "filterFieldsByName", "options": options{"include": options{"names": keep}}},
+		options{"id": "filterFieldsByName", "options": options{"include": options{"names": p.Columns}}},
 		options{"id": "organize", "options": options{"indexByName": order, "renameByName": names, "excludeByName": options{}}},
 	}
 	return p
@@ -617,6 +622,7 @@ var (
 
 // words shows texts instead of 0 and 1.
 func (p *Panel) words(zero, zeroColor, one, oneColor string) *Panel {
+	p.Words = []string{zero, one}
 	p.FieldConfig.Defaults["mappings"] = []any{options{"type": "value", "options": options{
 		"0": options{"text": zero, "color": zeroColor, "index": 0},
 		"1": options{"text": one, "color": oneColor, "index": 1},
@@ -626,7 +632,9 @@ func (p *Panel) words(zero, zeroColor, one, oneColor string) *Panel {
 
 // colors sets the colors of series by name.
 func (p *Panel) colors(byName []seriesColor) *Panel {
+	p.Colors = map[string]string{}
 	for _, c := range byName {
+		p.Colors[c.name] = c.color
 		p.override("byName", c.name, property("color", options{"mode": "fixed", "fixedColor": c.color}))
 	}
 	return p

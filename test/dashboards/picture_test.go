@@ -26,10 +26,7 @@ func TestPicture(t *testing.T) {
 	if *picture == "" {
 		t.Skip("only for the documentation: make pictures")
 	}
-	panels, err := Panels()
-	if err != nil {
-		t.Fatal(err)
-	}
+	panels := Panels()
 	w := simulate(t)
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 50_000_000, Timeout: time.Minute, LookbackDelta: 5 * time.Minute})
 	t.Cleanup(func() { _ = engine.Close() })
@@ -144,13 +141,13 @@ func (d *drawing) scale() {
 // Value returns the last value in readable form.
 func (l line) Value() string {
 	const hour, day = 3600, 86400
-	if word, ok := l.panel.Words[fmt.Sprint(l.Last)]; ok {
-		return word
+	if len(l.panel.Words) > 0 {
+		return l.panel.Words[int(l.Last)]
 	}
 	switch {
 	case l.Last > 1e12: // a time in milliseconds, as Grafana requires
 		return time.UnixMilli(int64(l.Last)).UTC().Format(time.DateOnly)
-	case l.panel.Unit == "percentunit" || l.Last != math.Trunc(l.Last) && l.Last < 1.5:
+	case l.panel.FieldConfig.Defaults["unit"] == "percentunit" || l.Last != math.Trunc(l.Last) && l.Last < 1.5:
 		return fmt.Sprintf("%.0f %%", 100*l.Last)
 	case l.panel.Type == "table" && l.Last >= 2*day: // a duration
 		return fmt.Sprintf("%.0f days", l.Last/day)
@@ -172,7 +169,7 @@ ul { list-style: none; margin: 4px 0 0; padding: 0; display: flex; flex-wrap: wr
 table { border-collapse: collapse; width: 100%; font-size: 12px } td { border-top: 1px solid #2c3038; padding: 2px 0 } td + td { text-align: right }
 .bar { background: #3274d9; height: 5px; border-radius: 2px }
 </style></head><body><main>
-{{range .}}<section class="{{.Type}}" style="grid-column: {{.Column}} / span {{.Position.W}}; grid-row: {{.Row}} / span {{.Position.H}}"><h2>{{.Title}}</h2>
+{{range .}}<section class="{{.Type}}" style="grid-column: {{.Column}} / span {{.Position.Width}}; grid-row: {{.Row}} / span {{.Position.Height}}"><h2>{{.Title}}</h2>
 {{if eq .Type "stat"}}{{range $i, $l := .Lines}}{{if not $i}}<b>{{or .Name .Value}}</b>{{end}}{{end}}
 {{else if eq .Type "timeseries"}}<svg viewBox="0 0 300 100" preserveAspectRatio="none">{{range .Lines}}<path stroke="{{.Color}}" vector-effect="non-scaling-stroke" d="{{.Path}}"/>{{end}}</svg>
 <ul>{{range .Lines}}<li style="color: {{.Color}}"><span>{{.Name}} {{.Value}}</span></li>{{end}}</ul>

@@ -4,27 +4,18 @@
 package dashboards
 
 import (
-	"encoding/json"
-	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/balena-exporter/balena-exporter/deploy/grafana"
 )
 
-// Panel is a panel with queries, or a variable of a dashboard.
+// Panel is a panel with queries, a variable with values from a query, or an annotation.
 type Panel struct {
-	Dashboard, Title string
-	// Type is Grafana's type of the panel; empty for a variable.
-	Type    string
-	Queries []Query
-	// Columns are the labels that a table shows.
-	Columns []string
-	// Position is the position and size of the panel in a grid of 24 columns.
-	Position struct{ X, Y, W, H int }
-	// Unit, Words (texts of values) and Colors (of series) are Grafana's settings of the panel.
-	Unit          string
-	Words, Colors map[string]string
+	*grafana.Panel // of a variable or an annotation, only the title is set
+	Dashboard      string
+	Queries        []Query
 }
 
 // Query is a query in PromQL, with the variables of Grafana in it.
@@ -56,148 +47,68 @@ var (
 	valueColumn = regexp.MustCompile(`^Value( #[A-Z])?$`)
 )
 
-// Panels returns the panels of all dashboards from their JSON. Constants of the dashboards are replaced in the queries.
-func Panels() ([]Panel, error) {
-	panels, _, err := readAll()
-	return panels, err
+// Panels returns the panels of all dashboards, and their variables. Constants of the dashboards are replaced in the queries.
+func Panels() (panels []Panel) {
+	for _, d := range grafana.All() {
+		for _, v := range d.Templating.List {
+			if v.Type != "query" {
+				continue
+			}
+			q := newQuery(d, v.Definition, false, "")
+			if m := labelValues.FindStringSubmatch(v.Definition); m != nil {
+				q.Expr, q.Labels = m[1], []string{m[2]}
+			} else if m := queryResult.FindStringSubmatch(v.Definition); m != nil {
+				q.Expr = m[1]
+			}
+			panels = append(panels, Panel{&grafana.Panel{Title: "$" + v.Name}, d.UID, []Query{q}})
+		}
+		for _, p := range d.Panels {
+			panel := Panel{Panel: p, Dashboard: d.UID}
+			for _, t := range p.Targets {
+				panel.Queries = append(panel.Queries, newQuery(d, t.Expr, t.Range, t.LegendFormat))
+			}
+			if len(panel.Queries) > 0 {
+				panels = append(panels, panel)
+			}
+		}
+	}
+	return panels
 }
 
 // Annotations returns the annotations of all dashboards in the same way.
-func Annotations() ([]Panel, error) {
-	_, annotations, err := readAll()
-	return annotations, err
-}
-
-func readAll() (panels, annotations []Panel, err error) {
+func Annotations() (annotations []Panel) {
 	for _, d := range grafana.All() {
-		data, err := d.JSON()
-		if err != nil {
-			return nil, nil, err
+		for _, a := range d.Annotations.List {
+			if a, ok := a.(*grafana.Annotation); ok { // not the one that is built into Grafana
+				q := newQuery(d, a.Expr, true, a.Title+a.Text)
+				if a.TagKeys != "" {
+					q.Labels = append(q.Labels, strings.Split(a.TagKeys, ",")...)
+				}
+				annotations = append(annotations, Panel{&grafana.Panel{Title: a.Name}, d.UID, []Query{q}})
+			}
 		}
-		of, marks, err := read(data)
-		if err != nil {
-			return nil, nil, fmt.Errorf("dashboard %s: %w", d.UID, err)
-		}
-		panels, annotations = append(panels, of...), append(annotations, marks...)
 	}
-	return panels, annotations, nil
+	return annotations
 }
 
-func read(data []byte) (panels, annotations []Panel, err error) {
-	var dashboard struct {
-		UID        string
-		Templating struct {
-			List []struct {
-				Name, Type, Definition string
-				Query                  any
-			}
-		}
-		Annotations struct {
-			List []struct{ Name, Expr, TagKeys, TitleFormat, TextFormat string }
-		}
-		Panels []struct {
-			Title, Type string
-			GridPos     struct{ X, Y, W, H int }
-			FieldConfig struct {
-				Defaults struct {
-					Unit     string
-					Mappings []struct {
-						Options map[string]struct{ Text string }
-					}
-				}
-				Overrides []struct {
-					Matcher    struct{ Options string }
-					Properties []struct {
-						ID    string
-						Value json.RawMessage
-					}
-				}
-			}
-			Targets []struct {
-				Expr, LegendFormat string
-				Range              bool
-			}
-			Transformations []struct {
-				ID      string
-				Options struct {
-					Include struct{ Names []string }
-				}
-			}
-		}
-	}
-	if err := json.Unmarshal(data, &dashboard); err != nil {
-		return nil, nil, err
-	}
+func newQuery(d *grafana.Dashboard, expr string, over bool, legend string) Query {
 	constants := map[string]string{}
-	for _, v := range dashboard.Templating.List {
+	for _, v := range d.Templating.List {
 		if v.Type == "constant" {
 			constants[v.Name] = v.Query.(string)
 		}
 	}
-	for _, a := range dashboard.Annotations.List {
-		if a.Expr == "" {
-			continue // built into Grafana
-		}
-		q := Query{Expr: a.Expr, Range: true}
-		q.Expr = q.Fill(constants)
-		for _, m := range legendLabel.FindAllStringSubmatch(a.TitleFormat+a.TextFormat, -1) {
-			q.Labels = append(q.Labels, m[1])
-		}
-		if a.TagKeys != "" {
-			q.Labels = append(q.Labels, strings.Split(a.TagKeys, ",")...)
-		}
-		annotations = append(annotations, Panel{Dashboard: dashboard.UID, Title: a.Name, Queries: []Query{q}})
+	q := Query{Expr: expr, Range: over, Legend: legend}
+	q.Expr = q.Fill(constants)
+	for _, m := range legendLabel.FindAllStringSubmatch(legend, -1) {
+		q.Labels = append(q.Labels, m[1])
 	}
-	for _, v := range dashboard.Templating.List {
-		if v.Type != "query" {
-			continue
-		}
-		q := Query{Expr: v.Definition}
-		if m := labelValues.FindStringSubmatch(v.Definition); m != nil {
-			q.Expr, q.Labels = m[1], []string{m[2]}
-		} else if m := queryResult.FindStringSubmatch(v.Definition); m != nil {
-			q.Expr = m[1]
-		}
-		panels = append(panels, Panel{Dashboard: dashboard.UID, Title: "$" + v.Name, Queries: []Query{q}})
-	}
-	for _, p := range dashboard.Panels {
-		panel := Panel{
-			Dashboard: dashboard.UID, Title: p.Title, Type: p.Type, Position: p.GridPos, Unit: p.FieldConfig.Defaults.Unit,
-			Words: map[string]string{}, Colors: map[string]string{},
-		}
-		for _, m := range p.FieldConfig.Defaults.Mappings {
-			for number, word := range m.Options {
-				panel.Words[number] = word.Text
-			}
-		}
-		for _, o := range p.FieldConfig.Overrides {
-			for _, property := range o.Properties {
-				var color struct{ FixedColor string }
-				if property.ID == "color" && json.Unmarshal(property.Value, &color) == nil {
-					panel.Colors[o.Matcher.Options] = color.FixedColor
-				}
-			}
-		}
-		for _, t := range p.Targets {
-			q := Query{Expr: t.Expr, Range: t.Range, Legend: t.LegendFormat}
-			q.Expr = q.Fill(constants)
-			for _, m := range legendLabel.FindAllStringSubmatch(t.LegendFormat, -1) {
-				q.Labels = append(q.Labels, m[1])
-			}
-			panel.Queries = append(panel.Queries, q)
-		}
-		for _, t := range p.Transformations {
-			for _, name := range t.Options.Include.Names {
-				if !valueColumn.MatchString(name) {
-					panel.Columns = append(panel.Columns, name)
-				}
-			}
-		}
-		if len(panel.Queries) > 0 {
-			panels = append(panels, panel)
-		}
-	}
-	return panels, annotations, nil
+	return q
+}
+
+// Labels returns the labels that a table shows in its columns.
+func (p *Panel) Labels() []string {
+	return slices.DeleteFunc(slices.Clone(p.Columns), valueColumn.MatchString)
 }
 
 // String names the panel.

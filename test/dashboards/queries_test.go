@@ -371,14 +371,8 @@ func (w *world) ask(t *testing.T, storage *teststorage.TestStorage, engine *prom
 }
 
 func TestDashboards(t *testing.T) {
-	panels, err := Panels()
-	if err != nil {
-		t.Fatal(err)
-	}
-	annotations, err := Annotations()
-	if err != nil {
-		t.Fatal(err)
-	}
+	panels := Panels()
+	annotations := Annotations()
 	w := simulate(t)
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 50_000_000, Timeout: time.Minute, LookbackDelta: 5 * time.Minute})
 	t.Cleanup(func() { _ = engine.Close() })
@@ -428,7 +422,7 @@ func TestDashboards(t *testing.T) {
 					}
 				}
 			}
-			for _, column := range p.Columns {
+			for _, column := range p.Labels() {
 				if !answered[column] {
 					t.Errorf("no query has the label %s for a column", column)
 				}
@@ -541,10 +535,7 @@ func ofTable(t *testing.T, panels []Panel, dashboard, title string) []Query {
 
 // One of two exporters has not refreshed for ten minutes, so its data are the oldest.
 func TestAgeOfTheOldestData(t *testing.T) {
-	panels, err := Panels()
-	if err != nil {
-		t.Fatal(err)
-	}
+	panels := Panels()
 	w := &world{end: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), variables: map[string]string{"job": ".+", "instance": ".+"}}
 	storage := teststorage.New(t)
 	appender := storage.Appender(t.Context())
