@@ -5,18 +5,19 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
 // artifact is a file of a release, or the index of images in an OCI layout.
@@ -73,108 +74,75 @@ func (a *artifact) add(name, platform string, contents []byte) error {
 	return nil
 }
 
-// manifest is what an index and a manifest of an OCI layout have in common.
-type manifest struct {
-	Manifests, Layers []descriptor
-}
-
-type descriptor struct {
-	Digest   string
-	Platform struct{ OS, Architecture, Variant string }
-}
-
 // readLayout reads an OCI layout of one index of images, each with programs in /bin.
 func readLayout(directory string) (*artifact, error) {
-	b, err := os.ReadFile(filepath.Join(directory, "index.json"))
+	blobs, err := filepath.Glob(filepath.Join(directory, "blobs", "sha256", "*"))
 	if err != nil {
 		return nil, err
 	}
-	var layout manifest
-	if err := json.Unmarshal(b, &layout); err != nil {
-		return nil, fmt.Errorf("index.json: %w", err)
+	for _, file := range blobs { // The library does not compare them with their digests.
+		if b, err := os.ReadFile(file); err != nil {
+			return nil, err
+		} else if digest(b) != filepath.Base(file) {
+			return nil, fmt.Errorf("the blob %s has other contents than its name says", filepath.Base(file))
+		}
 	}
-	if len(layout.Manifests) != 1 {
-		return nil, fmt.Errorf("index.json has %d entries, want one", len(layout.Manifests))
-	}
-	index, err := readManifest(directory, layout.Manifests[0])
+	all, err := layout.ImageIndexFromPath(directory)
 	if err != nil {
 		return nil, err
 	}
-	a := &artifact{name: filepath.Base(directory), sha256: strings.TrimPrefix(layout.Manifests[0].Digest, "sha256:"), image: true}
-	for _, image := range index.Manifests {
-		m, err := readManifest(directory, image)
+	entries, err := all.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	if len(entries.Manifests) != 1 {
+		return nil, fmt.Errorf("index.json has %d entries, want one", len(entries.Manifests))
+	}
+	index, err := all.ImageIndex(entries.Manifests[0].Digest)
+	if err != nil {
+		return nil, err
+	}
+	images, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	a := &artifact{name: filepath.Base(directory), sha256: entries.Manifests[0].Digest.Hex, image: true}
+	for _, entry := range images.Manifests {
+		image, err := index.Image(entry.Digest)
 		if err != nil {
 			return nil, err
 		}
-		before := len(a.programs)
-		platform := path.Join(image.Platform.OS, image.Platform.Architecture, image.Platform.Variant)
-		for _, layer := range m.Layers {
-			if err := a.readLayer(directory, platform, layer); err != nil {
-				return nil, err
-			}
-		}
-		if len(a.programs) == before {
-			return nil, fmt.Errorf("the image for %s contains no program", platform)
+		if err := a.readImage(image, entry.Platform.String()); err != nil {
+			return nil, fmt.Errorf("the image for %s: %w", entry.Platform, err)
 		}
 	}
 	return a, nil
 }
 
-func (a *artifact) readLayer(directory, platform string, layer descriptor) error {
-	b, err := blob(directory, layer)
-	if err != nil {
-		return err
-	}
-	uncompressed, err := gzip.NewReader(bytes.NewReader(b))
-	if err != nil {
-		return fmt.Errorf("%s: %w", layer.Digest, err)
-	}
-	for files := tar.NewReader(uncompressed); ; {
+func (a *artifact) readImage(image v1.Image, platform string) error {
+	before := len(a.programs)
+	extracted := mutate.Extract(image)
+	defer func() { _ = extracted.Close() }()
+	for files := tar.NewReader(extracted); ; {
 		header, err := files.Next()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF) && len(a.programs) == before:
+			return errors.New("it contains no program")
+		case errors.Is(err, io.EOF):
 			return nil
-		} else if err != nil {
-			return fmt.Errorf("%s: %w", layer.Digest, err)
-		}
-		if header.Typeflag != tar.TypeReg || path.Dir(path.Join("/", header.Name)) != "/bin" {
+		case err != nil:
+			return err
+		case header.Typeflag != tar.TypeReg || path.Dir(path.Join("/", header.Name)) != "/bin":
 			continue
 		}
 		contents, err := io.ReadAll(files)
 		if err != nil {
-			return fmt.Errorf("%s: %w", layer.Digest, err)
+			return err
 		}
 		if err := a.add(path.Base(header.Name), platform, contents); err != nil {
 			return err
 		}
 	}
-}
-
-func readManifest(directory string, d descriptor) (*manifest, error) {
-	b, err := blob(directory, d)
-	if err != nil {
-		return nil, err
-	}
-	m := new(manifest)
-	if err := json.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.Digest, err)
-	}
-	return m, nil
-}
-
-// blob reads what a descriptor stands for, and compares it with the digest.
-func blob(directory string, d descriptor) ([]byte, error) {
-	hash, ok := strings.CutPrefix(d.Digest, "sha256:")
-	if !ok {
-		return nil, fmt.Errorf("the digest %q is not a SHA-256", d.Digest)
-	}
-	b, err := os.ReadFile(filepath.Join(directory, "blobs", "sha256", hash))
-	if err != nil {
-		return nil, err
-	}
-	if digest(b) != hash {
-		return nil, fmt.Errorf("the blob %s has other contents than its name says", d.Digest)
-	}
-	return b, nil
 }
 
 func digest(b []byte) string {

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"debug/buildinfo"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +14,11 @@ import (
 	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/spdx/tools-golang/spdx"
 )
 
@@ -202,33 +206,14 @@ func noticeFile(t *testing.T) string {
 
 // ociLayout writes an OCI layout with the program that runs this test as /bin/thing, for two platforms, and returns the
 // digest of its index.
-func ociLayout(t *testing.T) (directory, index string) {
+func ociLayout(t *testing.T) (directory, digest string) {
 	t.Helper()
-	directory = filepath.Join(t.TempDir(), "image")
-	if err := os.MkdirAll(filepath.Join(directory, "blobs", "sha256"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	blob := func(b []byte) string {
-		save(t, filepath.Join(directory, "blobs", "sha256", digest(b)), b)
-		return "sha256:" + digest(b)
-	}
-	encode := func(v any) []byte {
-		b, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
 	self, err := os.ReadFile(executable(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var layer bytes.Buffer
-	compressed, err := gzip.NewWriterLevel(&layer, gzip.BestSpeed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := tar.NewWriter(compressed)
+	var content bytes.Buffer
+	files := tar.NewWriter(&content)
 	for name, contents := range map[string][]byte{"bin/thing": self, "LICENSE": []byte("text")} {
 		if err := files.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(contents)), Mode: 0o755}); err != nil {
 			t.Fatal(err)
@@ -237,18 +222,29 @@ func ociLayout(t *testing.T) (directory, index string) {
 			t.Fatal(err)
 		}
 	}
-	for _, c := range []io.Closer{files, compressed} {
-		if err := c.Close(); err != nil {
-			t.Fatal(err)
-		}
+	if err := files.Close(); err != nil {
+		t.Fatal(err)
 	}
-	type object = map[string]any
-	var images []object
-	for _, platform := range []object{{"os": "linux", "architecture": "amd64"}, {"os": "linux", "architecture": "arm", "variant": "v7"}} {
-		image := encode(object{"layers": []object{{"digest": blob(layer.Bytes())}}})
-		images = append(images, object{"digest": blob(image), "platform": platform})
+	opener := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content.Bytes())), nil }
+	layer, err := tarball.LayerFromOpener(opener, tarball.WithCompressionLevel(gzip.BestSpeed))
+	if err != nil {
+		t.Fatal(err)
 	}
-	index = blob(encode(object{"manifests": images}))
-	save(t, filepath.Join(directory, "index.json"), encode(object{"manifests": []object{{"digest": index}}}))
-	return directory, strings.TrimPrefix(index, "sha256:")
+	image, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := v1.ImageIndex(empty.Index)
+	for _, platform := range []*v1.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm", Variant: "v7"}} {
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: platform}})
+	}
+	directory = filepath.Join(t.TempDir(), "image")
+	if _, err := layout.Write(directory, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: index})); err != nil {
+		t.Fatal(err)
+	}
+	hash, err := index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return directory, hash.Hex
 }
