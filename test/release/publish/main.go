@@ -16,6 +16,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 )
 
 func main() {
@@ -46,19 +48,18 @@ func publish(directory, registry, cosign string) error {
 	}
 	defer signer.close()
 
+	// Both are looked up before either is pushed, so that no half of a release is published.
 	image, err := newTarget(ctx, registry+"/"+project, release.version, release.image)
 	if err != nil {
 		return err
 	}
-	chart, err := newTarget(ctx, registry+"/charts/"+project, release.chart.version, release.chart)
+	packed, err := partial.CompressedToImage(release.chart)
 	if err != nil {
 		return err
 	}
-	// Both are looked up before either is pushed, so that no half of a release is published.
-	for _, t := range []*target{image, chart} {
-		if err := t.conflict(); err != nil {
-			return err
-		}
+	chart, err := newTarget(ctx, registry+"/charts/"+project, release.chart.version, packed)
+	if err != nil {
+		return err
 	}
 	provenance, err := signer.provenance(release)
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/google/go-containerregistry/pkg/v1/static"
 )
 
 // artifact is what is pushed: the index of an image, or a chart.
@@ -29,11 +28,11 @@ type target struct {
 	tag      name.Tag
 	digest   name.Digest
 	options  []remote.Option
-	// tagged is what the tag names before; empty when there is no such tag.
-	tagged string
+	// tagged reports whether the tag names the artifact already.
+	tagged bool
 }
 
-// newTarget looks up what the registry has.
+// newTarget looks up what the registry has. It is an error if the tag names something else.
 func newTarget(ctx context.Context, repository, tag string, a artifact) (*target, error) {
 	t := &target{artifact: a, options: []remote.Option{
 		remote.WithContext(ctx),
@@ -51,8 +50,10 @@ func newTarget(ctx context.Context, repository, tag string, a artifact) (*target
 	t.digest = t.tag.Digest(digest.String())
 	head, err := remote.Head(t.tag, t.options...)
 	switch answer := (*transport.Error)(nil); {
+	case err == nil && head.Digest != digest:
+		return nil, fmt.Errorf("%s is published with other contents (%s, and this is %s); a version is never replaced, so raise it", t.tag, head.Digest, digest)
 	case err == nil:
-		t.tagged = head.Digest.String()
+		t.tagged = true
 	case errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound:
 	case errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden):
 		return nil, fmt.Errorf("cannot look up %s: %w; log in with cosign login %s", t.tag, err, t.tag.RegistryStr())
@@ -62,25 +63,10 @@ func newTarget(ctx context.Context, repository, tag string, a artifact) (*target
 	return t, nil
 }
 
-// conflict is the error of a tag that names something else.
-func (t *target) conflict() error {
-	if t.tagged != "" && t.tagged != t.digest.DigestStr() {
-		return fmt.Errorf("%s is published with other contents (%s, and this is %s); a version is never replaced, so raise it", t.tag, t.tagged, t.digest.DigestStr())
-	}
-	return nil
-}
-
 // push pushes the artifact without its tag.
 func (t *target) push() error {
-	if t.tagged != "" {
+	if t.tagged {
 		return nil
-	}
-	if c, ok := t.artifact.(*chart); ok {
-		for _, layer := range []v1.Layer{static.NewLayer(c.config, chartConfigType), static.NewLayer(c.archive, chartArchiveType)} {
-			if err := remote.WriteLayer(t.digest.Context(), layer, t.options...); err != nil {
-				return fmt.Errorf("cannot push %s: %w", t.digest, err)
-			}
-		}
 	}
 	if err := remote.Push(t.digest, t.artifact, t.options...); err != nil {
 		return fmt.Errorf("cannot push %s: %w", t.digest, err)
@@ -90,7 +76,7 @@ func (t *target) push() error {
 
 // name gives the artifact its tag.
 func (t *target) name() error {
-	if t.tagged == "" {
+	if !t.tagged {
 		if err := remote.Tag(t.tag, t.artifact, t.options...); err != nil {
 			return fmt.Errorf("cannot tag %s: %w", t.tag, err)
 		}

@@ -4,11 +4,9 @@ package main
 
 import (
 	"archive/tar"
-	"bufio"
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +17,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"sigs.k8s.io/yaml"
@@ -70,29 +70,17 @@ func checkSums(directory string) error {
 	if err != nil {
 		return fmt.Errorf("there is no release to publish: %w; run make release", err)
 	}
-	lines := bufio.NewScanner(bytes.NewReader(sums))
-	for lines.Scan() {
-		want, file, _ := strings.Cut(lines.Text(), "  ")
-		got, err := sum(filepath.Join(directory, filepath.FromSlash(file)))
+	for line := range strings.Lines(string(sums)) {
+		want, file, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
+		content, err := os.ReadFile(filepath.Join(directory, filepath.FromSlash(file)))
 		if err != nil {
 			return fmt.Errorf("%s: %w; run make release", list, err)
 		}
-		if got != want {
+		if fmt.Sprintf("%x", sha256.Sum256(content)) != want {
 			return fmt.Errorf("%s in %s has changed since make release: its SHA-256 is not the one in %s", file, directory, list)
 		}
 	}
-	return lines.Err()
-}
-
-func sum(file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }()
-	h := sha256.New()
-	_, err = io.Copy(h, f)
-	return hex.EncodeToString(h.Sum(nil)), err
+	return nil
 }
 
 // readImage reads the one entry of an OCI layout: the index of the platforms, with the version as its name. It reads all
@@ -218,14 +206,13 @@ func descriptor(content []byte, mediaType types.MediaType) v1.Descriptor {
 	return v1.Descriptor{MediaType: mediaType, Digest: digest, Size: size}
 }
 
-// RawManifest, MediaType and Digest make a chart something that can be pushed.
+// The methods of partial.CompressedImageCore make a chart something that can be pushed.
 
-func (c *chart) RawManifest() ([]byte, error) { return c.manifest, nil }
-
+func (c *chart) RawManifest() ([]byte, error)        { return c.manifest, nil }
+func (c *chart) RawConfigFile() ([]byte, error)      { return c.config, nil }
 func (c *chart) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
-
-func (c *chart) Digest() (v1.Hash, error) {
-	return descriptor(c.manifest, types.OCIManifestSchema1).Digest, nil
+func (c *chart) LayerByDigest(v1.Hash) (partial.CompressedLayer, error) {
+	return static.NewLayer(c.archive, chartArchiveType), nil
 }
 
 // fileOf returns a file of a .tar.gz.
