@@ -10,12 +10,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -102,7 +104,9 @@ func row(devices int, what, measured, baseline, ratio, limit string) {
 	fmt.Printf("| %d | %s | %s | %s | %s | %s |\n", devices, what, measured, baseline, ratio, limit)
 }
 
-func times(a, b float64) string { return fmt.Sprintf("%.2f", a/b) }
+func times[T ~int64 | ~uint64 | ~float64](a, b T) string {
+	return fmt.Sprintf("%.2f", float64(a)/float64(b))
+}
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/1e6) }
 
@@ -111,14 +115,14 @@ func (b *bench) measure(n int) {
 	api := b.simulator(n, cached)
 	defer api.stop()
 
-	pages, refresh := refreshes(api.url, n)
-	baseline := pages.cpu
-	row(n, "decode, CPU", ms(refresh.fetch), ms(baseline)+" (reading and unzipping the same pages)", times(float64(refresh.fetch), float64(baseline)), "≤ 4")
+	refresh := refreshes(api.url, n)
+	baseline := refresh.baseline
+	row(n, "decode, CPU", ms(refresh.fetch), ms(baseline)+" (reading and unzipping the same pages)", times(refresh.fetch, baseline), "≤ 4")
 	row(n, "decode, objects per device", fmt.Sprintf("%.2f", float64(refresh.objects)/float64(n)), "", "", "≤ 3")
 	seriesPerDevice := float64(refresh.samples) / float64(n)
 	limit := 7.5 * seriesPerDevice / 13.8
-	row(n, fmt.Sprintf("refresh, CPU, %.1f series per device", seriesPerDevice), ms(refresh.whole), ms(baseline), times(float64(refresh.whole), float64(baseline)), fmt.Sprintf("≤ %.1f (7.5 × series / 13.8)", limit))
-	row(n, "refresh, CPU, nothing changed", ms(refresh.again), ms(baseline), times(float64(refresh.again), float64(baseline)), "≤ 5")
+	row(n, fmt.Sprintf("refresh, CPU, %.1f series per device", seriesPerDevice), ms(refresh.whole), ms(baseline), times(refresh.whole, baseline), fmt.Sprintf("≤ %.1f (7.5 × series / 13.8)", limit))
+	row(n, "refresh, CPU, nothing changed", ms(refresh.again), ms(baseline), times(refresh.again, baseline), "≤ 5")
 	row(n, "exposition", fmt.Sprintf("%.1f MB as text, %.0f B per device", float64(refresh.page.TextBytes())/1e6, float64(refresh.page.TextBytes())/float64(n)),
 		fmt.Sprintf("%.1f MB compressed, %.0f B per device", float64(refresh.page.CompressedBytes())/1e6, float64(refresh.page.CompressedBytes())/float64(n)), "", "")
 	each := float64(refresh.whole) / float64(n)
@@ -126,21 +130,21 @@ func (b *bench) measure(n int) {
 		row(n, "refresh, CPU per device", fmt.Sprintf("%.2f µs", each/1e3), fmt.Sprintf("%.2f µs with %d", b.last/1e3, b.lastSize), times(each, b.last), "≤ 1.2")
 	}
 	b.last, b.lastSize = each, n
-	page, requests := refresh.page.CompressedBytes(), pages.requests
+	page, requests := refresh.page.CompressedBytes(), refresh.requests
 	debug.FreeOSMemory()
 
 	scrapes, stop := b.scrapes(api.url)
-	exporter, static := scrapes("/exporter", true), scrapes("/static", true)
+	exporter, static := scrapes("/exporter", "gzip"), scrapes("/static", "gzip")
 	cpuLimit, wallLimit := static.cpu*3/2+1500*time.Microsecond, static.wall*5/4+1500*time.Microsecond
-	row(n, "scrape, CPU", ms(exporter.cpu), ms(static.cpu)+" (static file)", times(float64(exporter.cpu), float64(static.cpu)), "≤ "+ms(cpuLimit))
-	row(n, "scrape, wall", ms(exporter.wall), ms(static.wall)+" (static file)", times(float64(exporter.wall), float64(static.wall)), "≤ "+ms(wallLimit))
+	row(n, "scrape, CPU", ms(exporter.cpu), ms(static.cpu)+" (static file)", times(exporter.cpu, static.cpu), "≤ "+ms(cpuLimit))
+	row(n, "scrape, wall", ms(exporter.wall), ms(static.wall)+" (static file)", times(exporter.wall, static.wall), "≤ "+ms(wallLimit))
 	row(n, "scrape, allocated", fmt.Sprintf("%.2f MB", float64(exporter.allocated)/1e6), "", "", "≤ 0.5 MB")
 	if n <= 100_000 {
-		constant := scrapes("/const", true)
-		row(n, "a collector of const metrics, CPU", ms(constant.cpu), ms(exporter.cpu)+" (exporter)", times(float64(constant.cpu), float64(exporter.cpu)), "≥ 300 for 10,000 or more devices")
+		constant := scrapes("/const", "gzip")
+		row(n, "a collector of const metrics, CPU", ms(constant.cpu), ms(exporter.cpu)+" (exporter)", times(constant.cpu, exporter.cpu), "≥ 300 for 10,000 or more devices")
 	}
-	plain := scrapes("/exporter", false)
-	row(n, "scrape without compression, CPU", ms(plain.cpu), ms(exporter.cpu)+" (compressed)", times(float64(plain.cpu), float64(exporter.cpu)), "")
+	plain := scrapes("/exporter", "identity")
+	row(n, "scrape without compression, CPU", ms(plain.cpu), ms(exporter.cpu)+" (compressed)", times(plain.cpu, exporter.cpu), "")
 	stop()
 
 	peak := b.exporter(api)
@@ -160,33 +164,27 @@ func cpu() time.Duration {
 
 // least returns the least CPU time of a few runs: longer times are caused by the machine.
 func least(runs int, f func()) time.Duration {
-	best := time.Duration(0)
+	best := time.Duration(math.MaxInt64)
 	for range runs {
 		runtime.GC()
 		began := cpu()
 		f()
-		if took := cpu() - began; best == 0 || took < best {
-			best = took
-		}
+		best = min(best, cpu()-began)
 	}
 	return best
 }
 
-// floorRun is the baseline of a refresh: reading and unzipping the same pages, and nothing else.
-type floorRun struct {
-	cpu      time.Duration
-	requests int
-}
-
 type refreshed struct {
-	fetch, whole, again time.Duration
-	objects             uint64
-	samples             int
-	page                *exposition.Page
+	// baseline is the CPU time of reading and unzipping the same pages, and nothing else.
+	baseline, fetch, whole, again time.Duration
+	requests                      int
+	objects                       uint64
+	samples                       int
+	page                          *exposition.Page
 }
 
 // refreshes measures a refresh of the API's devices, and its baseline.
-func refreshes(api string, n int) (floorRun, refreshed) {
+func refreshes(api string, n int) refreshed {
 	// A proxy during the measurement would add its own cost, so the paths are recorded beforehand, with a server that
 	// replaces the API.
 	var paths []string
@@ -206,13 +204,7 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 	read := func() {
 		var unzip gzip.Reader
 		for _, path := range paths {
-			req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, api+path, nil)
-			req.Header.Set("Authorization", "Bearer bench")
-			req.Header.Set("Accept-Encoding", "gzip")
-			resp, err := http.DefaultTransport.RoundTrip(req)
-			if err != nil {
-				log.Fatal(err)
-			}
+			resp := get(api+path, "gzip")
 			body := io.Reader(resp.Body)
 			if resp.Header.Get("Content-Encoding") == "gzip" { // an empty page is too small to be compressed
 				if err := unzip.Reset(resp.Body); err != nil {
@@ -227,11 +219,10 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 		}
 	}
 	read()
-	floor := floorRun{least(runs, read), len(paths)}
+	r := refreshed{baseline: least(runs, read), requests: len(paths)}
 
 	client = newClient(api)
 	defer client.Close()
-	var r refreshed
 	fetch(client)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -246,8 +237,12 @@ func refreshes(api string, n int) (floorRun, refreshed) {
 		r.page = fleets.Render(fetch(client))
 	})
 	r.again = least(runs, func() { r.page = fleets.Render(fetch(client)) })
-	r.samples = samples(r.page)
-	return floor, r
+	for line := range bytes.Lines(text(r.page)) {
+		if line[0] != '#' {
+			r.samples++
+		}
+	}
+	return r
 }
 
 // handler serves a page together with live metrics.
@@ -255,17 +250,11 @@ func handler(page *exposition.Page, live *prometheus.Registry) http.Handler {
 	return exposition.NewHandler(exposition.HandlerOptions{Page: func() *exposition.Page { return page }, Live: live})
 }
 
-// samples counts the samples of a page.
-func samples(page *exposition.Page) int {
+// text returns the exposition of a page, without the metrics of the exporter itself.
+func text(page *exposition.Page) []byte {
 	answer := httptest.NewRecorder()
 	handler(page, prometheus.NewRegistry()).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/", nil))
-	n := 0
-	for line := range strings.Lines(answer.Body.String()) {
-		if !strings.HasPrefix(line, "#") {
-			n++
-		}
-	}
-	return n
+	return answer.Body.Bytes()
 }
 
 func parsed(address string) *url.URL {
@@ -399,58 +388,36 @@ func serveScrapes(api string) {
 
 // scrapes starts a server of scrapes. It returns a function that measures one of the server's paths, and one that stops the
 // server.
-func (b *bench) scrapes(api string) (measure func(path string, compressed bool) scrape, stop func()) {
+func (b *bench) scrapes(api string) (measure func(path, encoding string) scrape, stop func()) {
 	address := freeAddress()
 	p := launch("/usage", "http://"+address, exec.Command(os.Args[0], "-serve", api, address))
-	get := func(path string, compressed bool, read func(io.Reader)) {
-		req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, p.url+path, nil)
-		if compressed {
-			req.Header.Set("Accept-Encoding", "gzip")
-		} else {
-			req.Header.Set("Accept-Encoding", "identity")
-		}
-		resp, err := http.DefaultTransport.RoundTrip(req)
-		if err != nil {
+	used := func() (u usage) {
+		if err := json.Unmarshal([]byte(body(p.url+"/usage")), &u); err != nil {
 			log.Fatal(err)
 		}
-		read(resp.Body)
-		_ = resp.Body.Close()
-	}
-	used := func() (u usage) {
-		get("/usage", false, func(r io.Reader) {
-			if err := json.NewDecoder(r).Decode(&u); err != nil {
-				log.Fatal(err)
-			}
-		})
 		return u
 	}
 	buffer := make([]byte, 1<<20)
-	discard := func(r io.Reader) {
-		for {
-			if _, err := r.Read(buffer); err != nil {
-				return
-			}
+	scrapeOnce := func(path, encoding string) {
+		answer := get(p.url+path, encoding).Body
+		for err := error(nil); err == nil; {
+			_, err = answer.Read(buffer)
 		}
+		_ = answer.Close()
 	}
-	measure = func(path string, compressed bool) scrape {
+	measure = func(path, encoding string) scrape {
 		// Several rounds of at least a quarter of a second each; the best one counts.
-		get(path, compressed, discard)
-		best := scrape{}
+		scrapeOnce(path, encoding)
+		best := scrape{cpu: math.MaxInt64, wall: math.MaxInt64}
 		for range 5 {
 			before, began, n := used(), time.Now(), 0
 			for n < 3 || time.Since(began) < 250*time.Millisecond {
-				get(path, compressed, discard)
+				scrapeOnce(path, encoding)
 				n++
 			}
 			wall, after := time.Since(began)/time.Duration(n), used()
-			s := scrape{(after.CPU - before.CPU) / time.Duration(n), wall, (after.Allocated - before.Allocated) / uint64(n)}
-			if best.cpu == 0 || s.cpu < best.cpu {
-				best.cpu = s.cpu
-			}
-			if best.wall == 0 || s.wall < best.wall {
-				best.wall = s.wall
-			}
-			best.allocated = max(best.allocated, s.allocated)
+			best.cpu, best.wall = min(best.cpu, (after.CPU-before.CPU)/time.Duration(n)), min(best.wall, wall)
+			best.allocated = max(best.allocated, (after.Allocated-before.Allocated)/uint64(n))
 			if wall > 2*time.Second {
 				break
 			}
@@ -492,11 +459,20 @@ func memory(p *process, name string) (bytes int64) {
 	return bytes * 1024
 }
 
-func body(address string) string {
-	resp, err := http.Get(address)
+// get requests an address, and leaves the answer in the encoding in which it is sent.
+func get(address, encoding string) *http.Response {
+	req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, address, nil)
+	req.Header.Set("Authorization", "Bearer bench")
+	req.Header.Set("Accept-Encoding", encoding)
+	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
 		log.Fatal(err)
 	}
+	return resp
+}
+
+func body(address string) string {
+	resp := get(address, "identity")
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
 		log.Fatal(err)
@@ -515,14 +491,12 @@ func (b *bench) start() {
 
 	api := b.simulator(0, cached)
 	defer api.stop()
-	first := time.Duration(0)
+	first := time.Duration(math.MaxInt64)
 	var resident int64
 	for range 5 {
 		began := time.Now()
 		e := b.startExporter("/metrics", api)
-		if took := time.Since(began); first == 0 || took < first {
-			first = took
-		}
+		first = min(first, time.Since(began))
 		resident = memory(e, "VmRSS:")
 		e.stop()
 	}
