@@ -38,6 +38,8 @@ type use struct {
 	Takes string `json:"takes,omitempty"`
 	// Null is set if the reader accepts null too.
 	Null bool `json:"null,omitempty"`
+	// at is where the values are read; empty if they are not read.
+	at place
 }
 
 // A place is where values of a field are read: the requested resource, and the path to the field.
@@ -68,17 +70,26 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	p := parser{model: model, found: map[use]bool{}, read: map[place]use{}}
+	p := parser{model: model, found: map[use]bool{}}
 	for _, r := range requests {
-		p.request(r)
-	}
-	for at, u := range p.read {
-		if u.Takes, u.Null, err = takes(at); err != nil {
+		query, err := url.PathUnescape(r.RawQuery)
+		if err != nil {
 			log.Fatal(err)
 		}
-		p.found[u] = true
+		resource := resourceOf(r)
+		p.options(place{resource: resource}, resource, split(quoted.ReplaceAllString(query, "0"), '&'))
 	}
-	uses := slices.SortedFunc(maps.Keys(p.found), func(a, b use) int {
+	typed := map[use]bool{} // the same field may be read at several places
+	for u := range p.found {
+		if u.at != (place{}) {
+			if u.Takes, u.Null, err = takes(u.at); err != nil {
+				log.Fatal(err)
+			}
+			u.at = place{}
+		}
+		typed[u] = true
+	}
+	uses := slices.SortedFunc(maps.Keys(typed), func(a, b use) int {
 		return cmp.Or(strings.Compare(a.Resource, b.Resource), strings.Compare(a.Field, b.Field), strings.Compare(a.Use, b.Use), strings.Compare(a.Takes, b.Takes))
 	})
 	out := json.NewEncoder(os.Stdout)
@@ -159,17 +170,11 @@ func record() ([]*url.URL, model, error) {
 			return nil, nil, fmt.Errorf("the mode of incremental refreshes is %s: the requests of %s are missing", mode, balena.DevicesOnly)
 		}
 	}
-	asked := requests
-	resp, err := http.Get(server.URL + "/simulator/model")
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
+	answer := httptest.NewRecorder()
+	sim.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/simulator/model", nil))
 	var m model
-	if err := json.NewDecoder(resp.Body).Decode(&m); err != nil {
-		return nil, nil, err
-	}
-	return asked, m, nil
+	err = json.Unmarshal(answer.Body.Bytes(), &m)
+	return requests, m, err
 }
 
 // takes returns the type that a reader expects at a place, from its error about an object, which it never accepts. null
@@ -200,7 +205,7 @@ func readAnswer(at place, by any) (says string, err error) {
 	}
 	var replaced atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if resource, _ := resourceOf(r.URL); resource != at.resource {
+		if resourceOf(r.URL) != at.resource {
 			sim.ServeHTTP(w, r)
 			return
 		}
@@ -259,25 +264,15 @@ func replace(in any, path []string, by any) (replaced bool) {
 	return replaced
 }
 
-// A parser finds the uses in requests: uses whose values are read, by place, and all others.
+// A parser finds the uses in requests.
 type parser struct {
 	model model
 	found map[use]bool
-	read  map[place]use
 }
 
-func resourceOf(u *url.URL) (resource, rest string) {
-	resource, rest, _ = strings.Cut(strings.TrimPrefix(u.Path, "/v7/"), "/")
-	return resource, rest
-}
-
-func (p parser) request(u *url.URL) {
-	resource, _ := resourceOf(u)
-	query, err := url.PathUnescape(u.RawQuery)
-	if err != nil {
-		log.Fatal(err)
-	}
-	p.options(place{resource: resource}, resource, split(quoted.ReplaceAllString(query, "0"), '&'))
+func resourceOf(u *url.URL) string {
+	resource, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/v7/"), "/")
+	return resource
 }
 
 // quoted matches a string in a query, which is ignored.
@@ -301,18 +296,15 @@ func split(s string, separator byte) (parts []string) {
 	return append(parts, s[begin:])
 }
 
-// use records a use, and returns the resource to which the field leads.
-func (p parser) use(resource, field, how string) string {
-	p.found[use{Resource: resource, Field: field, Use: how}] = true
+// use records a use, at a place if the values are read, and returns the resource to which the field leads.
+func (p parser) use(resource, field, how string, at place) string {
+	p.found[use{Resource: resource, Field: field, Use: how, at: at}] = true
 	return p.model[resource][field].Target
 }
 
-// reads records a use whose values are read below a place. It returns the place of the field, and the resource to which the
-// field leads.
-func (p parser) reads(below place, resource, field, how string) (place, string) {
-	at := place{below.resource, strings.TrimPrefix(below.path+"/"+field, "/")}
-	p.read[at] = use{Resource: resource, Field: field, Use: how}
-	return at, p.model[resource][field].Target
+// below returns the place of a field of the objects at a place.
+func (at place) below(field string) place {
+	return place{at.resource, strings.TrimPrefix(at.path+"/"+field, "/")}
 }
 
 // options records the uses in the options of a resource that is read at a place.
@@ -323,19 +315,19 @@ func (p parser) options(at place, resource string, options []string) {
 		case "", "$top":
 		case "$select":
 			for field := range strings.SplitSeq(value, ",") {
-				p.reads(at, resource, field, "select")
+				p.use(resource, field, "select", at.below(field))
 			}
 		case "$orderby":
 			for field := range strings.SplitSeq(value, ",") {
 				field, _, _ = strings.Cut(field, " ")
-				p.use(resource, field, "orderby")
+				p.use(resource, field, "orderby", place{})
 			}
 		case "$expand":
 			for _, expanded := range split(value, ',') {
 				path, options, _ := strings.Cut(expanded, "(")
 				field, _, _ := strings.Cut(path, "/")
-				inside, target := p.reads(at, resource, field, "expand")
-				p.options(inside, target, split(strings.TrimSuffix(options, ")"), ';'))
+				target := p.use(resource, field, "expand", at.below(field))
+				p.options(at.below(field), target, split(strings.TrimSuffix(options, ")"), ';'))
 			}
 		case "$filter":
 			p.filter(resource, value)
@@ -363,7 +355,7 @@ func (p parser) filter(resource, condition string) {
 			at, fields = target, fields[1:]
 		}
 		for _, field := range fields {
-			at = p.use(at, field, "filter")
+			at = p.use(at, field, "filter", place{})
 		}
 		if binds {
 			variables[variable] = at
