@@ -78,13 +78,11 @@ func deviceDashboard() *Dashboard {
 			lines("Storage", "Used storage on the data partition, and size of the partition.", "bytes", over(ofDevice("balena_device_storage_used_bytes"), "used"), over(ofDevice("balena_device_storage_size_bytes"), "size")).fromZero(),
 		}},
 		row{title: "Services", height: 8, panels: []*Panel{
-			table("Services", "Services on the device. They are exported with --collector.service.", "Service", false, []column{
-				{field: "service_name", title: "Service"},
-				{field: "status", title: "Status", width: 140},
-				{field: "Value #B", title: "Installed", unit: "dateTimeFromNow", width: 160},
-			},
-				rowsOf(ofDeviceBy("balena_device_service_status", "service_name, status")),
-				rowsOf("1000 * "+ofDeviceBy("balena_device_service_install_timestamp_seconds", "service_name"))),
+			table("Services", "Services on the device. They are exported with --collector.service.", "Service", false,
+				column{title: "Service", label: "service_name"},
+				column{title: "Status", label: "status", query: ofDeviceBy("balena_device_service_status", "service_name, status"), width: 140},
+				column{title: "Installed", query: "1000 * " + ofDeviceBy("balena_device_service_install_timestamp_seconds", "service_name"), unit: "dateTimeFromNow", width: 160},
+			),
 			timeline("Services over time", "Status of each service over time.", over(ofDeviceBy("balena_device_service_status", "service_name, status"), "{{service_name}} {{status}}")).wide(),
 		}},
 	)

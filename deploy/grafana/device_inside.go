@@ -62,13 +62,11 @@ func deviceInsideDashboard() *Dashboard {
 				over(`topk(20, `+rate("container_cpu_usage_seconds_total", `,name!=""`, "name")+`)`, "{{name}}")).fromZero(),
 			lines("Memory of containers", "Working set of each container, from cAdvisor. It excludes memory that the kernel can reclaim.", "bytes",
 				over(`topk(20, max by (name) (container_memory_working_set_bytes{uuid="$device",name!=""}))`, "{{name}}")).fromZero(),
-			table("Containers", "Start time of each container, and number of starts within the last hour, from cAdvisor. The balena API does not report restarts.", "Starts in 1 h", true, []column{
-				{field: "name", title: "Container"},
-				{field: "Value #A", title: "Started", unit: "dateTimeFromNow", width: 160},
-				{field: "Value #B", title: "Starts in 1 h", unit: "short", width: 110},
-			},
-				rowsOf(`1000 * topk(20, max by (name) (container_start_time_seconds{uuid="$device",name!=""}))`),
-				rowsOf(`topk(20, max by (name) (changes(container_start_time_seconds{uuid="$device",name!=""}[1h])))`)),
+			table("Containers", "Start time of each container, and number of starts within the last hour, from cAdvisor. The balena API does not report restarts.", "Starts in 1 h", true,
+				column{title: "Container", label: "name"},
+				column{title: "Started", query: `1000 * topk(20, max by (name) (container_start_time_seconds{uuid="$device",name!=""}))`, unit: "dateTimeFromNow", width: 160},
+				column{title: "Starts in 1 h", query: `topk(20, max by (name) (changes(container_start_time_seconds{uuid="$device",name!=""}[1h])))`, unit: "short", width: 110},
+			),
 		}},
 	)
 	return d.annotate(firing(`fleet="$fleet",uuid=~"$device|"`, "uuid", "{{uuid}}"), rollouts(`fleet="$fleet"`, true))

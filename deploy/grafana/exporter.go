@@ -37,13 +37,11 @@ func exporterDashboard() *Dashboard {
 				over(quantile("0.5", "balena_exporter_refresh_duration_seconds", "le"), "median"), over(quantile("0.95", "balena_exporter_refresh_duration_seconds", "le"), "95 %")).fromZero(),
 			lines("Age of the data", "Time since the last successful refresh, for each exporter.", "s",
 				over("time() - max by (instance) (balena_exporter_last_refresh_success_timestamp_seconds"+running+")", "{{instance}}")).fromZero(),
-			table("Parts of the refresh", "Whether each part of the last refresh succeeded, and its duration. While a part fails, the exporter serves its last data until they are stale.", "Part", false, []column{
-				{field: "part", title: "Part"},
-				{field: "Value #A", title: "Success", colors: steps("red", step{"green", 1}), width: 90},
-				{field: "Value #B", title: "Duration", unit: "s", width: 110},
-			},
-				rowsOf("min by (part) (balena_exporter_refresh_part_success"+running+")"),
-				rowsOf("max by (part) (balena_exporter_refresh_part_duration_seconds"+running+")")),
+			table("Parts of the refresh", "Whether each part of the last refresh succeeded, and its duration. While a part fails, the exporter serves its last data until they are stale.", "Part", false,
+				column{title: "Part", label: "part"},
+				column{title: "Success", query: "min by (part) (balena_exporter_refresh_part_success" + running + ")", colors: steps("red", step{"green", 1}), width: 90},
+				column{title: "Duration", query: "max by (part) (balena_exporter_refresh_part_duration_seconds" + running + ")", unit: "s", width: 110},
+			),
 		}},
 		row{height: 8, panels: []*Panel{
 			lines("Refreshes by kind", "Refreshes per minute by kind. A full refresh reads all data, an incremental refresh only changes since the previous refresh.", "opm",
@@ -66,13 +64,11 @@ func exporterDashboard() *Dashboard {
 		row{height: 8, panels: []*Panel{
 			lines("Failed requests", "Requests per minute without a successful response, by resource and HTTP status code.", "reqpm",
 				over(`60 * sum by (resource, code) (rate(balena_api_requests_total`+runningWith(`code!~"2..|304"`)+interval+`))`, "{{resource}} {{code}}")).fromZero(),
-			table("API keys", "Named API keys of the account that expire. The API does not report which key is in use.", "Expires", false, []column{
-				{field: "key_name", title: "Key"},
-				{field: "Value #A", title: "Expires", unit: "dateTimeFromNow", width: 160},
-				{field: "Value #B", title: "Days left", unit: "short", colors: steps("red", step{"orange", 7}, step{"green", 30}), width: 110},
-			},
-				rowsOf("1000 * min by (key_name) (balena_api_key_expiry_timestamp_seconds"+running+")"),
-				rowsOf("floor((min by (key_name) (balena_api_key_expiry_timestamp_seconds"+running+") - time()) / 86400)")),
+			table("API keys", "Named API keys of the account that expire. The API does not report which key is in use.", "Expires", false,
+				column{title: "Key", label: "key_name"},
+				column{title: "Expires", query: "1000 * min by (key_name) (balena_api_key_expiry_timestamp_seconds" + running + ")", unit: "dateTimeFromNow", width: 160},
+				column{title: "Days left", query: "floor((min by (key_name) (balena_api_key_expiry_timestamp_seconds" + running + ") - time()) / 86400)", unit: "short", colors: steps("red", step{"orange", 7}, step{"green", 30}), width: 110},
+			),
 		}},
 		row{title: "Process", height: 8, panels: []*Panel{
 			lines("CPU usage", "CPU usage in cores.", "short", over("sum by (instance) ("+rate("process_cpu_seconds_total")+")", "{{instance}}")).fromZero(),

@@ -40,8 +40,8 @@ func ofOSLine(metric string, labels ...string) string {
 // deviceColumns returns the columns of a table of devices.
 func deviceColumns(columns ...column) []column {
 	return append([]column{
-		{field: "device_name", title: "Device", links: []options{rowToDevice}},
-		{field: "uuid", title: "UUID", links: []options{rowToDevice, rowToBalena}, width: 110},
+		{title: "Device", label: "device_name", links: []options{rowToDevice}},
+		{title: "UUID", label: "uuid", links: []options{rowToDevice, rowToBalena}, width: 110},
 	}, columns...)
 }
 
@@ -69,7 +69,7 @@ func fleetDashboard() *Dashboard {
 	shareConnected := func(part string) string { return part + " / (" + ofFleet("balena_fleet_devices_connected") + " > 0)" }
 	devices := func(title, description, number, unit string, gauge, descending bool, expr string) *Panel {
 		return table(title, description, number, descending,
-			deviceColumns(column{field: "Value", title: number, unit: unit, gauge: gauge, width: 140}), rowsOf(named(expr)))
+			deviceColumns(column{title: number, query: named(expr), unit: unit, gauge: gauge, width: 140})...)
 	}
 	worst := func(title, description, number, unit string, gauge bool, expr string) *Panel {
 		return devices(title, description, number, unit, gauge, true, "topk($top, "+expr+")")
@@ -124,19 +124,15 @@ func fleetDashboard() *Dashboard {
 		}},
 		row{height: 10, panels: []*Panel{
 			table("Connected, not operational", "Devices that are connected, but not operational, updating or being configured, by the time since the last change of their connectivity. "+operationalMeans, "Since", true, deviceColumns(
-				column{field: "status", title: "Status", width: 170},
-				column{field: "Value", title: "Since", unit: "s", width: 120},
-			), rowsOf(named(`topk($top, max by (fleet, uuid, status) (balena_device_status{fleet="$fleet",status!~"operational|updating|configuring|post-provisioning|inactive|disconnected"})`+
-				" * on (uuid) group_left () (time() - "+ofDevices("balena_device_connectivity_change_timestamp_seconds")+"))"))),
+				column{title: "Status", label: "status", width: 170},
+				column{title: "Since", query: named(`topk($top, max by (fleet, uuid, status) (balena_device_status{fleet="$fleet",status!~"operational|updating|configuring|post-provisioning|inactive|disconnected"})` +
+					" * on (uuid) group_left () (time() - " + ofDevices("balena_device_connectivity_change_timestamp_seconds") + "))"), unit: "s", width: 120},
+			)...),
 			table("Not on target release", "Devices that are not on their target release, sorted by the time of the last update status, the oldest first.", "Update status changed", false, deviceColumns(
-				column{field: "release_version", title: "Release", width: 130},
-				column{field: "update_status", title: "Update status", width: 130},
-				column{field: "Value #A", title: "Update status changed", unit: "dateTimeFromNow", width: 170},
-			),
-				rowsOf(named("1000 * bottomk($top, "+ofDevices("balena_device_update_status_change_timestamp_seconds")+" and on (uuid) ("+ofDevices("balena_device_on_target_release")+" == 0))")),
-				rowsOf(behind("max by (fleet, uuid, release_version) (balena_device_release_info"+one+")")),
-				rowsOf(behind("max by (fleet, uuid, update_status) (balena_device_update_status"+one+")")),
-			),
+				column{title: "Release", label: "release_version", query: behind("max by (fleet, uuid, release_version) (balena_device_release_info" + one + ")"), width: 130},
+				column{title: "Update status", label: "update_status", query: behind("max by (fleet, uuid, update_status) (balena_device_update_status" + one + ")"), width: 130},
+				column{title: "Update status changed", query: named("1000 * bottomk($top, " + ofDevices("balena_device_update_status_change_timestamp_seconds") + " and on (uuid) (" + ofDevices("balena_device_on_target_release") + " == 0))"), unit: "dateTimeFromNow", width: 170},
+			)...),
 		}},
 		row{height: 10, panels: []*Panel{
 			worst("Highest storage usage", "Connected devices with the highest usage of the data partition.", "Storage", "percentunit", true,
@@ -158,9 +154,9 @@ func fleetDashboard() *Dashboard {
 			worst("Services not running", "Devices with the most services of the target release that are not running, including exited services.", "Services", "short", false,
 				ofDevices("balena_device_services")+" - "+ofDevices("balena_device_services_running")+" > 0"),
 			table("OS updates", "Devices with a running or failed host OS update. A failed update is listed until the supervisor starts.", "Progress", false, deviceColumns(
-				column{field: "state", title: "State", width: 120},
-				column{field: "Value", title: "Progress", unit: "percentunit", width: 120},
-			), rowsOf(named("topk($top, max by (fleet, uuid, state) (balena_device_os_update_state"+one+") * on (uuid) group_left () "+ofDevices("balena_device_os_update_progress_ratio")+")"))),
+				column{title: "State", label: "state", width: 120},
+				column{title: "Progress", query: named("topk($top, max by (fleet, uuid, state) (balena_device_os_update_state" + one + ") * on (uuid) group_left () " + ofDevices("balena_device_os_update_progress_ratio") + ")"), unit: "percentunit", width: 120},
+			)...),
 		}},
 		row{title: "Versions", height: 9, panels: []*Panel{
 			bars("OS versions", "Devices by version of the host OS.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_os_version", "os_version, os_variant")+")", "{{os_version}} {{os_variant}}")),
@@ -169,36 +165,24 @@ func fleetDashboard() *Dashboard {
 		}},
 		row{height: 9, panels: []*Panel{
 			table("OS releases", "Versions of the host OS on the devices of the fleet, with data of the release that the server publishes for the version. Releases behind: newer releases to which a device can be updated. A custom build has no release; without a server that publishes releases, as balenaCloud does, no version has one.",
-				"Releases behind", true, []column{
-					{field: "device_type", title: "Device type"},
-					{field: "os_version", title: "OS version"},
-					{field: "line", title: "Line", width: 110},
-					{field: "Value #A", title: "Devices", unit: "short", width: 100},
-					{field: "Value #C", title: "Releases behind", unit: "short", width: 140},
-					{field: "Value #D", title: "Age", unit: "s", colors: osAge, width: 120},
-					{field: "Value #E", title: "Invalidated", unit: "bool_yes_no", colors: someIsBad, width: 110},
-					{field: "Value #F", title: "End of support", unit: "dateTimeFromNow", width: 150},
-					{field: "phase", title: "Phase", states: phaseColors, width: 120},
-				},
-				rowsOf("count by (device_type, os_version) (topk by (uuid) (1, balena_device_info"+one+"))"),
-				rowsOf(ofOS("balena_device_os_line", "line")),
-				rowsOf(ofOS("balena_device_os_releases_behind")),
-				rowsOf("time() - "+ofOS("balena_device_os_release_created_timestamp_seconds")),
-				rowsOf(ofOS("balena_device_os_release_invalidated")),
-				rowsOf("1000 * "+ofOSLine("balena_os_line_end_of_life_timestamp_seconds")),
-				rowsOf(ofOSLine("balena_os_line_phase", "phase")),
+				"Releases behind", true,
+				column{title: "Device type", label: "device_type"},
+				column{title: "OS version", label: "os_version"},
+				column{title: "Line", label: "line", query: ofOS("balena_device_os_line", "line"), width: 110},
+				column{title: "Devices", query: "count by (device_type, os_version) (topk by (uuid) (1, balena_device_info" + one + "))", unit: "short", width: 100},
+				column{title: "Releases behind", query: ofOS("balena_device_os_releases_behind"), unit: "short", width: 140},
+				column{title: "Age", query: "time() - " + ofOS("balena_device_os_release_created_timestamp_seconds"), unit: "s", colors: osAge, width: 120},
+				column{title: "Invalidated", query: ofOS("balena_device_os_release_invalidated"), unit: "bool_yes_no", colors: someIsBad, width: 110},
+				column{title: "End of support", query: "1000 * " + ofOSLine("balena_os_line_end_of_life_timestamp_seconds"), unit: "dateTimeFromNow", width: 150},
+				column{title: "Phase", label: "phase", query: ofOSLine("balena_os_line_phase", "phase"), states: phaseColors, width: 120},
 			).empty("Needs the metrics of devices, which --no-collector.device leaves out."),
 		}},
 		row{title: "Map", height: 14, panels: []*Panel{
-			table("Devices on a map", "Up to 2,000 devices by location and overall status. Locations are available only on balenaCloud, and if the exporter runs with --collector.device.location.", "UUID", false, []column{
-				{field: "uuid", title: "UUID"},
-				{field: "status", title: "Status"},
-				{field: "Value #A", title: "Latitude"},
-				{field: "Value #B", title: "Longitude"},
-			},
-				rowsOf("topk(2000, "+ofDevices("balena_device_latitude_degrees")+")"),
-				rowsOf(ofDevices("balena_device_longitude_degrees")+onMap),
-				rowsOf("max by (fleet, uuid, status) (balena_device_status"+one+" == 1)"+onMap),
+			table("Devices on a map", "Up to 2,000 devices by location and overall status. Locations are available only on balenaCloud, and if the exporter runs with --collector.device.location.", "UUID", false,
+				column{title: "UUID", label: "uuid"},
+				column{title: "Status", label: "status", query: "max by (fleet, uuid, status) (balena_device_status" + one + " == 1)" + onMap},
+				column{title: "Latitude", query: "topk(2000, " + ofDevices("balena_device_latitude_degrees") + ")"},
+				column{title: "Longitude", query: ofDevices("balena_device_longitude_degrees") + onMap},
 			).mapped("Latitude", "Longitude", "Status", statusColors),
 		}},
 	).annotate(firing(`fleet="$fleet"`, "fleet", "{{fleet}}"), rollouts(`fleet="$fleet"`, true))

@@ -249,13 +249,9 @@ func rollouts(matchers string, enable bool) *Annotation {
 
 // alertsTable lists firing alerts.
 func alertsTable(description, matchers string, columns ...column) *Panel {
-	columns = append([]column{
-		{field: "alertname", title: "Alert"},
-		{field: "severity", title: "Severity", width: 90},
-	}, columns...)
-	columns = append(columns, column{field: "Value", title: "Alerts", unit: "short", width: 80})
-	return table("Firing alerts", description, "Alerts", true, columns,
-		rowsOf(`count by (alertname, severity, fleet) (ALERTS{alertstate="firing",alertname=~"Balena.+",`+matchers+"})"))
+	count := `count by (alertname, severity, fleet) (ALERTS{alertstate="firing",alertname=~"Balena.+",` + matchers + "})"
+	columns = append([]column{{title: "Alert", label: "alertname"}, {title: "Severity", label: "severity", width: 90}}, columns...)
+	return table("Firing alerts", description, "Alerts", true, append(columns, column{title: "Alerts", unit: "short", width: 80, query: count})...)
 }
 
 // Variables.
@@ -367,11 +363,6 @@ func over(expr, legend string) *Target {
 	return &Target{Datasource: prometheus, Expr: expr, LegendFormat: legend, Format: "time_series", Range: true}
 }
 
-// rowsOf is a query whose series become the rows of a table.
-func rowsOf(expr string) *Target {
-	return &Target{Datasource: prometheus, Expr: expr, Format: "table", Instant: true}
-}
-
 // stat shows a number.
 func stat(title, description, expr, unit string) *Panel {
 	p := newPanel("stat", title, description, now(expr, "")).unit(unit)
@@ -449,11 +440,13 @@ func timeline(title, description string, targets ...*Target) *Panel {
 	return p.thresholds(steps("transparent", step{"blue", 1}))
 }
 
-// column is a column of a table: a label, or the value of a query, by its field name. That is "Value" for the only query of a
-// table, otherwise "Value #A" for the first one.
+// column is a column of a table: the value of a query, or a label.
 type column struct {
-	field string
 	title string
+	// label is empty for a value.
+	label string
+	// query is empty for a label of the results of another column's query.
+	query string
 	unit  string
 	// width is in pixels; 0 for automatic.
 	width int
@@ -467,7 +460,13 @@ type column struct {
 }
 
 // table shows the rows of all queries, joined by their common labels, with the given columns, sorted by one of them.
-func table(title, description, sortBy string, descending bool, columns []column, targets ...*Target) *Panel {
+func table(title, description, sortBy string, descending bool, columns ...column) *Panel {
+	var targets []*Target
+	for _, c := range columns {
+		if c.query != "" {
+			targets = append(targets, &Target{Datasource: prometheus, Expr: c.query, Format: "table", Instant: true})
+		}
+	}
 	p := newPanel("table", title, description, targets...)
 	p.FieldConfig.Defaults["custom"] = options{"align": "auto", "filterable": true, "inspect": false}
 	p.Options = options{
@@ -476,8 +475,18 @@ func table(title, description, sortBy string, descending bool, columns []column,
 	}
 	order, names := options{}, options{}
 	for i, c := range columns {
-		order[c.field], names[c.field] = i, c.title
-		p.Columns = append(p.Columns, c.field)
+		field := c.label
+		if field == "" { // Grafana numbers the values if there are several queries.
+			field = "Value"
+			if len(p.Targets) > 1 {
+				field += " #" + targets[0].RefID
+			}
+		}
+		if c.query != "" {
+			targets = targets[1:]
+		}
+		order[field], names[field] = i, c.title
+		p.Columns = append(p.Columns, field)
 		var properties []options
 		set := func(id string, value any) { properties = append(properties, property(id, value)) }
 		if c.unit != "" {
