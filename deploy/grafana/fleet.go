@@ -50,23 +50,15 @@ func oneDisconnected(seconds string) string {
 	return `max by (fleet) (balena_fleet_devices_disconnected_longer_than{fleet="$fleet",seconds="` + seconds + `"})`
 }
 
-// oneInUse returns the number of devices in use of the selected fleet.
-func oneInUse() string {
-	return "(" + ofFleet("balena_fleet_devices_in_service") + " - " + ofFleet("balena_fleet_devices_never_connected") +
-		" - (" + oneDisconnected("$lost") + " or 0 * " + ofFleet("balena_fleet_devices_in_service") + "))"
-}
-
-// disconnectedFor returns the time for which each disconnected device of the selected fleet has been disconnected.
-func disconnectedFor() string {
-	return "((time() - " + ofDevices("balena_device_connectivity_change_timestamp_seconds") + ") and on (uuid) (" + ofDevices("balena_device_connected") + " == 0))"
-}
+var (
+	// oneInUse is the number of devices in use of the selected fleet.
+	oneInUse = inUse(ofFleet, oneDisconnected)
+	// disconnectedFor is the time for which each disconnected device of the selected fleet has been disconnected.
+	disconnectedFor = "((time() - " + ofDevices("balena_device_connectivity_change_timestamp_seconds") + ") and on (uuid) (" + ofDevices("balena_device_connected") + " == 0))"
+)
 
 func fleetDashboard() *Dashboard {
-	share := func(part string) string {
-		return ofFleet(part) + " / (" + ofFleet("balena_fleet_devices") + " > 0)"
-	}
-	shareInUse := func(part string) string { return part + " / (" + oneInUse() + " > 0)" }
-	shareConnected := func(part string) string { return part + " / (" + ofFleet("balena_fleet_devices_connected") + " > 0)" }
+	all, connected, inService := ofFleet("balena_fleet_devices"), ofFleet("balena_fleet_devices_connected"), ofFleet("balena_fleet_devices_in_service")
 	devices := func(title, description, number, unit string, gauge, descending bool, expr string) *Panel {
 		return table(title, description, number, descending,
 			deviceColumns(column{title: number, query: named(expr), unit: unit, gauge: gauge, width: 140})...)
@@ -79,16 +71,16 @@ func fleetDashboard() *Dashboard {
 		"balena-fleet", "balena / Fleet", "One fleet: devices by status, rollout of releases, versions, and devices with problems.",
 		[]*Variable{datasourceVariable, organizationVariable, tagVariable, tagValueVariable, fleetVariable(""), topVariable(), balenaVariable, lostVariable},
 		row{height: 4, panels: []*Panel{
-			stat("Devices", "All devices of the fleet.", ofFleet("balena_fleet_devices"), "short"),
-			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, shareInUse(ofFleet("balena_fleet_devices_in_service_connected")), "percentunit").thresholds(goodShare),
-			stat("Online", "Share of the connected devices that are online. "+onlineMeans, shareConnected(ofFleet("balena_fleet_devices_online")), "percentunit").thresholds(goodShare),
+			stat("Devices", "All devices of the fleet.", all, "short"),
+			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, share(ofFleet("balena_fleet_devices_in_service_connected"), oneInUse), "percentunit").thresholds(goodShare),
+			stat("Online", "Share of the connected devices that are online. "+onlineMeans, share(ofFleet("balena_fleet_devices_online"), connected), "percentunit").thresholds(goodShare),
 			stat("Operational", "Share of the connected devices that are operational. "+operationalMeans,
-				shareConnected(`max by (fleet) (balena_fleet_devices_by_status{fleet="$fleet",status="operational"})`), "percentunit").thresholds(goodShare),
+				share(`max by (fleet) (balena_fleet_devices_by_status{fleet="$fleet",status="operational"})`, connected), "percentunit").thresholds(goodShare),
 			stat("Disconnected for a day", "Devices in service that were connected before and have been disconnected for at least a day.", oneDisconnected("86400"), "short").thresholds(noneIsGood),
 			stat("Lost", "Devices that are lost. "+lostMeans, oneDisconnected("$lost"), "short").thresholds(someIsBad),
 			stat("Never connected", "Devices in service that have not connected since their registration.", ofFleet("balena_fleet_devices_never_connected"), "short").thresholds(someIsBad),
-			stat("In service", "Devices that are in service. "+inServiceMeans, ofFleet("balena_fleet_devices_in_service"), "short"),
-			stat("Healthy", "Share of the devices in service that are healthy. "+healthyMeans, ofFleet("balena_fleet_devices_healthy")+" / ("+ofFleet("balena_fleet_devices_in_service")+" > 0)", "percentunit").thresholds(goodShare),
+			stat("In service", "Devices that are in service. "+inServiceMeans, inService, "short"),
+			stat("Healthy", "Share of the devices in service that are healthy. "+healthyMeans, share(ofFleet("balena_fleet_devices_healthy"), inService), "percentunit").thresholds(goodShare),
 			stat("Undervolted", "Connected devices that reported an undervoltage since their last boot.", ofFleet("balena_fleet_devices_undervolted"), "short").thresholds(noneIsGood),
 		}},
 		row{height: 9, panels: []*Panel{
@@ -100,7 +92,7 @@ func fleetDashboard() *Dashboard {
 		row{title: "Releases", height: 4, panels: []*Panel{
 			name("Target release", "The target release of devices that are not pinned.", ofFleetBy("balena_fleet_target_release_info", "release_version, commit"), "release_version"),
 			stat("Target release created", "When the target release was created.", "1000 * "+ofFleet("balena_fleet_target_release_created_timestamp_seconds"), "dateTimeFromNow"),
-			stat("On target release", "Share of all devices that are on their target release. "+onTargetMeans, share("balena_fleet_devices_on_target_release"), "percentunit").thresholds(goodShare),
+			stat("On target release", "Share of all devices that are on their target release. "+onTargetMeans, share(ofFleet("balena_fleet_devices_on_target_release"), all), "percentunit").thresholds(goodShare),
 			stat("Tracks latest release", "Whether the target release is always the latest successful release. Otherwise the fleet is pinned to a release.", ofFleet("balena_fleet_tracks_latest_release"), "none").
 				words("no", "text", "yes", "text"),
 			stat("Pinned devices", "Devices that are pinned to a release.", ofFleet("balena_fleet_devices_pinned"), "short"),
@@ -113,14 +105,14 @@ func fleetDashboard() *Dashboard {
 			areas("Devices by release", "Devices by running release.",
 				over(ofFleetBy("balena_fleet_devices_by_release", "release_version, commit"), "{{release_version}}")),
 			lines("Rollout progress", "Share of all devices that are on their target release, and share of devices that are pinned.", "percentunit",
-				over(share("balena_fleet_devices_on_target_release"), "on target release"), over(share("balena_fleet_devices_pinned"), "pinned")).ratio(),
+				over(share(ofFleet("balena_fleet_devices_on_target_release"), all), "on target release"), over(share(ofFleet("balena_fleet_devices_pinned"), all), "pinned")).ratio(),
 			areas("Devices by update status", "Devices by status of the last update. Devices with the status rejected or aborted did not install the release.",
 				over(ofFleetBy("balena_fleet_devices_by_update_status", "update_status"), "{{update_status}}")).colors(updateColors),
 		}},
 		row{title: "Devices with problems", height: 10, panels: []*Panel{
 			devices("Newly disconnected", "Devices that are disconnected and not lost, the most recent first. "+connectedMeans+" "+lostMeans, "Disconnected for", "s", false, false,
-				"bottomk($top, "+disconnectedFor()+" < $lost)"),
-			worst("Lost", "Lost devices, the longest disconnected first. "+lostMeans, "Disconnected for", "s", false, disconnectedFor()+" >= $lost"),
+				"bottomk($top, "+disconnectedFor+" < $lost)"),
+			worst("Lost", "Lost devices, the longest disconnected first. "+lostMeans, "Disconnected for", "s", false, disconnectedFor+" >= $lost"),
 		}},
 		row{height: 10, panels: []*Panel{
 			table("Connected, not operational", "Devices that are connected, but not operational, updating or being configured, by the time since the last change of their connectivity. "+operationalMeans, "Since", true, deviceColumns(
@@ -136,9 +128,9 @@ func fleetDashboard() *Dashboard {
 		}},
 		row{height: 10, panels: []*Panel{
 			worst("Highest storage usage", "Connected devices with the highest usage of the data partition.", "Storage", "percentunit", true,
-				ofDevices("balena_device_storage_used_bytes")+" / ("+ofDevices("balena_device_storage_size_bytes")+" > 0)"),
+				share(ofDevices("balena_device_storage_used_bytes"), ofDevices("balena_device_storage_size_bytes"))),
 			worst("Highest memory usage", "Connected devices with the highest memory usage.", "Memory", "percentunit", true,
-				ofDevices("balena_device_memory_used_bytes")+" / ("+ofDevices("balena_device_memory_size_bytes")+" > 0)"),
+				share(ofDevices("balena_device_memory_used_bytes"), ofDevices("balena_device_memory_size_bytes"))),
 			worst("Highest CPU temperature", "Connected devices with the highest CPU temperature. Most boards throttle the CPU from 80 to 85 °C.", "Temperature", "celsius", false,
 				ofDevices("balena_device_cpu_temperature_celsius")),
 			worst("Highest CPU usage", "Connected devices with the highest CPU usage, averaged over all cores.", "CPU", "percentunit", true, ofDevices("balena_device_cpu_usage_ratio")),

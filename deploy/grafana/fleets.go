@@ -22,21 +22,23 @@ func eachDisconnected(seconds string) string {
 	return eachOf(`balena_fleet_devices_disconnected_longer_than{seconds="` + seconds + `",` + selectedMatchers + "}")
 }
 
-// eachAvailable returns the availability of each selected fleet, which the alert rules record.
-func eachAvailable() string {
-	return "max by (fleet) (balena:fleet_availability:ratio30d" + selected + ")"
+var (
+	// eachAvailable is the availability of each selected fleet, which the alert rules record.
+	eachAvailable = "max by (fleet) (balena:fleet_availability:ratio30d" + selected + ")"
+	// eachInUse is the number of devices in use of each selected fleet.
+	eachInUse = inUse(each, eachDisconnected)
+	// eachOperational is the number of operational devices of each selected fleet.
+	eachOperational = eachOf(`balena_fleet_devices_by_status{status="operational",` + selectedMatchers + "}")
+)
+
+// inUse returns the number of devices in use, as in the alerts, from expressions for metrics of fleets.
+func inUse(of, disconnected func(string) string) string {
+	inService := of("balena_fleet_devices_in_service")
+	return "(" + inService + " - " + of("balena_fleet_devices_never_connected") + " - (" + disconnected("$lost") + " or 0 * " + inService + "))"
 }
 
-// eachInUse returns the number of devices in use of each selected fleet, as in the alerts.
-func eachInUse() string {
-	return "(" + each("balena_fleet_devices_in_service") + " - " + each("balena_fleet_devices_never_connected") +
-		" - (" + eachDisconnected("$lost") + " or 0 * " + each("balena_fleet_devices_in_service") + "))"
-}
-
-// eachOperational returns the number of operational devices of each selected fleet.
-func eachOperational() string {
-	return eachOf(`balena_fleet_devices_by_status{status="operational",` + selectedMatchers + "}")
-}
+// share returns the share of a part in a whole. Without a whole, there is none.
+func share(part, whole string) string { return part + " / (" + whole + " > 0)" }
 
 // total returns the sum of a metric over all selected fleets.
 func total(metric string) string { return "sum(" + each(metric) + ")" }
@@ -52,13 +54,6 @@ func eachBehind(expr string) string {
 }
 
 func fleetsDashboard() *Dashboard {
-	ofAll := func(part string) string { return total(part) + " / (" + total("balena_fleet_devices") + " > 0)" }
-	ofInUse := func(part string) string { return "sum(" + part + ") / (sum(" + eachInUse() + ") > 0)" }
-	shareInUse := func(part string) string { return part + " / (" + eachInUse() + " > 0)" }
-	ofConnected := func(part string) string {
-		return "sum(" + part + ") / (" + total("balena_fleet_devices_connected") + " > 0)"
-	}
-	shareConnected := func(part string) string { return part + " / (" + each("balena_fleet_devices_connected") + " > 0)" }
 	return newDashboard(
 		"balena-fleets", "balena / Fleets", "All fleets: connected devices, rollouts of releases, and firing alerts. Archived fleets are excluded, as in the alerts.",
 		[]*Variable{
@@ -67,11 +62,11 @@ func fleetsDashboard() *Dashboard {
 		},
 		row{height: 4, panels: []*Panel{
 			stat("Devices", "All devices of the selected fleets.", total("balena_fleet_devices"), "short"),
-			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, ofInUse(each("balena_fleet_devices_in_service_connected")), "percentunit").thresholds(goodShare),
-			stat("Online", "Share of the connected devices that are online. "+onlineMeans, ofConnected(each("balena_fleet_devices_online")), "percentunit").thresholds(goodShare),
-			stat("Operational", "Share of the connected devices that are operational. "+operationalMeans, ofConnected(eachOperational()), "percentunit").thresholds(goodShare),
-			stat("Healthy", "Share of the devices in service that are healthy. "+healthyMeans, total("balena_fleet_devices_healthy")+" / ("+total("balena_fleet_devices_in_service")+" > 0)", "percentunit").thresholds(goodShare),
-			stat("On target release", "Share of all devices that are on their target release. "+onTargetMeans, ofAll("balena_fleet_devices_on_target_release"), "percentunit").thresholds(goodShare),
+			stat("Connected", "Share of the devices in use that are connected. "+connectedMeans+" "+inUseMeans, share(total("balena_fleet_devices_in_service_connected"), "sum("+eachInUse+")"), "percentunit").thresholds(goodShare),
+			stat("Online", "Share of the connected devices that are online. "+onlineMeans, share(total("balena_fleet_devices_online"), total("balena_fleet_devices_connected")), "percentunit").thresholds(goodShare),
+			stat("Operational", "Share of the connected devices that are operational. "+operationalMeans, share("sum("+eachOperational+")", total("balena_fleet_devices_connected")), "percentunit").thresholds(goodShare),
+			stat("Healthy", "Share of the devices in service that are healthy. "+healthyMeans, share(total("balena_fleet_devices_healthy"), total("balena_fleet_devices_in_service")), "percentunit").thresholds(goodShare),
+			stat("On target release", "Share of all devices that are on their target release. "+onTargetMeans, share(total("balena_fleet_devices_on_target_release"), total("balena_fleet_devices")), "percentunit").thresholds(goodShare),
 			stat("Age of the oldest data", "Age of the data of the exporter with the oldest data. Normally it is less than twice the refresh interval, which is 60 s by default.",
 				"time() - min(balena_exporter_last_refresh_success_timestamp_seconds)", "s").thresholds(dataAge),
 		}},
@@ -94,7 +89,7 @@ func fleetsDashboard() *Dashboard {
 			areas("Devices by status", "Devices of the selected fleets by overall status. "+operationalMeans,
 				over(totalBy("balena_fleet_devices_by_status", "status"), "{{status}}")).colors(statusColors).wide(),
 			bars("Disconnected devices by fleet", "The ten fleets with the most disconnected devices in use. "+inUseMeans,
-				now("topk(10, "+eachInUse()+" - "+each("balena_fleet_devices_in_service_connected")+" > 0)", "{{fleet}}")).
+				now("topk(10, "+eachInUse+" - "+each("balena_fleet_devices_in_service_connected")+" > 0)", "{{fleet}}")).
 				linked(seriesToFleet),
 			alertsTable("Firing alerts on the selected fleets and on exporters.", `fleet=~"$fleet|",fleet=~"$organization/.+|"`,
 				column{title: "Fleet", label: "fleet", links: []options{rowToFleet}}),
@@ -104,10 +99,10 @@ func fleetsDashboard() *Dashboard {
 				column{title: "Fleet", label: "fleet", links: []options{rowToFleet}, width: 240},
 				column{title: "Device type", label: "device_type", query: "max by (fleet, device_type) (balena_fleet_info{archived=\"false\"," + selectedMatchers + "})" + notArchived},
 				column{title: "Devices", query: each("balena_fleet_devices"), unit: "short", width: 80},
-				column{title: "Connected", query: shareInUse(each("balena_fleet_devices_in_service_connected")), unit: "percentunit", colors: goodShare, width: 100},
-				column{title: "Online", query: shareConnected(each("balena_fleet_devices_online")), unit: "percentunit", colors: goodShare, width: 90},
-				column{title: "Operational", query: shareConnected(eachOperational()), unit: "percentunit", colors: goodShare, width: 100},
-				column{title: "On target release", query: each("balena_fleet_devices_on_target_release") + " / (" + each("balena_fleet_devices") + " > 0)", unit: "percentunit", colors: goodShare, width: 140},
+				column{title: "Connected", query: share(each("balena_fleet_devices_in_service_connected"), eachInUse), unit: "percentunit", colors: goodShare, width: 100},
+				column{title: "Online", query: share(each("balena_fleet_devices_online"), each("balena_fleet_devices_connected")), unit: "percentunit", colors: goodShare, width: 90},
+				column{title: "Operational", query: share(eachOperational, each("balena_fleet_devices_connected")), unit: "percentunit", colors: goodShare, width: 100},
+				column{title: "On target release", query: share(each("balena_fleet_devices_on_target_release"), each("balena_fleet_devices")), unit: "percentunit", colors: goodShare, width: 140},
 				column{title: "Target release", label: "release_version", query: "max by (fleet, release_version) (balena_fleet_target_release_info" + selected + ")" + notArchived},
 				column{title: "Disconnected for a day", query: eachDisconnected("86400"), unit: "short", colors: someIsBad, width: 170},
 				column{title: "Lost", query: eachDisconnected("$lost"), unit: "short", width: 80},
@@ -116,15 +111,15 @@ func fleetsDashboard() *Dashboard {
 		}},
 		row{title: "Reliability", height: 9, panels: []*Panel{
 			bars("Lowest availability over 30 days", "The ten fleets with the lowest availability. "+availableMeans+" The alert rules record this value.",
-				now("bottomk(10, "+eachAvailable()+")", "{{fleet}}")).ratio().linked(seriesToFleet),
+				now("bottomk(10, "+eachAvailable+")", "{{fleet}}")).ratio().linked(seriesToFleet),
 			lines("Availability over 30 days", "Availability of the ten fleets with the lowest availability. "+availableMeans+" The alert rules record this value.", "percentunit",
-				over("bottomk(10, "+eachAvailable()+")", "{{fleet}}")).ratio(),
+				over("bottomk(10, "+eachAvailable+")", "{{fleet}}")).ratio(),
 			lines("Reconnected devices", "Share of the devices in service whose VPN reconnected within an hour, for the ten fleets with the highest share. If many devices reconnect at once, the server was restarted or rebalanced. The alert rules record this value.", "percentunit",
 				over("topk(10, max by (fleet) (balena:fleet_reconnected_devices:ratio1h"+selected+"))", "{{fleet}}")).ratio(),
 		}},
 		row{title: "Rollouts", height: 9, panels: []*Panel{
 			lines("On target release", "Share of all devices that are on their target release. It decreases when the target release changes, and increases while devices update.", "percentunit",
-				over(ofAll("balena_fleet_devices_on_target_release"), "on target release")).ratio(),
+				over(share(total("balena_fleet_devices_on_target_release"), total("balena_fleet_devices")), "on target release")).ratio(),
 			table("Unfinished rollouts", "The 20 fleets with the most devices that are not on their target release.", "Not on target release", true,
 				column{title: "Fleet", label: "fleet", links: []options{rowToFleet}},
 				column{title: "Not on target release", query: "topk(20, " + each("balena_fleet_devices") + " - " + each("balena_fleet_devices_on_target_release") + " > 0)", unit: "short", width: 160},
