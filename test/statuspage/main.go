@@ -71,15 +71,12 @@ func run(ctx context.Context, devices, fleets int, plain bool) error {
 		return err
 	}
 
-	refreshed := func() *balena.Snapshot {
-		now := *s
-		now.Time = time.Now().Add(-20 * time.Second)
-		return &now
-	}
-	old := func() *balena.Snapshot {
-		now := *s
-		now.Time = time.Now().Add(-4 * time.Minute)
-		return &now
+	aged := func(age time.Duration) func() *balena.Snapshot {
+		return func() *balena.Snapshot {
+			now := *s
+			now.Time = time.Now().Add(-age)
+			return &now
+		}
 	}
 	none := func() *balena.Snapshot { return nil }
 	failed := statuspage.Status{
@@ -94,7 +91,7 @@ func run(ctx context.Context, devices, fleets int, plain bool) error {
 		snapshot func() *balena.Snapshot
 		status   statuspage.Status
 		recorder *statuspage.Recorder
-	}{"good": {refreshed, over, recorded(s)}, "failing": {old, failed, nil}, "empty": {none, failed, nil}} {
+	}{"good": {aged(20 * time.Second), over, recorded(s)}, "failing": {aged(4 * time.Minute), failed, nil}, "empty": {none, failed, nil}} {
 		server := httptest.NewServer(statuspage.NewHandler(statuspage.Options{
 			Snapshot: of.snapshot, Status: func() statuspage.Status { return of.status },
 			Interval: time.Minute, DeviceURL: statuspage.DeviceURLCloud, DeviceNames: true, Version: "1.2.3",
