@@ -8,9 +8,9 @@
 package main
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spdx/tools-golang/json"
@@ -57,13 +57,9 @@ func write(output, version, notice, epoch, artifact string, programs []string) e
 	if err := spdxlib.ValidateDocument(document); err != nil {
 		return err
 	}
-	file, err := os.Create(output)
-	if err != nil {
+	var b bytes.Buffer
+	if err := json.Write(document, &b, json.Indent(" ")); err != nil {
 		return err
 	}
-	if err := json.Write(document, io.Writer(file), json.Indent(" ")); err != nil {
-		_ = file.Close()
-		return err
-	}
-	return file.Close()
+	return os.WriteFile(output, b.Bytes(), 0o644)
 }
