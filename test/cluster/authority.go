@@ -6,7 +6,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -53,9 +52,6 @@ func (a *Authority) Pool() *x509.CertPool {
 
 // A Pair is a certificate and its key, both in PEM format.
 type Pair struct{ Certificate, Key []byte }
-
-// TLS returns the pair for a client or server.
-func (p Pair) TLS() (tls.Certificate, error) { return tls.X509KeyPair(p.Certificate, p.Key) }
 
 // Issue issues a certificate for servers with these names and addresses, and for clients.
 func (a *Authority) Issue(subject pkix.Name, hosts ...string) (Pair, error) {

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 const (
@@ -47,7 +49,8 @@ type Cluster struct {
 // namespaces that [Isolated] created. Logs of its parts are written to a directory.
 func Start(ctx context.Context, programs, logs string) (*Cluster, error) {
 	c := &Cluster{programs: programs, logs: logs, token: rand.Text()}
-	if err := os.MkdirAll(logs, 0o755); err != nil {
+	path := programs + ":/usr/sbin:/sbin:" + os.Getenv("PATH")
+	if err := errors.Join(os.MkdirAll(logs, 0o755), os.Setenv("PATH", path)); err != nil {
 		return nil, err
 	}
 	if err := c.identities(); err != nil {
@@ -131,12 +134,7 @@ func (c *Cluster) run(name string, arguments ...string) (ended <-chan error, err
 	for i := range arguments {
 		arguments[i] = strings.ReplaceAll(arguments[i], "$STATE", state)
 	}
-	path := filepath.Join(c.programs, name)
-	if !exists(path) {
-		path = name // the system's
-	}
-	command := exec.Command(path, arguments...)
-	command.Env = append(os.Environ(), "PATH="+c.path())
+	command := exec.Command(name, arguments...)
 	command.Stdout, command.Stderr = log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // only the tests receive ctrl-C
 	if err := command.Start(); err != nil {
@@ -150,8 +148,6 @@ func (c *Cluster) run(name string, arguments ...string) (ended <-chan error, err
 	}()
 	return exited, nil
 }
-
-func (c *Cluster) path() string { return c.programs + ":/usr/sbin:/sbin:" + os.Getenv("PATH") }
 
 // errEnded marks the end of a part of the cluster that should run forever.
 var errEnded = errors.New("it should not")
@@ -254,19 +250,11 @@ const networkConfig = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{
 
 // containers starts containerd and imports the images.
 func (c *Cluster) containers(ctx context.Context) error {
-	if err := os.Mkdir(filepath.Join(state, "net.d"), 0o755); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Join(state, "certs.d", registryHost), 0o755); err != nil {
-		return err
-	}
-	if err := write("certs.d/"+registryHost+"/hosts.toml", registryConfig); err != nil {
-		return err
-	}
-	if err := write("containerd.toml", containerdConfig); err != nil {
-		return err
-	}
-	if err := write("net.d/pods.conflist", networkConfig); err != nil {
+	if err := errors.Join(
+		write("certs.d/"+registryHost+"/hosts.toml", registryConfig),
+		write("containerd.toml", containerdConfig),
+		write("net.d/pods.conflist", networkConfig),
+	); err != nil {
 		return err
 	}
 	ended, err := c.run("containerd", "--config=$STATE/containerd.toml")
@@ -332,10 +320,7 @@ func (c *Cluster) node(ctx context.Context) error {
 	if cgroupV1() {
 		config += "failCgroupV1: false\n"
 	}
-	if err := write("kubelet.yaml", config); err != nil {
-		return err
-	}
-	if err := write("proxy.yaml", proxyConfig); err != nil {
+	if err := errors.Join(write("kubelet.yaml", config), write("proxy.yaml", proxyConfig)); err != nil {
 		return err
 	}
 	ended, err := c.run("kubelet", "--config=$STATE/kubelet.yaml", "--kubeconfig=$STATE/"+nodeName+".kubeconfig", "--hostname-override="+nodeName,
@@ -347,16 +332,12 @@ func (c *Cluster) node(ctx context.Context) error {
 		return err
 	}
 	return until(ctx, "the node", ended, func() error {
-		var node struct {
-			Status struct {
-				Conditions []struct{ Type, Status, Message string }
-			}
-		}
+		var node corev1.Node
 		if err := c.Get(ctx, "/api/v1/nodes/"+nodeName, &node); err != nil {
 			return err
 		}
 		for _, condition := range node.Status.Conditions {
-			if condition.Type == "Ready" && condition.Status == "True" {
+			if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {
 				return nil
 			}
 		}
@@ -367,7 +348,8 @@ func (c *Cluster) node(ctx context.Context) error {
 // write writes a file of the state. It replaces $STATE by the directory of the state, $CGROUP by the control group of all pods.
 func write(name, content string) error {
 	content = strings.NewReplacer("$STATE", state, "$CGROUP", os.Getenv(cgroupVariable)).Replace(content)
-	return os.WriteFile(filepath.Join(state, name), []byte(content), 0o600)
+	file := filepath.Join(state, name)
+	return errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(content), 0o600))
 }
 
 // Raw requests a path from the API server.
@@ -403,8 +385,7 @@ func (c *Cluster) Get(ctx context.Context, path string, into any) error {
 	return json.Unmarshal(body, into)
 }
 
-// Command returns a command with an environment in which it finds kubectl and helm, and these use the cluster and a
-// namespace.
+// Command returns a command in whose environment kubectl and helm use the cluster and a namespace.
 func (c *Cluster) Command(ctx context.Context, namespace, program string, arguments ...string) (*exec.Cmd, error) {
 	home := filepath.Join(state, "homes", namespace)
 	if err := os.MkdirAll(home, 0o755); err != nil {
@@ -414,11 +395,7 @@ func (c *Cluster) Command(ctx context.Context, namespace, program string, argume
 	if err := os.WriteFile(kubeconfig, c.kubeconfig(c.token, namespace), 0o600); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(c.programs, program)
-	if !exists(path) {
-		path = program
-	}
-	command := exec.CommandContext(ctx, path, arguments...)
-	command.Env = append(os.Environ(), "PATH="+c.path(), "KUBECONFIG="+kubeconfig, "HOME="+home, "HELM_NAMESPACE="+namespace)
+	command := exec.CommandContext(ctx, program, arguments...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "HOME="+home, "HELM_NAMESPACE="+namespace)
 	return command, nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/prometheus/common/model"
 )
 
 // The API is stopped, slowed down, rate-limited and restarted. The exporter keeps running and reports the failures, and the
@@ -80,14 +82,14 @@ func TestAPIFailures(t *testing.T) {
 // alert returns an error unless the alert of a job, by the rules of the story, is in a state; the state "" means that there is
 // no alert.
 func (s *story) alert(name, job, state string) error {
-	alerts, err := prometheus.Alerts(s.Context())
+	answer, err := prometheus.Alerts(s.Context())
 	if err != nil {
 		return err
 	}
 	got := ""
-	for _, alert := range alerts {
-		if alert.Labels["alertname"] == name && alert.Labels["job"] == job && alert.Labels["story"] == s.namespace {
-			got = alert.State
+	for _, alert := range answer.Alerts {
+		if alert.Labels["alertname"] == model.LabelValue(name) && alert.Labels["job"] == model.LabelValue(job) && alert.Labels["story"] == model.LabelValue(s.namespace) {
+			got = string(alert.State)
 		}
 	}
 	if got != state {

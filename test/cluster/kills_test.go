@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // The exporter ends in every possible way, and is restarted automatically. No alert fires, although the alerts are enabled
@@ -31,10 +33,10 @@ func TestKills(t *testing.T) {
 
 	s.part("its pod is deleted", func(s *story) {
 		before := s.pod(name)
-		s.kubectl("delete", "pod", before.Metadata.Name)
+		s.kubectl("delete", "pod", before.Name)
 		s.scraped(name, 1)
-		if after := s.pod(name); after.Metadata.UID == before.Metadata.UID || after.Restarts() != 0 {
-			s.Errorf("it is the pod %s still, or was restarted (%d)", after.Metadata.Name, after.Restarts())
+		if after := s.pod(name); after.UID == before.UID || restarts(after) != 0 {
+			s.Errorf("it is the pod %s still, or was restarted (%d)", after.Name, restarts(after))
 		}
 	})
 	for _, kill := range []struct {
@@ -48,10 +50,10 @@ func TestKills(t *testing.T) {
 			}
 			s.eventually("the container is restarted", func() error {
 				after := s.pod(name)
-				if after.Restarts() != before.Restarts()+1 || after.Status.ContainerStatuses[0].LastState.Terminated == nil {
-					return fmt.Errorf("%d restarts, not %d", after.Restarts(), before.Restarts()+1)
+				if restarts(after) != restarts(before)+1 || after.Status.ContainerStatuses[0].LastTerminationState.Terminated == nil {
+					return fmt.Errorf("%d restarts, not %d", restarts(after), restarts(before)+1)
 				}
-				if code := after.Status.ContainerStatuses[0].LastState.Terminated.ExitCode; code != kill.code {
+				if code := int(after.Status.ContainerStatuses[0].LastTerminationState.Terminated.ExitCode); code != kill.code {
 					s.Errorf("it ended with %d, not %d", code, kill.code)
 				}
 				return nil
@@ -74,7 +76,7 @@ func TestKills(t *testing.T) {
 			}
 			for _, pod := range pods {
 				for _, status := range pod.Status.ContainerStatuses {
-					if last := status.LastState.Terminated; last != nil && last.Reason == "OOMKilled" {
+					if last := status.LastTerminationState.Terminated; last != nil && last.Reason == "OOMKilled" {
 						return nil
 					}
 				}
@@ -91,7 +93,7 @@ func TestKills(t *testing.T) {
 }
 
 // process returns the process id of the exporter in a pod, in the process namespace of the cluster.
-func (s *story) process(pod Pod) int {
+func (s *story) process(pod corev1.Pod) int {
 	s.Helper()
 	found := 0
 	s.eventually("the process is there", func() error {
@@ -102,7 +104,7 @@ func (s *story) process(pod Pod) int {
 		for _, group := range groups {
 			directory := filepath.Dir(group)
 			in, err := os.ReadFile(group)
-			if err != nil || !bytes.Contains(in, []byte(pod.Metadata.UID)) {
+			if err != nil || !bytes.Contains(in, []byte(pod.UID)) {
 				continue // it has ended meanwhile, or belongs to another pod
 			}
 			if line, err := os.ReadFile(filepath.Join(directory, "cmdline")); err == nil && strings.HasPrefix(string(line), "/bin/balena-exporter\x00") {
@@ -110,7 +112,7 @@ func (s *story) process(pod Pod) int {
 				return err
 			}
 		}
-		return fmt.Errorf("none of the pod %s", pod.Metadata.Name)
+		return fmt.Errorf("none of the pod %s", pod.Name)
 	})
 	return found
 }

@@ -115,15 +115,13 @@ func Missing() error {
 	if len(missing) > 0 {
 		return fmt.Errorf("a cluster needs %s: make packages installs them on Debian", strings.Join(missing, ", "))
 	}
-	if _, err := hierarchies(); err != nil {
-		return err
-	}
-	return nil
+	_, err := hierarchies()
+	return err
 }
 
 // hierarchies returns the root directories of control groups: one in version 2, one per controller in version 1.
 func hierarchies() ([]string, error) {
-	if _, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers")); err == nil {
+	if !cgroupV1() {
 		return []string{cgroupRoot}, nil
 	}
 	var found []string

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
 )
 
 // The plain manifests work like the chart. The test changes only the URL of the API and the intervals.
@@ -56,23 +58,18 @@ patches:
 
 // rule returns an error unless Prometheus has the rule, from a file whose name contains a text.
 func (s *story) rule(name, file string) error {
-	var data struct {
-		Groups []struct {
-			File  string
-			Rules []struct{ Name, Health, LastError string }
-		}
-	}
-	if err := prometheus.Get(s.Context(), "/api/v1/rules?rule_name[]="+name, &data); err != nil {
+	answer, err := prometheus.Rules(s.Context(), nil)
+	if err != nil {
 		return err
 	}
-	for _, group := range data.Groups {
+	for _, group := range answer.Groups {
 		for _, rule := range group.Rules {
-			if strings.Contains(group.File, file) && rule.Health == "ok" {
+			if rule, ok := rule.(promv1.AlertingRule); ok && rule.Name == name && strings.Contains(group.File, file) && rule.Health == promv1.RuleHealthGood {
 				return nil
 			}
 		}
 	}
-	return errors.Join(fmt.Errorf("there is no healthy %s of %s", name, file), fmt.Errorf("%+v", data.Groups))
+	return errors.Join(fmt.Errorf("there is no healthy %s of %s", name, file), fmt.Errorf("%+v", answer.Groups))
 }
 
 // Two accounts are two releases, distinguished by the label account. An alert names the account whose token is refused.

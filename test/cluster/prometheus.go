@@ -4,14 +4,17 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/api"
+	promv1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/kubectl/pkg/util/podutils"
 )
 
 // release is the value of the label release by which Prometheus selects monitors and rules, as in kube-prometheus-stack.
@@ -73,9 +76,15 @@ spec:
 
 // A Prometheus is a Prometheus server in the cluster.
 type Prometheus struct {
-	cluster *Cluster
+	promv1.API
 	address string
-	client  http.Client
+}
+
+// newPrometheus returns the Prometheus server in a pod.
+func newPrometheus(pod *corev1.Pod) (*Prometheus, error) {
+	address := "http://" + pod.Status.PodIP + ":9090"
+	client, err := api.NewClient(api.Config{Address: address, Client: &http.Client{Timeout: 30 * time.Second}})
+	return &Prometheus{promv1.NewAPI(client), address}, err
 }
 
 // Monitor installs the Prometheus Operator with its original manifests, and makes it create a Prometheus server.
@@ -91,19 +100,22 @@ func (c *Cluster) Monitor(ctx context.Context) (*Prometheus, error) {
 	if err := c.kubectl(ctx, monitoring, "apply", "-f", "-"); err != nil {
 		return nil, err
 	}
-	p := &Prometheus{cluster: c, client: http.Client{Timeout: 30 * time.Second}}
-	return p, until(ctx, "Prometheus", nil, func() error {
-		var pod Pod
+	var p *Prometheus
+	err := until(ctx, "Prometheus", nil, func() error {
+		var pod corev1.Pod
 		if err := c.Get(ctx, "/api/v1/namespaces/monitoring/pods/prometheus-e2e-0", &pod); err != nil {
 			return err
 		}
-		if !pod.Ready() {
+		if !podutils.IsPodReady(&pod) {
 			return fmt.Errorf("its pod is not ready: %+v", pod.Status)
 		}
-		p.address = "http://" + pod.Status.PodIP + ":9090"
-		_, err := p.Query(ctx, "vector(1)")
+		var err error
+		if p, err = newPrometheus(&pod); err == nil {
+			_, err = p.Query(ctx, "vector(1)")
+		}
 		return err
 	})
+	return p, err
 }
 
 func (c *Cluster) kubectl(ctx context.Context, input string, arguments ...string) error {
@@ -118,110 +130,24 @@ func (c *Cluster) kubectl(ctx context.Context, input string, arguments ...string
 	return nil
 }
 
-// A Sample is a series and its value at the time of a query.
-type Sample struct {
-	Labels map[string]string
-	Value  float64
-}
-
 // Query evaluates an expression at the current time.
-func (p *Prometheus) Query(ctx context.Context, expression string) ([]Sample, error) {
-	var data struct {
-		Result []struct {
-			Metric map[string]string
-			Value  [2]any
-		}
-	}
-	if err := p.Get(ctx, "/api/v1/query?query="+url.QueryEscape(expression), &data); err != nil {
+func (p *Prometheus) Query(ctx context.Context, expression string) (model.Vector, error) {
+	value, _, err := p.API.Query(ctx, expression, time.Now())
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", expression, err)
 	}
-	samples := make([]Sample, 0, len(data.Result))
-	for _, result := range data.Result {
-		value, err := strconv.ParseFloat(fmt.Sprint(result.Value[1]), 64)
-		if err != nil {
-			return nil, err
-		}
-		samples = append(samples, Sample{result.Metric, value})
+	vector, ok := value.(model.Vector)
+	if !ok {
+		return nil, fmt.Errorf("%s is a %s", expression, value.Type())
 	}
-	return samples, nil
+	return vector, nil
 }
 
-// An Alert is a pending or firing alert.
-type Alert struct {
-	Labels map[string]string
-	State  string
-}
-
-// Alerts returns all alerts.
-func (p *Prometheus) Alerts(ctx context.Context) ([]Alert, error) {
-	var data struct{ Alerts []Alert }
-	err := p.Get(ctx, "/api/v1/alerts", &data)
-	return data.Alerts, err
-}
-
-// Get decodes the data in the answer of Prometheus at a path.
-func (p *Prometheus) Get(ctx context.Context, path string, into any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.address+path, nil)
-	if err != nil {
-		return err
-	}
-	response, err := p.client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	answer := struct {
-		Status, Error string
-		Data          any
-	}{Data: into}
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
-		return fmt.Errorf("%s: %w", response.Status, err)
-	}
-	if answer.Status != "success" {
-		return fmt.Errorf("%s: %s", response.Status, answer.Error)
-	}
-	return nil
-}
-
-// A Pod holds the fields of a pod that the tests use.
-type Pod struct {
-	Metadata struct{ Name, UID string }
-	Spec     struct {
-		Volumes    []struct{ Name string }
-		Containers []struct{ Name, Image string }
-	}
-	Status struct {
-		Phase, PodIP string
-		Conditions   []struct{ Type, Status, Message string }
-		// Sorted by name. The tests use pods with one container only.
-		ContainerStatuses []struct {
-			RestartCount int
-			ImageID      string
-			LastState    struct {
-				Terminated *struct {
-					Reason   string
-					ExitCode int
-				}
-			}
-		}
-	}
-}
-
-// Ready reports whether the pod receives traffic of its Service.
-func (p Pod) Ready() bool {
-	for _, condition := range p.Status.Conditions {
-		if condition.Type == "Ready" {
-			return condition.Status == "True"
-		}
-	}
-	return false
-}
-
-// Restarts returns how often the containers of the pod were restarted.
-func (p Pod) Restarts() int {
+// restarts returns how often the containers of a pod were restarted.
+func restarts(pod corev1.Pod) int {
 	n := 0
-	for _, status := range p.Status.ContainerStatuses {
-		n += status.RestartCount
+	for _, status := range pod.Status.ContainerStatuses {
+		n += int(status.RestartCount)
 	}
 	return n
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Metrics are served over TLS with a password, then with a client certificate too, then with a new certificate. In each case
@@ -95,7 +97,7 @@ func TestProtectedMetrics(t *testing.T) {
 		if status, _, err := get(s, "https", anonymous, user, password); err == nil {
 			s.Errorf("without a certificate it answers %d", status)
 		}
-		pair, err := client.TLS()
+		pair, err := tls.X509KeyPair(client.Certificate, client.Key)
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -113,7 +115,7 @@ func TestProtectedMetrics(t *testing.T) {
 		start := time.Now()
 		renewed := s.issue(host)
 		s.tlsSecret("exporter-tls", renewed)
-		pair, err := renewed.TLS()
+		pair, err := tls.X509KeyPair(renewed.Certificate, renewed.Key)
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -143,18 +145,21 @@ func TestProtectedMetrics(t *testing.T) {
 		s.within(3*time.Minute, "each server has its parts", func() error {
 			fleets := 0.0
 			for i, name := range []string{"prometheus-sharded-0", "prometheus-sharded-shard-1-0"} {
-				var pod Pod
+				var pod corev1.Pod
 				if err := kubernetes.Get(s.Context(), "/api/v1/namespaces/monitoring/pods/"+name, &pod); err != nil {
 					return err
 				}
-				server := &Prometheus{cluster: kubernetes, address: "http://" + pod.Status.PodIP + ":9090", client: http.Client{Timeout: 10 * time.Second}}
+				server, err := newPrometheus(&pod)
+				if err != nil {
+					return err
+				}
 				samples, err := server.Query(s.Context(), `balena_device_info{namespace="protected"}`)
 				if err != nil {
 					return err
 				}
 				devices[i] = map[string]bool{}
 				for _, sample := range samples {
-					if uuid := sample.Labels["uuid"]; devices[0][uuid] || devices[1][uuid] {
+					if uuid := string(sample.Metric["uuid"]); devices[0][uuid] || devices[1][uuid] {
 						return fmt.Errorf("device %s is there twice", uuid)
 					} else {
 						devices[i][uuid] = true
@@ -165,7 +170,7 @@ func TestProtectedMetrics(t *testing.T) {
 					return err
 				}
 				for _, sample := range counted {
-					fleets += sample.Value
+					fleets += float64(sample.Value)
 				}
 			}
 			if len(devices[0])+len(devices[1]) != small.Devices || fleets != float64(small.Devices) {

@@ -46,7 +46,7 @@ func TestInstallFromRegistry(t *testing.T) {
 	if got := pod.Status.ContainerStatuses[0].ImageID; got != want {
 		t.Errorf("the pod runs the image %s, want %s", got, want)
 	}
-	if output := s.kubectl("get", "events", "--field-selector", "reason=Pulled,involvedObject.name="+pod.Metadata.Name, "--output=jsonpath={.items[*].message}"); !strings.Contains(output, "Successfully pulled image") {
+	if output := s.kubectl("get", "events", "--field-selector", "reason=Pulled,involvedObject.name="+pod.Name, "--output=jsonpath={.items[*].message}"); !strings.Contains(output, "Successfully pulled image") {
 		t.Errorf("the node did not pull the image: %s", output)
 	}
 	s.scraped("balena-exporter", 1)

@@ -42,7 +42,7 @@ spec: {hostNetwork: true, containers: [{name: bold, image: "localhost/pause:1"}]
 		}
 	})
 	s.part("the pod has no token of it", func(s *story) {
-		manifest := s.kubectl("get", "pod", s.pod("balena-exporter").Metadata.Name, "--output=yaml")
+		manifest := s.kubectl("get", "pod", s.pod("balena-exporter").Name, "--output=yaml")
 		if !strings.Contains(manifest, "serviceAccountName: balena-exporter\n") {
 			s.Errorf("the pod does not run as the chart's service account:\n%s", manifest)
 		}

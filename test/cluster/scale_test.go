@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // 20,000 devices run with the default resources of the chart.
@@ -60,7 +62,7 @@ func TestTwentyThousandDevices(t *testing.T) {
 }
 
 // throttled returns the number of periods in which the kernel throttled the container.
-func (s *story) throttled(pod Pod) int {
+func (s *story) throttled(pod corev1.Pod) int {
 	s.Helper()
 	process := s.process(pod)
 	group, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", process))

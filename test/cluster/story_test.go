@@ -21,6 +21,10 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"github.com/prometheus/common/model"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/kubectl/pkg/util/podutils"
 )
 
 const (
@@ -82,7 +86,7 @@ metadata: {name: {{.}}, labels: {pod-security.kubernetes.io/enforce: restricted}
 		"Image": "localhost/balena-simulator:" + version(t), "Token": token, "Account": has,
 		"Certificate": string(pair.Certificate), "Key": string(pair.Key), "CA": string(s.authority.PEM()),
 	})
-	var service struct{ Spec struct{ ClusterIP string } }
+	var service corev1.Service
 	s.get("/api/v1/namespaces/"+namespace+"/services/api", &service)
 	s.apiIP = service.Spec.ClusterIP
 	s.apiURL = "https://" + apiHost
@@ -330,17 +334,17 @@ func (s *story) get(path string, into any) {
 }
 
 // pods returns the pods of a release, including those that are being stopped.
-func (s *story) pods(name string) ([]Pod, error) {
-	var list struct{ Items []Pod }
+func (s *story) pods(name string) ([]corev1.Pod, error) {
+	var list struct{ Items []corev1.Pod }
 	selector := url.QueryEscape("app.kubernetes.io/instance=" + name + ",app.kubernetes.io/name=balena-exporter")
 	err := kubernetes.Get(s.Context(), "/api/v1/namespaces/"+s.namespace+"/pods?labelSelector="+selector, &list)
 	return list.Items, err
 }
 
 // pod returns the only pod of a release, once it is ready.
-func (s *story) pod(name string) Pod {
+func (s *story) pod(name string) corev1.Pod {
 	s.Helper()
-	var pod Pod
+	var pod corev1.Pod
 	s.eventually("the pod of "+name+" is ready", func() error {
 		pods, err := s.pods(name)
 		switch {
@@ -348,7 +352,7 @@ func (s *story) pod(name string) Pod {
 			return err
 		case len(pods) != 1:
 			return fmt.Errorf("%d pods instead of 1", len(pods))
-		case !pods[0].Ready():
+		case !podutils.IsPodReady(&pods[0]):
 			return fmt.Errorf("it is not: %+v", pods[0].Status)
 		}
 		pod = pods[0]
@@ -358,11 +362,11 @@ func (s *story) pod(name string) Pod {
 }
 
 // undisturbed fails the story if the pod was replaced, was restarted or is not ready.
-func (s *story) undisturbed(name string, before Pod) {
+func (s *story) undisturbed(name string, before corev1.Pod) {
 	s.Helper()
 	after := s.pod(name)
-	if after.Metadata.UID != before.Metadata.UID || after.Restarts() != before.Restarts() {
-		s.Fatalf("the pod %s was restarted: it is %s now, with %d restarts", before.Metadata.Name, after.Metadata.Name, after.Restarts())
+	if after.UID != before.UID || restarts(after) != restarts(before) {
+		s.Fatalf("the pod %s was restarted: it is %s now, with %d restarts", before.Name, after.Name, restarts(after))
 	}
 }
 
@@ -452,10 +456,11 @@ func (s *story) query(label, expression string) (map[string]float64, error) {
 	}
 	values := make(map[string]float64)
 	for _, sample := range samples {
-		if _, twice := values[sample.Labels[label]]; twice {
-			return nil, fmt.Errorf("%s: several series with %s=%q", expression, label, sample.Labels[label])
+		of := string(sample.Metric[model.LabelName(label)])
+		if _, twice := values[of]; twice {
+			return nil, fmt.Errorf("%s: several series with %s=%q", expression, label, of)
 		}
-		values[sample.Labels[label]] = sample.Value
+		values[of] = float64(sample.Value)
 	}
 	return values, nil
 }
@@ -481,7 +486,7 @@ func (s *story) is(expression string, want float64) error {
 		return err
 	case len(samples) == 0:
 		return fmt.Errorf("%s is nothing, not %v", expression, want)
-	case len(samples) > 1 || samples[0].Value != want:
+	case len(samples) > 1 || float64(samples[0].Value) != want:
 		return fmt.Errorf("%s is %v, not %v", expression, samples, want)
 	}
 	return nil
@@ -519,9 +524,9 @@ func (s *story) scraped(name string, shards int) {
 }
 
 // allScrapesSince waits for another scrape of the pod, and fails the story if a scrape has failed since the given time.
-func (s *story) allScrapesSince(start time.Time, pod Pod) {
+func (s *story) allScrapesSince(start time.Time, pod corev1.Pod) {
 	s.Helper()
-	of := fmt.Sprintf("up{$namespace, pod=%q}", pod.Metadata.Name)
+	of := fmt.Sprintf("up{$namespace, pod=%q}", pod.Name)
 	now := float64(time.Now().UnixMilli()) / 1000
 	s.eventually("one more scrape", func() error { return s.is(fmt.Sprintf(`timestamp(%s) > bool %f`, of, now), 1) })
 	if err := s.is(fmt.Sprintf(`min_over_time(%s[%ds])`, of, int(time.Since(start).Seconds())+1), 1); err != nil {
@@ -559,21 +564,20 @@ func (s *story) keep() {
 		output, err := s.try("", "kubectl", strings.Fields(arguments)...)
 		write(name, output+explain(err))
 	}
-	var pods struct{ Items []Pod }
+	var pods struct{ Items []corev1.Pod }
 	if err := kubernetes.Get(context.Background(), "/api/v1/namespaces/"+s.namespace+"/pods", &pods); err != nil {
 		s.Log(err)
 	}
 	for _, pod := range pods.Items {
 		for _, previous := range []string{"false", "true"} {
-			if output, err := s.try("", "kubectl", "logs", pod.Metadata.Name, "--all-containers", "--previous="+previous); err == nil {
-				write(fmt.Sprintf("%s.previous=%s.log", pod.Metadata.Name, previous), output)
+			if output, err := s.try("", "kubectl", "logs", pod.Name, "--all-containers", "--previous="+previous); err == nil {
+				write(fmt.Sprintf("%s.previous=%s.log", pod.Name, previous), output)
 			}
 		}
 	}
 	for _, what := range []string{"targets", "rules", "alerts"} {
-		var answer json.RawMessage
-		err := prometheus.Get(context.Background(), "/api/v1/"+what, &answer)
-		write("prometheus-"+what+".json", string(answer)+explain(err))
+		answer, err := s.try("", "curl", "--silent", "--show-error", prometheus.address+"/api/v1/"+what)
+		write("prometheus-"+what+".json", answer+explain(err))
 	}
 	s.Logf("logs, events and manifests are in %s", directory)
 }
@@ -602,10 +606,10 @@ func block(s *story, file, heading string, n int) string {
 }
 
 // names returns the sorted names of objects.
-func names(pods []Pod) []string {
+func names(pods []corev1.Pod) []string {
 	var all []string
 	for _, pod := range pods {
-		all = append(all, pod.Metadata.Name)
+		all = append(all, pod.Name)
 	}
 	slices.Sort(all)
 	return all

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"k8s.io/kubectl/pkg/util/podutils"
 )
 
 // A release is upgraded with the same values and with other values, rolled back, and uninstalled.
@@ -55,7 +57,7 @@ func TestUpgradeAndRollback(t *testing.T) {
 		if now := s.arguments(); slices.Equal(now, first) || !slices.Contains(now, "--no-collector.device") {
 			s.Errorf("the exporter runs with %q", now)
 		}
-		if err := s.is(fmt.Sprintf(`count(balena_device_online{$namespace, pod=%q}) or vector(0)`, s.pod("balena-exporter").Metadata.Name), 0); err != nil {
+		if err := s.is(fmt.Sprintf(`count(balena_device_online{$namespace, pod=%q}) or vector(0)`, s.pod("balena-exporter").Name), 0); err != nil {
 			s.Error(err)
 		}
 	})
@@ -63,7 +65,7 @@ func TestUpgradeAndRollback(t *testing.T) {
 		s.helm("rollback", "balena-exporter", "--wait", "--timeout=90s")
 		s.eventually("the pod is as it was", func() error {
 			pods, err := s.pods("balena-exporter")
-			if err != nil || len(pods) != 1 || !pods[0].Ready() {
+			if err != nil || len(pods) != 1 || !podutils.IsPodReady(&pods[0]) {
 				return fmt.Errorf("there is not yet one pod ready: %w", err)
 			}
 			if now := s.arguments(); !slices.Equal(now, first) {
