@@ -146,14 +146,8 @@ func (c *cost) atMost(o cost) {
 
 // post controls the simulator.
 func (p *process) post(path string, body any) {
-	b, err := json.Marshal(body)
-	if err != nil {
-		log.Fatal(err)
-	}
-	resp, err := http.Post(p.url+"/simulator/"+path, "application/json", bytes.NewReader(b))
-	if err != nil {
-		log.Fatal(err)
-	}
+	b := must(json.Marshal(body))
+	resp := must(http.Post(p.url+"/simulator/"+path, "application/json", bytes.NewReader(b)))
 	output, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	if err != nil || resp.StatusCode != http.StatusNoContent {
@@ -163,10 +157,7 @@ func (p *process) post(path string, body any) {
 
 // cpu returns the CPU time that the process has used, with the kernel's precision of 10 ms.
 func (p *process) cpu() time.Duration {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
-	if err != nil {
-		log.Fatal(err)
-	}
+	stat := must(os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid)))
 	// User and system time are fields 12 and 13 after the name, which is in parentheses and may contain any characters.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	var user, system int64

@@ -93,6 +93,14 @@ func main() {
 	}
 }
 
+// must returns a value, or ends the program with an error.
+func must[T any](value T, err error) T {
+	if err != nil {
+		log.Fatal(err)
+	}
+	return value
+}
+
 type bench struct {
 	bin string
 	// last is the CPU time of a refresh per device, in nanoseconds, for the previous number of devices, lastSize.
@@ -188,7 +196,7 @@ func refreshes(api string, n int) refreshed {
 	// A proxy during the measurement would add its own cost, so the paths are recorded beforehand, with a server that
 	// replaces the API.
 	var paths []string
-	proxy := httputil.NewSingleHostReverseProxy(parsed(api))
+	proxy := httputil.NewSingleHostReverseProxy(must(url.Parse(api)))
 	spy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		paths = append(paths, r.RequestURI)
 		proxy.ServeHTTP(w, r)
@@ -212,9 +220,7 @@ func refreshes(api string, n int) refreshed {
 				}
 				body = &unzip
 			}
-			if _, err := io.Copy(io.Discard, body); err != nil {
-				log.Fatal(err)
-			}
+			must(io.Copy(io.Discard, body))
 			_ = resp.Body.Close()
 		}
 	}
@@ -257,18 +263,10 @@ func text(page *exposition.Page) []byte {
 	return answer.Body.Bytes()
 }
 
-func parsed(address string) *url.URL {
-	u, err := url.Parse(address)
-	if err != nil {
-		log.Fatal(err)
-	}
-	return u
-}
-
 func newClient(api string, with ...func(*account.Config)) *account.Reader {
 	o := collector.DefaultOptions()
 	config := account.Config{
-		Config: balenaapi.Config{URL: parsed(api), Token: balenaapi.StaticToken("bench"), Timeout: time.Minute, UserAgent: "bench"}, PageSize: 1000,
+		Config: balenaapi.Config{URL: must(url.Parse(api)), Token: balenaapi.StaticToken("bench"), Timeout: time.Minute, UserAgent: "bench"}, PageSize: 1000,
 		Options: account.Options{
 			Devices: o.Devices, Releases: o.Releases, ServiceSummary: o.ServiceSummary, Keys: o.Keys, OS: o.OS, ArchivedFleets: true, SlowInterval: time.Hour, Keep: time.Hour,
 		},
@@ -276,20 +274,10 @@ func newClient(api string, with ...func(*account.Config)) *account.Reader {
 	for _, w := range with {
 		w(&config)
 	}
-	c, err := account.New(config)
-	if err != nil {
-		log.Fatal(err)
-	}
-	return c
+	return must(account.New(config))
 }
 
-func fetch(c *account.Reader) *balena.Snapshot {
-	s, err := c.Fetch(context.Background())
-	if err != nil {
-		log.Fatal(err)
-	}
-	return s
-}
+func fetch(c *account.Reader) *balena.Snapshot { return must(c.Fetch(context.Background())) }
 
 // process is a server in a process of its own.
 type process struct {
@@ -450,10 +438,7 @@ func (b *bench) exporter(api *process) (peak int64) {
 
 // memory returns a figure of the kernel about the memory of a process, in bytes.
 func memory(p *process, name string) (bytes int64) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
-	if err != nil {
-		log.Fatal(err)
-	}
+	status := must(os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid)))
 	_, rest, _ := strings.Cut(string(status), name)
 	_, _ = fmt.Sscan(rest, &bytes)
 	return bytes * 1024
@@ -464,29 +449,19 @@ func get(address, encoding string) *http.Response {
 	req, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, address, nil)
 	req.Header.Set("Authorization", "Bearer bench")
 	req.Header.Set("Accept-Encoding", encoding)
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		log.Fatal(err)
-	}
-	return resp
+	return must(http.DefaultTransport.RoundTrip(req))
 }
 
 func body(address string) string {
 	resp := get(address, "identity")
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		log.Fatal(err)
-	}
+	b := must(io.ReadAll(resp.Body))
 	_ = resp.Body.Close()
 	return string(b)
 }
 
 // start measures an exporter without devices.
 func (b *bench) start() {
-	info, err := os.Stat(filepath.Join(b.bin, "balena-exporter"))
-	if err != nil {
-		log.Fatal(err)
-	}
+	info := must(os.Stat(filepath.Join(b.bin, "balena-exporter")))
 	row(0, "size of the stripped binary", fmt.Sprintf("%.1f MB", float64(info.Size())/1e6), "", "", "≤ 15 MB")
 
 	api := b.simulator(0, cached)

@@ -85,10 +85,7 @@ type server struct {
 
 // startPrometheus starts a Prometheus server that scrapes parts of an exporter.
 func startPrometheus(binary, exporter string, parts []string, interval time.Duration) *server {
-	directory, err := os.MkdirTemp("", "balena-exporter-bench")
-	if err != nil {
-		log.Fatal(err)
-	}
+	directory := must(os.MkdirTemp("", "balena-exporter-bench"))
 	var config strings.Builder
 	fmt.Fprintf(&config, "global: {scrape_interval: %s, scrape_timeout: %s}\nscrape_configs:\n", interval, interval)
 	for _, part := range parts {
