@@ -9,7 +9,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"log"
 	"maps"
 	"net/http"
@@ -66,25 +65,16 @@ var exceptions = []exception{
 
 func main() {
 	log.SetFlags(0)
-	requests, model, err := record()
-	if err != nil {
-		log.Fatal(err)
-	}
+	requests, model := record()
 	p := parser{model: model, found: map[use]bool{}}
 	for _, r := range requests {
-		query, err := url.PathUnescape(r.RawQuery)
-		if err != nil {
-			log.Fatal(err)
-		}
-		resource := resourceOf(r)
+		resource, query := resourceOf(r), must(url.PathUnescape(r.RawQuery))
 		p.options(place{resource: resource}, resource, split(quoted.ReplaceAllString(query, "0"), '&'))
 	}
 	typed := map[use]bool{} // the same field may be read at several places
 	for u := range p.found {
 		if u.at != (place{}) {
-			if u.Takes, u.Null, err = takes(u.at); err != nil {
-				log.Fatal(err)
-			}
+			u.Takes, u.Null = takes(u.at)
 			u.at = place{}
 		}
 		typed[u] = true
@@ -99,6 +89,14 @@ func main() {
 	}
 }
 
+// must returns a value, or ends the program with an error.
+func must[T any](value T, err error) T {
+	if err != nil {
+		log.Fatal(err)
+	}
+	return value
+}
+
 // A model has the target of each field that leads to a resource.
 type model map[string]map[string]struct {
 	Target string `json:"target"`
@@ -107,18 +105,14 @@ type model map[string]map[string]struct {
 // start is the time of the simulated accounts.
 var start = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
-func simulate(now func() time.Time) (*simulator.Simulator, error) {
-	return simulator.New(simulator.Config{Edition: simulator.Cloud, Devices: 60, Fleets: 3, Seed: 1, Now: now})
+func simulate(now func() time.Time) *simulator.Simulator {
+	return must(simulator.New(simulator.Config{Edition: simulator.Cloud, Devices: 60, Fleets: 3, Seed: 1, Now: now}))
 }
 
 // newReader returns a reader that reads everything: services by themselves, or how many of them run with the devices.
-func newReader(server string, now func() time.Time, services bool) (*account.Reader, error) {
-	address, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-	return account.New(account.Config{
-		Config:   api.Config{URL: address, Token: api.StaticToken("token"), Timeout: time.Minute, Now: now},
+func newReader(server string, now func() time.Time, services bool) *account.Reader {
+	return must(account.New(account.Config{
+		Config:   api.Config{URL: must(url.Parse(server)), Token: api.StaticToken("token"), Timeout: time.Minute, Now: now},
 		Version:  balena.V7,
 		PageSize: 1000,
 		Options: account.Options{
@@ -126,63 +120,53 @@ func newReader(server string, now func() time.Time, services bool) (*account.Rea
 			DeviceTags: []string{"site", "owner*"}, FleetTags: []string{"env"}, TagLimit: 20, MaintenanceTag: simulator.MaintenanceTag,
 			ArchivedFleets: true, SlowInterval: time.Minute, FullRefreshInterval: 24 * time.Hour,
 		},
-	})
+	}))
 }
 
 // record returns the requests of a reader: in full refreshes, in each mode of incremental refreshes, and with devices that
 // are added and removed.
-func record() ([]*url.URL, model, error) {
+func record() (requests []*url.URL, m model) {
 	var mutex sync.Mutex
 	now := start
 	clock := func() time.Time { return now }
-	sim, err := simulate(clock)
-	if err != nil {
-		return nil, nil, err
-	}
-	var requests []*url.URL
+	sim := simulate(clock)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mutex.Lock()
 		requests = append(requests, r.URL)
 		mutex.Unlock()
 		sim.ServeHTTP(w, r)
 	}))
-	defer server.Close()
 	for services := range 2 { // read by themselves, or with the devices
-		reader, err := newReader(server.URL, clock, services == 0)
-		if err != nil {
-			return nil, nil, err
-		}
-		defer reader.Close()
+		reader := newReader(server.URL, clock, services == 0)
 		var mode balena.Mode
 		for n := range 6 {
-			s, err := reader.Fetch(context.Background())
-			if err != nil {
-				return nil, nil, err
-			}
-			mode = s.Reading.Mode
+			mode = must(reader.Fetch(context.Background())).Reading.Mode
 			now = now.Add(time.Minute)
 			sim.Update(func(st *simulator.State) {
 				st.DeleteDevice(10 + 6*services + n)
 				st.AddDevice(simulator.Device{FleetID: 1})
 			})
 		}
+		reader.Close()
 		if mode != balena.DevicesOnly {
-			return nil, nil, fmt.Errorf("the mode of incremental refreshes is %s: the requests of %s are missing", mode, balena.DevicesOnly)
+			log.Fatalf("the mode of incremental refreshes is %s: the requests of %s are missing", mode, balena.DevicesOnly)
 		}
 	}
+	server.Close()
 	answer := httptest.NewRecorder()
 	sim.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/simulator/model", nil))
-	var m model
-	err = json.Unmarshal(answer.Body.Bytes(), &m)
-	return requests, m, err
+	if err := json.Unmarshal(answer.Body.Bytes(), &m); err != nil {
+		log.Fatal(err)
+	}
+	return requests, m
 }
 
 // takes returns the type that a reader expects at a place, from its error about an object, which it never accepts. null
 // reports whether it accepts null.
-func takes(at place) (kind string, null bool, err error) {
-	object, err := readAnswer(at, map[string]any{})
-	if err != nil || object == "" { // the value is not read
-		return "", false, err
+func takes(at place) (kind string, null bool) {
+	object := readAnswer(at, map[string]any{})
+	if object == "" { // the value is not read
+		return "", false
 	}
 	field, inside, expanded := strings.Cut(at.path, "/")
 	if expanded {
@@ -190,19 +174,15 @@ func takes(at place) (kind string, null bool, err error) {
 	}
 	matches := regexp.MustCompile(": " + field + ": found an object where (.+) was expected$").FindStringSubmatch(object)
 	if matches == nil {
-		return "", false, fmt.Errorf("an object as %s of %s: %s", at.path, at.resource, object)
+		log.Fatalf("an object as %s of %s: %s", at.path, at.resource, object)
 	}
-	empty, err := readAnswer(at, nil)
-	return matches[1], !strings.Contains(empty, "found null where"), err
+	return matches[1], !strings.Contains(readAnswer(at, nil), "found null where")
 }
 
 // readAnswer returns the first error of a reader for an account in which all values at a place are replaced.
-func readAnswer(at place, by any) (says string, err error) {
+func readAnswer(at place, by any) string {
 	clock := func() time.Time { return start }
-	sim, err := simulate(clock)
-	if err != nil {
-		return "", err
-	}
+	sim := simulate(clock)
 	var replaced atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if resourceOf(r.URL) != at.resource {
@@ -225,25 +205,22 @@ func readAnswer(at place, by any) (says string, err error) {
 		w.WriteHeader(answer.Code)
 		_ = json.NewEncoder(w).Encode(content)
 	}))
-	defer server.Close()
-	reader, err := newReader(server.URL, clock, at.resource != "device")
-	if err != nil {
-		return "", err
-	}
-	defer reader.Close()
-	snapshot, failed := reader.Fetch(context.Background())
+	reader := newReader(server.URL, clock, at.resource != "device")
+	snapshot, err := reader.Fetch(context.Background())
+	reader.Close()
+	server.Close()
 	if !replaced.Load() {
-		return "", fmt.Errorf("no answer has %s of %s", at.path, at.resource)
+		log.Fatalf("no answer has %s of %s", at.path, at.resource)
 	}
-	if failed != nil {
-		return failed.Error(), nil
+	if err != nil {
+		return err.Error()
 	}
 	for _, part := range snapshot.Parts {
 		if part.Err != nil {
-			return part.Err.Error(), nil
+			return part.Err.Error()
 		}
 	}
-	return "", nil
+	return ""
 }
 
 // replace sets the value at a path, in all elements of arrays along the path, and reports whether the path exists.
