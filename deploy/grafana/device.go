@@ -53,7 +53,7 @@ func deviceDashboard() *Dashboard {
 			name("OS line", "Line of the release of balenaOS that the device runs: default, or the year and month of an ESR version. It is empty for a custom build, and if the server publishes no releases of balenaOS.",
 				ofDeviceBy("balena_device_os_line", "line"), "line"),
 			stat("Age of the OS release", "Time since the release of balenaOS that the device runs was created.", "time() - "+ofDevice("balena_device_os_release_created_timestamp_seconds"), "s").thresholds(osAge),
-			stat("OS releases behind", "Newer releases of balenaOS to which the device can be updated.", ofDevice("balena_device_os_releases_behind"), "short").thresholds(steps("text", step{"blue", 1})),
+			stat("OS releases behind", "Newer releases of balenaOS that are published for the device.", ofDevice("balena_device_os_releases_behind"), "short").thresholds(steps("text", step{"blue", 1})),
 			stat("OS update", "Whether the host OS has a target version that differs from the running version.", ofDevice("balena_device_os_update_pending"), "none").words("none", "text", "pending", "blue"),
 			name("OS update state", "State of the host OS update. After a failed update, it is failed until the supervisor starts.", ofDeviceBy("balena_device_os_update_state", "state"), "state"),
 		}},

@@ -156,7 +156,7 @@ func fleetDashboard() *Dashboard {
 			bars("Device types", "Devices by device type.", now("topk(15, "+ofFleetBy("balena_fleet_devices_by_device_type", "device_type")+")", "{{device_type}}")),
 		}},
 		row{height: 9, panels: []*Panel{
-			table("OS releases", "Versions of the host OS on the devices of the fleet, with data of the release that the server publishes for the version. Releases behind: newer releases to which a device can be updated. A custom build has no release; without a server that publishes releases, as balenaCloud does, no version has one.",
+			table("OS releases", "Versions of the host OS on the devices of the fleet, with data of the release that the server publishes for the version. Releases behind: newer releases that are published for the device type. A custom build has no release; without a server that publishes releases, as balenaCloud does, no version has one.",
 				"Releases behind", true,
 				column{title: "Device type", label: "device_type"},
 				column{title: "OS version", label: "os_version"},
