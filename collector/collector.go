@@ -65,10 +65,9 @@ func DefaultOptions() Options {
 
 // Collector exports the current snapshot of a source.
 type Collector struct {
-	source             func() *balena.Snapshot
-	options            Options
-	layout             exposition.Layout
-	observeImplausible func(field string, values int)
+	source  func() *balena.Snapshot
+	options Options
+	layout  exposition.Layout
 
 	// previous and page are the results of the last call of Render, nil before the first one. The next page reuses
 	// everything in them that did not change.
@@ -79,73 +78,49 @@ type Collector struct {
 // New returns a collector of the snapshot that source returns at each collection. If source returns nil, there
 // are no samples.
 func New(source func() *balena.Snapshot, o Options) *Collector {
-	c := &Collector{source: source, options: o, observeImplausible: o.ObserveImplausible}
+	c := &Collector{source: source, options: o}
 	for d := range c.Descriptions() {
-		c.layout = append(c.layout, exposition.Family{Header: appendHeader(nil, &d), Group: d.ScrapeGroup()})
+		c.layout = append(c.layout, exposition.Family{Header: d.header(), Group: d.ScrapeGroup()})
 	}
 	return c
 }
 
-// exportedTables returns the tables that the options enable, without the families that they exclude, in the order in which
-// they are exported. The labels of tags depend on the snapshot; the set of families does not.
-func exportedTables(o Options, s *balena.Snapshot) (exported []anyTable) {
-	for _, t := range tables(o, s) {
+// tables returns the tables that the options enable, without the families that they exclude, in the order in which they are
+// exported. The labels of tags depend on the snapshot; the set of families does not.
+func tables(o Options, s *balena.Snapshot) (enabled []anyTable) {
+	for _, t := range []struct {
+		enabled bool
+		anyTable
+	}{
+		{true, fleetNameTable()},
+		{true, fleetTable(o)},
+		{true, organizationTable()},
+		{o.FleetTags, fleetTagTable(s.FleetTagKeys)},
+		{o.Maintenance, fleetMaintenanceTable()},
+		{o.Releases, releaseTable(o)},
+		{o.ServiceSummary, fleetHealthTable()},
+		{o.Services, fleetServiceTable()},
+		{o.OS, osLineTable()},
+		{o.OS, supervisorTable()},
+		{o.OS, fleetOSTable()},
+		{o.Devices, deviceTable(o)},
+		{o.Devices && o.ServiceSummary, deviceHealthTable()},
+		{o.Devices && o.Maintenance, deviceMaintenanceTable()},
+		{o.Devices && o.Location, deviceLocationTable(o)},
+		{o.Devices && o.OS, deviceOSTable()},
+		{o.DeviceTags, deviceTagTable(s.DeviceTagKeys)},
+		{o.Services, deviceServiceTable()},
+		{o.Keys, keyTable()},
+	} {
+		if !t.enabled {
+			continue
+		}
 		if o.Exported != nil {
-			t = t.filter(o.Exported)
+			t.filter(o.Exported)
 		}
-		if t != nil {
-			exported = append(exported, t)
-		}
+		enabled = append(enabled, t.anyTable)
 	}
-	return exported
-}
-
-// tables returns the tables that the options enable.
-func tables(o Options, s *balena.Snapshot) []anyTable {
-	t := []anyTable{fleetNameTable(), fleetTable(o), organizationTable()}
-	if o.FleetTags {
-		t = append(t, fleetTagTable(s.FleetTagKeys))
-	}
-	if o.Maintenance {
-		t = append(t, fleetMaintenanceTable())
-	}
-	if o.Releases {
-		t = append(t, releaseTable(o))
-	}
-	if o.ServiceSummary {
-		t = append(t, fleetHealthTable())
-	}
-	if o.Services {
-		t = append(t, fleetServiceTable())
-	}
-	if o.OS {
-		t = append(t, osLineTable(), supervisorTable(), fleetOSTable())
-	}
-	if o.Devices {
-		t = append(t, deviceTable(o))
-		if o.ServiceSummary {
-			t = append(t, deviceHealthTable())
-		}
-		if o.Maintenance {
-			t = append(t, deviceMaintenanceTable())
-		}
-		if o.Location {
-			t = append(t, deviceLocationTable(o))
-		}
-		if o.OS {
-			t = append(t, deviceOSTable())
-		}
-	}
-	if o.DeviceTags {
-		t = append(t, deviceTagTable(s.DeviceTagKeys))
-	}
-	if o.Services {
-		t = append(t, deviceServiceTable())
-	}
-	if o.Keys {
-		t = append(t, keyTable())
-	}
-	return t
+	return enabled
 }
 
 // Tallies returns the sums of the fleets of the last rendered snapshot, by fleet ID. They are valid until the next
@@ -177,7 +152,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	v := newView(s, nil)
-	for _, t := range exportedTables(c.options, s) {
+	for _, t := range tables(c.options, s) {
 		t.collect(v, ch)
 	}
 }
@@ -200,7 +175,7 @@ func (c *Collector) Render(s *balena.Snapshot) *exposition.Page {
 	page := exposition.NewBuilder(c.layout, c.page)
 	devices := newRuns(v, previous, page)
 	first := 0
-	for _, t := range exportedTables(c.options, s) {
+	for _, t := range tables(c.options, s) {
 		if ofDevices, ok := t.(*table[device]); ok {
 			devices.add(ofDevices, first)
 		} else {
@@ -209,9 +184,9 @@ func (c *Collector) Render(s *balena.Snapshot) *exposition.Page {
 		first += len(t.descriptions())
 	}
 	devices.render()
-	if c.observeImplausible != nil {
+	if c.options.ObserveImplausible != nil {
 		for field, values := range v.implausible {
-			c.observeImplausible(field, values)
+			c.options.ObserveImplausible(field, values)
 		}
 	}
 	c.previous, c.page = v, page.Page()
@@ -232,7 +207,7 @@ func (c *Collector) ScrapeGroups() (names []string) {
 // are left out.
 func (c *Collector) Descriptions() iter.Seq[Description] {
 	return func(yield func(Description) bool) {
-		for _, t := range exportedTables(c.options, new(balena.Snapshot)) {
+		for _, t := range tables(c.options, new(balena.Snapshot)) {
 			for _, d := range t.descriptions() {
 				if !yield(d) {
 					return
@@ -247,14 +222,9 @@ type view struct {
 	*balena.Snapshot
 	fleets []fleet
 	byID   map[int64]*fleet
-	names  []fleetName
-	keys   []balena.Key
-	// osReleases and supervisorReleases are the published releases that devices run.
-	osReleases         lookup[balena.OS]
-	supervisorReleases lookup[supervisorVersion]
+	// osRelease and supervisorRelease return the published release that a device runs, or nil.
+	osRelease         func(balena.OS) *balena.SystemRelease
+	supervisorRelease func(supervisorVersion) *balena.SystemRelease
 	// implausible counts implausible values by field, without those that the previous view has too.
 	implausible balena.Counts[string]
 }
-
-// hasSupervisorTarget reports whether the API has a field for the target version of the supervisor.
-func (v *view) hasSupervisorTarget() bool { return v.APIVersion != balena.V6 }

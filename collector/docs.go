@@ -14,7 +14,7 @@ func Catalog() []Description {
 	o.FleetTags, o.DeviceTags, o.Maintenance, o.Location = true, true, true, true
 	all := exporterFamilies()
 	for _, group := range []string{"Fleets", "Maintenance", "Organizations", "Releases", "OS", "Devices", "Services", "Tags", "Keys"} {
-		for _, t := range exportedTables(o, &balena.Snapshot{FleetTagKeys: []string{"…"}, DeviceTagKeys: []string{"…"}}) {
+		for _, t := range tables(o, &balena.Snapshot{FleetTagKeys: []string{"…"}, DeviceTagKeys: []string{"…"}}) {
 			for _, d := range t.descriptions() {
 				if d.Group == group {
 					all = append(all, d)

@@ -35,19 +35,17 @@ func (f *fleet) inMaintenance() int {
 func (v *view) now() balena.Instant { return balena.Instant(v.Time.UnixMilli()) }
 
 // onlyCloud returns a value that only balenaCloud has, and [none] on other servers.
-func (v *view) onlyCloud(value float64) float64 {
-	if !v.CloudFields {
-		return none
-	}
-	return value
-}
+func (v *view) onlyCloud(value float64) float64 { return onlyIf(v.CloudFields, value) }
 
 // newView sums up the devices of a snapshot. It takes the sums of the previous view, which must not be used afterwards,
 // and applies the differences between the snapshots. previous may be nil.
 func newView(s *balena.Snapshot, previous *view) *view {
 	v := &view{
 		Snapshot: s, byID: make(map[int64]*fleet, len(s.Fleets)), fleets: make([]fleet, len(s.Fleets)),
-		osReleases: newLookup(s.System.OSRelease), supervisorReleases: newLookup(releaseOfSupervisor(s.System)),
+		osRelease: remembered(s.System.OSRelease),
+		supervisorRelease: remembered(func(v supervisorVersion) *balena.SystemRelease {
+			return s.System.SupervisorRelease(v.deviceType, v.version)
+		}),
 	}
 	for i := range v.fleets {
 		f := &v.fleets[i]
@@ -78,37 +76,24 @@ func newView(s *balena.Snapshot, previous *view) *view {
 			f.inService = f.InService(now)
 		}
 	}
-	v.names = fleetNames(v.fleets)
-	v.keys = uniqueKeys(s.Keys)
 	return v
 }
 
-// The states that are exported even if no device is in them, in alphabetical order. A state that is not listed is
-// exported while at least one device is in it.
-var (
-	deviceStatuses  = slices.Sorted(slices.Values(balena.DeviceStatuses))
-	heartbeatStates = slices.Sorted(slices.Values(balena.HeartbeatStates))
-	updateStatuses  = slices.Sorted(slices.Values(balena.UpdateStatuses))
-)
-
-// addStates adds a sample for each known state, zeros included, and for each state that devices are in.
-func addStates(out *samples, known []string, found balena.Counts[string]) {
-	for _, state := range known {
-		out.add(float64(found[state]), state)
-	}
-	for _, state := range slices.Sorted(maps.Keys(found)) {
-		if !slices.Contains(known, state) {
-			out.add(float64(found[state]), state)
-		}
+// addStates adds a sample for each known state, zeros included, and for each other state that devices are in, in alphabetical
+// order. labels are the values of the labels before the state.
+func addStates(out *samples, known []string, found balena.Counts[string], labels ...string) {
+	states := slices.AppendSeq(slices.Clone(known), maps.Keys(found))
+	slices.Sort(states)
+	for _, state := range slices.Compact(states) {
+		out.add(float64(found[state]), append(labels, state)...)
 	}
 }
 
-// addCounts adds a sample for each value that devices have.
-func addCounts(out *samples, found balena.Counts[string]) { addStates(out, nil, found) }
-
-func fleetIdentity(f *fleet, values []string) []string { return append(values, f.Slug) }
-
-func fleets(v *view) iter.Seq[fleet] { return slices.Values(v.fleets) }
+var fleetKind = kind[fleet]{
+	labels:   []string{"fleet"},
+	all:      func(v *view) iter.Seq[fleet] { return slices.Values(v.fleets) },
+	identity: func(f *fleet, values []string) []string { return append(values, f.Slug) },
+}
 
 // number returns a gauge of a number of devices.
 func number(name, help, source string, value func(*fleet) int) family[fleet] {
@@ -116,123 +101,82 @@ func number(name, help, source string, value func(*fleet) int) family[fleet] {
 }
 
 func fleetTable(o Options) anyTable {
-	return &table[fleet]{
-		group:    "Fleets",
-		series:   "1 per fleet",
-		labels:   []string{"fleet"},
-		subjects: fleets, identity: fleetIdentity,
-		families: []family[fleet]{
-			{
-				name:   "balena_fleet_info",
-				help:   "Facts about the fleet that rarely change.",
-				source: "application.id, app_name, uuid, organization.handle, is_for__device_type, is_archived",
-				labels: []string{"fleet_id", "fleet_name", "fleet_uuid", "organization", "device_type", "cpu_architecture", "archived"},
-				samples: func(f *fleet, out *samples) {
-					out.add(1, strconv.FormatInt(f.ID, 10), f.Name, f.UUID, f.Organization, f.DeviceType, f.CPUArchitecture, strconv.FormatBool(f.Archived))
-				},
-			},
-			gauge("balena_fleet_created_timestamp_seconds", "When the fleet was created.", "application.created_at",
-				func(f *fleet) float64 { return f.Created.Seconds() }),
-			number("balena_fleet_devices", "Devices in the fleet.", "device",
-				func(f *fleet) int { return f.Devices }),
-			number("balena_fleet_devices_online", "Devices whose VPN is up.", "device.is_online",
-				func(f *fleet) int { return f.Online }),
-			number("balena_fleet_devices_connected", "Connected devices: the VPN is up, or the API heartbeat is online or timeout.", "device.is_online, api_heartbeat_state",
-				func(f *fleet) int { return f.Connected }),
-			number("balena_fleet_devices_in_service", "Devices in service. They are expected to work: they are not inactive, not frozen and not in maintenance, and their fleet is not archived.",
-				"device.overall_status, is_active (balenaCloud), is_frozen (balenaCloud), device_tag, application_tag, application.is_archived",
-				func(f *fleet) int { return f.inService.Devices }),
-			number("balena_fleet_devices_in_service_connected", "Connected devices in service.", "device.is_online, api_heartbeat_state",
-				func(f *fleet) int { return f.inService.Connected }),
-			number("balena_fleet_devices_never_connected", "Devices in service that have not connected since their registration.", "device.last_connectivity_event, api_heartbeat_state",
-				func(f *fleet) int { return f.inService.NeverConnected }),
-			{
-				name:   "balena_fleet_devices_disconnected_longer_than",
-				help:   "Devices in service that were connected before and have been disconnected for at least this number of seconds.",
-				source: "device.last_connectivity_event, changed_api_heartbeat_state_on__date (v7)",
-				labels: []string{"seconds"},
-				series: strconv.Itoa(len(o.DisconnectedThresholds)) + " per fleet",
-				samples: func(f *fleet, out *samples) {
-					now := f.view.now().Seconds()
-					for _, threshold := range o.DisconnectedThresholds {
-						n := 0
-						for since, devices := range f.inService.Disconnected {
-							if now-since.Seconds() >= float64(threshold) {
-								n += devices
-							}
+	return fleetKind.table("Fleets", "1 per fleet",
+		labeled("balena_fleet_info", "Facts about the fleet that rarely change.",
+			"application.id, app_name, uuid, organization.handle, is_for__device_type, is_archived",
+			[]string{"fleet_id", "fleet_name", "fleet_uuid", "organization", "device_type", "cpu_architecture", "archived"},
+			func(f *fleet, out *samples) {
+				out.add(1, strconv.FormatInt(f.ID, 10), f.Name, f.UUID, f.Organization, f.DeviceType, f.CPUArchitecture, strconv.FormatBool(f.Archived))
+			}),
+		gauge("balena_fleet_created_timestamp_seconds", "When the fleet was created.", "application.created_at",
+			func(f *fleet) float64 { return f.Created.Seconds() }),
+		number("balena_fleet_devices", "Devices in the fleet.", "device",
+			func(f *fleet) int { return f.Devices }),
+		number("balena_fleet_devices_online", "Devices whose VPN is up.", "device.is_online",
+			func(f *fleet) int { return f.Online }),
+		number("balena_fleet_devices_connected", "Connected devices: the VPN is up, or the API heartbeat is online or timeout.", "device.is_online, api_heartbeat_state",
+			func(f *fleet) int { return f.Connected }),
+		number("balena_fleet_devices_in_service", "Devices in service. They are expected to work: they are not inactive, not frozen and not in maintenance, and their fleet is not archived.",
+			"device.overall_status, is_active (balenaCloud), is_frozen (balenaCloud), device_tag, application_tag, application.is_archived",
+			func(f *fleet) int { return f.inService.Devices }),
+		number("balena_fleet_devices_in_service_connected", "Connected devices in service.", "device.is_online, api_heartbeat_state",
+			func(f *fleet) int { return f.inService.Connected }),
+		number("balena_fleet_devices_never_connected", "Devices in service that have not connected since their registration.", "device.last_connectivity_event, api_heartbeat_state",
+			func(f *fleet) int { return f.inService.NeverConnected }),
+		labeled("balena_fleet_devices_disconnected_longer_than", "Devices in service that were connected before and have been disconnected for at least this number of seconds.",
+			"device.last_connectivity_event, changed_api_heartbeat_state_on__date (v7)", []string{"seconds"},
+			func(f *fleet, out *samples) {
+				now := f.view.now().Seconds()
+				for _, threshold := range o.DisconnectedThresholds {
+					n := 0
+					for since, devices := range f.inService.Disconnected {
+						if now-since.Seconds() >= float64(threshold) {
+							n += devices
 						}
-						out.add(float64(n), strconv.Itoa(threshold))
 					}
-				},
-			},
-			number("balena_fleet_devices_undervolted", "Connected devices that reported an undervoltage since their last boot.", "device.is_undervolted",
-				func(f *fleet) int { return f.Undervolted }),
-			number("balena_fleet_devices_os_update_failed", "Devices in service whose last host OS update failed. The supervisor resets this state when it starts.", "device.provisioning_state",
-				func(f *fleet) int { return f.inService.OSUpdateFailed }),
-			gauge("balena_fleet_devices_frozen", "Devices that are frozen because the plan does not cover them.", "device.is_frozen",
-				func(f *fleet) float64 { return f.view.onlyCloud(float64(f.Frozen)) }).on("balenaCloud"),
-			gauge("balena_fleet_devices_active", "Active devices: neither deactivated nor waiting for activation.", "device.is_active",
-				func(f *fleet) float64 { return f.view.onlyCloud(float64(f.Devices - f.Deactivated)) }).on("balenaCloud"),
-			{
-				name:    "balena_fleet_devices_by_status",
-				help:    "Devices by overall status. The statuses of v6 are converted to those of v7.",
-				source:  "device.overall_status",
-				labels:  []string{"status"},
-				series:  "7 per fleet, and 1 per unrecognized status in use",
-				samples: func(f *fleet, out *samples) { addStates(out, deviceStatuses, f.ByStatus) },
-			},
-			{
-				name:    "balena_fleet_devices_by_heartbeat_state",
-				help:    "Devices by state of the API heartbeat.",
-				source:  "device.api_heartbeat_state",
-				labels:  []string{"state"},
-				series:  "4 per fleet, and 1 per unrecognized state in use",
-				samples: func(f *fleet, out *samples) { addStates(out, heartbeatStates, f.ByHeartbeat) },
-			},
-			{
-				name:    "balena_fleet_devices_by_update_status",
-				help:    "Devices by status of the last update: none if there was no update, unknown if the supervisor is older than 16.7.0 and does not report it.",
-				source:  "device.update_status",
-				labels:  []string{"update_status"},
-				series:  "7 per fleet, and 1 per unrecognized status in use",
-				samples: func(f *fleet, out *samples) { addStates(out, updateStatuses, f.ByUpdate) },
-			},
-			{
-				name:    "balena_fleet_devices_by_device_type",
-				help:    "Devices by device type.",
-				source:  "device.is_of__device_type.slug",
-				labels:  []string{"device_type"},
-				series:  "1 per device type in the fleet",
-				samples: func(f *fleet, out *samples) { addCounts(out, f.ByType) },
-			},
-			{
-				name:   "balena_fleet_devices_by_os_version",
-				help:   "Devices by version and variant of the host OS. A label is unknown if the device does not report the value.",
-				source: "device.os_version, os_variant",
-				labels: []string{"os_version", "os_variant"},
-				series: "1 per version in the fleet",
-				samples: func(f *fleet, out *samples) {
-					ofAllTypes := balena.Counts[balena.OS]{}
-					for os, n := range f.ByOS {
-						ofAllTypes.Add(balena.OS{Version: os.Version, Variant: os.Variant}, n)
-					}
-					for _, os := range slices.SortedFunc(maps.Keys(ofAllTypes), func(a, b balena.OS) int {
-						return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.Variant, b.Variant))
-					}) {
-						out.add(float64(ofAllTypes[os]), os.Version, os.Variant)
-					}
-				},
-			},
-			{
-				name:    "balena_fleet_devices_by_supervisor_version",
-				help:    "Devices by version of the supervisor. The version is unknown if the device does not report it.",
-				source:  "device.supervisor_version",
-				labels:  []string{"supervisor_version"},
-				series:  "1 per version in the fleet",
-				samples: func(f *fleet, out *samples) { addCounts(out, f.BySupervisor) },
-			},
-		},
-	}
+					out.add(float64(n), strconv.Itoa(threshold))
+				}
+			}).counted(strconv.Itoa(len(o.DisconnectedThresholds))+" per fleet"),
+		number("balena_fleet_devices_undervolted", "Connected devices that reported an undervoltage since their last boot.", "device.is_undervolted",
+			func(f *fleet) int { return f.Undervolted }),
+		number("balena_fleet_devices_os_update_failed", "Devices in service whose last host OS update failed. The supervisor resets this state when it starts.", "device.provisioning_state",
+			func(f *fleet) int { return f.inService.OSUpdateFailed }),
+		gauge("balena_fleet_devices_frozen", "Devices that are frozen because the plan does not cover them.", "device.is_frozen",
+			func(f *fleet) float64 { return f.view.onlyCloud(float64(f.Frozen)) }).on("balenaCloud"),
+		gauge("balena_fleet_devices_active", "Active devices: neither deactivated nor waiting for activation.", "device.is_active",
+			func(f *fleet) float64 { return f.view.onlyCloud(float64(f.Devices - f.Deactivated)) }).on("balenaCloud"),
+		labeled("balena_fleet_devices_by_status", "Devices by overall status. The statuses of v6 are converted to those of v7.",
+			"device.overall_status", []string{"status"},
+			func(f *fleet, out *samples) { addStates(out, balena.DeviceStatuses, f.ByStatus) }).
+			counted("7 per fleet, and 1 per unrecognized status in use"),
+		labeled("balena_fleet_devices_by_heartbeat_state", "Devices by state of the API heartbeat.",
+			"device.api_heartbeat_state", []string{"state"},
+			func(f *fleet, out *samples) { addStates(out, balena.HeartbeatStates, f.ByHeartbeat) }).
+			counted("4 per fleet, and 1 per unrecognized state in use"),
+		labeled("balena_fleet_devices_by_update_status", "Devices by status of the last update: none if there was no update, unknown if the supervisor is older than 16.7.0 and does not report it.",
+			"device.update_status", []string{"update_status"},
+			func(f *fleet, out *samples) { addStates(out, balena.UpdateStatuses, f.ByUpdate) }).
+			counted("7 per fleet, and 1 per unrecognized status in use"),
+		labeled("balena_fleet_devices_by_device_type", "Devices by device type.",
+			"device.is_of__device_type.slug", []string{"device_type"},
+			func(f *fleet, out *samples) { addStates(out, nil, f.ByType) }).counted("1 per device type in the fleet"),
+		labeled("balena_fleet_devices_by_os_version", "Devices by version and variant of the host OS. A label is unknown if the device does not report the value.",
+			"device.os_version, os_variant", []string{"os_version", "os_variant"},
+			func(f *fleet, out *samples) {
+				ofAllTypes := balena.Counts[balena.OS]{}
+				for os, n := range f.ByOS {
+					ofAllTypes.Add(balena.OS{Version: os.Version, Variant: os.Variant}, n)
+				}
+				for _, os := range slices.SortedFunc(maps.Keys(ofAllTypes), func(a, b balena.OS) int {
+					return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.Variant, b.Variant))
+				}) {
+					out.add(float64(ofAllTypes[os]), os.Version, os.Variant)
+				}
+			}).counted("1 per version in the fleet"),
+		labeled("balena_fleet_devices_by_supervisor_version", "Devices by version of the supervisor. The version is unknown if the device does not report it.",
+			"device.supervisor_version", []string{"supervisor_version"},
+			func(f *fleet, out *samples) { addStates(out, nil, f.BySupervisor) }).counted("1 per version in the fleet"),
+	)
 }
 
 // fleetName represents all fleets with the same name, which may belong to different organizations.
@@ -241,29 +185,27 @@ type fleetName struct {
 	online int
 }
 
-func fleetNames(fleets []fleet) []fleetName {
+func fleetNames(v *view) iter.Seq[fleetName] {
 	online := map[string]int{}
-	for i := range fleets {
-		online[fleets[i].Name] += fleets[i].Online
+	for i := range v.fleets {
+		online[v.fleets[i].Name] += v.fleets[i].Online
 	}
-	names := make([]fleetName, 0, len(online))
+	var names []fleetName
 	for _, name := range slices.Sorted(maps.Keys(online)) {
 		names = append(names, fleetName{name, online[name]})
 	}
-	return names
+	return slices.Values(names)
 }
 
 // fleetNameTable has the metric of an earlier exporter. It is kept compatible with that exporter.
 func fleetNameTable() anyTable {
-	return &table[fleetName]{
-		group:    "Fleets",
-		series:   "1 per fleet name",
+	names := kind[fleetName]{
 		labels:   []string{"fleet_name"},
-		subjects: func(v *view) iter.Seq[fleetName] { return slices.Values(v.names) },
+		all:      fleetNames,
 		identity: func(n *fleetName, values []string) []string { return append(values, n.name) },
-		families: []family[fleetName]{
-			gauge("balena_devices_online", "Online devices by fleet name. Fleets with the same name in different organizations are summed.", "device.is_online",
-				func(n *fleetName) float64 { return float64(n.online) }),
-		},
 	}
+	return names.table("Fleets", "1 per fleet name",
+		gauge("balena_devices_online", "Online devices by fleet name. Fleets with the same name in different organizations are summed.", "device.is_online",
+			func(n *fleetName) float64 { return float64(n.online) }),
+	)
 }

@@ -11,12 +11,12 @@ import (
 
 // Metrics of the caller's API keys.
 
-// uniqueKeys returns one key for each name, with the earliest expiry of all keys with that name. Names of keys need
+// uniqueKeys yields one key for each name, with the earliest expiry of all keys with that name. Names of keys need
 // not be unique, but series must be.
-func uniqueKeys(keys []balena.Key) []balena.Key {
+func uniqueKeys(v *view) iter.Seq[balena.Key] {
 	var unique []balena.Key
 	index := map[string]int{}
-	for _, k := range keys {
+	for _, k := range v.Keys {
 		if i, ok := index[k.Name]; ok {
 			unique[i].Expiry = min(unique[i].Expiry, k.Expiry)
 			continue
@@ -24,19 +24,17 @@ func uniqueKeys(keys []balena.Key) []balena.Key {
 		index[k.Name] = len(unique)
 		unique = append(unique, k)
 	}
-	return unique
+	return slices.Values(unique)
 }
 
 func keyTable() anyTable {
-	return &table[balena.Key]{
-		group:    "Keys",
-		series:   "1 per name of keys that expire",
+	keys := kind[balena.Key]{
 		labels:   []string{"key_name"},
-		subjects: func(v *view) iter.Seq[balena.Key] { return slices.Values(v.keys) },
+		all:      uniqueKeys,
 		identity: func(k *balena.Key, values []string) []string { return append(values, k.Name) },
-		families: []family[balena.Key]{
-			gauge("balena_api_key_expiry_timestamp_seconds", "When the caller's API key with this name expires, or the first of several keys with this name. The API does not report which key is in use.", "api_key.expiry_date",
-				func(k *balena.Key) float64 { return k.Expiry.Seconds() }),
-		},
 	}
+	return keys.table("Keys", "1 per name of keys that expire",
+		gauge("balena_api_key_expiry_timestamp_seconds", "When the caller's API key with this name expires, or the first of several keys with this name. The API does not report which key is in use.", "api_key.expiry_date",
+			func(k *balena.Key) float64 { return k.Expiry.Seconds() }),
+	)
 }

@@ -11,29 +11,17 @@ import (
 // Metrics of maintenance, which a tag of a device or of its fleet sets.
 
 func fleetMaintenanceTable() anyTable {
-	return &table[fleet]{
-		group:    "Maintenance",
-		series:   "1 per fleet",
-		labels:   []string{"fleet"},
-		subjects: fleets, identity: fleetIdentity,
-		families: []family[fleet]{
-			number("balena_fleet_devices_in_maintenance", "Devices in maintenance that would otherwise be in service. A tag of the device or of its fleet sets the maintenance.", "device_tag.value, application_tag.value",
-				func(f *fleet) int { return f.inMaintenance() }),
-		},
-	}
+	return fleetKind.table("Maintenance", "1 per fleet",
+		number("balena_fleet_devices_in_maintenance", "Devices in maintenance that would otherwise be in service. A tag of the device or of its fleet sets the maintenance.", "device_tag.value, application_tag.value",
+			func(f *fleet) int { return f.inMaintenance() }),
+	)
 }
 
 func deviceMaintenanceTable() anyTable {
-	return &table[device]{
-		group:    "Maintenance",
-		series:   "1 per device that has the tag, or whose fleet has it",
-		labels:   []string{"fleet", "uuid"},
-		subjects: devices, identity: deviceIdentity,
-		families: []family[device]{
-			gauge("balena_device_maintenance_until_timestamp_seconds", "When the maintenance of the device ends; +Inf if it has no end. Exported as long as the tag exists, even after the end.", "device_tag.value, application_tag.value",
-				func(d *device) float64 { return endOf(max(d.Maintenance, d.fleet().Maintenance)) }).steadily(),
-		},
-	}
+	return deviceKind.table("Maintenance", "1 per device that has the tag, or whose fleet has it",
+		gauge("balena_device_maintenance_until_timestamp_seconds", "When the maintenance of the device ends; +Inf if it has no end. Exported as long as the tag exists, even after the end.", "device_tag.value, application_tag.value",
+			func(d *device) float64 { return endOf(max(d.Maintenance, d.fleet().Maintenance)) }).steadily(),
+	)
 }
 
 // endOf returns the end of a maintenance in seconds, [none] without a maintenance.

@@ -12,24 +12,18 @@ import (
 // Metrics of the organizations that own the fleets.
 
 func organizationTable() anyTable {
-	return &table[balena.Organization]{
-		group:    "Organizations",
-		series:   "1 per organization",
+	organizations := kind[balena.Organization]{
 		labels:   []string{"organization"},
-		subjects: func(v *view) iter.Seq[balena.Organization] { return slices.Values(v.Organizations) },
+		all:      func(v *view) iter.Seq[balena.Organization] { return slices.Values(v.Organizations) },
 		identity: func(o *balena.Organization, values []string) []string { return append(values, o.Handle) },
-		families: []family[balena.Organization]{
-			family[balena.Organization]{
-				name:    "balena_organization_info",
-				help:    "The name of an organization that owns fleets.",
-				source:  "organization.handle, name",
-				labels:  []string{"organization_name"},
-				samples: func(o *balena.Organization, out *samples) { out.add(1, o.Name) },
-			}.on("balenaCloud"),
-			gauge("balena_organization_frozen", "Whether the organization is frozen, including all its devices.", "organization.is_frozen",
-				func(o *balena.Organization) float64 { return boolean(o.Frozen) }).on("balenaCloud"),
-			gauge("balena_organization_past_due_since_timestamp_seconds", "Since when the organization has had a past due invoice. Exported only while it has one.", "organization.has_past_due_invoice_since__date",
-				func(o *balena.Organization) float64 { return o.PastDue.Seconds() }).on("balenaCloud"),
-		},
 	}
+	return organizations.table("Organizations", "1 per organization",
+		labeled("balena_organization_info", "The name of an organization that owns fleets.",
+			"organization.handle, name", []string{"organization_name"},
+			func(o *balena.Organization, out *samples) { out.add(1, o.Name) }).on("balenaCloud"),
+		gauge("balena_organization_frozen", "Whether the organization is frozen, including all its devices.", "organization.is_frozen",
+			func(o *balena.Organization) float64 { return boolean(o.Frozen) }).on("balenaCloud"),
+		gauge("balena_organization_past_due_since_timestamp_seconds", "Since when the organization has had a past due invoice. Exported only while it has one.", "organization.has_past_due_invoice_since__date",
+			func(o *balena.Organization) float64 { return o.PastDue.Seconds() }).on("balenaCloud"),
+	)
 }

@@ -21,81 +21,57 @@ const other = "other"
 
 func releaseTable(o Options) anyTable {
 	releaseLabels := []string{"commit", "release_version"}
-	return &table[fleet]{
-		group:    "Releases",
-		series:   "1 per fleet",
-		labels:   []string{"fleet"},
-		subjects: fleets, identity: fleetIdentity,
-		families: []family[fleet]{
-			{
-				name:   "balena_fleet_target_release_info",
-				help:   "The target release of the fleet, for devices that are not pinned.",
-				source: "application.should_be_running__release",
-				labels: []string{"release_id", "commit", "release_version"},
-				samples: func(f *fleet, out *samples) {
-					if f.TargetRelease != 0 {
-						r := f.view.Releases[f.TargetRelease]
-						out.add(1, strconv.FormatInt(f.TargetRelease, 10), r.Commit, r.Version)
-					}
-				},
-			},
-			gauge("balena_fleet_target_release_created_timestamp_seconds", "When the fleet's target release was created.",
-				"application.should_be_running__release.created_at",
-				func(f *fleet) float64 { return f.view.Releases[f.TargetRelease].Created.Seconds() }),
-			gauge("balena_fleet_tracks_latest_release", "Whether the fleet's target release is always its latest successful release (1) or was selected by a user (0).",
-				"application.should_track_latest_release",
-				func(f *fleet) float64 { return boolean(f.TracksLatest) }),
-			number("balena_fleet_devices_on_target_release", "Devices that run their target release: the release they are pinned to, otherwise the target release of the fleet.",
-				"device.is_running__release, is_pinned_on__release, application.should_be_running__release",
-				func(f *fleet) int { return f.OnTarget }),
-			number("balena_fleet_devices_on_invalidated_release", "Devices that run a release that was invalidated.", "device.is_running__release.is_invalidated",
-				func(f *fleet) int { return f.running(func(r balena.Release) bool { return r.Invalidated }) }),
-			number("balena_fleet_devices_on_draft_release", "Devices that run a draft release.", "device.is_running__release.is_final",
-				func(f *fleet) int { return f.running(func(r balena.Release) bool { return r.ID != 0 && !r.Final }) }),
-			number("balena_fleet_devices_pinned", "Devices that are pinned to a release.", "device.is_pinned_on__release",
-				func(f *fleet) int { return f.Pinned }),
-			number("balena_fleet_devices_without_release", "Devices that do not run a release.", "device.is_running__release",
-				func(f *fleet) int { return f.WithoutRelease }),
-			{
-				name:   "balena_fleet_devices_by_release",
-				help:   "Devices by the release they run. The least used releases beyond --collector.release.limit are summed in one series with the label value other.",
-				source: "device.is_running__release",
-				labels: releaseLabels,
-				series: "1 per release in use, up to the limit",
-				samples: func(f *fleet, out *samples) {
-					for _, r := range f.releasesInUse(o.ReleaseLimit) {
-						out.add(float64(r.devices), r.commit, r.version)
-					}
-				},
-			},
-			{
-				name:   "balena_fleet_latest_release_info",
-				help:   "The newest release of the fleet, including failed builds.",
-				source: "application.owns__release",
-				labels: releaseLabels,
-				samples: func(f *fleet, out *samples) {
-					if r := f.LatestRelease; r.ID != 0 {
-						out.add(1, r.Commit, r.Version)
-					}
-				},
-			},
-			gauge("balena_fleet_latest_release_created_timestamp_seconds", "When the newest release of the fleet was created.",
-				"application.owns__release.created_at",
-				func(f *fleet) float64 { return f.LatestRelease.Created.Seconds() }),
-			{
-				name:   "balena_fleet_latest_release_status",
-				help:   "The status of the newest release of the fleet: 1 for the current status, 0 for the others.",
-				source: "application.owns__release.status",
-				labels: []string{"status"},
-				series: "6 per fleet with releases",
-				samples: func(f *fleet, out *samples) {
-					if f.LatestRelease.ID != 0 {
-						addStates(out, releaseStatuses, balena.Counts[string]{cmp.Or(f.LatestRelease.Status, balena.Unknown): 1})
-					}
-				},
-			},
-		},
-	}
+	return fleetKind.table("Releases", "1 per fleet",
+		labeled("balena_fleet_target_release_info", "The target release of the fleet, for devices that are not pinned.",
+			"application.should_be_running__release", []string{"release_id", "commit", "release_version"},
+			func(f *fleet, out *samples) {
+				if f.TargetRelease != 0 {
+					r := f.view.Releases[f.TargetRelease]
+					out.add(1, strconv.FormatInt(f.TargetRelease, 10), r.Commit, r.Version)
+				}
+			}),
+		gauge("balena_fleet_target_release_created_timestamp_seconds", "When the fleet's target release was created.",
+			"application.should_be_running__release.created_at",
+			func(f *fleet) float64 { return f.view.Releases[f.TargetRelease].Created.Seconds() }),
+		gauge("balena_fleet_tracks_latest_release", "Whether the fleet's target release is always its latest successful release (1) or was selected by a user (0).",
+			"application.should_track_latest_release",
+			func(f *fleet) float64 { return boolean(f.TracksLatest) }),
+		number("balena_fleet_devices_on_target_release", "Devices that run their target release: the release they are pinned to, otherwise the target release of the fleet.",
+			"device.is_running__release, is_pinned_on__release, application.should_be_running__release",
+			func(f *fleet) int { return f.OnTarget }),
+		number("balena_fleet_devices_on_invalidated_release", "Devices that run a release that was invalidated.", "device.is_running__release.is_invalidated",
+			func(f *fleet) int { return f.running(func(r balena.Release) bool { return r.Invalidated }) }),
+		number("balena_fleet_devices_on_draft_release", "Devices that run a draft release.", "device.is_running__release.is_final",
+			func(f *fleet) int { return f.running(func(r balena.Release) bool { return r.ID != 0 && !r.Final }) }),
+		number("balena_fleet_devices_pinned", "Devices that are pinned to a release.", "device.is_pinned_on__release",
+			func(f *fleet) int { return f.Pinned }),
+		number("balena_fleet_devices_without_release", "Devices that do not run a release.", "device.is_running__release",
+			func(f *fleet) int { return f.WithoutRelease }),
+		labeled("balena_fleet_devices_by_release", "Devices by the release they run. The least used releases beyond --collector.release.limit are summed in one series with the label value other.",
+			"device.is_running__release", releaseLabels,
+			func(f *fleet, out *samples) {
+				for _, r := range f.releasesInUse(o.ReleaseLimit) {
+					out.add(float64(r.devices), r.commit, r.version)
+				}
+			}).counted("1 per release in use, up to the limit"),
+		labeled("balena_fleet_latest_release_info", "The newest release of the fleet, including failed builds.",
+			"application.owns__release", releaseLabels,
+			func(f *fleet, out *samples) {
+				if r := f.LatestRelease; r.ID != 0 {
+					out.add(1, r.Commit, r.Version)
+				}
+			}),
+		gauge("balena_fleet_latest_release_created_timestamp_seconds", "When the newest release of the fleet was created.",
+			"application.owns__release.created_at",
+			func(f *fleet) float64 { return f.LatestRelease.Created.Seconds() }),
+		labeled("balena_fleet_latest_release_status", "The status of the newest release of the fleet: 1 for the current status, 0 for the others.",
+			"application.owns__release.status", []string{"status"},
+			func(f *fleet, out *samples) {
+				if f.LatestRelease.ID != 0 {
+					addStates(out, releaseStatuses, balena.Counts[string]{cmp.Or(f.LatestRelease.Status, balena.Unknown): 1})
+				}
+			}).counted("6 per fleet with releases"),
+	)
 }
 
 // running returns the number of devices that run a release for which match returns true.

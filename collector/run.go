@@ -51,7 +51,10 @@ type place struct {
 
 // newRuns returns a renderer for the devices of a view. previous may be nil.
 func newRuns(current, previous *view, page *exposition.Builder) *runs {
-	r := &runs{page: page, current: current}
+	r := &runs{page: page, current: current, stretches: make([]stretch[device], maxLongRun)}
+	for i := range r.stretches {
+		r.stretches[i].kind = deviceKind
+	}
 	// The lines of all devices depend on these fields.
 	if previous != nil && previous.CloudFields == current.CloudFields && previous.APIVersion == current.APIVersion &&
 		slices.Equal(previous.DeviceTagKeys, current.DeviceTagKeys) {
@@ -64,12 +67,6 @@ func newRuns(current, previous *view, page *exposition.Builder) *runs {
 func (r *runs) add(t *table[device], first int) {
 	for i, f := range t.families {
 		r.columns = append(r.columns, column{family: f, index: first + i})
-	}
-	if r.stretches == nil {
-		r.stretches = make([]stretch[device], maxLongRun)
-		for i := range r.stretches {
-			r.stretches[i] = t.newStretch()
-		}
 	}
 }
 
@@ -228,7 +225,7 @@ func (r *runs) compare(before, after *balena.Device) {
 		if c.changed {
 			continue
 		}
-		r.out.extra, r.out.text = c.labels, r.out.text[:0]
+		r.out.extra, r.out.text = c.own, r.out.text[:0]
 		c.samples(&previous, &r.out)
 		n := len(r.out.text)
 		c.samples(&current, &r.out)

@@ -57,17 +57,10 @@ func withUnknown(services []balena.Service) []balena.Service {
 }
 
 func fleetServiceTable() anyTable {
-	return &table[fleet]{
-		group:    "Services",
-		series:   "10 per service in the fleet, and 1 per unrecognized state in use",
-		labels:   []string{"fleet"},
-		subjects: fleets, identity: fleetIdentity,
-		families: []family[fleet]{{
-			name:   "balena_fleet_devices_by_service_status",
-			help:   "Devices by state of a service on them. During an update, a device can be counted in several states of a service.",
-			source: "image_install.status",
-			labels: []string{"service_name", "status"},
-			samples: func(f *fleet, out *samples) {
+	return fleetKind.table("Services", "10 per service in the fleet, and 1 per unrecognized state in use",
+		labeled("balena_fleet_devices_by_service_status", "Devices by state of a service on them. During an update, a device can be counted in several states of a service.",
+			"image_install.status", []string{"service_name", "status"},
+			func(f *fleet, out *samples) {
 				byName := map[string]balena.Counts[string]{}
 				for s, n := range f.ByService {
 					if byName[s.Service] == nil {
@@ -76,71 +69,36 @@ func fleetServiceTable() anyTable {
 					byName[s.Service][s.Status] = n
 				}
 				for _, name := range slices.Sorted(maps.Keys(byName)) {
-					found := byName[name]
-					states := slices.Sorted(maps.Keys(found))
-					for _, status := range serviceStatuses {
-						if _, ok := found[status]; !ok {
-							states = append(states, status)
-						}
-					}
-					slices.Sort(states)
-					for _, status := range states {
-						out.add(float64(found[status]), name, status)
-					}
+					addStates(out, serviceStatuses, byName[name], name)
 				}
-			},
-		}},
-	}
+			}),
+	)
 }
 
 // fleetHealthTable and deviceHealthTable sum up the services of the target release.
 func fleetHealthTable() anyTable {
-	return &table[fleet]{
-		group:    "Services",
-		series:   "1 per fleet",
-		labels:   []string{"fleet"},
-		subjects: fleets, identity: fleetIdentity,
-		families: []family[fleet]{
-			gauge("balena_fleet_devices_healthy", "Devices in service that are connected and run their target release with all its services.",
-				"device.is_running__release, image_install.status, is_provided_by__release",
-				(*fleet).healthy),
-		},
-	}
+	return fleetKind.table("Services", "1 per fleet",
+		gauge("balena_fleet_devices_healthy", "Devices in service that are connected and run their target release with all its services.",
+			"device.is_running__release, image_install.status, is_provided_by__release",
+			func(f *fleet) float64 {
+				// No value if the services of no device in service are known.
+				return onlyIf(f.inService.Devices == 0 || f.inService.Surveyed > 0, float64(f.inService.Healthy))
+			}),
+	)
 }
 
 func deviceHealthTable() anyTable {
-	return &table[device]{
-		group:    "Services",
-		series:   "1 per device with a target release",
-		labels:   []string{"fleet", "uuid"},
-		subjects: devices, identity: deviceIdentity,
-		families: []family[device]{
-			gauge("balena_device_services", "Services of the target release on the device.", "image_install.is_provided_by__release",
-				func(d *device) float64 { services, _ := d.targetServices(); return services }).steadily(),
-			gauge("balena_device_services_running", "Services of the target release on the device with the status Running.", "image_install.status, is_provided_by__release",
-				func(d *device) float64 { _, running := d.targetServices(); return running }).steadily(),
-			gauge("balena_device_services_exited", "Services of the target release on the device with the status exited or Dead. Some services exit on purpose. Exported only if the number is not 0.", "image_install.status, is_provided_by__release",
-				(*device).exitedServices).steadily(),
-		},
-	}
-}
-
-// healthy returns the number of healthy devices, [none] if the services of no device in service are known.
-func (f *fleet) healthy() float64 {
-	if f.inService.Devices > 0 && f.inService.Surveyed == 0 {
-		return none
-	}
-	return float64(f.inService.Healthy)
-}
-
-// exitedServices returns the number of services of the target release that have exited. It returns [none] instead of 0,
-// which is the number for most devices.
-func (d *device) exitedServices() float64 {
-	exited := d.Installs.Exited(d.TargetRelease)
-	if exited == 0 {
-		return none
-	}
-	return float64(exited)
+	return deviceKind.table("Services", "1 per device with a target release",
+		gauge("balena_device_services", "Services of the target release on the device.", "image_install.is_provided_by__release",
+			func(d *device) float64 { services, _ := d.targetServices(); return services }).steadily(),
+		gauge("balena_device_services_running", "Services of the target release on the device with the status Running.", "image_install.status, is_provided_by__release",
+			func(d *device) float64 { _, running := d.targetServices(); return running }).steadily(),
+		gauge("balena_device_services_exited", "Services of the target release on the device with the status exited or Dead. Some services exit on purpose. Exported only if the number is not 0.", "image_install.status, is_provided_by__release",
+			func(d *device) float64 {
+				exited := d.Installs.Exited(d.TargetRelease)
+				return onlyIf(exited != 0, float64(exited))
+			}).steadily(),
+	)
 }
 
 // targetServices returns the number of services of the target release, and the number of them that run. It returns
@@ -167,57 +125,37 @@ func (d *device) eachService(f func(name string, states []balena.Service)) {
 }
 
 func deviceServiceTable() anyTable {
-	return &table[device]{
-		group:    "Services",
-		series:   "1 per service on a device",
-		labels:   []string{"fleet", "uuid"},
-		subjects: devices, identity: deviceIdentity,
-		families: []family[device]{
-			{
-				name:   "balena_device_service_status",
-				help:   "The state of the service on the device. During an update, a service can have several states.",
-				source: "image_install.status",
-				labels: []string{"service_name", "status"},
-				samples: func(d *device, out *samples) {
-					for _, s := range serviceStates(d.Services()) {
-						out.add(1, s.Name, s.Status)
+	return deviceKind.table("Services", "1 per service on a device",
+		labeled("balena_device_service_status", "The state of the service on the device. During an update, a service can have several states.",
+			"image_install.status", []string{"service_name", "status"},
+			func(d *device, out *samples) {
+				for _, s := range serviceStates(d.Services()) {
+					out.add(1, s.Name, s.Status)
+				}
+			}),
+		labeled("balena_device_service_download_progress_ratio", "Progress of the download of the service's image. Exported only during a download.",
+			"image_install.download_progress", []string{"service_name"},
+			func(d *device, out *samples) {
+				d.eachService(func(name string, states []balena.Service) {
+					progress := none
+					for _, s := range states {
+						if s.Progress != balena.Null {
+							progress = s.Progress.Float() + 0 // converts -0 to 0
+						}
 					}
-				},
-			},
-			{
-				name:   "balena_device_service_download_progress_ratio",
-				steady: true,
-				help:   "Progress of the download of the service's image. Exported only during a download.",
-				source: "image_install.download_progress",
-				labels: []string{"service_name"},
-				samples: func(d *device, out *samples) {
-					d.eachService(func(name string, states []balena.Service) {
-						progress := none
-						for _, s := range states {
-							if s.Progress != balena.Null {
-								progress = s.Progress.Float() + 0 // converts -0 to 0
-							}
-						}
-						out.add(percent(progress), name)
-					})
-				},
-			},
-			{
-				name:   "balena_device_service_install_timestamp_seconds",
-				steady: true,
-				help:   "When the newest image of the service was installed on the device.",
-				source: "image_install.install_date",
-				labels: []string{"service_name"},
-				samples: func(d *device, out *samples) {
-					d.eachService(func(name string, states []balena.Service) {
-						var newest balena.Instant
-						for _, s := range states {
-							newest = max(newest, s.Installed)
-						}
-						out.add(newest.Seconds(), name)
-					})
-				},
-			},
-		},
-	}
+					out.add(percent(progress), name)
+				})
+			}).steadily(),
+		labeled("balena_device_service_install_timestamp_seconds", "When the newest image of the service was installed on the device.",
+			"image_install.install_date", []string{"service_name"},
+			func(d *device, out *samples) {
+				d.eachService(func(name string, states []balena.Service) {
+					var newest balena.Instant
+					for _, s := range states {
+						newest = max(newest, s.Installed)
+					}
+					out.add(newest.Seconds(), name)
+				})
+			}).steadily(),
+	)
 }

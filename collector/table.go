@@ -3,6 +3,8 @@
 package collector
 
 import (
+	"cmp"
+	"fmt"
 	"iter"
 	"math"
 	"slices"
@@ -41,6 +43,9 @@ func (d *Description) ScrapeGroup() string {
 
 // HelpText returns the help of the family as it is exported.
 func (d *Description) HelpText() string {
+	if d.Group == exporterHeading {
+		return d.Help
+	}
 	help := d.Help
 	if d.Source != "" {
 		help += " Source: " + d.Source + "."
@@ -55,46 +60,60 @@ func (d *Description) desc() *prometheus.Desc {
 	return prometheus.NewDesc(d.Name, d.HelpText(), d.Labels, nil)
 }
 
-// table is a group of metric families about one kind of subject: fleets, devices, keys.
-type table[T any] struct {
-	group string
-	// series states the number of series of a family, unless the family has another text.
-	series string
+// kind is a kind of subject: fleets, devices, keys.
+type kind[T any] struct {
 	// labels identify the subject. Each family has them, before its own labels.
 	labels []string
-	// subjects yields the subjects of a view. identity appends the values of a subject's labels.
-	subjects func(*view) iter.Seq[T]
+	// all yields the subjects of a view. identity appends the values of a subject's labels.
+	all      func(*view) iter.Seq[T]
 	identity func(s *T, values []string) []string
+}
+
+// table is a group of metric families about one kind of subject.
+type table[T any] struct {
+	kind[T]
 	families []family[T]
 }
 
 // family is a row of a table. It defines a metric completely.
 type family[T any] struct {
-	name string
-	help string
-	// source names the fields of the API from which the value is derived.
-	source string
-	// only names the servers that have the family; empty for all servers.
-	only string
-	// labels are the labels in addition to those of the subject.
-	labels []string
-	// series overrides the text of the table.
-	series string
+	Description
+	// own are the labels in addition to those of the subject.
+	own []string
 	// steady marks a family of devices whose values rarely change; see longRuns.
 	steady  bool
 	samples func(s *T, out *samples)
 }
 
+// table returns a table of a group. series states the number of series of each family that does not state another one.
+func (k kind[T]) table(group, series string, families ...family[T]) anyTable {
+	for i := range families {
+		f := &families[i]
+		f.Group, f.Type, f.Series = group, cmp.Or(f.Type, "gauge"), cmp.Or(f.Series, series)
+		f.Labels = slices.Concat(k.labels, f.own)
+	}
+	return &table[T]{k, families}
+}
+
 // gauge returns a family with one sample per subject, or no sample if the value is [none].
 func gauge[T any](name, help, source string, value func(*T) float64) family[T] {
-	return family[T]{name: name, help: help, source: source, samples: func(s *T, out *samples) {
-		out.add(value(s))
-	}}
+	return labeled(name, help, source, nil, func(s *T, out *samples) { out.add(value(s)) })
+}
+
+// labeled returns a family with labels of its own. samples adds any number of samples of a subject.
+func labeled[T any](name, help, source string, own []string, samples func(*T, *samples)) family[T] {
+	return family[T]{Description: Description{Name: name, Help: help, Source: source}, own: own, samples: samples}
 }
 
 // on restricts a family to some servers.
 func (f family[T]) on(where string) family[T] {
-	f.only = where
+	f.Only = where
+	return f
+}
+
+// counted states the number of series of a family.
+func (f family[T]) counted(series string) family[T] {
+	f.Series = series
 	return f
 }
 
@@ -114,47 +133,41 @@ func boolean(b bool) float64 {
 	return 0
 }
 
+// onlyIf returns the value if a condition holds, and [none] otherwise.
+func onlyIf(condition bool, value float64) float64 {
+	if !condition {
+		return none
+	}
+	return value
+}
+
 // anyTable is a table with any type of subject.
 type anyTable interface {
 	descriptions() []Description
-	// filter returns the table with the exported families only; nil if there are none.
-	filter(exported func(family string) bool) anyTable
+	// filter removes the families that are not exported.
+	filter(exported func(family string) bool)
 	collect(v *view, ch chan<- prometheus.Metric)
 	render(v *view, emit func(family int, lines []byte))
 }
 
-func (t *table[T]) filter(exported func(family string) bool) anyTable {
-	left := *t
-	left.families = slices.DeleteFunc(slices.Clone(t.families), func(f family[T]) bool { return !exported(f.name) })
-	if len(left.families) == 0 {
-		return nil
-	}
-	return &left
+func (t *table[T]) filter(exported func(family string) bool) {
+	t.families = slices.DeleteFunc(t.families, func(f family[T]) bool { return !exported(f.Name) })
 }
 
-func (t *table[T]) descriptions() []Description {
-	d := make([]Description, len(t.families))
-	for i, f := range t.families {
-		series := t.series
-		if f.series != "" {
-			series = f.series
-		}
-		d[i] = Description{
-			Name: f.name, Help: f.help, Type: "gauge", Source: f.source, Only: f.only, Series: series, Group: t.group,
-			Labels: append(append([]string(nil), t.labels...), f.labels...),
-		}
+func (t *table[T]) descriptions() (all []Description) {
+	for _, f := range t.families {
+		all = append(all, f.Description)
 	}
-	return d
+	return all
 }
 
 // collect sends every sample as a metric.
 func (t *table[T]) collect(v *view, ch chan<- prometheus.Metric) {
-	descriptions := t.descriptions()
 	outs := make([]samples, len(t.families))
 	for i := range outs {
-		outs[i] = samples{metrics: ch, desc: descriptions[i].desc()}
+		outs[i] = samples{metrics: ch, desc: t.families[i].desc()}
 	}
-	for subject := range t.subjects(v) {
+	for subject := range t.all(v) {
 		identity := t.identity(&subject, nil)
 		for j := range t.families {
 			outs[j].identity = identity
@@ -166,8 +179,7 @@ func (t *table[T]) collect(v *view, ch chan<- prometheus.Metric) {
 // render writes every sample as text, and emits the lines by the index of the family in the table. The lines are valid
 // until emit returns.
 func (t *table[T]) render(v *view, emit func(family int, lines []byte)) {
-	w := t.newStretch()
-	w.begin(slices.Collect(t.subjects(v)))
+	w := stretch[T]{kind: t.kind, subjects: slices.Collect(t.all(v))}
 	var lines []byte
 	for i := range t.families {
 		if lines = w.appendLines(lines[:0], &t.families[i]); len(lines) > 0 {
@@ -179,14 +191,11 @@ func (t *table[T]) render(v *view, emit func(family int, lines []byte)) {
 // stretch writes the samples of several subjects as text, family by family. The labels of a subject are escaped only
 // once, not for every sample.
 type stretch[T any] struct {
-	labels   []string
-	identity func(s *T, values []string) []string
+	kind[T]
 	subjects []T
 	written  []byte // the labels of all subjects
 	ends     []int  // the end of each subject's labels in written
 }
-
-func (t *table[T]) newStretch() stretch[T] { return stretch[T]{labels: t.labels, identity: t.identity} }
 
 // begin replaces the subjects.
 func (w *stretch[T]) begin(subjects []T) {
@@ -205,7 +214,7 @@ func (w *stretch[T]) appendLines(text []byte, f *family[T]) []byte {
 			w.ends = append(w.ends, len(w.written))
 		}
 	}
-	out := samples{name: f.name, extra: f.labels, text: text}
+	out := samples{name: f.Name, extra: f.own, text: text}
 	start := 0
 	for i, end := range w.ends {
 		out.labels, start = w.written[start:end], end
@@ -255,19 +264,15 @@ func (s *samples) add(value float64, labels ...string) {
 	s.text = append(b, '\n')
 }
 
-func appendHeader(b []byte, d *Description) []byte {
-	b = append(b, "# HELP "...)
-	b = append(b, d.Name...)
-	b = append(b, ' ')
-	b = append(b, helpEscaper.Replace(d.HelpText())...)
-	b = append(b, "\n# TYPE "...)
-	b = append(b, d.Name...)
-	b = append(b, ' ')
-	b = append(b, d.Type...)
-	return append(b, '\n')
+// header returns the lines of the family before its samples.
+func (d *Description) header() []byte {
+	return fmt.Appendf(nil, "# HELP %s %s\n# TYPE %s %s\n", d.Name, helpEscaper.Replace(d.HelpText()), d.Name, d.Type)
 }
 
-var helpEscaper = strings.NewReplacer(`\`, `\\`, "\n", `\n`)
+var (
+	helpEscaper  = strings.NewReplacer(`\`, `\\`, "\n", `\n`)
+	labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+)
 
 // appendLabel writes name="value", after a comma unless it is the first.
 func appendLabel(b []byte, first bool, name, value string) []byte {
@@ -289,23 +294,7 @@ func appendEscaped(b []byte, s string) []byte {
 	if strings.IndexByte(s, '\\') < 0 && strings.IndexByte(s, '"') < 0 && strings.IndexByte(s, '\n') < 0 {
 		return append(b, s...) // the usual case, several times faster
 	}
-	start := 0
-	for i := range len(s) {
-		var escape string
-		switch s[i] {
-		case '\\':
-			escape = `\\`
-		case '"':
-			escape = `\"`
-		case '\n':
-			escape = `\n`
-		default:
-			continue
-		}
-		b = append(append(b, s[start:i]...), escape...)
-		start = i + 1
-	}
-	return append(b, s[start:]...)
+	return append(b, labelEscaper.Replace(s)...)
 }
 
 // appendValue writes a value in the text format. Most values are small integers, for which the
@@ -313,12 +302,6 @@ func appendEscaped(b []byte, s string) []byte {
 func appendValue(b []byte, v float64) []byte {
 	if i := int64(v); float64(i) == v && i > -exactInteger && i < exactInteger && (i != 0 || !math.Signbit(v)) {
 		return strconv.AppendInt(b, i, 10)
-	}
-	switch {
-	case math.IsInf(v, 1):
-		return append(b, "+Inf"...)
-	case math.IsInf(v, -1):
-		return append(b, "-Inf"...)
 	}
 	return strconv.AppendFloat(b, v, 'g', -1, 64)
 }

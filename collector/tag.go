@@ -51,29 +51,17 @@ func addTags(out *samples, values []string) {
 }
 
 func fleetTagTable(keys []string) anyTable {
-	return &table[fleet]{
-		group:    "Tags",
-		series:   "1 per fleet with one of the tags",
-		labels:   []string{"fleet"},
-		subjects: fleets, identity: fleetIdentity,
-		families: []family[fleet]{{
-			name: "balena_fleet_tags", help: "The tags of the fleet that --collector.fleet.tags lists. Values are truncated to 128 characters.",
-			source: "application_tag.tag_key, value", labels: tagLabels(keys),
-			samples: func(f *fleet, out *samples) { addTags(out, f.Tags) },
-		}},
-	}
+	return fleetKind.table("Tags", "1 per fleet with one of the tags",
+		labeled("balena_fleet_tags", "The tags of the fleet that --collector.fleet.tags lists. Values are truncated to 128 characters.",
+			"application_tag.tag_key, value", tagLabels(keys),
+			func(f *fleet, out *samples) { addTags(out, f.Tags) }),
+	)
 }
 
 func deviceTagTable(keys []string) anyTable {
-	return &table[device]{
-		group:    "Tags",
-		series:   "1 per device with one of the tags",
-		labels:   []string{"fleet", "uuid"},
-		subjects: devices, identity: deviceIdentity,
-		families: []family[device]{{
-			name: "balena_device_tags", steady: true, help: "The tags of the device that --collector.device.tags lists. Values are truncated to 128 characters.",
-			source: "device_tag.tag_key, value", labels: tagLabels(keys),
-			samples: func(d *device, out *samples) { addTags(out, tagValues(d.Tags(), len(keys))) },
-		}},
-	}
+	return deviceKind.table("Tags", "1 per device with one of the tags",
+		labeled("balena_device_tags", "The tags of the device that --collector.device.tags lists. Values are truncated to 128 characters.",
+			"device_tag.tag_key, value", tagLabels(keys),
+			func(d *device, out *samples) { addTags(out, tagValues(d.Tags(), len(keys))) }).steadily(),
+	)
 }
