@@ -12,7 +12,7 @@ func Catalog() []Description {
 	o := DefaultOptions()
 	o.Services = true
 	o.FleetTags, o.DeviceTags, o.Maintenance, o.Location = true, true, true, true
-	all := exporterFamilies()
+	all := NewMetrics(nil, 0).table.descriptions()
 	for _, group := range []string{"Fleets", "Maintenance", "Organizations", "Releases", "OS", "Devices", "Services", "Tags", "Keys"} {
 		for _, t := range tables(o, &balena.Snapshot{FleetTagKeys: []string{"…"}, DeviceTagKeys: []string{"…"}}) {
 			for _, d := range t.descriptions() {
