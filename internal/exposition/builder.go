@@ -61,13 +61,7 @@ type family struct {
 	appended []fragment
 	pending  []byte // header and appended text that is too short for a fragment
 	pieces   []fragment
-	sections []section
-}
-
-// A section marks the end of the pieces of a family in a section.
-type section struct {
-	end int
-	totals
+	sections []int // ends of the pieces in each section
 }
 
 // seed makes the hashes unpredictable. All Builders of a process share it, because pages
@@ -140,12 +134,10 @@ func (b *Builder) Keep(family, number int) { b.put(family, b.previous.pieces[fam
 func (b *Builder) put(number int, piece fragment) {
 	f := &b.families[number]
 	for len(f.sections) <= b.sections {
-		f.sections = append(f.sections, section{end: len(f.pieces)})
+		f.sections = append(f.sections, len(f.pieces))
 	}
 	f.pieces = append(f.pieces, piece)
-	last := &f.sections[b.sections]
-	last.end++
-	last.add(piece)
+	f.sections[b.sections]++
 }
 
 // EndSection ends a section of the page. Pieces that are added afterwards, of any family, belong to the next
@@ -176,13 +168,13 @@ func (b *Builder) Page() *Page {
 			page.put(block{group: group, section: once, list: f.appended})
 		}
 		short = append(short, f.pending...)
-		if slices.ContainsFunc(f.sections, func(s section) bool { return s.text > 0 }) {
+		if slices.ContainsFunc(f.pieces, func(piece fragment) bool { return piece.length > 0 }) {
 			flush()
 			page.put(block{group: group, section: header, list: []fragment{b.fragment(page.layout[i].Header)}})
 			begin := 0
-			for number, s := range f.sections {
-				page.put(block{group: group, section: number, list: f.pieces[begin:s.end], totals: s.totals})
-				begin = s.end
+			for number, end := range f.sections {
+				page.put(block{group: group, section: number, list: f.pieces[begin:end]})
+				begin = end
 			}
 		}
 		if len(short) >= fragmentText {

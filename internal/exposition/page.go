@@ -6,14 +6,15 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/flate"
 )
 
 // A Page is one immutable exposition: the text of all families, compressed.
-// A nil *Page is empty.
 type Page struct {
 	excerpt // the whole text
 	blocks  []block
@@ -50,36 +51,16 @@ const (
 )
 
 // TextBytes returns the length of the page's text in bytes.
-func (p *Page) TextBytes() int64 {
-	if p == nil {
-		return 0
-	}
-	return p.text
-}
+func (p *Page) TextBytes() int64 { return p.text }
 
 // CompressedBytes returns the length of the compressed page in bytes, including bytes that
 // it shares with other pages.
-func (p *Page) CompressedBytes() int64 {
-	if p == nil {
-		return 0
-	}
-	return p.compressed
-}
-
-// Fragments returns the number of independently compressed parts of the page.
-func (p *Page) Fragments() int {
-	if p == nil {
-		return 0
-	}
-	return p.fragments
-}
+func (p *Page) CompressedBytes() int64 { return p.compressed }
 
 // put adds a block to the end of the page, unless it has no text.
 func (p *Page) put(b block) {
-	if b.totals.fragments == 0 {
-		for _, f := range b.list {
-			b.add(f)
-		}
+	for _, f := range b.list {
+		b.add(f)
 	}
 	if b.text == 0 {
 		return
@@ -92,7 +73,6 @@ func (p *Page) put(b block) {
 // join adds a block at the end.
 func (e *excerpt) join(b *block) {
 	e.order = append(e.order, b.list)
-	e.fragments += b.fragments
 	e.crc = multiply(e.crc, b.shift) ^ b.crc
 	e.text += b.text
 	e.compressed += b.compressed
@@ -142,10 +122,19 @@ func (e *excerpt) writeDeflate(w *bufio.Writer) {
 
 // writeText writes the text. It stops at an error, which w keeps.
 func (e *excerpt) writeText(w *bufio.Writer) {
-	inflater := flate.NewReader(bufio.NewReader(&deflateReader{order: e.order}))
+	var deflate strings.Reader
+	inflater := flate.NewReader(&deflate)
 	defer inflater.Close()
-	// Only w can fail, because the text was compressed by a Builder.
-	_, _ = io.Copy(w, inflater)
+	for _, fragments := range e.order {
+		for i := range fragments {
+			deflate.Reset(fragments[i].deflate)
+			_ = inflater.(flate.Resetter).Reset(&deflate, nil) // never fails
+			// A fragment has no final block, so the inflater does not expect its end.
+			if _, err := io.Copy(w, inflater); !errors.Is(err, io.ErrUnexpectedEOF) {
+				return
+			}
+		}
+	}
 }
 
 // gzipHeader begins a gzip member without name and time; see RFC 1952, section 2.3.
@@ -186,7 +175,6 @@ func newFragment(deflated []byte, crc uint32, length int) fragment {
 
 // totals describe the text that consecutive fragments form.
 type totals struct {
-	fragments  int
 	crc        uint32
 	text       int64
 	compressed int64
@@ -196,7 +184,6 @@ func (t *totals) add(f fragment) {
 	if f.length == 0 {
 		return
 	}
-	t.fragments++
 	t.crc = multiply(t.crc, f.shift) ^ f.crc
 	t.text += int64(f.length)
 	t.compressed += int64(len(f.deflate))
@@ -207,33 +194,4 @@ type identity struct {
 	hash   uint64
 	crc    uint32
 	length int
-}
-
-// A deflateReader reads fragments, one after the other, as one finished deflate stream.
-type deflateReader struct {
-	order     [][]fragment
-	fragments []fragment // the rest of the current element of order
-	deflate   string     // the rest of the current fragment
-	finished  bool
-}
-
-// finalBlock is an empty deflate block marked as the last one.
-const finalBlock = "\x03\x00"
-
-func (r *deflateReader) Read(p []byte) (int, error) {
-	for r.deflate == "" {
-		switch {
-		case len(r.fragments) > 0:
-			r.deflate, r.fragments = r.fragments[0].deflate, r.fragments[1:]
-		case len(r.order) > 0:
-			r.fragments, r.order = r.order[0], r.order[1:]
-		case !r.finished:
-			r.deflate, r.finished = finalBlock, true
-		default:
-			return 0, io.EOF
-		}
-	}
-	n := copy(p, r.deflate)
-	r.deflate = r.deflate[n:]
-	return n, nil
 }
