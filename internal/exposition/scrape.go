@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -46,10 +47,9 @@ type scrape struct {
 	w          http.ResponseWriter
 	controller *http.ResponseController
 
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	stop   func() bool
-	cut    chan struct{} // closed after the deadline that ends a blocked write is set
+	ctx  context.Context
+	stop func() bool
+	cut  chan struct{} // closed after the deadline that ends a blocked write is set
 
 	extended time.Time // when the write deadline was last set
 }
@@ -71,7 +71,7 @@ var emptyPage = &Page{}
 // A Sender sends pages. It limits the number of concurrent requests, their duration, and the
 // number of old pages that they hold.
 type Sender struct {
-	slots *slots // nil if the number of requests is not limited
+	slots slots
 
 	mutex    sync.Mutex
 	inFlight []*scrape // in the order in which they began
@@ -81,9 +81,9 @@ type Sender struct {
 // limit.
 func NewSender(maxRequests int) *Sender {
 	if maxRequests <= 0 {
-		return &Sender{}
+		maxRequests = math.MaxInt
 	}
-	return &Sender{slots: &slots{limit: maxRequests}}
+	return &Sender{slots: slots{limit: maxRequests}}
 }
 
 // A Response is the response to a request.
@@ -105,29 +105,26 @@ type Response struct {
 // Send sets write deadlines, so that http.Server.WriteTimeout is not needed. The error is
 // the reason why the response is incomplete.
 func (s *Sender) Send(w http.ResponseWriter, r *http.Request, respond func() *Response) error {
-	var slot *slot
-	if s.slots != nil {
-		if slot = s.slots.acquire(r.Context(), r.RemoteAddr); slot == nil {
-			http.Error(w, fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", s.slots.limit),
-				http.StatusServiceUnavailable)
-			return nil
-		}
-		defer s.slots.release(slot)
-		r = r.WithContext(slot.ctx)
+	slot := s.slots.acquire(r.Context(), r.RemoteAddr)
+	if slot == nil {
+		http.Error(w, fmt.Sprintf("Limit of concurrent requests reached (%d), try again later.", s.slots.limit),
+			http.StatusServiceUnavailable)
+		return nil
 	}
+	defer s.slots.release(slot)
 	a := respond() // before begin, so that the scrape does not hold a page
 	if a == nil {
 		return nil
 	}
-	scrape := s.begin(w, r, slot, a)
+	ctx, cancel := context.WithTimeoutCause(slot.ctx, scrapeTimeout, errTooLong)
+	defer cancel()
+	scrape := s.begin(ctx, w, slot, a)
 	defer s.end(scrape)
 	return scrape.send(r, a.Tail)
 }
 
 // begin starts a scrape of a page, and cancels scrapes of pages that are too old.
-func (s *Sender) begin(w http.ResponseWriter, r *http.Request, slot *slot, a *Response) *scrape {
-	ctx, cancel := context.WithCancelCause(r.Context()) // done when the client disconnects
-	ctx, release := context.WithTimeoutCause(ctx, scrapeTimeout, errTooLong)
+func (s *Sender) begin(ctx context.Context, w http.ResponseWriter, slot *slot, a *Response) *scrape {
 	slot.progressed()
 	current := &scrape{
 		name:       a.Name,
@@ -136,7 +133,6 @@ func (s *Sender) begin(w http.ResponseWriter, r *http.Request, slot *slot, a *Re
 		w:          w,
 		controller: http.NewResponseController(w),
 		ctx:        ctx,
-		cancel:     func(cause error) { cancel(cause); release() },
 		cut:        make(chan struct{}),
 	}
 	current.stop = context.AfterFunc(ctx, func() {
@@ -160,7 +156,7 @@ func (s *Sender) begin(w http.ResponseWriter, r *http.Request, slot *slot, a *Re
 		case len(newest) < maxPages:
 			newest = append(newest, other.page)
 		default:
-			other.cancel(errSuperseded)
+			other.slot.cancel(errSuperseded)
 		}
 	}
 	return current
@@ -171,7 +167,6 @@ func (s *Sender) end(current *scrape) {
 	if !current.stop() {
 		<-current.cut // the ResponseWriter must not be used after the handler returned
 	}
-	current.cancel(nil)
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.inFlight = slices.DeleteFunc(s.inFlight, func(other *scrape) bool { return other == current })

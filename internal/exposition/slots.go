@@ -36,13 +36,12 @@ type slots struct {
 	waiting []*slot // at most limit, in order of arrival
 }
 
-// A slot belongs to a scrape that holds it or waits for it. It is nil without a limit.
+// A slot belongs to a scrape that holds it or waits for it.
 type slot struct {
-	address string // of the scraper; see addressOf
-	ctx     context.Context
+	address string          // of the scraper; see addressOf
+	ctx     context.Context // canceled when the scrape must end, or may no longer wait
 	cancel  context.CancelCauseFunc
 	granted chan struct{} // closed when the slot is granted
-	refused chan struct{} // closed when the scrape may no longer wait
 
 	progress atomic.Pointer[time.Time] // when the scraper last read data. nil before sending
 	canceled bool                      // the scrape must end because its slot is needed
@@ -51,32 +50,30 @@ type slot struct {
 // acquire returns a slot, or nil if no slot becomes free in time. The context of the slot
 // is canceled when the scrape must end.
 func (s *slots) acquire(ctx context.Context, remote string) *slot {
-	current := &slot{address: addressOf(remote), granted: make(chan struct{}), refused: make(chan struct{})}
+	current := &slot{address: addressOf(remote), granted: make(chan struct{})}
 	current.ctx, current.cancel = context.WithCancelCause(ctx)
-	if !s.queue(current) {
-		current.cancel(nil)
-		return nil
+	if s.queue(current) && s.wait(current) {
+		return current
 	}
-	patience := time.NewTimer(slotPatience)
-	defer patience.Stop()
+	current.cancel(nil)
+	return nil
+}
+
+// wait waits for a slot, and reports whether it was granted.
+func (s *slots) wait(current *slot) bool {
+	ctx, stop := context.WithTimeout(current.ctx, slotPatience)
+	defer stop()
 	check := time.NewTicker(slotCheck)
 	defer check.Stop()
 	for {
 		select {
 		case <-current.granted:
-			return current
-		case <-current.refused:
-		case <-patience.C:
-		case <-ctx.Done():
+			return true
 		case <-check.C:
 			s.reassign()
-			continue
+		case <-ctx.Done():
+			return s.dequeue(current)
 		}
-		if s.dequeue(current) {
-			return current
-		}
-		current.cancel(nil)
-		return nil
 	}
 }
 
@@ -95,7 +92,7 @@ func (s *slots) queue(current *slot) bool {
 			return false
 		}
 		s.waiting = without(s.waiting, last)
-		close(last.refused)
+		last.cancel(nil)
 	}
 	s.waiting = append(s.waiting, current)
 	s.assign()
@@ -200,10 +197,8 @@ func (s *slots) scrapeToCancel(shares map[string]int, share int) *slot {
 
 // progressed records that the scraper has read data.
 func (s *slot) progressed() {
-	if s != nil {
-		now := time.Now()
-		s.progress.Store(&now)
-	}
+	now := time.Now()
+	s.progress.Store(&now)
 }
 
 // without removes a slot from a list.
