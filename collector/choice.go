@@ -5,23 +5,21 @@ package collector
 import (
 	"regexp"
 	"slices"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Trimmed returns the options without the groups that have no exported family. The data of these groups are not read.
+// Trimmed returns the options without those that no exported family needs. Their data are not read.
 func (o Options) Trimmed() Options {
-	groups, families := map[string]bool{}, map[string]bool{}
-	for d := range New(nil, o).Descriptions() {
-		groups[d.Group], families[d.Name] = true, true
+	needed := map[*bool]bool{}
+	for _, t := range optionalTables(&o, new(balena.Snapshot)) {
+		for _, option := range t.options {
+			needed[option] = needed[option] || t.enabled() && len(t.descriptions()) > 0
+		}
 	}
-	o.Devices = o.Devices && groups["Devices"]
-	o.Releases = o.Releases && groups["Releases"]
-	o.Services = o.Services && groups["Services"]
-	o.Keys = o.Keys && groups["Keys"]
-	o.OS = o.OS && (groups["OS"] || slices.ContainsFunc(deviceOSTable().descriptions(), func(d Description) bool { return families[d.Name] }))
-	o.ServiceSummary = o.ServiceSummary && (families["balena_device_services"] || families["balena_device_services_running"] || families["balena_fleet_devices_healthy"])
-	o.Location = o.Location && (families["balena_device_latitude_degrees"] || families["balena_device_longitude_degrees"])
-	o.DeviceTags = o.DeviceTags && families["balena_device_tags"]
-	o.FleetTags = o.FleetTags && families["balena_fleet_tags"]
+	for option, isNeeded := range needed {
+		*option = *option && isNeeded
+	}
 	return o
 }
 

@@ -145,6 +145,15 @@ func TestTrimmedOptions(t *testing.T) {
 			t.Errorf("no data are requested for %s", family)
 		}
 	}
+	for _, d := range collector.Catalog() {
+		var exported []string
+		for e := range collector.New(nil, only(d.Name)).Descriptions() {
+			exported = append(exported, e.Name)
+		}
+		if d.ScrapeGroup() != exposition.LiveGroup && !slices.Equal(exported, []string{d.Name}) {
+			t.Errorf("with %s alone, %q are exported", d.Name, exported)
+		}
+	}
 	got := only("balena_device_online", "balena_device_cpu_usage_ratio").Unneeded([]string{"cpu_usage", "cpu_temp", "memory_usage"})
 	if want := []string{"cpu_temp", "memory_usage"}; !slices.Equal(got, want) {
 		t.Errorf("the fields %q are not needed, want %q", got, want)

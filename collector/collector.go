@@ -88,39 +88,53 @@ func New(source func() *balena.Snapshot, o Options) *Collector {
 // tables returns the tables that the options enable, without the families that they exclude, in the order in which they are
 // exported. The labels of tags depend on the snapshot; the set of families does not.
 func tables(o Options, s *balena.Snapshot) (enabled []anyTable) {
-	for _, t := range []struct {
-		enabled bool
-		anyTable
-	}{
-		{true, fleetNameTable()},
-		{true, fleetTable(o)},
-		{true, organizationTable()},
-		{o.FleetTags, fleetTagTable(s.FleetTagKeys)},
-		{o.Maintenance, fleetMaintenanceTable()},
-		{o.Releases, releaseTable(o)},
-		{o.ServiceSummary, fleetHealthTable()},
-		{o.Services, fleetServiceTable()},
-		{o.OS, osLineTable()},
-		{o.OS, supervisorTable()},
-		{o.OS, fleetOSTable()},
-		{o.Devices, deviceTable(o)},
-		{o.Devices && o.ServiceSummary, deviceHealthTable()},
-		{o.Devices && o.Maintenance, deviceMaintenanceTable()},
-		{o.Devices && o.Location, deviceLocationTable(o)},
-		{o.Devices && o.OS, deviceOSTable()},
-		{o.DeviceTags, deviceTagTable(s.DeviceTagKeys)},
-		{o.Services, deviceServiceTable()},
-		{o.Keys, keyTable()},
-	} {
-		if !t.enabled {
-			continue
+	for _, t := range optionalTables(&o, s) {
+		if t.enabled() {
+			enabled = append(enabled, t.anyTable)
 		}
-		if o.Exported != nil {
-			t.filter(o.Exported)
-		}
-		enabled = append(enabled, t.anyTable)
 	}
 	return enabled
+}
+
+// optionalTable is a table that is exported if all of some options are set.
+type optionalTable struct {
+	anyTable
+	options []*bool
+}
+
+func (t optionalTable) enabled() bool {
+	return !slices.ContainsFunc(t.options, func(option *bool) bool { return !*option })
+}
+
+// optionalTables returns all tables, without the families that the options exclude.
+func optionalTables(o *Options, s *balena.Snapshot) []optionalTable {
+	all := []optionalTable{
+		{fleetNameTable(), nil},
+		{fleetTable(*o), nil},
+		{organizationTable(), nil},
+		{fleetTagTable(s.FleetTagKeys), []*bool{&o.FleetTags}},
+		{fleetMaintenanceTable(), []*bool{&o.Maintenance}},
+		{releaseTable(*o), []*bool{&o.Releases}},
+		{fleetHealthTable(), []*bool{&o.ServiceSummary}},
+		{fleetServiceTable(), []*bool{&o.Services}},
+		{osLineTable(), []*bool{&o.OS}},
+		{supervisorTable(), []*bool{&o.OS}},
+		{fleetOSTable(), []*bool{&o.OS}},
+		{deviceTable(*o), []*bool{&o.Devices}},
+		{deviceHealthTable(), []*bool{&o.Devices, &o.ServiceSummary}},
+		{deviceMaintenanceTable(), []*bool{&o.Devices, &o.Maintenance}},
+		{deviceLocationTable(*o), []*bool{&o.Devices, &o.Location}},
+		{deviceOSTable(), []*bool{&o.Devices, &o.OS}},
+		{deviceTagTable(s.DeviceTagKeys), []*bool{&o.DeviceTags}},
+		{deviceServiceTable(), []*bool{&o.Services}},
+		{keyTable(), []*bool{&o.Keys}},
+	}
+	if o.Exported != nil {
+		for _, t := range all {
+			t.filter(o.Exported)
+		}
+	}
+	return all
 }
 
 // Tallies returns the sums of the fleets of the last rendered snapshot, by fleet ID. They are valid until the next
