@@ -74,14 +74,16 @@ type Status struct {
 }
 
 // Status returns the outcome of the refreshes so far.
-func (l *Loop) Status() Status {
-	if s := l.status.Load(); s != nil {
-		return *s
-	}
-	return Status{}
+func (l *Loop) Status() Status { return *l.status.Load() }
+
+// update changes the status. Only Run calls it.
+func (l *Loop) update(change func(*Status)) {
+	status := l.Status()
+	change(&status)
+	l.status.Store(&status)
 }
 
-// current is the snapshot that is served, and its page.
+// current is the snapshot that is served, and its page; both nil if there is none.
 type current struct {
 	snapshot *balena.Snapshot
 	page     *exposition.Page
@@ -89,31 +91,24 @@ type current struct {
 
 // New returns a Loop. Call Run to start it.
 func New(config Config) *Loop {
-	return &Loop{config: config, journal: newJournal(config.Logger, config.MaxStaleness)}
+	l := &Loop{config: config, journal: newJournal(config.Logger, config.MaxStaleness)}
+	l.current.Store(&current{})
+	l.status.Store(&Status{})
+	return l
 }
 
 // Snapshot returns the newest snapshot, or nil if there is none or it is stale.
-func (l *Loop) Snapshot() *balena.Snapshot {
-	if c := l.fresh(); c != nil {
-		return c.snapshot
-	}
-	return nil
-}
+func (l *Loop) Snapshot() *balena.Snapshot { return l.fresh().snapshot }
 
 // Page returns the page of the newest snapshot, or nil if there is none or it is stale.
-func (l *Loop) Page() *exposition.Page {
-	if c := l.fresh(); c != nil {
-		return c.page
-	}
-	return nil
-}
+func (l *Loop) Page() *exposition.Page { return l.fresh().page }
 
 // fresh returns the current data unless they are stale. It checks their age at each call, so that data become stale
 // even while a refresh hangs.
-func (l *Loop) fresh() *current {
-	c := l.current.Load()
-	if c == nil || time.Since(c.snapshot.Time) > l.config.MaxStaleness {
-		return nil
+func (l *Loop) fresh() current {
+	c := *l.current.Load()
+	if c.snapshot == nil || time.Since(c.snapshot.Time) > l.config.MaxStaleness {
+		return current{}
 	}
 	return c
 }
@@ -127,28 +122,15 @@ func (l *Loop) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		wait := l.wait(err, time.Since(began))
+		l.update(func(s *Status) { s.Next = time.Now().Add(wait) })
 		select {
 		case <-ctx.Done():
 			return
-		case <-l.pause(l.wait(err, time.Since(began))):
-			l.begin()
+		case <-time.After(wait):
+			l.update(func(s *Status) { s.Next = time.Time{} })
 		}
 	}
-}
-
-// pause returns a channel that receives after a wait, and records when that is.
-func (l *Loop) pause(wait time.Duration) <-chan time.Time {
-	status := l.Status()
-	status.Next = time.Now().Add(wait)
-	l.status.Store(&status)
-	return time.After(wait)
-}
-
-// begin records that a refresh is running.
-func (l *Loop) begin() {
-	status := l.Status()
-	status.Next = time.Time{}
-	l.status.Store(&status)
 }
 
 // once performs one refresh.
@@ -158,16 +140,20 @@ func (l *Loop) once(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err == nil {
-		l.current.Store(&current{s, l.config.Render(s)})
-	}
-	l.note(s, err)
-	duration := time.Since(began)
-	l.config.Observe(s, err, duration)
 	if err != nil {
+		l.failures++
+		l.update(func(status *Status) {
+			status.Up, status.LastError, status.LastErrorTime = false, err.Error(), time.Now()
+		})
+		l.config.Observe(nil, err, time.Since(began))
 		l.journal.failed(err, l.failures)
 		return err
 	}
+	l.current.Store(&current{s, l.config.Render(s)})
+	l.failures = 0
+	l.update(func(status *Status) { status.Up, status.LastSuccess = true, s.Time })
+	duration := time.Since(began)
+	l.config.Observe(s, nil, duration)
 	l.journal.succeeded(s, duration)
 	if s.Reading.Kind == balena.Full {
 		// The next full refresh is a long time away, so return the memory of this one and of the replaced data to the
@@ -186,19 +172,6 @@ func (l *Loop) fetch(ctx context.Context) (*balena.Snapshot, error) {
 		return nil, fmt.Errorf("the refresh was stopped because it took longer than %s: raise --balena.max-staleness, or divide the fleets with --balena.shard", l.config.Timeout)
 	}
 	return s, err
-}
-
-// note records the outcome of a refresh in the status.
-func (l *Loop) note(s *balena.Snapshot, err error) {
-	status := l.Status()
-	if status.Up = err == nil; status.Up {
-		l.failures = 0
-		status.LastSuccess = s.Time
-	} else {
-		l.failures++
-		status.LastError, status.LastErrorTime = err.Error(), time.Now()
-	}
-	l.status.Store(&status)
 }
 
 // wait returns how long to wait after a refresh with this error and duration.
