@@ -28,14 +28,14 @@ const (
 
 // report prints the results of --config.check: a line for each valid subject, each mistake and each warning.
 type report struct {
-	out      io.Writer
-	mistakes []mistake
+	checker
+	out io.Writer
 }
 
 // checkConfig checks the configuration and prints the results. It sends a request to the API, unless the settings, the token
 // or the CA have errors. It does not open ports.
 func checkConfig(ctx context.Context, c *config, out io.Writer) error {
-	r := &report{out: out, mistakes: c.mistakes}
+	r := &report{checker{c.mistakes}, out}
 	r.about(settings, "valid")
 	for _, warning := range c.warnings {
 		r.line("warning", settings, warning)
@@ -45,7 +45,7 @@ func checkConfig(ctx context.Context, c *config, out io.Writer) error {
 	c.client.URL = cmp.Or(c.client.URL, &url.URL{}) // nil if the URL is invalid
 	reader, err := account.New(c.client)
 	if err != nil {
-		r.mistakes = append(r.mistakes, mistake{caCertificates, fmt.Errorf("--balena.ca-file: %w", err)})
+		r.failIn(caCertificates, "--balena.ca-file: %w", err)
 	}
 	trusted := "those of the system"
 	if c.client.CAFile != "" {
@@ -64,10 +64,16 @@ func checkConfig(ctx context.Context, c *config, out io.Writer) error {
 	if ctx.Err() != nil {
 		return errors.New("the configuration check was interrupted")
 	}
-	r.token(from, reader.TokenExpiry(), time.Now())
+	// The expiry is known only for session tokens.
+	if expiry := reader.TokenExpiry(); expiry.After(time.Now()) {
+		from += ", a session token that expires at " + expiry.UTC().Format(time.RFC3339)
+	} else if !expiry.IsZero() {
+		r.failIn(tokenSubject, "%s, a session token that expired at %s; use a new one, or an API key, which does not expire by default", from, expiry.UTC().Format(time.RFC3339))
+	}
+	r.about(tokenSubject, from)
 	switch answers := fmt.Sprintf("%s answers with version %s", c.client.URL, version); {
 	case err != nil:
-		r.mistakes = append(r.mistakes, mistake{apiServer, fmt.Errorf("%s: %w", c.client.URL, err)})
+		r.failIn(apiServer, "%s: %w", c.client.URL, err)
 		r.about(apiServer, "")
 	case fleets == 0:
 		r.line("warning", apiServer, answers+", but the token has no access to any fleet: there will be no metrics of fleets and devices")
@@ -77,20 +83,6 @@ func checkConfig(ctx context.Context, c *config, out io.Writer) error {
 		r.about(apiServer, fmt.Sprintf("%s, and the token has access to %d fleets", answers, fleets))
 	}
 	return r.err()
-}
-
-// token prints the line about a token that was read. The expiry is known only for session tokens, and zero for API keys.
-func (r *report) token(from string, expiry, now time.Time) {
-	const form = time.RFC3339
-	switch {
-	case expiry.IsZero():
-		r.about(tokenSubject, from)
-	case expiry.Before(now):
-		r.mistakes = append(r.mistakes, mistake{tokenSubject, fmt.Errorf("%s, a session token that expired at %s; use a new one, or an API key, which does not expire by default", from, expiry.UTC().Format(form))})
-		r.about(tokenSubject, "")
-	default:
-		r.about(tokenSubject, fmt.Sprintf("%s, a session token that expires at %s", from, expiry.UTC().Format(form)))
-	}
 }
 
 // about prints the mistakes in a subject, or a text if there are none.
