@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
@@ -65,26 +66,21 @@ func (t timestamped) Log(pairs ...any) error {
 type escapeWriter struct{ io.Writer }
 
 func (e escapeWriter) Write(line []byte) (int, error) {
-	text := strings.TrimSuffix(string(line), "\n")
-	if strings.ContainsFunc(text, isHidden) {
-		var b strings.Builder
-		for _, r := range text {
-			if !isHidden(r) {
-				b.WriteRune(r)
-				continue
-			}
-			// Escape as in JSON and logfmt, in UTF-16.
-			for _, unit := range utf16.AppendRune(nil, r) {
-				fmt.Fprintf(&b, "\\u%04x", unit)
-			}
+	var escaped []byte
+	for _, r := range strings.TrimSuffix(string(line), "\n") {
+		if !isHidden(r) {
+			escaped = utf8.AppendRune(escaped, r)
+			continue
 		}
-		b.WriteByte('\n')
-		if _, err := io.WriteString(e.Writer, b.String()); err != nil {
-			return 0, err
+		// Escape as in JSON and logfmt, in UTF-16.
+		for _, unit := range utf16.AppendRune(nil, r) {
+			escaped = fmt.Appendf(escaped, "\\u%04x", unit)
 		}
-		return len(line), nil
 	}
-	return e.Writer.Write(line)
+	if _, err := e.Writer.Write(append(escaped, '\n')); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 func isHidden(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }

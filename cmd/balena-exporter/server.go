@@ -92,14 +92,12 @@ const (
 )
 
 // documents returns the URL of the documentation of this version.
-func documents() string { return repository + "/blob/" + revision() + "/docs/" }
-
-// revision returns the Git tag of this version, or main for builds between versions.
-func revision() string {
+func documents() string {
+	revision := "main" // for builds between versions
 	if released.MatchString(version.Version) {
-		return "v" + version.Version
+		revision = "v" + version.Version
 	}
-	return "main"
+	return repository + "/blob/" + revision + "/docs/"
 }
 
 var released = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
