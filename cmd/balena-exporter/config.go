@@ -94,32 +94,30 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Terminate(func(int) { done = true })
 
 	c := &config{}
-	var (
-		apiURL      = app.Flag("balena.api-url", "URL of the balena API.").Default("https://api.balena-cloud.com").Envar("BALENA_API_URL").String()
-		apiVersion  = app.Flag("balena.api-version", "Version of the API. auto uses v7, or v6 if the server does not have v7.").Default("auto").Enum("auto", "v7", "v6")
-		tokenFile   = app.Flag("balena.token-file", "File with the token. It is read at each refresh. Without it, the token is read from the environment variable "+tokenVariable+".").PlaceHolder("FILE").Envar("BALENA_TOKEN_FILE").String()
-		caFile      = app.Flag("balena.ca-file", "File with PEM certificates to trust in addition to those of the system, for an openBalena server with a private CA.").PlaceHolder("FILE").String()
-		interval    = app.Flag("balena.refresh-interval", "Interval between refreshes: a number of seconds, or a duration such as 90s or 2m.").Default("60").Envar("CRAWL_INTERVAL").String()
-		timeout     = app.Flag("balena.timeout", "Timeout of requests to the API.").Default("30s").Duration()
-		pageSize    = app.Flag("balena.page-size", "Maximum number of devices, services or tags per response of the API.").Default("1000").Int()
-		stale       = app.Flag("balena.max-staleness", "How long the last data are served while refreshes fail. 0 means "+strconv.Itoa(staleIntervals)+" intervals.").Default("0s").Duration()
-		slow        = app.Flag("balena.slow-interval", "Interval between requests for data that rarely change: latest releases, device types, API keys.").Default("15m").Duration()
-		fullRefresh = app.Flag("balena.full-refresh-interval", "Maximum interval between full refreshes. Other refreshes are incremental. 0 makes all refreshes full.").Default("15m").Duration()
-		include     = app.Flag("balena.fleet-include", "Regular expression for the slugs of the fleets to export, anchored at both ends.").PlaceHolder("REGEXP").String()
-		exclude     = app.Flag("balena.fleet-exclude", "Regular expression for the slugs of fleets not to export, anchored at both ends.").PlaceHolder("REGEXP").String()
-		archived    = app.Flag("balena.archived-fleets", "Export archived fleets.").Default("true").Bool()
-		shard       = app.Flag("balena.shard", "Shard of the fleets to export, as INDEX/COUNT with INDEX counted from 0. Use it to divide an account among several exporters.").Default("0/1").String()
-		allowHTTP   = app.Flag("balena.allow-http", "Allow sending the token over plain HTTP to another host.").Bool()
-		thresholds  = app.Flag("collector.fleet.disconnected-thresholds", "Comma-separated thresholds of balena_fleet_devices_disconnected_longer_than, in seconds.").Default("3600,86400,604800,2592000").String()
-		deviceNames = app.Flag("collector.device.name", "Export device names.").Default("true").Bool()
-		deviceTags  = app.Flag("collector.device.tags", "Comma-separated keys of device tags to export. site-* matches all keys that begin with site-.").PlaceHolder("KEY,...").String()
-		fleetTags   = app.Flag("collector.fleet.tags", "Comma-separated keys of fleet tags to export. site-* matches all keys that begin with site-.").PlaceHolder("KEY,...").String()
-		tagLimit    = app.Flag("collector.tag-limit", "Maximum number of keys that the patterns of a list of tags may match. If more keys match, the tags of that list are not exported.").Default("20").Int()
-		maintenance = app.Flag("collector.maintenance-tag", "Key of the tag that sets the maintenance of a device or fleet. If the value of the tag is a date, the maintenance ends then, otherwise when the tag is removed.").PlaceHolder("KEY").String()
-	)
+	apiURL := app.Flag("balena.api-url", "URL of the balena API.").Default("https://api.balena-cloud.com").Envar("BALENA_API_URL").String()
+	apiVersion := app.Flag("balena.api-version", "Version of the API. auto uses v7, or v6 if the server does not have v7.").Default("auto").Enum("auto", "v7", "v6")
+	app.Flag("balena.token-file", "File with the token. It is read at each refresh. Without it, the token is read from the environment variable "+tokenVariable+".").PlaceHolder("FILE").Envar("BALENA_TOKEN_FILE").StringVar(&c.tokenFile)
+	app.Flag("balena.ca-file", "File with PEM certificates to trust in addition to those of the system, for an openBalena server with a private CA.").PlaceHolder("FILE").StringVar(&c.client.CAFile)
+	interval := app.Flag("balena.refresh-interval", "Interval between refreshes: a number of seconds, or a duration such as 90s or 2m.").Default("60").Envar("CRAWL_INTERVAL").String()
+	app.Flag("balena.timeout", "Timeout of requests to the API.").Default("30s").DurationVar(&c.client.Timeout)
+	app.Flag("balena.page-size", "Maximum number of devices, services or tags per response of the API.").Default("1000").IntVar(&c.client.PageSize)
+	app.Flag("balena.max-staleness", "How long the last data are served while refreshes fail. 0 means "+strconv.Itoa(staleIntervals)+" intervals.").Default("0s").DurationVar(&c.maxStaleness)
+	app.Flag("balena.slow-interval", "Interval between requests for data that rarely change: latest releases, device types, API keys.").Default("15m").DurationVar(&c.client.SlowInterval)
+	app.Flag("balena.full-refresh-interval", "Maximum interval between full refreshes. Other refreshes are incremental. 0 makes all refreshes full.").Default("15m").DurationVar(&c.client.FullRefreshInterval)
+	include := app.Flag("balena.fleet-include", "Regular expression for the slugs of the fleets to export, anchored at both ends.").PlaceHolder("REGEXP").String()
+	exclude := app.Flag("balena.fleet-exclude", "Regular expression for the slugs of fleets not to export, anchored at both ends.").PlaceHolder("REGEXP").String()
+	app.Flag("balena.archived-fleets", "Export archived fleets.").Default("true").BoolVar(&c.client.ArchivedFleets)
+	shard := app.Flag("balena.shard", "Shard of the fleets to export, as INDEX/COUNT with INDEX counted from 0. Use it to divide an account among several exporters.").Default("0/1").String()
+	allowHTTP := app.Flag("balena.allow-http", "Allow sending the token over plain HTTP to another host.").Bool()
+	thresholds := app.Flag("collector.fleet.disconnected-thresholds", "Comma-separated thresholds of balena_fleet_devices_disconnected_longer_than, in seconds.").Default("3600,86400,604800,2592000").String()
+	app.Flag("collector.device.name", "Export device names.").Default("true").BoolVar(&c.collector.DeviceNames)
+	deviceTags := app.Flag("collector.device.tags", "Comma-separated keys of device tags to export. site-* matches all keys that begin with site-.").PlaceHolder("KEY,...").String()
+	fleetTags := app.Flag("collector.fleet.tags", "Comma-separated keys of fleet tags to export. site-* matches all keys that begin with site-.").PlaceHolder("KEY,...").String()
+	app.Flag("collector.tag-limit", "Maximum number of keys that the patterns of a list of tags may match. If more keys match, the tags of that list are not exported.").Default("20").IntVar(&c.client.TagLimit)
+	app.Flag("collector.maintenance-tag", "Key of the tag that sets the maintenance of a device or fleet. If the value of the tag is a date, the maintenance ends then, otherwise when the tag is removed.").PlaceHolder("KEY").StringVar(&c.client.MaintenanceTag)
 	allowlist := app.Flag("collector.metric-allowlist", "Regular expression for metrics to export, anchored at both ends. Repeatable. Metrics of the exporter itself are always exported.").PlaceHolder("REGEXP").Strings()
 	denylist := app.Flag("collector.metric-denylist", "Regular expression for metrics not to export, anchored at both ends. Repeatable. It takes precedence over the allowlist.").PlaceHolder("REGEXP").Strings()
-	parts := app.Flag("web.parts", "Maximum number of parts of an exposition, for scrapes with ?part=INDEX/COUNT. COUNT must divide this number.").Default("1").Int()
+	app.Flag("web.parts", "Maximum number of parts of an exposition, for scrapes with ?part=INDEX/COUNT. COUNT must divide this number.").Default("1").IntVar(&c.client.Stripes)
 	app.Flag("collector.device", "Export metrics of single devices, about 22 series per device.").Default("true").BoolVar(&c.collector.Devices)
 	app.Flag("collector.device.location", "Export the coordinates of devices. Only balenaCloud provides them.").Default("false").BoolVar(&c.collector.Location)
 	app.Flag("collector.device.location-decimals", "Number of decimals of --collector.device.location, in degrees. Two decimals are about a kilometer.").Default("2").IntVar(&c.collector.LocationDecimals)
@@ -144,8 +142,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	app.Flag("log.level", "Only log messages with the given severity or above. One of: [debug, info, warn, error]").Default("info").EnumVar(&c.logLevel, "debug", "info", "warn", "error")
 	app.Flag("log.format", "Output format of log messages. One of: [logfmt, json]").Default("logfmt").EnumVar(&c.logFormat, "logfmt", "json")
 
-	describeSwitches(app)
-	nameValues(app)
+	explain(app)
 	if _, err := app.Parse(args); err != nil {
 		if name, ok := switchWithValue(app, args); ok {
 			return nil, fmt.Errorf("--%s does not take a value; use --%s or --no-%s", name, name, name)
@@ -160,51 +157,41 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 	check := checker{}
 	check.proxies()
 	keysOfDevices, keysOfFleets := check.tags("--collector.device.tags", *deviceTags), check.tags("--collector.fleet.tags", *fleetTags)
-	c.collector.DeviceTags, c.collector.FleetTags, c.collector.Maintenance = keysOfDevices != nil, keysOfFleets != nil, *maintenance != ""
+	c.collector.DeviceTags, c.collector.FleetTags, c.collector.Maintenance = keysOfDevices != nil, keysOfFleets != nil, c.client.MaintenanceTag != ""
 	c.collector.Exported = check.metrics(*allowlist, *denylist)
 	c.collector = c.collector.Trimmed()
-	if !c.collector.DeviceTags && !targets.enabled {
-		keysOfDevices = nil
+	if c.collector.DeviceTags || targets.enabled {
+		c.client.DeviceTags = keysOfDevices
 	}
-	if !c.collector.FleetTags && !targets.enabled {
-		keysOfFleets = nil
+	if c.collector.FleetTags || targets.enabled {
+		c.client.FleetTags = keysOfFleets
 	}
-	c.client = account.Config{
-		Config: api.Config{
-			URL:       check.apiURL(*apiURL, *allowHTTP),
-			Token:     check.token(os.Getenv(tokenVariable), *tokenFile),
-			CAFile:    *caFile,
-			Timeout:   check.positive("--balena.timeout", *timeout),
-			UserAgent: name + "/" + version.Version,
-		},
-		PageSize: check.within("--balena.page-size", *pageSize, 1, maxPageSize),
-		Options: account.Options{
-			Devices:             c.collector.Devices,
-			Releases:            c.collector.Releases,
-			Services:            c.collector.Services,
-			ServiceSummary:      c.collector.ServiceSummary,
-			Keys:                c.collector.Keys,
-			OS:                  c.collector.OS,
-			DeviceTags:          keysOfDevices,
-			FleetTags:           keysOfFleets,
-			TagLimit:            check.within("--collector.tag-limit", *tagLimit, 1, maxTagKeys),
-			MaintenanceTag:      check.tag("--collector.maintenance-tag", *maintenance),
-			Location:            c.collector.Location,
-			Unneeded:            c.collector.Unneeded(account.MetricFields()),
-			Stripes:             check.within("--web.parts", *parts, 1, balena.MaxStripes),
-			Include:             check.pattern("--balena.fleet-include", *include),
-			Exclude:             check.pattern("--balena.fleet-exclude", *exclude),
-			ArchivedFleets:      *archived,
-			Shard:               check.shard(*shard),
-			SlowInterval:        check.positive("--balena.slow-interval", *slow),
-			FullRefreshInterval: check.notNegative("--balena.full-refresh-interval", *fullRefresh),
-		},
-	}
+	c.client.URL = check.apiURL(*apiURL, *allowHTTP)
+	c.client.Token = check.token(os.Getenv(tokenVariable), c.tokenFile)
+	c.client.UserAgent = name + "/" + version.Version
+	check.positive("--balena.timeout", c.client.Timeout)
+	check.within("--balena.page-size", c.client.PageSize, 1, maxPageSize)
+	c.client.Devices = c.collector.Devices
+	c.client.Releases = c.collector.Releases
+	c.client.Services = c.collector.Services
+	c.client.ServiceSummary = c.collector.ServiceSummary
+	c.client.Keys = c.collector.Keys
+	c.client.OS = c.collector.OS
+	c.client.Location = c.collector.Location
+	c.client.Unneeded = c.collector.Unneeded(account.MetricFields())
+	check.within("--collector.tag-limit", c.client.TagLimit, 1, maxTagKeys)
+	c.client.MaintenanceTag = check.tag("--collector.maintenance-tag", c.client.MaintenanceTag)
+	check.within("--web.parts", c.client.Stripes, 1, balena.MaxStripes)
+	c.client.Include = check.pattern("--balena.fleet-include", *include)
+	c.client.Exclude = check.pattern("--balena.fleet-exclude", *exclude)
+	c.client.Shard = check.shard(*shard)
+	check.positive("--balena.slow-interval", c.client.SlowInterval)
+	check.notNegative("--balena.full-refresh-interval", c.client.FullRefreshInterval)
 	if *apiVersion != "auto" {
 		c.client.Version = balena.Version(*apiVersion)
 	}
 	c.interval = check.interval(*interval)
-	c.maxStaleness = check.notNegative("--balena.max-staleness", *stale)
+	check.notNegative("--balena.max-staleness", c.maxStaleness)
 	switch {
 	case c.maxStaleness == 0:
 		c.maxStaleness = staleIntervals * c.interval
@@ -219,7 +206,6 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		c.warnings = append(c.warnings, fmt.Sprintf("--balena.refresh-interval of %s is short: devices report every few minutes, and the API may limit the rate of requests", c.interval))
 	}
 
-	c.collector.DeviceNames = *deviceNames
 	c.collector.DisconnectedThresholds = check.seconds("--collector.fleet.disconnected-thresholds", *thresholds)
 	check.within("--collector.device.location-decimals", c.collector.LocationDecimals, 0, 6)
 	check.within("--collector.release.limit", c.collector.ReleaseLimit, 0, 1<<30)
@@ -236,7 +222,7 @@ func parse(args []string, stdout io.Writer) (*config, error) {
 		check.failIn(webConfiguration, "--web.config.file: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
 	if c.check {
-		c.tokenFile, c.mistakes = *tokenFile, check.mistakes
+		c.mistakes = check.mistakes
 		return c, nil
 	}
 	if len(check.mistakes) > 0 {
@@ -259,44 +245,42 @@ Examples:
   {{.App.Name}} --balena.token-file=token --balena.api-url=https://api.balena.example.com --balena.ca-file=ca.pem
 `
 
-// flagGroup is a section of --help.
+// flagGroup is a section of --help, with the flags whose names begin with a word.
 type flagGroup struct {
+	word  string
 	Title string
 	Flags []*kingpin.FlagModel
 }
 
-// flagGroups groups the flags by the first word of their names, in the order of --help.
+// flagGroups groups the flags in the order of --help.
 func flagGroups(flags []*kingpin.FlagModel) []flagGroup {
-	groups := []flagGroup{{Title: "The balena API"}, {Title: "Metrics"}, {Title: "The web server"}, {Title: "Service discovery"}, {Title: "Logging"}, {Title: "Other"}}
-	places := map[string]int{"balena": 0, "collector": 1, "web": 2, "sd": 3, "log": 4}
+	groups := []flagGroup{
+		{"balena", "The balena API", nil},
+		{"collector", "Metrics", nil},
+		{"web", "The web server", nil},
+		{"sd", "Service discovery", nil},
+		{"log", "Logging", nil},
+		{"", "Other", nil},
+	}
 	for _, flag := range flags {
 		word, _, _ := strings.Cut(flag.Name, ".")
-		place, known := places[word]
-		if !known {
-			place = len(groups) - 1
-		}
-		groups[place].Flags = append(groups[place].Flags, flag)
+		i := slices.IndexFunc(groups, func(g flagGroup) bool { return g.word == word || g.word == "" })
+		groups[i].Flags = append(groups[i].Flags, flag)
 	}
 	return groups
 }
 
-// describeSwitches adds the default of each boolean flag to its help. Kingpin shows defaults only for other flags.
-func describeSwitches(app *kingpin.Application) {
+// explain adds the default of each boolean flag to its help: kingpin shows defaults only for other flags. It also adds the
+// name of each flag to errors about its value, which do not contain it.
+func explain(app *kingpin.Application) {
 	for _, flag := range app.Model().Flags {
-		if !flag.IsBoolFlag() || flag.Hidden || slices.Contains([]string{"help", "version", "config.check"}, flag.Name) {
-			continue
+		if flag.IsBoolFlag() && !flag.Hidden && !slices.Contains([]string{"help", "version", "config.check"}, flag.Name) {
+			state := "off"
+			if slices.Equal(flag.Default, []string{"true"}) {
+				state = "on"
+			}
+			app.GetFlag(flag.Name).Help(flag.Help + " Default: " + state + ".")
 		}
-		state := "off"
-		if slices.Equal(flag.Default, []string{"true"}) {
-			state = "on"
-		}
-		app.GetFlag(flag.Name).Help(flag.Help + " Default: " + state + ".")
-	}
-}
-
-// nameValues adds the name of the flag to errors about its value. The errors of kingpin do not contain it.
-func nameValues(app *kingpin.Application) {
-	for _, flag := range app.Model().Flags {
 		app.GetFlag(flag.Name).SetValue(namedValue{flag.Value, flag.Name})
 	}
 }
@@ -464,25 +448,22 @@ func (c *checker) interval(s string) time.Duration {
 	return d
 }
 
-func (c *checker) positive(flag string, d time.Duration) time.Duration {
+func (c *checker) positive(flag string, d time.Duration) {
 	if d <= 0 {
 		c.fail("%s must be greater than zero, but is %s", flag, d)
 	}
-	return d
 }
 
-func (c *checker) notNegative(flag string, d time.Duration) time.Duration {
+func (c *checker) notNegative(flag string, d time.Duration) {
 	if d < 0 {
 		c.fail("%s must not be negative, but is %s", flag, d)
 	}
-	return d
 }
 
-func (c *checker) within(flag string, n, least, most int) int {
+func (c *checker) within(flag string, n, least, most int) {
 	if n < least || n > most {
 		c.fail("%s must be from %d to %d, but is %d", flag, least, most, n)
 	}
-	return n
 }
 
 func (c *checker) pattern(flag, s string) *regexp.Regexp {
