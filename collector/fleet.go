@@ -84,8 +84,10 @@ func newView(s *balena.Snapshot, previous *view) *view {
 func addStates(out *samples, known []string, found balena.Counts[string], labels ...string) {
 	states := slices.AppendSeq(slices.Clone(known), maps.Keys(found))
 	slices.Sort(states)
+	labels = append(labels, "")
 	for _, state := range slices.Compact(states) {
-		out.add(float64(found[state]), append(labels, state)...)
+		labels[len(labels)-1] = state
+		out.add(float64(found[state]), labels...)
 	}
 }
 

@@ -154,9 +154,10 @@ func (t *table[T]) filter(exported func(family string) bool) {
 	t.families = slices.DeleteFunc(t.families, func(f family[T]) bool { return !exported(f.Name) })
 }
 
-func (t *table[T]) descriptions() (all []Description) {
-	for _, f := range t.families {
-		all = append(all, f.Description)
+func (t *table[T]) descriptions() []Description {
+	all := make([]Description, len(t.families))
+	for i, f := range t.families {
+		all[i] = f.Description
 	}
 	return all
 }
