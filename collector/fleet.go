@@ -97,6 +97,16 @@ var fleetKind = kind[fleet]{
 	identity: func(f *fleet, values []string) []string { return append(values, f.Slug) },
 }
 
+// countIf returns the number of devices that were counted by something that meets a condition.
+func countIf[K comparable](found balena.Counts[K], condition func(K) bool) (n int) {
+	for key, devices := range found {
+		if condition(key) {
+			n += devices
+		}
+	}
+	return n
+}
+
 // number returns a gauge of a number of devices.
 func number(name, help, source string, value func(*fleet) int) family[fleet] {
 	return gauge(name, help, source, func(f *fleet) float64 { return float64(value(f)) })
@@ -130,12 +140,9 @@ func fleetTable(o Options) anyTable {
 			func(f *fleet, out *samples) {
 				now := f.view.now().Seconds()
 				for _, threshold := range o.DisconnectedThresholds {
-					n := 0
-					for since, devices := range f.inService.Disconnected {
-						if now-since.Seconds() >= float64(threshold) {
-							n += devices
-						}
-					}
+					n := countIf(f.inService.Disconnected, func(since balena.Instant) bool {
+						return now-since.Seconds() >= float64(threshold)
+					})
 					out.add(float64(n), strconv.Itoa(threshold))
 				}
 			}).counted(strconv.Itoa(len(o.DisconnectedThresholds))+" per fleet"),

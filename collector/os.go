@@ -144,12 +144,10 @@ func fleetOSTable() anyTable {
 // the time of the snapshot. It has no samples if the server publishes no releases.
 func onOS(name, help, source string, condition func(r *balena.SystemRelease, now balena.Instant) bool) family[fleet] {
 	return gauge(name, help, source, func(f *fleet) float64 {
-		n := 0
-		for os, devices := range f.inService.ByOS {
-			if r := f.view.osRelease(os); r != nil && condition(r, f.view.now()) {
-				n += devices
-			}
-		}
+		n := countIf(f.inService.ByOS, func(os balena.OS) bool {
+			r := f.view.osRelease(os)
+			return r != nil && condition(r, f.view.now())
+		})
 		return onlyIf(f.view.System != nil, float64(n))
 	})
 }

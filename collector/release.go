@@ -4,7 +4,6 @@ package collector
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strconv"
 
@@ -76,13 +75,7 @@ func releaseTable(o Options) anyTable {
 
 // running returns the number of devices that run a release for which match returns true.
 func (f *fleet) running(match func(balena.Release) bool) int {
-	n := 0
-	for id, devices := range f.ByRelease {
-		if match(f.view.Releases[id]) {
-			n += devices
-		}
-	}
-	return n
+	return countIf(f.ByRelease, func(id int64) bool { return match(f.view.Releases[id]) })
 }
 
 // releaseInUse is a release and the number of a fleet's devices that run it.
@@ -101,8 +94,8 @@ func (f *fleet) releasesInUse(limit int) []releaseInUse {
 		found[releaseInUse{commit: cmp.Or(r.Commit, balena.Unknown), version: cmp.Or(r.Version, balena.Unknown)}] += n
 	}
 	releases := make([]releaseInUse, 0, len(found))
-	for _, r := range slices.Collect(maps.Keys(found)) {
-		r.devices = found[r]
+	for r, n := range found {
+		r.devices = n
 		releases = append(releases, r)
 	}
 	slices.SortFunc(releases, func(a, b releaseInUse) int {
