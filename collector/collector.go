@@ -76,7 +76,7 @@ type Collector struct {
 }
 
 // New returns a collector of the snapshot that source returns at each collection. If source returns nil, there
-// are no samples.
+// are no samples. source may be nil if only [Collector.Render] is used.
 func New(source func() *balena.Snapshot, o Options) *Collector {
 	c := &Collector{source: source, options: o}
 	for d := range c.Descriptions() {

@@ -408,25 +408,20 @@ func isLoopback(host string) bool {
 }
 
 func (c *checker) token(value, file string) api.TokenSource {
+	const flag = "--balena.token-file (BALENA_TOKEN_FILE)"
 	value = strings.TrimSpace(value)
-	var source api.TokenSource
+	source, where := api.StaticToken(value), tokenVariable
 	switch {
 	case value != "" && file != "":
-		c.failIn(tokenSubject, "there are two tokens, in %s and in --balena.token-file (BALENA_TOKEN_FILE); set only one", tokenVariable)
+		c.failIn(tokenSubject, "there are two tokens, in %s and in %s; set only one", tokenVariable, flag)
 		return nil
 	case file != "":
-		source = api.FileToken(file)
-	case value != "":
-		source = api.StaticToken(value)
-	default:
-		c.failIn(tokenSubject, "there is no token; set %s, or --balena.token-file (BALENA_TOKEN_FILE) to a file with the token", tokenVariable)
+		source, where = api.FileToken(file), flag
+	case value == "":
+		c.failIn(tokenSubject, "there is no token; set %s, or %s to a file with the token", tokenVariable, flag)
 		return nil
 	}
 	if _, err := source(context.Background()); err != nil {
-		where := tokenVariable
-		if file != "" {
-			where = "--balena.token-file (BALENA_TOKEN_FILE)"
-		}
 		c.failIn(tokenSubject, "%s: %w", where, err)
 	}
 	return source
@@ -471,12 +466,10 @@ func (c *checker) pattern(flag, s string) *regexp.Regexp {
 		return nil
 	}
 	// The text is compiled without anchors first, so that they do not appear in an error and do not close a bracket.
-	_, err := regexp.Compile(s)
-	if err != nil {
-		c.fail("%s is not a valid regular expression: %w", flag, err)
-		return nil
+	re, err := regexp.Compile(s)
+	if err == nil {
+		re, err = regexp.Compile("^(?:" + s + ")$")
 	}
-	re, err := regexp.Compile("^(?:" + s + ")$")
 	if err != nil {
 		c.fail("%s is not a valid regular expression: %w", flag, err)
 	}
@@ -485,11 +478,11 @@ func (c *checker) pattern(flag, s string) *regexp.Regexp {
 
 func (c *checker) shard(s string) balena.Shard {
 	var shard balena.Shard
+	var err, countErr error
 	index, count, _ := strings.Cut(s, "/")
-	var err [2]error
-	shard.Index, err[0] = strconv.Atoi(index)
-	shard.Count, err[1] = strconv.Atoi(count)
-	if errors.Join(err[:]...) != nil || shard.Index < 0 || shard.Index >= shard.Count || shard.Count > balena.MaxShards {
+	shard.Index, err = strconv.Atoi(index)
+	shard.Count, countErr = strconv.Atoi(count)
+	if err != nil || countErr != nil || shard.Index < 0 || shard.Index >= shard.Count || shard.Count > balena.MaxShards {
 		c.fail("--balena.shard must be INDEX/COUNT such as 0/3, with INDEX counted from 0 and COUNT at most %d, but is %q", balena.MaxShards, s)
 	}
 	return shard

@@ -144,29 +144,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 
 	// The metrics for scrapers: the rendered snapshot, and metrics that are gathered for each scrape.
-	var loop *refresh.Loop
-	fleets := collector.New(func() *balena.Snapshot { return loop.Snapshot() }, c.collector)
+	fleets := collector.New(nil, c.collector)
 	recorder := &statuspage.Recorder{}
-	render := func(s *balena.Snapshot) *exposition.Page {
-		page := fleets.Render(s)
-		recorder.Record(s, fleets.Tallies())
-		return page
-	}
-	var targets http.Handler
+	var lists *discovery.Lists // nil unless targets are served
 	if c.discovery != nil {
-		lists := discovery.New(*c.discovery)
-		targets = discovery.NewHandler(discovery.HandlerOptions{
-			Lists: lists, Snapshot: func() *balena.Snapshot { return loop.Snapshot() }, MaxRequests: c.maxRequests,
-		})
-		exposed := render
-		render = func(s *balena.Snapshot) *exposition.Page {
-			lists.Refresh(s)
-			return exposed(s)
-		}
+		lists = discovery.New(*c.discovery)
 	}
-	loop = refresh.New(refresh.Config{
-		Fetch:        reader.Fetch,
-		Render:       render,
+	loop := refresh.New(refresh.Config{
+		Fetch: reader.Fetch,
+		Render: func(s *balena.Snapshot) *exposition.Page {
+			if lists != nil {
+				lists.Refresh(s)
+			}
+			page := fleets.Render(s)
+			recorder.Record(s, fleets.Tallies())
+			return page
+		},
 		Observe:      metrics.ObserveRefresh,
 		Interval:     c.interval,
 		MaxStaleness: c.maxStaleness,
@@ -181,6 +174,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if !c.disableExporterMetrics {
 		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		options.Registerer = registry
+	}
+	var targets http.Handler
+	if lists != nil {
+		targets = discovery.NewHandler(discovery.HandlerOptions{Lists: lists, Snapshot: loop.Snapshot, MaxRequests: c.maxRequests})
 	}
 
 	page := statuspage.Options{
