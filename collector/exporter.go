@@ -74,59 +74,59 @@ func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metri
 		gauge("balena_exporter_last_refresh_success_timestamp_seconds", "When the last successful refresh began.", "",
 			func(l *lastRefresh) float64 { return timestamp(l.fetched) }),
 		gauge("balena_fleets", "Fleets read by the last successful refresh. 0 if the token has access to no fleets, or if the filters and --balena.shard select none.", "",
-			func(l *lastRefresh) float64 { return onlyIf(!l.fetched.IsZero(), float64(l.fleets)) }).counted(afterSuccess),
+			func(l *lastRefresh) float64 { return onlyIf(!l.fetched.IsZero(), float64(l.fleets)) }).series(afterSuccess),
 		histogram(&m.refreshDuration, refreshBuckets, "balena_exporter_refresh_duration_seconds",
-			"Duration of refreshes, including requests, decoding, rendering and compression.").counted("14"),
+			"Duration of refreshes, including requests, decoding, rendering and compression.").series("14"),
 		counter(&m.refreshes, "balena_exporter_refreshes_total",
-			"Refreshes by result: success or error.", "result").counted("2"),
+			"Refreshes by result: success or error.", "result").series("2"),
 		counter(&m.refreshesByKind, "balena_exporter_refreshes_by_kind_total",
-			"Successful refreshes by kind. A full refresh reads all data, an incremental refresh only changes since the previous refresh.", "kind").counted("2"),
+			"Successful refreshes by kind. A full refresh reads all data, an incremental refresh only changes since the previous refresh.", "kind").series("2"),
 		counter(&m.devicesRead, "balena_exporter_refresh_devices_read_total",
-			"Devices read by refreshes, by kind of refresh. Incremental refreshes overlap and therefore read more devices than changed.", "kind").counted("2"),
+			"Devices read by refreshes, by kind of refresh. Incremental refreshes overlap and therefore read more devices than changed.", "kind").series("2"),
 		counter(&m.devicesChanged, "balena_exporter_refresh_devices_changed_total",
-			"Devices that were added, removed or changed since the previous refresh, by kind of refresh. The first refresh counts all devices.", "kind").counted("2"),
+			"Devices that were added, removed or changed since the previous refresh, by kind of refresh. The first refresh counts all devices.", "kind").series("2"),
 		counter(&m.refreshBytes, "balena_exporter_refresh_response_bytes_total",
-			"Size of all API responses of successful refreshes, as transferred, by kind of refresh.", "kind").counted("2"),
+			"Size of all API responses of successful refreshes, as transferred, by kind of refresh.", "kind").series("2"),
 		gauge("balena_exporter_last_full_refresh_timestamp_seconds", "When the last full refresh began.", "",
-			func(l *lastRefresh) float64 { return timestamp(l.full) }).counted(afterSuccess),
+			func(l *lastRefresh) float64 { return timestamp(l.full) }).series(afterSuccess),
 		state("balena_exporter_incremental_refresh_mode", "The mode of incremental refreshes (1). devices_and_installs: query devices that changed or whose image installs changed. "+
 			"devices: query only devices that changed, because the server does not report when image installs changed. full: read all data at every refresh.", "", "mode",
-			func(l *lastRefresh) string { return string(l.reading.Mode) }).counted(afterSuccess),
+			func(l *lastRefresh) string { return string(l.reading.Mode) }).series(afterSuccess),
 		labeled("balena_exporter_incremental_refresh_disabled", "Whether incremental refreshes are configured, but disabled for this reason (1). refused: the server rejects queries for changes. failing: these queries fail. "+
 			"inconsistent: the responses are inconsistent. modified_at: the server does not update modified_at. no_date: the responses have no Date header. The log has the details.", "", []string{"reason"},
 			func(l *lastRefresh, out *samples) {
 				for _, reason := range balena.DisabledReasons() {
 					out.add(boolean(l.reading.Disabled == reason), string(reason))
 				}
-			}).counted("5"),
+			}).series("5"),
 		counter(&m.implausible, "balena_exporter_implausible_values_total",
 			"Implausible values of a field of the API, such as a negative CPU usage. They are not exported. A value is counted when it is first read, and each time it changes to another implausible value.", "field").
-			counted("1 per numeric field"),
+			series("1 per numeric field"),
 		labeled("balena_exporter_refresh_part_success", "Whether this part of the last successful refresh succeeded (1) or failed (0). While a part fails, its last data are served until they are stale.", "", []string{"part"},
 			func(l *lastRefresh, out *samples) {
 				for _, p := range l.parts {
 					out.add(boolean(p.Err == nil), string(p.Name))
 				}
-			}).counted("1 per part"),
+			}).series("1 per part"),
 		labeled("balena_exporter_refresh_part_duration_seconds", "How long it took to read this part the last time, whether or not it succeeded.", "", []string{"part"},
 			func(l *lastRefresh, out *samples) {
 				for _, p := range l.parts {
 					out.add(p.Duration.Seconds(), string(p.Name))
 				}
-			}).counted("1 per part"),
+			}).series("1 per part"),
 		state("balena_api_version_info", "The version of the balena API that the last successful refresh used (1). Some metrics have no samples on v6. A change of the version is logged as a warning.", "", "version",
-			func(l *lastRefresh) string { return string(l.version) }).counted(afterSuccess),
+			func(l *lastRefresh) string { return string(l.version) }).series(afterSuccess),
 		counter(&m.requests, "balena_api_requests_total",
 			"Requests to the balena API by resource and HTTP status code. The code is error if there was no complete response.", "resource", "code").
-			counted("1 per resource and status code"),
+			series("1 per resource and status code"),
 		histogram(&m.requestDuration, requestBuckets, "balena_api_request_duration_seconds",
-			"Duration of requests to the balena API, including reading the response.", "resource").counted("14 per resource"),
+			"Duration of requests to the balena API, including reading the response.", "resource").series("14 per resource"),
 		counter(&m.responseBytes, "balena_api_response_bytes_total",
-			"Size of responses of the balena API, as transferred, usually compressed.", "resource").counted("1 per resource"),
+			"Size of responses of the balena API, as transferred, usually compressed.", "resource").series("1 per resource"),
 		counter(&m.rateLimited, "balena_api_rate_limited_total",
 			"Responses of the balena API with the status 429 (too many requests)."),
 		gauge("balena_api_token_expiry_timestamp_seconds", "When the session token in use expires. An API key does not contain its expiry date; see balena_api_key_expiry_timestamp_seconds.", "",
-			func(*lastRefresh) float64 { return timestamp(tokenExpiry()) }).counted("1 if the token is a session token"),
+			func(*lastRefresh) float64 { return timestamp(tokenExpiry()) }).series("1 if the token is a session token"),
 	)
 	// The series exist from the start: rate() does not see the first increment of a series that begins with it.
 	m.refreshDuration.WithLabelValues()

@@ -145,7 +145,7 @@ func fleetTable(o Options) anyTable {
 					})
 					out.add(float64(n), strconv.Itoa(threshold))
 				}
-			}).counted(strconv.Itoa(len(o.DisconnectedThresholds))+" per fleet"),
+			}).series(strconv.Itoa(len(o.DisconnectedThresholds))+" per fleet"),
 		number("balena_fleet_devices_undervolted", "Connected devices that reported an undervoltage since their last boot.", "device.is_undervolted",
 			func(f *fleet) int { return f.Undervolted }),
 		number("balena_fleet_devices_os_update_failed", "Devices in service whose last host OS update failed. The supervisor resets this state when it starts.", "device.provisioning_state",
@@ -157,18 +157,18 @@ func fleetTable(o Options) anyTable {
 		labeled("balena_fleet_devices_by_status", "Devices by overall status. The statuses of v6 are converted to those of v7.",
 			"device.overall_status", []string{"status"},
 			func(f *fleet, out *samples) { addStates(out, balena.DeviceStatuses, f.ByStatus) }).
-			counted("7 per fleet, and 1 per unrecognized status in use"),
+			series("7 per fleet, and 1 per unrecognized status in use"),
 		labeled("balena_fleet_devices_by_heartbeat_state", "Devices by state of the API heartbeat.",
 			"device.api_heartbeat_state", []string{"state"},
 			func(f *fleet, out *samples) { addStates(out, balena.HeartbeatStates, f.ByHeartbeat) }).
-			counted("4 per fleet, and 1 per unrecognized state in use"),
+			series("4 per fleet, and 1 per unrecognized state in use"),
 		labeled("balena_fleet_devices_by_update_status", "Devices by status of the last update: none if there was no update, unknown if the supervisor is older than 16.7.0 and does not report it.",
 			"device.update_status", []string{"update_status"},
 			func(f *fleet, out *samples) { addStates(out, balena.UpdateStatuses, f.ByUpdate) }).
-			counted("7 per fleet, and 1 per unrecognized status in use"),
+			series("7 per fleet, and 1 per unrecognized status in use"),
 		labeled("balena_fleet_devices_by_device_type", "Devices by device type.",
 			"device.is_of__device_type.slug", []string{"device_type"},
-			func(f *fleet, out *samples) { addStates(out, nil, f.ByType) }).counted("1 per device type in the fleet"),
+			func(f *fleet, out *samples) { addStates(out, nil, f.ByType) }).series("1 per device type in the fleet"),
 		labeled("balena_fleet_devices_by_os_version", "Devices by version and variant of the host OS. A label is unknown if the device does not report the value.",
 			"device.os_version, os_variant", []string{"os_version", "os_variant"},
 			func(f *fleet, out *samples) {
@@ -181,10 +181,10 @@ func fleetTable(o Options) anyTable {
 				}) {
 					out.add(float64(ofAllTypes[os]), os.Version, os.Variant)
 				}
-			}).counted("1 per version in the fleet"),
+			}).series("1 per version in the fleet"),
 		labeled("balena_fleet_devices_by_supervisor_version", "Devices by version of the supervisor. The version is unknown if the device does not report it.",
 			"device.supervisor_version", []string{"supervisor_version"},
-			func(f *fleet, out *samples) { addStates(out, nil, f.BySupervisor) }).counted("1 per version in the fleet"),
+			func(f *fleet, out *samples) { addStates(out, nil, f.BySupervisor) }).series("1 per version in the fleet"),
 	)
 }
 

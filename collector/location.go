@@ -14,11 +14,11 @@ func deviceLocationTable(o Options) anyTable {
 			"device.custom_latitude, latitude", func(d *device) float64 {
 				latitude, _, known := d.Where().Location.Degrees()
 				return onlyIf(known, round(latitude))
-			}).on("balenaCloud").steadily(),
+			}).on("balenaCloud").inLongRuns(),
 		gauge("balena_device_longitude_degrees", "Longitude of the device, positive east of Greenwich. The number of decimals is --collector.device.location-decimals.",
 			"device.custom_longitude, longitude", func(d *device) float64 {
 				_, longitude, known := d.Where().Location.Degrees()
 				return onlyIf(known, round(longitude))
-			}).on("balenaCloud").steadily(),
+			}).on("balenaCloud").inLongRuns(),
 	)
 }

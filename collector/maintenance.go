@@ -20,7 +20,7 @@ func fleetMaintenanceTable() anyTable {
 func deviceMaintenanceTable() anyTable {
 	return deviceKind.table("Maintenance", "1 per device that has the tag, or whose fleet has it",
 		gauge("balena_device_maintenance_until_timestamp_seconds", "When the maintenance of the device ends; +Inf if it has no end. Exported as long as the tag exists, even after the end.", "device_tag.value, application_tag.value",
-			func(d *device) float64 { return endOf(max(d.Maintenance, d.fleet().Maintenance)) }).steadily(),
+			func(d *device) float64 { return endOf(max(d.Maintenance, d.fleet().Maintenance)) }).inLongRuns(),
 	)
 }
 

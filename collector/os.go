@@ -90,11 +90,11 @@ func osLineTable() anyTable {
 					return ""
 				}
 				return l.Phase
-			}).counted("1 per device type and ESR line that is supported or in use and has a phase"),
+			}).series("1 per device type and ESR line that is supported or in use and has a phase"),
 		gauge("balena_os_line_end_of_life_timestamp_seconds", "When the support of the ESR line ends, 9 months after its first release, unless it has a phase.",
 			"release.created_at",
 			func(l *osLine) float64 { return l.EndOfLife.Seconds() }).
-			counted("1 per device type and ESR line that is supported or in use"),
+			series("1 per device type and ESR line that is supported or in use"),
 	)
 }
 
@@ -165,13 +165,13 @@ func ofOS(name, help, source string, value func(*balena.SystemRelease) float64) 
 			return none
 		}
 		return value(r)
-	}).steadily()
+	}).inLongRuns()
 }
 
 // ofOSWhere returns a family with a sample for each device that runs a release of balenaOS that meets a condition.
 func ofOSWhere(name, help, source string, condition func(*balena.SystemRelease) bool) family[device] {
 	value := func(r *balena.SystemRelease) float64 { return onlyIf(condition(r), 1) }
-	return ofOS(name, help, source, value).counted("1 per such device")
+	return ofOS(name, help, source, value).series("1 per such device")
 }
 
 func deviceOSTable() anyTable {
@@ -188,7 +188,7 @@ func deviceOSTable() anyTable {
 				if r := d.osRelease(); r != nil {
 					out.add(1, r.Line)
 				}
-			}).steadily(),
+			}).inLongRuns(),
 		ofOSWhere("balena_device_os_release_invalidated", "The device runs a release of balenaOS that was invalidated (1).",
 			"device.os_version, os_variant, release.is_invalidated", func(r *balena.SystemRelease) bool { return r.Invalidated }),
 		ofOSWhere("balena_device_os_release_known_issues", "The device runs a release of balenaOS with known issues (1).",
@@ -200,6 +200,6 @@ func deviceOSTable() anyTable {
 					return none
 				}
 				return boolean(r.Behind > 0)
-			}).steadily(),
+			}).inLongRuns(),
 	)
 }

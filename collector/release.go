@@ -52,7 +52,7 @@ func releaseTable(o Options) anyTable {
 				for _, r := range f.releasesInUse(o.ReleaseLimit) {
 					out.add(float64(r.devices), r.commit, r.version)
 				}
-			}).counted("1 per release in use, up to the limit"),
+			}).series("1 per release in use, up to the limit"),
 		labeled("balena_fleet_latest_release_info", "The newest release of the fleet, including failed builds.",
 			"application.owns__release", releaseLabels,
 			func(f *fleet, out *samples) {
@@ -69,7 +69,7 @@ func releaseTable(o Options) anyTable {
 				if f.LatestRelease.ID != 0 {
 					addStates(out, releaseStatuses, balena.Counts[string]{cmp.Or(f.LatestRelease.Status, balena.Unknown): 1})
 				}
-			}).counted("6 per fleet with releases"),
+			}).series("6 per fleet with releases"),
 	)
 }
 

@@ -90,14 +90,14 @@ func fleetHealthTable() anyTable {
 func deviceHealthTable() anyTable {
 	return deviceKind.table("Services", "1 per device with a target release",
 		gauge("balena_device_services", "Services of the target release on the device.", "image_install.is_provided_by__release",
-			func(d *device) float64 { services, _ := d.targetServices(); return services }).steadily(),
+			func(d *device) float64 { services, _ := d.targetServices(); return services }).inLongRuns(),
 		gauge("balena_device_services_running", "Services of the target release on the device with the status Running.", "image_install.status, is_provided_by__release",
-			func(d *device) float64 { _, running := d.targetServices(); return running }).steadily(),
+			func(d *device) float64 { _, running := d.targetServices(); return running }).inLongRuns(),
 		gauge("balena_device_services_exited", "Services of the target release on the device with the status exited or Dead. Some services exit on purpose. Exported only if the number is not 0.", "image_install.status, is_provided_by__release",
 			func(d *device) float64 {
 				exited := d.Installs.Exited(d.TargetRelease)
 				return onlyIf(exited != 0, float64(exited))
-			}).steadily(),
+			}).inLongRuns(),
 	)
 }
 
@@ -145,7 +145,7 @@ func deviceServiceTable() anyTable {
 					}
 					out.add(percent(progress), name)
 				})
-			}).steadily(),
+			}).inLongRuns(),
 		labeled("balena_device_service_install_timestamp_seconds", "When the newest image of the service was installed on the device.",
 			"image_install.install_date", []string{"service_name"},
 			func(d *device, out *samples) {
@@ -156,6 +156,6 @@ func deviceServiceTable() anyTable {
 					}
 					out.add(newest.Seconds(), name)
 				})
-			}).steadily(),
+			}).inLongRuns(),
 	)
 }

@@ -80,7 +80,7 @@ type family[T any] struct {
 	Description
 	// own are the labels in addition to those of the subject.
 	own []string
-	// steady marks a family of devices whose values rarely change; see longRuns.
+	// steady: the values of the family, which is of devices, rarely change; see longRuns.
 	steady  bool
 	samples func(s *T, out *samples)
 }
@@ -111,14 +111,14 @@ func (f family[T]) on(where string) family[T] {
 	return f
 }
 
-// counted states the number of series of a family.
-func (f family[T]) counted(series string) family[T] {
+// series states the number of series of a family that differs from that of its table.
+func (f family[T]) series(series string) family[T] {
 	f.Series = series
 	return f
 }
 
-// steadily marks a family of devices whose values rarely change; see longRuns.
-func (f family[T]) steadily() family[T] {
+// inLongRuns marks a family of devices whose values rarely change; see longRuns.
+func (f family[T]) inLongRuns() family[T] {
 	f.steady = true
 	return f
 }

@@ -62,6 +62,6 @@ func deviceTagTable(keys []string) anyTable {
 	return deviceKind.table("Tags", "1 per device with one of the tags",
 		labeled("balena_device_tags", "The tags of the device that --collector.device.tags lists. Values are truncated to 128 characters.",
 			"device_tag.tag_key, value", tagLabels(keys),
-			func(d *device, out *samples) { addTags(out, tagValues(d.Tags(), len(keys))) }).steadily(),
+			func(d *device, out *samples) { addTags(out, tagValues(d.Tags(), len(keys))) }).inLongRuns(),
 	)
 }
