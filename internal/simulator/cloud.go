@@ -64,7 +64,7 @@ var cloudSchema = sync.OnceValue(func() schema {
 		r := s[name]
 		r.fields = slices.DeleteFunc(r.fields, func(f *field) bool {
 			_, ok := declared[f.name]
-			return !ok && f.only != onlyV6
+			return !ok && f.only != "v6"
 		})
 		maps.DeleteFunc(r.navs, func(name string, _ navigation) bool { _, ok := declared[name]; return !ok })
 		maps.DeleteFunc(r.byName, func(name string, f *field) bool { return !slices.Contains(r.fields, f) })
@@ -101,7 +101,7 @@ func (e Edition) model() map[string]map[string]declaration {
 			fields[name] = declaration{Type: "navigation", Target: nav.target}
 		}
 		for name, f := range r.byName {
-			if f.only == onlyV6 || f.only == onlyCloud && e != Cloud {
+			if f.only == "v6" || f.only == "cloud" && e != Cloud {
 				delete(fields, name)
 				continue
 			}

@@ -116,7 +116,7 @@ func TestCloudValuesMatchTheirDeclaration(t *testing.T) {
 	for resource, declared := range cloudModel {
 		for name, d := range declared {
 			_, simulated := cloudModel[d.Target]
-			if nav := cloudSchema()[resource].navs[name]; simulated && nav.key == nil && nav.reverseKey == "" && !slices.Contains(legacy, name) {
+			if nav := cloudSchema()[resource].navs[name]; simulated && nav.key == nil && nav.back == nil && !slices.Contains(legacy, name) {
 				t.Errorf("%s.%s leads to %s, but has no foreign key", resource, name, d.Target)
 			}
 		}

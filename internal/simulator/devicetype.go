@@ -40,13 +40,13 @@ func (db *database) family(slug string) int {
 const catalogTime Time = 1704067200000
 
 // logo returns the logo as a data URL.
-func (t *DeviceType) logo() string {
+func (*view) logo(t *DeviceType) string {
 	svg := fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64"><title>%s</title><rect width="64" height="64"/></svg>`, t.Slug)
 	return "data:image/svg+xml;base64," + base64.StdEncoding.EncodeToString([]byte(svg))
 }
 
 // contract returns the description of the hardware and of how to flash it.
-func (c *view) contract(t *DeviceType) string {
+func (c *view) contract(t *DeviceType) jsonText {
 	type object = map[string]any
 	arch := ""
 	if a, ok := c.db.Architectures.find(t.ArchitectureID).(*Architecture); ok {
@@ -64,5 +64,5 @@ func (c *view) contract(t *DeviceType) string {
 	if err != nil {
 		panic(err) // strings can always be encoded
 	}
-	return string(b)
+	return jsonText(b)
 }

@@ -132,7 +132,7 @@ func (c *compiler) public(res *resource) bool {
 
 // other returns the target of a navigation. A resource that is not simulated has no fields.
 func (c *compiler) other(nav navigation) *resource {
-	if nav.key == nil && nav.reverseKey == "" || c.schema[nav.target] == nil {
+	if nav.key == nil && nav.back == nil || c.schema[nav.target] == nil {
 		return &resource{name: nav.target}
 	}
 	return c.resource(nav.target)
@@ -186,11 +186,11 @@ func (c *compiler) field(res *resource, name string) *field {
 
 func (c *compiler) has(f *field) bool {
 	switch f.only {
-	case onlyV6:
+	case "v6":
 		return c.v6
-	case onlyV7:
+	case "v7":
 		return !c.v6
-	case onlyCloud:
+	case "cloud":
 		return c.cfg.CloudFields || c.cfg.Edition == Cloud
 	}
 	return true
@@ -207,14 +207,13 @@ func (c *compiler) navigation(res *resource, name string) navigation {
 // follow returns a function that returns the target rows of a navigation, which are valid until the next call.
 func (c *compiler) follow(nav navigation) func(row) []row {
 	target, ok := c.schema[nav.target]
-	if !ok || nav.key == nil && nav.reverseKey == "" {
+	if !ok || nav.key == nil && nav.back == nil {
 		return func(row) []row { return nil }
 	}
 	table := target.table(c.db)
 	if nav.key == nil {
-		back := target.byName[nav.reverseKey]
-		key := func(r row) int { return int(back.get(c.view, r).n) }
-		if nav.scan {
+		key := func(r row) int { return int(nav.back.get(c.view, r).n) }
+		if nav.back.scan {
 			return func(r row) (found []row) {
 				for i := range table.Len() {
 					if other := table.at(i); key(other) == r.meta().ID {
@@ -224,7 +223,7 @@ func (c *compiler) follow(nav navigation) func(row) []row {
 				return found
 			}
 		}
-		return func(r row) []row { return table.referrers(nav.reverseKey, key, r.meta().ID) }
+		return func(r row) []row { return table.referrers(nav.back.name, key, r.meta().ID) }
 	}
 	one := make([]row, 1)
 	return func(r row) []row {
@@ -686,7 +685,7 @@ func (c *compiler) any(st *static, e *expr) predicate {
 	inner := c.predicate(&static{name: e.variable, resource: c.other(nav), up: st, depth: st.depth + 1}, e.args[0])
 	hops, follow, in := st.depth-from.depth, c.follow(nav), &scope{}
 	var referring map[int]bool // all matching ids, computed after many lookups
-	lookups, independent := 0, nav.reverseKey != "" && closed(e.args[0], e.variable)
+	lookups, independent := 0, nav.back != nil && closed(e.args[0], e.variable)
 	return func(s *scope) truth {
 		r := s.out(hops)
 		if lookups++; independent && lookups > manyRows {
@@ -711,13 +710,12 @@ const manyRows = 100
 
 // referring returns the ids of the rows to which matching rows refer.
 func (c *compiler) referring(nav navigation, matches predicate) map[int]bool {
-	target := c.schema[nav.target]
-	table, back := target.table(c.db), target.byName[nav.reverseKey]
+	table := c.schema[nav.target].table(c.db)
 	ids := make(map[int]bool)
 	s := &scope{}
 	for i := range table.Len() {
 		if s.row = table.at(i); matches(s) == yes {
-			ids[int(back.get(c.view, s.row).n)] = true
+			ids[int(nav.back.get(c.view, s.row).n)] = true
 		}
 	}
 	return ids

@@ -34,7 +34,7 @@ func parseVersion(raw string) version {
 
 // version returns the version object. Its field version has no build. The time of a draft is a number at the end of the
 // prerelease.
-func (r *Release) version() string {
+func (*view) version(r *Release) jsonText {
 	v := parseVersion(r.RawVersion)
 	words := 0
 	if p := parseVersion(r.Semver).prerelease; p != "" {
@@ -48,7 +48,7 @@ func (r *Release) version() string {
 	b = strconv.AppendInt(append(b, `,"patch":`...), int64(v.patch), 10)
 	b = appendString(append(b, `,"version":`...), short)
 	b = appendParts(append(b, `,"prerelease":`...), v.prerelease, words)
-	return string(append(b, '}'))
+	return jsonText(append(b, '}'))
 }
 
 // appendParts appends the parts between the dots as an array. The first parts, whose number is words, are strings. Others are
@@ -72,7 +72,7 @@ func appendParts(b []byte, s string, words int) []byte {
 }
 
 // revision returns the revision, which is null for drafts.
-func (r *Release) revision() Number {
+func (*view) revision(r *Release) Number {
 	if !r.IsFinal {
 		return Number{}
 	}
@@ -86,7 +86,7 @@ func (r *Release) revision() Number {
 	return N(0)
 }
 
-func (r *Release) releaseType() string {
+func (*view) releaseType(r *Release) string {
 	if r.IsFinal {
 		return "final"
 	}
@@ -94,7 +94,7 @@ func (r *Release) releaseType() string {
 }
 
 // endedAt returns the time when the build ended.
-func (r *Release) endedAt() Time {
+func (*view) endedAt(r *Release) Time {
 	if r.Status == "running" {
 		return 0
 	}
@@ -102,7 +102,7 @@ func (r *Release) endedAt() Time {
 }
 
 // composition returns the services of the release, or those of its fleet if it has no images.
-func (c *view) composition(r *Release) string {
+func (c *view) composition(r *Release) jsonText {
 	var names []string
 	add := func(s row) {
 		if s, ok := s.(*Service); ok {
@@ -126,12 +126,12 @@ func (c *view) composition(r *Release) string {
 		}
 		b = append(appendString(b, name), `:{}`...)
 	}
-	return string(append(b, `}}`...))
+	return jsonText(append(b, `}}`...))
 }
 
 // imageSize returns an invented size in bytes, which is a number in version 6 and a string in version 7.
-func (c *view) imageSize(i *Image) value {
-	n := 40e6 + int64(i.ID)*7_654_321%900e6
+func (c *view) imageSize(i row) value {
+	n := 40e6 + int64(i.meta().ID)*7_654_321%900e6
 	if c.v6 {
 		return intValue(n)
 	}

@@ -12,7 +12,7 @@ import (
 // Row contains the fields of the rows of all resources.
 type Row struct {
 	// ID is the primary key. If it is 0, [Table.Add] sets it.
-	ID int
+	ID int `json:"id"`
 	// CreatedAt and ModifiedAt are set by the server. [Simulator.Update] sets ModifiedAt of changed rows, unless the update sets
 	// it. An earlier time simulates a transaction that took long.
 	CreatedAt  Time `json:"created_at"`

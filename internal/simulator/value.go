@@ -3,6 +3,7 @@
 package simulator
 
 import (
+	"reflect"
 	"strconv"
 	"time"
 
@@ -22,6 +23,34 @@ const (
 	kindJSON // an object or array, as text
 )
 
+// jsonText is an object or array in JSON.
+type jsonText string
+
+// kinds are the kinds of the fields of rows, by type. An int is a foreign key.
+var kinds = map[reflect.Type]kind{
+	reflect.TypeFor[bool]():     kindBool,
+	reflect.TypeFor[int]():      kindRef,
+	reflect.TypeFor[string]():   kindString,
+	reflect.TypeFor[Time]():     kindDate,
+	reflect.TypeFor[Number]():   kindInt,
+	reflect.TypeFor[jsonText](): kindJSON,
+}
+
+// valueOf returns the value of a field of a row.
+func valueOf(k kind, v reflect.Value) value {
+	switch k {
+	case kindBool:
+		return boolValue(v.Bool())
+	case kindRef:
+		return refValue(int(v.Int()))
+	case kindDate:
+		return dateValue(Time(v.Int()))
+	case kindInt:
+		return numberValue(Number{v.Field(0).Bool(), int32(v.Field(1).Int())})
+	}
+	return value{kind: k, s: v.String()}
+}
+
 // A value is the value of a field of a row.
 type value struct {
 	kind kind
@@ -39,14 +68,6 @@ func boolValue(b bool) value {
 func intValue(n int64) value { return value{kind: kindInt, n: n} }
 
 func stringValue(s string) value { return value{kind: kindString, s: s} }
-
-// wordValue returns null for the empty string.
-func wordValue(s string) value {
-	if s == "" {
-		return value{}
-	}
-	return stringValue(s)
-}
 
 // dateValue returns null for the zero time.
 func dateValue(t Time) value {
