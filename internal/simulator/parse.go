@@ -14,12 +14,10 @@ import (
 // does the same. Only a space may be written as %20 or +, the $ at the beginning of an option as %24, and any character in a
 // string may be percent-encoded.
 
-// A request is a parsed request target after the version.
+// A request is a parsed request target after the version. The conditions of resource(id) and resource(field='value',…) are part
+// of its filter.
 type request struct {
 	resource string
-	id       int    // of resource(id), if hasID
-	hasID    bool   //
-	key      *expr  // of resource(field='value',…), or nil
 	via      string // of resource(id)/via/$count, or empty
 	count    bool   // ends in /$count
 	options  options
@@ -28,7 +26,7 @@ type request struct {
 // options are $select, $filter and so on, of the request or of one expanded property.
 type options struct {
 	selects []string // nil without $select
-	filter  *expr
+	filter  *expr    // or nil
 	expands []expand
 	orders  []order
 	top     int // -1 without $top
@@ -47,39 +45,39 @@ type order struct {
 	desc  bool
 }
 
-type operator uint8
-
-const (
-	opLiteral operator = iota
-	opPath             // path: field, variable/field
-	opCount            // path/$count
-	opAny              // path/any(variable:args[0])
-	opAnd
-	opOr
-	opNot
-	opEq
-	opNe
-	opGt
-	opGe
-	opLt
-	opLe
-	opIn // args[0] in (args[1:])
-	opAdd
-	opSub
-	opMul
-	opDiv
-	opMod
-	opStartsWith
-	opEndsWith
-	opContains
-)
-
 type expr struct {
-	op       operator
+	op       string // the word of an operator or function, or one of the following
 	args     []*expr
 	path     []string
 	variable string
 	literal  value
+}
+
+const (
+	opLiteral = "literal"
+	opPath    = "path"   // field, variable/field
+	opCount   = "$count" // path/$count
+	opAny     = "any"    // path/any(variable:args[0])
+)
+
+// The infix operators by precedence, the lowest first.
+var infixes = [][]string{
+	disjunction: {"or"},
+	conjunction: {"and"},
+	comparison:  {"eq", "ne", "gt", "ge", "lt", "le", "in"}, // args[0] in (args[1:])
+	arithmetic:  {"add", "sub", "mul", "div", "mod"},
+}
+
+const (
+	disjunction = iota
+	conjunction
+	comparison
+	arithmetic
+)
+
+// textTests are the functions of texts.
+var textTests = map[string]func(s, part string) bool{
+	"startswith": strings.HasPrefix, "endswith": strings.HasSuffix, "contains": strings.Contains,
 }
 
 // A syntaxError is the cause of the status 400 "Malformed url".
@@ -183,22 +181,20 @@ func (p *parser) name() string {
 }
 
 func (p *parser) request() *request {
-	r := &request{}
-	r.options.top = -1
+	r := &request{options: options{top: -1}}
+	var key *expr
 	if p.accept("$metadata") {
 		r.resource = "$metadata"
 		return r
 	}
 	r.resource = p.name()
 	if p.accept("(") {
-		if p.peekName() != "" {
-			for first := true; first || p.accept(","); first = false {
-				field := p.name()
-				p.expect("=")
-				r.key = andExpr(&expr{op: opEq, args: []*expr{{op: opPath, path: []string{field}}, p.literal()}}, r.key)
-			}
+		if p.peekName() == "" {
+			key = equals("id", intValue(p.integer()))
 		} else {
-			r.id, r.hasID = int(p.integer()), true
+			for _, condition := range commaSeparated(p, p.keyField) {
+				key = andExpr(condition, key)
+			}
 		}
 		p.expect(")")
 	}
@@ -220,7 +216,30 @@ func (p *parser) request() *request {
 	if !p.end() {
 		p.fail()
 	}
+	r.options.filter = andExpr(key, r.options.filter)
 	return r
+}
+
+func equals(field string, v value) *expr {
+	return &expr{op: "eq", args: []*expr{{op: opPath, path: []string{field}}, {op: opLiteral, literal: v}}}
+}
+
+// andExpr returns the conjunction of two conditions. Nil is no condition.
+func andExpr(a, b *expr) *expr {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	return &expr{op: "and", args: []*expr{a, b}}
+}
+
+// keyField parses field='value'.
+func (p *parser) keyField() *expr {
+	field := p.name()
+	p.expect("=")
+	return equals(field, p.literal().literal)
 }
 
 // topOption parses one option of the query string. Options without a $ are ignored.
@@ -248,7 +267,7 @@ func (p *parser) option(o *options) {
 	case "select":
 		o.selects = commaSeparated(p, p.name)
 	case "filter":
-		o.filter = p.or()
+		o.filter = p.expression(disjunction)
 	case "expand":
 		o.expands = commaSeparated(p, p.expand)
 	case "orderby":
@@ -283,8 +302,7 @@ func (p *parser) comma() bool {
 }
 
 func (p *parser) expand() expand {
-	e := expand{property: p.name()}
-	e.options.top = -1
+	e := expand{property: p.name(), options: options{top: -1}}
 	e.count = p.accept("/$count")
 	if p.accept("(") {
 		for {
@@ -335,89 +353,58 @@ func (p *parser) path() (path []string, count bool) {
 	}
 }
 
-func (p *parser) or() *expr {
-	e := p.and()
-	for p.infix("or") {
-		e = &expr{op: opOr, args: []*expr{e, p.and()}}
+// expression parses infix operators of at least a precedence.
+func (p *parser) expression(precedence int) *expr {
+	if precedence == len(infixes) {
+		return p.primary()
 	}
-	return e
-}
-
-func (p *parser) and() *expr {
-	e := p.comparison()
-	for p.infix("and") {
-		e = &expr{op: opAnd, args: []*expr{e, p.comparison()}}
-	}
-	return e
-}
-
-var comparisons = []struct {
-	word string
-	op   operator
-}{{"eq", opEq}, {"ne", opNe}, {"gt", opGt}, {"ge", opGe}, {"lt", opLt}, {"le", opLe}}
-
-func (p *parser) comparison() *expr {
-	left := p.arithmetic()
-	for _, c := range comparisons {
-		if p.infix(c.word) {
-			return &expr{op: c.op, args: []*expr{left, p.arithmetic()}}
+	operand := func() *expr { return p.expression(precedence + 1) }
+	e := operand()
+	for {
+		i := slices.IndexFunc(infixes[precedence], p.infix)
+		if i < 0 {
+			return e
+		}
+		op := infixes[precedence][i]
+		if op == "in" {
+			p.expect("(")
+			e = &expr{op: op, args: append([]*expr{e}, commaSeparated(p, operand)...)}
+			p.expect(")")
+		} else {
+			e = &expr{op: op, args: []*expr{e, operand()}}
+		}
+		if precedence == comparison {
+			return e // comparisons cannot be chained
 		}
 	}
-	if p.infix("in") {
-		p.expect("(")
-		e := &expr{op: opIn, args: append([]*expr{left}, commaSeparated(p, p.arithmetic)...)}
-		p.expect(")")
-		return e
-	}
-	return left
-}
-
-var arithmetic = []struct {
-	word string
-	op   operator
-}{{"add", opAdd}, {"sub", opSub}, {"mul", opMul}, {"div", opDiv}, {"mod", opMod}}
-
-func (p *parser) arithmetic() *expr {
-	e := p.primary()
-again:
-	for _, a := range arithmetic {
-		if p.infix(a.word) {
-			e = &expr{op: a.op, args: []*expr{e, p.primary()}}
-			goto again
-		}
-	}
-	return e
 }
 
 func (p *parser) primary() *expr {
 	p.spaces()
 	if p.accept("(") {
-		e := p.or()
+		e := p.expression(disjunction)
 		p.spaces()
 		p.expect(")")
 		return e
 	}
-	switch name := p.peekName(); name {
-	case "not":
-		p.pos += len(name)
-		p.spaces()
-		return &expr{op: opNot, args: []*expr{p.primary()}}
-	case "startswith", "endswith", "contains":
+	name := p.peekName()
+	if textTests[name] != nil {
 		p.pos += len(name)
 		p.expect("(")
-		a := p.arithmetic()
+		a := p.expression(arithmetic)
 		if !p.comma() {
 			p.fail()
 		}
-		b := p.arithmetic()
+		b := p.expression(arithmetic)
 		p.expect(")")
-		op := map[string]operator{"startswith": opStartsWith, "endswith": opEndsWith, "contains": opContains}[name]
-		return &expr{op: op, args: []*expr{a, b}}
-	case "now":
+		return &expr{op: name, args: []*expr{a, b}}
+	}
+	switch name {
+	case "not":
 		p.pos += len(name)
-		p.expect("()")
-		return &expr{op: opLiteral, literal: dateValue(p.now)}
-	case "", "true", "false", "null", "datetime", "date", "duration":
+		p.spaces()
+		return &expr{op: "not", args: []*expr{p.primary()}}
+	case "", "true", "false", "null", "now", "datetime", "date", "duration":
 		return p.literal()
 	}
 	path, count := p.path()
@@ -429,68 +416,67 @@ func (p *parser) primary() *expr {
 	}
 	e := &expr{op: opAny, path: path, variable: p.name()}
 	p.expect(":")
-	e.args = []*expr{p.or()}
+	e.args = []*expr{p.expression(disjunction)}
 	p.expect(")")
 	return e
 }
 
 func (p *parser) literal() *expr {
-	lit := func(v value) *expr { return &expr{op: opLiteral, literal: v} }
-	switch name := p.peekName(); name {
+	word := p.peekName()
+	p.pos += len(word)
+	return &expr{op: opLiteral, literal: p.literalAfter(word)}
+}
+
+// literalAfter parses the rest of a literal that begins with a word, which may be empty.
+func (p *parser) literalAfter(word string) value {
+	switch word {
+	case "":
+		if p.quote() {
+			return stringValue(p.text())
+		}
+		return intValue(p.integer())
 	case "true", "false":
-		p.pos += len(name)
-		return lit(boolValue(name == "true"))
+		return boolValue(word == "true")
 	case "null":
-		p.pos += len(name)
-		return lit(value{})
+		return value{}
+	case "now":
+		p.expect("()")
+		return dateValue(p.now)
 	case "datetime", "date":
-		p.pos += len(name)
-		return lit(dateValue(parseDate(p.quoted())))
+		return dateValue(parseDate(p.quoted()))
 	case "duration":
-		p.pos += len(name)
-		return lit(value{kind: kindDuration, n: int64(p.duration(p.quoted()))})
+		return value{kind: kindDuration, n: int64(parseDuration(p.quoted()))}
 	}
-	if p.peekQuote() > 0 {
-		return lit(stringValue(p.quoted()))
-	}
-	return lit(intValue(p.integer()))
+	panic(syntaxError{})
 }
 
-// peekQuote returns the length of the next quote, or 0. Like the real server, it accepts %27 as a quote.
-func (p *parser) peekQuote() int {
-	switch rest := p.s[p.pos:]; {
-	case strings.HasPrefix(rest, "'"):
-		return 1
-	case strings.HasPrefix(rest, "%27"):
-		return 3
-	}
-	return 0
-}
-
-// quoted parses a string. A quote in the string is doubled, and any character may be percent-encoded.
+// quoted parses a string.
 func (p *parser) quoted() string {
-	quote := func() bool {
-		n := p.peekQuote()
-		p.pos += n
-		return n > 0
-	}
-	if !quote() {
+	if !p.quote() {
 		p.fail()
 	}
+	return p.text()
+}
+
+// quote consumes a quote. Like the real server, it accepts %27.
+func (p *parser) quote() bool { return p.accept("'") || p.accept("%27") }
+
+// text parses a string after its first quote. A quote in the string is doubled, and any character may be percent-encoded.
+func (p *parser) text() string {
 	var text strings.Builder
-	for {
-		start := p.pos
-		for !p.end() && p.peekQuote() == 0 {
+	for closed := false; !closed; {
+		switch {
+		case !p.quote():
+			if p.end() {
+				panic(brokenQuery("unterminated string"))
+			}
+			text.WriteByte(p.s[p.pos])
 			p.pos++
+		case p.quote():
+			text.WriteByte('\'')
+		default:
+			closed = true
 		}
-		text.WriteString(p.s[start:p.pos])
-		if !quote() {
-			panic(brokenQuery("unterminated string"))
-		}
-		if !quote() {
-			break
-		}
-		text.WriteByte('\'')
 	}
 	s, err := url.PathUnescape(text.String())
 	if err != nil {
@@ -529,25 +515,23 @@ func parseDate(s string) Time {
 	panic(brokenQuery("not a date: " + s))
 }
 
-// duration parses an ISO 8601 duration of days, hours, minutes and seconds: P1D, PT1H30M.
-func (p *parser) duration(s string) time.Duration {
-	negative := strings.HasPrefix(s, "-")
-	days, clock, hasClock := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(s, "-"), "P"), "T")
-	var d time.Duration
-	if days != "" {
-		n, err := strconv.Atoi(strings.TrimSuffix(days, "D"))
-		if err != nil || !strings.HasSuffix(days, "D") {
-			panic(brokenQuery("not a duration: " + s))
-		}
-		d = time.Duration(n) * 24 * time.Hour
+// parseDuration parses an ISO 8601 duration of days, hours, minutes and seconds: P1D, PT1H30M. It panics with a brokenQuery if
+// the text is not a duration.
+func parseDuration(s string) time.Duration {
+	unsigned, negative := strings.CutPrefix(s, "-")
+	days, clock, hasClock := strings.Cut(strings.TrimPrefix(unsigned, "P"), "T")
+	if days == "" {
+		days = "0D"
 	}
-	if hasClock {
-		c, err := time.ParseDuration(strings.ToLower(clock))
-		if err != nil {
-			panic(brokenQuery("not a duration: " + s))
-		}
-		d += c
+	if !hasClock {
+		clock = "0S"
 	}
+	n, err := strconv.Atoi(strings.TrimSuffix(days, "D"))
+	d, err2 := time.ParseDuration(strings.ToLower(clock))
+	if err != nil || err2 != nil || !strings.HasSuffix(days, "D") {
+		panic(brokenQuery("not a duration: " + s))
+	}
+	d += time.Duration(n) * 24 * time.Hour
 	if negative {
 		return -d
 	}

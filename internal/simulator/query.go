@@ -32,10 +32,12 @@ type compiler struct {
 	caller caller
 }
 
-// scope is a row to which the variable of a lambda refers, and the scope around the lambda.
-type scope struct {
-	row row
-	up  *scope
+// A variable is the row of a query, or that of a lambda. Predicates and operands refer to its current row.
+type variable struct {
+	name     string // empty for the row of the query
+	resource *resource
+	outer    *variable // of the scope around the lambda
+	row      row
 }
 
 // truth is a three-valued truth value, as in SQL.
@@ -55,64 +57,34 @@ func truthOf(b bool) truth {
 }
 
 type (
-	predicate func(*scope) truth
-	operand   func(*scope) value
-	// static is the compile-time part of a scope.
-	static struct {
-		name     string
-		resource *resource
-		up       *static
-		depth    int
-	}
+	predicate func() truth
+	operand   func() value
 )
 
 // execute executes the request and appends the response body.
 func (db *database) execute(b []byte, c *compiler, r *request) (_ []byte, err error) {
 	defer func() { err = cause(recover()) }()
 	res := c.resource(r.resource)
-	o := r.options
-	if r.key != nil {
-		o.filter = andExpr(r.key, o.filter)
-	}
-	l := c.list(res, &o)
-	access := c.access()
-	if r.count && r.via == "" && !r.hasID {
-		return appendCount(b, l.count(res.table(db), access)), nil
-	}
-	var rows []row
-	if r.hasID {
-		if found := res.table(db).find(r.id); found != nil && access(found) && l.matches(found) {
-			rows = []row{found}
-		}
-	} else {
-		rows = l.scan(res.table(db), access)
-	}
-	if r.via != "" {
+	l := c.list(res, &r.options)
+	table, access := res.table(db), c.access()
+	b = append(b, `{"d":`...)
+	switch {
+	case r.via != "":
 		n, follow := 0, c.follow(c.navigation(res, r.via))
-		for _, r := range rows {
+		for _, r := range l.scan(table, access) {
 			n += len(follow(r))
 		}
-		return appendCount(b, n), nil
+		b = strconv.AppendInt(b, int64(n), 10)
+	case r.count:
+		n := 0
+		for range l.matching(table, access) {
+			n++
+		}
+		b = strconv.AppendInt(b, int64(n), 10)
+	default:
+		b = l.appendRows(b, l.scan(table, access))
 	}
-	if r.count {
-		return appendCount(b, len(rows)), nil
-	}
-	b = append(b, `{"d":`...)
-	b = l.appendRows(b, rows)
 	return append(b, '}'), nil
-}
-
-func appendCount(b []byte, n int) []byte {
-	b = append(b, `{"d":`...)
-	b = strconv.AppendInt(b, int64(n), 10)
-	return append(b, '}')
-}
-
-func andExpr(a, b *expr) *expr {
-	if b == nil {
-		return a
-	}
-	return &expr{op: opAnd, args: []*expr{a, b}}
 }
 
 func (c *compiler) resource(name string) *resource {
@@ -241,7 +213,8 @@ func (c *compiler) follow(nav navigation) func(row) []row {
 // A list is a compiled query for rows and columns of a resource.
 type list struct {
 	c       *compiler
-	filter  predicate // or nil
+	current variable
+	filter  predicate // of the current row, or nil
 	after   int       // ids of matching rows are higher
 	ids     []int     // ids of possible matches, or nil
 	compare func(a, b row) int
@@ -250,6 +223,7 @@ type list struct {
 	top     int  // -1 for all
 	skip    int
 	columns []column
+	rows    []row // of the last response
 }
 
 // column is a property of the rows in a response.
@@ -262,9 +236,9 @@ type column struct {
 }
 
 func (c *compiler) list(res *resource, o *options) *list {
-	l := &list{c: c, after: math.MinInt, top: o.top, skip: o.skip}
+	l := &list{c: c, current: variable{resource: res}, after: math.MinInt, top: o.top, skip: o.skip}
 	if o.filter != nil {
-		l.filter = c.predicate(&static{resource: res}, o.filter)
+		l.filter = c.predicate(&l.current, o.filter)
 		l.narrow(o.filter)
 	}
 	l.compare = c.ordering(res, o.orders)
@@ -303,10 +277,10 @@ func (c *compiler) list(res *resource, o *options) *list {
 // narrow limits the scan of the table by the conditions on ids, so that reading a page does not scan the whole table.
 func (l *list) narrow(e *expr) {
 	switch e.op {
-	case opAnd:
+	case "and":
 		l.narrow(e.args[0])
 		l.narrow(e.args[1])
-	case opGt, opEq, opIn:
+	case "gt", "eq", "in":
 		if e.args[0].op != opPath || len(e.args[0].path) != 1 || e.args[0].path[0] != "id" {
 			return
 		}
@@ -317,7 +291,7 @@ func (l *list) narrow(e *expr) {
 			}
 			ids = append(ids, int(a.literal.n))
 		}
-		if e.op == opGt {
+		if e.op == "gt" {
 			l.after = max(l.after, ids[0])
 			return
 		}
@@ -327,7 +301,8 @@ func (l *list) narrow(e *expr) {
 }
 
 func (l *list) matches(r row) bool {
-	return l.filter == nil || l.filter(&scope{row: r}) == yes
+	l.current.row = r
+	return l.filter == nil || l.filter() == yes
 }
 
 // scan returns the matching rows of a table, with the order and limits of the query.
@@ -336,53 +311,29 @@ func (l *list) scan(t relation, access func(row) bool) []row {
 	if (l.byID || l.newest) && l.top >= 0 {
 		limit = l.skip + l.top
 	}
-	var rows []row
+	l.rows = l.rows[:0]
 	for r := range l.matching(t, access) {
-		if len(rows) >= limit {
+		if len(l.rows) >= limit {
 			break
 		}
-		rows = append(rows, r)
+		l.rows = append(l.rows, r)
 	}
-	return l.cut(rows)
-}
-
-// count returns the number of matching rows.
-func (l *list) count(t relation, access func(row) bool) int {
-	n := 0
-	for range l.matching(t, access) {
-		n++
-	}
-	return n
+	return l.cut(l.rows)
 }
 
 // matching yields the matching rows of a table by ascending id, or by descending id if newest is set.
 func (l *list) matching(t relation, access func(row) bool) iter.Seq[row] {
 	return func(yield func(row) bool) {
-		var s scope
-		visit := func(r row) bool {
-			s.row = r
-			return !access(r) || l.filter != nil && l.filter(&s) != yes || yield(r)
-		}
+		first := t.search(l.after + 1)
+		n, at := t.Len()-first, func(i int) row { return t.at(first + i) }
 		if l.ids != nil {
-			for i := range l.ids {
-				if l.newest {
-					i = len(l.ids) - 1 - i
-				}
-				if r := t.find(l.ids[i]); r != nil && !visit(r) {
-					return
-				}
-			}
-			return
+			n, at = len(l.ids), func(i int) row { return t.find(l.ids[i]) }
 		}
-		start := 0
-		if l.after > math.MinInt && l.after < math.MaxInt {
-			start = t.search(l.after + 1)
-		}
-		for i := range t.Len() - start {
+		for i := range n {
 			if l.newest {
-				i = t.Len() - start - 1 - i
+				i = n - 1 - i
 			}
-			if !visit(t.at(start + i)) {
+			if r := at(i); r != nil && access(r) && l.matches(r) && !yield(r) {
 				return
 			}
 		}
@@ -432,28 +383,16 @@ func (l *list) appendRow(b []byte, r row) []byte {
 
 func (s *column) appendNested(b []byte, r row) []byte {
 	n := s.nested
-	all := s.follow(r)
-	if s.count {
-		count := len(all)
-		if n.filter != nil {
-			count = 0
-			var sc scope
-			for _, r := range all {
-				sc.row = r
-				if n.filter(&sc) == yes {
-					count++
-				}
-			}
-		}
-		return strconv.AppendInt(b, int64(count), 10)
-	}
-	rows := make([]row, 0, len(all))
-	for _, r := range all {
+	n.rows = n.rows[:0]
+	for _, r := range s.follow(r) {
 		if n.matches(r) {
-			rows = append(rows, r)
+			n.rows = append(n.rows, r)
 		}
 	}
-	return n.appendRows(b, n.cut(rows))
+	if s.count {
+		return strconv.AppendInt(b, int64(len(n.rows)), 10)
+	}
+	return n.appendRows(b, n.cut(n.rows))
 }
 
 // ordering compiles $orderby. Without it, rows are sorted by modified_at, similar to the order in the real database. Clients
@@ -462,17 +401,21 @@ func (c *compiler) ordering(res *resource, orders []order) func(a, b row) int {
 	if len(orders) == 0 {
 		return byAge
 	}
+	current := &variable{resource: res}
 	keys := make([]operand, len(orders))
 	for i, o := range orders {
 		op := opPath
 		if o.count {
 			op = opCount
 		}
-		keys[i] = c.operand(&static{resource: res}, &expr{op: op, path: o.path})
+		keys[i] = c.operand(current, &expr{op: op, path: o.path})
 	}
 	return func(a, b row) int {
 		for i, o := range orders {
-			n := compareValues(keys[i](&scope{row: a}), keys[i](&scope{row: b}))
+			current.row = a
+			x := keys[i]()
+			current.row = b
+			n := compareValues(x, keys[i]())
 			if o.desc {
 				n = -n
 			}
@@ -507,51 +450,50 @@ func compareValues(a, b value) int {
 // user is the navigation from fleets to the users with direct access. It can only be used with any().
 const user = "is_directly_accessible_by__user"
 
-func (c *compiler) predicate(st *static, e *expr) predicate {
+func (c *compiler) predicate(v *variable, e *expr) predicate {
 	switch e.op {
-	case opAnd:
-		a, b := c.predicate(st, e.args[0]), c.predicate(st, e.args[1])
-		return func(s *scope) truth {
-			x := a(s)
+	case "and":
+		a, b := c.predicate(v, e.args[0]), c.predicate(v, e.args[1])
+		return func() truth {
+			x := a()
 			if x == no {
 				return no
 			}
-			return min(x, b(s))
+			return min(x, b())
 		}
-	case opOr:
-		a, b := c.predicate(st, e.args[0]), c.predicate(st, e.args[1])
-		return func(s *scope) truth {
-			x := a(s)
+	case "or":
+		a, b := c.predicate(v, e.args[0]), c.predicate(v, e.args[1])
+		return func() truth {
+			x := a()
 			if x == yes {
 				return yes
 			}
-			return max(x, b(s))
+			return max(x, b())
 		}
-	case opNot:
-		a := c.predicate(st, e.args[0])
-		return func(s *scope) truth { return -a(s) }
-	case opEq, opNe:
-		return c.equality(st, e)
-	case opGt, opGe, opLt, opLe:
-		return c.comparison(st, e)
-	case opIn:
-		return c.membership(st, e)
-	case opStartsWith, opEndsWith, opContains:
-		a, b := c.operand(st, e.args[0]), c.operand(st, e.args[1])
-		test := map[operator]func(s, part string) bool{opStartsWith: strings.HasPrefix, opEndsWith: strings.HasSuffix, opContains: strings.Contains}[e.op]
-		return func(s *scope) truth {
-			x, y := a(s), b(s)
+	case "not":
+		a := c.predicate(v, e.args[0])
+		return func() truth { return -a() }
+	case "eq", "ne":
+		return c.equality(v, e)
+	case "gt", "ge", "lt", "le":
+		return c.comparison(v, e)
+	case "in":
+		return c.membership(v, e)
+	case "startswith", "endswith", "contains":
+		a, b, test := c.operand(v, e.args[0]), c.operand(v, e.args[1]), textTests[e.op]
+		return func() truth {
+			x, y := a(), b()
 			if x.kind != kindString || y.kind != kindString {
 				return unknown
 			}
 			return truthOf(test(x.s, y.s))
 		}
 	case opAny:
-		return c.any(st, e)
+		return c.any(v, e)
 	case opPath, opLiteral:
-		a := c.operand(st, e)
-		return func(s *scope) truth {
-			switch v := a(s); v.kind {
+		a := c.operand(v, e)
+		return func() truth {
+			switch v := a(); v.kind {
 			case kindBool:
 				return truthOf(v.n != 0)
 			case kindNull:
@@ -565,27 +507,27 @@ func (c *compiler) predicate(st *static, e *expr) predicate {
 }
 
 // operands compiles both sides of an expression. A literal must have the type of the field.
-func (c *compiler) operands(st *static, e *expr) (a, b operand) {
+func (c *compiler) operands(v *variable, e *expr) (a, b operand) {
 	args := slices.Clone(e.args)
 	for i, x := range e.args {
 		if x.op == opLiteral {
-			args[i] = &expr{op: opLiteral, literal: c.fit(st, e.args[1-i], x.literal)}
+			args[i] = &expr{op: opLiteral, literal: c.fit(v, e.args[1-i], x.literal)}
 		}
 	}
-	return c.operand(st, args[0]), c.operand(st, args[1])
+	return c.operand(v, args[0]), c.operand(v, args[1])
 }
 
 // fit converts a literal to the type of the field e. A date may be a string. It panics for literals of other types and for
 // integers that are out of range.
-func (c *compiler) fit(st *static, e *expr, lit value) value {
+func (c *compiler) fit(v *variable, e *expr, lit value) value {
 	if lit.kind == kindInt && (lit.n > math.MaxInt32 || lit.n < math.MinInt32) {
 		panic(brokenQuery("integer out of range"))
 	}
 	if e.op != opPath || lit.kind == kindNull {
 		return lit
 	}
-	from, path := resolve(st, e.path)
-	want := c.field(from.resource, path[0]).kind
+	from, name := resolve(v, e.path)
+	want := c.field(from.resource, name).kind
 	if want == kindRef {
 		want = kindInt
 	}
@@ -593,24 +535,15 @@ func (c *compiler) fit(st *static, e *expr, lit value) value {
 		return dateValue(parseDate(lit.s))
 	}
 	if want != lit.kind && want != kindNull {
-		panic(brokenQuery("type mismatch: " + path[0]))
+		panic(brokenQuery("type mismatch: " + name))
 	}
 	return lit
 }
 
 // equality compiles eq and ne, for which null equals null.
-func (c *compiler) equality(st *static, e *expr) predicate {
-	a, b := c.operands(st, e)
-	want := yes
-	if e.op == opNe {
-		want = no
-	}
-	return func(s *scope) truth {
-		if equal(a(s), b(s)) {
-			return want
-		}
-		return -want
-	}
+func (c *compiler) equality(v *variable, e *expr) predicate {
+	a, b := c.operands(v, e)
+	return func() truth { return truthOf(equal(a(), b()) == (e.op == "eq")) }
 }
 
 func equal(a, b value) bool {
@@ -620,30 +553,28 @@ func equal(a, b value) bool {
 	return a.n == b.n && a.s == b.s
 }
 
-// comparison compiles gt, ge, lt and le, which do not match null.
-func (c *compiler) comparison(st *static, e *expr) predicate {
-	a, b := c.operands(st, e)
-	op := e.op
-	return func(s *scope) truth {
-		x, y := a(s), b(s)
+// comparisons are the operators that do not match null, as conditions on the result of compareValues.
+var comparisons = map[string]func(n int) bool{
+	"gt": func(n int) bool { return n > 0 },
+	"ge": func(n int) bool { return n >= 0 },
+	"lt": func(n int) bool { return n < 0 },
+	"le": func(n int) bool { return n <= 0 },
+}
+
+func (c *compiler) comparison(v *variable, e *expr) predicate {
+	a, b := c.operands(v, e)
+	test := comparisons[e.op]
+	return func() truth {
+		x, y := a(), b()
 		if x.kind == kindNull || y.kind == kindNull {
 			return unknown
 		}
-		n := compareValues(x, y)
-		switch op {
-		case opGt:
-			return truthOf(n > 0)
-		case opGe:
-			return truthOf(n >= 0)
-		case opLt:
-			return truthOf(n < 0)
-		}
-		return truthOf(n <= 0)
+		return truthOf(test(compareValues(x, y)))
 	}
 }
 
-func (c *compiler) membership(st *static, e *expr) predicate {
-	a := c.operand(st, e.args[0])
+func (c *compiler) membership(v *variable, e *expr) predicate {
+	a := c.operand(v, e.args[0])
 	type key struct {
 		n int64
 		s string
@@ -653,50 +584,44 @@ func (c *compiler) membership(st *static, e *expr) predicate {
 		if lit.op != opLiteral {
 			panic(brokenQuery("the list of in contains other expressions than literals"))
 		}
-		v := c.fit(st, e.args[0], lit.literal)
-		set[key{v.n, v.s}] = true
+		fit := c.fit(v, e.args[0], lit.literal)
+		set[key{fit.n, fit.s}] = true
 	}
-	return func(s *scope) truth {
-		v := a(s)
-		if v.kind == kindNull {
+	return func() truth {
+		x := a()
+		if x.kind == kindNull {
 			return unknown
 		}
-		return truthOf(set[key{v.n, v.s}])
+		return truthOf(set[key{x.n, x.s}])
 	}
 }
 
-func (c *compiler) any(st *static, e *expr) predicate {
-	from, path := resolve(st, e.path)
-	if len(path) == 1 && path[0] == user && from.resource.name == "application" {
+func (c *compiler) any(v *variable, e *expr) predicate {
+	from, name := resolve(v, e.path)
+	if name == user && from.resource.name == "application" {
 		if !c.caller.user {
 			panic(forbidden{})
 		}
 		// The user has direct access to all fleets except public fleets of others.
-		hops := st.depth - from.depth
-		return func(s *scope) truth {
-			f, ok := s.out(hops).(*Fleet)
+		return func() truth {
+			f, ok := from.row.(*Fleet)
 			return truthOf(ok && !f.IsForeign)
 		}
 	}
-	if len(path) != 1 {
-		panic(brokenQuery("any needs a navigation"))
-	}
-	nav := c.navigation(from.resource, path[0])
-	inner := c.predicate(&static{name: e.variable, resource: c.other(nav), up: st, depth: st.depth + 1}, e.args[0])
-	hops, follow, in := st.depth-from.depth, c.follow(nav), &scope{}
+	nav := c.navigation(from.resource, name)
+	inner := &variable{name: e.variable, resource: c.other(nav), outer: v}
+	matches, follow := c.predicate(inner, e.args[0]), c.follow(nav)
 	var referring map[int]bool // all matching ids, computed after many lookups
 	lookups, independent := 0, nav.back != nil && closed(e.args[0], e.variable)
-	return func(s *scope) truth {
-		r := s.out(hops)
+	return func() truth {
 		if lookups++; independent && lookups > manyRows {
 			if referring == nil {
-				referring = c.referring(nav, inner)
+				referring = c.referring(nav, inner, matches)
 			}
-			return truthOf(referring[r.meta().ID])
+			return truthOf(referring[from.row.meta().ID])
 		}
-		in.up = s
-		for _, in.row = range follow(r) {
-			if inner(in) == yes {
+		for _, inner.row = range follow(from.row) {
+			if matches() == yes {
 				return yes
 			}
 		}
@@ -709,13 +634,12 @@ func (c *compiler) any(st *static, e *expr) predicate {
 const manyRows = 100
 
 // referring returns the ids of the rows to which matching rows refer.
-func (c *compiler) referring(nav navigation, matches predicate) map[int]bool {
+func (c *compiler) referring(nav navigation, v *variable, matches predicate) map[int]bool {
 	table := c.schema[nav.target].table(c.db)
 	ids := make(map[int]bool)
-	s := &scope{}
 	for i := range table.Len() {
-		if s.row = table.at(i); matches(s) == yes {
-			ids[int(nav.back.get(c.view, s.row).n)] = true
+		if v.row = table.at(i); matches() == yes {
+			ids[int(nav.back.get(c.view, v.row).n)] = true
 		}
 	}
 	return ids
@@ -737,63 +661,49 @@ func closed(e *expr, variables ...string) bool {
 	return true
 }
 
-// resolve returns the scope of the first element of a path, and the rest of the path.
-func resolve(st *static, path []string) (*static, []string) {
-	if len(path) > 1 {
-		for s := st; s != nil; s = s.up {
-			if s.name != "" && s.name == path[0] {
-				return s, path[1:]
+// resolve returns the variable of a path, and the name of its property.
+func resolve(v *variable, path []string) (*variable, string) {
+	switch len(path) {
+	case 1: // a path without a variable is a property of the row of the query
+		for v.outer != nil {
+			v = v.outer
+		}
+		return v, path[0]
+	case 2:
+		for ; v != nil; v = v.outer {
+			if v.name == path[0] {
+				return v, path[1]
 			}
 		}
 	}
-	// A path without a variable is a field of the requested row.
-	for st.up != nil {
-		st = st.up
-	}
-	return st, path
+	panic(brokenQuery("no path through navigations"))
 }
 
-// out returns the row of the scope that is hops lambdas outside of s.
-func (s *scope) out(hops int) row {
-	for range hops {
-		s = s.up
-	}
-	return s.row
-}
-
-func (c *compiler) operand(st *static, e *expr) operand {
+func (c *compiler) operand(v *variable, e *expr) operand {
 	switch e.op {
 	case opLiteral:
-		v := e.literal
-		return func(*scope) value { return v }
+		return func() value { return e.literal }
 	case opPath:
-		from, path := resolve(st, e.path)
-		if len(path) != 1 {
-			panic(brokenQuery("no path through navigations"))
-		}
-		f, hops := c.field(from.resource, path[0]), st.depth-from.depth
-		return func(s *scope) value { return f.get(c.view, s.out(hops)) }
+		from, name := resolve(v, e.path)
+		f := c.field(from.resource, name)
+		return func() value { return f.get(c.view, from.row) }
 	case opCount:
-		from, path := resolve(st, e.path)
-		if len(path) != 1 {
-			panic(brokenQuery("no path through navigations"))
-		}
-		follow, hops := c.follow(c.navigation(from.resource, path[0])), st.depth-from.depth
-		return func(s *scope) value { return intValue(int64(len(follow(s.out(hops))))) }
-	case opAdd, opSub, opMul, opDiv:
+		from, name := resolve(v, e.path)
+		follow := c.follow(c.navigation(from.resource, name))
+		return func() value { return intValue(int64(len(follow(from.row)))) }
+	case "add", "sub", "mul", "div":
 		for _, a := range e.args {
 			if a.op != opPath && a.op != opLiteral {
 				panic(brokenQuery("no chained arithmetic"))
 			}
 		}
-		a, b := c.operand(st, e.args[0]), c.operand(st, e.args[1])
-		op := e.op
-		return func(s *scope) value { return calculate(op, a(s), b(s)) }
+		a, b := c.operand(v, e.args[0]), c.operand(v, e.args[1])
+		return func() value { return calculate(e.op, a(), b()) }
 	}
 	panic(brokenQuery("not a value"))
 }
 
-func calculate(op operator, a, b value) value {
+func calculate(op string, a, b value) value {
 	if a.kind == kindNull || b.kind == kindNull {
 		return value{}
 	}
@@ -802,13 +712,13 @@ func calculate(op operator, a, b value) value {
 		n /= 1e6 // dates are in milliseconds
 	}
 	switch op {
-	case opAdd:
+	case "add":
 		a.n += n
-	case opSub:
+	case "sub":
 		a.n -= n
-	case opMul:
+	case "mul":
 		a.n *= n
-	case opDiv:
+	case "div":
 		if n == 0 {
 			return value{}
 		}

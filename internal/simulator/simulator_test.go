@@ -268,6 +268,7 @@ func TestInvalidQueries(t *testing.T) {
 		{target: "/v7/organization?$select=is_frozen", status: 500},
 		{target: "/v7/device?$filter=device_name%20eq%201", status: 500},
 		{target: "/v7/device?$filter=id%20gt%202147483648", status: 500},
+		{target: "/v7/device(2147483648)", status: 500},
 		{target: "/v7/device?$filter=id%20mod%202%20eq%200", status: 500},
 		{target: "/v7/device?$filter=device_name%20eq%20'a", status: 500},
 		{target: "/v7/device?$filter=id", status: 200, body: `{"d":[]}`},
