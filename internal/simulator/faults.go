@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,47 +81,34 @@ var noRows = []byte(`{"d":[]}`)
 var spoilFuncs = map[Spoil]func(body []byte) []byte{
 	SpoilJSON: func(body []byte) []byte { return body[:len(body)/2] },
 	SpoilHTML: func([]byte) []byte { return []byte("<!DOCTYPE html><html><body><h1>Sign in</h1></body></html>") },
-	SpoilTypes: func(body []byte) []byte {
-		return eachObject(body, func(o map[string]any) {
-			for key, v := range o {
-				switch v := v.(type) {
-				case json.Number:
-					o[key] = "n" + v.String()
-				case string:
-					o[key] = len(v)
-				case bool:
-					o[key] = []any{v}
-				case map[string]any, []any:
-					o[key] = true
-				}
+	SpoilTypes: spoilObjects(func(o map[string]any) {
+		for key, v := range o {
+			switch v := v.(type) {
+			case json.Number:
+				o[key] = "n" + v.String()
+			case string:
+				o[key] = len(v)
+			case bool:
+				o[key] = []any{v}
+			case map[string]any, []any:
+				o[key] = true
 			}
-		})
-	},
-	SpoilNulls: func(body []byte) []byte {
-		return eachObject(body, func(o map[string]any) {
-			for key := range o {
-				if key != "id" {
-					o[key] = nil
-				}
+		}
+	}),
+	SpoilNulls: spoilObjects(func(o map[string]any) {
+		for key := range o {
+			if key != "id" {
+				o[key] = nil
 			}
-		})
-	},
-	SpoilNoIDs: func(body []byte) []byte {
-		return eachBody(body, func(rows []any) []any {
-			if len(rows) > 0 {
-				delete(rows[len(rows)-1].(map[string]any), "id")
-			}
-			return rows
-		})
-	},
-	SpoilTwice: func(body []byte) []byte {
-		return eachBody(body, func(rows []any) []any {
-			if len(rows) > 0 {
-				rows = append(rows, rows[0])
-			}
-			return rows
-		})
-	},
+		}
+	}),
+	SpoilNoIDs: spoilRows(func(rows []any) []any {
+		if len(rows) > 0 {
+			delete(rows[len(rows)-1].(map[string]any), "id")
+		}
+		return rows
+	}),
+	SpoilTwice: spoilRows(func(rows []any) []any { return append(rows, rows[:min(1, len(rows))]...) }),
 	SpoilPages: func(body []byte) []byte { return body },
 	SpoilMore:  func(body []byte) []byte { return body },
 	SpoilEmpty: func(body []byte) []byte {
@@ -133,30 +119,32 @@ var spoilFuncs = map[Spoil]func(body []byte) []byte{
 	},
 }
 
-// eachBody applies change to the rows of a body that is a list.
-func eachBody(body []byte, change func(rows []any) []any) []byte {
-	var decoded struct {
-		D any `json:"d"`
+// spoilRows returns a function that applies change to the rows of a body that is a list.
+func spoilRows(change func(rows []any) []any) func(body []byte) []byte {
+	return func(body []byte) []byte {
+		var decoded struct {
+			D any `json:"d"`
+		}
+		d := json.NewDecoder(bytes.NewReader(body))
+		d.UseNumber()
+		if d.Decode(&decoded) != nil {
+			return body
+		}
+		rows, ok := decoded.D.([]any)
+		if !ok {
+			return body
+		}
+		decoded.D = change(rows)
+		changed, err := json.Marshal(decoded)
+		if err != nil {
+			return body
+		}
+		return changed
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	if d.Decode(&decoded) != nil {
-		return body
-	}
-	rows, ok := decoded.D.([]any)
-	if !ok {
-		return body
-	}
-	decoded.D = change(rows)
-	changed, err := json.Marshal(decoded)
-	if err != nil {
-		return body
-	}
-	return changed
 }
 
-func eachObject(body []byte, change func(o map[string]any)) []byte {
-	return eachBody(body, func(rows []any) []any {
+func spoilObjects(change func(o map[string]any)) func(body []byte) []byte {
+	return spoilRows(func(rows []any) []any {
 		for _, r := range rows {
 			change(r.(map[string]any))
 		}
@@ -175,7 +163,7 @@ const (
 // inventedPage returns a page of invented rows with ids after last. The rows are copies of the first page with unique ids,
 // uuids and slugs. Their modified_at is in the far future, so that incremental refreshes read them.
 func inventedPage(first []byte, last, size int) []byte {
-	return eachBody(first, func(first []any) []any {
+	invent := spoilRows(func(first []any) []any {
 		rows := make([]any, 0, size)
 		for id := max(last+1, firstInvented); len(first) > 0 && len(rows) < size; id++ {
 			row := maps.Clone(first[len(rows)%len(first)].(map[string]any))
@@ -193,28 +181,7 @@ func inventedPage(first []byte, last, size int) []byte {
 		}
 		return rows
 	})
-}
-
-// top matches the $top of a query, but not that of an expanded resource.
-var top = regexp.MustCompile(`([?&]\$top=)(\d+)`)
-
-// limitRows returns a request URI with a $top of at most limit.
-func limitRows(uri string, limit int) string {
-	if m := top.FindStringSubmatch(uri); m != nil {
-		n, err := strconv.Atoi(m[2])
-		if err == nil && n <= limit {
-			return uri
-		}
-		return top.ReplaceAllString(uri, "${1}"+strconv.Itoa(limit))
-	}
-	path, _, hasQuery := strings.Cut(uri, "?")
-	switch {
-	case strings.HasSuffix(path, "/$count"):
-		return uri
-	case hasQuery:
-		return uri + "&$top=" + strconv.Itoa(limit)
-	}
-	return uri + "?$top=" + strconv.Itoa(limit)
+	return invent(first)
 }
 
 // SetFaults replaces the faults and resets their counters.
@@ -314,9 +281,9 @@ func newFaultCounters(faults int) faultCounters {
 	return faultCounters{page: make(map[string]int), matched: make([]int, faults), happened: make([]int, faults)}
 }
 
-// next returns the fault of a request for the resource with the raw query.
-func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool) {
-	if start := pageStart.FindStringSubmatch(query); start == nil || start[2] == "0" {
+// next returns the fault of a request for the resource with the raw query. q is the parsed request, or nil.
+func (n *faultCounters) next(faults Faults, resource, query string, q *request) (Fault, bool) {
+	if start := q.pageStart(); start == nil || start.n == 0 {
 		n.page[resource] = 0
 	}
 	n.page[resource]++
@@ -341,24 +308,6 @@ func (n *faultCounters) next(faults Faults, resource, query string) (Fault, bool
 	return Fault{}, false
 }
 
-// pageStart matches the condition of a page, with the id after which the page begins.
-var pageStart = regexp.MustCompile(`((?:^|[^A-Za-z_])id(?:%20|\+)gt(?:%20|\+))(\d+)`)
-
-// page returns the id after which the requested page begins, and its maximum number of rows. It returns false for a request
-// without pages.
-func page(uri string) (last, size int, ok bool) {
-	from, most := pageStart.FindStringSubmatch(uri), top.FindStringSubmatch(uri)
-	if from == nil || most == nil {
-		return 0, 0, false
-	}
-	last, err := strconv.Atoi(from[2])
-	size, err2 := strconv.Atoi(most[2])
-	return last, size, err == nil && err2 == nil
-}
-
-// firstPage returns a request URI for the first page of the same list.
-func firstPage(uri string) string { return pageStart.ReplaceAllString(uri, "${1}0") }
-
 // bodies are the bodies of error responses of the real server, or of a proxy in front of it, by status.
 var bodies = map[int]struct{ contentType, body string }{
 	http.StatusTooManyRequests:    {contentTypeJSON, `"Too Many Requests"`},
@@ -367,8 +316,8 @@ var bodies = map[int]struct{ contentType, body string }{
 	http.StatusGatewayTimeout:     {contentTypeHTML, "<html><body><h1>504 Gateway Time-out</h1>\nThe server didn't respond in time.\n</body></html>\n"},
 }
 
-// serveFault serves a request with a fault.
-func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, handler func(*http.Request, caller) response) {
+// serveFault serves a request with a fault. q is the parsed request, or nil.
+func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, q *request, handler func(caller) response) {
 	if f.Latency.Duration > 0 && !pause(r, f.Latency) {
 		return
 	}
@@ -389,33 +338,34 @@ func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, 
 	if f.Status != 0 {
 		a = response{status: f.Status, contentType: bodies[f.Status].contentType, body: []byte(bodies[f.Status].body)}
 		if f.Body != "" {
-			a.contentType, a.body = "text/plain; charset=utf-8", []byte(f.Body)
+			a.contentType, a.body = contentTypeText, []byte(f.Body)
 		}
 	} else {
-		// A compressed body cannot be changed.
-		request := r.Clone(r.Context())
-		request.Header.Del("Accept-Encoding")
-		if f.Spoil == SpoilPages {
-			request.RequestURI = firstPage(r.RequestURI)
+		start := q.pageStart()
+		if f.Spoil == SpoilPages && start != nil {
+			start.n = 0
 		}
-		if f.MaxRows > 0 {
-			request.RequestURI = limitRows(request.RequestURI, f.MaxRows)
+		if q != nil {
+			q.uncached = true
+			if f.MaxRows > 0 && !q.count && (q.options.top < 0 || q.options.top > f.MaxRows) {
+				q.options.top = f.MaxRows
+			}
 		}
 		client := s.caller(r)
 		if f.Guest {
 			client = caller{}
 		}
-		a = handler(request, client)
+		a = handler(client)
 		if spoil, ok := spoilFuncs[f.Spoil]; ok && a.status == http.StatusOK {
 			a.body = spoil(a.body)
 			switch f.Spoil {
 			case SpoilHTML:
 				a.contentType = contentTypeHTML
 			case SpoilMore:
-				last, size, ok := page(request.RequestURI)
-				if ok && bytes.Equal(a.body, noRows) {
-					request.RequestURI = firstPage(request.RequestURI)
-					a.body = inventedPage(handler(request, client).body, last, min(size, maxInventedRows))
+				if start != nil && q.options.top >= 0 && bytes.Equal(a.body, noRows) {
+					last := int(start.n)
+					start.n = 0
+					a.body = inventedPage(handler(client).body, last, min(q.options.top, maxInventedRows))
 				}
 			}
 		}

@@ -3,6 +3,7 @@
 package simulator
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
 	"strconv"
@@ -21,6 +22,27 @@ type request struct {
 	via      string // of resource(id)/via/$count, or empty
 	count    bool   // ends in /$count
 	options  options
+	uncached bool // the response depends on the time, or on a fault
+}
+
+// pageStart returns the number in "id gt LAST", after which the requested page of a list begins, or nil.
+func (r *request) pageStart() *value {
+	if r == nil {
+		return nil
+	}
+	return pageStart(r.options.filter)
+}
+
+func pageStart(e *expr) *value {
+	switch {
+	case e == nil:
+		return nil
+	case e.op == "and":
+		return cmp.Or(pageStart(e.args[0]), pageStart(e.args[1]))
+	case e.op == "gt" && e.args[0].isID() && e.args[1].op == opLiteral:
+		return &e.args[1].literal
+	}
+	return nil
 }
 
 // options are $select, $filter and so on, of the request or of one expanded property.
@@ -40,9 +62,8 @@ type expand struct {
 }
 
 type order struct {
-	path  []string
-	count bool
-	desc  bool
+	key  *expr // a path or a count
+	desc bool
 }
 
 type expr struct {
@@ -52,6 +73,9 @@ type expr struct {
 	variable string
 	literal  value
 }
+
+// isID reports whether the expression is the id of the row.
+func (e *expr) isID() bool { return e.op == opPath && len(e.path) == 1 && e.path[0] == "id" }
 
 const (
 	opLiteral = "literal"
@@ -91,9 +115,10 @@ type brokenQuery string
 func (e brokenQuery) Error() string { return string(e) }
 
 type parser struct {
-	s   string
-	pos int
-	now Time
+	s       string
+	pos     int
+	now     Time
+	usesNow bool // the request contains now()
 }
 
 // parse parses the request target after the version, such as "device(1)?$select=id". The methods of the parser panic with the
@@ -217,6 +242,7 @@ func (p *parser) request() *request {
 		p.fail()
 	}
 	r.options.filter = andExpr(key, r.options.filter)
+	r.uncached = p.usesNow
 	return r
 }
 
@@ -319,8 +345,7 @@ func (p *parser) expand() expand {
 
 // order parses one key of $orderby. Without a direction the real server sorts descending.
 func (p *parser) order() order {
-	o := order{desc: true}
-	o.path, o.count = p.path()
+	o := order{key: p.path(), desc: true}
 	start := p.pos
 	if p.spaces() {
 		switch {
@@ -335,21 +360,21 @@ func (p *parser) order() order {
 }
 
 // path parses a/b/c, or a/b/$count.
-func (p *parser) path() (path []string, count bool) {
-	path = []string{p.name()}
+func (p *parser) path() *expr {
+	e := &expr{op: opPath, path: []string{p.name()}}
 	for {
 		start := p.pos
-		if !p.accept("/") {
-			return path, false
-		}
-		if p.accept("$count") {
-			return path, true
-		}
-		if p.peekName() == "any" {
+		switch {
+		case p.accept("/$count"):
+			e.op = opCount
+			return e
+		case !p.accept("/"):
+			return e
+		case p.peekName() == "any":
 			p.pos = start
-			return path, false
+			return e
 		}
-		path = append(path, p.name())
+		e.path = append(e.path, p.name())
 	}
 }
 
@@ -407,17 +432,13 @@ func (p *parser) primary() *expr {
 	case "", "true", "false", "null", "now", "datetime", "date", "duration":
 		return p.literal()
 	}
-	path, count := p.path()
-	if count {
-		return &expr{op: opCount, path: path}
+	e := p.path()
+	if e.op == opPath && p.accept("/any(") {
+		e.op, e.variable = opAny, p.name()
+		p.expect(":")
+		e.args = []*expr{p.expression(disjunction)}
+		p.expect(")")
 	}
-	if !p.accept("/any(") {
-		return &expr{op: opPath, path: path}
-	}
-	e := &expr{op: opAny, path: path, variable: p.name()}
-	p.expect(":")
-	e.args = []*expr{p.expression(disjunction)}
-	p.expect(")")
 	return e
 }
 
@@ -441,6 +462,7 @@ func (p *parser) literalAfter(word string) value {
 		return value{}
 	case "now":
 		p.expect("()")
+		p.usesNow = true
 		return dateValue(p.now)
 	case "datetime", "date":
 		return dateValue(parseDate(p.quoted()))

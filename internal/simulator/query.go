@@ -242,7 +242,7 @@ func (c *compiler) list(res *resource, o *options) *list {
 		l.narrow(o.filter)
 	}
 	l.compare = c.ordering(res, o.orders)
-	if len(o.orders) > 0 && o.orders[0].isID() {
+	if len(o.orders) > 0 && o.orders[0].key.isID() {
 		l.byID, l.newest = !o.orders[0].desc, o.orders[0].desc
 	}
 	expanded := make(map[string]bool)
@@ -281,7 +281,7 @@ func (l *list) narrow(e *expr) {
 		l.narrow(e.args[0])
 		l.narrow(e.args[1])
 	case "gt", "eq", "in":
-		if e.args[0].op != opPath || len(e.args[0].path) != 1 || e.args[0].path[0] != "id" {
+		if !e.args[0].isID() {
 			return
 		}
 		var ids []int
@@ -404,11 +404,7 @@ func (c *compiler) ordering(res *resource, orders []order) func(a, b row) int {
 	current := &variable{resource: res}
 	keys := make([]operand, len(orders))
 	for i, o := range orders {
-		op := opPath
-		if o.count {
-			op = opCount
-		}
-		keys[i] = c.operand(current, &expr{op: op, path: o.path})
+		keys[i] = c.operand(current, o.key)
 	}
 	return func(a, b row) int {
 		for i, o := range orders {
@@ -426,9 +422,6 @@ func (c *compiler) ordering(res *resource, orders []order) func(a, b row) int {
 		return byAge(a, b)
 	}
 }
-
-// isID reports whether rows are sorted by their id.
-func (o *order) isID() bool { return len(o.path) == 1 && o.path[0] == "id" && !o.count }
 
 func byAge(a, b row) int { return cmp.Compare(a.meta().ModifiedAt, b.meta().ModifiedAt) }
 

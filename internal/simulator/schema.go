@@ -14,8 +14,7 @@ type view struct {
 	db  *database
 	cfg *Config
 	schema
-	v6  bool // fields and values of version 6
-	now Time
+	v6 bool // fields and values of version 6
 }
 
 // A field is a property of a resource. Queries can select it, filter by it and sort by it.

@@ -216,50 +216,45 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	version, target, ok := strings.Cut(strings.TrimPrefix(r.RequestURI, "/"), "/")
 	switch {
 	case len(r.RequestURI) > maxTarget:
-		s.begin("other", "")
+		s.begin("other", "", nil)
 		w.WriteHeader(http.StatusRequestHeaderFieldsTooLarge)
 	case r.Header.Get("X-Forwarded-Proto") == "http":
 		// A proxy that terminates TLS sets this header.
-		s.begin("other", "")
+		s.begin("other", "", nil)
 		location := "https://" + r.Host + r.RequestURI
 		w.Header().Set("Location", location)
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Content-Type", contentTypeText)
 		w.WriteHeader(http.StatusMovedPermanently)
 		io.WriteString(w, "Moved Permanently. Redirecting to "+location) //nolint:errcheck // fails only if the client has disconnected
 	case path == "/ping":
-		s.serve(w, r, "ping", func(*http.Request, caller) response {
-			return textResponse("text/plain; charset=utf-8", "OK")
-		})
+		s.serve(w, r, "ping", nil, func(caller) response { return textResponse(contentTypeText, "OK") })
 	case path == "/user/v1/whoami" || path == "/actor/v1/whoami":
-		s.serve(w, r, "whoami", func(_ *http.Request, c caller) response { return s.whoami(c, path) })
+		s.serve(w, r, "whoami", nil, func(c caller) response { return s.whoami(c, path) })
 	case path == "/config" && s.cfg.Edition == Cloud:
-		s.serve(w, r, "config", func(*http.Request, caller) response { return textResponse(contentTypeJSON, cloudConfig) })
+		s.serve(w, r, "config", nil, func(caller) response { return textResponse(contentTypeJSON, cloudConfig) })
 	case ok && slices.Contains(s.cfg.Versions, version):
-		s.serve(w, r, s.resourceOf(target), s.query)
+		q, err := parse(target, s.now())
+		s.serve(w, r, s.resourceOf(target), q, func(c caller) response { return s.query(r, version == "v6", q, err, c) })
 	default:
-		s.begin("other", "")
+		s.begin("other", "", nil)
 		w.WriteHeader(http.StatusNotFound)
 	}
 }
 
 // resourceOf returns the resource under which a request is counted.
 func (s *Simulator) resourceOf(target string) string {
-	end := 0
-	for end < len(target) && isNameByte(target[end]) {
-		end++
-	}
-	if r, ok := s.cfg.Edition.schema()[target[:end]]; ok {
+	if r, ok := s.cfg.Edition.schema()[(&parser{s: target}).peekName()]; ok {
 		return r.name
 	}
 	return "other"
 }
 
 // begin counts a request and returns its fault, if any.
-func (s *Simulator) begin(resource, query string) (f Fault, faulty bool) {
+func (s *Simulator) begin(resource, query string, q *request) (f Fault, faulty bool) {
 	s.control.Lock()
 	defer s.control.Unlock()
 	s.control.requests[resource]++
-	return s.control.fault.next(s.control.faults, resource, query)
+	return s.control.fault.next(s.control.faults, resource, query, q)
 }
 
 // A response is a response before faults and compression.
@@ -278,16 +273,18 @@ func textResponse(contentType, body string) response {
 const (
 	contentTypeJSON = "application/json; charset=utf-8"
 	contentTypeHTML = "text/html; charset=utf-8"
+	contentTypeText = "text/plain; charset=utf-8"
 )
 
-func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, resource string, handler func(*http.Request, caller) response) {
+// serve serves a request for a resource, possibly with a fault. q is the parsed request, or nil.
+func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, resource string, q *request, handler func(caller) response) {
 	if r.Context().Value(faultless{}) == nil {
-		if f, faulty := s.begin(resource, r.URL.RawQuery); faulty {
-			s.serveFault(w, r, f, handler)
+		if f, faulty := s.begin(resource, r.URL.RawQuery, q); faulty {
+			s.serveFault(w, r, f, q, handler)
 			return
 		}
 	}
-	a := handler(r, s.caller(r))
+	a := handler(s.caller(r))
 	s.send(w, r, a)
 	if a.buffer != nil {
 		*a.buffer = a.body[:0]
@@ -387,14 +384,11 @@ func (s *Simulator) whoami(c caller, path string) response {
 	return textResponse(contentTypeJSON, body)
 }
 
-// query returns the response to a request for a resource.
-func (s *Simulator) query(r *http.Request, client caller) response {
+// query returns the response to a request for a resource. err is the error of parsing it.
+func (s *Simulator) query(r *http.Request, v6 bool, q *request, err error, client caller) response {
 	if r.Method == http.MethodHead {
 		return response{status: http.StatusInternalServerError}
 	}
-	version, target, _ := strings.Cut(strings.TrimPrefix(r.RequestURI, "/"), "/")
-	now := s.now()
-	q, err := parse(target, now)
 	if err == nil && r.Method != http.MethodGet {
 		// The simulator is read-only. On the real server, writing without a valid token returns 401.
 		if client.guest() {
@@ -404,7 +398,7 @@ func (s *Simulator) query(r *http.Request, client caller) response {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	cacheable := s.cfg.CacheResponses && err == nil && client.user && !strings.Contains(target, "now()")
+	cacheable := s.cfg.CacheResponses && err == nil && client.user && !q.uncached
 	key := r.Header.Get("Accept-Encoding") + " " + r.RequestURI
 	if cacheable {
 		if a, ok := s.cache.Load(key); ok {
@@ -418,7 +412,7 @@ func (s *Simulator) query(r *http.Request, client caller) response {
 			buffer = buffers.Get().(*[]byte)
 			body = *buffer
 		}
-		c := &compiler{view: &view{db: s.database, cfg: &s.cfg, schema: s.cfg.Edition.schema(), v6: version == "v6", now: now}, caller: client}
+		c := &compiler{view: &view{db: s.database, cfg: &s.cfg, schema: s.cfg.Edition.schema(), v6: v6}, caller: client}
 		body, err = s.database.execute(body, c, q)
 	}
 	if err != nil {
