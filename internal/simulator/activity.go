@@ -47,25 +47,16 @@ func (a *activity) tick(db *database, now Time) {
 	if a.cloud {
 		s.changeAccount()
 	}
-	moved := false
-	for _, d := range db.Devices.rows {
+	db.Devices.each(now, func(d *Device) {
 		if d.IsInactive || d.IsFrozen {
-			continue
+			return
 		}
-		before := *d
 		s.connectivity(d)
 		if d.HeartbeatState == "online" {
 			s.measure(d)
 			s.update(d)
 		}
-		if *d != before {
-			d.ModifiedAt = now
-			moved = moved || d.RunningReleaseID != before.RunningReleaseID
-		}
-	}
-	if moved {
-		db.Devices.forget()
-	}
+	})
 	for _, i := range s.added {
 		db.Installs.insert(i)
 	}
@@ -256,8 +247,7 @@ func (s *step) download(d *Device, r *Release) {
 			continue
 		}
 		s.added = append(s.added, &Install{
-			Row:      Row{ID: s.Installs.nextID() + len(s.added), CreatedAt: s.now, ModifiedAt: s.now},
-			DeviceID: d.ID, ImageID: image.ID, ReleaseID: r.ID, Status: "Downloading", DownloadProgress: N(0), InstallDate: s.now,
+			Row: rowAt(s.now), DeviceID: d.ID, ImageID: image.ID, ReleaseID: r.ID, Status: "Downloading", DownloadProgress: N(0), InstallDate: s.now,
 		})
 	}
 }

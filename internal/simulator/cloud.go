@@ -249,29 +249,32 @@ func (g *generator) publish(known map[string]bool, f Fleet, releases []published
 	if known[f.Slug] {
 		return nil
 	}
-	f.Row = g.row(g.Fleets.nextID(), 1900*day)
+	f.Row = g.row(1900 * day)
 	f.UUID, f.Class, f.OrganizationID = g.uuid(), "app", osOrganization
 	f.TracksLatest, f.IsPublic, f.IsForeign = true, true, true
 	g.Fleets.insert(&f)
 	for _, t := range tags {
-		t.Row, t.FleetID = g.row(g.FleetTags.nextID(), 300*day), f.ID
+		t.Row, t.FleetID = g.row(300*day), f.ID
 		g.FleetTags.insert(&t)
 	}
 	ids := make(map[string]int, len(releases))
 	for _, p := range releases {
 		r := &Release{
-			Row: g.row(g.Releases.nextID(), p.age+day), FleetID: f.ID, Commit: g.uuid(), RawVersion: p.version, Status: "success",
+			Row: g.row(p.age + day), FleetID: f.ID, Commit: g.uuid(), RawVersion: p.version, Status: "success",
 			Phase: p.phase, KnownIssues: p.knownIssues, IsFinal: !p.draft, IsInvalidated: p.invalidated, IsPassingTests: true,
 		}
-		tags := map[string]string{"meta-balena-base": p.base}
+		var tags []ReleaseTag
 		switch {
 		case p.variant != "":
 			r.RawVersion, r.Variant = p.version+"."+p.variant, p.variant
 		case p.old:
 			r.RawVersion = "0.0.0-" + strconv.FormatInt(int64(r.CreatedAt), 10)
-			tags["version"], tags["variant"] = p.version, "production"
+			tags = []ReleaseTag{{Key: "variant", Value: "production"}, {Key: "version", Value: p.version}}
 		case p.draft:
 			r.RawVersion = p.version + "-" + strconv.FormatInt(int64(r.CreatedAt), 10)
+		}
+		if p.base != "" {
+			tags = []ReleaseTag{{Key: "meta-balena-base", Value: p.base}}
 		}
 		v := parseVersion(r.RawVersion)
 		r.Semver = fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.patch)
@@ -281,15 +284,11 @@ func (g *generator) publish(known map[string]bool, f Fleet, releases []published
 		if r.IsFinal {
 			r.FinalizedAt = r.CreatedAt
 		}
+		g.Releases.insert(r)
 		if r.IsFinal && !p.failed && !p.invalidated {
 			f.TargetReleaseID = r.ID
 		}
-		g.Releases.insert(r)
-		for _, key := range slices.Sorted(maps.Keys(tags)) {
-			if tags[key] != "" {
-				g.ReleaseTags.insert(&ReleaseTag{Row: Row{ID: g.ReleaseTags.nextID(), CreatedAt: r.CreatedAt, ModifiedAt: r.ModifiedAt}, ReleaseID: r.ID, Key: key, Value: tags[key]})
-			}
-		}
+		g.tag(r, tags...)
 		ids[p.version] = r.ID
 	}
 	return ids
@@ -352,8 +351,7 @@ const (
 
 // changeAccount changes invoices, activates and deactivates devices, and grants and revokes access of support.
 func (s *step) changeAccount() {
-	for _, o := range s.Organizations.rows {
-		before := *o
+	s.Organizations.each(s.now, func(o *Organization) {
 		switch {
 		case o.Handle == dormant: // stays frozen
 		case o.PastDueInvoiceSince == 0:
@@ -368,10 +366,7 @@ func (s *step) changeAccount() {
 		case !o.IsFrozen && s.chance(chanceFreeze):
 			s.freeze(o, true)
 		}
-		if *o != before {
-			o.ModifiedAt = s.now
-		}
-	}
+	})
 	if s.Devices.Len() == 0 {
 		return
 	}

@@ -77,7 +77,7 @@ func (st *State) SetDeviceTag(device int, key, value string) {
 			return
 		}
 	}
-	st.DeviceTags.Add(DeviceTag{Row: Row{ID: st.DeviceTags.nextID()}, DeviceID: device, Key: key, Value: value})
+	st.DeviceTags.Add(DeviceTag{DeviceID: device, Key: key, Value: value})
 }
 
 // RemoveDeviceTag removes a tag from a device.
@@ -93,7 +93,7 @@ func (st *State) SetFleetTag(fleet int, key, value string) {
 			return
 		}
 	}
-	st.FleetTags.Add(FleetTag{Row: Row{ID: st.FleetTags.nextID()}, FleetID: fleet, Key: key, Value: value})
+	st.FleetTags.Add(FleetTag{FleetID: fleet, Key: key, Value: value})
 }
 
 // RemoveFleetTag removes a tag from a fleet.
@@ -125,7 +125,7 @@ func addConditions(db *database, seed uint64, now Time) {
 			r.IsInvalidated = true // a draft
 		}
 		if i%fleetsPerMaintenance == fleetsPerMaintenance-1 {
-			db.FleetTags.insert(&FleetTag{Row: s.row(db.FleetTags.nextID(), 10*day), FleetID: f.ID, Key: MaintenanceTag, Value: s.maintenanceEnd()})
+			db.FleetTags.insert(&FleetTag{Row: s.row(10 * day), FleetID: f.ID, Key: MaintenanceTag, Value: s.maintenanceEnd()})
 		}
 	}
 	for _, d := range db.Devices.rows {
@@ -153,9 +153,7 @@ func (s *step) maintenanceEnd() string {
 }
 
 func (s *step) addMaintenanceTag(d *Device, value string) {
-	s.DeviceTags.insert(&DeviceTag{
-		Row: Row{ID: s.DeviceTags.nextID(), CreatedAt: s.now, ModifiedAt: s.now}, DeviceID: d.ID, Key: MaintenanceTag, Value: value,
-	})
+	s.DeviceTags.insert(&DeviceTag{Row: rowAt(s.now), DeviceID: d.ID, Key: MaintenanceTag, Value: value})
 }
 
 // stopService stops a running service of a device. Its status is that of a service that does not start.
@@ -195,19 +193,15 @@ func (a *activity) changeConditions(db *database, now Time) {
 	if db.Devices.Len() == 0 {
 		return
 	}
-	for _, d := range db.Devices.rows {
+	db.Devices.each(now, func(d *Device) {
 		if d.IsInactive || d.IsFrozen || d.HeartbeatState != "online" {
-			continue
+			return
 		}
-		before := *d
 		if d.ID%devicesPerFlapping == 29 && s.chance(chanceFlaps) {
 			d.Reconnect(now)
 		}
 		s.continueOSUpdate(d)
-		if *d != before {
-			d.ModifiedAt = now
-		}
-	}
+	})
 	if d := s.randomDevice(); s.chance(chanceOSUpdate) && d.HeartbeatState == "online" && d.ProvisioningState == "" && !d.IsInactive {
 		d.UpdateOS(OSUpdatePreparing)
 		d.ModifiedAt = now
@@ -269,7 +263,7 @@ func (g *generator) addFrozenOrganization() {
 		return
 	}
 	f := fleets[len(fleets)-1]
-	o := &Organization{Row: g.row(g.Organizations.nextID(), 800*day), Name: "Dormant Labs", Handle: dormant, PastDueInvoiceSince: g.now - 60*day}
+	o := &Organization{Row: g.row(800 * day), Name: "Dormant Labs", Handle: dormant, PastDueInvoiceSince: g.now - 60*day}
 	g.Organizations.insert(o)
 	f.OrganizationID, f.Slug = o.ID, fmt.Sprintf("%s/%s", dormant, f.AppName)
 	s := &step{generator: *g}

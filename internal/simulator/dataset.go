@@ -103,9 +103,9 @@ func (db *database) architecture(slug string) int {
 			return a.ID
 		}
 	}
-	id := db.Architectures.Len() + 1
-	db.Architectures.insert(&Architecture{Row: Row{ID: id}, Slug: slug})
-	return id
+	a := &Architecture{Slug: slug}
+	db.Architectures.insert(a)
+	return a.ID
 }
 
 type deviceRow struct {

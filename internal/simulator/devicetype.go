@@ -28,10 +28,11 @@ func (db *database) family(slug string) int {
 				return known.ID
 			}
 		}
-		stamps := Row{ID: db.Families.nextID(), CreatedAt: catalogTime, ModifiedAt: catalogTime}
-		db.Manufacturers.insert(&Manufacturer{Row: stamps, Slug: f.manufacturer, Name: f.manufacturerName})
-		db.Families.insert(&Family{Row: stamps, Slug: f.slug, Name: f.name, ManufacturerID: stamps.ID})
-		return stamps.ID
+		m := &Manufacturer{Row: rowAt(catalogTime), Slug: f.manufacturer, Name: f.manufacturerName}
+		db.Manufacturers.insert(m)
+		family := &Family{Row: rowAt(catalogTime), Slug: f.slug, Name: f.name, ManufacturerID: m.ID}
+		db.Families.insert(family)
+		return family.ID
 	}
 	return 0
 }

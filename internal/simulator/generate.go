@@ -79,18 +79,18 @@ type generator struct {
 // generate returns an account with the given numbers of devices and fleets.
 func generate(devices, fleets int, seed uint64, now Time) *database {
 	g := &generator{database: &database{}, Rand: rand.New(rand.NewPCG(seed, 0)), now: now, releases: make(map[int][]*Release), built: make(map[int][]*Image)}
-	for i, slug := range architectures {
-		g.Architectures.insert(&Architecture{Row: g.row(i+1, 900*day), Slug: slug})
+	for _, slug := range architectures {
+		g.Architectures.insert(&Architecture{Row: g.row(900 * day), Slug: slug})
 	}
-	for i, t := range deviceTypes {
-		g.DeviceTypes.insert(&DeviceType{Row: g.row(i+1, 900*day), Slug: t.slug, Name: t.name, ArchitectureID: t.architecture + 1, FamilyID: g.family(t.slug)})
+	for _, t := range deviceTypes {
+		g.DeviceTypes.insert(&DeviceType{Row: g.row(900 * day), Slug: t.slug, Name: t.name, ArchitectureID: t.architecture + 1, FamilyID: g.family(t.slug)})
 	}
-	for i, o := range organizations {
-		g.Organizations.insert(&Organization{Row: g.row(i+1, 800*day), Name: o.name, Handle: o.handle})
+	for _, o := range organizations {
+		g.Organizations.insert(&Organization{Row: g.row(800 * day), Name: o.name, Handle: o.handle})
 	}
-	g.APIKeys.insert(&APIKey{Row: g.row(1, 300*day), Name: "exporter"})
-	g.APIKeys.insert(&APIKey{Row: g.row(2, 60*day), Name: `ci "deploy" key`, ExpiryDate: now + 30*day})
-	g.APIKeys.insert(&APIKey{Row: g.row(3, 400*day), Name: "old", ExpiryDate: now - 35*day})
+	g.APIKeys.insert(&APIKey{Row: g.row(300 * day), Name: "exporter"})
+	g.APIKeys.insert(&APIKey{Row: g.row(60 * day), Name: `ci "deploy" key`, ExpiryDate: now + 30*day})
+	g.APIKeys.insert(&APIKey{Row: g.row(400 * day), Name: "old", ExpiryDate: now - 35*day})
 	for i := range fleets {
 		g.fleet(i)
 	}
@@ -101,10 +101,7 @@ func generate(devices, fleets int, seed uint64, now Time) *database {
 }
 
 // row returns the common fields of a row with a random age, up to a day less than the given one.
-func (g *generator) row(id int, age Time) Row {
-	at := g.now - age + Time(g.Int64N(int64(day)))
-	return Row{ID: id, CreatedAt: at, ModifiedAt: at}
-}
+func (g *generator) row(age Time) Row { return rowAt(g.now - age + Time(g.Int64N(int64(day)))) }
 
 func (g *generator) uuid() string { return fmt.Sprintf("%016x%016x", g.Uint64(), g.Uint64()) }
 
@@ -119,9 +116,8 @@ func (g *generator) chance(p float64) bool { return g.Float64() < p }
 
 // fleet adds the i-th fleet with its releases. The first two fleets have the same name in different organizations.
 func (g *generator) fleet(i int) {
-	id := i + 1
 	f := &Fleet{
-		Row: g.row(id, 700*day), UUID: g.uuid(), Class: "fleet", OrganizationID: 1 + i%len(organizations),
+		Row: g.row(700 * day), UUID: g.uuid(), Class: "fleet", OrganizationID: 1 + i%len(organizations),
 		DeviceTypeID: 1 + g.IntN(len(deviceTypes)), TracksLatest: g.chance(0.9), IsArchived: i > 1 && g.chance(0.03), IsPublic: i == 2,
 	}
 	name := fleetNames[0]
@@ -134,16 +130,16 @@ func (g *generator) fleet(i int) {
 	f.AppName, f.Slug = name, g.slug(f.OrganizationID, name)
 	if i%50 == 3 {
 		f.AppName = hostileFleetNames[i/50%len(hostileFleetNames)]
-		f.Slug = g.slug(f.OrganizationID, fmt.Sprintf("legacy-%d", id))
+		f.Slug = g.slug(f.OrganizationID, fmt.Sprintf("legacy-%d", i+1))
 	}
 	g.Fleets.insert(f)
-	for n, tag := range []FleetTag{{Key: "env", Value: []string{"prod", "staging"}[i%2]}, {Key: "note", Value: "värde \"quoted\" \\ back\nnewline"}} {
-		tag.Row, tag.FleetID = g.row(2*i+n+1, 300*day), id
+	for _, tag := range []FleetTag{{Key: "env", Value: []string{"prod", "staging"}[i%2]}, {Key: "note", Value: "värde \"quoted\" \\ back\nnewline"}} {
+		tag.Row, tag.FleetID = g.row(300*day), f.ID
 		g.FleetTags.insert(&tag)
 	}
 	services := 1 + g.IntN(3)
 	for s := range services {
-		g.Services.insert(&Service{Row: g.row(g.Services.Len()+1, 600*day), FleetID: id, Name: serviceNames[s]})
+		g.Services.insert(&Service{Row: g.row(600 * day), FleetID: f.ID, Name: serviceNames[s]})
 	}
 	last := 4 + g.IntN(4)
 	for n := range last + 1 {
@@ -154,7 +150,7 @@ func (g *generator) fleet(i int) {
 // release adds the n-th release of a fleet. The build of the next-to-last release failed, and the last one is a draft.
 func (g *generator) release(f *Fleet, n, last int) {
 	r := &Release{
-		Row: g.row(g.Releases.Len()+1, Time(last-n+1)*30*day), FleetID: f.ID, Commit: g.uuid(), Status: "success", IsFinal: true, IsPassingTests: true,
+		Row: g.row(Time(last-n+1) * 30 * day), FleetID: f.ID, Commit: g.uuid(), Status: "success", IsFinal: true, IsPassingTests: true,
 		Semver: fmt.Sprintf("1.%d.0", n), IsInvalidated: n == 0,
 	}
 	r.RawVersion = r.Semver
@@ -170,10 +166,7 @@ func (g *generator) release(f *Fleet, n, last int) {
 		r.FinalizedAt = r.CreatedAt
 	}
 	g.Releases.insert(r)
-	for _, t := range []ReleaseTag{{Key: "branch", Value: "main"}, {Key: "built by", Value: `CI of "Zoë"`}} {
-		t.Row, t.ReleaseID = Row{ID: g.ReleaseTags.nextID(), CreatedAt: r.CreatedAt, ModifiedAt: r.ModifiedAt}, r.ID
-		g.ReleaseTags.insert(&t)
-	}
+	g.tag(r, ReleaseTag{Key: "branch", Value: "main"}, ReleaseTag{Key: "built by", Value: `CI of "Zoë"`})
 	if r.Status != "success" || !r.IsFinal {
 		return
 	}
@@ -181,6 +174,14 @@ func (g *generator) release(f *Fleet, n, last int) {
 	g.releases[f.ID] = append(g.releases[f.ID], r)
 	if !r.IsInvalidated {
 		f.TargetReleaseID = r.ID
+	}
+}
+
+// tag adds tags to a release when it was created.
+func (g *generator) tag(r *Release, tags ...ReleaseTag) {
+	for _, t := range tags {
+		t.Row, t.ReleaseID = rowAt(r.CreatedAt), r.ID
+		g.ReleaseTags.insert(&t)
 	}
 }
 
@@ -198,18 +199,15 @@ func (db *database) images(r *Release) []*Image {
 
 // build adds an image for each service of the fleet of a release. It adds a service if there is none.
 func (db *database) build(r *Release) []*Image {
-	stamps := Row{CreatedAt: r.CreatedAt, ModifiedAt: r.CreatedAt}
 	services := db.servicesOf(r.FleetID)
 	if len(services) == 0 {
-		s := &Service{Row: stamps, FleetID: r.FleetID, Name: serviceNames[0]}
-		s.ID = db.Services.nextID()
+		s := &Service{Row: rowAt(r.CreatedAt), FleetID: r.FleetID, Name: serviceNames[0]}
 		db.Services.insert(s)
 		services = []row{s}
 	}
 	var images []*Image
 	for _, s := range services {
-		i := &Image{Row: stamps, ServiceID: s.meta().ID, ReleaseID: r.ID}
-		i.ID = db.Images.nextID()
+		i := &Image{Row: rowAt(r.CreatedAt), ServiceID: s.meta().ID, ReleaseID: r.ID}
 		db.Images.insert(i)
 		images = append(images, i)
 	}
@@ -235,10 +233,10 @@ func (g *generator) devices(n, fleets int) {
 		g.Devices.insert(d)
 		g.installs(d)
 		if i%3 == 0 {
-			g.DeviceTags.insert(&DeviceTag{Row: g.row(g.DeviceTags.Len()+1, 100*day), DeviceID: d.ID, Key: "site", Value: sites[g.IntN(len(sites))]})
+			g.DeviceTags.insert(&DeviceTag{Row: g.row(100 * day), DeviceID: d.ID, Key: "site", Value: sites[g.IntN(len(sites))]})
 		}
 		if i%20 == 7 {
-			g.DeviceTags.insert(&DeviceTag{Row: g.row(g.DeviceTags.Len()+1, 100*day), DeviceID: d.ID, Key: "owner", Value: `Zoë "Z" \ x`})
+			g.DeviceTags.insert(&DeviceTag{Row: g.row(100 * day), DeviceID: d.ID, Key: "owner", Value: `Zoë "Z" \ x`})
 		}
 	}
 }
@@ -247,9 +245,10 @@ func (g *generator) devices(n, fleets int) {
 func (g *generator) device(d *Device, id int, f *Fleet) {
 	age := day + Time(g.Int64N(int64(600*day)))
 	*d = Device{
-		Row: g.row(id, age), UUID: g.uuid(), FleetID: f.ID, DeviceTypeID: f.DeviceTypeID, HeartbeatState: "unknown",
+		Row: g.row(age), UUID: g.uuid(), FleetID: f.ID, DeviceTypeID: f.DeviceTypeID, HeartbeatState: "unknown",
 		Name: adjectives[g.IntN(len(adjectives))] + "-" + nouns[g.IntN(len(nouns))],
 	}
+	d.ID = id
 	if id%1000 == 0 {
 		d.UUID += d.UUID[:30] // the long form, 62 digits
 	}
@@ -346,10 +345,9 @@ func (g *generator) installs(d *Device) {
 		case x < 0.015:
 			status = "restarting"
 		}
-		i := &Install{
-			Row: Row{ID: g.Installs.Len() + 1, CreatedAt: d.CreatedAt, ModifiedAt: d.ModifiedAt}, DeviceID: d.ID, ImageID: image.ID,
+		g.Installs.insert(&Install{
+			Row: Row{CreatedAt: d.CreatedAt, ModifiedAt: d.ModifiedAt}, DeviceID: d.ID, ImageID: image.ID,
 			ReleaseID: d.RunningReleaseID, Status: status, InstallDate: d.CreatedAt,
-		}
-		g.Installs.insert(i)
+		})
 	}
 }

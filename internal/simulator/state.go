@@ -3,6 +3,7 @@
 package simulator
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -89,18 +90,10 @@ func (st *State) InstallsOf(device int) []*Install {
 
 // AddDevice adds a device. It sets the id, UUID, name, heartbeat state and device type if they are empty.
 func (st *State) AddDevice(d Device) *Device {
-	if d.ID == 0 {
-		d.ID = st.Devices.nextID()
-	}
-	if d.UUID == "" {
-		d.UUID = hexID(d.ID)
-	}
-	if d.Name == "" {
-		d.Name = fmt.Sprintf("device-%d", d.ID)
-	}
-	if d.HeartbeatState == "" {
-		d.HeartbeatState = "unknown"
-	}
+	d.ID = cmp.Or(d.ID, st.Devices.nextID())
+	d.UUID = cmp.Or(d.UUID, hexID(d.ID))
+	d.Name = cmp.Or(d.Name, fmt.Sprintf("device-%d", d.ID))
+	d.HeartbeatState = cmp.Or(d.HeartbeatState, "unknown")
 	if f, ok := st.Fleets.find(d.FleetID).(*Fleet); ok && d.DeviceTypeID == 0 {
 		d.DeviceTypeID = f.DeviceTypeID
 	}
@@ -109,27 +102,17 @@ func (st *State) AddDevice(d Device) *Device {
 
 // AddFleet adds a fleet. It sets empty fields, such as the class.
 func (st *State) AddFleet(f Fleet) *Fleet {
-	if f.ID == 0 {
-		f.ID = st.Fleets.nextID()
-	}
-	if f.Class == "" {
-		f.Class = "fleet"
-	}
-	if f.UUID == "" {
-		f.UUID = hexID(-f.ID)
-	}
+	f.ID = cmp.Or(f.ID, st.Fleets.nextID())
+	f.Class = cmp.Or(f.Class, "fleet")
+	f.UUID = cmp.Or(f.UUID, hexID(-f.ID))
 	if f.OrganizationID == 0 && st.Organizations.Len() > 0 {
 		f.OrganizationID = st.Organizations.rows[0].ID
 	}
 	if f.DeviceTypeID == 0 && st.DeviceTypes.Len() > 0 {
 		f.DeviceTypeID = st.DeviceTypes.rows[0].ID
 	}
-	if f.AppName == "" {
-		f.AppName = fmt.Sprintf("fleet-%d", f.ID)
-	}
-	if f.Slug == "" {
-		f.Slug = st.slug(f.OrganizationID, f.AppName)
-	}
+	f.AppName = cmp.Or(f.AppName, fmt.Sprintf("fleet-%d", f.ID))
+	f.Slug = cmp.Or(f.Slug, st.slug(f.OrganizationID, f.AppName))
 	return st.Fleets.Add(f)
 }
 
@@ -139,9 +122,8 @@ func (st *State) NewRelease(fleet int, version string) *Release {
 }
 
 func (db *database) newRelease(fleet int, version string, now Time) *Release {
-	id := db.Releases.nextID()
 	r := &Release{
-		Row: Row{ID: id, CreatedAt: now, ModifiedAt: now}, FleetID: fleet, Commit: hexID(id), RawVersion: version, Semver: version,
+		Row: rowAt(now), FleetID: fleet, Commit: hexID(db.Releases.nextID()), RawVersion: version, Semver: version,
 		Status: "success", IsFinal: true, IsPassingTests: true, FinalizedAt: now,
 	}
 	db.Releases.insert(r)

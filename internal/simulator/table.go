@@ -3,6 +3,7 @@
 package simulator
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"sort"
@@ -18,6 +19,9 @@ type Row struct {
 	CreatedAt  Time `json:"created_at"`
 	ModifiedAt Time `json:"modified_at"`
 }
+
+// rowAt returns the common fields of a row that was created at a time.
+func rowAt(t Time) Row { return Row{CreatedAt: t, ModifiedAt: t} }
 
 func (r *Row) meta() *Row { return r }
 
@@ -67,27 +71,20 @@ func (t *Table[R, P]) Len() int { return len(t.rows) }
 func (t *Table[R, P]) Add(r R) P {
 	p := P(&r)
 	m := p.meta()
-	if m.ID == 0 {
-		m.ID = t.nextID()
-	}
-	if m.CreatedAt == 0 {
-		m.CreatedAt = t.now
-	}
-	if m.ModifiedAt == 0 {
-		m.ModifiedAt = t.now
-	}
+	m.CreatedAt, m.ModifiedAt = cmp.Or(m.CreatedAt, t.now), cmp.Or(m.ModifiedAt, t.now)
 	t.insert(p)
 	return p
 }
 
 func (t *Table[R, P]) nextID() int { return t.lastID + 1 }
 
-// insert inserts or replaces a row.
+// insert inserts or replaces a row. It sets ID if it is 0.
 func (t *Table[R, P]) insert(p P) {
-	id := p.meta().ID
-	t.lastID = max(t.lastID, id)
-	i := t.search(id)
-	if i < len(t.rows) && t.rows[i].meta().ID == id {
+	m := p.meta()
+	m.ID = cmp.Or(m.ID, t.nextID())
+	t.lastID = max(t.lastID, m.ID)
+	i := t.search(m.ID)
+	if i < len(t.rows) && t.rows[i].meta().ID == m.ID {
 		t.rows[i] = p
 	} else {
 		t.rows = slices.Insert(t.rows, i, p)
@@ -118,30 +115,38 @@ func (t *Table[R, P]) touch(p P) P {
 // begin begins an update.
 func (t *Table[R, P]) begin(now Time) { t.before, t.now = make(map[P]R), now }
 
-// commit sets ModifiedAt of the rows that changed since begin.
+// commit ends an update.
 func (t *Table[R, P]) commit() {
 	for p, before := range t.before {
-		if *p == before {
-			continue
-		}
-		if m := p.meta(); m.ModifiedAt == P(&before).meta().ModifiedAt {
-			m.ModifiedAt = t.now
-		}
-		if t.moved(P(&before), p) {
-			t.forget()
-		}
+		t.settle(p, &before, t.now)
 	}
 	t.before = nil
 }
 
-// moved reports whether a foreign key with an index changed.
-func (t *Table[R, P]) moved(before, after P) bool {
+// each changes rows in place.
+func (t *Table[R, P]) each(now Time, change func(P)) {
+	var before R
+	for _, p := range t.rows {
+		before = *p
+		change(p)
+		t.settle(p, &before, now)
+	}
+}
+
+// settle ends the change of a row. It sets ModifiedAt, unless the row did not change or the change set it.
+func (t *Table[R, P]) settle(p, before P, now Time) {
+	if *p == *before {
+		return
+	}
+	if m := p.meta(); m.ModifiedAt == before.meta().ModifiedAt {
+		m.ModifiedAt = now
+	}
 	for _, x := range t.index {
-		if x.key(before) != x.key(after) {
-			return true
+		if x.key(before) != x.key(p) {
+			t.forget()
+			return
 		}
 	}
-	return false
 }
 
 // forget drops the indexes of foreign keys.
