@@ -223,8 +223,8 @@ func (s *step) update(d *Device) {
 // installsFor returns the image installs of a release on a device, without deleted ones.
 func (s *step) installsFor(d *Device, release int) []*Install {
 	var installs []*Install
-	for _, r := range s.installsOf(d.ID) {
-		if i := r.(*Install); i.ReleaseID == release && i.Status != "deleted" {
+	for _, i := range s.installsOf(d.ID) {
+		if i.ReleaseID == release && i.Status != "deleted" {
 			installs = append(installs, i)
 		}
 	}
@@ -236,8 +236,7 @@ func (s *step) installsFor(d *Device, release int) []*Install {
 func (s *step) download(d *Device, r *Release) {
 	d.setUpdate("downloading", s.now)
 	known := make(map[int]*Install)
-	for _, r := range s.installsOf(d.ID) {
-		i := r.(*Install)
+	for _, i := range s.installsOf(d.ID) {
 		known[i.ImageID] = i
 	}
 	for _, image := range s.images(r) {
@@ -285,8 +284,8 @@ func (s *step) finish(d *Device, release int) {
 	d.setUpdate("done", s.now)
 	d.RunningReleaseID = release
 	d.Status, d.DownloadProgress = "Idle", Number{}
-	for _, r := range s.installsOf(d.ID) {
-		switch i := r.(*Install); {
+	for _, i := range s.installsOf(d.ID) {
+		switch {
 		case i.ReleaseID != release:
 			s.remove(i)
 		case i.Status == "Downloaded" || i.Status == "Downloading":

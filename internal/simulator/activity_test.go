@@ -187,8 +187,8 @@ func TestRollout(t *testing.T) {
 		if d.RunningReleaseID != release {
 			continue
 		}
-		for _, r := range sim.database.installsOf(d.ID) {
-			if i := r.(*Install); (i.ReleaseID == release) == (i.Status == "deleted") {
+		for _, i := range sim.database.installsOf(d.ID) {
+			if (i.ReleaseID == release) == (i.Status == "deleted") {
 				t.Errorf("device %d runs the release, but image install %d of release %d is %s", d.ID, i.ID, i.ReleaseID, i.Status)
 			}
 		}

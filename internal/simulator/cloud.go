@@ -96,21 +96,20 @@ func (e Edition) model() map[string]map[string]declaration {
 	s := e.schema()
 	model := make(map[string]map[string]declaration, len(s))
 	for resource, r := range s {
+		if e == Cloud {
+			model[resource] = cloudModel[r.name]
+			continue
+		}
 		fields := make(map[string]declaration)
 		for name, nav := range r.navs {
 			fields[name] = declaration{Type: "navigation", Target: nav.target}
 		}
 		for name, f := range r.byName {
-			if f.only == "v6" || f.only == "cloud" && e != Cloud {
+			if f.only == "v6" || f.only == "cloud" {
 				delete(fields, name)
 				continue
 			}
 			fields[name] = declaration{Type: f.kind.String(), Target: f.target}
-		}
-		if e == Cloud {
-			for name := range fields {
-				fields[name] = cloudModel[r.name][name]
-			}
 		}
 		model[resource] = fields
 	}

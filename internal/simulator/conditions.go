@@ -158,8 +158,8 @@ func (s *step) addMaintenanceTag(d *Device, value string) {
 
 // stopService stops a running service of a device. Its status is that of a service that does not start.
 func (s *step) stopService(d *Device) {
-	for _, r := range s.installsOf(d.ID) {
-		if i := r.(*Install); i.Status == "Running" {
+	for _, i := range s.installsOf(d.ID) {
+		if i.Status == "Running" {
 			i.Status, i.ModifiedAt = []string{"Downloaded", "Installed", "Stopped"}[s.IntN(3)], s.now
 			return
 		}
@@ -168,8 +168,8 @@ func (s *step) stopService(d *Device) {
 
 // startServices starts all stopped services of a device.
 func (s *step) startServices(d *Device) {
-	for _, r := range s.installsOf(d.ID) {
-		switch i := r.(*Install); i.Status {
+	for _, i := range s.installsOf(d.ID) {
+		switch i.Status {
 		case "Downloaded", "Installed", "Stopped":
 			i.Status, i.ModifiedAt = "Running", s.now
 		}

@@ -73,12 +73,11 @@ type generator struct {
 	*rand.Rand
 	now      Time
 	releases map[int][]*Release // releases that devices can run, by fleet, from the oldest
-	built    map[int][]*Image   // images by release
 }
 
 // generate returns an account with the given numbers of devices and fleets.
 func generate(devices, fleets int, seed uint64, now Time) *database {
-	g := &generator{database: &database{}, Rand: rand.New(rand.NewPCG(seed, 0)), now: now, releases: make(map[int][]*Release), built: make(map[int][]*Image)}
+	g := &generator{database: &database{}, Rand: rand.New(rand.NewPCG(seed, 0)), now: now, releases: make(map[int][]*Release)}
 	for _, slug := range architectures {
 		g.Architectures.insert(&Architecture{Row: g.row(900 * day), Slug: slug})
 	}
@@ -170,7 +169,7 @@ func (g *generator) release(f *Fleet, n, last int) {
 	if r.Status != "success" || !r.IsFinal {
 		return
 	}
-	g.built[r.ID] = g.build(r)
+	g.build(r)
 	g.releases[f.ID] = append(g.releases[f.ID], r)
 	if !r.IsInvalidated {
 		f.TargetReleaseID = r.ID
@@ -187,27 +186,21 @@ func (g *generator) tag(r *Release, tags ...ReleaseTag) {
 
 // images returns the images of a release. It adds them if there are none.
 func (db *database) images(r *Release) []*Image {
-	var images []*Image
-	for _, i := range db.imagesOf(r.ID) {
-		images = append(images, i.(*Image))
-	}
-	if len(images) > 0 {
+	if images := db.imagesOf(r.ID); len(images) > 0 {
 		return images
 	}
 	return db.build(r)
 }
 
 // build adds an image for each service of the fleet of a release. It adds a service if there is none.
-func (db *database) build(r *Release) []*Image {
+func (db *database) build(r *Release) (images []*Image) {
 	services := db.servicesOf(r.FleetID)
 	if len(services) == 0 {
-		s := &Service{Row: rowAt(r.CreatedAt), FleetID: r.FleetID, Name: serviceNames[0]}
-		db.Services.insert(s)
-		services = []row{s}
+		services = []*Service{{Row: rowAt(r.CreatedAt), FleetID: r.FleetID, Name: serviceNames[0]}}
+		db.Services.insert(services[0])
 	}
-	var images []*Image
 	for _, s := range services {
-		i := &Image{Row: rowAt(r.CreatedAt), ServiceID: s.meta().ID, ReleaseID: r.ID}
+		i := &Image{Row: rowAt(r.CreatedAt), ServiceID: s.ID, ReleaseID: r.ID}
 		db.Images.insert(i)
 		images = append(images, i)
 	}
@@ -337,7 +330,7 @@ func (g *generator) setReportedFields(d *Device) {
 
 // installs adds the images of the running release to a device.
 func (g *generator) installs(d *Device) {
-	for _, image := range g.built[d.RunningReleaseID] {
+	for _, image := range g.imagesOf(d.RunningReleaseID) {
 		status := "Running"
 		switch x := g.Float64(); {
 		case x < 0.01:

@@ -183,30 +183,31 @@ func (c *compiler) follow(nav navigation) func(row) []row {
 		return func(row) []row { return nil }
 	}
 	table := target.table(c.db)
+	var found []row
 	if nav.key == nil {
 		key := func(r row) int { return int(nav.back.get(c.view, r).n) }
-		if nav.back.scan {
-			return func(r row) (found []row) {
-				for i := range table.Len() {
-					if other := table.at(i); key(other) == r.meta().ID {
-						found = append(found, other)
-					}
-				}
+		return func(r row) []row {
+			found = found[:0]
+			if !nav.back.scan {
+				found = table.referrers(found, nav.back.name, key, r.meta().ID)
 				return found
 			}
+			for i := range table.Len() {
+				if other := table.at(i); key(other) == r.meta().ID {
+					found = append(found, other)
+				}
+			}
+			return found
 		}
-		return func(r row) []row { return table.referrers(nav.back.name, key, r.meta().ID) }
 	}
-	one := make([]row, 1)
 	return func(r row) []row {
-		v := nav.key.get(c.view, r)
-		if v.kind != kindRef {
-			return nil
+		found = found[:0]
+		if v := nav.key.get(c.view, r); v.kind == kindRef {
+			if other := table.find(int(v.n)); other != nil {
+				found = append(found, other)
+			}
 		}
-		if one[0] = table.find(int(v.n)); one[0] == nil {
-			return nil
-		}
-		return one
+		return found
 	}
 }
 
@@ -434,10 +435,8 @@ func compareValues(a, b value) int {
 		return 1
 	case b.kind == kindNull:
 		return -1
-	case a.kind == kindString:
-		return strings.Compare(a.s, b.s)
 	}
-	return cmp.Compare(a.n, b.n)
+	return cmp.Or(cmp.Compare(a.n, b.n), strings.Compare(a.s, b.s))
 }
 
 // user is the navigation from fleets to the users with direct access. It can only be used with any().
@@ -536,14 +535,7 @@ func (c *compiler) fit(v *variable, e *expr, lit value) value {
 // equality compiles eq and ne, for which null equals null.
 func (c *compiler) equality(v *variable, e *expr) predicate {
 	a, b := c.operands(v, e)
-	return func() truth { return truthOf(equal(a(), b()) == (e.op == "eq")) }
-}
-
-func equal(a, b value) bool {
-	if a.kind == kindNull || b.kind == kindNull {
-		return a.kind == b.kind
-	}
-	return a.n == b.n && a.s == b.s
+	return func() truth { return truthOf((compareValues(a(), b()) == 0) == (e.op == "eq")) }
 }
 
 // comparisons are the operators that do not match null, as conditions on the result of compareValues.
@@ -568,24 +560,20 @@ func (c *compiler) comparison(v *variable, e *expr) predicate {
 
 func (c *compiler) membership(v *variable, e *expr) predicate {
 	a := c.operand(v, e.args[0])
-	type key struct {
-		n int64
-		s string
-	}
-	set := make(map[key]bool, len(e.args)-1)
+	set := make(map[value]bool, len(e.args)-1)
 	for _, lit := range e.args[1:] {
 		if lit.op != opLiteral {
 			panic(brokenQuery("the list of in contains other expressions than literals"))
 		}
 		fit := c.fit(v, e.args[0], lit.literal)
-		set[key{fit.n, fit.s}] = true
+		set[value{n: fit.n, s: fit.s}] = true
 	}
 	return func() truth {
 		x := a()
 		if x.kind == kindNull {
 			return unknown
 		}
-		return truthOf(set[key{x.n, x.s}])
+		return truthOf(set[value{n: x.n, s: x.s}])
 	}
 }
 

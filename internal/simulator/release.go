@@ -4,6 +4,7 @@ package simulator
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -41,34 +42,23 @@ func (*view) version(r *Release) jsonText {
 		words = 1 + strings.Count(p, ".")
 	}
 	short, _, _ := strings.Cut(v.raw, "+")
-	b := appendString([]byte(`{"raw":`), v.raw)
-	b = appendParts(append(b, `,"build":`...), v.build, math.MaxInt)
-	b = strconv.AppendInt(append(b, `,"major":`...), int64(v.major), 10)
-	b = strconv.AppendInt(append(b, `,"minor":`...), int64(v.minor), 10)
-	b = strconv.AppendInt(append(b, `,"patch":`...), int64(v.patch), 10)
-	b = appendString(append(b, `,"version":`...), short)
-	b = appendParts(append(b, `,"prerelease":`...), v.prerelease, words)
-	return jsonText(append(b, '}'))
+	return jsonText(fmt.Appendf(nil, `{"raw":%s,"build":%s,"major":%d,"minor":%d,"patch":%d,"version":%s,"prerelease":%s}`,
+		appendString(nil, v.raw), parts(v.build, math.MaxInt), v.major, v.minor, v.patch, appendString(nil, short), parts(v.prerelease, words)))
 }
 
-// appendParts appends the parts between the dots as an array. The first parts, whose number is words, are strings. Others are
-// numbers if possible.
-func appendParts(b []byte, s string, words int) []byte {
-	b = append(b, '[')
-	for i, part := range strings.Split(s, ".") {
-		if s == "" {
-			break
-		}
-		if i > 0 {
-			b = append(b, ',')
-		}
-		if _, err := strconv.ParseUint(part, 10, 53); i >= words && err == nil {
-			b = append(b, part...)
-		} else {
-			b = appendString(b, part)
+// parts returns the parts between the dots as an array. The first parts, whose number is words, are strings. Others are numbers if
+// possible.
+func parts(s string, words int) []byte {
+	if s == "" {
+		return []byte("[]")
+	}
+	parts := strings.Split(s, ".")
+	for i, part := range parts {
+		if _, err := strconv.ParseUint(part, 10, 53); i < words || err != nil {
+			parts[i] = string(appendString(nil, part))
 		}
 	}
-	return append(b, ']')
+	return []byte("[" + strings.Join(parts, ",") + "]")
 }
 
 // revision returns the revision, which is null for drafts.
@@ -104,29 +94,22 @@ func (*view) endedAt(r *Release) Time {
 // composition returns the services of the release, or those of its fleet if it has no images.
 func (c *view) composition(r *Release) jsonText {
 	var names []string
-	add := func(s row) {
-		if s, ok := s.(*Service); ok {
+	for _, i := range c.db.imagesOf(r.ID) {
+		if s, ok := c.db.Services.find(i.ServiceID).(*Service); ok {
 			names = append(names, s.Name)
 		}
 	}
-	for _, i := range c.db.imagesOf(r.ID) {
-		add(c.db.Services.find(i.(*Image).ServiceID))
-	}
 	if len(names) == 0 {
 		for _, s := range c.db.servicesOf(r.FleetID) {
-			add(s)
+			names = append(names, s.Name)
 		}
 	}
 	// The database sorts keys by length.
 	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) })
-	b := []byte(`{"version":"2.1","services":{`)
 	for i, name := range names {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(appendString(b, name), `:{}`...)
+		names[i] = string(append(appendString(nil, name), ":{}"...))
 	}
-	return jsonText(append(b, `}}`...))
+	return jsonText(`{"version":"2.1","services":{` + strings.Join(names, ",") + "}}")
 }
 
 // imageSize returns an invented size in bytes, which is a number in version 6 and a string in version 7.

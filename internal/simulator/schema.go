@@ -375,67 +375,58 @@ func (db *database) targetRelease(d *Device) int {
 	return 0
 }
 
-// overallStatus computes the status like the real server. The first matching case applies.
-func (c *view) overallStatus(d *Device) string {
+// overall computes overall_status, and overall_progress in percent, like the real server. The first matching case applies.
+func (c *view) overall(d *Device) (status string, progress Number) {
 	switch {
 	case d.IsInactive:
-		return "inactive"
+		return "inactive", Number{}
 	case d.ProvisioningState == "Post-Provisioning":
-		return "post-provisioning"
+		return "post-provisioning", d.ProvisioningProgress
 	case d.neverConnected():
-		return "configuring"
+		return "configuring", d.ProvisioningProgress
 	case !d.IsConnectedToVPN && !d.hasHeartbeat():
 		if c.v6 {
-			return "offline"
+			return "offline", Number{}
 		}
-		return "disconnected"
-	case d.isDownloading():
-		return "updating"
+		return "disconnected", Number{}
+	case d.Status == "Downloading" && d.DownloadProgress.valid:
+		return "updating", d.DownloadProgress
 	case d.ProvisioningProgress.valid:
-		return "configuring"
-	case (d.hasHeartbeat() || c.v6) && c.db.downloadsImage(d): // v6 does not check the heartbeat
-		return "updating"
-	case c.v6:
-		return "idle"
-	case d.HeartbeatState == "timeout", !d.IsVPNDisabled && d.IsConnectedToVPN != d.hasHeartbeat():
-		return "reduced-functionality"
+		return "configuring", d.ProvisioningProgress
 	}
-	return "operational"
-}
-
-func (db *database) installsOf(device int) []row {
-	return db.Installs.referrers("device", func(r row) int { return r.(*Install).DeviceID }, device)
-}
-
-func (db *database) imagesOf(release int) []row {
-	return db.Images.referrers("release", func(r row) int { return r.(*Image).ReleaseID }, release)
-}
-
-func (db *database) servicesOf(fleet int) []row {
-	return db.Services.referrers("fleet", func(r row) int { return r.(*Service).FleetID }, fleet)
-}
-
-// overallProgress computes the progress in percent like the real server. The first matching case applies.
-func (c *view) overallProgress(d *Device) Number {
+	progress = c.db.imageProgress(d)
 	switch {
-	case d.IsInactive:
-		return Number{}
-	case d.ProvisioningState == "Post-Provisioning", d.neverConnected():
-		return d.ProvisioningProgress
-	case !d.IsConnectedToVPN && !d.hasHeartbeat():
-		return Number{}
-	case d.isDownloading():
-		return d.DownloadProgress
-	case d.ProvisioningProgress.valid:
-		return d.ProvisioningProgress
-	case !c.db.downloadsImage(d):
-		return Number{}
+	case (d.hasHeartbeat() || c.v6) && progress.valid: // v6 does not check the heartbeat
+		status = "updating"
+	case c.v6:
+		status = "idle"
+	case d.HeartbeatState == "timeout", !d.IsVPNDisabled && d.IsConnectedToVPN != d.hasHeartbeat():
+		status = "reduced-functionality"
+	default:
+		status = "operational"
 	}
-	// The mean over images that are being downloaded or belong to the target release.
-	sum, n := 0, 0
-	for _, r := range c.db.installsOf(d.ID) {
-		i := r.(*Install)
-		if i.Status != "Downloading" && (i.Status == "deleted" || i.ReleaseID != c.db.targetRelease(d)) {
+	return status, progress
+}
+
+func (c *view) overallStatus(d *Device) string {
+	status, _ := c.overall(d)
+	return status
+}
+
+func (c *view) overallProgress(d *Device) Number {
+	_, progress := c.overall(d)
+	return progress
+}
+
+// imageProgress returns the mean over images that are being downloaded or belong to the target release. It is null if no image
+// is being downloaded.
+func (db *database) imageProgress(d *Device) Number {
+	target, downloading, sum, n := db.targetRelease(d), false, 0, 0
+	for _, i := range db.installsOf(d.ID) {
+		switch {
+		case i.Status == "Downloading":
+			downloading = downloading || i.DownloadProgress.valid
+		case i.Status == "deleted" || i.ReleaseID != target:
 			continue
 		}
 		progress := 100 // the image is downloaded
@@ -444,10 +435,23 @@ func (c *view) overallProgress(d *Device) Number {
 		}
 		sum, n = sum+progress, n+1
 	}
+	if !downloading {
+		return Number{}
+	}
 	return N(int(math.Round(float64(sum) / float64(n))))
 }
 
-// The following functions are conditions of overall_status and overall_progress.
+func (db *database) installsOf(device int) []*Install {
+	return db.Installs.by("device", func(r row) int { return r.(*Install).DeviceID }, device)
+}
+
+func (db *database) imagesOf(release int) []*Image {
+	return db.Images.by("release", func(r row) int { return r.(*Image).ReleaseID }, release)
+}
+
+func (db *database) servicesOf(fleet int) []*Service {
+	return db.Services.by("fleet", func(r row) int { return r.(*Service).FleetID }, fleet)
+}
 
 func (d *Device) hasHeartbeat() bool {
 	return d.HeartbeatState == "online" || d.HeartbeatState == "timeout"
@@ -455,15 +459,4 @@ func (d *Device) hasHeartbeat() bool {
 
 func (d *Device) neverConnected() bool {
 	return !d.IsConnectedToVPN && d.LastConnectivityEvent == 0 && (d.HeartbeatState == "unknown" || d.HeartbeatState == "")
-}
-
-func (d *Device) isDownloading() bool { return d.Status == "Downloading" && d.DownloadProgress.valid }
-
-func (db *database) downloadsImage(d *Device) bool {
-	for _, r := range db.installsOf(d.ID) {
-		if i := r.(*Install); i.Status == "Downloading" && i.DownloadProgress.valid {
-			return true
-		}
-	}
-	return false
 }

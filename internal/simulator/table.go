@@ -43,7 +43,7 @@ type Table[R comparable, P rowPointer[R]] struct {
 	now    Time // when the update began
 
 	mu    sync.Mutex // guards index, which readers build
-	index map[string]*index
+	index map[string]*index[P]
 }
 
 // Get returns the row with the id, or nil. Its fields may be set during an update.
@@ -187,7 +187,7 @@ type relation interface {
 	search(id int) int
 	at(i int) row
 	find(id int) row
-	referrers(name string, key func(row) int, id int) []row
+	referrers(rows []row, name string, key func(row) int, id int) []row
 }
 
 func (t *Table[R, P]) at(i int) row { return t.rows[i] }
@@ -200,59 +200,65 @@ func (t *Table[R, P]) find(id int) row {
 	return nil
 }
 
-// referrers returns the rows whose foreign key is id. name identifies the index, and key returns the foreign key of a row.
-func (t *Table[R, P]) referrers(name string, key func(row) int, id int) []row {
+// referrers appends the rows whose foreign key is id. name identifies the index, and key returns the foreign key of a row.
+func (t *Table[R, P]) referrers(rows []row, name string, key func(row) int, id int) []row {
+	for _, p := range t.by(name, key, id) {
+		rows = append(rows, p)
+	}
+	return rows
+}
+
+// by returns the rows whose foreign key is id, like referrers.
+func (t *Table[R, P]) by(name string, key func(row) int, id int) []P {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	x, ok := t.index[name]
 	if !ok {
-		x = newIndex(t, key)
+		x = newIndex(t.rows, key)
 		if t.index == nil {
-			t.index = make(map[string]*index)
+			t.index = make(map[string]*index[P])
 		}
 		t.index[name] = x
 	}
-	return x.rows(id)
+	return x.of(id)
 }
 
 // An index contains the rows of a table by a foreign key. It is built by counting sort, because it is rebuilt after each row
 // that is added, removed or gets another foreign key.
-type index struct {
+type index[P row] struct {
 	key    func(row) int
 	starts []int32 // the rows of id are sorted[starts[id]:starts[id+1]]
-	sorted []row
-	sparse map[int][]row // replaces starts and sorted if ids are sparse
+	sorted []P
+	sparse map[int][]P // replaces starts and sorted if ids are sparse
 }
 
-func newIndex(t relation, key func(row) int) *index {
+func newIndex[P row](rows []P, key func(row) int) *index[P] {
 	last := 0
-	for i := range t.Len() {
-		id := key(t.at(i))
+	for _, r := range rows {
+		id := key(r)
 		last = max(last, id)
 		if id < 0 {
 			last = math.MaxInt
 			break
 		}
 	}
-	x := &index{key: key}
-	if last > 4*t.Len()+1000 && last > 1<<20 {
-		x.sparse = make(map[int][]row)
-		for i := range t.Len() {
-			r := t.at(i)
+	x := &index[P]{key: key}
+	if last > 4*len(rows)+1000 && last > 1<<20 {
+		x.sparse = make(map[int][]P)
+		for _, r := range rows {
 			x.sparse[key(r)] = append(x.sparse[key(r)], r)
 		}
 		return x
 	}
 	// The counts are shifted by one. The last pass advances the starts to their final values.
-	x.starts, x.sorted = make([]int32, last+3), make([]row, t.Len())
-	for i := range t.Len() {
-		x.starts[key(t.at(i))+2]++
+	x.starts, x.sorted = make([]int32, last+3), make([]P, len(rows))
+	for _, r := range rows {
+		x.starts[key(r)+2]++
 	}
 	for id := range last + 2 {
 		x.starts[id+1] += x.starts[id]
 	}
-	for i := range t.Len() {
-		r := t.at(i)
+	for _, r := range rows {
 		next := &x.starts[key(r)+1]
 		x.sorted[*next] = r
 		*next++
@@ -260,7 +266,7 @@ func newIndex(t relation, key func(row) int) *index {
 	return x
 }
 
-func (x *index) rows(id int) []row {
+func (x *index[P]) of(id int) []P {
 	if x.sparse != nil {
 		return x.sparse[id]
 	}
