@@ -200,17 +200,15 @@ func (s *step) update(d *Device) {
 	case "downloading":
 		if s.chance(chanceUpdateFails) {
 			s.endUpdate(d, "aborted", installs)
-			return
-		}
-		if s.progress(d, installs) {
+		} else if s.progress(d, installs) {
 			d.setUpdate("downloaded", s.now)
 		}
 	case "downloaded":
 		if s.chance(chanceUpdateFails) {
 			s.endUpdate(d, "rejected", installs)
-			return
+		} else {
+			d.setUpdate("applying changes", s.now)
 		}
-		d.setUpdate("applying changes", s.now)
 	case "applying changes":
 		s.finish(d, target)
 	default:

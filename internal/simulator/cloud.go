@@ -360,10 +360,10 @@ func (s *step) changeAccount() {
 		case s.chance(chancePaid):
 			o.PastDueInvoiceSince = 0
 			if o.IsFrozen {
-				s.freeze(o, false)
+				s.freeze(o, false, s.now)
 			}
 		case !o.IsFrozen && s.chance(chanceFreeze):
-			s.freeze(o, true)
+			s.freeze(o, true, s.now)
 		}
 	})
 	if s.Devices.Len() == 0 {
@@ -387,16 +387,15 @@ func (s *step) changeAccount() {
 
 // freeze freezes or unfreezes an organization with all its devices. Frozen devices are disconnected, because the API rejects
 // their requests.
-func (s *step) freeze(o *Organization, frozen bool) {
+func (db *database) freeze(o *Organization, frozen bool, now Time) {
 	o.IsFrozen = frozen
-	for _, d := range s.Devices.rows {
-		f, ok := s.Fleets.find(d.FleetID).(*Fleet)
+	db.Devices.each(now, func(d *Device) {
+		f, ok := db.Fleets.find(d.FleetID).(*Fleet)
 		if !ok || f.OrganizationID != o.ID || d.IsFrozen == frozen {
-			continue
+			return
 		}
 		if d.IsFrozen = frozen; frozen {
-			d.Disconnect(s.now)
+			d.Disconnect(now)
 		}
-		d.ModifiedAt = s.now
-	}
+	})
 }

@@ -52,11 +52,7 @@ func (st *State) Organization(id int) *Organization { return st.Organizations.Ge
 // FreezeOrganization freezes or unfreezes an organization with all its devices. Frozen devices are disconnected, and unfrozen
 // devices stay disconnected.
 func (st *State) FreezeOrganization(id int, frozen bool) {
-	for _, d := range st.Devices.rows {
-		st.Devices.touch(d)
-	}
-	s := &step{generator: generator{database: st.database, now: st.now}}
-	s.freeze(st.Organizations.Get(id), frozen)
+	st.freeze(st.Organizations.Get(id), frozen, st.now)
 }
 
 // SetServices sets the status of all services of the target release on a device, such as Downloaded.
@@ -266,7 +262,6 @@ func (g *generator) addFrozenOrganization() {
 	o := &Organization{Row: g.row(800 * day), Name: "Dormant Labs", Handle: dormant, PastDueInvoiceSince: g.now - 60*day}
 	g.Organizations.insert(o)
 	f.OrganizationID, f.Slug = o.ID, fmt.Sprintf("%s/%s", dormant, f.AppName)
-	s := &step{generator: *g}
-	s.freeze(o, true)
+	g.freeze(o, true, g.now)
 	g.Fleets.forget()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -98,10 +99,9 @@ func (db *database) loadDeviceType(r *deviceTypeRow) {
 
 // architecture returns the id of an architecture, and adds the architecture if it is new.
 func (db *database) architecture(slug string) int {
-	for _, a := range db.Architectures.rows {
-		if a.Slug == slug {
-			return a.ID
-		}
+	known := db.Architectures.rows
+	if i := slices.IndexFunc(known, func(a *Architecture) bool { return a.Slug == slug }); i >= 0 {
+		return known[i].ID
 	}
 	a := &Architecture{Slug: slug}
 	db.Architectures.insert(a)

@@ -289,10 +289,8 @@ func (g *generator) device(d *Device, id int, f *Fleet) {
 		return
 	}
 	newest := len(runnable) - 1
-	switch x := g.Float64(); {
-	case x < 0.85:
-		d.RunningReleaseID = runnable[newest].ID
-	default:
+	d.RunningReleaseID = runnable[newest].ID
+	if !g.chance(0.85) {
 		d.RunningReleaseID = runnable[g.IntN(len(runnable))].ID
 	}
 	if g.chance(0.04) {

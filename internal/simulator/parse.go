@@ -230,13 +230,8 @@ func (p *parser) request() *request {
 		p.expect("/$count")
 		r.count = true
 	}
-	if p.accept("?") {
-		for {
-			p.topOption(&r.options)
-			if !p.accept("&") {
-				break
-			}
-		}
+	for more := p.accept("?"); more; more = p.accept("&") {
+		p.topOption(&r.options)
 	}
 	if !p.end() {
 		p.fail()
@@ -331,12 +326,9 @@ func (p *parser) expand() expand {
 	e := expand{property: p.name(), options: options{top: -1}}
 	e.count = p.accept("/$count")
 	if p.accept("(") {
-		for {
+		for more := true; more; more = p.accept(";") {
 			p.expect("$")
 			p.option(&e.options)
-			if !p.accept(";") {
-				break
-			}
 		}
 		p.expect(")")
 	}

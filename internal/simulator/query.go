@@ -183,29 +183,25 @@ func (c *compiler) follow(nav navigation) func(row) []row {
 		return func(row) []row { return nil }
 	}
 	table := target.table(c.db)
+	key := func(r row) int { return int(nav.back.get(c.view, r).n) }
 	var found []row
-	if nav.key == nil {
-		key := func(r row) int { return int(nav.back.get(c.view, r).n) }
-		return func(r row) []row {
-			found = found[:0]
-			if !nav.back.scan {
-				found = table.referrers(found, nav.back.name, key, r.meta().ID)
-				return found
+	return func(r row) []row {
+		found = found[:0]
+		switch {
+		case nav.key != nil:
+			if v := nav.key.get(c.view, r); v.kind == kindRef {
+				if other := table.find(int(v.n)); other != nil {
+					found = append(found, other)
+				}
 			}
+		case nav.back.scan:
 			for i := range table.Len() {
 				if other := table.at(i); key(other) == r.meta().ID {
 					found = append(found, other)
 				}
 			}
-			return found
-		}
-	}
-	return func(r row) []row {
-		found = found[:0]
-		if v := nav.key.get(c.view, r); v.kind == kindRef {
-			if other := table.find(int(v.n)); other != nil {
-				found = append(found, other)
-			}
+		default:
+			found = table.referrers(found, nav.back.name, key, r.meta().ID)
 		}
 		return found
 	}
@@ -253,22 +249,19 @@ func (c *compiler) list(res *resource, o *options) *list {
 		s := column{key: append(appendString(nil, e.property), ':'), follow: c.follow(nav), count: e.count, nested: c.list(target, &e.options)}
 		expanded[e.property] = true
 		// If a navigation is expanded twice, the last one applies.
-		if i := slices.IndexFunc(l.columns, func(o column) bool { return bytes.Equal(o.key, s.key) }); i >= 0 {
-			l.columns[i] = s
-		} else {
-			l.columns = append(l.columns, s)
-		}
+		l.columns = slices.DeleteFunc(l.columns, func(o column) bool { return bytes.Equal(o.key, s.key) })
+		l.columns = append(l.columns, s)
 	}
-	if o.selects == nil {
+	selects := o.selects
+	if selects == nil {
 		for _, f := range res.fields {
-			if c.has(f) && !expanded[f.name] {
-				l.columns = append(l.columns, column{key: f.key, field: f})
+			if c.has(f) {
+				selects = append(selects, f.name)
 			}
 		}
 	}
-	for _, name := range o.selects {
-		f := c.field(res, name)
-		if !expanded[name] {
+	for _, name := range selects {
+		if f := c.field(res, name); !expanded[name] {
 			l.columns = append(l.columns, column{key: f.key, field: f})
 		}
 	}
@@ -325,7 +318,7 @@ func (l *list) scan(t relation, access func(row) bool) []row {
 // matching yields the matching rows of a table by ascending id, or by descending id if newest is set.
 func (l *list) matching(t relation, access func(row) bool) iter.Seq[row] {
 	return func(yield func(row) bool) {
-		first := t.search(l.after + 1)
+		first, _ := t.search(l.after + 1)
 		n, at := t.Len()-first, func(i int) row { return t.at(first + i) }
 		if l.ids != nil {
 			n, at = len(l.ids), func(i int) row { return t.find(l.ids[i]) }

@@ -389,7 +389,10 @@ func (s *Simulator) query(r *http.Request, v6 bool, q *request, err error, clien
 	if r.Method == http.MethodHead {
 		return response{status: http.StatusInternalServerError}
 	}
-	if err == nil && r.Method != http.MethodGet {
+	if err != nil {
+		return errorResponse(r, err)
+	}
+	if r.Method != http.MethodGet {
 		// The simulator is read-only. On the real server, writing without a valid token returns 401.
 		if client.guest() {
 			return response{status: http.StatusUnauthorized}
@@ -398,24 +401,20 @@ func (s *Simulator) query(r *http.Request, v6 bool, q *request, err error, clien
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	cacheable := s.cfg.CacheResponses && err == nil && client.user && !q.uncached
+	cacheable := s.cfg.CacheResponses && client.user && !q.uncached
 	key := r.Header.Get("Accept-Encoding") + " " + r.RequestURI
+	var body []byte
+	var buffer *[]byte
 	if cacheable {
 		if a, ok := s.cache.Load(key); ok {
 			return a.(response)
 		}
+	} else {
+		buffer = buffers.Get().(*[]byte)
+		body = *buffer
 	}
-	var body []byte
-	var buffer *[]byte
-	if err == nil {
-		if !cacheable {
-			buffer = buffers.Get().(*[]byte)
-			body = *buffer
-		}
-		c := &compiler{view: &view{db: s.database, cfg: &s.cfg, schema: s.cfg.Edition.schema(), v6: v6}, caller: client}
-		body, err = s.database.execute(body, c, q)
-	}
-	if err != nil {
+	c := &compiler{view: &view{db: s.database, cfg: &s.cfg, schema: s.cfg.Edition.schema(), v6: v6}, caller: client}
+	if body, err = s.database.execute(body, c, q); err != nil {
 		return errorResponse(r, err)
 	}
 	a := response{status: http.StatusOK, contentType: contentTypeJSON, body: body, buffer: buffer}

@@ -28,15 +28,8 @@ type database struct {
 	APIKeys       Table[APIKey, *APIKey]
 }
 
-// lifecycle is the interface of tables for updates and copies.
-type lifecycle interface {
-	begin(now Time)
-	commit()
-	copyFrom(other lifecycle)
-}
-
-func (db *database) tables() []lifecycle {
-	return []lifecycle{
+func (db *database) tables() []relation {
+	return []relation{
 		&db.Organizations, &db.Users, &db.Architectures, &db.DeviceTypes, &db.Families, &db.Manufacturers, &db.Fleets, &db.Releases, &db.ReleaseTags,
 		&db.Services, &db.Images, &db.Devices, &db.Installs, &db.DeviceTags, &db.FleetTags, &db.APIKeys,
 	}

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"sort"
 	"sync"
 )
 
@@ -48,11 +47,10 @@ type Table[R comparable, P rowPointer[R]] struct {
 
 // Get returns the row with the id, or nil. Its fields may be set during an update.
 func (t *Table[R, P]) Get(id int) P {
-	i := t.search(id)
-	if i == len(t.rows) || t.rows[i].meta().ID != id {
-		return nil
+	if i, ok := t.search(id); ok {
+		return t.touch(t.rows[i])
 	}
-	return t.touch(t.rows[i])
+	return nil
 }
 
 // All returns all rows by ascending id. Their fields may be set during an update.
@@ -83,8 +81,7 @@ func (t *Table[R, P]) insert(p P) {
 	m := p.meta()
 	m.ID = cmp.Or(m.ID, t.nextID())
 	t.lastID = max(t.lastID, m.ID)
-	i := t.search(m.ID)
-	if i < len(t.rows) && t.rows[i].meta().ID == m.ID {
+	if i, ok := t.search(m.ID); ok {
 		t.rows[i] = p
 	} else {
 		t.rows = slices.Insert(t.rows, i, p)
@@ -157,7 +154,7 @@ func (t *Table[R, P]) forget() {
 }
 
 // copyFrom fills an empty table with copies of the rows of another table of the same type.
-func (t *Table[R, P]) copyFrom(other lifecycle) {
+func (t *Table[R, P]) copyFrom(other relation) {
 	from := other.(*Table[R, P])
 	t.lastID, t.rows = from.lastID, make([]P, len(from.rows))
 	slab := make([]R, len(from.rows))
@@ -167,24 +164,27 @@ func (t *Table[R, P]) copyFrom(other lifecycle) {
 	}
 }
 
-// search returns the index of the first row whose id is at least id.
-func (t *Table[R, P]) search(id int) int {
+// search returns the index of the first row whose id is at least id, and whether it is the row with the id.
+func (t *Table[R, P]) search(id int) (int, bool) {
 	// Ids usually have no gaps.
 	if n := len(t.rows); n > 0 {
 		if first := t.rows[0].meta().ID; id >= first && id-first < n && t.rows[id-first].meta().ID == id {
-			return id - first
+			return id - first, true
 		}
 		if id > t.rows[n-1].meta().ID {
-			return n
+			return n, false
 		}
 	}
-	return sort.Search(len(t.rows), func(i int) bool { return t.rows[i].meta().ID >= id })
+	return slices.BinarySearchFunc(t.rows, id, func(p P, id int) int { return cmp.Compare(p.meta().ID, id) })
 }
 
-// relation is the interface of a table for the query engine.
+// relation is the interface of tables with any rows.
 type relation interface {
+	begin(now Time)
+	commit()
+	copyFrom(other relation)
 	Len() int
-	search(id int) int
+	search(id int) (int, bool)
 	at(i int) row
 	find(id int) row
 	referrers(rows []row, name string, key func(row) int, id int) []row
@@ -194,7 +194,7 @@ func (t *Table[R, P]) at(i int) row { return t.rows[i] }
 
 // find returns the row with the id for reading, or a nil interface.
 func (t *Table[R, P]) find(id int) row {
-	if i := t.search(id); i < len(t.rows) && t.rows[i].meta().ID == id {
+	if i, ok := t.search(id); ok {
 		return t.rows[i]
 	}
 	return nil
