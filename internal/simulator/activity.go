@@ -244,7 +244,8 @@ func (s *step) download(d *Device, r *Release) {
 			continue
 		}
 		s.added = append(s.added, &Install{
-			Row: rowAt(s.now), DeviceID: d.ID, ImageID: image.ID, ReleaseID: r.ID, Status: "Downloading", DownloadProgress: N(0), InstallDate: s.now,
+			Row: rowAt(s.now), DeviceID: d.ID, ImageID: image.ID, ReleaseID: r.ID,
+			Status: "Downloading", DownloadProgress: N(0), InstallDate: s.now,
 		})
 	}
 }

@@ -92,14 +92,11 @@ func (c *compiler) resource(name string) *resource {
 	if !ok {
 		panic(forbidden{})
 	}
-	if !c.caller.user && !c.public(res) && !(c.caller.device != 0 && name == "device") {
+	public := res.public == "all" || res.public == "cloud" && c.cfg.Edition == Cloud
+	if !public && !c.caller.user && !(c.caller.device != 0 && name == "device") {
 		panic(forbidden{})
 	}
 	return res
-}
-
-func (c *compiler) public(res *resource) bool {
-	return res.public == public || res.public == publicOnCloud && c.cfg.Edition == Cloud
 }
 
 // other returns the target of a navigation. A resource that is not simulated has no fields.

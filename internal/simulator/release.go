@@ -42,12 +42,13 @@ func (*view) version(r *Release) jsonText {
 		words = 1 + strings.Count(p, ".")
 	}
 	short, _, _ := strings.Cut(v.raw, "+")
-	return jsonText(fmt.Appendf(nil, `{"raw":%s,"build":%s,"major":%d,"minor":%d,"patch":%d,"version":%s,"prerelease":%s}`,
-		appendString(nil, v.raw), parts(v.build, math.MaxInt), v.major, v.minor, v.patch, appendString(nil, short), parts(v.prerelease, words)))
+	return jsonText(fmt.Sprintf(`{"raw":%s,"build":%s,"major":%d,"minor":%d,"patch":%d,"version":%s,"prerelease":%s}`,
+		appendString(nil, v.raw), parts(v.build, math.MaxInt), v.major, v.minor, v.patch,
+		appendString(nil, short), parts(v.prerelease, words)))
 }
 
-// parts returns the parts between the dots as an array. The first parts, whose number is words, are strings. Others are numbers if
-// possible.
+// parts returns the parts between the dots as an array. The first parts, whose number is words, are strings. Others are numbers
+// if possible.
 func parts(s string, words int) []byte {
 	if s == "" {
 		return []byte("[]")

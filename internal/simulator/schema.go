@@ -52,7 +52,7 @@ type navigation struct {
 
 type resource struct {
 	name     string
-	public   publicity
+	public   string   // where no token is needed: all or cloud; for resources of fleets this applies to public fleets
 	fields   []*field // the fields of a response without $select
 	nulls    string   // names of fields that are not simulated and always null
 	byName   map[string]*field
@@ -60,15 +60,6 @@ type resource struct {
 	synonyms map[string]string // other names of foreign keys
 	table    func(*database) relation
 }
-
-// A publicity defines whether a resource can be read without a token. For resources of fleets this applies to public fleets.
-type publicity uint8
-
-const (
-	private publicity = iota
-	public
-	publicOnCloud
-)
 
 // A schema contains the resources of an edition by name, including synonyms.
 type schema map[string]*resource
@@ -168,25 +159,25 @@ func newSchema() schema {
 		},
 		{
 			name:   "cpu_architecture",
-			public: public,
+			public: "all",
 			fields: stored[Architecture](),
 			table:  func(db *database) relation { return &db.Architectures },
 		},
 		{
 			name:   "device_manufacturer",
-			public: public,
+			public: "all",
 			fields: stored[Manufacturer](),
 			table:  func(db *database) relation { return &db.Manufacturers },
 		},
 		{
 			name:   "device_family",
-			public: public,
+			public: "all",
 			fields: stored[Family](),
 			table:  func(db *database) relation { return &db.Families },
 		},
 		{
 			name:   "device_type",
-			public: public,
+			public: "all",
 			fields: stored[DeviceType](
 				computed("logo", (*view).logo),
 				computed("contract", (*view).contract),
@@ -198,7 +189,7 @@ func newSchema() schema {
 		{
 			// Each device type has one alias, its slug.
 			name:   "device_type_alias",
-			public: public,
+			public: "all",
 			fields: []*field{
 				computed("device_type", func(_ *view, t *DeviceType) int { return t.ID }).
 					from("device_type_alias", "device_type__is_referenced_by__alias", "is_referenced_by__alias"),
@@ -208,7 +199,7 @@ func newSchema() schema {
 		},
 		{
 			name:   "application",
-			public: public,
+			public: "all",
 			fields: stored[Fleet](
 				actor(firstFleetActor),
 				constant("application_type", 1),
@@ -219,7 +210,7 @@ func newSchema() schema {
 		},
 		{
 			name:   "release",
-			public: publicOnCloud,
+			public: "cloud",
 			fields: stored[Release](
 				computed("composition", (*view).composition),
 				computed("version", (*view).version),
@@ -240,14 +231,14 @@ func newSchema() schema {
 		},
 		{
 			name:   "release_tag",
-			public: publicOnCloud,
+			public: "cloud",
 			fields: stored[ReleaseTag](),
 			table:  func(db *database) relation { return &db.ReleaseTags },
 		},
 		{
 			// Each image belongs to the release for which it was built.
 			name:   "release_image",
-			public: publicOnCloud,
+			public: "cloud",
 			fields: []*field{
 				computed("image", func(_ *view, i *Image) int { return i.ID }).
 					from("release_image", "image__is_part_of__release", "is_part_of__release"),
@@ -259,13 +250,13 @@ func newSchema() schema {
 		},
 		{
 			name:   "service",
-			public: publicOnCloud,
+			public: "cloud",
 			fields: stored[Service](),
 			table:  func(db *database) relation { return &db.Services },
 		},
 		{
 			name:   "image",
-			public: publicOnCloud,
+			public: "cloud",
 			fields: stored[Image](
 				computed("start_timestamp", func(_ *view, i *Image) Time { return i.CreatedAt }),
 				computed("end_timestamp", func(_ *view, i *Image) Time { return i.CreatedAt }),
@@ -307,7 +298,7 @@ func newSchema() schema {
 		},
 		{
 			name:   "application_tag",
-			public: publicOnCloud,
+			public: "cloud",
 			fields: stored[FleetTag](),
 			table:  func(db *database) relation { return &db.FleetTags },
 		},

@@ -46,7 +46,10 @@ func valueOf(k kind, v reflect.Value) value {
 	case kindDate:
 		return dateValue(Time(v.Int()))
 	case kindInt:
-		return numberValue(Number{v.Field(0).Bool(), int32(v.Field(1).Int())})
+		if valid, n := v.Field(0), v.Field(1); valid.Bool() { // of a Number
+			return intValue(n.Int())
+		}
+		return value{}
 	}
 	return value{kind: k, s: v.String()}
 }
@@ -83,13 +86,6 @@ func refValue(id int) value {
 		return value{}
 	}
 	return value{kind: kindRef, n: int64(id)}
-}
-
-func numberValue(n Number) value {
-	if !n.valid {
-		return value{}
-	}
-	return intValue(int64(n.n))
 }
 
 // appendJSON appends the value as JSON in the format of the API.
