@@ -480,15 +480,15 @@ func (p *parser) text() string {
 	var text strings.Builder
 	for closed := false; !closed; {
 		switch {
-		case !p.quote():
+		case !p.quote(): // another character
 			if p.end() {
 				panic(brokenQuery("unterminated string"))
 			}
 			text.WriteByte(p.s[p.pos])
 			p.pos++
-		case p.quote():
+		case p.quote(): // a doubled quote
 			text.WriteByte('\'')
-		default:
+		default: // a single quote
 			closed = true
 		}
 	}

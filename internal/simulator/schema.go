@@ -72,7 +72,7 @@ func stored[R any](others ...*field) []*field {
 		if len(f.Index) > 1 || name == "" {
 			continue // Row, or not in the API
 		}
-		i, kind := f.Index[0], kinds[f.Type]
+		i, kind := f.Index[0], kindOf(f.Type)
 		empty, notNull := f.Tag.Lookup("empty")
 		get := func(_ *view, r row) value {
 			v := valueOf(kind, reflect.ValueOf(r).Elem().Field(i))
@@ -91,7 +91,7 @@ func stored[R any](others ...*field) []*field {
 
 // computed returns a field of rows of type R whose value is not stored. A text is not null.
 func computed[R, V any](name string, get func(*view, *R) V) *field {
-	kind := kinds[reflect.TypeFor[V]()]
+	kind := kindOf(reflect.TypeFor[V]())
 	return newField(name, kind, func(c *view, r row) value {
 		v := get(c, any(r).(*R))
 		return valueOf(kind, reflect.ValueOf(&v).Elem())
@@ -100,7 +100,7 @@ func computed[R, V any](name string, get func(*view, *R) V) *field {
 
 // constant returns a field with the same value in all rows.
 func constant[V any](name string, v V) *field {
-	kind := kinds[reflect.TypeFor[V]()]
+	kind := kindOf(reflect.TypeFor[V]())
 	constant := valueOf(kind, reflect.ValueOf(v))
 	return newField(name, kind, func(*view, row) value { return constant })
 }

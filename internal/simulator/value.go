@@ -36,6 +36,14 @@ var kinds = map[reflect.Type]kind{
 	reflect.TypeFor[jsonText](): kindJSON,
 }
 
+func kindOf(t reflect.Type) kind {
+	k, ok := kinds[t]
+	if !ok {
+		panic("a field has the type " + t.String())
+	}
+	return k
+}
+
 // valueOf returns the value of a field of a row.
 func valueOf(k kind, v reflect.Value) value {
 	switch k {
