@@ -3,10 +3,9 @@
 package statuspage
 
 import (
-	"cmp"
 	"math/bits"
+	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,14 +16,24 @@ import (
 // A list is created by one walk through the devices of the snapshot. The walk keeps only the devices of the requested
 // page, and counts the others. Nothing is kept between requests, and refreshes do nothing for lists.
 
-// list holds the devices of a page.
+// list is a page of a list of devices, in HTML and JSON. Its methods are the parts that only the HTML page has.
 type list struct {
-	selection
-	kind kind
-	// matching is the number of devices that match the filters, and before the number of them on previous pages.
-	matching, before int
-	rows             []row
-	counts           counts
+	// Matching is the number of devices on all pages.
+	Matching int `json:"matching_devices"`
+	// Next is the address of the next page; empty on the last page.
+	Next string   `json:"next,omitempty"`
+	List []device `json:"device_list"`
+	// Filters are the filters and the sort order, as query parameters.
+	Filters url.Values `json:"filters"`
+
+	selection `json:"-"`
+	h         *handler
+	kind      kind
+	filters   []*filter
+	rows      []row
+	before    int // the number of matching devices on previous pages
+	// causes counts the listed devices by the problem under which they are listed.
+	causes [32]int
 }
 
 // kind is the kind of a list.
@@ -46,92 +55,45 @@ type row struct {
 	found found
 }
 
-// counts are the numbers of devices that each choice would list if the other filters stay the same.
-type counts struct {
-	fleets   counter[int64]
-	problems [32]int
-	statuses counter[string]
-	releases counter[int64]
-	rollouts [3]int // as in rollouts
-	systems  counter[string]
-	tags     []counter[string]
-	// causes counts the listed devices by the problem under which they are listed.
-	causes [32]int
-}
-
-// counter counts keys. Consecutive equal keys are fast.
-type counter[K comparable] struct {
-	counts map[K]*int
-	last   K
-	n      *int
-}
-
-func (c *counter[K]) add(key K) {
-	if c.n == nil || key != c.last {
-		if c.counts == nil {
-			c.counts = map[K]*int{}
-		}
-		n := c.counts[key]
-		if n == nil {
-			n = new(int)
-			c.counts[key] = n
-		}
-		c.last, c.n = key, n
-	}
-	*c.n++
-}
-
-// by returns the counts by the names of the keys.
-func (c *counter[K]) by(name func(K) string) map[string]int {
-	counts := make(map[string]int, len(c.counts))
-	for key, n := range c.counts {
-		counts[name(key)] += *n
-	}
-	return counts
-}
-
-// The filters that a device may fail, as bits.
-const (
-	missFleet = 1 << iota
-	missProblem
-	missStatus
-	missRelease
-	missRollout
-	missOS
-	missTag // and the bits above for further tags
-)
-
-// maxTags is the maximum number of tags that have a filter.
-const maxTags = 16
-
 // walk is the state while a list is created.
 type walk struct {
 	*list
-	h        *handler
-	s        *balena.Snapshot
-	now      balena.Instant
-	fleet    int64 // 0 for all, -1 for an unknown fleet
-	releases map[int64]bool
-	tags     []string // the selected values by key, empty for none
-	problem  int      // -1 for none
-	rollout  int      // -1 for none
-	search   *search
-	slugs    map[int64]string
-	names    map[int64]string // of releases
-	column   string
-	sign     int // -1 for reverse order, otherwise 1
-	counting bool
-	absent   map[int64]bool // fleets
+	s       *balena.Snapshot
+	now     balena.Instant
+	absent  map[int64]bool // fleets
+	problem int            // the selected one, -1 for none
+	search  *search
+	sign    int      // -1 for reverse order, otherwise 1
+	column  string   // empty for the worst devices or the best matches first
+	current row      // the device that is visited
+	entries []*entry // of the device, by filter
 }
 
-// list returns the list for a selection. If counting is not set, only causes are counted.
-func (h *handler) list(s *balena.Snapshot, sel selection, of kind, counting bool, now time.Time) *list {
+// list returns the list for a selection.
+func (h *handler) list(s *balena.Snapshot, sel selection, of kind, now time.Time) *list {
+	l := h.walk(s, sel, of, now)
+	l.Filters = l.query("hold", "", "limit", "")
+	l.List = make([]device, len(l.rows))
+	for i, r := range l.rows {
+		l.List[i] = h.newDevice(s, r.device, now)
+		if of == searchResults {
+			l.List[i].Found = r.found.String()
+		}
+	}
+	if n := len(l.rows); l.before+n < l.Matching {
+		l.Next = l.address("hold", "", "format", "json", "after", l.rows[n-1].place.String())
+	}
+	return l
+}
+
+// walk returns the list for a selection with the places of its devices.
+func (h *handler) walk(s *balena.Snapshot, sel selection, of kind, now time.Time) *list {
 	defer h.acquireWalk()()
 	for {
-		w := h.newWalk(s, sel, of, counting, now)
+		w := h.newWalk(s, sel, of, now)
 		w.walk()
 		switch {
-		case sel.After != nil && len(w.rows) == 0 && w.matching > 0:
+		case sel.After != nil && len(w.rows) == 0 && w.Matching > 0:
 			sel.After, sel.Before = nil, endPlace // all devices after the place were removed: show the last page
 		case sel.Before != nil && sel.Before != endPlace && w.before == 0:
 			sel.After, sel.Before = nil, nil // few devices are left before the place: show the full first page
@@ -141,93 +103,45 @@ func (h *handler) list(s *balena.Snapshot, sel selection, of kind, counting bool
 	}
 }
 
-func (h *handler) newWalk(s *balena.Snapshot, sel selection, of kind, counting bool, now time.Time) *walk {
+func (h *handler) newWalk(s *balena.Snapshot, sel selection, of kind, now time.Time) *walk {
+	column, reverse := strings.CutPrefix(sel.Get("sort"), "-")
 	w := &walk{
-		list: &list{selection: sel, kind: of}, h: h, s: s, now: balena.Instant(now.UnixMilli()),
-		absent: problem.AbsentFleets(s, balena.Instant(now.UnixMilli())), problem: problem.Index(sel.Problem),
-		rollout: slices.Index(rollouts, sel.Rollout),
-		names:   map[int64]string{}, column: strings.TrimPrefix(sel.Sort, "-"), sign: 1, counting: counting,
-		tags: make([]string, min(len(s.DeviceTagKeys), maxTags)),
+		list: &list{selection: sel, h: h, kind: of, filters: newFilters(s, sel)}, s: s, now: balena.Instant(now.UnixMilli()),
+		absent: problem.AbsentFleets(s, balena.Instant(now.UnixMilli())), problem: problem.Index(sel.Get("problem")), column: column, sign: 1,
 	}
-	if strings.HasPrefix(sel.Sort, "-") {
+	if reverse {
 		w.sign = -1
 	}
-	if sel.Fleet != "" {
-		w.fleet = -1
-		for i := range s.Fleets {
-			if s.Fleets[i].Slug == sel.Fleet {
-				w.fleet = s.Fleets[i].ID
-			}
-		}
-	}
-	if sel.Release != "" {
-		w.releases = map[int64]bool{0: sel.Release == noRelease}
-		for id := range s.Releases {
-			if w.releaseName(id) == sel.Release {
-				w.releases[id] = true
-			}
-		}
-		// A release that the API does not return is named by its ID.
-		if id, err := strconv.ParseInt(strings.TrimPrefix(sel.Release, unknownRelease), 10, 64); err == nil && w.releaseName(id) == sel.Release {
-			w.releases[id] = true
-		}
-	}
-	if w.column == "fleet" {
-		w.slugs = make(map[int64]string, len(s.Fleets))
-		for i := range s.Fleets {
-			w.slugs[s.Fleets[i].ID] = s.Fleets[i].Slug
-		}
-	}
-	for i := range w.tags {
-		w.tags[i], _ = sel.tag(s.DeviceTagKeys[i])
-	}
 	if of == searchResults {
-		w.search = newSearch(s, sel.Search, h.DeviceNames)
+		w.search = newSearch(s, sel.Get("q"), h.DeviceNames)
 	}
-	w.counts.tags = make([]counter[string], len(w.tags))
+	w.entries = make([]*entry, len(w.filters))
 	return w
-}
-
-// noRelease is the value of the filter for devices without a release.
-const noRelease = "none"
-
-func (w *walk) releaseName(id int64) string {
-	name, known := w.names[id]
-	if !known {
-		name = cmp.Or(releaseOf(w.s, id).String(), noRelease)
-		w.names[id] = name
-	}
-	return name
 }
 
 func (w *walk) walk() {
 	backward := w.Before != nil
-	for _, run := range w.s.Devices.Runs() {
-		for _, d := range run.Devices {
-			// The fleet is checked first, because it excludes most devices.
-			if w.fixed != "" && d.FleetID != w.fleet {
+	for d := range w.s.Devices.All() {
+		// The fleet is checked first, because it excludes most devices.
+		if w.fixed != 0 && d.FleetID != w.fixed {
+			continue
+		}
+		r := &w.current
+		*r = row{device: d}
+		if w.search != nil {
+			if r.found = w.search.of(d); r.found == notFound {
 				continue
 			}
-			r := row{device: d}
-			if w.search != nil {
-				if r.found = w.search.of(d); r.found == notFound {
-					continue
-				}
-			}
-			if len(w.absent) == 0 || !w.absent[d.FleetID] {
-				r.problems = w.h.Thresholds.Of(d, w.now)
-			}
-			if w.kind == problems && r.problems == 0 {
-				continue
-			}
-			missed := w.miss(&r)
-			if w.counting {
-				w.count(&r, missed)
-			}
-			if missed == 0 {
-				w.matching++
-				w.keep(r, backward)
-			}
+		}
+		if len(w.absent) == 0 || !w.absent[d.FleetID] {
+			r.problems = w.h.Thresholds.Of(d, w.now)
+		}
+		if w.kind == problems && r.problems == 0 {
+			continue
+		}
+		if w.count() {
+			w.Matching++
+			w.keep(*r, backward)
 		}
 	}
 	w.cut(backward)
@@ -237,84 +151,32 @@ func (w *walk) walk() {
 	}
 }
 
-// miss returns the filters that exclude a device.
-func (w *walk) miss(r *row) (missed int) {
-	d := r.device
-	if w.fleet != 0 && d.FleetID != w.fleet {
-		missed |= missFleet
-	}
-	switch {
-	case w.problem >= 0:
-		if !r.problems.Has(w.problem) {
-			missed |= missProblem
-		}
-	case w.kind == problems && r.problems.Away():
-		missed |= missProblem
-	}
-	if w.Status != "" && statusOf(d) != w.Status {
-		missed |= missStatus
-	}
-	if w.releases != nil && !w.releases[d.RunningRelease] {
-		missed |= missRelease
-	}
-	if w.rollout >= 0 && rolloutOf(d)&(1<<w.rollout) == 0 {
-		missed |= missRollout
-	}
-	if w.OS != "" && osOf(d) != w.OS {
-		missed |= missOS
-	}
-	for i, value := range w.tags {
-		if value != "" && tagOf(d, i) != value {
-			missed |= missTag << i
+// count counts the current device for the choices that would list it, and reports whether it matches all filters. If it
+// does, these are the values of all filters. If exactly one filter excludes it, they are the values of that filter.
+func (w *walk) count() bool {
+	var missed uint64 // the filters that exclude the device, as bits
+	for i, f := range w.filters {
+		e := f.of(&w.current)
+		w.entries[i] = e
+		if !e.matches || i == problemFilter && w.kind == problems && w.problem < 0 && w.current.problems.Away() {
+			missed |= 1 << i
 		}
 	}
-	return missed
-}
-
-// count counts a device for the choices that would list it. If the device matches all filters, these are the values of
-// all filters. If exactly one filter excludes it, they are the values of that filter.
-func (w *walk) count(r *row, missed int) {
-	if bits.OnesCount(uint(missed)) > 1 {
-		return
-	}
-	d, c := r.device, &w.counts
-	counted := func(filter int) bool { return missed&^filter == 0 }
-	if w.fixed == "" && counted(missFleet) {
-		c.fleets.add(d.FleetID)
-	}
-	if counted(missProblem) {
-		for s := uint32(r.problems); s != 0; s &= s - 1 {
-			c.problems[bits.TrailingZeros32(s)]++
-		}
-	}
-	if counted(missStatus) {
-		c.statuses.add(statusOf(d))
-	}
-	if counted(missRelease) {
-		c.releases.add(d.RunningRelease)
-	}
-	if counted(missRollout) {
-		for set := uint8(rolloutOf(d)); set != 0; set &= set - 1 {
-			c.rollouts[bits.TrailingZeros8(set)]++
-		}
-	}
-	if counted(missOS) {
-		c.systems.add(osOf(d))
-	}
-	for i := range w.tags {
-		if counted(missTag << i) {
-			if value := tagOf(d, i); value != "" {
-				c.tags[i].add(value)
+	if bits.OnesCount64(missed) <= 1 {
+		for i, e := range w.entries {
+			if missed&^(1<<i) == 0 {
+				e.devices++
 			}
 		}
 	}
+	return missed == 0
 }
 
 // keep adds a device to the rows if it may be on the page.
 func (w *walk) keep(r row, backward bool) {
 	r.cause = w.causeOf(r.problems)
 	if r.cause >= 0 {
-		w.counts.causes[r.cause]++
+		w.causes[r.cause]++
 	}
 	r.place = w.placeOf(&r)
 	if backward {
@@ -355,7 +217,7 @@ func (w *walk) causeOf(s problem.Set) int {
 	return bits.TrailingZeros32(uint32(s))
 }
 
-// placeOf returns the place of a device in the list.
+// placeOf returns the place of the current device in the list.
 func (w *walk) placeOf(r *row) place {
 	d := r.device
 	p := place{id: d.ID}
@@ -363,13 +225,13 @@ func (w *walk) placeOf(r *row) place {
 	case "name":
 		p.text = w.h.nameOf(d)
 	case "fleet":
-		p.text = w.slugs[d.FleetID]
+		p.text = w.entries[fleetFilter].values[0]
 	case "status":
 		p.rank, p.text = int64(statusRank(statusOf(d))), statusOf(d)
 	case "connectivity":
 		p.rank = newestFirst(d.ConnectivityChanged())
 	case "release":
-		p.text = w.releaseName(d.RunningRelease)
+		p.text = w.entries[releaseFilter].values[0]
 	case "os":
 		p.text = osOf(d)
 	default:
@@ -418,32 +280,6 @@ func (w *walk) worstFirst(r *row) int64 {
 func newestFirst(i balena.Instant) int64 {
 	const farthest = 1 << 43 // milliseconds, in the year 2248
 	return farthest - int64(min(max(i, 0), farthest-1))
-}
-
-// rolloutOf returns the rollout states of a device, as bits with the indices in rollouts.
-func rolloutOf(d *balena.Device) (set int) {
-	const offTarget, onTarget, pinned = 1 << 0, 1 << 1, 1 << 2
-	switch {
-	case d.TargetRelease == 0:
-	case d.OnTarget():
-		set |= onTarget
-	default:
-		set |= offTarget
-	}
-	if d.PinnedRelease != 0 {
-		set |= pinned
-	}
-	return set
-}
-
-func osOf(d *balena.Device) string { return cmp.Or(d.OSVersion, balena.Unknown) }
-
-// tagOf returns the value of a device's tag by the index of its key; empty if the device does not have the tag.
-func tagOf(d *balena.Device, index int) string {
-	if tags := d.Tags(); index < len(tags) {
-		return tags[index].Value
-	}
-	return ""
 }
 
 // nameOf returns the name of a device, or its UUID if names are not shown.

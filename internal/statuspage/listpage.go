@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"encoding/csv"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,48 +14,6 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/problem"
 )
-
-// listPage is a page of a list of devices, in HTML and JSON.
-type listPage struct {
-	// Matching is the number of devices on all pages.
-	Matching int `json:"matching_devices"`
-	// Next is the address of the next page; empty on the last page.
-	Next string   `json:"next,omitempty"`
-	List []device `json:"device_list"`
-	// Filters are the filters and the sort order, as query parameters.
-	Filters url.Values `json:"filters"`
-
-	selection `json:"-"`
-	first     int
-	kind      kind
-	Statuses  []choice `json:"-"`
-	Causes    []choice `json:"-"`
-	// Menus are the menus of the filter form, and HiddenFields its hidden fields.
-	Menus        []menu        `json:"-"`
-	HiddenFields []hiddenField `json:"-"`
-	Columns      []column      `json:"-"`
-	Groups       []group       `json:"-"`
-	Releases     []choice      `json:"-"`
-	PageLinks    []link        `json:"-"`
-	// All is the address of the list without filters; empty if there are no filters.
-	All string `json:"-"`
-}
-
-// choice is a value of a filter that a user can select.
-type choice struct {
-	Text    string
-	Address string
-	Class   string // CSS class of the icon
-	Value   string
-	Devices int
-	Current bool
-}
-
-// menu is a filter with a menu of values.
-type menu struct {
-	Name, Text string
-	Values     []choice
-}
 
 // hiddenField is a parameter that a form passes on.
 type hiddenField struct{ Name, Value string }
@@ -74,226 +31,130 @@ type group struct {
 // link is a link of a page.
 type link struct{ Text, Address string }
 
-// maxChoices is the maximum number of values in a menu. The values with the most devices are listed.
-const maxChoices = 100
+// Causes, Statuses and Releases are the choices of the filters with links.
+func (l *list) Causes() []choice   { return l.filters[problemFilter].Choices() }
+func (l *list) Statuses() []choice { return l.filters[statusFilter].Choices() }
+func (l *list) Releases() []choice { return l.filters[releaseFilter].Choices() }
 
-func (h *handler) newListPage(s *balena.Snapshot, l *list, now time.Time) *listPage {
-	p := &listPage{Matching: l.matching, selection: l.selection, first: l.before, kind: l.kind, List: make([]device, len(l.rows))}
-	filters := l.selection
-	filters.After, filters.Before, filters.Hold, filters.Limit = nil, nil, false, DevicesPerPage
-	p.Filters = filters.query()
-	for i, r := range l.rows {
-		p.List[i] = h.newDevice(s, r.device, now)
-		if l.kind == searchResults {
-			p.List[i].Found = r.found.String()
-		}
-	}
-	if n := len(l.rows); l.before+n < l.matching {
-		last := l.rows[n-1].place
-		next := l.selection
-		next.After, next.Before = &last, nil
-		p.Next = next.formatAddress("json", l.Limit)
-	}
-	return p
-}
-
-// addControls adds the parts that only the HTML page has: filters, column headers, groups and links to other pages.
-func (h *handler) addControls(p *listPage, s *balena.Snapshot, l *list) {
-	p.addStatusChoices(l)
-	p.addCauseChoices(l)
-	h.addMenus(p, s, l)
-	p.PageLinks = pageLinksOf(l)
-	p.Groups = h.groupsOf(p, l)
-	if l.filtered() {
-		p.All = l.address(func(s *selection) {
-			s.Problem, s.Status, s.Release, s.Rollout, s.OS, s.Tags, s.Fleet = "", "", "", "", "", nil, s.fixed
-		})
-	}
-	columns := []column{{Text: "Device", sort: "name"}}
-	if l.kind != fleetDevices {
-		columns = append(columns, column{Text: "Fleet", sort: "fleet"})
-	}
-	columns = append(columns, column{Text: "Status", sort: "status"}, column{Text: "Connectivity", sort: "connectivity"},
-		column{Text: "Release", sort: "release"}, column{Text: "OS", sort: "os"}, column{Text: "Problems"})
-	p.Columns = columnsOf(l.Sort, "", func(sort string) string {
-		return l.address(func(s *selection) { s.Sort = sort })
-	}, columns)
-}
-
-func (p *listPage) addStatusChoices(l *list) {
-	p.Statuses = choicesOf(l.counts.statuses.by(func(name string) string { return name }), l.Status)
-	for i := range p.Statuses {
-		c := &p.Statuses[i]
-		c.Text, c.Class = statusText(c.Value), statusClass(c.Value)
-		c.Address = l.address(func(s *selection) { s.Status = c.toggled() })
-	}
-	slices.SortFunc(p.Statuses, func(a, b choice) int {
-		return cmp.Or(cmp.Compare(statusRank(b.Value), statusRank(a.Value)), cmp.Compare(a.Value, b.Value))
+// Menus returns the filters with a menu, which may have many values.
+func (l *list) Menus() []*filter {
+	return slices.DeleteFunc(slices.Clone(l.filters), func(f *filter) bool {
+		return f.Text == "" || f.Name == "fleet" && !l.WithFleet()
 	})
 }
 
-// toggled returns the value that the link of the choice sets. The link of the current choice removes the filter.
-func (c *choice) toggled() string { return either(c.Current, "", c.Value) }
-
-func (p *listPage) addCauseChoices(l *list) {
-	for i, cause := range problem.Causes {
-		n, current := l.counts.problems[i], cause.Alert == l.Problem
-		if n == 0 && !current {
-			continue
+// HiddenFields returns the parameters that the form of the menus passes on.
+func (l *list) HiddenFields() (fields []hiddenField) {
+	for _, name := range []string{"status", "problem", "sort", "q", "hold"} {
+		if value := l.Get(name); value != "" {
+			fields = append(fields, hiddenField{name, value})
 		}
-		c := choice{Text: cause.Text, Class: string(cause.Severity), Value: cause.Alert, Devices: n, Current: current}
-		c.Address = l.address(func(s *selection) { s.Problem = c.toggled() })
-		p.Causes = append(p.Causes, c)
 	}
+	return fields
 }
 
-// addMenus adds the filters that may have many values.
-func (h *handler) addMenus(p *listPage, s *balena.Snapshot, l *list) {
-	if l.fixed == "" {
-		p.addMenu("fleet", "Fleet", l.Fleet, l.counts.fleets.by(func(id int64) string { return s.Fleet(id).Slug }))
+// All returns the address of the list without filters; empty if there are no filters.
+func (l *list) All() string {
+	q := l.query()
+	if !filtered(q) {
+		return ""
 	}
-	releases := l.counts.releases.by(func(id int64) string { return cmp.Or(releaseOf(s, id).String(), noRelease) })
-	p.addMenu("release", "Release", l.Release, releases)
-	if l.kind == fleetDevices {
-		p.Releases = choicesOf(releases, l.Release)
-		for i := range p.Releases {
-			c := &p.Releases[i]
-			c.Address = l.address(func(s *selection) { s.Release = c.toggled() })
-		}
+	for _, name := range filterNames {
+		q.Del(name)
 	}
-	states := map[string]int{}
-	for i, n := range l.counts.rollouts {
-		if n > 0 {
-			states[rollouts[i]] = n
-		}
-	}
-	p.addMenu("rollout", "Rollout", l.Rollout, states)
-	p.addMenu("os", "OS", l.OS, l.counts.systems.by(func(os string) string { return os }))
-	for i := range l.counts.tags {
-		key := s.DeviceTagKeys[i]
-		current := ""
-		if value, ok := l.tag(key); ok {
-			current = key + "=" + value
-		}
-		p.addMenu("tag", key, current, l.counts.tags[i].by(func(value string) string { return key + "=" + value }))
-		values := p.Menus[len(p.Menus)-1].Values
-		for j := range values {
-			values[j].Text = strings.TrimPrefix(values[j].Text, key+"=")
-		}
-	}
-	for _, f := range []hiddenField{{"status", l.Status}, {"problem", l.Problem}, {"sort", l.Sort}, {"q", l.Search}, {"hold", either(l.Hold, "1", "")}} {
-		if f.Value != "" {
-			p.HiddenFields = append(p.HiddenFields, f)
-		}
-	}
+	return "?" + q.Encode()
 }
 
-func (p *listPage) addMenu(name, text, current string, counts map[string]int) {
-	p.Menus = append(p.Menus, menu{name, text, choicesOf(counts, current)})
+// Columns returns the headers of the columns.
+func (l *list) Columns() []column {
+	columns := []column{
+		{Text: "Device", sort: "name"},
+		{Text: "Fleet", sort: "fleet"},
+		{Text: "Status", sort: "status"},
+		{Text: "Connectivity", sort: "connectivity"},
+		{Text: "Release", sort: "release"},
+		{Text: "OS", sort: "os"},
+		{Text: "Problems"},
+	}
+	if !l.WithFleet() {
+		columns = slices.Delete(columns, 1, 2)
+	}
+	return columnsOf(l.Get("sort"), "", func(sort string) string { return l.address("sort", sort) }, columns)
 }
 
-// choicesOf returns the values with the most devices, and the current value, in reverse natural order.
-func choicesOf(counts map[string]int, current string) []choice {
-	all := make([]choice, 0, len(counts)+1)
-	for value, n := range counts {
-		all = append(all, choice{Text: value, Value: value, Devices: n, Current: value == current})
-	}
-	if _, known := counts[current]; current != "" && !known {
-		all = append(all, choice{Text: current, Value: current, Current: true})
-	}
-	if len(all) > maxChoices {
-		slices.SortFunc(all, func(a, b choice) int {
-			return cmp.Or(compareBool(!a.Current, !b.Current), cmp.Compare(b.Devices, a.Devices), cmp.Compare(a.Value, b.Value))
-		})
-		all = all[:maxChoices]
-	}
-	slices.SortFunc(all, func(a, b choice) int { return cmp.Or(natural(b.Value, a.Value), cmp.Compare(b.Value, a.Value)) })
-	return all
-}
-
-// pageLinksOf returns the links to other pages, none if there is only one page.
-func pageLinksOf(l *list) []link {
+// PageLinks returns the links to other pages, none if there is only one page.
+func (l *list) PageLinks() (links []link) {
 	n := len(l.rows)
-	if n == 0 || n == l.matching {
-		return nil
+	if n > 0 && l.before > 0 {
+		links = append(links, link{"First", l.address()}, link{"Previous", l.address("before", l.rows[0].place.String())})
 	}
-	var links []link
-	if l.before > 0 {
-		first := l.rows[0].place
-		links = append(links, link{"First", l.address(func(*selection) {})},
-			link{"Previous", l.address(func(s *selection) { s.Before = &first })})
-	}
-	if l.before+n < l.matching {
-		last := l.rows[n-1].place
-		links = append(links, link{"Next", l.address(func(s *selection) { s.After = &last })},
-			link{"Last", l.address(func(s *selection) { s.Before = endPlace })})
+	if n > 0 && l.before+n < l.Matching {
+		links = append(links, link{"Next", l.address("after", l.rows[n-1].place.String())}, link{"Last", l.address("before", end)})
 	}
 	return links
 }
 
-// groupsOf groups the devices of a page by problem if they are sorted by problem.
-func (h *handler) groupsOf(p *listPage, l *list) []group {
-	if l.kind != problems || l.Sort != "" {
-		return []group{{List: p.List}}
+// Groups returns the devices by problem if they are sorted by problem.
+func (l *list) Groups() []group {
+	if l.kind != problems || l.Get("sort") != "" {
+		return []group{{List: l.List}}
 	}
 	var groups []group
-	last := -1
 	for i, r := range l.rows {
-		if i == 0 || r.cause != last {
-			last = r.cause
-			cause := &problem.Causes[last]
-			groups = append(groups, group{Cause: cause, Runbook: h.runbook(cause.Alert), Devices: l.counts.causes[last]})
+		if i == 0 || r.cause != l.rows[i-1].cause {
+			cause := &problem.Causes[r.cause]
+			groups = append(groups, group{Cause: cause, Runbook: l.h.runbook(cause.Alert), Devices: l.causes[r.cause]})
 		}
 		g := &groups[len(groups)-1]
-		g.List = append(g.List, p.List[i])
+		g.List = append(g.List, l.List[i])
 	}
 	return groups
 }
 
 // First returns the number of the first listed device, counted from 1.
-func (p *listPage) First() int { return min(p.first+1, p.Matching) }
+func (l *list) First() int { return min(l.before+1, l.Matching) }
 
 // Last returns the number of the last listed device.
-func (p *listPage) Last() int { return p.first + len(p.List) }
+func (l *list) Last() int { return l.before + len(l.List) }
 
 // WithFleet reports whether the list has the column Fleet.
-func (p *listPage) WithFleet() bool { return p.kind != fleetDevices }
+func (l *list) WithFleet() bool { return l.kind != fleetDevices }
 
 // Order describes the sort order.
-func (p *listPage) Order() string {
-	name, reverse := strings.CutPrefix(p.Sort, "-")
+func (l *list) Order() string {
+	name, reverse := strings.CutPrefix(l.Get("sort"), "-")
 	switch {
-	case p.Sort == "" && p.kind == searchResults:
+	case name == "" && l.kind == searchResults:
 		return "best match first"
-	case p.Sort == "":
+	case name == "":
 		return "worst first"
-	case reverse:
-		return "sorted by " + name + ", descending"
 	}
-	return "sorted by " + name
+	return "sorted by " + name + either(reverse, ", descending", "")
 }
 
 // Noun describes the listed devices.
-func (p *listPage) Noun() string {
-	noun := either(p.Matching == 1, "device", "devices")
-	if p.Status != "" {
-		noun = statusText(p.Status) + " " + noun
+func (l *list) Noun() string {
+	noun := either(l.Matching == 1, "device", "devices")
+	if status := l.Get("status"); status != "" {
+		noun = statusText(status) + " " + noun
 	}
-	if i := problem.Index(p.Problem); i >= 0 {
+	if i := problem.Index(l.Get("problem")); i >= 0 {
 		noun += " with the problem “" + problem.Causes[i].Text + "”"
 	}
 	return noun
 }
 
 // parseRequest returns the selection of a request. If the request is invalid, it sends a response and returns false.
-func (h *handler) parseRequest(w http.ResponseWriter, r *http.Request, p *page, fleet string) (selection, bool) {
-	sel, err := parseSelection(r.URL.Query(), fleet)
-	if err == nil && sel.Limit != DevicesPerPage && r.URL.Query().Get("format") == "" {
-		sel.Limit = min(sel.Limit, DevicesPerPage)
-	}
+func (h *handler) parseRequest(w http.ResponseWriter, r *http.Request, p *page, fleet int64) (selection, bool) {
+	query := r.URL.Query()
+	sel, err := parseSelection(query, fleet)
 	if err != nil {
 		h.fail(w, r, http.StatusBadRequest, p, "Invalid request", "The address is invalid: "+err.Error()+".")
 		return sel, false
+	}
+	if query.Get("format") == "" && sel.Limit >= DevicesPerPage {
+		sel.Limit = DevicesPerPage
+		sel.Del("limit")
 	}
 	return sel, true
 }
@@ -301,7 +162,7 @@ func (h *handler) parseRequest(w http.ResponseWriter, r *http.Request, p *page, 
 // fleetPage is the page of a fleet, in HTML and JSON.
 type fleetPage struct {
 	fleet
-	*listPage
+	*list
 	History *history `json:"-"`
 	// Dashboard is the address of the fleet's Grafana dashboard.
 	Dashboard string `json:"dashboard_url,omitempty"`
@@ -321,23 +182,17 @@ func (h *handler) fleetPageOf(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, http.StatusNotFound, p, "No such fleet", "The exporter does not read a fleet with this slug. The fleet may have been renamed or removed, or the token has no access to it.")
 		return
 	}
-	sel, ok := h.parseRequest(w, r, p, slug)
+	id := s.Fleets[i].ID
+	sel, ok := h.parseRequest(w, r, p, id)
 	if !ok {
 		return
 	}
-	html := r.URL.Query().Get("format") == ""
-	l := h.list(s, sel, fleetDevices, html, p.now)
-	p.List = h.newListPage(s, l, p.now)
-	id := s.Fleets[i].ID
+	p.List = h.list(s, sel, fleetDevices, p.now)
 	p.Fleet = &fleetPage{
-		fleet:    h.fleets(s, func(f *balena.Fleet) bool { return f.ID == id }, p.now)[0],
-		listPage: p.List, Dashboard: h.fleetDashboard(slug),
+		fleet: h.fleets(s, func(f *balena.Fleet) bool { return f.ID == id }, p.now)[0],
+		list:  p.List, Dashboard: h.fleetDashboard(slug), History: h.Recorder.history(id),
 	}
-	if html {
-		h.addControls(p.List, s, l)
-		p.Fleet.History = h.Recorder.history(id)
-	}
-	h.sendList(w, r, p, l, struct {
+	h.sendList(w, r, p, struct {
 		state
 		*fleetPage
 	}{h.state(s, p.now), p.Fleet})
@@ -349,7 +204,7 @@ type problemsPage struct {
 	Causes []causeCount `json:"problems"`
 	// Fleets are the fleets with problems as a whole.
 	Fleets []fleet `json:"fleets"`
-	*listPage
+	*list
 }
 
 // causeCount is the number of devices with a problem.
@@ -364,23 +219,22 @@ func (h *handler) problemsPageOf(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	sel, ok := h.parseRequest(w, r, p, "")
+	sel, ok := h.parseRequest(w, r, p, 0)
 	if !ok {
 		return
 	}
-	l := h.list(s, sel, problems, true, p.now)
-	p.List = h.newListPage(s, l, p.now)
-	p.Problems = &problemsPage{listPage: p.List, Causes: []causeCount{}, Fleets: []fleet{}}
-	for i, c := range problem.Causes {
-		if n := l.counts.problems[i]; n > 0 {
+	p.List = h.list(s, sel, problems, p.now)
+	p.Problems = &problemsPage{list: p.List, Causes: []causeCount{}, Fleets: []fleet{}}
+	counts := p.List.filters[problemFilter].counts()
+	for _, c := range problem.Causes {
+		if n := counts[c.Alert]; n > 0 {
 			p.Problems.Causes = append(p.Problems.Causes, causeCount{c.Alert, c.Severity, n})
 		}
 	}
-	if l.Problem == "" && l.Status == "" && l.Release == "" && l.Rollout == "" && l.OS == "" && len(l.Tags) == 0 && l.before == 0 {
-		p.Problems.Fleets = h.fleetsWithProblems(s, l.Fleet, p.now)
+	if !filtered(p.List.query("fleet", "")) && p.List.before == 0 {
+		p.Problems.Fleets = h.fleetsWithProblems(s, sel.Get("fleet"), p.now)
 	}
-	h.addControls(p.List, s, l)
-	h.sendList(w, r, p, l, struct {
+	h.sendList(w, r, p, struct {
 		state
 		*problemsPage
 	}{h.state(s, p.now), p.Problems})
@@ -403,7 +257,7 @@ type searchPage struct {
 	Query string `json:"query"`
 	// Fleets are the fleets whose slug or name matches.
 	Fleets []foundFleet `json:"fleets"`
-	*listPage
+	*list
 }
 
 type foundFleet struct {
@@ -420,33 +274,31 @@ func (h *handler) searchPageOf(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	sel, ok := h.parseRequest(w, r, p, "")
+	sel, ok := h.parseRequest(w, r, p, 0)
 	if !ok {
 		return
 	}
-	p.Query = sel.Search
-	p.Search = &searchPage{Query: sel.Search, Fleets: []foundFleet{}}
-	if sel.Search == "" {
-		p.Search.listPage = &listPage{List: []device{}}
+	p.Query = sel.Get("q")
+	p.Search = &searchPage{Query: p.Query, Fleets: []foundFleet{}}
+	if p.Query == "" {
+		p.Search.list = &list{List: []device{}}
 		h.send(w, r, http.StatusOK, p, p.Search)
 		return
 	}
-	l := h.list(s, sel, searchResults, true, p.now)
-	p.List = h.newListPage(s, l, p.now)
-	p.Search.listPage = p.List
-	search := newSearch(s, sel.Search, false)
+	p.List = h.list(s, sel, searchResults, p.now)
+	p.Search.list = p.List
+	search := newSearch(s, p.Query, false)
 	for i := range s.Fleets {
 		if f := &s.Fleets[i]; search.fleets[f.ID] && len(p.Search.Fleets) < maxFleets {
 			p.Search.Fleets = append(p.Search.Fleets, foundFleet{f.Slug, f.Name, slugPath(f.Slug)})
 		}
 	}
 	slices.SortFunc(p.Search.Fleets, func(a, b foundFleet) int { return natural(a.Slug, b.Slug) })
-	if path := p.Search.onlyResult(); path != "" && !sel.filtered() && r.URL.Query().Get("format") == "" {
+	if path := p.Search.onlyResult(); path != "" && !filtered(sel.Values) && r.URL.Query().Get("format") == "" {
 		redirect(w, http.StatusSeeOther, path)
 		return
 	}
-	h.addControls(p.List, s, l)
-	h.sendList(w, r, p, l, struct {
+	h.sendList(w, r, p, struct {
 		state
 		*searchPage
 	}{h.state(s, p.now), p.Search})
@@ -466,17 +318,17 @@ func (p *searchPage) onlyResult() string {
 }
 
 // sendList sends a list of devices as CSV, HTML or JSON.
-func (h *handler) sendList(w http.ResponseWriter, r *http.Request, p *page, l *list, data any) {
+func (h *handler) sendList(w http.ResponseWriter, r *http.Request, p *page, data any) {
 	if r.URL.Query().Get("format") == "csv" {
 		h.sendCSV(w, p.List)
 		return
 	}
-	p.Formats = []link{{"JSON", l.formatAddress("json", DevicesPerPage)}, {"CSV", l.formatAddress("csv", maxLimit)}}
+	p.Formats = []link{{"JSON", p.List.formatAddress("json", "")}, {"CSV", p.List.formatAddress("csv", strconv.Itoa(maxLimit))}}
 	h.send(w, r, http.StatusOK, p, data)
 }
 
 // sendCSV sends the devices of a page as CSV. The header X-Total-Count is the number of devices on all pages.
-func (h *handler) sendCSV(w http.ResponseWriter, p *listPage) {
+func (h *handler) sendCSV(w http.ResponseWriter, p *list) {
 	header := w.Header()
 	header.Set("Content-Type", "text/csv; charset=utf-8; header=present")
 	header.Set("Content-Disposition", `attachment; filename="devices.csv"`)

@@ -133,15 +133,15 @@ func TestListsMatchTheirFilters(t *testing.T) {
 					want[d.UUID] = true
 				}
 			}
-			sel, err := parseSelection(values, "")
+			sel, err := parseSelection(values, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var pages [][]row
 			for {
-				l := h.list(s, sel, of, true, now)
-				if l.matching != len(want) {
-					t.Fatalf("%v: %d devices match, want %d", values, l.matching, len(want))
+				l := h.list(s, sel, of, now)
+				if l.Matching != len(want) {
+					t.Fatalf("%v: %d devices match, want %d", values, l.Matching, len(want))
 				}
 				if len(l.rows) == 0 {
 					break
@@ -151,7 +151,7 @@ func TestListsMatchTheirFilters(t *testing.T) {
 				}
 				pages = append(pages, l.rows)
 				last := l.rows[len(l.rows)-1].place
-				if l.before+len(l.rows) == l.matching {
+				if l.before+len(l.rows) == l.Matching {
 					break
 				}
 				if sel.After, err = parsePlace(last.String()); err != nil {
@@ -174,27 +174,19 @@ func TestListsMatchTheirFilters(t *testing.T) {
 			// Backwards, the pages are the same.
 			for j := len(pages) - 1; j > 0; j-- {
 				sel.After, sel.Before = nil, &pages[j][0].place
-				l := h.list(s, sel, of, false, now)
+				l := h.list(s, sel, of, now)
 				if got, want := uuids(l.rows), uuids(pages[j-1]); !slices.Equal(got, want) {
 					t.Errorf("%v: page %d backwards has other devices than forwards", values, j)
 				}
 			}
 			// Each choice lists the stated number of devices.
 			sel.After, sel.Before = nil, nil
-			counts := h.list(s, sel, of, true, now).counts
-			for name, n := range counts.statuses.counts {
-				choice := sel
-				choice.Status = name
-				if l := h.list(s, choice, of, false, now); l.matching != *n {
-					t.Errorf("%v: the choice of the status %s states %d devices and lists %d", values, name, *n, l.matching)
-				}
-			}
-			for j, n := range counts.problems {
-				if n > 0 {
+			for _, f := range h.list(s, sel, of, now).filters {
+				for value, n := range f.counts() {
 					choice := sel
-					choice.Problem = problem.Causes[j].Alert
-					if l := h.list(s, choice, of, false, now); l.matching != n {
-						t.Errorf("%v: the choice of the problem %s states %d devices and lists %d", values, choice.Problem, n, l.matching)
+					choice.Values = sel.query(f.Name, f.prefix+value)
+					if l := h.list(s, choice, of, now); n > 0 && l.Matching != n {
+						t.Errorf("%v: the choice of the %s %s states %d devices and lists %d", values, f.Name, value, n, l.Matching)
 					}
 				}
 			}

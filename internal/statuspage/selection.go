@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -15,25 +16,18 @@ import (
 )
 
 // selection holds the query parameters of a list: which devices it shows, and in which order. A device must match all
-// filters; an empty filter is not set.
+// filters.
 type selection struct {
-	// Fleet is a slug, Problem the name of an alert, Release the displayed name of a release, Rollout an element of
-	// rollouts. Tags have the form KEY=VALUE.
-	Fleet, Problem, Status, Release, Rollout, OS string
-	Tags                                         []string
-	// Search is the searched text.
-	Search string
-	// Sort is the column to sort by, with a leading minus sign for the reverse order; empty for the worst devices first.
-	Sort string
+	// Values are the valid parameters that are not empty, apart from the places. The fleet is a slug, the problem the name
+	// of an alert, the release its displayed name, the rollout an element of rollouts. Tags have the form KEY=VALUE. The
+	// column to sort by has a leading minus sign for the reverse order; without it, the worst devices come first.
+	url.Values
 	// After and Before are the places before the first and after the last device of the page; at most one is set.
 	After, Before *place
 	// Limit is the number of devices on a page.
 	Limit int
-	// Hold stops the page from reloading itself.
-	Hold bool
-
-	// fixed is the fleet of a fleet page, which is not a query parameter.
-	fixed string
+	// fixed is the ID of the fleet of a fleet page, which is not a query parameter.
+	fixed int64
 }
 
 // DevicesPerPage is the number of devices on a page. Requests for JSON or CSV may have a limit of up to maxLimit.
@@ -45,45 +39,46 @@ const (
 // maxSearch is the maximum length of a searched text in bytes.
 const maxSearch = 200
 
-// rollouts are the values of the filter for rollout states. A device may have several states.
-var rollouts = []string{"off target", "on target", "pinned"}
-
 // columns are the columns by which a list can be sorted.
 var columns = []string{"name", "fleet", "status", "connectivity", "release", "os"}
 
-// parseSelection parses a query. Its errors are shown to users.
-func parseSelection(query url.Values, fleet string) (selection, error) {
-	s := selection{
-		Fleet: query.Get("fleet"), Problem: query.Get("problem"), Status: query.Get("status"), Release: query.Get("release"),
-		Rollout: query.Get("rollout"), OS: query.Get("os"),
-		Search: strings.TrimSpace(query.Get("q")), Sort: query.Get("sort"), Hold: query.Get("hold") != "", Limit: DevicesPerPage, fixed: fleet,
+// filterNames are the parameters of filters.
+var filterNames = []string{"fleet", "problem", "status", "release", "rollout", "os", "tag"}
+
+// parseSelection parses the query of a list of all fleets, or of one. Its errors are shown to users.
+func parseSelection(query url.Values, fleet int64) (selection, error) {
+	s := selection{Values: url.Values{}, Limit: DevicesPerPage, fixed: fleet}
+	for _, name := range append([]string{"sort", "limit", "hold"}, filterNames...) {
+		s.set(name, query.Get(name))
 	}
-	for _, tag := range query["tag"] {
-		if tag != "" {
-			s.Tags = append(s.Tags, tag)
-		}
+	s.set("q", strings.TrimSpace(query.Get("q")))
+	if tags := slices.DeleteFunc(slices.Clone(query["tag"]), func(tag string) bool { return tag == "" }); len(tags) > 0 {
+		s.Values["tag"] = tags
 	}
-	if fleet != "" {
-		s.Fleet = fleet
+	if fleet != 0 {
+		s.Del("fleet")
 	}
-	if s.Problem != "" && problem.Index(s.Problem) < 0 {
-		return s, fmt.Errorf("unknown problem %s", s.Problem)
+	if name := s.Get("problem"); name != "" && problem.Index(name) < 0 {
+		return s, fmt.Errorf("unknown problem %s", name)
 	}
-	if s.Rollout != "" && !slices.Contains(rollouts, s.Rollout) {
-		return s, fmt.Errorf("unknown rollout state %s, valid states: %s", s.Rollout, strings.Join(rollouts, ", "))
+	if state := s.Get("rollout"); state != "" && !slices.Contains(rollouts, state) {
+		return s, fmt.Errorf("unknown rollout state %s, valid states: %s", state, strings.Join(rollouts, ", "))
 	}
-	if column := strings.TrimPrefix(s.Sort, "-"); s.Sort != "" && !slices.Contains(columns, column) {
+	if column := strings.TrimPrefix(s.Get("sort"), "-"); s.Has("sort") && !slices.Contains(columns, column) {
 		return s, fmt.Errorf("lists cannot be sorted by %s, valid columns: %s", column, strings.Join(columns, ", "))
 	}
-	if len(s.Search) > maxSearch {
+	if len(s.Get("q")) > maxSearch {
 		return s, fmt.Errorf("the search text is longer than %d bytes", maxSearch)
 	}
-	if text := query.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
+	if s.Has("limit") {
+		n, err := strconv.Atoi(s.Get("limit"))
 		if err != nil || n < 1 || n > maxLimit {
 			return s, fmt.Errorf("the limit must be from 1 to %d", maxLimit)
 		}
 		s.Limit = n
+	}
+	if s.Has("hold") {
+		s.Set("hold", "1")
 	}
 	var errs [2]error
 	s.After, errs[0] = parsePlace(query.Get("after"))
@@ -94,64 +89,43 @@ func parseSelection(query url.Values, fleet string) (selection, error) {
 	return s, cmp.Or(errs[0], errs[1])
 }
 
-// query returns the query parameters of the selection.
-func (s *selection) query() url.Values {
-	q := url.Values{}
-	for name, value := range map[string]string{"problem": s.Problem, "status": s.Status, "release": s.Release, "rollout": s.Rollout, "os": s.OS, "q": s.Search, "sort": s.Sort} {
-		if value != "" {
-			q.Set(name, value)
+// set sets a parameter. An empty value removes it.
+func (s *selection) set(name, value string) {
+	s.Set(name, value)
+	if value == "" {
+		s.Del(name)
+	}
+}
+
+// value returns the first value of a parameter with a prefix, without the prefix.
+func (s *selection) value(name, prefix string) string {
+	for _, text := range s.Values[name] {
+		if value, ok := strings.CutPrefix(text, prefix); ok {
+			return value
 		}
 	}
-	if s.Fleet != "" && s.fixed == "" {
-		q.Set("fleet", s.Fleet)
+	return ""
+}
+
+// query returns the parameters of the first page of a changed selection. The changes are names and values.
+func (s selection) query(changes ...string) url.Values {
+	s.Values = maps.Clone(s.Values)
+	for change := range slices.Chunk(changes, 2) {
+		s.set(change[0], change[1])
 	}
-	if len(s.Tags) > 0 {
-		q["tag"] = s.Tags
-	}
-	if s.After != nil {
-		q.Set("after", s.After.String())
-	}
-	if s.Before != nil {
-		q.Set("before", s.Before.String())
-	}
-	if s.Limit != DevicesPerPage {
-		q.Set("limit", strconv.Itoa(s.Limit))
-	}
-	if s.Hold {
-		q.Set("hold", "1")
-	}
-	return q
+	return s.Values
 }
 
 // address returns the address of the first page of a changed selection, relative to the page.
-func (s selection) address(change func(*selection)) string {
-	s.After, s.Before = nil, nil
-	change(&s)
-	return "?" + s.query().Encode()
-}
+func (s selection) address(changes ...string) string { return "?" + s.query(changes...).Encode() }
 
 // formatAddress returns the address of the selection in another format.
-func (s selection) formatAddress(format string, limit int) string {
-	s.Limit, s.Hold = limit, false
-	q := s.query()
-	q.Set("format", format)
-	return "?" + q.Encode()
+func (s selection) formatAddress(format, limit string) string {
+	return s.address("hold", "", "limit", limit, "format", format, "after", s.After.String(), "before", s.Before.String())
 }
 
-// filtered reports whether any filter is set.
-func (s *selection) filtered() bool {
-	return s.Problem != "" || s.Status != "" || s.Release != "" || s.Rollout != "" || s.OS != "" || len(s.Tags) > 0 || s.Fleet != s.fixed
-}
-
-// tag returns the value of the filter for a tag.
-func (s *selection) tag(key string) (value string, ok bool) {
-	for _, tag := range s.Tags {
-		if value, ok := strings.CutPrefix(tag, key+"="); ok {
-			return value, true
-		}
-	}
-	return "", false
-}
+// filtered reports whether parameters contain a filter.
+func filtered(query url.Values) bool { return slices.ContainsFunc(filterNames, query.Has) }
 
 // place is the place of a device in a list: the value by which the list is sorted, and the device's ID. Pages begin and
 // end at places, not after a number of devices, so that an added, removed or changed device does not move other devices
@@ -167,8 +141,12 @@ const end = "end"
 
 var endPlace = &place{rank: 1<<63 - 1, id: 1<<63 - 1}
 
+// String returns the text form of a place, empty for nil.
 func (p *place) String() string {
-	if *p == *endPlace {
+	switch {
+	case p == nil:
+		return ""
+	case *p == *endPlace:
 		return end
 	}
 	return fmt.Sprintf("%d.%d.%s", p.rank, p.id, p.text)

@@ -209,7 +209,7 @@ type page struct {
 	Problems *problemsPage
 	Search   *searchPage
 	Device   *devicePage
-	List     *listPage
+	List     *list
 
 	now time.Time
 	// waiting is set if there is no snapshot.
