@@ -22,9 +22,8 @@ type device struct {
 	Status    string `json:"status"`
 	Online    bool   `json:"online"`
 	Connected bool   `json:"connected"`
-	// ConnectivityChange is when the device last connected or disconnected; nil if unknown.
-	ConnectivityChange *time.Time `json:"connectivity_change"`
-	Since              moment     `json:"-"`
+	// Since is when the device last connected or disconnected.
+	Since moment `json:"connectivity_change"`
 	// Release is the release that the device runs; nil for none.
 	Release       *release `json:"release"`
 	TargetRelease *release `json:"target_release"`
@@ -65,10 +64,9 @@ type deviceProblem struct {
 	Alert    string           `json:"problem"`
 	Text     string           `json:"-"`
 	Severity problem.Severity `json:"severity"`
-	// Began is when the problem began; nil if unknown.
-	Began   *time.Time `json:"since"`
-	Since   moment     `json:"-"`
-	Runbook string     `json:"runbook_url"`
+	// Since is when the problem began.
+	Since   moment `json:"since"`
+	Runbook string `json:"runbook_url"`
 }
 
 func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time) device {
@@ -92,7 +90,7 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time)
 		services, running := d.Installs.Of(d.TargetRelease)
 		v.ServicesInstalled, v.ServicesRunning = &services, &running
 	}
-	v.ConnectivityChange, v.Since = instant(d.ConnectivityChanged(), now)
+	v.Since = instant(d.ConnectivityChanged(), now)
 	if problem.Updating(d) {
 		v.UpdateProgress = number(balena.UpdateProgress.Of(d))
 	}
@@ -105,9 +103,9 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time)
 		if !set.Has(i) {
 			continue
 		}
-		p := deviceProblem{Alert: c.Alert, Text: c.Text, Severity: c.Severity, Runbook: h.runbook(c.Alert)}
-		p.Began, p.Since = instant(h.Thresholds.Since(i, d, at), now)
-		v.Problems = append(v.Problems, p)
+		v.Problems = append(v.Problems, deviceProblem{
+			c.Alert, c.Text, c.Severity, instant(h.Thresholds.Since(i, d, at), now), h.runbook(c.Alert),
+		})
 	}
 	return v
 }
@@ -144,15 +142,6 @@ func (d *device) Remarks() []string {
 	return remarks
 }
 
-// instant returns a time for JSON, nil if it is unknown, and for HTML.
-func instant(i balena.Instant, now time.Time) (*time.Time, moment) {
-	if i == 0 {
-		return nil, moment{}
-	}
-	at := time.UnixMilli(int64(i)).UTC()
-	return &at, since(at, now)
-}
-
 // number returns a number for JSON, nil if it is null.
 func number(n balena.Number) *float64 {
 	if n == balena.Null {
@@ -178,14 +167,14 @@ func (d *device) OnTarget() bool {
 // Connectivity describes for how long the device has been connected or disconnected.
 func (d *device) Connectivity() string {
 	switch {
-	case d.Since.UTC == "" && d.Connected:
+	case d.Since.IsZero() && d.Connected:
 		return "connected"
-	case d.Since.UTC == "":
+	case d.Since.IsZero():
 		return "never connected"
 	case d.Connected:
-		return "connected for " + d.Since.Ago
+		return "connected for " + d.Since.Ago()
 	}
-	return "disconnected for " + d.Since.Ago
+	return "disconnected for " + d.Since.Ago()
 }
 
 // Update describes the progress of a running update; empty if there is none.
@@ -212,10 +201,10 @@ type devicePage struct {
 	Services   []serviceView `json:"services,omitempty"`
 	Tags       []tagView     `json:"tags,omitempty"`
 
-	Created        *time.Time `json:"created"`
-	Modified       *time.Time `json:"modified"`
-	HeartbeatSince *time.Time `json:"heartbeat_change"`
-	UpdateSince    *time.Time `json:"update_status_change"`
+	Created        moment `json:"created"`
+	Modified       moment `json:"modified"`
+	HeartbeatSince moment `json:"heartbeat_change"`
+	UpdateSince    moment `json:"update_status_change"`
 	// The last reported figures; nil if a figure is not reported or implausible.
 	CPUUsage    *float64 `json:"cpu_usage_percent"`
 	Temperature *float64 `json:"cpu_temperature_celsius"`
@@ -228,7 +217,7 @@ type devicePage struct {
 // fact is a property of a device.
 type fact struct {
 	Name, Text string
-	// When is the time of the last change; the zero value for none.
+	// When is the time of the last change.
 	When moment
 	// Ratio is the ratio that a bar shows, from 0 to 1; negative for no bar.
 	Ratio float64
@@ -238,11 +227,10 @@ type fact struct {
 func (f fact) Width() int { return int(min(max(f.Ratio, 0), 1) * barWidth) }
 
 type serviceView struct {
-	Name      string     `json:"service_name"`
-	Status    string     `json:"status"`
-	Progress  *float64   `json:"download_progress_percent"`
-	Installed *time.Time `json:"installed"`
-	Since     moment     `json:"-"`
+	Name      string   `json:"service_name"`
+	Status    string   `json:"status"`
+	Progress  *float64 `json:"download_progress_percent"`
+	Installed moment   `json:"installed"`
 }
 
 // ProgressText returns the progress of a download; empty if there is none.
@@ -293,24 +281,21 @@ func (h *handler) deviceOf(s *balena.Snapshot, uuid string) *balena.Device {
 }
 
 func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, now time.Time) *devicePage {
-	p := &devicePage{device: h.newDevice(s, d, now), HeartbeatState: cmp.Or(d.HeartbeatState, balena.Unknown)}
-	var created, modified, heartbeat, update moment
-	p.Created, created = instant(d.Created, now)
-	p.Modified, modified = instant(d.Modified, now)
-	p.HeartbeatSince, heartbeat = instant(d.HeartbeatChanged, now)
-	p.UpdateSince, update = instant(d.UpdateChanged, now)
-	_, vpn := instant(d.LastConnectivity, now)
-
+	p := &devicePage{
+		device: h.newDevice(s, d, now), HeartbeatState: cmp.Or(d.HeartbeatState, balena.Unknown),
+		Created: instant(d.Created, now), Modified: instant(d.Modified, now),
+		HeartbeatSince: instant(d.HeartbeatChanged, now), UpdateSince: instant(d.UpdateChanged, now),
+	}
 	add := func(name, text string, when moment) {
-		if text != "" {
+		if text != "" || !when.IsZero() {
 			p.Facts = append(p.Facts, fact{Name: name, Text: text, When: when})
 		}
 	}
-	add("VPN", either(d.Online, "connected", "disconnected"), vpn)
-	add("Heartbeat", p.HeartbeatState, heartbeat)
+	add("VPN", either(d.Online, "connected", "disconnected"), instant(d.LastConnectivity, now))
+	add("Heartbeat", p.HeartbeatState, p.HeartbeatSince)
 	add("Release", cmp.Or(p.Release.String(), "none"), moment{})
 	add("Target release", cmp.Or(p.TargetRelease.String(), "none")+either(p.Pinned, ", pinned", ""), moment{})
-	add("Update status", cmp.Or(p.Update(), d.UpdateState()), update)
+	add("Update status", cmp.Or(p.Update(), d.UpdateState()), p.UpdateSince)
 	add("OS", strings.TrimSpace(cmp.Or(d.OSVersion, balena.Unknown)+" "+d.OSVariant), moment{})
 	if p.OSRelease != nil {
 		add("OS release", p.OSRelease.String(), moment{})
@@ -332,13 +317,9 @@ func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, now time.T
 	add("Public URL", either(d.WebAccessible, "enabled", ""), moment{})
 	add("Deactivated", either(d.Deactivated, "yes", ""), moment{})
 	add("Frozen", either(d.Frozen, "yes, because the plan does not cover the device", ""), moment{})
-	if d.Created != 0 {
-		p.Facts = append(p.Facts, fact{Name: "Registered", When: created})
-	}
-	if d.Modified != 0 {
-		p.Facts = append(p.Facts, fact{Name: "Last modified", When: modified})
-	}
-	h.addFigures(p, d, modified)
+	add("Registered", "", p.Created)
+	add("Last modified", "", p.Modified)
+	p.addFigures(d)
 	p.addAttachments(s, d, now)
 	return p
 }
@@ -354,7 +335,7 @@ func pending(s *balena.Snapshot, target int64, running string) string {
 
 // addFigures adds the hardware figures. The API does not provide the time of a report, but a report modifies the device:
 // the figures are at least as old as the last modification.
-func (h *handler) addFigures(p *devicePage, d *balena.Device, modified moment) {
+func (p *devicePage) addFigures(d *balena.Device) {
 	p.CPUUsage, p.Temperature = number(balena.CPUUsage.Of(d)), number(d.Temperature())
 	p.MemoryUsed, p.MemorySize = number(balena.MemoryUsed.Of(d)), number(balena.MemorySize.Of(d))
 	p.StorageUsed, p.StorageSize = number(balena.StorageUsed.Of(d)), number(balena.StorageSize.Of(d))
@@ -385,7 +366,7 @@ func (h *handler) addFigures(p *devicePage, d *balena.Device, modified moment) {
 	case !d.Connected():
 		p.FiguresAge = "The device is disconnected. These are its last reported figures."
 	case d.Modified != 0:
-		p.FiguresAge = "Reported at least " + modified.Ago + " ago. Devices report figures at most every 5 minutes."
+		p.FiguresAge = "Reported at least " + p.Modified.Ago() + " ago. Devices report figures at most every 5 minutes."
 	default:
 		p.FiguresAge = "Devices report figures at most every 5 minutes."
 	}
@@ -396,11 +377,12 @@ func (h *handler) addFigures(p *devicePage, d *balena.Device, modified moment) {
 
 func (p *devicePage) addAttachments(snapshot *balena.Snapshot, d *balena.Device, now time.Time) {
 	for _, s := range d.Services() {
-		v := serviceView{Name: cmp.Or(s.Name, balena.Unknown), Status: cmp.Or(s.Status, balena.Unknown)}
+		v := serviceView{
+			Name: cmp.Or(s.Name, balena.Unknown), Status: cmp.Or(s.Status, balena.Unknown), Installed: instant(s.Installed, now),
+		}
 		if !balena.DownloadProgress.Implausible(s.Progress) {
 			v.Progress = number(s.Progress)
 		}
-		v.Installed, v.Since = instant(s.Installed, now)
 		p.Services = append(p.Services, v)
 	}
 	for i, tag := range d.Tags() {

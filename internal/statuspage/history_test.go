@@ -66,7 +66,7 @@ func TestHistoryIsBounded(t *testing.T) {
 		recordAt(r, at.Add(time.Duration(i)*time.Minute), 10-i%2, 10)
 	}
 	h := r.history(1)
-	if got, want := h.Since.Machine, "2000-01-07T12:00:00Z"; got != want {
+	if got, want := h.Since.Machine(), "2000-01-07T12:00:00Z"; got != want {
 		t.Errorf("the history begins at %s, want %s", got, want)
 	}
 	if n := strings.Count(h.Curves[0].Lines[0], " ") + 1; n != slots || len(h.Curves[0].Lines) != 1 {

@@ -340,16 +340,12 @@ func (h *handler) sendCSV(w http.ResponseWriter, p *list) {
 	})
 	for i := range p.List {
 		d := &p.List[i]
-		var changed string
-		if d.ConnectivityChange != nil {
-			changed = d.ConnectivityChange.Format(time.RFC3339)
-		}
 		names := make([]string, len(d.Problems))
 		for i, p := range d.Problems {
 			names[i] = p.Alert
 		}
 		row := []string{
-			d.UUID, d.Name, d.Fleet, d.Status, strconv.FormatBool(d.Connected), changed, d.Release.String(), d.TargetRelease.String(),
+			d.UUID, d.Name, d.Fleet, d.Status, strconv.FormatBool(d.Connected), d.Since.Machine(), d.Release.String(), d.TargetRelease.String(),
 			strconv.FormatBool(d.Pinned), d.Type, d.OSVersion, d.OSVariant, d.SupervisorVersion, d.UpdateStatus, strings.Join(names, " "),
 		}
 		for i := range row {

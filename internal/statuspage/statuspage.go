@@ -217,7 +217,7 @@ type page struct {
 }
 
 // Reloadable reports whether the page may reload itself. A reload of the search page would discard text that is being typed.
-func (p *page) Reloadable() bool { return p.Search == nil && (p.Time.UTC != "" || p.waiting) }
+func (p *page) Reloadable() bool { return p.Search == nil && (!p.Time.IsZero() || p.waiting) }
 
 // Reloads reports whether the page reloads itself.
 func (p *page) Reloads() bool { return p.Reloadable() && !p.Held }
@@ -283,9 +283,9 @@ func (h *handler) describe(p *page, s *balena.Snapshot) {
 	switch {
 	case !status.Up:
 		p.Warning = h.failure(p, &status)
-		p.Warning.What += " These data are " + p.Time.Ago + " old."
+		p.Warning.What += " These data are " + p.Time.Ago() + " old."
 	case p.now.Sub(s.Time) > lateAfterIntervals*h.Interval:
-		p.Warning = &warning{What: "These data are " + p.Time.Ago + " old. The current refresh takes longer than expected.", Runbook: h.runbook("BalenaDataStale")}
+		p.Warning = &warning{What: "These data are " + p.Time.Ago() + " old. The current refresh takes longer than expected.", Runbook: h.runbook("BalenaDataStale")}
 	}
 	for _, failed := range failedParts(s) {
 		if p.Warning == nil {
@@ -321,7 +321,7 @@ func (h *handler) explain(p *page) {
 	p.Message = "The exporter has just started. The first refresh is running."
 	switch {
 	case !status.LastSuccess.IsZero():
-		p.Message = "The last data are " + since(status.LastSuccess, p.now).Ago + " old. They are stale and are not shown."
+		p.Message = "The last data are " + since(status.LastSuccess, p.now).Ago() + " old. They are stale and are not shown."
 	case status.LastError != "":
 		p.Message = "No refresh has succeeded since the exporter started."
 	}
@@ -388,8 +388,8 @@ type state struct {
 	AgeSeconds float64   `json:"age_seconds"`
 	Up         bool      `json:"up"`
 	// LastError remains set when later refreshes succeed.
-	LastError     string     `json:"last_error,omitempty"`
-	LastErrorTime *time.Time `json:"last_error_time,omitempty"`
+	LastError     string `json:"last_error,omitempty"`
+	LastErrorTime moment `json:"last_error_time,omitzero"`
 	// FailedParts are the parts that the last refresh could not read. Their data may be outdated or missing.
 	FailedParts []failedPart `json:"failed_parts"`
 }
@@ -413,9 +413,6 @@ func failedParts(s *balena.Snapshot) []failedPart {
 func (h *handler) state(s *balena.Snapshot, now time.Time) state {
 	status := h.Status()
 	t := state{Time: s.Time.UTC(), AgeSeconds: now.Sub(s.Time).Seconds(), Up: status.Up, LastError: status.LastError, FailedParts: failedParts(s)}
-	if !status.LastErrorTime.IsZero() {
-		utc := status.LastErrorTime.UTC()
-		t.LastErrorTime = &utc
-	}
+	t.LastErrorTime = since(status.LastErrorTime, now)
 	return t
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
 // thousands formats a number with commas as thousands separators.
@@ -17,20 +19,42 @@ func thousands(n int) string {
 	return s
 }
 
-// moment is a formatted time in the past; the zero value is an unknown time.
-type moment struct {
-	// UTC is the time as text, and Machine in the format of the attribute datetime.
-	UTC, Machine string
-	// Ago is the time that has passed since.
-	Ago string
-}
+// moment is a time in the past; the zero value is an unknown time, which is null in JSON.
+type moment struct{ at, now time.Time }
 
-func since(t, now time.Time) moment {
-	if t.IsZero() {
+func since(t, now time.Time) moment { return moment{t.UTC(), now} }
+
+// instant returns the moment of an instant, 0 for an unknown one.
+func instant(i balena.Instant, now time.Time) moment {
+	if i == 0 {
 		return moment{}
 	}
-	t = t.UTC()
-	return moment{UTC: t.Format("2006-01-02 15:04:05 UTC"), Machine: t.Format(time.RFC3339), Ago: duration(now.Sub(t))}
+	return since(time.UnixMilli(int64(i)), now)
+}
+
+func (m moment) IsZero() bool { return m.at.IsZero() }
+
+// UTC returns the time as text, and Machine in the format of the attribute datetime; empty if it is unknown.
+func (m moment) UTC() string     { return m.format("2006-01-02 15:04:05 UTC") }
+func (m moment) Machine() string { return m.format(time.RFC3339) }
+
+func (m moment) format(layout string) string {
+	if m.IsZero() {
+		return ""
+	}
+	return m.at.Format(layout)
+}
+
+// Ago returns the time that has passed since.
+func (m moment) Ago() string { return duration(m.age()) }
+
+func (m moment) age() time.Duration { return m.now.Sub(m.at) }
+
+func (m moment) MarshalJSON() ([]byte, error) {
+	if m.IsZero() {
+		return []byte("null"), nil
+	}
+	return m.at.MarshalJSON()
 }
 
 const day = 24 * time.Hour
