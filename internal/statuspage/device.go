@@ -192,6 +192,7 @@ func (d *device) Update() string {
 
 // devicePage is the page of a device, in HTML and JSON.
 type devicePage struct {
+	*state
 	device
 	HeartbeatState string `json:"heartbeat_state"`
 	Facts          []fact `json:"-"`
@@ -246,25 +247,18 @@ type tagView struct {
 	Value string `json:"value"`
 }
 
-// devicePageOf serves the page of a device.
-func (h *handler) devicePageOf(w http.ResponseWriter, r *http.Request) {
-	uuid := slugOf(r.PathValue("uuid"))
-	p, s, ok := h.open(w, r, uuid, "")
-	if !ok {
-		return
-	}
-	d := h.deviceOf(s, uuid)
+// device fills the page of a device.
+func (h *handler) device(p *page, s *balena.Snapshot) *failure {
+	d := h.deviceOf(s, p.slug)
 	if d == nil {
-		h.fail(w, r, http.StatusNotFound, p, "No such device", "No fleet that the exporter reads has a device with this UUID. The device may have been removed.")
-		return
+		return &failure{
+			code: http.StatusNotFound, title: "No such device",
+			Message: "No fleet that the exporter reads has a device with this UUID. The device may have been removed.",
+		}
 	}
-	p.Device = h.newDevicePage(s, d, p.now)
-	p.Title = p.Device.Title()
-	p.Formats = []link{{"JSON", "?format=json"}}
-	h.send(w, r, http.StatusOK, p, struct {
-		state
-		*devicePage
-	}{h.state(s, p.now), p.Device})
+	content := h.newDevicePage(s, d, p)
+	p.Content, p.Title, p.Formats = content, content.Title(), []link{{"JSON", "?format=json"}}
+	return nil
 }
 
 // deviceOf returns the device with a UUID, or nil.
@@ -280,9 +274,10 @@ func (h *handler) deviceOf(s *balena.Snapshot, uuid string) *balena.Device {
 	return nil
 }
 
-func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, now time.Time) *devicePage {
+func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, of *page) *devicePage {
+	now := of.now
 	p := &devicePage{
-		device: h.newDevice(s, d, now), HeartbeatState: cmp.Or(d.HeartbeatState, balena.Unknown),
+		state: of.state, device: h.newDevice(s, d, now), HeartbeatState: cmp.Or(d.HeartbeatState, balena.Unknown),
 		Created: instant(d.Created, now), Modified: instant(d.Modified, now),
 		HeartbeatSince: instant(d.HeartbeatChanged, now), UpdateSince: instant(d.UpdateChanged, now),
 	}

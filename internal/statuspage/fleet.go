@@ -18,6 +18,7 @@ import (
 
 // overview is the page of all fleets, in HTML and JSON.
 type overview struct {
+	*state
 	// Total sums up the fleets that are not archived.
 	Total  sums    `json:"total"`
 	Fleets []fleet `json:"fleets"`
@@ -211,21 +212,20 @@ func newOverview(fleets []fleet, order func(a, b *fleet) int, reverse bool) *ove
 	return o
 }
 
-// overviewPage serves the page of all fleets.
-func (h *handler) overviewPage(w http.ResponseWriter, r *http.Request) {
-	p, s, ok := h.open(w, r, "Fleets", "fleets")
-	if !ok {
-		return
-	}
-	sorting := cmp.Or(r.URL.Query().Get("sort"), "fleet")
+// overview fills the page of all fleets.
+func (h *handler) overview(p *page, s *balena.Snapshot) *failure {
+	sorting := cmp.Or(p.query.Get("sort"), "fleet")
 	name, reverse := strings.CutPrefix(sorting, "-")
 	order := fleetOrders[name]
 	if order == nil {
-		h.fail(w, r, http.StatusBadRequest, p, "Invalid sort order", "Fleets cannot be sorted by "+name+". Valid columns: "+strings.Join(slices.Sorted(maps.Keys(fleetOrders)), ", ")+".")
-		return
+		return &failure{
+			code: http.StatusBadRequest, title: "Invalid sort order",
+			Message: "Fleets cannot be sorted by " + name + ". Valid columns: " + strings.Join(slices.Sorted(maps.Keys(fleetOrders)), ", ") + ".",
+		}
 	}
-	p.Overview = newOverview(h.fleets(s, nil, p.now), order, reverse)
-	p.Overview.Columns = columnsOf(sorting, "fleet", func(sort string) string {
+	o := newOverview(h.fleets(s, nil, p.now), order, reverse)
+	o.state = p.state
+	o.Columns = columnsOf(sorting, "fleet", func(sort string) string {
 		q := url.Values{}
 		if sort != "fleet" {
 			q.Set("sort", sort)
@@ -244,11 +244,8 @@ func (h *handler) overviewPage(w http.ResponseWriter, r *http.Request) {
 		{Text: "Target release"},
 		{Text: "Rollout", sort: "rollout", Class: "wide"},
 	})
-	p.Formats = []link{{"JSON", "?format=json"}}
-	h.send(w, r, http.StatusOK, p, struct {
-		state
-		*overview
-	}{h.state(s, p.now), p.Overview})
+	p.Content, p.Formats = o, []link{{"JSON", "?format=json"}}
+	return nil
 }
 
 // column is the header of a column.

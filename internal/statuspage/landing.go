@@ -19,27 +19,26 @@ type landing struct {
 
 // root serves the landing page, with status 200 even without a snapshot.
 func (h *handler) root(w http.ResponseWriter, r *http.Request) {
-	p := h.page(r, name)
-	p.NavEntry = "root"
-	status := h.Status()
-	p.Landing = &landing{Version: h.Version, State: "down", Links: h.Links}
+	p := h.page(r, "root", name)
+	l := &landing{Version: h.Version, State: "down", Links: h.Links}
+	p.Content = l
 	switch {
-	case status.Up:
-		p.Landing.State = "up"
-	case status.LastError == "":
-		p.Landing.State = "starting"
+	case p.Up:
+		l.State = "up"
+	case p.LastError == "":
+		l.State = "starting"
 	}
 	if s := h.Snapshot(); s != nil {
 		h.describe(p, s)
-		p.Landing.Data, p.Landing.Fleets, p.Landing.Devices = true, len(s.Fleets), s.Devices.Len()
+		l.Data, l.Fleets, l.Devices = true, len(s.Fleets), s.Devices.Len()
 		for _, f := range h.fleets(s, nil, p.now) {
-			p.Landing.Connected += f.Connected
-			p.Landing.Problematic += f.Problematic
-			p.Landing.Lost += f.Lost
-			p.Landing.FleetsWithProblems += min(len(f.Problems), 1)
+			l.Connected += f.Connected
+			l.Problematic += f.Problematic
+			l.Lost += f.Lost
+			l.FleetsWithProblems += min(len(f.Problems), 1)
 		}
 	} else {
 		h.explain(p)
 	}
-	h.sendPage(w, http.StatusOK, p)
+	sendHTML(w, http.StatusOK, p)
 }

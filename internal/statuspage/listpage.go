@@ -144,23 +144,27 @@ func (l *list) Noun() string {
 	return noun
 }
 
-// parseRequest returns the selection of a request. If the request is invalid, it sends a response and returns false.
-func (h *handler) parseRequest(w http.ResponseWriter, r *http.Request, p *page, fleet int64) (selection, bool) {
-	query := r.URL.Query()
-	sel, err := parseSelection(query, fleet)
+// fillList adds the list of a fleet, or of all fleets if it is 0. If the request is invalid, it returns a failure.
+func (h *handler) fillList(p *page, s *balena.Snapshot, of kind, fleet int64) *failure {
+	sel, err := parseSelection(p.query, fleet)
 	if err != nil {
-		h.fail(w, r, http.StatusBadRequest, p, "Invalid request", "The address is invalid: "+err.Error()+".")
-		return sel, false
+		return &failure{code: http.StatusBadRequest, title: "Invalid request", Message: "The address is invalid: " + err.Error() + "."}
 	}
-	if query.Get("format") == "" && sel.Limit >= DevicesPerPage {
+	if p.query.Get("format") == "" && sel.Limit >= DevicesPerPage {
 		sel.Limit = DevicesPerPage
 		sel.Del("limit")
 	}
-	return sel, true
+	if p.Query = sel.Get("q"); of == searchResults && p.Query == "" {
+		return nil
+	}
+	p.List = h.list(s, sel, of, p.now)
+	p.Formats = []link{{"JSON", p.List.formatAddress("json", "")}, {"CSV", p.List.formatAddress("csv", strconv.Itoa(maxLimit))}}
+	return nil
 }
 
 // fleetPage is the page of a fleet, in HTML and JSON.
 type fleetPage struct {
+	*state
 	fleet
 	*list
 	History *history `json:"-"`
@@ -171,35 +175,29 @@ type fleetPage struct {
 // FleetProblems returns the problems of the fleet as a whole.
 func (p *fleetPage) FleetProblems() []fleetProblem { return p.fleet.Problems }
 
-func (h *handler) fleetPageOf(w http.ResponseWriter, r *http.Request) {
-	slug := slugOf(r.PathValue("slug"))
-	p, s, ok := h.open(w, r, slug, "")
-	if !ok {
-		return
-	}
-	i := slices.IndexFunc(s.Fleets, func(f balena.Fleet) bool { return f.Slug == slug })
+// fleet fills the page of a fleet.
+func (h *handler) fleet(p *page, s *balena.Snapshot) *failure {
+	i := slices.IndexFunc(s.Fleets, func(f balena.Fleet) bool { return f.Slug == p.slug })
 	if i < 0 {
-		h.fail(w, r, http.StatusNotFound, p, "No such fleet", "The exporter does not read a fleet with this slug. The fleet may have been renamed or removed, or the token has no access to it.")
-		return
+		return &failure{
+			code: http.StatusNotFound, title: "No such fleet",
+			Message: "The exporter does not read a fleet with this slug. The fleet may have been renamed or removed, or the token has no access to it.",
+		}
 	}
 	id := s.Fleets[i].ID
-	sel, ok := h.parseRequest(w, r, p, id)
-	if !ok {
-		return
+	if failed := h.fillList(p, s, fleetDevices, id); failed != nil {
+		return failed
 	}
-	p.List = h.list(s, sel, fleetDevices, p.now)
-	p.Fleet = &fleetPage{
-		fleet: h.fleets(s, func(f *balena.Fleet) bool { return f.ID == id }, p.now)[0],
-		list:  p.List, Dashboard: h.fleetDashboard(slug), History: h.Recorder.history(id),
+	p.Content = &fleetPage{
+		state: p.state, fleet: h.fleets(s, func(f *balena.Fleet) bool { return f.ID == id }, p.now)[0],
+		list: p.List, Dashboard: h.fleetDashboard(p.slug), History: h.Recorder.history(id),
 	}
-	h.sendList(w, r, p, struct {
-		state
-		*fleetPage
-	}{h.state(s, p.now), p.Fleet})
+	return nil
 }
 
 // problemsPage is the page of problems, in HTML and JSON.
 type problemsPage struct {
+	*state
 	// Causes are the problems of devices, including lost and never connected devices.
 	Causes []causeCount `json:"problems"`
 	// Fleets are the fleets with problems as a whole.
@@ -214,30 +212,23 @@ type causeCount struct {
 	Devices  int              `json:"devices"`
 }
 
-func (h *handler) problemsPageOf(w http.ResponseWriter, r *http.Request) {
-	p, s, ok := h.open(w, r, "Problems", "problems")
-	if !ok {
-		return
+// problems fills the page of problems.
+func (h *handler) problems(p *page, s *balena.Snapshot) *failure {
+	if failed := h.fillList(p, s, problems, 0); failed != nil {
+		return failed
 	}
-	sel, ok := h.parseRequest(w, r, p, 0)
-	if !ok {
-		return
-	}
-	p.List = h.list(s, sel, problems, p.now)
-	p.Problems = &problemsPage{list: p.List, Causes: []causeCount{}, Fleets: []fleet{}}
+	content := &problemsPage{state: p.state, list: p.List, Causes: []causeCount{}, Fleets: []fleet{}}
 	counts := p.List.filters[problemFilter].counts()
 	for _, c := range problem.Causes {
 		if n := counts[c.Alert]; n > 0 {
-			p.Problems.Causes = append(p.Problems.Causes, causeCount{c.Alert, c.Severity, n})
+			content.Causes = append(content.Causes, causeCount{c.Alert, c.Severity, n})
 		}
 	}
 	if !filtered(p.List.query("fleet", "")) && p.List.before == 0 {
-		p.Problems.Fleets = h.fleetsWithProblems(s, sel.Get("fleet"), p.now)
+		content.Fleets = h.fleetsWithProblems(s, p.List.Get("fleet"), p.now)
 	}
-	h.sendList(w, r, p, struct {
-		state
-		*problemsPage
-	}{h.state(s, p.now), p.Problems})
+	p.Content = content
+	return nil
 }
 
 // fleetsWithProblems returns the fleets with problems as a whole, the worst first.
@@ -254,6 +245,7 @@ func (h *handler) fleetsWithProblems(s *balena.Snapshot, slug string, now time.T
 
 // searchPage is the page of search results, in HTML and JSON.
 type searchPage struct {
+	*state
 	Query string `json:"query"`
 	// Fleets are the fleets whose slug or name matches.
 	Fleets []foundFleet `json:"fleets"`
@@ -269,39 +261,28 @@ type foundFleet struct {
 // maxFleets is the maximum number of fleets in search results.
 const maxFleets = 50
 
-func (h *handler) searchPageOf(w http.ResponseWriter, r *http.Request) {
-	p, s, ok := h.open(w, r, "Search", "search")
-	if !ok {
-		return
+// search fills the page of search results.
+func (h *handler) search(p *page, s *balena.Snapshot) *failure {
+	if failed := h.fillList(p, s, searchResults, 0); failed != nil {
+		return failed
 	}
-	sel, ok := h.parseRequest(w, r, p, 0)
-	if !ok {
-		return
-	}
-	p.Query = sel.Get("q")
-	p.Search = &searchPage{Query: p.Query, Fleets: []foundFleet{}}
+	content := &searchPage{Query: p.Query, Fleets: []foundFleet{}, list: &list{List: []device{}}}
+	p.Content = content
 	if p.Query == "" {
-		p.Search.list = &list{List: []device{}}
-		h.send(w, r, http.StatusOK, p, p.Search)
-		return
+		return nil
 	}
-	p.List = h.list(s, sel, searchResults, p.now)
-	p.Search.list = p.List
+	content.state, content.list = p.state, p.List
 	search := newSearch(s, p.Query, false)
 	for i := range s.Fleets {
-		if f := &s.Fleets[i]; search.fleets[f.ID] && len(p.Search.Fleets) < maxFleets {
-			p.Search.Fleets = append(p.Search.Fleets, foundFleet{f.Slug, f.Name, slugPath(f.Slug)})
+		if f := &s.Fleets[i]; search.fleets[f.ID] && len(content.Fleets) < maxFleets {
+			content.Fleets = append(content.Fleets, foundFleet{f.Slug, f.Name, slugPath(f.Slug)})
 		}
 	}
-	slices.SortFunc(p.Search.Fleets, func(a, b foundFleet) int { return natural(a.Slug, b.Slug) })
-	if path := p.Search.onlyResult(); path != "" && !filtered(sel.Values) && r.URL.Query().Get("format") == "" {
-		redirect(w, http.StatusSeeOther, path)
-		return
+	slices.SortFunc(content.Fleets, func(a, b foundFleet) int { return natural(a.Slug, b.Slug) })
+	if !filtered(p.List.Values) && p.query.Get("format") == "" {
+		p.redirect = content.onlyResult()
 	}
-	h.sendList(w, r, p, struct {
-		state
-		*searchPage
-	}{h.state(s, p.now), p.Search})
+	return nil
 }
 
 // onlyResult returns the path of the only result; empty if there are no results or several.
@@ -317,29 +298,19 @@ func (p *searchPage) onlyResult() string {
 	return ""
 }
 
-// sendList sends a list of devices as CSV, HTML or JSON.
-func (h *handler) sendList(w http.ResponseWriter, r *http.Request, p *page, data any) {
-	if r.URL.Query().Get("format") == "csv" {
-		h.sendCSV(w, p.List)
-		return
-	}
-	p.Formats = []link{{"JSON", p.List.formatAddress("json", "")}, {"CSV", p.List.formatAddress("csv", strconv.Itoa(maxLimit))}}
-	h.send(w, r, http.StatusOK, p, data)
-}
-
 // sendCSV sends the devices of a page as CSV. The header X-Total-Count is the number of devices on all pages.
-func (h *handler) sendCSV(w http.ResponseWriter, p *list) {
+func (l *list) sendCSV(w http.ResponseWriter) {
 	header := w.Header()
 	header.Set("Content-Type", "text/csv; charset=utf-8; header=present")
 	header.Set("Content-Disposition", `attachment; filename="devices.csv"`)
-	header.Set("X-Total-Count", strconv.Itoa(p.Matching))
+	header.Set("X-Total-Count", strconv.Itoa(l.Matching))
 	out := csv.NewWriter(w)
 	_ = out.Write([]string{
 		"uuid", "device_name", "fleet", "status", "connected", "connectivity_change", "release", "target_release", "release_pinned",
 		"device_type", "os_version", "os_variant", "supervisor_version", "update_status", "problems",
 	})
-	for i := range p.List {
-		d := &p.List[i]
+	for i := range l.List {
+		d := &l.List[i]
 		names := make([]string, len(d.Problems))
 		for i, p := range d.Problems {
 			names[i] = p.Alert

@@ -15,6 +15,7 @@ package statuspage
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
@@ -130,18 +131,18 @@ var Paths = []string{"/{$}", "/fleets", "/fleets/", "/devices", "/devices/", "/p
 func NewHandler(o Options) http.Handler {
 	h := &handler{Options: o, mux: http.NewServeMux(), slots: make(chan struct{}, maxPages), walks: make(chan struct{}, maxWalks)}
 	h.mux.HandleFunc("GET /{$}", h.root)
-	h.mux.HandleFunc("GET /fleets", h.overviewPage)
+	h.mux.HandleFunc("GET /fleets", h.serve("fleets", "Fleets", h.overview))
 	h.mux.HandleFunc("GET /fleets/{$}", func(w http.ResponseWriter, r *http.Request) {
 		to := url.URL{Path: "../fleets", RawQuery: r.URL.RawQuery}
 		redirect(w, http.StatusMovedPermanently, to.String())
 	})
-	h.mux.HandleFunc("GET /fleets/{slug...}", h.fleetPageOf)
+	h.mux.HandleFunc("GET /fleets/{slug...}", h.serve("fleet", "", h.fleet))
 	h.mux.HandleFunc("GET /devices", func(w http.ResponseWriter, _ *http.Request) {
 		redirect(w, http.StatusSeeOther, "search") // there is no list of all devices
 	})
-	h.mux.HandleFunc("GET /devices/{uuid...}", h.devicePageOf)
-	h.mux.HandleFunc("GET /problems", h.problemsPageOf)
-	h.mux.HandleFunc("GET /search", h.searchPageOf)
+	h.mux.HandleFunc("GET /devices/{slug...}", h.serve("device", "", h.device))
+	h.mux.HandleFunc("GET /problems", h.serve("problems", "Problems", h.problems))
+	h.mux.HandleFunc("GET /search", h.serve("search", "Search", h.search))
 	return h
 }
 
@@ -177,13 +178,21 @@ func (h *handler) acquireWalk() (release func()) {
 	return func() { <-h.walks }
 }
 
-// page is the data of the page template. All pages share the first fields; one of the pointers is the content.
+// page is the data of the page template.
 type page struct {
-	Title string
-	// Root is the relative path to the root.
-	Root string
-	// NavEntry is the current entry of the navigation; empty for none.
-	NavEntry string
+	// Kind is the name of the template of the content.
+	Kind, Title string
+	// Content is the data of the page, and the answer in JSON; nil if there is only a message.
+	Content any
+	// List is the list of devices in the content, or nil.
+	List *list
+	// Message is the text of a page without data.
+	Message string
+	// Formats links to the page in other formats.
+	Formats []link
+	// Root is the relative path to the root, and slug the rest of the path, which is the slug of a fleet or a UUID.
+	Root, slug string
+	// Query is the searched text.
 	Query    string
 	Style    template.CSS
 	Interval string
@@ -192,32 +201,37 @@ type page struct {
 	ReloadInterval time.Duration
 	Held           bool
 	Toggle         string
+	*state
 	// Warning is a warning about the data, or nil.
 	Warning *warning
-	Time    moment
-	// LastError is the last error of a refresh, if a later refresh succeeded.
-	LastError     string
-	LastErrorTime moment
-	// Message is the text of a page without data.
-	Message string
-	// Formats links to the page in other formats.
-	Formats []link
 
-	Landing  *landing
-	Overview *overview
-	Fleet    *fleetPage
-	Problems *problemsPage
-	Search   *searchPage
-	Device   *devicePage
-	List     *list
+	now    time.Time
+	query  url.Values
+	status Status
+	// redirect is the path to which the request is redirected; empty to send the page.
+	redirect string
+}
 
-	now time.Time
-	// waiting is set if there is no snapshot.
-	waiting bool
+// state describes the age and completeness of the data.
+type state struct {
+	Time       moment  `json:"time"`
+	AgeSeconds float64 `json:"age_seconds"`
+	Up         bool    `json:"up"`
+	// LastError remains set when later refreshes succeed.
+	LastError     string `json:"last_error,omitempty"`
+	LastErrorTime moment `json:"last_error_time,omitzero"`
+	// FailedParts are the parts that the last refresh could not read. Their data may be outdated or missing.
+	FailedParts []failedPart `json:"failed_parts"`
+}
+
+// failedPart is a part of the last refresh that failed.
+type failedPart struct {
+	Part  balena.PartName `json:"part"`
+	Error string          `json:"error"`
 }
 
 // Reloadable reports whether the page may reload itself. A reload of the search page would discard text that is being typed.
-func (p *page) Reloadable() bool { return p.Search == nil && (!p.Time.IsZero() || p.waiting) }
+func (p *page) Reloadable() bool { return p.Kind != "search" || p.Content == nil }
 
 // Reloads reports whether the page reloads itself.
 func (p *page) Reloads() bool { return p.Reloadable() && !p.Held }
@@ -242,126 +256,133 @@ type warning struct {
 }
 
 // page returns a page without content.
-func (h *handler) page(r *http.Request, title string) *page {
-	query := r.URL.Query()
+func (h *handler) page(r *http.Request, kind, title string) *page {
+	query, status, now := r.URL.Query(), h.Status(), time.Now()
 	p := &page{
-		Title: title, Root: strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1), Style: sheet, Interval: duration(h.Interval),
-		ReloadInterval: max(h.Interval, minReloadInterval), Held: query.Get("hold") != "", now: time.Now(),
+		Kind: kind, Root: cmp.Or(strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1), "./"), slug: slugOf(r.PathValue("slug")),
+		Style: sheet, Interval: duration(h.Interval), ReloadInterval: max(h.Interval, minReloadInterval), Held: query.Get("hold") != "",
+		state: &state{Up: status.Up, LastError: status.LastError, LastErrorTime: since(status.LastErrorTime, now), FailedParts: []failedPart{}},
+		now:   now, query: r.URL.Query(), status: status,
 	}
-	if p.Root == "" {
-		p.Root = "./"
-	}
+	p.Title = cmp.Or(title, p.slug)
 	if p.Held {
 		query.Del("hold")
 	} else {
 		query.Set("hold", "1")
 	}
 	p.Toggle = "?" + query.Encode()
-	if status := h.Status(); status.Up && status.LastError != "" {
-		p.LastError, p.LastErrorTime = status.LastError, since(status.LastErrorTime, p.now)
-	}
 	return p
 }
 
-// open returns a page without content, and the current snapshot. Without a snapshot it sends a response and returns false.
-func (h *handler) open(w http.ResponseWriter, r *http.Request, title, navEntry string) (*page, *balena.Snapshot, bool) {
-	p := h.page(r, title)
-	p.NavEntry = navEntry
-	s := h.Snapshot()
-	if s == nil {
-		h.noData(w, r, p)
-		return nil, nil, false
+// failure is the answer to a request that fails.
+type failure struct {
+	code    int
+	title   string
+	Message string `json:"error"`
+	// RefreshError is the error of the last refresh if there is no snapshot.
+	RefreshError string `json:"refresh_error,omitempty"`
+}
+
+// serve returns a handler of pages with data. The function fill adds them to a page.
+func (h *handler) serve(kind, title string, fill func(*page, *balena.Snapshot) *failure) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		p := h.page(r, kind, title)
+		var failed *failure
+		if s := h.Snapshot(); s != nil {
+			h.describe(p, s)
+			failed = fill(p, s)
+		} else {
+			h.explain(p)
+			failed = &failure{code: http.StatusServiceUnavailable, title: "No data", Message: p.Message}
+			if !p.Up {
+				failed.RefreshError = p.LastError
+			}
+			w.Header().Set("Retry-After", strconv.Itoa(max(1, int(h.Interval.Seconds()))))
+		}
+		h.send(w, p, failed)
 	}
-	h.describe(p, s)
-	return p, s, true
 }
 
 // describe sets the age of the data, and the warning about them if there is one.
 func (h *handler) describe(p *page, s *balena.Snapshot) {
-	p.Time = since(s.Time, p.now)
-	status := h.Status()
+	p.Time, p.AgeSeconds = since(s.Time, p.now), p.now.Sub(s.Time).Seconds()
 	switch {
-	case !status.Up:
-		p.Warning = h.failure(p, &status)
+	case !p.Up:
+		p.Warning = h.refreshFailed(p)
 		p.Warning.What += " These data are " + p.Time.Ago() + " old."
 	case p.now.Sub(s.Time) > lateAfterIntervals*h.Interval:
 		p.Warning = &warning{What: "These data are " + p.Time.Ago() + " old. The current refresh takes longer than expected.", Runbook: h.runbook("BalenaDataStale")}
 	}
-	for _, failed := range failedParts(s) {
+	for _, part := range s.Parts {
+		if part.Err == nil {
+			continue
+		}
 		if p.Warning == nil {
 			p.Warning = &warning{What: "Part of the data could not be read and may be outdated.", Runbook: h.runbook("BalenaRefreshPartFailing")}
 		}
+		failed := failedPart{part.Name, part.Err.Error()}
 		p.Warning.Details = append(p.Warning.Details, string(failed.Part)+": "+failed.Error)
+		p.FailedParts = append(p.FailedParts, failed)
 	}
 }
 
-// failure returns the warning about a failed refresh.
-func (h *handler) failure(p *page, status *Status) *warning {
+// refreshFailed returns the warning about a failed refresh.
+func (h *handler) refreshFailed(p *page) *warning {
 	t := &warning{What: "The last refresh failed.", Next: "The exporter is retrying now.", Runbook: h.runbook("BalenaAPIFailing")}
-	if status.LastError != "" {
-		t.Details = []string{status.LastError}
+	if p.LastError != "" {
+		t.Details = []string{p.LastError}
 	}
-	if wait := status.Next.Sub(p.now); wait > 0 {
+	if wait := p.status.Next.Sub(p.now); wait > 0 {
 		t.Next = "The exporter retries in " + duration(wait+time.Second-1) + "."
 	}
 	return t
 }
 
-// noData responds to a request for data without a current snapshot.
-func (h *handler) noData(w http.ResponseWriter, r *http.Request, p *page) {
-	h.explain(p)
-	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(h.Interval.Seconds()))))
-	h.fail(w, r, http.StatusServiceUnavailable, p, "No data", p.Message)
-}
-
 // explain sets the message about a missing snapshot.
 func (h *handler) explain(p *page) {
-	p.waiting = true
-	status := h.Status()
 	p.Message = "The exporter has just started. The first refresh is running."
 	switch {
-	case !status.LastSuccess.IsZero():
-		p.Message = "The last data are " + since(status.LastSuccess, p.now).Ago() + " old. They are stale and are not shown."
-	case status.LastError != "":
+	case !p.status.LastSuccess.IsZero():
+		p.Message = "The last data are " + since(p.status.LastSuccess, p.now).Ago() + " old. They are stale and are not shown."
+	case p.LastError != "":
 		p.Message = "No refresh has succeeded since the exporter started."
 	}
-	if !status.Up && status.LastError != "" {
-		p.Warning = h.failure(p, &status)
+	if !p.Up && p.LastError != "" {
+		p.Warning = h.refreshFailed(p)
 	}
 }
 
-// fail sends a message as HTML or JSON.
-func (h *handler) fail(w http.ResponseWriter, r *http.Request, code int, p *page, title, message string) {
-	p.Title, p.Message = title, message
-	answer := struct {
-		Error string `json:"error"`
-		// RefreshError is the error of the last refresh if there is no snapshot.
-		RefreshError string `json:"refresh_error,omitempty"`
-	}{Error: message}
-	if status := h.Status(); code == http.StatusServiceUnavailable && !status.Up {
-		answer.RefreshError = status.LastError
+// send sends a page as HTML, JSON or CSV, as the request asks for.
+func (h *handler) send(w http.ResponseWriter, p *page, failed *failure) {
+	code := http.StatusOK
+	if failed != nil {
+		code, p.Title, p.Message = failed.code, failed.title, failed.Message
 	}
-	h.send(w, r, code, p, answer)
-}
-
-// send sends the page as HTML, or the data as JSON if the request asks for JSON.
-func (h *handler) send(w http.ResponseWriter, r *http.Request, code int, p *page, data any) {
-	switch r.URL.Query().Get("format") {
-	case "":
-		h.sendPage(w, code, p)
-	case "json":
+	switch format := p.query.Get("format"); {
+	case p.redirect != "":
+		redirect(w, http.StatusSeeOther, p.redirect)
+	case format == "":
+		sendHTML(w, code, p)
+	case format == "json":
 		var body bytes.Buffer
 		encoder := json.NewEncoder(&body)
 		encoder.SetIndent("", "  ")
-		err := encoder.Encode(data)
+		var err error
+		if failed != nil {
+			err = encoder.Encode(failed)
+		} else {
+			err = encoder.Encode(p.Content)
+		}
 		sendBody(w, code, "application/json", &body, err)
+	case format == "csv" && p.List != nil:
+		p.List.sendCSV(w)
 	default:
 		http.Error(w, "unsupported format: use json, csv (lists of devices only), or omit the parameter for HTML", http.StatusBadRequest)
 	}
 }
 
-// sendPage sends a page as HTML.
-func (h *handler) sendPage(w http.ResponseWriter, code int, p *page) {
+// sendHTML sends a page as HTML.
+func sendHTML(w http.ResponseWriter, code int, p *page) {
 	if p.Reloads() {
 		w.Header().Set("Refresh", strconv.Itoa(p.Seconds()))
 	}
@@ -380,39 +401,4 @@ func sendBody(w http.ResponseWriter, code int, contentType string, body *bytes.B
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(code)
 	_, _ = w.Write(body.Bytes())
-}
-
-// state is the part of JSON responses that describes the age and completeness of the data.
-type state struct {
-	Time       time.Time `json:"time"`
-	AgeSeconds float64   `json:"age_seconds"`
-	Up         bool      `json:"up"`
-	// LastError remains set when later refreshes succeed.
-	LastError     string `json:"last_error,omitempty"`
-	LastErrorTime moment `json:"last_error_time,omitzero"`
-	// FailedParts are the parts that the last refresh could not read. Their data may be outdated or missing.
-	FailedParts []failedPart `json:"failed_parts"`
-}
-
-// failedPart is a part of the last refresh that failed.
-type failedPart struct {
-	Part  balena.PartName `json:"part"`
-	Error string          `json:"error"`
-}
-
-func failedParts(s *balena.Snapshot) []failedPart {
-	failed := []failedPart{}
-	for _, part := range s.Parts {
-		if part.Err != nil {
-			failed = append(failed, failedPart{part.Name, part.Err.Error()})
-		}
-	}
-	return failed
-}
-
-func (h *handler) state(s *balena.Snapshot, now time.Time) state {
-	status := h.Status()
-	t := state{Time: s.Time.UTC(), AgeSeconds: now.Sub(s.Time).Seconds(), Up: status.Up, LastError: status.LastError, FailedParts: failedParts(s)}
-	t.LastErrorTime = since(status.LastErrorTime, now)
-	return t
 }
