@@ -10,7 +10,6 @@
 package problem
 
 import (
-	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -39,28 +38,116 @@ type Cause struct {
 	Severity Severity
 	// Away is set for devices that are lost or have never connected. They are not listed among current problems.
 	Away bool
-	// check reports whether a device has the problem, and since when; 0 if unknown.
-	check func(*Thresholds, *balena.Device, balena.Instant) (since balena.Instant, ok bool)
+	// since returns when the problem of a device began; nil or 0 if that is unknown.
+	since func(*balena.Device) balena.Instant
+	check func(subject) bool
+}
+
+// subject is a device at a time.
+type subject struct {
+	*balena.Device
+	limits *Thresholds
+	now    balena.Instant
 }
 
 // Causes are all causes, the worst first. Those with Away are last.
 var Causes = []Cause{
-	{Alert: "BalenaDeviceOffline", Text: "offline", Severity: Warning, check: offline},
-	{Alert: "BalenaDeviceReducedFunctionality", Text: "reduced functionality", Severity: Warning, check: reduced},
-	{Alert: "BalenaDeviceUpdateRejected", Text: "update rejected", Severity: Warning, check: updateRejected},
-	{Alert: "BalenaDeviceOSUpdateFailed", Text: "OS update failed", Severity: Warning, check: osUpdateFailed},
-	{Alert: "BalenaDeviceUpdateStuck", Text: "update stuck", Severity: Warning, check: updateStuck},
-	{Alert: "BalenaDeviceStorageNearlyFull", Text: "storage nearly full", Severity: Warning, check: storageFull},
-	{Alert: "BalenaDeviceMemoryExhausted", Text: "memory exhausted", Severity: Warning, check: memoryExhausted},
-	{Alert: "BalenaDeviceOverheating", Text: "overheating", Severity: Warning, check: overheating},
-	{Alert: "BalenaServiceRestarting", Text: "service restarting", Severity: Warning, check: serviceIn("restarting")},
-	{Alert: "BalenaServiceNotRunning", Text: "service not running", Severity: Warning, check: serviceNotRunning},
-	{Alert: "BalenaServiceExited", Text: "service exited", Severity: Info, check: serviceIn("exited", "Dead")},
-	{Alert: "BalenaDeviceUndervolted", Text: "undervoltage", Severity: Info, check: undervolted},
-	{Alert: "BalenaDevelopmentOS", Text: "development OS", Severity: Info, check: developmentOS},
-	{Alert: "BalenaDevicesNeverConnected", Text: "never connected", Severity: Info, Away: true, check: neverConnected},
-	{Alert: "BalenaDevicesLost", Text: "lost", Severity: Info, Away: true, check: lost},
+	cause("BalenaDeviceOffline", "offline", Warning, connectivity, func(d subject) bool {
+		since := d.ConnectivityChanged()
+		return !d.Connected() && d.longer(since, d.limits.DeviceOffline) && !d.longer(since, d.limits.DeviceLost)
+	}),
+	cause("BalenaDeviceReducedFunctionality", "reduced functionality", Warning, connectivity, func(d subject) bool {
+		return d.Status == "reduced-functionality"
+	}),
+	cause("BalenaDeviceUpdateRejected", "update rejected", Warning, update, func(d subject) bool {
+		return (d.UpdateStatus == "rejected" || d.UpdateStatus == "aborted") && d.TargetRelease != 0 && !d.OnTarget() && d.reportsUpdates()
+	}),
+	cause("BalenaDeviceOSUpdateFailed", "OS update failed", Warning, nil, func(d subject) bool {
+		return d.OSUpdateState() == balena.OSUpdateFailed
+	}),
+	cause("BalenaDeviceUpdateStuck", "update stuck", Warning, update, func(d subject) bool {
+		return Updating(d.Device) && d.reportsUpdates() && d.longer(d.UpdateChanged, d.limits.UpdateStuck)
+	}),
+	cause("BalenaDeviceStorageNearlyFull", "storage nearly full", Warning, nil, func(d subject) bool {
+		return d.Connected() && ratio(balena.StorageUsed.Of(d.Device), balena.StorageSize.Of(d.Device)) > d.limits.Storage
+	}),
+	cause("BalenaDeviceMemoryExhausted", "memory exhausted", Warning, nil, func(d subject) bool {
+		return d.Connected() && ratio(balena.MemoryUsed.Of(d.Device), balena.MemorySize.Of(d.Device)) > d.limits.Memory
+	}),
+	cause("BalenaDeviceOverheating", "overheating", Warning, nil, func(d subject) bool {
+		return d.Connected() && d.Temperature().Float() > d.limits.Temperature
+	}),
+	cause("BalenaServiceRestarting", "service restarting", Warning, nil, func(d subject) bool {
+		return d.hasService("restarting")
+	}),
+	cause("BalenaServiceNotRunning", "service not running", Warning, nil, subject.serviceNotRunning),
+	cause("BalenaServiceExited", "service exited", Info, nil, func(d subject) bool {
+		return d.hasService("exited", "Dead")
+	}),
+	cause("BalenaDeviceUndervolted", "undervoltage", Info, nil, func(d subject) bool {
+		return d.Undervolted && d.Connected()
+	}),
+	cause("BalenaDevelopmentOS", "development OS", Info, nil, func(d subject) bool {
+		return d.OSVariant == "dev"
+	}),
+	cause("BalenaDevicesNeverConnected", "never connected", Info, created, func(d subject) bool {
+		return !d.Connected() && d.ConnectivityChanged() == 0 && d.longer(d.Created, d.limits.NeverConnected)
+	}).away(),
+	cause("BalenaDevicesLost", "lost", Info, connectivity, func(d subject) bool {
+		since := d.ConnectivityChanged()
+		return !d.Connected() && since != 0 && float64(d.now-since)/1000 >= d.limits.DeviceLost // >= as in the metric
+	}).away(),
 }
+
+func cause(alert, text string, severity Severity, since func(*balena.Device) balena.Instant, check func(subject) bool) Cause {
+	return Cause{Alert: alert, Text: text, Severity: severity, since: since, check: check}
+}
+
+func (c Cause) away() Cause {
+	c.Away = true
+	return c
+}
+
+var connectivity = (*balena.Device).ConnectivityChanged
+
+func update(d *balena.Device) balena.Instant  { return d.UpdateChanged }
+func created(d *balena.Device) balena.Instant { return d.Created }
+
+// longer reports whether more than a number of seconds have passed since a time. It returns false if the time is unknown.
+func (d subject) longer(since balena.Instant, seconds float64) bool {
+	return since != 0 && float64(d.now-since)/1000 > seconds
+}
+
+// reportsUpdates reports whether the status of updates is current: the device is connected, and its supervisor reports it.
+func (d subject) reportsUpdates() bool {
+	return d.Connected() && !tooOld.MatchString(d.SupervisorVersion)
+}
+
+// tooOld matches versions of the supervisor that do not report the status of updates. Their status in the API is outdated.
+var tooOld = regexp.MustCompile(`^(?:\d[.].+|1[0-5][.].+|16[.][0-6][.].+)$`)
+
+// hasService reports whether a service on a connected device is in one of several states.
+func (d subject) hasService(statuses ...string) bool {
+	return d.Connected() && slices.ContainsFunc(d.Services(), func(s balena.Service) bool { return slices.Contains(statuses, s.Status) })
+}
+
+// serviceNotRunning reports whether a service of the release neither runs nor has exited. Restarting services are a
+// separate problem.
+func (d subject) serviceNotRunning() bool {
+	if !d.Installs.Known() || !d.OnTarget() || !d.Connected() || d.Status == "updating" {
+		return false
+	}
+	services, running := d.Installs.Of(d.TargetRelease)
+	return services != running && services-running-d.Installs.Exited(d.TargetRelease) > 0 && !d.hasService("restarting")
+}
+
+// Updating reports whether an update of a device is running.
+func Updating(d *balena.Device) bool {
+	return d.UpdateStatus == "downloading" || d.UpdateStatus == "downloaded" || d.UpdateStatus == "applying changes"
+}
+
+// ratio returns used/size; NaN if one of them is unknown.
+func ratio(used, size balena.Number) float64 { return used.Float() / size.Float() }
 
 // Set is a set of causes.
 type Set uint32
@@ -107,142 +194,61 @@ type Thresholds struct {
 	FleetPart, FleetOffline, FleetLargelyOffline float64
 }
 
-// Of returns the problems of a device at a time. A device that is not in service has none. It does not check whether the
-// fleet is absent; see [Absent].
-func (t *Thresholds) Of(d *balena.Device, now balena.Instant) (s Set) {
-	if !InService(d, now) {
+// A View decides about the devices and fleets of a snapshot at a time.
+type View struct {
+	limits   *Thresholds
+	snapshot *balena.Snapshot
+	now      balena.Instant
+	// absent has the fleets of which no device is expected to work: they are archived or in maintenance, or their
+	// organization is frozen.
+	absent map[int64]bool
+}
+
+// Of returns the view of a snapshot at a time.
+func (t *Thresholds) Of(s *balena.Snapshot, now balena.Instant) *View {
+	v := &View{limits: t, snapshot: s, now: now, absent: map[int64]bool{}}
+	for i := range s.Fleets {
+		if f := &s.Fleets[i]; f.Absent(now) || v.frozen(f) {
+			v.absent[f.ID] = true
+		}
+	}
+	return v
+}
+
+// frozen reports whether the organization of a fleet is frozen.
+func (v *View) frozen(f *balena.Fleet) bool {
+	return slices.ContainsFunc(v.snapshot.Organizations, func(o balena.Organization) bool { return o.Frozen && o.Handle == f.Organization })
+}
+
+// InService reports whether a device and its fleet are in service.
+func (v *View) InService(d *balena.Device) bool {
+	return !d.OutOfService() && d.Maintenance <= v.now && (len(v.absent) == 0 || !v.absent[d.FleetID])
+}
+
+// Device returns the problems of a device. A device that is not in service has none.
+func (v *View) Device(d *balena.Device) Set {
+	if !v.InService(d) {
 		return 0
 	}
+	return v.check(d)
+}
+
+func (v *View) check(d *balena.Device) (s Set) {
 	for i := range Causes {
-		if _, ok := Causes[i].check(t, d, now); ok {
+		if Causes[i].check(subject{d, v.limits, v.now}) {
 			s |= 1 << i
 		}
 	}
 	return s
 }
 
-// InService reports whether a device is in service, without regard to its fleet.
-func InService(d *balena.Device, now balena.Instant) bool {
-	return !d.OutOfService() && d.Maintenance <= now
-}
-
-// Absent reports whether no device of a fleet is expected to work at a time: the fleet is archived or in maintenance, or
-// its organization is frozen.
-func Absent(s *balena.Snapshot, f *balena.Fleet, now balena.Instant) bool {
-	return f.Absent(now) || frozen(s, f)
-}
-
-// frozen reports whether the organization of a fleet is frozen.
-func frozen(s *balena.Snapshot, f *balena.Fleet) bool {
-	return slices.ContainsFunc(s.Organizations, func(o balena.Organization) bool { return o.Frozen && o.Handle == f.Organization })
-}
-
-// AbsentFleets returns the IDs of the fleets of a snapshot that are absent.
-func AbsentFleets(s *balena.Snapshot, now balena.Instant) map[int64]bool {
-	absent := map[int64]bool{}
-	for i := range s.Fleets {
-		if Absent(s, &s.Fleets[i], now) {
-			absent[s.Fleets[i].ID] = true
-		}
-	}
-	return absent
-}
-
 // Since returns the time at which a problem of a device began; 0 if unknown.
-func (t *Thresholds) Since(cause int, d *balena.Device, now balena.Instant) balena.Instant {
-	since, _ := Causes[cause].check(t, d, now)
-	return since
-}
-
-// longer reports whether more than a number of seconds have passed since a time. It returns false if the time is unknown.
-func longer(now, since balena.Instant, seconds float64) bool {
-	return since != 0 && float64(now-since)/1000 > seconds
-}
-
-func offline(t *Thresholds, d *balena.Device, now balena.Instant) (balena.Instant, bool) {
-	since := d.ConnectivityChanged()
-	return since, !d.Connected() && longer(now, since, t.DeviceOffline) && !longer(now, since, t.DeviceLost)
-}
-
-func lost(t *Thresholds, d *balena.Device, now balena.Instant) (balena.Instant, bool) {
-	since := d.ConnectivityChanged()
-	return since, !d.Connected() && since != 0 && float64(now-since)/1000 >= t.DeviceLost // >= as in the metric
-}
-
-func neverConnected(t *Thresholds, d *balena.Device, now balena.Instant) (balena.Instant, bool) {
-	return d.Created, !d.Connected() && d.ConnectivityChanged() == 0 && longer(now, d.Created, t.NeverConnected)
-}
-
-func reduced(_ *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
-	return d.ConnectivityChanged(), d.Status == "reduced-functionality"
-}
-
-func updateStuck(t *Thresholds, d *balena.Device, now balena.Instant) (balena.Instant, bool) {
-	return d.UpdateChanged, Updating(d) && d.Connected() && !tooOld.MatchString(d.SupervisorVersion) && longer(now, d.UpdateChanged, t.UpdateStuck)
-}
-
-func updateRejected(_ *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
-	return d.UpdateChanged, (d.UpdateStatus == "rejected" || d.UpdateStatus == "aborted") &&
-		d.TargetRelease != 0 && d.RunningRelease != d.TargetRelease && d.Connected() && !tooOld.MatchString(d.SupervisorVersion)
-}
-
-// tooOld matches versions of the supervisor that do not report the status of updates. Their status in the API is outdated.
-var tooOld = regexp.MustCompile(`^(?:\d[.].+|1[0-5][.].+|16[.][0-6][.].+)$`)
-
-func osUpdateFailed(_ *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
-	return 0, d.OSUpdateState() == balena.OSUpdateFailed
-}
-
-func storageFull(t *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
-	return 0, d.Connected() && Ratio(balena.StorageUsed.Of(d), balena.StorageSize.Of(d)) > t.Storage
-}
-
-func memoryExhausted(t *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
-	return 0, d.Connected() && Ratio(balena.MemoryUsed.Of(d), balena.MemorySize.Of(d)) > t.Memory
-}
-
-func overheating(t *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
-	return 0, d.Connected() && d.Temperature().Float() > t.Temperature
-}
-
-func undervolted(_ *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
-	return 0, d.Undervolted && d.Connected()
-}
-
-func developmentOS(_ *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
-	return 0, d.OSVariant == "dev"
-}
-
-func serviceIn(statuses ...string) func(*Thresholds, *balena.Device, balena.Instant) (balena.Instant, bool) {
-	return func(_ *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
-		if d.Attachments == nil || !d.Connected() {
-			return 0, false
-		}
-		return 0, slices.ContainsFunc(d.Attachments.Services, func(s balena.Service) bool { return slices.Contains(statuses, s.Status) })
+func Since(cause int, d *balena.Device) balena.Instant {
+	if since := Causes[cause].since; since != nil {
+		return since(d)
 	}
+	return 0
 }
-
-// serviceNotRunning reports whether a service of the release neither runs nor has exited. Restarting services are a
-// separate problem.
-func serviceNotRunning(_ *Thresholds, d *balena.Device, _ balena.Instant) (balena.Instant, bool) {
-	if !d.Installs.Known() || !d.OnTarget() || !d.Connected() || d.Status == "updating" {
-		return 0, false
-	}
-	services, running := d.Installs.Of(d.TargetRelease)
-	if services == running || services-running-d.Installs.Exited(d.TargetRelease) <= 0 {
-		return 0, false
-	}
-	restarting := func(s balena.Service) bool { return s.Status == "restarting" }
-	return 0, !slices.ContainsFunc(d.Services(), restarting)
-}
-
-// Updating reports whether an update of a device is running.
-func Updating(d *balena.Device) bool {
-	return d.UpdateStatus == "downloading" || d.UpdateStatus == "downloaded" || d.UpdateStatus == "applying changes"
-}
-
-// Ratio returns used/size; NaN if one of them is unknown.
-func Ratio(used, size balena.Number) float64 { return used.Float() / size.Float() }
 
 // FleetCause is a kind of problem of a fleet as a whole.
 type FleetCause struct {
@@ -265,15 +271,16 @@ type FleetDevices struct {
 	InService, NeverConnected, Lost, Connected int
 }
 
-// Add counts a device. absent reports whether its fleet is absent.
-func (n *FleetDevices) Add(d *balena.Device, problems Set, absent bool, now balena.Instant) {
+// Add counts a device, and returns its problems.
+func (v *View) Add(n *FleetDevices, d *balena.Device) Set {
 	n.All++
 	if d.Frozen {
 		n.Frozen++
 	}
-	if absent || !InService(d, now) {
-		return
+	if !v.InService(d) {
+		return 0
 	}
+	problems := v.check(d)
 	n.InService++
 	switch {
 	case d.Connected():
@@ -283,19 +290,21 @@ func (n *FleetDevices) Add(d *balena.Device, problems Set, absent bool, now bale
 	case problems.Has(indexLost):
 		n.Lost++
 	}
+	return problems
 }
 
 var indexLost = Index("BalenaDevicesLost")
 
-// OfFleet returns the problems of a fleet as a whole, the worst first.
-func (t *Thresholds) OfFleet(s *balena.Snapshot, f *balena.Fleet, n FleetDevices, now balena.Instant) (causes []*FleetCause) {
+// Fleet returns the problems of a fleet as a whole, the worst first.
+func (v *View) Fleet(f *balena.Fleet, n FleetDevices) (causes []*FleetCause) {
+	t := v.limits
 	if f.Archived {
 		return nil
 	}
-	if n.Frozen > 0 || n.All > 0 && frozen(s, f) {
+	if n.Frozen > 0 || n.All > 0 && v.frozen(f) {
 		causes = append(causes, DevicesFrozen)
 	}
-	if n.All > 0 && n.InService == 0 || frozen(s, f) {
+	if n.All > 0 && n.InService == 0 || v.frozen(f) {
 		return causes
 	}
 	inUse := n.InService - n.NeverConnected - n.Lost
@@ -307,58 +316,47 @@ func (t *Thresholds) OfFleet(s *balena.Snapshot, f *balena.Fleet, n FleetDevices
 			causes = append(causes, PartlyOffline)
 		}
 	}
-	if r := f.LatestRelease; (r.Status == "error" || r.Status == "failed") && r.Created != 0 && float64(now-r.Created)/1000 < t.BuildFailed {
+	if r := f.LatestRelease; (r.Status == "error" || r.Status == "failed") && r.Created != 0 && float64(v.now-r.Created)/1000 < t.BuildFailed {
 		causes = append(causes, BuildFailed)
 	}
 	return causes
 }
 
-// DefaultThresholds returns the default thresholds of the rules.
-func DefaultThresholds() Thresholds {
-	const hour, day = 3600, 24 * 3600
-	return Thresholds{
-		DeviceOffline: hour, DeviceLost: 7 * day, NeverConnected: day, UpdateStuck: 2 * hour, BuildFailed: 7 * day,
-		Storage: 0.9, Memory: 0.95, Temperature: 80,
-		FleetPart: 3, FleetOffline: 0.2, FleetLargelyOffline: 0.5,
-	}
+const hour, day = 3600, 24 * 3600
+
+// thresholds has the names of the thresholds and their defaults, which are those of the chart's prometheusRule.thresholds.
+var thresholds = []struct {
+	name     string
+	standard float64
+	of       func(*Thresholds) *float64
+}{
+	{"deviceOfflineSeconds", hour, func(t *Thresholds) *float64 { return &t.DeviceOffline }},
+	{"deviceLostSeconds", 7 * day, func(t *Thresholds) *float64 { return &t.DeviceLost }},
+	{"neverConnectedSeconds", day, func(t *Thresholds) *float64 { return &t.NeverConnected }},
+	{"updateStuckSeconds", 2 * hour, func(t *Thresholds) *float64 { return &t.UpdateStuck }},
+	{"buildFailedSeconds", 7 * day, func(t *Thresholds) *float64 { return &t.BuildFailed }},
+	{"storageRatio", 0.9, func(t *Thresholds) *float64 { return &t.Storage }},
+	{"memoryRatio", 0.95, func(t *Thresholds) *float64 { return &t.Memory }},
+	{"temperatureCelsius", 80, func(t *Thresholds) *float64 { return &t.Temperature }},
+	{"fleetPartDevices", 3, func(t *Thresholds) *float64 { return &t.FleetPart }},
+	{"fleetOfflineRatio", 0.2, func(t *Thresholds) *float64 { return &t.FleetOffline }},
+	{"fleetLargelyOfflineRatio", 0.5, func(t *Thresholds) *float64 { return &t.FleetLargelyOffline }},
 }
 
-// Names returns the names of the thresholds, which are those of the chart's prometheusRule.thresholds.
-func Names() []string {
-	names := make([]string, 0, len(byName))
-	for _, n := range byName {
-		names = append(names, n.name)
+// DefaultThresholds returns the default thresholds of the rules.
+func DefaultThresholds() (t Thresholds) {
+	for _, row := range thresholds {
+		*row.of(&t) = row.standard
+	}
+	return t
+}
+
+// Names returns the names of the thresholds.
+func Names() (names []string) {
+	for _, row := range thresholds {
+		names = append(names, row.name)
 	}
 	return names
-}
-
-type threshold struct {
-	name string
-	of   func(*Thresholds) *float64
-}
-
-var byName = []threshold{
-	{"deviceOfflineSeconds", func(t *Thresholds) *float64 { return &t.DeviceOffline }},
-	{"deviceLostSeconds", func(t *Thresholds) *float64 { return &t.DeviceLost }},
-	{"neverConnectedSeconds", func(t *Thresholds) *float64 { return &t.NeverConnected }},
-	{"updateStuckSeconds", func(t *Thresholds) *float64 { return &t.UpdateStuck }},
-	{"buildFailedSeconds", func(t *Thresholds) *float64 { return &t.BuildFailed }},
-	{"storageRatio", func(t *Thresholds) *float64 { return &t.Storage }},
-	{"memoryRatio", func(t *Thresholds) *float64 { return &t.Memory }},
-	{"temperatureCelsius", func(t *Thresholds) *float64 { return &t.Temperature }},
-	{"fleetPartDevices", func(t *Thresholds) *float64 { return &t.FleetPart }},
-	{"fleetOfflineRatio", func(t *Thresholds) *float64 { return &t.FleetOffline }},
-	{"fleetLargelyOfflineRatio", func(t *Thresholds) *float64 { return &t.FleetLargelyOffline }},
-}
-
-// Get returns a threshold by its name.
-func (t *Thresholds) Get(name string) float64 {
-	for _, n := range byName {
-		if n.name == name {
-			return *n.of(t)
-		}
-	}
-	return 0
 }
 
 // Set sets thresholds from a list NAME=NUMBER,….
@@ -368,7 +366,7 @@ func (t *Thresholds) Set(list string) error {
 			continue
 		}
 		name, text, _ := strings.Cut(item, "=")
-		i := slices.IndexFunc(byName, func(n threshold) bool { return n.name == name })
+		i := slices.Index(Names(), name)
 		if i < 0 {
 			return fmt.Errorf("unknown threshold %q; valid thresholds: %s", name, strings.Join(Names(), ", "))
 		}
@@ -376,9 +374,9 @@ func (t *Thresholds) Set(list string) error {
 		if err != nil || !(value > 0) {
 			return fmt.Errorf("invalid value %[2]q of %[1]s: it must be a number greater than 0", name, text)
 		}
-		*byName[i].of(t) = value
+		*thresholds[i].of(t) = value
 	}
-	if cmp.Less(t.DeviceLost, t.DeviceOffline) {
+	if t.DeviceLost < t.DeviceOffline {
 		return fmt.Errorf("deviceLostSeconds (%v) must not be less than deviceOfflineSeconds (%v)", t.DeviceLost, t.DeviceOffline)
 	}
 	return nil

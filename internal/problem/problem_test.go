@@ -27,14 +27,13 @@ func TestSets(t *testing.T) {
 }
 
 func TestSince(t *testing.T) {
-	limits := DefaultThresholds()
 	const now = 1_000_000_000_000
 	d := balena.Device{LastConnectivity: now - 2*3600*1000, Created: 5, Status: "disconnected"}
-	if got := limits.Since(Index("BalenaDeviceOffline"), &d, now); got != d.LastConnectivity {
+	if got := Since(Index("BalenaDeviceOffline"), &d); got != d.LastConnectivity {
 		t.Errorf("offline since %d, want %d", got, d.LastConnectivity)
 	}
 	d.LastConnectivity = 0
-	if got := limits.Since(Index("BalenaDevicesNeverConnected"), &d, now); got != 5 {
+	if got := Since(Index("BalenaDevicesNeverConnected"), &d); got != 5 {
 		t.Errorf("never connected since %d, want 5", got)
 	}
 }
@@ -58,8 +57,9 @@ func TestThresholdsAsText(t *testing.T) {
 		}
 	}
 	for _, name := range Names() {
-		if limits.Get(name) == 0 {
-			t.Errorf("%s is 0", name)
+		limits := DefaultThresholds()
+		if err := limits.Set(name + "=600000"); err != nil || limits == DefaultThresholds() {
+			t.Errorf("%s is not set: %v", name, err)
 		}
 	}
 }

@@ -69,23 +69,22 @@ type deviceProblem struct {
 	Runbook string `json:"runbook_url"`
 }
 
-func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time) device {
+func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, set problem.Set, now time.Time) device {
 	v := device{
 		UUID: d.UUID, Status: statusOf(d), Online: d.Online, Connected: d.Connected(),
 		Release: releaseOf(s, d.RunningRelease), TargetRelease: releaseOf(s, d.TargetRelease), Pinned: d.PinnedRelease != 0,
 		Type: d.Type, OSVersion: d.OSVersion, OSVariant: d.OSVariant, SupervisorVersion: d.SupervisorVersion,
 		UpdateStatus: d.UpdateStatus, Undervolted: d.Undervolted, Path: devicePath(d.UUID), Problems: []deviceProblem{},
 	}
-	if f := s.Fleet(d.FleetID); f != nil {
-		v.Fleet, v.FleetPath = f.Slug, slugPath(f.Slug)
-	}
+	fleet := s.Fleet(d.FleetID)
+	v.Fleet, v.FleetPath = fleet.Slug, slugPath(fleet.Slug)
 	v.URL, v.Dashboard = h.deviceURL(d.UUID), h.deviceDashboard(v.Fleet, d.UUID)
 	if h.DeviceNames {
 		v.Name = d.Name
 	}
 	v.OSRelease = osReleaseOf(s, d, now)
 	v.Frozen, v.OSUpdateState = d.Frozen, d.OSUpdateState()
-	v.MaintenanceUntil = maintenanceUntil(max(d.Maintenance, s.Fleet(d.FleetID).Maintenance), now)
+	v.MaintenanceUntil = maintenanceUntil(max(d.Maintenance, fleet.Maintenance), now)
 	if d.Installs.Known() && d.TargetRelease != 0 {
 		services, running := d.Installs.Of(d.TargetRelease)
 		v.ServicesInstalled, v.ServicesRunning = &services, &running
@@ -94,18 +93,10 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, now time.Time)
 	if problem.Updating(d) {
 		v.UpdateProgress = number(balena.UpdateProgress.Of(d))
 	}
-	at := balena.Instant(now.UnixMilli())
-	var set problem.Set
-	if f := s.Fleet(d.FleetID); f == nil || !problem.Absent(s, f, at) {
-		set = h.Thresholds.Of(d, at)
-	}
 	for i, c := range problem.Causes {
-		if !set.Has(i) {
-			continue
+		if set.Has(i) {
+			v.Problems = append(v.Problems, deviceProblem{c.Alert, c.Text, c.Severity, instant(problem.Since(i, d), now), h.runbook(c.Alert)})
 		}
-		v.Problems = append(v.Problems, deviceProblem{
-			c.Alert, c.Text, c.Severity, instant(h.Thresholds.Since(i, d, at), now), h.runbook(c.Alert),
-		})
 	}
 	return v
 }
@@ -277,7 +268,7 @@ func (h *handler) deviceOf(s *balena.Snapshot, uuid string) *balena.Device {
 func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, of *page) *devicePage {
 	now := of.now
 	p := &devicePage{
-		state: of.state, device: h.newDevice(s, d, now), HeartbeatState: cmp.Or(d.HeartbeatState, balena.Unknown),
+		state: of.state, device: h.newDevice(s, d, h.view(s, now).Device(d), now), HeartbeatState: cmp.Or(d.HeartbeatState, balena.Unknown),
 		Created: instant(d.Created, now), Modified: instant(d.Modified, now),
 		HeartbeatSince: instant(d.HeartbeatChanged, now), UpdateSince: instant(d.UpdateChanged, now),
 	}

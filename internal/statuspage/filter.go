@@ -156,13 +156,19 @@ func (f *filter) counts() map[string]int {
 	return counts
 }
 
-// choice is a value of a filter that a user can select. Its address removes the filter if the value is selected.
+// choice is a value of a filter that a user can select.
 type choice struct {
-	Text, Value, Address string
-	Class                string // CSS class of the icon
-	Devices              int
-	Current              bool
-	rank                 int
+	Text, Value string
+	Class       string // CSS class of the icon
+	Devices     int
+	Current     bool
+	rank        int
+	filter      *filter
+}
+
+// Address returns the address that selects the value, or removes the filter if the value is selected.
+func (c choice) Address() string {
+	return c.filter.selection.address(c.filter.Name, either(c.Current, "", c.Value))
 }
 
 // maxChoices is the maximum number of values in a menu. The values with the most devices are listed.
@@ -176,8 +182,8 @@ func (f *filter) Choices() []choice {
 	}
 	var all []choice
 	for value, n := range counts {
-		if c := (choice{Text: value, Value: f.prefix + value, Devices: n, Current: value == f.selected}); n > 0 || c.Current {
-			all = append(all, c)
+		if current := value == f.selected; n > 0 || current {
+			all = append(all, choice{Text: value, Value: f.prefix + value, Devices: n, Current: current, filter: f})
 		}
 	}
 	if len(all) > maxChoices {
@@ -186,12 +192,10 @@ func (f *filter) Choices() []choice {
 		})
 		all = all[:maxChoices]
 	}
-	for i := range all {
-		c := &all[i]
-		if f.describe != nil {
-			c.Text, c.Class, c.rank = f.describe(c.Value)
+	if f.describe != nil {
+		for i, c := range all {
+			all[i].Text, all[i].Class, all[i].rank = f.describe(c.Value)
 		}
-		c.Address = f.selection.address(f.Name, either(c.Current, "", c.Value))
 	}
 	slices.SortFunc(all, func(a, b choice) int {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), natural(b.Value, a.Value), cmp.Compare(b.Value, a.Value))

@@ -75,14 +75,25 @@ type sums struct {
 	Pinned   int `json:"devices_pinned"`
 }
 
-// sumsOf returns a copy of the sums of a tally that the pages show.
-func sumsOf(t *balena.Tally) sums {
-	s := sums{
-		Devices: t.Devices, Online: t.Online, Connected: t.Connected, Statuses: make(map[string]int, len(t.ByStatus)),
-		Targeted: t.Targeted, OnTarget: t.OnTarget, Pinned: t.Pinned,
+// add counts a device.
+func (s *sums) add(d *balena.Device) {
+	s.Devices++
+	s.Statuses[statusOf(d)]++
+	if d.Online {
+		s.Online++
 	}
-	maps.Copy(s.Statuses, t.ByStatus)
-	return s
+	if d.Connected() {
+		s.Connected++
+	}
+	if d.TargetRelease != 0 {
+		s.Targeted++
+	}
+	if d.OnTarget() {
+		s.OnTarget++
+	}
+	if d.PinnedRelease != 0 {
+		s.Pinned++
+	}
 }
 
 func (s *sums) addAll(o *sums) {
@@ -102,72 +113,42 @@ func (s *sums) addAll(o *sums) {
 func (h *handler) fleets(s *balena.Snapshot, match func(*balena.Fleet) bool, now time.Time) []fleet {
 	defer h.acquireWalk()()
 	all := make([]fleet, 0, len(s.Fleets))
-	places := make(map[int64]int, len(s.Fleets))
-	var tallies []balena.Tally // nil if the sums of all fleets are recorded
+	byID := make(map[int64]*fleet, len(s.Fleets))
 	for i := range s.Fleets {
 		if f := &s.Fleets[i]; match == nil || match(f) {
-			places[f.ID] = len(all)
-			all = append(all, h.newFleet(s, f))
+			all = append(all, newFleet(s, f))
+			byID[f.ID] = &all[len(all)-1]
 		}
 	}
-	recorded := true
-	for id, place := range places {
-		var known bool
-		if all[place].sums, known = h.Recorder.sums(s, id); !known {
-			recorded = false
+	view := h.view(s, now)
+	var f *fleet // nil if the fleet does not match
+	last := int64(0)
+	for d := range s.Devices.All() {
+		if d.FleetID != last {
+			last, f = d.FleetID, byID[d.FleetID]
+		}
+		if f == nil {
+			continue
+		}
+		f.add(d)
+		if problems := view.Add(&f.devices, d); problems != 0 && !problems.Away() {
+			f.Problematic++
 		}
 	}
-	if !recorded {
-		tallies = make([]balena.Tally, len(all))
-	}
-	at := balena.Instant(now.UnixMilli())
-	absents := problem.AbsentFleets(s, at)
-	last, place, ok, absent := int64(0), 0, false, false
-	for _, run := range s.Devices.Runs() {
-		for _, d := range run.Devices {
-			if d.FleetID != last {
-				last = d.FleetID
-				place, ok = places[last]
-				absent = absents[last]
-			}
-			if !ok {
-				continue
-			}
-			if tallies != nil {
-				tallies[place].Add(d)
-			}
-			var problems problem.Set
-			if !absent {
-				problems = h.Thresholds.Of(d, at)
-			}
-			all[place].devices.Add(d, problems, absent, at)
-			if problems != 0 && !problems.Away() {
-				all[place].Problematic++
-			}
+	for id, f := range byID {
+		f.NeverConnected, f.Lost = f.devices.NeverConnected, f.devices.Lost
+		for _, c := range view.Fleet(s.Fleet(id), f.devices) {
+			f.Problems = append(f.Problems, fleetProblem{c.Alert, c.Text, c.Severity, h.runbook(c.Alert)})
 		}
-	}
-	for i := range tallies {
-		all[i].sums = sumsOf(&tallies[i])
-	}
-	for id, place := range places {
-		h.addFleetProblems(&all[place], s, s.Fleet(id), at)
 	}
 	return all
 }
 
-// addFleetProblems adds the problems of the fleet as a whole.
-func (h *handler) addFleetProblems(f *fleet, s *balena.Snapshot, of *balena.Fleet, at balena.Instant) {
-	f.NeverConnected, f.Lost = f.devices.NeverConnected, f.devices.Lost
-	for _, c := range h.Thresholds.OfFleet(s, of, f.devices, at) {
-		f.Problems = append(f.Problems, fleetProblem{c.Alert, c.Text, c.Severity, h.runbook(c.Alert)})
-	}
-}
-
 // newFleet returns a fleet without sums and problems.
-func (h *handler) newFleet(s *balena.Snapshot, f *balena.Fleet) fleet {
+func newFleet(s *balena.Snapshot, f *balena.Fleet) fleet {
 	return fleet{
 		Slug: f.Slug, Name: f.Name, Organization: f.Organization, Archived: f.Archived, TracksLatest: f.TracksLatest,
-		TargetRelease: releaseOf(s, f.TargetRelease), Problems: []fleetProblem{},
+		TargetRelease: releaseOf(s, f.TargetRelease), sums: sums{Statuses: map[string]int{}}, Problems: []fleetProblem{},
 	}
 }
 

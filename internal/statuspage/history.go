@@ -13,50 +13,28 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Recorder holds the sums of the current snapshot by fleet, which the collector has computed, and their history. The
-// zero value is ready to use.
+// Recorder holds the history of the fleets. The zero value is ready to use.
 type Recorder struct {
-	mutex    sync.RWMutex
-	snapshot *balena.Snapshot
-	fleets   map[int64]*record
+	mutex  sync.RWMutex
+	fleets map[int64]*ring
 }
 
-// record is the recorded data of a fleet.
-type record struct {
-	sums sums
-	ring ring
-}
-
-// Record records the sums of a new snapshot. It must not be called concurrently with itself.
+// Record records the sums of a new snapshot, which the collector has computed. It must not be called concurrently with
+// itself.
 func (r *Recorder) Record(s *balena.Snapshot, tallies iter.Seq2[int64, *balena.Tally]) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	before := r.fleets
-	r.snapshot, r.fleets = s, make(map[int64]*record, len(s.Fleets))
+	r.fleets = make(map[int64]*ring, len(s.Fleets))
 	slot := s.Time.Unix() / slotSeconds
 	for id, tally := range tallies {
 		fleet := before[id]
 		if fleet == nil {
-			fleet = &record{ring: ring{first: slot, last: slot - 1}}
+			fleet = &ring{first: slot, last: slot - 1}
 		}
-		fleet.sums = sumsOf(tally)
-		fleet.ring.add(slot, &fleet.sums)
+		fleet.add(slot, tally)
 		r.fleets[id] = fleet
 	}
-}
-
-// sums returns the sums of a fleet, if they are those of the snapshot.
-func (r *Recorder) sums(s *balena.Snapshot, fleet int64) (sums, bool) {
-	if r == nil {
-		return sums{}, false
-	}
-	r.mutex.RLock()
-	defer r.mutex.RUnlock()
-	f := r.fleets[fleet]
-	if r.snapshot != s || f == nil {
-		return sums{}, false
-	}
-	return f.sums, true
 }
 
 // history returns the history of a fleet, nil if there are fewer than two points.
@@ -67,10 +45,10 @@ func (r *Recorder) history(fleet int64) *history {
 	r.mutex.RLock()
 	defer r.mutex.RUnlock()
 	f := r.fleets[fleet]
-	if f == nil || f.ring.last == f.ring.first {
+	if f == nil || f.last == f.first {
 		return nil
 	}
-	return f.ring.history()
+	return f.history()
 }
 
 const (
@@ -92,7 +70,7 @@ type point struct{ connected, onTarget float32 }
 var noPoint = point{float32(math.NaN()), float32(math.NaN())}
 
 // add adds a point. A later point in the same slot replaces it.
-func (r *ring) add(slot int64, s *sums) {
+func (r *ring) add(slot int64, s *balena.Tally) {
 	if slot < r.last {
 		return // the clock was set back
 	}

@@ -59,9 +59,8 @@ type row struct {
 type walk struct {
 	*list
 	s       *balena.Snapshot
-	now     balena.Instant
-	absent  map[int64]bool // fleets
-	problem int            // the selected one, -1 for none
+	view    *problem.View
+	problem int // the selected one, -1 for none
 	search  *search
 	sign    int      // -1 for reverse order, otherwise 1
 	column  string   // empty for the worst devices or the best matches first
@@ -75,7 +74,7 @@ func (h *handler) list(s *balena.Snapshot, sel selection, of kind, now time.Time
 	l.Filters = l.query("hold", "", "limit", "")
 	l.List = make([]device, len(l.rows))
 	for i, r := range l.rows {
-		l.List[i] = h.newDevice(s, r.device, now)
+		l.List[i] = h.newDevice(s, r.device, r.problems, now)
 		if of == searchResults {
 			l.List[i].Found = r.found.String()
 		}
@@ -106,8 +105,8 @@ func (h *handler) walk(s *balena.Snapshot, sel selection, of kind, now time.Time
 func (h *handler) newWalk(s *balena.Snapshot, sel selection, of kind, now time.Time) *walk {
 	column, reverse := strings.CutPrefix(sel.Get("sort"), "-")
 	w := &walk{
-		list: &list{selection: sel, h: h, kind: of, filters: newFilters(s, sel)}, s: s, now: balena.Instant(now.UnixMilli()),
-		absent: problem.AbsentFleets(s, balena.Instant(now.UnixMilli())), problem: problem.Index(sel.Get("problem")), column: column, sign: 1,
+		list: &list{selection: sel, h: h, kind: of, filters: newFilters(s, sel)}, s: s, view: h.view(s, now),
+		problem: problem.Index(sel.Get("problem")), column: column, sign: 1,
 	}
 	if reverse {
 		w.sign = -1
@@ -133,9 +132,7 @@ func (w *walk) walk() {
 				continue
 			}
 		}
-		if len(w.absent) == 0 || !w.absent[d.FleetID] {
-			r.problems = w.h.Thresholds.Of(d, w.now)
-		}
+		r.problems = w.view.Device(d)
 		if w.kind == problems && r.problems == 0 {
 			continue
 		}
@@ -262,11 +259,11 @@ func (w *walk) worstFirst(r *row) int64 {
 	since := r.device.ConnectivityChanged()
 	switch {
 	case r.cause >= 0:
-		class, since = r.cause, w.h.Thresholds.Since(r.cause, r.device, w.now)
+		class, since = r.cause, problem.Since(r.cause, r.device)
 		if problem.Causes[r.cause].Away {
 			class += away
 		}
-	case len(w.absent) > 0 && w.absent[r.device.FleetID] || !problem.InService(r.device, w.now):
+	case !w.view.InService(r.device):
 		class = away - 1
 	case r.device.NeverConnected():
 		class, since = away, r.device.Created

@@ -75,11 +75,12 @@ func TestListsMatchTheirFilters(t *testing.T) {
 			return cmp.Or(releaseOf(s, d.RunningRelease).String(), "none") == name
 		}
 	}
+	view := h.view(s, now)
 	set := func(d *balena.Device) problem.Set {
 		if s.Fleet(d.FleetID).Archived {
 			return 0
 		}
-		return h.Thresholds.Of(d, balena.Instant(now.UnixMilli()))
+		return view.Device(d)
 	}
 	filters := map[string]func(*balena.Device) bool{
 		"status=on-fire":              func(d *balena.Device) bool { return d.Status == "on-fire" },

@@ -172,6 +172,11 @@ func redirect(w http.ResponseWriter, code int, path string) {
 	w.WriteHeader(code)
 }
 
+// view returns the problems of a snapshot.
+func (h *handler) view(s *balena.Snapshot, now time.Time) *problem.View {
+	return h.Thresholds.Of(s, balena.Instant(now.UnixMilli()))
+}
+
 // acquireWalk waits for a slot for a walk through all devices. The caller must call release.
 func (h *handler) acquireWalk() (release func()) {
 	h.walks <- struct{}{}

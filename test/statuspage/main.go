@@ -117,12 +117,13 @@ func run(ctx context.Context, devices, fleets int, plain bool) error {
 // crowded is the device of which the most is to be shown.
 func crowded(s *balena.Snapshot) *balena.Device {
 	limits := problem.DefaultThresholds()
+	view := limits.Of(s, balena.Instant(s.Time.UnixMilli()))
 	var most *balena.Device
 	best := -1
 	for d := range s.Devices.All() {
 		n := len(d.Services()) + len(d.Tags())
 		if n > 0 && d.CPUUsage != balena.Null {
-			n += 10 * len(limits.Of(d, balena.Instant(s.Time.UnixMilli())).All())
+			n += 10 * len(view.Device(d).All())
 		}
 		if n > best {
 			most, best = d, n

@@ -140,24 +140,19 @@ func TestPagesMatchTheRules(t *testing.T) {
 	limits := problem.DefaultThresholds()
 	wanted := map[[2]string]bool{}
 	sums := map[int64]*problem.FleetDevices{}
-	absent := problem.AbsentFleets(s, evaluated)
+	view := limits.Of(s, evaluated)
 	for d := range s.Devices.All() {
 		f := s.Fleet(d.FleetID)
-		var set problem.Set
-		if !absent[f.ID] {
-			set = limits.Of(d, evaluated)
-		}
 		if sums[f.ID] == nil {
 			sums[f.ID] = &problem.FleetDevices{}
 		}
-		sums[f.ID].Add(d, set, absent[f.ID], evaluated)
-		for _, c := range set.All() {
+		for _, c := range view.Add(sums[f.ID], d).All() {
 			wanted[[2]string{f.Slug, c.Alert}] = true
 		}
 	}
 	for id, n := range sums {
 		f := s.Fleet(id)
-		for _, c := range limits.OfFleet(s, f, *n, evaluated) {
+		for _, c := range view.Fleet(f, *n) {
 			wanted[[2]string{f.Slug, c.Alert}] = true
 			if c == problem.LargelyOffline {
 				wanted[[2]string{f.Slug, problem.PartlyOffline.Alert}] = true // the rules record both
@@ -244,8 +239,9 @@ func TestThresholdsOfTheChart(t *testing.T) {
 			t.Errorf("the chart has no threshold %s", name)
 			continue
 		}
-		if got, want := strconv.FormatFloat(limits.Get(name), 'f', -1, 64), string(m[1]); got != want {
-			t.Errorf("%s is %s on the pages, and %s in the chart", name, got, want)
+		ofChart := problem.DefaultThresholds()
+		if err := ofChart.Set(name + "=" + string(m[1])); err != nil || ofChart != limits {
+			t.Errorf("%s is %s in the chart, and not on the pages: %v", name, m[1], err)
 		}
 	}
 }
