@@ -14,46 +14,37 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// A filter selects devices and ports. The zero value selects all of them.
+// A filter selects devices and ports.
 type filter struct {
-	fleets    []string // slugs of fleets; empty for all
-	tags      []tagFilter
-	connected []bool // at most one element
-	ports     []int  // empty for all
+	// key is equal for filters with the same parameters.
+	key    string
+	fleets []string // slugs of fleets; empty for all
+	// conditions must all be met by a device.
+	conditions []condition
+	ports      []int // of each device; none if the address contains the port
 }
 
-// tagFilter is a tag that a device must have.
-type tagFilter struct {
-	key   string
-	any   bool
-	value string // unless any
-}
+type condition func(*view, *balena.Device) bool
 
 // matches reports whether the filter selects a device of a fleet.
 func (f *filter) matches(v *view, d *balena.Device, slug string) bool {
 	if len(f.fleets) > 0 && !slices.Contains(f.fleets, slug) {
 		return false
 	}
-	if len(f.connected) > 0 && f.connected[0] != d.Connected() {
-		return false
-	}
-	tags := v.tags(d)
-	for _, t := range f.tags {
-		i := slices.Index(v.DeviceTagKeys, t.key)
-		if i < 0 || i >= len(tags) || tags[i].ID == 0 || !t.any && tags[i].Value != t.value {
+	for _, met := range f.conditions {
+		if !met(v, d) {
 			return false
 		}
 	}
 	return true
 }
 
-func (f *filter) matchesPort(port int) bool {
-	return len(f.ports) == 0 || slices.Contains(f.ports, port)
-}
-
-// key returns a text that is equal for equal filters.
-func (f *filter) key() string {
-	return fmt.Sprintf("%q %v %v %v", f.fleets, f.tags, f.connected, f.ports)
+// tagged is the condition that a device has a tag, with a value unless anyValue is set.
+func tagged(key, value string, anyValue bool) condition {
+	return func(v *view, d *balena.Device) bool {
+		tags, i := v.tags(d), slices.Index(v.DeviceTagKeys, key)
+		return i >= 0 && i < len(tags) && tags[i].ID != 0 && (anyValue || tags[i].Value == value)
+	}
 }
 
 // maxQuery is the maximum length of a query in bytes.
@@ -70,18 +61,19 @@ func (o *Options) parseFilter(query string) (*filter, error) {
 	}
 	f := &filter{}
 	for _, name := range slices.Sorted(maps.Keys(values)) { // in a fixed order, so that the error is always the same
+		slices.Sort(values[name])
 		for _, value := range values[name] {
 			if err := o.add(f, name, value); err != nil {
 				return nil, err
 			}
 		}
 	}
-	slices.Sort(f.fleets)
-	f.fleets = slices.Compact(f.fleets)
-	slices.SortFunc(f.tags, func(a, b tagFilter) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
-	f.tags = slices.Compact(f.tags)
-	slices.Sort(f.ports)
-	f.ports = slices.Compact(f.ports)
+	if len(values["connected"]) > 1 {
+		return nil, o.invalid("connected", values.Get("connected"), "true or false, given once")
+	}
+	f.key = values.Encode()
+	selected := f.ports
+	f.ports = slices.DeleteFunc(slices.Clone(o.Ports), func(port int) bool { return selected != nil && !slices.Contains(selected, port) })
 	return f, nil
 }
 
@@ -94,20 +86,20 @@ func (o *Options) add(f *filter, name, value string) error {
 		}
 		f.fleets = append(f.fleets, value)
 	case "tag":
-		tag, err := o.parseTag(value)
-		if err != nil {
-			return err
+		met := o.parseTag(value)
+		if met == nil {
+			return o.invalid(name, value, "KEY or KEY=VALUE with a key of --collector.device.tags")
 		}
-		f.tags = append(f.tags, tag)
+		f.conditions = append(f.conditions, met)
 	case "connected":
-		if len(f.connected) > 0 || value != "true" && value != "false" {
-			return fmt.Errorf("invalid value %s of connected: it must be true or false, given once; %s", quoted(value), o.parameters())
+		if value != "true" && value != "false" {
+			return o.invalid(name, value, "true or false, given once")
 		}
-		f.connected = []bool{value == "true"}
+		f.conditions = append(f.conditions, func(_ *view, d *balena.Device) bool { return d.Connected() == (value == "true") })
 	case "port":
 		port, err := strconv.Atoi(value)
 		if err != nil || !slices.Contains(o.Ports, port) {
-			return fmt.Errorf("invalid value %s of port: it must be one of --sd.port; %s", quoted(value), o.parameters())
+			return o.invalid(name, value, "one of --sd.port")
 		}
 		f.ports = append(f.ports, port)
 	default:
@@ -116,23 +108,28 @@ func (o *Options) add(f *filter, name, value string) error {
 	return nil
 }
 
-// parseTag parses KEY or KEY=VALUE. The key may contain an equals sign.
-func (o *Options) parseTag(s string) (tagFilter, error) {
+// parseTag parses KEY or KEY=VALUE; nil if the key is none of the options. The key may contain an equals sign.
+func (o *Options) parseTag(s string) condition {
 	if slices.Contains(o.DeviceTags, s) {
-		return tagFilter{key: s, any: true}, nil
+		return tagged(s, "", true)
 	}
 	for _, key := range o.DeviceTags {
 		if value, ok := strings.CutPrefix(s, key+"="); ok {
-			return tagFilter{key: key, value: value}, nil
+			return tagged(key, value, false)
 		}
 	}
 	for _, pattern := range o.DeviceTags {
 		if prefix, ok := strings.CutSuffix(pattern, "*"); ok && strings.HasPrefix(s, prefix) {
 			key, value, hasValue := strings.Cut(s, "=")
-			return tagFilter{key: key, any: !hasValue, value: value}, nil
+			return tagged(key, value, !hasValue)
 		}
 	}
-	return tagFilter{}, fmt.Errorf("invalid value %s of tag: it must be KEY or KEY=VALUE with a key of --collector.device.tags; %s", quoted(s), o.parameters())
+	return nil
+}
+
+// invalid returns the error of a parameter with an invalid value.
+func (o *Options) invalid(name, value, valid string) error {
+	return fmt.Errorf("invalid value %s of %s: it must be %s; %s", quoted(value), name, valid, o.parameters())
 }
 
 // parameters describes the valid parameters.

@@ -63,7 +63,7 @@ func (o *HandlerOptions) respond(w http.ResponseWriter, r *http.Request) *exposi
 		return nil
 	}
 	w.Header().Set("Content-Type", "application/json")
-	return &exposition.Response{Page: func() *exposition.Page { return list.page }, Tail: list.tail(), Name: f.key()}
+	return &exposition.Response{Page: func() *exposition.Page { return list.page }, Tail: list.tail(), Name: f.key}
 }
 
 // matchesTag reports whether a header If-None-Match contains an entity tag.

@@ -88,8 +88,9 @@ func (v *view) tags(d *balena.Device) []balena.Tag {
 	return tags[:min(len(tags), len(v.DeviceTagKeys))]
 }
 
-// appendDevice appends the target group of a device, unless the device has no address or the filter excludes it.
-func (o *Options) appendDevice(b []byte, v *view, d *balena.Device, f *filter) []byte {
+// appendDevice appends the target group of a device, unless the device has no address or the filter excludes it. A
+// separator precedes it unless b is empty and begins the list.
+func (o *Options) appendDevice(b []byte, v *view, d *balena.Device, f *filter, begins bool) []byte {
 	fleet := v.fleets[d.FleetID]
 	if !f.matches(v, d, fleet.slug) {
 		return b
@@ -98,22 +99,17 @@ func (o *Options) appendDevice(b []byte, v *view, d *balena.Device, f *filter) [
 	if host == "" {
 		return b
 	}
-	if len(b) > 0 {
+	if len(b) > 0 || !begins {
 		b = append(b, ",\n"...)
 	}
 	b = append(b, `{"targets":[`...)
-	if len(o.Ports) == 0 {
+	if len(f.ports) == 0 {
 		b = appendText(b, host)
 	}
-	first := true
-	for _, port := range o.Ports {
-		if !f.matchesPort(port) {
-			continue
-		}
-		if !first {
+	for i, port := range f.ports {
+		if i > 0 {
 			b = append(b, ',')
 		}
-		first = false
 		b = appendText(b, host+":"+strconv.Itoa(port))
 	}
 	b = append(b, `],"labels":{`...)

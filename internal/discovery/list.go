@@ -5,6 +5,7 @@ package discovery
 import (
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -68,12 +69,11 @@ func (l *Lists) list(f *filter) (answer, bool) {
 	if l.view == nil {
 		return answer{}, false
 	}
-	key := f.key()
-	requested := l.lists[key]
+	requested := l.lists[f.key]
 	if requested == nil {
 		requested = &list{filter: f}
-		requested.render(&l.options, l.view, changes{all: true})
-		l.lists[key] = requested
+		requested.render(&l.options, l.view, everyRun)
+		l.lists[f.key] = requested
 	}
 	requested.requested = l.now()
 	l.evict(requested)
@@ -97,37 +97,27 @@ func (l *Lists) evict(newest *list) {
 	}
 }
 
-// changes are the differences between two snapshots apart from their devices.
-type changes struct {
-	all      bool           // the text of any run may differ
-	releases map[int64]bool // releases with another commit or version
-}
-
-func changesBetween(previous, current *view) changes {
-	if previous == nil || previous.base != current.base || len(previous.fleets) != len(current.fleets) || !slices.Equal(previous.DeviceTagKeys, current.DeviceTagKeys) {
-		return changes{all: true}
+// changesBetween returns a function that reports whether two snapshots differ apart from their devices in a way that
+// affects the text of a run.
+func changesBetween(previous, current *view) func(*balena.Run) bool {
+	if previous == nil || previous.base != current.base || !maps.Equal(previous.fleets, current.fleets) || !slices.Equal(previous.DeviceTagKeys, current.DeviceTagKeys) {
+		return everyRun
 	}
-	for id, f := range current.fleets {
-		if previous.fleets[id] != f {
-			return changes{all: true}
-		}
-	}
-	c := changes{releases: map[int64]bool{}}
+	changed := map[int64]bool{} // releases with another commit or version
 	for _, releases := range []map[int64]balena.Release{previous.Releases, current.Releases} {
 		for id := range releases {
 			before, after := previous.Releases[id], current.Releases[id]
 			if before.Commit != after.Commit || before.Version != after.Version {
-				c.releases[id] = true
+				changed[id] = true
 			}
 		}
 	}
-	return c
+	return func(run *balena.Run) bool {
+		return len(changed) > 0 && slices.ContainsFunc(run.Releases, func(id int64) bool { return changed[id] })
+	}
 }
 
-// affect reports whether the changes affect a device of a run.
-func (c changes) affect(run *balena.Run) bool {
-	return c.all || len(c.releases) > 0 && slices.ContainsFunc(run.Releases, func(id int64) bool { return c.releases[id] })
-}
+func everyRun(*balena.Run) bool { return true }
 
 // list is the list of a filter.
 type list struct {
@@ -141,8 +131,8 @@ type list struct {
 type piece struct {
 	run  *balena.Run
 	hash uint64 // of the text
-	// empty is set if the text is empty. first is set if it is the first text that is not empty: it has no separator.
-	empty, first bool
+	// first is set if no text precedes the piece: it begins without a separator. empty is set if it has no text either.
+	first, empty bool
 }
 
 var (
@@ -150,9 +140,6 @@ var (
 	// seed makes the hashes unpredictable.
 	seed = maphash.MakeSeed()
 )
-
-// separator precedes each piece except the first one.
-const separator = ",\n"
 
 // tail returns the end of the text of a list.
 func (a answer) tail() []byte {
@@ -162,19 +149,13 @@ func (a answer) tail() []byte {
 	return []byte("]\n")
 }
 
-// render renders the list for a view. changed are the changes since the previous call.
-func (l *list) render(o *Options, v *view, changed changes) {
+// render renders the list for a view. changed reports whether the text of an equal run may have changed since the last call.
+func (l *list) render(o *Options, v *view, changed func(*balena.Run) bool) {
 	page := exposition.NewBuilder(layout, l.page)
 	previous := l.pieces
 	pieces := make([]piece, 0, len(previous))
 	same, first := l.page != nil, true
 	var text []byte
-	write := func(run *balena.Run) {
-		text = text[:0]
-		for _, d := range run.Devices {
-			text = o.appendDevice(text, v, d, l.filter)
-		}
-	}
 	numbers := make(map[int64]int, len(previous)) // of the previous pieces, by the ID of their first device
 	for number := range previous {
 		numbers[previous[number].run.Devices[0].ID] = number
@@ -185,26 +166,21 @@ func (l *list) render(o *Options, v *view, changed changes) {
 		if known {
 			before = previous[number]
 		}
-		after := piece{run: run, hash: before.hash, empty: before.empty}
-		written := before.run != run || changed.affect(run)
-		if written {
-			write(run)
-			after.hash, after.empty = maphash.Bytes(seed, text), len(text) == 0
+		after := before
+		if before.run != run || before.first != first || changed(run) {
+			text = text[:0]
+			for _, d := range run.Devices {
+				text = o.appendDevice(text, v, d, l.filter, first)
+			}
+			after = piece{run: run, hash: maphash.Bytes(seed, text), first: first, empty: len(text) == 0}
 		}
-		after.first = first && !after.empty
-		first = first && after.empty
-		if known && after.hash == before.hash && after.first == before.first {
+		if known && after.hash == before.hash {
 			page.Keep(0, number)
 		} else {
 			same = false
-			if !written {
-				write(run)
-			}
-			if !after.empty && !after.first {
-				text = slices.Insert(text, 0, []byte(separator)...)
-			}
 			page.Add(0, text)
 		}
+		first = first && after.empty
 		pieces = append(pieces, after)
 	}
 	l.pieces = pieces

@@ -69,9 +69,7 @@ func localAddress(addresses string) string {
 
 // A Template is a template for addresses, such as {uuid}.tailnet.example:9100.
 type Template struct {
-	// The template is texts[0], placeholders[0], texts[1], …; there is one more text than placeholders.
-	texts        []string
-	placeholders []string
+	text string
 	// HasPort reports whether the template contains a port.
 	HasPort bool
 	// HasName reports whether the template contains {name}.
@@ -85,14 +83,15 @@ var (
 
 // ParseTemplate parses a template.
 func ParseTemplate(s string) (*Template, error) {
-	t := &Template{texts: placeholder.Split(s, -1), placeholders: placeholder.FindAllString(s, -1)}
-	for _, p := range t.placeholders {
+	t := &Template{text: s}
+	placeholders := placeholder.FindAllString(s, -1)
+	for _, p := range placeholders {
 		if p != "{uuid}" && p != "{name}" {
 			return nil, fmt.Errorf("unknown placeholder %s; use {uuid} or {name}", p)
 		}
 		t.HasName = t.HasName || p == "{name}"
 	}
-	if len(t.placeholders) == 0 {
+	if len(placeholders) == 0 {
 		return nil, errors.New("all devices would have the same address; use {uuid} or {name}")
 	}
 	example := placeholder.ReplaceAllString(s, "x")
@@ -104,19 +103,13 @@ func ParseTemplate(s string) (*Template, error) {
 	return t, nil
 }
 
-// of returns the address of a device.
+// of returns the address of a device, whose UUID is a label of a host name.
 func (t *Template) of(d *balena.Device) string {
-	var b strings.Builder
-	for i, p := range t.placeholders {
-		b.WriteString(t.texts[i])
-		if p == "{name}" {
-			b.WriteString(nameAsHost(d))
-		} else {
-			b.WriteString(d.UUID)
-		}
+	address := strings.ReplaceAll(t.text, "{uuid}", d.UUID)
+	if t.HasName {
+		address = strings.ReplaceAll(address, "{name}", nameAsHost(d))
 	}
-	b.WriteString(t.texts[len(t.placeholders)])
-	return b.String()
+	return address
 }
 
 // nameAsHost converts a device's name to a label of a host name, as VPNs do: in lower case, with dashes in place of
