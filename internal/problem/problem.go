@@ -66,7 +66,7 @@ var Causes = []Cause{
 		return d.OSUpdateState() == balena.OSUpdateFailed
 	}),
 	cause("BalenaDeviceUpdateStuck", "update stuck", Warning, update, func(d subject) bool {
-		return Updating(d.Device) && d.reportsUpdates() && d.longer(d.UpdateChanged, d.limits.UpdateStuck)
+		return Updating(d.UpdateStatus) && d.reportsUpdates() && d.longer(d.UpdateChanged, d.limits.UpdateStuck)
 	}),
 	cause("BalenaDeviceStorageNearlyFull", "storage nearly full", Warning, nil, func(d subject) bool {
 		return d.Connected() && ratio(balena.StorageUsed.Of(d.Device), balena.StorageSize.Of(d.Device)) > d.limits.Storage
@@ -141,9 +141,9 @@ func (d subject) serviceNotRunning() bool {
 	return services != running && services-running-d.Installs.Exited(d.TargetRelease) > 0 && !d.hasService("restarting")
 }
 
-// Updating reports whether an update of a device is running.
-func Updating(d *balena.Device) bool {
-	return d.UpdateStatus == "downloading" || d.UpdateStatus == "downloaded" || d.UpdateStatus == "applying changes"
+// Updating reports whether an update is running according to its status.
+func Updating(status string) bool {
+	return status == "downloading" || status == "downloaded" || status == "applying changes"
 }
 
 // ratio returns used/size; NaN if one of them is unknown.

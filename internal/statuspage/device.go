@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -52,9 +53,6 @@ type device struct {
 	URL       string `json:"url,omitempty"`
 	Dashboard string `json:"dashboard_url,omitempty"`
 
-	// Path and FleetPath are the paths of the pages of the device and its fleet, relative to the root.
-	Path      string `json:"-"`
-	FleetPath string `json:"-"`
 	// Found is the field that matched a search.
 	Found string `json:"found_by,omitempty"`
 }
@@ -70,15 +68,14 @@ type deviceProblem struct {
 }
 
 func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, set problem.Set, now time.Time) device {
+	fleet := s.Fleet(d.FleetID)
 	v := device{
-		UUID: d.UUID, Status: statusOf(d), Online: d.Online, Connected: d.Connected(),
+		Fleet: fleet.Slug, UUID: d.UUID, Status: statusOf(d), Online: d.Online, Connected: d.Connected(),
 		Release: releaseOf(s, d.RunningRelease), TargetRelease: releaseOf(s, d.TargetRelease), Pinned: d.PinnedRelease != 0,
 		Type: d.Type, OSVersion: d.OSVersion, OSVariant: d.OSVariant, SupervisorVersion: d.SupervisorVersion,
-		UpdateStatus: d.UpdateStatus, Undervolted: d.Undervolted, Path: devicePath(d.UUID), Problems: []deviceProblem{},
+		UpdateStatus: d.UpdateStatus, Undervolted: d.Undervolted, Problems: []deviceProblem{},
 	}
-	fleet := s.Fleet(d.FleetID)
-	v.Fleet, v.FleetPath = fleet.Slug, slugPath(fleet.Slug)
-	v.URL, v.Dashboard = h.deviceURL(d.UUID), h.deviceDashboard(v.Fleet, d.UUID)
+	v.URL, v.Dashboard = h.deviceURL(d.UUID), h.dashboard("balena-device", url.Values{"var-fleet": {v.Fleet}, "var-device": {d.UUID}})
 	if h.DeviceNames {
 		v.Name = d.Name
 	}
@@ -90,7 +87,7 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, set problem.Se
 		v.ServicesInstalled, v.ServicesRunning = &services, &running
 	}
 	v.Since = instant(d.ConnectivityChanged(), now)
-	if problem.Updating(d) {
+	if problem.Updating(d.UpdateStatus) {
 		v.UpdateProgress = number(balena.UpdateProgress.Of(d))
 	}
 	for i, c := range problem.Causes {
@@ -141,6 +138,10 @@ func number(n balena.Number) *float64 {
 	return new(float64(n))
 }
 
+// Path and FleetPath return the paths of the pages of the device and its fleet, relative to the root.
+func (d *device) Path() string      { return devicePath(d.UUID) }
+func (d *device) FleetPath() string { return slugPath(d.Fleet) }
+
 // Title returns the name of the device, or its UUID.
 func (d *device) Title() string { return cmp.Or(d.Name, d.UUID) }
 
@@ -157,25 +158,18 @@ func (d *device) OnTarget() bool {
 
 // Connectivity describes for how long the device has been connected or disconnected.
 func (d *device) Connectivity() string {
-	switch {
-	case d.Since.IsZero() && d.Connected:
-		return "connected"
-	case d.Since.IsZero():
-		return "never connected"
-	case d.Connected:
-		return "connected for " + d.Since.Ago()
+	if d.Since.IsZero() {
+		return either(d.Connected, "connected", "never connected")
 	}
-	return "disconnected for " + d.Since.Ago()
+	return either(d.Connected, "connected for ", "disconnected for ") + d.Since.Ago()
 }
 
 // Update describes the progress of a running update; empty if there is none.
 func (d *device) Update() string {
-	switch d.UpdateStatus {
-	case "downloading", "downloaded", "applying changes":
-	default:
+	switch {
+	case !problem.Updating(d.UpdateStatus):
 		return ""
-	}
-	if d.UpdateProgress == nil {
+	case d.UpdateProgress == nil:
 		return d.UpdateStatus
 	}
 	return d.UpdateStatus + ", " + strconv.Itoa(int(*d.UpdateProgress)) + "\u00a0%"
@@ -255,11 +249,9 @@ func (h *handler) device(p *page, s *balena.Snapshot) *failure {
 // deviceOf returns the device with a UUID, or nil.
 func (h *handler) deviceOf(s *balena.Snapshot, uuid string) *balena.Device {
 	defer h.acquireWalk()()
-	for _, run := range s.Devices.Runs() {
-		for _, d := range run.Devices {
-			if d.UUID == uuid {
-				return d
-			}
+	for d := range s.Devices.All() {
+		if d.UUID == uuid {
+			return d
 		}
 	}
 	return nil

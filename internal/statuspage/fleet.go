@@ -206,15 +206,10 @@ func (h *handler) overview(p *page, s *balena.Snapshot) *failure {
 	}
 	o := newOverview(h.fleets(s, nil, p.now), order, reverse)
 	o.state = p.state
-	o.Columns = columnsOf(sorting, "fleet", func(sort string) string {
-		q := url.Values{}
-		if sort != "fleet" {
-			q.Set("sort", sort)
-		}
-		if p.Held {
-			q.Set("hold", "1")
-		}
-		return "?" + q.Encode()
+	sel := selection{Values: url.Values{}}
+	sel.set("hold", either(p.Held, "1", ""))
+	o.Columns = columnsOf(sorting, func(sort string) string {
+		return sel.address("sort", either(sort == "fleet", "", sort))
 	}, []column{
 		{Text: "Fleet", sort: "fleet"},
 		{Text: "Devices", sort: "devices", Class: "number"},
@@ -240,13 +235,13 @@ type column struct {
 }
 
 // columnsOf sets the addresses of columns. The column by which the table is sorted links to the reverse order.
-func columnsOf(sorting, defaultSort string, address func(sort string) string, columns []column) []column {
+func columnsOf(sorting string, address func(sort string) string, columns []column) []column {
 	for i := range columns {
 		c := &columns[i]
 		switch {
 		case c.sort == "":
 			continue
-		case cmp.Or(sorting, defaultSort) == c.sort:
+		case sorting == c.sort:
 			c.Sorted, c.Address = "ascending", address("-"+c.sort)
 		case sorting == "-"+c.sort:
 			c.Sorted, c.Address = "descending", address(c.sort)

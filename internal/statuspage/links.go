@@ -29,15 +29,7 @@ func (h *handler) deviceURL(uuid string) string {
 	return strings.ReplaceAll(h.DeviceURL, uuidPlaceholder, url.PathEscape(uuid))
 }
 
-// deviceDashboard and fleetDashboard return the URLs of Grafana dashboards; see deploy/grafana.
-func (h *handler) deviceDashboard(fleet, uuid string) string {
-	return h.dashboard("balena-device", url.Values{"var-fleet": {fleet}, "var-device": {uuid}})
-}
-
-func (h *handler) fleetDashboard(fleet string) string {
-	return h.dashboard("balena-fleet", url.Values{"var-fleet": {fleet}})
-}
-
+// dashboard returns the URL of a Grafana dashboard; see deploy/grafana.
 func (h *handler) dashboard(uid string, variables url.Values) string {
 	if h.GrafanaURL == "" {
 		return ""

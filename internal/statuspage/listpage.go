@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/csv"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,7 +80,7 @@ func (l *list) Columns() []column {
 	if !l.WithFleet() {
 		columns = slices.Delete(columns, 1, 2)
 	}
-	return columnsOf(l.Get("sort"), "", func(sort string) string { return l.address("sort", sort) }, columns)
+	return columnsOf(l.Get("sort"), func(sort string) string { return l.address("sort", sort) }, columns)
 }
 
 // PageLinks returns the links to other pages, none if there is only one page.
@@ -190,7 +191,7 @@ func (h *handler) fleet(p *page, s *balena.Snapshot) *failure {
 	}
 	p.Content = &fleetPage{
 		state: p.state, fleet: h.fleets(s, func(f *balena.Fleet) bool { return f.ID == id }, p.now)[0],
-		list: p.List, Dashboard: h.fleetDashboard(p.slug), History: h.Recorder.history(id),
+		list: p.List, Dashboard: h.dashboard("balena-fleet", url.Values{"var-fleet": {p.slug}}), History: h.Recorder.history(id),
 	}
 	return nil
 }
@@ -289,11 +290,11 @@ func (h *handler) search(p *page, s *balena.Snapshot) *failure {
 func (p *searchPage) onlyResult() string {
 	switch {
 	case len(p.Fleets) == 0 && p.Matching == 1:
-		return p.List[0].Path
+		return p.List[0].Path()
 	case len(p.Fleets) == 1 && p.Matching == 0:
 		return p.Fleets[0].Path
 	case p.Matching > 0 && len(p.List) > 0 && p.List[0].Found == byIdentity.String() && (len(p.List) == 1 || p.List[1].Found != byIdentity.String()) && p.List[0].UUID == p.Query:
-		return p.List[0].Path // the UUID is unique
+		return p.List[0].Path() // the UUID is unique
 	}
 	return ""
 }

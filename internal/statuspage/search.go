@@ -37,13 +37,6 @@ type search struct {
 	names    bool   // whether device names are searched
 	fleets   map[int64]bool
 	releases map[int64]bool
-	systems  []system
-}
-
-// system caches whether an OS version matches. Accounts have few versions, and devices share their text.
-type system struct {
-	version string
-	matches bool
 }
 
 func newSearch(s *balena.Snapshot, text string, names bool) *search {
@@ -89,31 +82,15 @@ func (f *search) of(d *balena.Device) found {
 		return byFleet
 	case len(f.releases) > 0 && f.releases[d.RunningRelease]:
 		return byRelease
-	case f.system(d.OSVersion):
+	case f.contains(d.OSVersion):
 		return byOS
 	}
-	if d.Attachments != nil {
-		for _, tag := range d.Attachments.Tags {
-			if tag.ID != 0 && f.contains(tag.Value) {
-				return byTag
-			}
+	for _, tag := range d.Tags() {
+		if tag.ID != 0 && f.contains(tag.Value) {
+			return byTag
 		}
 	}
 	return notFound
-}
-
-func (f *search) system(version string) bool {
-	for i := range f.systems {
-		if f.systems[i].version == version {
-			return f.systems[i].matches
-		}
-	}
-	matches := f.contains(version)
-	const maxCached = 16
-	if len(f.systems) < maxCached {
-		f.systems = append(f.systems, system{version, matches})
-	}
-	return matches
 }
 
 // contains reports whether a text contains the searched text.
