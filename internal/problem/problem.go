@@ -29,7 +29,7 @@ const (
 	Info     Severity = "info"
 )
 
-// Cause is a kind of problem of a device.
+// Cause is a kind of problem of a device or of a fleet.
 type Cause struct {
 	// Alert is the name of the alert, and of its runbook.
 	Alert string
@@ -108,6 +108,14 @@ func (c Cause) away() Cause {
 	return c
 }
 
+// Since returns the time at which the problem of a device began; 0 if unknown.
+func (c Cause) Since(d *balena.Device) balena.Instant {
+	if c.since == nil {
+		return 0
+	}
+	return c.since(d)
+}
+
 var connectivity = (*balena.Device).ConnectivityChanged
 
 func update(d *balena.Device) balena.Instant  { return d.UpdateChanged }
@@ -171,18 +179,10 @@ func Index(alert string) int {
 	return slices.IndexFunc(Causes, func(c Cause) bool { return c.Alert == alert })
 }
 
-// away is the set of causes with Away.
-var away = func() (s Set) {
-	for i, c := range Causes {
-		if c.Away {
-			s |= 1 << i
-		}
-	}
-	return s
-}()
+var firstAway = slices.IndexFunc(Causes, func(c Cause) bool { return c.Away })
 
 // Away reports whether the set contains a cause with Away.
-func (s Set) Away() bool { return s&away != 0 }
+func (s Set) Away() bool { return s>>firstAway != 0 }
 
 // Thresholds are the thresholds of the conditions. Times are in seconds.
 type Thresholds struct {
@@ -242,26 +242,12 @@ func (v *View) check(d *balena.Device) (s Set) {
 	return s
 }
 
-// Since returns the time at which a problem of a device began; 0 if unknown.
-func Since(cause int, d *balena.Device) balena.Instant {
-	if since := Causes[cause].since; since != nil {
-		return since(d)
-	}
-	return 0
-}
-
-// FleetCause is a kind of problem of a fleet as a whole.
-type FleetCause struct {
-	Alert, Text string
-	Severity    Severity
-}
-
-// The causes of fleets, the worst first.
+// The causes of problems of a fleet as a whole, the worst first.
 var (
-	DevicesFrozen  = &FleetCause{"BalenaDevicesFrozen", "devices frozen", Critical}
-	LargelyOffline = &FleetCause{"BalenaFleetLargelyOffline", "largely offline", Critical}
-	PartlyOffline  = &FleetCause{"BalenaFleetPartlyOffline", "partly offline", Warning}
-	BuildFailed    = &FleetCause{"BalenaReleaseBuildFailed", "last build failed", Info}
+	DevicesFrozen  = cause("BalenaDevicesFrozen", "devices frozen", Critical, nil, nil)
+	LargelyOffline = cause("BalenaFleetLargelyOffline", "largely offline", Critical, nil, nil)
+	PartlyOffline  = cause("BalenaFleetPartlyOffline", "partly offline", Warning, nil, nil)
+	BuildFailed    = cause("BalenaReleaseBuildFailed", "last build failed", Info, nil, nil)
 )
 
 // FleetDevices holds the numbers of devices of a fleet.
@@ -296,7 +282,7 @@ func (v *View) Add(n *FleetDevices, d *balena.Device) Set {
 var indexLost = Index("BalenaDevicesLost")
 
 // Fleet returns the problems of a fleet as a whole, the worst first.
-func (v *View) Fleet(f *balena.Fleet, n FleetDevices) (causes []*FleetCause) {
+func (v *View) Fleet(f *balena.Fleet, n FleetDevices) (causes []Cause) {
 	t := v.limits
 	if f.Archived {
 		return nil

@@ -29,11 +29,11 @@ func TestSets(t *testing.T) {
 func TestSince(t *testing.T) {
 	const now = 1_000_000_000_000
 	d := balena.Device{LastConnectivity: now - 2*3600*1000, Created: 5, Status: "disconnected"}
-	if got := Since(Index("BalenaDeviceOffline"), &d); got != d.LastConnectivity {
+	if got := Causes[Index("BalenaDeviceOffline")].Since(&d); got != d.LastConnectivity {
 		t.Errorf("offline since %d, want %d", got, d.LastConnectivity)
 	}
 	d.LastConnectivity = 0
-	if got := Since(Index("BalenaDevicesNeverConnected"), &d); got != 5 {
+	if got := Causes[Index("BalenaDevicesNeverConnected")].Since(&d); got != 5 {
 		t.Errorf("never connected since %d, want 5", got)
 	}
 }

@@ -90,10 +90,8 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, set problem.Se
 	if problem.Updating(d.UpdateStatus) {
 		v.UpdateProgress = number(balena.UpdateProgress.Of(d))
 	}
-	for i, c := range problem.Causes {
-		if set.Has(i) {
-			v.Problems = append(v.Problems, deviceProblem{c.Alert, c.Text, c.Severity, instant(problem.Since(i, d), now), h.runbook(c.Alert)})
-		}
+	for _, c := range set.All() {
+		v.Problems = append(v.Problems, deviceProblem{c.Alert, c.Text, c.Severity, instant(c.Since(d), now), h.runbook(c.Alert)})
 	}
 	return v
 }

@@ -188,7 +188,7 @@ func (f *filter) Choices() []choice {
 	}
 	if len(all) > maxChoices {
 		slices.SortFunc(all, func(a, b choice) int {
-			return cmp.Or(compareBool(!a.Current, !b.Current), cmp.Compare(b.Devices, a.Devices), cmp.Compare(a.Value, b.Value))
+			return cmp.Or(cmp.Compare(one(b.Current), one(a.Current)), cmp.Compare(b.Devices, a.Devices), cmp.Compare(a.Value, b.Value))
 		})
 		all = all[:maxChoices]
 	}

@@ -78,22 +78,20 @@ type sums struct {
 // add counts a device.
 func (s *sums) add(d *balena.Device) {
 	s.Devices++
+	s.Online += one(d.Online)
+	s.Connected += one(d.Connected())
+	s.Targeted += one(d.TargetRelease != 0)
+	s.OnTarget += one(d.OnTarget())
+	s.Pinned += one(d.PinnedRelease != 0)
 	s.Statuses[statusOf(d)]++
-	if d.Online {
-		s.Online++
+}
+
+// one returns 1 for true and 0 for false.
+func one(condition bool) int {
+	if condition {
+		return 1
 	}
-	if d.Connected() {
-		s.Connected++
-	}
-	if d.TargetRelease != 0 {
-		s.Targeted++
-	}
-	if d.OnTarget() {
-		s.OnTarget++
-	}
-	if d.PinnedRelease != 0 {
-		s.Pinned++
-	}
+	return 0
 }
 
 func (s *sums) addAll(o *sums) {
@@ -116,7 +114,10 @@ func (h *handler) fleets(s *balena.Snapshot, match func(*balena.Fleet) bool, now
 	byID := make(map[int64]*fleet, len(s.Fleets))
 	for i := range s.Fleets {
 		if f := &s.Fleets[i]; match == nil || match(f) {
-			all = append(all, newFleet(s, f))
+			all = append(all, fleet{
+				Slug: f.Slug, Name: f.Name, Organization: f.Organization, Archived: f.Archived, TracksLatest: f.TracksLatest,
+				TargetRelease: releaseOf(s, f.TargetRelease), sums: sums{Statuses: map[string]int{}}, Problems: []fleetProblem{},
+			})
 			byID[f.ID] = &all[len(all)-1]
 		}
 	}
@@ -144,14 +145,6 @@ func (h *handler) fleets(s *balena.Snapshot, match func(*balena.Fleet) bool, now
 	return all
 }
 
-// newFleet returns a fleet without sums and problems.
-func newFleet(s *balena.Snapshot, f *balena.Fleet) fleet {
-	return fleet{
-		Slug: f.Slug, Name: f.Name, Organization: f.Organization, Archived: f.Archived, TracksLatest: f.TracksLatest,
-		TargetRelease: releaseOf(s, f.TargetRelease), sums: sums{Statuses: map[string]int{}}, Problems: []fleetProblem{},
-	}
-}
-
 // fleetOrders are the sort orders of fleets by column. Equal fleets are sorted by slug.
 var fleetOrders = map[string]func(a, b *fleet) int{
 	"fleet":     func(a, b *fleet) int { return 0 },
@@ -167,7 +160,7 @@ var fleetOrders = map[string]func(a, b *fleet) int{
 // compareParts compares the ratios a/of and b/ofB, in ascending order, with undefined ratios last.
 func compareParts(a, of, b, ofB int) int {
 	if of == 0 || ofB == 0 {
-		return compareBool(of == 0, ofB == 0)
+		return cmp.Compare(one(of == 0), one(ofB == 0))
 	}
 	return cmp.Compare(a*ofB, b*of)
 }
@@ -188,7 +181,7 @@ func newOverview(fleets []fleet, order func(a, b *fleet) int, reverse bool) *ove
 		if reverse {
 			c = -c
 		}
-		return cmp.Or(compareBool(a.Archived, b.Archived), compareBool(a.Devices == 0, b.Devices == 0), c)
+		return cmp.Or(cmp.Compare(one(a.Archived), one(b.Archived)), cmp.Compare(one(a.Devices == 0), one(b.Devices == 0)), c)
 	})
 	return o
 }
@@ -236,16 +229,12 @@ type column struct {
 
 // columnsOf sets the addresses of columns. The column by which the table is sorted links to the reverse order.
 func columnsOf(sorting string, address func(sort string) string, columns []column) []column {
+	name, reverse := strings.CutPrefix(sorting, "-")
 	for i := range columns {
-		c := &columns[i]
-		switch {
-		case c.sort == "":
-			continue
-		case sorting == c.sort:
-			c.Sorted, c.Address = "ascending", address("-"+c.sort)
-		case sorting == "-"+c.sort:
-			c.Sorted, c.Address = "descending", address(c.sort)
-		default:
+		switch c := &columns[i]; {
+		case c.sort != "" && c.sort == name:
+			c.Sorted, c.Address = either(reverse, "descending", "ascending"), address(either(reverse, "", "-")+name)
+		case c.sort != "":
 			c.Address = address(c.sort)
 		}
 	}
@@ -351,16 +340,6 @@ func percent(part, whole int) int {
 		return 0
 	}
 	return part * 100 / whole
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
 }
 
 // OtherName returns the fleet's name if it is not the second part of the slug, as with old fleets.

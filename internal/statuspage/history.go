@@ -3,9 +3,9 @@
 package statuspage
 
 import (
+	"fmt"
 	"iter"
 	"math"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -122,30 +122,23 @@ func (r *ring) history() *history {
 		{"On target release", "target-line", func(p point) float32 { return p.onTarget }},
 	} {
 		c := curve{Name: kind.name, Class: kind.class, Now: -1, Min: 101}
-		var line strings.Builder
-		end := func() {
-			if line.Len() > 0 {
-				c.Lines = append(c.Lines, line.String())
-				line.Reset()
-			}
-		}
+		var lines strings.Builder
 		for slot := from; slot <= r.last; slot++ {
 			value := kind.of(r.points[slot%slots])
 			if math.IsNaN(float64(value)) {
-				end()
+				lines.WriteByte('\n')
 				continue
 			}
-			if line.Len() > 0 {
-				line.WriteByte(' ')
-			}
-			line.WriteString(strconv.FormatInt(slot-r.last+historyWidth, 10))
-			line.WriteByte(',')
-			line.WriteString(strconv.FormatFloat(float64(1-value)*historyHeight, 'f', 1, 32))
+			fmt.Fprintf(&lines, "%d,%.1f ", slot-r.last+historyWidth, (1-value)*historyHeight)
 			if c.Now = int(value * 100); c.Now < c.Min {
 				c.Min, c.MinTime = c.Now, at(slot).UTC().Format("15:04")
 			}
 		}
-		end()
+		for line := range strings.SplitSeq(lines.String(), "\n") {
+			if line != "" {
+				c.Lines = append(c.Lines, strings.TrimSpace(line))
+			}
+		}
 		if c.Now >= 0 {
 			h.Curves = append(h.Curves, c)
 		}

@@ -63,6 +63,7 @@ type walk struct {
 	problem int // the selected one, -1 for none
 	search  *search
 	sign    int      // -1 for reverse order, otherwise 1
+	forward int      // -1 if the page is the last one before a place, otherwise 1
 	column  string   // empty for the worst devices or the best matches first
 	current row      // the device that is visited
 	entries []*entry // of the device, by filter
@@ -106,10 +107,13 @@ func (h *handler) newWalk(s *balena.Snapshot, sel selection, of kind, now time.T
 	column, reverse := strings.CutPrefix(sel.Get("sort"), "-")
 	w := &walk{
 		list: &list{selection: sel, h: h, kind: of, filters: newFilters(s, sel)}, s: s, view: h.view(s, now),
-		problem: problem.Index(sel.Get("problem")), column: column, sign: 1,
+		problem: problem.Index(sel.Get("problem")), column: column, sign: 1, forward: 1,
 	}
 	if reverse {
 		w.sign = -1
+	}
+	if sel.Before != nil {
+		w.forward = -1
 	}
 	if of == searchResults {
 		w.search = newSearch(s, sel.Get("q"), h.DeviceNames)
@@ -119,7 +123,6 @@ func (h *handler) newWalk(s *balena.Snapshot, sel selection, of kind, now time.T
 }
 
 func (w *walk) walk() {
-	backward := w.Before != nil
 	for d := range w.s.Devices.All() {
 		// The fleet is checked first, because it excludes most devices.
 		if w.fixed != 0 && d.FleetID != w.fixed {
@@ -138,11 +141,11 @@ func (w *walk) walk() {
 		}
 		if w.count() {
 			w.Matching++
-			w.keep(*r, backward)
+			w.keep(*r)
 		}
 	}
-	w.cut(backward)
-	if backward {
+	w.cut()
+	if w.Before != nil {
 		slices.Reverse(w.rows)
 		w.before -= len(w.rows)
 	}
@@ -170,13 +173,13 @@ func (w *walk) count() bool {
 }
 
 // keep adds a device to the rows if it may be on the page.
-func (w *walk) keep(r row, backward bool) {
+func (w *walk) keep(r row) {
 	r.cause = w.causeOf(r.problems)
 	if r.cause >= 0 {
 		w.causes[r.cause]++
 	}
 	r.place = w.placeOf(&r)
-	if backward {
+	if w.Before != nil {
 		if w.sign*r.compare(w.Before) >= 0 && w.Before != endPlace {
 			return
 		}
@@ -186,17 +189,13 @@ func (w *walk) keep(r row, backward bool) {
 		return
 	}
 	if w.rows = append(w.rows, r); len(w.rows) >= 2*w.Limit {
-		w.cut(backward)
+		w.cut()
 	}
 }
 
 // cut sorts the rows, and drops those that are not on the page.
-func (w *walk) cut(backward bool) {
-	sign := w.sign
-	if backward {
-		sign = -sign
-	}
-	slices.SortFunc(w.rows, func(a, b row) int { return sign * a.compare(&b.place) })
+func (w *walk) cut() {
+	slices.SortFunc(w.rows, func(a, b row) int { return w.forward * w.sign * a.compare(&b.place) })
 	w.rows = w.rows[:min(len(w.rows), w.Limit)]
 }
 
@@ -259,7 +258,7 @@ func (w *walk) worstFirst(r *row) int64 {
 	since := r.device.ConnectivityChanged()
 	switch {
 	case r.cause >= 0:
-		class, since = r.cause, problem.Since(r.cause, r.device)
+		class, since = r.cause, problem.Causes[r.cause].Since(r.device)
 		if problem.Causes[r.cause].Away {
 			class += away
 		}

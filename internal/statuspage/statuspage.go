@@ -359,8 +359,9 @@ func (h *handler) explain(p *page) {
 
 // send sends a page as HTML, JSON or CSV, as the request asks for.
 func (h *handler) send(w http.ResponseWriter, p *page, failed *failure) {
-	code := http.StatusOK
+	code, content := http.StatusOK, p.Content
 	if failed != nil {
+		content = failed
 		code, p.Title, p.Message = failed.code, failed.title, failed.Message
 	}
 	switch format := p.query.Get("format"); {
@@ -372,12 +373,7 @@ func (h *handler) send(w http.ResponseWriter, p *page, failed *failure) {
 		var body bytes.Buffer
 		encoder := json.NewEncoder(&body)
 		encoder.SetIndent("", "  ")
-		var err error
-		if failed != nil {
-			err = encoder.Encode(failed)
-		} else {
-			err = encoder.Encode(p.Content)
-		}
+		err := encoder.Encode(content)
 		sendBody(w, code, "application/json", &body, err)
 	case format == "csv" && p.List != nil:
 		p.List.sendCSV(w)
