@@ -61,12 +61,12 @@ func (o *Options) parseFilter(query string) (*filter, error) {
 	}
 	f := &filter{}
 	for _, name := range slices.Sorted(maps.Keys(values)) { // in a fixed order, so that the error is always the same
-		slices.Sort(values[name])
 		for _, value := range values[name] {
 			if err := o.add(f, name, value); err != nil {
 				return nil, err
 			}
 		}
+		slices.Sort(values[name])
 	}
 	if len(values["connected"]) > 1 {
 		return nil, o.invalid("connected", values.Get("connected"), "true or false, given once")
@@ -139,12 +139,10 @@ func (o *Options) parameters() string {
 		s += "tag=KEY or tag=KEY=VALUE (keys: " + strings.Join(o.DeviceTags, ", ") + "), "
 	}
 	s += "connected=true or connected=false"
-	if len(o.Ports) > 0 {
-		var ports []string
-		for _, port := range o.Ports {
-			ports = append(ports, strconv.Itoa(port))
-		}
-		s += ", port=" + strings.Join(ports, " or port=")
+	separator := ", port="
+	for _, port := range o.Ports {
+		s += separator + strconv.Itoa(port)
+		separator = " or port="
 	}
 	return s
 }

@@ -68,11 +68,9 @@ func (o *HandlerOptions) respond(w http.ResponseWriter, r *http.Request) *exposi
 
 // matchesTag reports whether a header If-None-Match contains an entity tag.
 func matchesTag(header []string, tag string) bool {
-	for _, line := range header {
-		for candidate := range strings.SplitSeq(line, ",") {
-			if candidate = strings.TrimSpace(candidate); candidate == "*" || strings.TrimPrefix(candidate, "W/") == strings.TrimPrefix(tag, "W/") {
-				return true
-			}
+	for candidate := range strings.SplitSeq(strings.Join(header, ","), ",") {
+		if candidate = strings.TrimSpace(candidate); candidate == "*" || strings.TrimPrefix(candidate, "W/") == strings.TrimPrefix(tag, "W/") {
+			return true
 		}
 	}
 	return false

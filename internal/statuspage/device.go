@@ -234,10 +234,8 @@ type tagView struct {
 func (h *handler) device(p *page, s *balena.Snapshot) *failure {
 	d := h.deviceOf(s, p.slug)
 	if d == nil {
-		return &failure{
-			code: http.StatusNotFound, title: "No such device",
-			Message: "No fleet that the exporter reads has a device with this UUID. The device may have been removed.",
-		}
+		return fail(http.StatusNotFound, "No such device",
+			"No fleet that the exporter reads has a device with this UUID. The device may have been removed.")
 	}
 	content := h.newDevicePage(s, d, p)
 	p.Content, p.Title, p.Formats = content, content.Title(), []link{{"JSON", "?format=json"}}

@@ -5,6 +5,7 @@ package statuspage
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 	"github.com/balena-exporter/balena-exporter/internal/problem"
@@ -91,7 +92,11 @@ func newFilters(s *balena.Snapshot, sel selection) []*filter {
 			func(r *row) string { return tagOf(r.device, i) }, single))
 	}
 	for _, f := range filters {
-		f.selection, f.selected = sel, sel.value(f.Name, f.prefix)
+		f.selection = sel
+		values := sel.Values[f.Name]
+		if i := slices.IndexFunc(values, func(value string) bool { return strings.HasPrefix(value, f.prefix) }); i >= 0 {
+			f.selected = values[i][len(f.prefix):]
+		}
 	}
 	return filters
 }
@@ -178,7 +183,7 @@ const maxChoices = 100
 func (f *filter) Choices() []choice {
 	counts := f.counts()
 	if f.selected != "" {
-		counts[f.selected] += 0
+		counts[f.selected] += 0 // it is a choice even without devices
 	}
 	var all []choice
 	for value, n := range counts {

@@ -192,10 +192,8 @@ func (h *handler) overview(p *page, s *balena.Snapshot) *failure {
 	name, reverse := strings.CutPrefix(sorting, "-")
 	order := fleetOrders[name]
 	if order == nil {
-		return &failure{
-			code: http.StatusBadRequest, title: "Invalid sort order",
-			Message: "Fleets cannot be sorted by " + name + ". Valid columns: " + strings.Join(slices.Sorted(maps.Keys(fleetOrders)), ", ") + ".",
-		}
+		return fail(http.StatusBadRequest, "Invalid sort order",
+			"Fleets cannot be sorted by "+name+". Valid columns: "+strings.Join(slices.Sorted(maps.Keys(fleetOrders)), ", ")+".")
 	}
 	o := newOverview(h.fleets(s, nil, p.now), order, reverse)
 	o.state = p.state

@@ -19,7 +19,7 @@ type landing struct {
 
 // root serves the landing page, with status 200 even without a snapshot.
 func (h *handler) root(w http.ResponseWriter, r *http.Request) {
-	p := h.page(r, "root", name)
+	p := h.page(r, "root", "balena-exporter")
 	l := &landing{Version: h.Version, State: "down", Links: h.Links}
 	p.Content = l
 	switch {

@@ -26,7 +26,7 @@ func (l Link) Href() string {
 
 // deviceURL returns the URL of a device in the balena dashboard, empty for none.
 func (h *handler) deviceURL(uuid string) string {
-	return strings.ReplaceAll(h.DeviceURL, uuidPlaceholder, url.PathEscape(uuid))
+	return strings.ReplaceAll(h.DeviceURL, "{uuid}", url.PathEscape(uuid))
 }
 
 // dashboard returns the URL of a Grafana dashboard; see deploy/grafana.
@@ -63,9 +63,5 @@ func escaped(slug string) string {
 
 // slugOf returns the slug or UUID in a path without its first segment. It is the inverse of slugPath and devicePath.
 func slugOf(path string) string {
-	segments := strings.Split(path, "/")
-	for i, s := range segments {
-		segments[i] = strings.TrimPrefix(s, "~")
-	}
-	return strings.Join(segments, "/")
+	return strings.ReplaceAll("/"+path, "/~", "/")[1:]
 }

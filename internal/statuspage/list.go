@@ -3,6 +3,7 @@
 package statuspage
 
 import (
+	"cmp"
 	"math/bits"
 	"net/url"
 	"slices"
@@ -62,11 +63,14 @@ type walk struct {
 	view    *problem.View
 	problem int // the selected one, -1 for none
 	search  *search
-	sign    int      // -1 for reverse order, otherwise 1
-	forward int      // -1 if the page is the last one before a place, otherwise 1
-	column  string   // empty for the worst devices or the best matches first
-	current row      // the device that is visited
-	entries []*entry // of the device, by filter
+	column  string // empty for the worst devices or the best matches first
+	// bound is the place where the page begins; nil for the first page. order is the order from there: 1 for ascending, -1
+	// for descending. A page that ends before a place begins there, in the opposite order.
+	bound    *place
+	order    int
+	backward bool
+	current  row      // the device that is visited
+	entries  []*entry // of the device, by filter
 }
 
 // list returns the list for a selection.
@@ -76,9 +80,7 @@ func (h *handler) list(s *balena.Snapshot, sel selection, of kind, now time.Time
 	l.List = make([]device, len(l.rows))
 	for i, r := range l.rows {
 		l.List[i] = h.newDevice(s, r.device, r.problems, now)
-		if of == searchResults {
-			l.List[i].Found = r.found.String()
-		}
+		l.List[i].Found = r.found.String()
 	}
 	if n := len(l.rows); l.before+n < l.Matching {
 		l.Next = l.address("hold", "", "format", "json", "after", l.rows[n-1].place.String())
@@ -105,20 +107,18 @@ func (h *handler) walk(s *balena.Snapshot, sel selection, of kind, now time.Time
 
 func (h *handler) newWalk(s *balena.Snapshot, sel selection, of kind, now time.Time) *walk {
 	column, reverse := strings.CutPrefix(sel.Get("sort"), "-")
+	filters := newFilters(s, sel)
 	w := &walk{
-		list: &list{selection: sel, h: h, kind: of, filters: newFilters(s, sel)}, s: s, view: h.view(s, now),
-		problem: problem.Index(sel.Get("problem")), column: column, sign: 1, forward: 1,
+		list: &list{selection: sel, h: h, kind: of, filters: filters}, s: s, view: h.view(s, now),
+		problem: problem.Index(sel.Get("problem")), column: column, order: 1,
+		bound: cmp.Or(sel.After, sel.Before), backward: sel.Before != nil, entries: make([]*entry, len(filters)),
 	}
-	if reverse {
-		w.sign = -1
-	}
-	if sel.Before != nil {
-		w.forward = -1
+	if reverse != w.backward {
+		w.order = -1
 	}
 	if of == searchResults {
 		w.search = newSearch(s, sel.Get("q"), h.DeviceNames)
 	}
-	w.entries = make([]*entry, len(w.filters))
 	return w
 }
 
@@ -129,7 +129,7 @@ func (w *walk) walk() {
 			continue
 		}
 		r := &w.current
-		*r = row{device: d}
+		*r = row{device: d, found: notFound}
 		if w.search != nil {
 			if r.found = w.search.of(d); r.found == notFound {
 				continue
@@ -145,7 +145,7 @@ func (w *walk) walk() {
 		}
 	}
 	w.cut()
-	if w.Before != nil {
+	if w.backward {
 		slices.Reverse(w.rows)
 		w.before -= len(w.rows)
 	}
@@ -179,13 +179,11 @@ func (w *walk) keep(r row) {
 		w.causes[r.cause]++
 	}
 	r.place = w.placeOf(&r)
-	if w.Before != nil {
-		if w.sign*r.compare(w.Before) >= 0 && w.Before != endPlace {
-			return
-		}
-		w.before++ // walk subtracts the devices of the page
-	} else if w.After != nil && w.sign*r.compare(w.After) <= 0 {
-		w.before++
+	outside := w.bound != nil && (w.bound != endPlace || !w.backward) && w.order*r.compare(w.bound) <= 0
+	if outside != w.backward {
+		w.before++ // backward, walk subtracts the devices of the page
+	}
+	if outside {
 		return
 	}
 	if w.rows = append(w.rows, r); len(w.rows) >= 2*w.Limit {
@@ -195,7 +193,7 @@ func (w *walk) keep(r row) {
 
 // cut sorts the rows, and drops those that are not on the page.
 func (w *walk) cut() {
-	slices.SortFunc(w.rows, func(a, b row) int { return w.forward * w.sign * a.compare(&b.place) })
+	slices.SortFunc(w.rows, func(a, b row) int { return w.order * a.compare(&b.place) })
 	w.rows = w.rows[:min(len(w.rows), w.Limit)]
 }
 

@@ -149,7 +149,7 @@ func (l *list) Noun() string {
 func (h *handler) fillList(p *page, s *balena.Snapshot, of kind, fleet int64) *failure {
 	sel, err := parseSelection(p.query, fleet)
 	if err != nil {
-		return &failure{code: http.StatusBadRequest, title: "Invalid request", Message: "The address is invalid: " + err.Error() + "."}
+		return fail(http.StatusBadRequest, "Invalid request", "The address is invalid: "+err.Error()+".")
 	}
 	if p.query.Get("format") == "" && sel.Limit >= DevicesPerPage {
 		sel.Limit = DevicesPerPage
@@ -180,10 +180,8 @@ func (p *fleetPage) FleetProblems() []fleetProblem { return p.fleet.Problems }
 func (h *handler) fleet(p *page, s *balena.Snapshot) *failure {
 	i := slices.IndexFunc(s.Fleets, func(f balena.Fleet) bool { return f.Slug == p.slug })
 	if i < 0 {
-		return &failure{
-			code: http.StatusNotFound, title: "No such fleet",
-			Message: "The exporter does not read a fleet with this slug. The fleet may have been renamed or removed, or the token has no access to it.",
-		}
+		return fail(http.StatusNotFound, "No such fleet",
+			"The exporter does not read a fleet with this slug. The fleet may have been renamed or removed, or the token has no access to it.")
 	}
 	id := s.Fleets[i].ID
 	if failed := h.fillList(p, s, fleetDevices, id); failed != nil {

@@ -97,16 +97,6 @@ func (s *selection) set(name, value string) {
 	}
 }
 
-// value returns the first value of a parameter with a prefix, without the prefix.
-func (s *selection) value(name, prefix string) string {
-	for _, text := range s.Values[name] {
-		if value, ok := strings.CutPrefix(text, prefix); ok {
-			return value
-		}
-	}
-	return ""
-}
-
 // query returns the parameters of the first page of a changed selection. The changes are names and values.
 func (s selection) query(changes ...string) url.Values {
 	s.Values = maps.Clone(s.Values)
@@ -172,16 +162,7 @@ func parsePlace(text string) (*place, error) {
 
 // compare compares places in ascending order.
 func (p *place) compare(o *place) int {
-	switch {
-	case p.rank != o.rank:
-		return cmp.Compare(p.rank, o.rank)
-	case p.text != o.text:
-		if c := natural(p.text, o.text); c != 0 {
-			return c
-		}
-		return cmp.Compare(p.text, o.text)
-	}
-	return cmp.Compare(p.id, o.id)
+	return cmp.Or(cmp.Compare(p.rank, o.rank), natural(p.text, o.text), cmp.Compare(p.text, o.text), cmp.Compare(p.id, o.id))
 }
 
 // natural compares texts in natural order: it ignores the case of ASCII letters and compares numbers by value, so that

@@ -74,8 +74,6 @@ type Status struct {
 // DeviceURLCloud is [Options.DeviceURL] for balenaCloud.
 const DeviceURLCloud = "https://dashboard.balena-cloud.com/devices/{uuid}/summary"
 
-const uuidPlaceholder = "{uuid}"
-
 // lateAfterIntervals is the number of intervals after which a warning about the age of the data is shown, even if no
 // refresh has failed: a refresh that hangs does not fail for a while.
 const lateAfterIntervals = 3
@@ -89,8 +87,6 @@ const (
 	maxWalks    = 2
 	sendTimeout = 10 * time.Second
 )
-
-const name = "balena-exporter"
 
 // minReloadInterval is the minimum time between two reloads of a page.
 const minReloadInterval = 30 * time.Second
@@ -201,11 +197,11 @@ type page struct {
 	Query    string
 	Style    template.CSS
 	Interval string
-	// ReloadInterval is the time between reloads. Held is set if the page does not reload, and Toggle is the address of the
-	// page in the other mode.
-	ReloadInterval time.Duration
-	Held           bool
-	Toggle         string
+	// Seconds is the time between reloads. Held is set if the page does not reload, and Toggle is the address of the page
+	// in the other mode.
+	Seconds int
+	Held    bool
+	Toggle  string
 	*state
 	// Warning is a warning about the data, or nil.
 	Warning *warning
@@ -241,9 +237,6 @@ func (p *page) Reloadable() bool { return p.Kind != "search" || p.Content == nil
 // Reloads reports whether the page reloads itself.
 func (p *page) Reloads() bool { return p.Reloadable() && !p.Held }
 
-// Seconds returns ReloadInterval in seconds.
-func (p *page) Seconds() int { return int(p.ReloadInterval.Seconds()) }
-
 // Link returns the relative address of another page. The links of a stopped page lead to stopped pages.
 func (p *page) Link(path string) string {
 	if p.Held {
@@ -265,7 +258,7 @@ func (h *handler) page(r *http.Request, kind, title string) *page {
 	query, status, now := r.URL.Query(), h.Status(), time.Now()
 	p := &page{
 		Kind: kind, Root: cmp.Or(strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1), "./"), slug: slugOf(r.PathValue("slug")),
-		Style: sheet, Interval: duration(h.Interval), ReloadInterval: max(h.Interval, minReloadInterval), Held: query.Get("hold") != "",
+		Style: sheet, Interval: duration(h.Interval), Seconds: int(max(h.Interval, minReloadInterval).Seconds()), Held: query.Get("hold") != "",
 		state: &state{Up: status.Up, LastError: status.LastError, LastErrorTime: since(status.LastErrorTime, now), FailedParts: []failedPart{}},
 		now:   now, query: r.URL.Query(), status: status,
 	}
@@ -288,6 +281,10 @@ type failure struct {
 	RefreshError string `json:"refresh_error,omitempty"`
 }
 
+func fail(code int, title, message string) *failure {
+	return &failure{code: code, title: title, Message: message}
+}
+
 // serve returns a handler of pages with data. The function fill adds them to a page.
 func (h *handler) serve(kind, title string, fill func(*page, *balena.Snapshot) *failure) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -298,7 +295,7 @@ func (h *handler) serve(kind, title string, fill func(*page, *balena.Snapshot) *
 			failed = fill(p, s)
 		} else {
 			h.explain(p)
-			failed = &failure{code: http.StatusServiceUnavailable, title: "No data", Message: p.Message}
+			failed = fail(http.StatusServiceUnavailable, "No data", p.Message)
 			if !p.Up {
 				failed.RefreshError = p.LastError
 			}
@@ -385,7 +382,7 @@ func (h *handler) send(w http.ResponseWriter, p *page, failed *failure) {
 // sendHTML sends a page as HTML.
 func sendHTML(w http.ResponseWriter, code int, p *page) {
 	if p.Reloads() {
-		w.Header().Set("Refresh", strconv.Itoa(p.Seconds()))
+		w.Header().Set("Refresh", strconv.Itoa(p.Seconds))
 	}
 	var body bytes.Buffer
 	err := pages.ExecuteTemplate(&body, "page", p)
