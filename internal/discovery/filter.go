@@ -139,10 +139,12 @@ func (o *Options) parameters() string {
 		s += "tag=KEY or tag=KEY=VALUE (keys: " + strings.Join(o.DeviceTags, ", ") + "), "
 	}
 	s += "connected=true or connected=false"
-	separator := ", port="
-	for _, port := range o.Ports {
-		s += separator + strconv.Itoa(port)
-		separator = " or port="
+	if len(o.Ports) > 0 {
+		var ports []string
+		for _, port := range o.Ports {
+			ports = append(ports, strconv.Itoa(port))
+		}
+		s += ", port=" + strings.Join(ports, " or port=")
 	}
 	return s
 }

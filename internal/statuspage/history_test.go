@@ -96,6 +96,23 @@ func TestHistoryOfFleets(t *testing.T) {
 	}
 }
 
+// TestSumsAreThoseOfTheMetrics compares the sums over a fleet with the tally from which its metrics are made.
+func TestSumsAreThoseOfTheMetrics(t *testing.T) {
+	s := randomAccount(500, 7)
+	h := NewHandler(options(s, good)).(*handler)
+	fleets := h.fleets(s, nil, at)
+	for id, tally := range tallies(s) {
+		i := slices.IndexFunc(s.Fleets, func(f balena.Fleet) bool { return f.ID == id })
+		want := sums{
+			Devices: tally.Devices, Online: tally.Online, Connected: tally.Connected, Statuses: tally.ByStatus,
+			Targeted: tally.Targeted, OnTarget: tally.OnTarget, Pinned: tally.Pinned,
+		}
+		if diff := cmp.Diff(want, fleets[i].sums); diff != "" {
+			t.Errorf("%s (-tally +page):\n%s", s.Fleets[i].Slug, diff)
+		}
+	}
+}
+
 // TestRecorderIsSmall checks that a recorded fleet takes less than two kilobytes.
 func TestRecorderIsSmall(t *testing.T) {
 	if size := unsafe.Sizeof(ring{}); size > 2048 {

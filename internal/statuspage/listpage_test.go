@@ -140,7 +140,7 @@ func TestListsMatchTheirFilters(t *testing.T) {
 			}
 			var pages [][]row
 			for {
-				l := h.list(s, sel, of, now)
+				l := h.walk(s, sel, of, now)
 				if l.Matching != len(want) {
 					t.Fatalf("%v: %d devices match, want %d", values, l.Matching, len(want))
 				}
@@ -175,18 +175,21 @@ func TestListsMatchTheirFilters(t *testing.T) {
 			// Backwards, the pages are the same.
 			for j := len(pages) - 1; j > 0; j-- {
 				sel.After, sel.Before = nil, &pages[j][0].place
-				l := h.list(s, sel, of, now)
+				l := h.walk(s, sel, of, now)
 				if got, want := uuids(l.rows), uuids(pages[j-1]); !slices.Equal(got, want) {
 					t.Errorf("%v: page %d backwards has other devices than forwards", values, j)
 				}
 			}
 			// Each choice lists the stated number of devices.
 			sel.After, sel.Before = nil, nil
-			for _, f := range h.list(s, sel, of, now).filters {
+			for _, f := range h.walk(s, sel, of, now).filters {
 				for value, n := range f.counts() {
+					if n == 0 {
+						continue
+					}
 					choice := sel
 					choice.Values = sel.query(f.Name, f.prefix+value)
-					if l := h.list(s, choice, of, now); n > 0 && l.Matching != n {
+					if l := h.walk(s, choice, of, now); l.Matching != n {
 						t.Errorf("%v: the choice of the %s %s states %d devices and lists %d", values, f.Name, value, n, l.Matching)
 					}
 				}
