@@ -73,7 +73,9 @@ func (o *Options) parseFilter(query string) (*filter, error) {
 	}
 	f.key = values.Encode()
 	selected := f.ports
-	f.ports = slices.DeleteFunc(slices.Clone(o.Ports), func(port int) bool { return selected != nil && !slices.Contains(selected, port) })
+	f.ports = slices.DeleteFunc(slices.Clone(o.Ports), func(port int) bool {
+		return selected != nil && !slices.Contains(selected, port)
+	})
 	return f, nil
 }
 
@@ -95,7 +97,8 @@ func (o *Options) add(f *filter, name, value string) error {
 		if value != "true" && value != "false" {
 			return o.invalid(name, value, "true or false, given once")
 		}
-		f.conditions = append(f.conditions, func(_ *view, d *balena.Device) bool { return d.Connected() == (value == "true") })
+		want := value == "true"
+		f.conditions = append(f.conditions, func(_ *view, d *balena.Device) bool { return d.Connected() == want })
 	case "port":
 		port, err := strconv.Atoi(value)
 		if err != nil || !slices.Contains(o.Ports, port) {

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -176,9 +175,5 @@ func truncated(s string) string {
 	if len(s) <= maxValue {
 		return s
 	}
-	end := maxValue
-	for end > maxValue-utf8.UTFMax && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end]
+	return strings.ToValidUTF8(s[:maxValue], "") // without the beginning of a cut character
 }

@@ -149,7 +149,7 @@ func (a answer) tail() []byte {
 	return []byte("]\n")
 }
 
-// render renders the list for a view. changed reports whether the text of an equal run may have changed since the last call.
+// render renders the list for a view. changed reports whether the text of an equal run may differ from the last one.
 func (l *list) render(o *Options, v *view, changed func(*balena.Run) bool) {
 	page := exposition.NewBuilder(layout, l.page)
 	previous := l.pieces

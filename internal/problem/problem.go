@@ -60,7 +60,8 @@ var Causes = []Cause{
 		return d.Status == "reduced-functionality"
 	}),
 	cause("BalenaDeviceUpdateRejected", "update rejected", Warning, update, func(d subject) bool {
-		return (d.UpdateStatus == "rejected" || d.UpdateStatus == "aborted") && d.TargetRelease != 0 && !d.OnTarget() && d.reportsUpdates()
+		return (d.UpdateStatus == "rejected" || d.UpdateStatus == "aborted") &&
+			d.TargetRelease != 0 && !d.OnTarget() && d.reportsUpdates()
 	}),
 	cause("BalenaDeviceOSUpdateFailed", "OS update failed", Warning, nil, func(d subject) bool {
 		return d.OSUpdateState() == balena.OSUpdateFailed
@@ -69,10 +70,10 @@ var Causes = []Cause{
 		return Updating(d.UpdateStatus) && d.reportsUpdates() && d.longer(d.UpdateChanged, d.limits.UpdateStuck)
 	}),
 	cause("BalenaDeviceStorageNearlyFull", "storage nearly full", Warning, nil, func(d subject) bool {
-		return d.Connected() && ratio(balena.StorageUsed.Of(d.Device), balena.StorageSize.Of(d.Device)) > d.limits.Storage
+		return d.Connected() && d.ratio(balena.StorageUsed, balena.StorageSize) > d.limits.Storage
 	}),
 	cause("BalenaDeviceMemoryExhausted", "memory exhausted", Warning, nil, func(d subject) bool {
-		return d.Connected() && ratio(balena.MemoryUsed.Of(d.Device), balena.MemorySize.Of(d.Device)) > d.limits.Memory
+		return d.Connected() && d.ratio(balena.MemoryUsed, balena.MemorySize) > d.limits.Memory
 	}),
 	cause("BalenaDeviceOverheating", "overheating", Warning, nil, func(d subject) bool {
 		return d.Connected() && d.Temperature().Float() > d.limits.Temperature
@@ -99,8 +100,8 @@ var Causes = []Cause{
 	}).away(),
 }
 
-func cause(alert, text string, severity Severity, since func(*balena.Device) balena.Instant, check func(subject) bool) Cause {
-	return Cause{Alert: alert, Text: text, Severity: severity, since: since, check: check}
+func cause(alert, text string, s Severity, since func(*balena.Device) balena.Instant, check func(subject) bool) Cause {
+	return Cause{Alert: alert, Text: text, Severity: s, since: since, check: check}
 }
 
 func (c Cause) away() Cause {
@@ -136,7 +137,8 @@ var tooOld = regexp.MustCompile(`^(?:\d[.].+|1[0-5][.].+|16[.][0-6][.].+)$`)
 
 // hasService reports whether a service on a connected device is in one of several states.
 func (d subject) hasService(statuses ...string) bool {
-	return d.Connected() && slices.ContainsFunc(d.Services(), func(s balena.Service) bool { return slices.Contains(statuses, s.Status) })
+	isIn := func(s balena.Service) bool { return slices.Contains(statuses, s.Status) }
+	return d.Connected() && slices.ContainsFunc(d.Services(), isIn)
 }
 
 // serviceNotRunning reports whether a service of the release neither runs nor has exited. Restarting services are a
@@ -155,7 +157,9 @@ func Updating(status string) bool {
 }
 
 // ratio returns used/size; NaN if one of them is unknown.
-func ratio(used, size balena.Number) float64 { return used.Float() / size.Float() }
+func (d subject) ratio(used, size *balena.Figure) float64 {
+	return used.Of(d.Device).Float() / size.Of(d.Device).Float()
+}
 
 // Set is a set of causes.
 type Set uint32
@@ -310,7 +314,7 @@ func (v *View) Fleet(f *balena.Fleet, n FleetDevices) (causes []Cause) {
 
 const hour, day = 3600, 24 * 3600
 
-// thresholds has the names of the thresholds and their defaults, which are those of the chart's prometheusRule.thresholds.
+// thresholds has the names and the defaults of the thresholds, which are those of the chart's prometheusRule.thresholds.
 var thresholds = []struct {
 	name     string
 	standard float64

@@ -70,28 +70,25 @@ type deviceProblem struct {
 func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, set problem.Set, now time.Time) device {
 	fleet := s.Fleet(d.FleetID)
 	v := device{
-		Fleet: fleet.Slug, UUID: d.UUID, Status: statusOf(d), Online: d.Online, Connected: d.Connected(),
+		UUID: d.UUID, Name: either(h.DeviceNames, d.Name, ""), Fleet: fleet.Slug,
+		Status: statusOf(d), Online: d.Online, Connected: d.Connected(), Since: instant(d.ConnectivityChanged(), now),
 		Release: releaseOf(s, d.RunningRelease), TargetRelease: releaseOf(s, d.TargetRelease), Pinned: d.PinnedRelease != 0,
 		Type: d.Type, OSVersion: d.OSVersion, OSVariant: d.OSVariant, SupervisorVersion: d.SupervisorVersion,
 		UpdateStatus: d.UpdateStatus, Undervolted: d.Undervolted, Problems: []deviceProblem{},
+		Frozen: d.Frozen, OSUpdateState: d.OSUpdateState(), OSRelease: osReleaseOf(s, d, now),
+		MaintenanceUntil: maintenanceUntil(max(d.Maintenance, fleet.Maintenance), now), URL: h.deviceURL(d.UUID),
+		Dashboard: h.dashboard("balena-device", url.Values{"var-fleet": {fleet.Slug}, "var-device": {d.UUID}}),
 	}
-	v.URL, v.Dashboard = h.deviceURL(d.UUID), h.dashboard("balena-device", url.Values{"var-fleet": {v.Fleet}, "var-device": {d.UUID}})
-	if h.DeviceNames {
-		v.Name = d.Name
-	}
-	v.OSRelease = osReleaseOf(s, d, now)
-	v.Frozen, v.OSUpdateState = d.Frozen, d.OSUpdateState()
-	v.MaintenanceUntil = maintenanceUntil(max(d.Maintenance, fleet.Maintenance), now)
 	if d.Installs.Known() && d.TargetRelease != 0 {
 		services, running := d.Installs.Of(d.TargetRelease)
 		v.ServicesInstalled, v.ServicesRunning = &services, &running
 	}
-	v.Since = instant(d.ConnectivityChanged(), now)
 	if problem.Updating(d.UpdateStatus) {
 		v.UpdateProgress = number(balena.UpdateProgress.Of(d))
 	}
 	for _, c := range set.All() {
-		v.Problems = append(v.Problems, deviceProblem{c.Alert, c.Text, c.Severity, instant(c.Since(d), now), h.runbook(c.Alert)})
+		p := deviceProblem{c.Alert, c.Text, c.Severity, instant(c.Since(d), now), h.runbook(c.Alert)}
+		v.Problems = append(v.Problems, p)
 	}
 	return v
 }
@@ -256,8 +253,9 @@ func (h *handler) deviceOf(s *balena.Snapshot, uuid string) *balena.Device {
 func (h *handler) newDevicePage(s *balena.Snapshot, d *balena.Device, of *page) *devicePage {
 	now := of.now
 	p := &devicePage{
-		state: of.state, device: h.newDevice(s, d, h.view(s, now).Device(d), now), HeartbeatState: cmp.Or(d.HeartbeatState, balena.Unknown),
-		Created: instant(d.Created, now), Modified: instant(d.Modified, now),
+		state: of.state, device: h.newDevice(s, d, h.view(s, now).Device(d), now),
+		HeartbeatState: cmp.Or(d.HeartbeatState, balena.Unknown),
+		Created:        instant(d.Created, now), Modified: instant(d.Modified, now),
 		HeartbeatSince: instant(d.HeartbeatChanged, now), UpdateSince: instant(d.UpdateChanged, now),
 	}
 	add := func(name, text string, when moment) {
@@ -352,7 +350,8 @@ func (p *devicePage) addFigures(d *balena.Device) {
 func (p *devicePage) addAttachments(snapshot *balena.Snapshot, d *balena.Device, now time.Time) {
 	for _, s := range d.Services() {
 		v := serviceView{
-			Name: cmp.Or(s.Name, balena.Unknown), Status: cmp.Or(s.Status, balena.Unknown), Installed: instant(s.Installed, now),
+			Name: cmp.Or(s.Name, balena.Unknown), Status: cmp.Or(s.Status, balena.Unknown),
+			Installed: instant(s.Installed, now),
 		}
 		if !balena.DownloadProgress.Implausible(s.Progress) {
 			v.Progress = number(s.Progress)

@@ -65,7 +65,8 @@ func newFilters(s *balena.Snapshot, sel selection) []*filter {
 				}
 				return alerts
 			}),
-		newFilter(filter{Name: "status", describe: describeStatus}, func(r *row) string { return statusOf(r.device) }, single),
+		newFilter(filter{Name: "status", describe: describeStatus},
+			func(r *row) string { return statusOf(r.device) }, single),
 		newFilter(filter{Name: "fleet", Text: "Fleet"},
 			func(r *row) int64 { return r.device.FleetID },
 			func(id int64) []string { return single(s.Fleet(id).Slug) }),
@@ -93,9 +94,10 @@ func newFilters(s *balena.Snapshot, sel selection) []*filter {
 	}
 	for _, f := range filters {
 		f.selection = sel
-		values := sel.Values[f.Name]
-		if i := slices.IndexFunc(values, func(value string) bool { return strings.HasPrefix(value, f.prefix) }); i >= 0 {
-			f.selected = values[i][len(f.prefix):]
+		for _, text := range sel.Values[f.Name] {
+			if value, ok := strings.CutPrefix(text, f.prefix); ok && f.selected == "" {
+				f.selected = value
+			}
 		}
 	}
 	return filters
@@ -193,7 +195,7 @@ func (f *filter) Choices() []choice {
 	}
 	if len(all) > maxChoices {
 		slices.SortFunc(all, func(a, b choice) int {
-			return cmp.Or(cmp.Compare(one(b.Current), one(a.Current)), cmp.Compare(b.Devices, a.Devices), cmp.Compare(a.Value, b.Value))
+			return cmp.Or(compareBool(b.Current, a.Current), cmp.Compare(b.Devices, a.Devices), cmp.Compare(a.Value, b.Value))
 		})
 		all = all[:maxChoices]
 	}

@@ -59,9 +59,7 @@ type fleetProblem struct {
 func (f *fleet) Path() string { return slugPath(f.Slug) }
 
 // ProblemsPath returns the path of the fleet's problems, relative to the root.
-func (f *fleet) ProblemsPath() string {
-	return "problems?" + url.Values{"fleet": {f.Slug}}.Encode()
-}
+func (f *fleet) ProblemsPath() string { return "problems?" + url.Values{"fleet": {f.Slug}}.Encode() }
 
 // sums are sums over devices. Their JSON names correspond to the names of the metrics.
 type sums struct {
@@ -74,6 +72,8 @@ type sums struct {
 	OnTarget int `json:"devices_on_target_release"`
 	Pinned   int `json:"devices_pinned"`
 }
+
+func compareBool(a, b bool) int { return cmp.Compare(one(a), one(b)) }
 
 // add counts a device.
 func (s *sums) add(d *balena.Device) {
@@ -115,8 +115,9 @@ func (h *handler) fleets(s *balena.Snapshot, match func(*balena.Fleet) bool, now
 	for i := range s.Fleets {
 		if f := &s.Fleets[i]; match == nil || match(f) {
 			all = append(all, fleet{
-				Slug: f.Slug, Name: f.Name, Organization: f.Organization, Archived: f.Archived, TracksLatest: f.TracksLatest,
-				TargetRelease: releaseOf(s, f.TargetRelease), sums: sums{Statuses: map[string]int{}}, Problems: []fleetProblem{},
+				Slug: f.Slug, Name: f.Name, Organization: f.Organization, Archived: f.Archived,
+				TracksLatest: f.TracksLatest, TargetRelease: releaseOf(s, f.TargetRelease),
+				sums: sums{Statuses: map[string]int{}}, Problems: []fleetProblem{},
 			})
 			byID[f.ID] = &all[len(all)-1]
 		}
@@ -160,7 +161,7 @@ var fleetOrders = map[string]func(a, b *fleet) int{
 // compareParts compares the ratios a/of and b/ofB, in ascending order, with undefined ratios last.
 func compareParts(a, of, b, ofB int) int {
 	if of == 0 || ofB == 0 {
-		return cmp.Compare(one(of == 0), one(ofB == 0))
+		return compareBool(of == 0, ofB == 0)
 	}
 	return cmp.Compare(a*ofB, b*of)
 }
@@ -181,7 +182,7 @@ func newOverview(fleets []fleet, order func(a, b *fleet) int, reverse bool) *ove
 		if reverse {
 			c = -c
 		}
-		return cmp.Or(cmp.Compare(one(a.Archived), one(b.Archived)), cmp.Compare(one(a.Devices == 0), one(b.Devices == 0)), c)
+		return cmp.Or(compareBool(a.Archived, b.Archived), compareBool(a.Devices == 0, b.Devices == 0), c)
 	})
 	return o
 }
@@ -198,7 +199,7 @@ func (h *handler) overview(p *page, s *balena.Snapshot) *failure {
 	o := newOverview(h.fleets(s, nil, p.now), order, reverse)
 	o.state = p.state
 	sel := selection{Values: url.Values{}}
-	sel.set("hold", either(p.Held, "1", ""))
+	set(sel.Values, "hold", either(p.Held, "1", ""))
 	o.Columns = columnsOf(sorting, func(sort string) string {
 		return sel.address("sort", either(sort == "fleet", "", sort))
 	}, []column{

@@ -9,8 +9,7 @@ type landing struct {
 	Version string
 	// State is up, down, or starting (before the end of the first refresh).
 	State string
-	// Data reports whether there is a snapshot. Fleets and Devices are the numbers in it.
-	Data            bool
+	// Fleets and Devices are the numbers in the snapshot, if there is one.
 	Fleets, Devices int
 	// Connected, Problematic and Lost are numbers of devices. Archived fleets have no problems.
 	Connected, Problematic, Lost, FleetsWithProblems int
@@ -30,7 +29,7 @@ func (h *handler) root(w http.ResponseWriter, r *http.Request) {
 	}
 	if s := h.Snapshot(); s != nil {
 		h.describe(p, s)
-		l.Data, l.Fleets, l.Devices = true, len(s.Fleets), s.Devices.Len()
+		l.Fleets, l.Devices = len(s.Fleets), s.Devices.Len()
 		for _, f := range h.fleets(s, nil, p.now) {
 			l.Connected += f.Connected
 			l.Problematic += f.Problematic

@@ -30,6 +30,7 @@ type list struct {
 	selection `json:"-"`
 	h         *handler
 	kind      kind
+	search    *search // nil unless the list has search results
 	filters   []*filter
 	rows      []row
 	before    int // the number of matching devices on previous pages
@@ -61,8 +62,7 @@ type walk struct {
 	*list
 	s       *balena.Snapshot
 	view    *problem.View
-	problem int // the selected one, -1 for none
-	search  *search
+	problem int    // the selected one, -1 for none
 	column  string // empty for the worst devices or the best matches first
 	// bound is the place where the page begins; nil for the first page. order is the order from there: 1 for ascending, -1
 	// for descending. A page that ends before a place begins there, in the opposite order.
@@ -278,8 +278,5 @@ func newestFirst(i balena.Instant) int64 {
 
 // nameOf returns the name of a device, or its UUID if names are not shown.
 func (h *handler) nameOf(d *balena.Device) string {
-	if h.DeviceNames && d.Name != "" {
-		return d.Name
-	}
-	return d.UUID
+	return cmp.Or(either(h.DeviceNames, d.Name, ""), d.UUID)
 }

@@ -87,10 +87,12 @@ func (l *list) Columns() []column {
 func (l *list) PageLinks() (links []link) {
 	n := len(l.rows)
 	if n > 0 && l.before > 0 {
-		links = append(links, link{"First", l.address()}, link{"Previous", l.address("before", l.rows[0].place.String())})
+		links = append(links, link{"First", l.address()},
+			link{"Previous", l.address("before", l.rows[0].place.String())})
 	}
 	if n > 0 && l.before+n < l.Matching {
-		links = append(links, link{"Next", l.address("after", l.rows[n-1].place.String())}, link{"Last", l.address("before", end)})
+		links = append(links, link{"Next", l.address("after", l.rows[n-1].place.String())},
+			link{"Last", l.address("before", end)})
 	}
 	return links
 }
@@ -159,7 +161,10 @@ func (h *handler) fillList(p *page, s *balena.Snapshot, of kind, fleet int64) *f
 		return nil
 	}
 	p.List = h.list(s, sel, of, p.now)
-	p.Formats = []link{{"JSON", p.List.formatAddress("json", "")}, {"CSV", p.List.formatAddress("csv", strconv.Itoa(maxLimit))}}
+	p.Formats = []link{
+		{"JSON", p.List.formatAddress("json", "")},
+		{"CSV", p.List.formatAddress("csv", strconv.Itoa(maxLimit))},
+	}
 	return nil
 }
 
@@ -189,7 +194,8 @@ func (h *handler) fleet(p *page, s *balena.Snapshot) *failure {
 	}
 	p.Content = &fleetPage{
 		state: p.state, fleet: h.fleets(s, func(f *balena.Fleet) bool { return f.ID == id }, p.now)[0],
-		list: p.List, Dashboard: h.dashboard("balena-fleet", url.Values{"var-fleet": {p.slug}}), History: h.Recorder.history(id),
+		list: p.List, History: h.Recorder.history(id),
+		Dashboard: h.dashboard("balena-fleet", url.Values{"var-fleet": {p.slug}}),
 	}
 	return nil
 }
@@ -271,9 +277,8 @@ func (h *handler) search(p *page, s *balena.Snapshot) *failure {
 		return nil
 	}
 	content.state, content.list = p.state, p.List
-	search := newSearch(s, p.Query, false)
 	for i := range s.Fleets {
-		if f := &s.Fleets[i]; search.fleets[f.ID] && len(content.Fleets) < maxFleets {
+		if f := &s.Fleets[i]; p.List.search.fleets[f.ID] && len(content.Fleets) < maxFleets {
 			content.Fleets = append(content.Fleets, foundFleet{f.Slug, f.Name, slugPath(f.Slug)})
 		}
 	}

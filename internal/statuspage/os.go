@@ -46,11 +46,8 @@ func (r *osRelease) String() string {
 		}
 		parts = append(parts, age+" old")
 	}
-	switch {
-	case r.Behind == 1:
-		parts = append(parts, "1 release behind")
-	case r.Behind > 1:
-		parts = append(parts, strconv.Itoa(r.Behind)+" releases behind")
+	if r.Behind > 0 {
+		parts = append(parts, strconv.Itoa(r.Behind)+either(r.Behind == 1, " release", " releases")+" behind")
 	}
 	if !r.Supported {
 		parts = append(parts, "no longer supported")

@@ -48,11 +48,13 @@ var filterNames = []string{"fleet", "problem", "status", "release", "rollout", "
 // parseSelection parses the query of a list of all fleets, or of one. Its errors are shown to users.
 func parseSelection(query url.Values, fleet int64) (selection, error) {
 	s := selection{Values: url.Values{}, Limit: DevicesPerPage, fixed: fleet}
-	for _, name := range append([]string{"sort", "limit", "hold"}, filterNames...) {
-		s.set(name, query.Get(name))
+	for _, name := range append([]string{"sort", "limit"}, filterNames...) {
+		set(s.Values, name, query.Get(name))
 	}
-	s.set("q", strings.TrimSpace(query.Get("q")))
-	if tags := slices.DeleteFunc(slices.Clone(query["tag"]), func(tag string) bool { return tag == "" }); len(tags) > 0 {
+	set(s.Values, "q", strings.TrimSpace(query.Get("q")))
+	set(s.Values, "hold", either(query.Get("hold") != "", "1", ""))
+	tags := slices.DeleteFunc(slices.Clone(query["tag"]), func(tag string) bool { return tag == "" })
+	if len(tags) > 0 {
 		s.Values["tag"] = tags
 	}
 	if fleet != 0 {
@@ -77,9 +79,6 @@ func parseSelection(query url.Values, fleet int64) (selection, error) {
 		}
 		s.Limit = n
 	}
-	if s.Has("hold") {
-		s.Set("hold", "1")
-	}
 	var errs [2]error
 	s.After, errs[0] = parsePlace(query.Get("after"))
 	s.Before, errs[1] = parsePlace(query.Get("before"))
@@ -90,10 +89,10 @@ func parseSelection(query url.Values, fleet int64) (selection, error) {
 }
 
 // set sets a parameter. An empty value removes it.
-func (s *selection) set(name, value string) {
-	s.Set(name, value)
+func set(query url.Values, name, value string) {
+	query.Set(name, value)
 	if value == "" {
-		s.Del(name)
+		query.Del(name)
 	}
 }
 
@@ -101,7 +100,7 @@ func (s *selection) set(name, value string) {
 func (s selection) query(changes ...string) url.Values {
 	s.Values = maps.Clone(s.Values)
 	for change := range slices.Chunk(changes, 2) {
-		s.set(change[0], change[1])
+		set(s.Values, change[0], change[1])
 	}
 	return s.Values
 }
@@ -111,7 +110,8 @@ func (s selection) address(changes ...string) string { return "?" + s.query(chan
 
 // formatAddress returns the address of the selection in another format.
 func (s selection) formatAddress(format, limit string) string {
-	return s.address("hold", "", "limit", limit, "format", format, "after", s.After.String(), "before", s.Before.String())
+	return s.address("hold", "", "limit", limit, "format", format,
+		"after", s.After.String(), "before", s.Before.String())
 }
 
 // filtered reports whether parameters contain a filter.
@@ -162,7 +162,8 @@ func parsePlace(text string) (*place, error) {
 
 // compare compares places in ascending order.
 func (p *place) compare(o *place) int {
-	return cmp.Or(cmp.Compare(p.rank, o.rank), natural(p.text, o.text), cmp.Compare(p.text, o.text), cmp.Compare(p.id, o.id))
+	return cmp.Or(cmp.Compare(p.rank, o.rank),
+		natural(p.text, o.text), cmp.Compare(p.text, o.text), cmp.Compare(p.id, o.id))
 }
 
 // natural compares texts in natural order: it ignores the case of ASCII letters and compares numbers by value, so that
@@ -190,11 +191,8 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // digits splits off the digits at the beginning of a text, without leading zeros.
 func digits(s string) (number, rest string) {
-	n := 0
-	for n < len(s) && isDigit(s[n]) {
-		n++
-	}
-	return strings.TrimLeft(s[:n], "0"), s[n:]
+	rest = strings.TrimLeft(s, "0123456789")
+	return strings.TrimLeft(s[:len(s)-len(rest)], "0"), rest
 }
 
 func lower(c byte) byte {

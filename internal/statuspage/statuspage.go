@@ -257,17 +257,17 @@ type warning struct {
 func (h *handler) page(r *http.Request, kind, title string) *page {
 	query, status, now := r.URL.Query(), h.Status(), time.Now()
 	p := &page{
-		Kind: kind, Root: cmp.Or(strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1), "./"), slug: slugOf(r.PathValue("slug")),
-		Style: sheet, Interval: duration(h.Interval), Seconds: int(max(h.Interval, minReloadInterval).Seconds()), Held: query.Get("hold") != "",
-		state: &state{Up: status.Up, LastError: status.LastError, LastErrorTime: since(status.LastErrorTime, now), FailedParts: []failedPart{}},
-		now:   now, query: r.URL.Query(), status: status,
+		Kind: kind, Root: cmp.Or(strings.Repeat("../", strings.Count(r.URL.EscapedPath(), "/")-1), "./"),
+		slug: slugOf(r.PathValue("slug")), Style: sheet, Interval: duration(h.Interval),
+		Seconds: int(max(h.Interval, minReloadInterval).Seconds()), Held: query.Get("hold") != "",
+		state: &state{
+			Up: status.Up, LastError: status.LastError, LastErrorTime: since(status.LastErrorTime, now),
+			FailedParts: []failedPart{},
+		},
+		now: now, query: r.URL.Query(), status: status,
 	}
 	p.Title = cmp.Or(title, p.slug)
-	if p.Held {
-		query.Del("hold")
-	} else {
-		query.Set("hold", "1")
-	}
+	set(query, "hold", either(p.Held, "", "1"))
 	p.Toggle = "?" + query.Encode()
 	return p
 }
