@@ -29,7 +29,7 @@ type list struct {
 
 	selection `json:"-"`
 	h         *handler
-	kind      kind
+	kind      string  // of the page: fleet, problems or search
 	search    *search // nil unless the list has search results
 	filters   []*filter
 	rows      []row
@@ -37,15 +37,6 @@ type list struct {
 	// causes counts the listed devices by the problem under which they are listed.
 	causes [32]int
 }
-
-// kind is the kind of a list.
-type kind int
-
-const (
-	fleetDevices kind = iota
-	problems
-	searchResults
-)
 
 // row is a device of a list.
 type row struct {
@@ -74,8 +65,8 @@ type walk struct {
 }
 
 // list returns the list for a selection.
-func (h *handler) list(s *balena.Snapshot, sel selection, of kind, now time.Time) *list {
-	l := h.walk(s, sel, of, now)
+func (h *handler) list(s *balena.Snapshot, sel selection, kind string, now time.Time) *list {
+	l := h.walk(s, sel, kind, now)
 	l.Filters = l.query("hold", "", "limit", "")
 	l.List = make([]device, len(l.rows))
 	for i, r := range l.rows {
@@ -89,10 +80,10 @@ func (h *handler) list(s *balena.Snapshot, sel selection, of kind, now time.Time
 }
 
 // walk returns the list for a selection with the places of its devices.
-func (h *handler) walk(s *balena.Snapshot, sel selection, of kind, now time.Time) *list {
+func (h *handler) walk(s *balena.Snapshot, sel selection, kind string, now time.Time) *list {
 	defer h.acquireWalk()()
 	for {
-		w := h.newWalk(s, sel, of, now)
+		w := h.newWalk(s, sel, kind, now)
 		w.walk()
 		switch {
 		case sel.After != nil && len(w.rows) == 0 && w.Matching > 0:
@@ -105,18 +96,18 @@ func (h *handler) walk(s *balena.Snapshot, sel selection, of kind, now time.Time
 	}
 }
 
-func (h *handler) newWalk(s *balena.Snapshot, sel selection, of kind, now time.Time) *walk {
+func (h *handler) newWalk(s *balena.Snapshot, sel selection, kind string, now time.Time) *walk {
 	column, reverse := strings.CutPrefix(sel.Get("sort"), "-")
 	filters := newFilters(s, sel)
 	w := &walk{
-		list: &list{selection: sel, h: h, kind: of, filters: filters}, s: s, view: h.view(s, now),
+		list: &list{selection: sel, h: h, kind: kind, filters: filters}, s: s, view: h.view(s, now),
 		problem: problem.Index(sel.Get("problem")), column: column, order: 1,
 		bound: cmp.Or(sel.After, sel.Before), backward: sel.Before != nil, entries: make([]*entry, len(filters)),
 	}
 	if reverse != w.backward {
 		w.order = -1
 	}
-	if of == searchResults {
+	if kind == "search" {
 		w.search = newSearch(s, sel.Get("q"), h.DeviceNames)
 	}
 	return w
@@ -136,7 +127,7 @@ func (w *walk) walk() {
 			}
 		}
 		r.problems = w.view.Device(d)
-		if w.kind == problems && r.problems == 0 {
+		if w.kind == "problems" && r.problems == 0 {
 			continue
 		}
 		if w.count() {
@@ -158,7 +149,7 @@ func (w *walk) count() bool {
 	for i, f := range w.filters {
 		e := f.of(&w.current)
 		w.entries[i] = e
-		if !e.matches || i == problemFilter && w.kind == problems && w.problem < 0 && w.current.problems.Away() {
+		if !e.matches || i == problemFilter && w.kind == "problems" && w.problem < 0 && w.current.problems.Away() {
 			missed |= 1 << i
 		}
 	}

@@ -99,7 +99,7 @@ func (l *list) PageLinks() (links []link) {
 
 // Groups returns the devices by problem if they are sorted by problem.
 func (l *list) Groups() []group {
-	if l.kind != problems || l.Get("sort") != "" {
+	if l.kind != "problems" || l.Get("sort") != "" {
 		return []group{{List: l.List}}
 	}
 	var groups []group
@@ -121,13 +121,13 @@ func (l *list) First() int { return min(l.before+1, l.Matching) }
 func (l *list) Last() int { return l.before + len(l.List) }
 
 // WithFleet reports whether the list has the column Fleet.
-func (l *list) WithFleet() bool { return l.kind != fleetDevices }
+func (l *list) WithFleet() bool { return l.kind != "fleet" }
 
 // Order describes the sort order.
 func (l *list) Order() string {
 	name, reverse := strings.CutPrefix(l.Get("sort"), "-")
 	switch {
-	case name == "" && l.kind == searchResults:
+	case name == "" && l.kind == "search":
 		return "best match first"
 	case name == "":
 		return "worst first"
@@ -148,7 +148,7 @@ func (l *list) Noun() string {
 }
 
 // fillList adds the list of a fleet, or of all fleets if it is 0. If the request is invalid, it returns a failure.
-func (h *handler) fillList(p *page, s *balena.Snapshot, of kind, fleet int64) *failure {
+func (h *handler) fillList(p *page, s *balena.Snapshot, fleet int64) *failure {
 	sel, err := parseSelection(p.query, fleet)
 	if err != nil {
 		return fail(http.StatusBadRequest, "Invalid request", "The address is invalid: "+err.Error()+".")
@@ -157,10 +157,10 @@ func (h *handler) fillList(p *page, s *balena.Snapshot, of kind, fleet int64) *f
 		sel.Limit = DevicesPerPage
 		sel.Del("limit")
 	}
-	if p.Query = sel.Get("q"); of == searchResults && p.Query == "" {
+	if p.Query = sel.Get("q"); p.Kind == "search" && p.Query == "" {
 		return nil
 	}
-	p.List = h.list(s, sel, of, p.now)
+	p.List = h.list(s, sel, p.Kind, p.now)
 	p.Formats = []link{
 		{"JSON", p.List.formatAddress("json", "")},
 		{"CSV", p.List.formatAddress("csv", strconv.Itoa(maxLimit))},
@@ -189,7 +189,7 @@ func (h *handler) fleet(p *page, s *balena.Snapshot) *failure {
 			"The exporter does not read a fleet with this slug. The fleet may have been renamed or removed, or the token has no access to it.")
 	}
 	id := s.Fleets[i].ID
-	if failed := h.fillList(p, s, fleetDevices, id); failed != nil {
+	if failed := h.fillList(p, s, id); failed != nil {
 		return failed
 	}
 	p.Content = &fleetPage{
@@ -219,7 +219,7 @@ type causeCount struct {
 
 // problems fills the page of problems.
 func (h *handler) problems(p *page, s *balena.Snapshot) *failure {
-	if failed := h.fillList(p, s, problems, 0); failed != nil {
+	if failed := h.fillList(p, s, 0); failed != nil {
 		return failed
 	}
 	content := &problemsPage{state: p.state, list: p.List, Causes: []causeCount{}, Fleets: []fleet{}}
@@ -268,7 +268,7 @@ const maxFleets = 50
 
 // search fills the page of search results.
 func (h *handler) search(p *page, s *balena.Snapshot) *failure {
-	if failed := h.fillList(p, s, searchResults, 0); failed != nil {
+	if failed := h.fillList(p, s, 0); failed != nil {
 		return failed
 	}
 	content := &searchPage{Query: p.Query, Fleets: []foundFleet{}, list: &list{List: []device{}}}

@@ -162,8 +162,13 @@ func parsePlace(text string) (*place, error) {
 
 // compare compares places in ascending order.
 func (p *place) compare(o *place) int {
-	return cmp.Or(cmp.Compare(p.rank, o.rank),
-		natural(p.text, o.text), cmp.Compare(p.text, o.text), cmp.Compare(p.id, o.id))
+	switch {
+	case p.rank != o.rank:
+		return cmp.Compare(p.rank, o.rank)
+	case p.text != o.text: // natural is slow
+		return cmp.Or(natural(p.text, o.text), cmp.Compare(p.text, o.text))
+	}
+	return cmp.Compare(p.id, o.id)
 }
 
 // natural compares texts in natural order: it ignores the case of ASCII letters and compares numbers by value, so that
@@ -191,8 +196,11 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // digits splits off the digits at the beginning of a text, without leading zeros.
 func digits(s string) (number, rest string) {
-	rest = strings.TrimLeft(s, "0123456789")
-	return strings.TrimLeft(s[:len(s)-len(rest)], "0"), rest
+	n := 0
+	for n < len(s) && isDigit(s[n]) {
+		n++
+	}
+	return strings.TrimLeft(s[:n], "0"), s[n:]
 }
 
 func lower(c byte) byte {
