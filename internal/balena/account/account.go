@@ -3,9 +3,11 @@
 package account
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/balena-exporter/balena-exporter/internal/balena"
@@ -253,4 +255,29 @@ func part[T any](f *refresh, name balena.PartName, last *kept[T], every time.Dur
 	}
 	f.snapshot.Parts = append(f.snapshot.Parts, last.part)
 	return last.value
+}
+
+// query returns a query for the rows of a resource that match a filter. A list that is longer than limit cannot be correct; 0
+// stands for maxFullPages.
+func query[T any](f *refresh, resource string, fields api.Record[T], filter string, limit int) api.Query[T] {
+	return api.Query[T]{
+		Version: f.after.asked.version, Resource: resource, Fields: fields, Filter: filter, Initial: fields.Null(),
+		PageSize: f.config.PageSize, Limit: cmp.Or(limit, maxFullPages*f.config.PageSize),
+	}
+}
+
+// list calls each for every row of a query. It passes the same variable every time.
+func list[T any](ctx context.Context, f *refresh, q api.Query[T], each func(*T) error) error {
+	_, err := api.List(ctx, f.client, q, each)
+	return err
+}
+
+// listSome is list for keys that do not fit into one request. It sends the query for n of them at a time.
+func listSome[K, T any](ctx context.Context, f *refresh, keys []K, n int, q func([]K) api.Query[T], each func(*T) error) error {
+	for some := range slices.Chunk(keys, n) {
+		if err := list(ctx, f, q(some), each); err != nil {
+			return err
+		}
+	}
+	return nil
 }

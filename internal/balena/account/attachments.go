@@ -28,12 +28,12 @@ const maxRowsPerDevice = 1000
 // attachment is a kind of such rows.
 type attachment[R any] struct {
 	resource string
-	fields   []field[R]
+	fields   api.Record[R]
 	// condition is the condition for the rows to read, existing that for rows that are not marked as deleted; both may be
 	// empty.
 	condition, existing string
-	// row returns the IDs of a row and of its device.
-	row func(*R) (id, device int64)
+	// device returns the ID of the device of a row.
+	device func(*R) int64
 	// reset removes all such rows from a device, and apply adds, replaces or deletes one. They may change the slices,
 	// which the device does not share. apply returns false for a row that can be
 	// applied only when all rows are read, such as a tag with a new key.
@@ -56,9 +56,9 @@ func (f *refresh) readServices(ctx context.Context) {
 	}
 	attach(ctx, f, balena.PartServices, &f.parts.services, &f.trust.services, attachment[serviceRow]{
 		// The row of a removed image stays, with this status.
-		resource: "image_install", existing: "status ne 'deleted'", fields: serviceFields,
-		row:   func(r *serviceRow) (id, device int64) { return r.ID, r.device },
-		reset: func(a *balena.Attachments) { a.Services = nil },
+		resource: "image_install", existing: "status ne 'deleted'", fields: wanted(f, serviceFields),
+		device: func(r *serviceRow) int64 { return r.device },
+		reset:  func(a *balena.Attachments) { a.Services = nil },
 		apply: func(a *balena.Attachments, r *serviceRow) bool {
 			a.Services = slices.DeleteFunc(a.Services, func(s balena.Service) bool { return s.ID == r.ID })
 			if r.Status != "deleted" {
@@ -124,15 +124,8 @@ func (f *refresh) mayReadChangesOfRows() bool {
 
 // query returns the query for the rows of devices within reach that match a condition. about is their approximate number.
 func (a *attachment[R]) query(f *refresh, condition string, about int) api.Query[R] {
-	return api.Query[R]{
-		Version: f.after.asked.version, Resource: a.resource,
-		Fields: wanted(f, a.fields), Filter: api.And(a.condition, condition, f.ofDevices()), Initial: nullRow(a.fields),
-		ID: func(row *R) int64 {
-			id, _ := a.row(row)
-			return id
-		},
-		PageSize: f.config.PageSize, Limit: min(2*about, maxRowsPerDevice*f.reachable) + f.config.PageSize,
-	}
+	limit := min(2*about, maxRowsPerDevice*f.reachable) + f.config.PageSize
+	return query(f, a.resource, a.fields, api.And(a.condition, condition, f.ofDevices()), limit)
 }
 
 // ofDevices returns the condition that a row belongs to a device within reach.
@@ -141,8 +134,8 @@ func (f *refresh) ofDevices() string { return "device/any(d:" + f.deviceFilter("
 // readAllRows reads all rows. counted is their number according to the server.
 func (a *attachment[R]) readAllRows(ctx context.Context, f *refresh, counted int) error {
 	rows := map[int64][]R{}
-	_, err := api.List(ctx, f.client, a.query(f, a.existing, counted), func(row *R) error {
-		_, device := a.row(row)
+	err := list(ctx, f, a.query(f, a.existing, counted), func(row *R) error {
+		device := a.device(row)
 		rows[device] = append(rows[device], *row)
 		return nil
 	})
@@ -225,8 +218,8 @@ func (a *attachment[R]) readRows(ctx context.Context, f *refresh, conditions []s
 		conditions = append(conditions, api.And(a.existing, api.InIDs("device", ids)))
 	}
 	for _, condition := range conditions {
-		_, err := api.List(ctx, f.client, a.query(f, condition, about), func(row *R) error {
-			_, id := a.row(row)
+		err := list(ctx, f, a.query(f, condition, about), func(row *R) error {
+			id := a.device(row)
 			if changed[id] == nil {
 				d := f.snapshot.Devices.Find(id)
 				if d == nil {

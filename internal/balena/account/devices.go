@@ -150,14 +150,10 @@ func (f *refresh) filtersFleets() bool {
 
 // devicesWith returns the query for devices within reach that match a condition; empty for all.
 func (f *refresh) devicesWith(condition string) api.Query[balena.Device] {
-	return api.Query[balena.Device]{
-		Version: f.after.asked.version, Resource: "device",
-		Fields: wanted(f, deviceFields), Filter: api.And(f.deviceFilter(""), condition), Initial: nullDevice,
-		ID:       func(row *balena.Device) int64 { return row.ID },
-		PageSize: f.config.PageSize,
-		// The number of devices may double during the query. Longer lists cannot be correct.
-		Limit: 2*f.reachable + f.config.PageSize,
-	}
+	// The number of devices may double during the query.
+	q := query(f, "device", wanted(f, deviceFields), api.And(f.deviceFilter(""), condition), 2*f.reachable+f.config.PageSize)
+	q.Initial = nullDevice // fields that are not requested are null, too
+	return q
 }
 
 // settle completes a row as a device of the snapshot. was is the device in the previous snapshot, or nil. settle returns

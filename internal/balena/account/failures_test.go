@@ -244,7 +244,7 @@ func TestStrangeAnswers(t *testing.T) {
 		},
 		"an object in a field that is expanded twice": {
 			body(200, `{"d":[{"id":1,"is_for__device_type":[{"is_of__cpu_architecture":[{"slug":{}}]}]}]}`), api.BadAnswer, 200,
-			fleet + `element 1: is_for__device_type: is_of__cpu_architecture.slug: found an object where a string was expected`,
+			fleet + `element 1: is_for__device_type: is_of__cpu_architecture: slug: found an object where a string was expected`,
 		},
 		"a bad date in an expanded field": {
 			body(200, `{"d":[{"id":1,"should_be_running__release":[{"created_at":"yesterday"}]}]}`), api.BadAnswer, 200,

@@ -3,7 +3,6 @@
 package account
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -61,15 +60,6 @@ func wanted[T any](f *refresh, table []field[T]) api.Record[T] {
 	return r
 }
 
-// nullRow returns a row in which every field is null.
-func nullRow[T any](table []field[T]) T {
-	var all api.Record[T]
-	for _, field := range table {
-		all = append(all, field.Field)
-	}
-	return all.Null()
-}
-
 // The types of values; see [api.Decoder].
 var (
 	text      = (*api.Decoder).Text
@@ -112,35 +102,29 @@ type fleetRow struct {
 	counted      int
 }
 
-var fleetFields = []field[fleetRow]{
-	{Field: api.To("id", integer, func(f *fleetRow) *int64 { return &f.ID })},
-	{Field: api.To("uuid", text, func(f *fleetRow) *string { return &f.UUID })},
-	{Field: api.To("app_name", text, func(f *fleetRow) *string { return &f.Name })},
-	{Field: api.To("slug", text, func(f *fleetRow) *string { return &f.Slug })},
-	{Field: api.To("is_of__class", word, func(f *fleetRow) *string { return &f.class })},
-	{Field: api.To("is_host", boolean, func(f *fleetRow) *bool { return &f.host })},
-	{Field: api.To("is_archived", boolean, func(f *fleetRow) *bool { return &f.Archived })},
-	{Field: api.To("should_track_latest_release", boolean, func(f *fleetRow) *bool { return &f.TracksLatest })},
-	{Field: api.To("created_at", instant, func(f *fleetRow) *balena.Instant { return &f.Created })},
-	{Field: devicesCount},
-	{Field: api.Expanded("organization", "organization($select=handle)", func(d *api.Decoder, o expandedSlug, f *fleetRow) error {
-		f.Organization = d.Keep(o.Handle)
-		return nil
-	})},
-	{Field: api.Expanded("is_for__device_type", "is_for__device_type($select=id,slug;$expand=is_of__cpu_architecture($select=slug))",
-		func(d *api.Decoder, t expandedSlug, f *fleetRow) error {
-			f.deviceTypeID, f.DeviceType = t.ID, d.Keep(t.Slug)
-			if len(t.CPUArchitecture) > 0 {
-				f.CPUArchitecture = d.Keep(t.CPUArchitecture[0].Slug)
-			}
-			return nil
-		})},
-	{Field: api.Expanded("should_be_running__release", "should_be_running__release("+selectRelease+")",
-		func(d *api.Decoder, r expandedRelease, f *fleetRow) (err error) {
-			f.TargetRelease = r.ID
-			f.target, err = r.release(d)
-			return err
-		})},
+var fleetFields = api.Record[fleetRow]{
+	api.ID(func(f *fleetRow) *int64 { return &f.ID }),
+	api.To("uuid", text, func(f *fleetRow) *string { return &f.UUID }),
+	api.To("app_name", text, func(f *fleetRow) *string { return &f.Name }),
+	api.To("slug", text, func(f *fleetRow) *string { return &f.Slug }),
+	api.To("is_of__class", word, func(f *fleetRow) *string { return &f.class }),
+	api.To("is_host", boolean, func(f *fleetRow) *bool { return &f.host }),
+	api.To("is_archived", boolean, func(f *fleetRow) *bool { return &f.Archived }),
+	api.To("should_track_latest_release", boolean, func(f *fleetRow) *bool { return &f.TracksLatest }),
+	api.To("created_at", instant, func(f *fleetRow) *balena.Instant { return &f.Created }),
+	devicesCount,
+	api.Expanded("organization", func(f *fleetRow) *string { return &f.Organization }, api.Record[string]{inWord("handle")}),
+	api.Expanded("is_for__device_type", func(f *fleetRow) *fleetRow { return f }, api.Record[fleetRow]{
+		api.To("id", integer, func(f *fleetRow) *int64 { return &f.deviceTypeID }),
+		api.To("slug", word, func(f *fleetRow) *string { return &f.DeviceType }),
+		api.Expanded("is_of__cpu_architecture", func(f *fleetRow) *string { return &f.CPUArchitecture }, api.Record[string]{inWord("slug")}),
+	}),
+	api.Expanded("should_be_running__release", func(f *fleetRow) *balena.Release { return &f.target }, releaseFields),
+}
+
+// inWord returns the only field of an expanded navigation property.
+func inWord(name string) api.Field[string] {
+	return api.To(name, word, func(s *string) *string { return s })
 }
 
 // devicesCount is the field with the number of devices of a fleet.
@@ -150,16 +134,13 @@ var devicesCount = api.Field[fleetRow]{
 }
 
 // countFields are the fields of a query that only counts devices.
-var countFields = api.Record[fleetRow]{fleetFields[0].Field, devicesCount}
+var countFields = api.Record[fleetRow]{fleetFields[0], devicesCount}
 
 // notCounted marks a fleet whose devices the server did not count.
 const notCounted = -1
 
-// selectRelease selects the fields of an expanded release.
-const selectRelease = "$select=id,commit,raw_version,is_final,is_invalidated,status,created_at"
-
 var deviceFields = []field[balena.Device]{
-	{Field: api.To("id", integer, func(d *balena.Device) *int64 { return &d.ID })},
+	{Field: api.ID(func(d *balena.Device) *int64 { return &d.ID })},
 	{Field: api.To("uuid", text, func(d *balena.Device) *string { return &d.UUID })},
 	{Field: api.To("device_name", text, func(d *balena.Device) *string { return &d.Name }), on: ifDevicesOrTargets},
 	{Field: api.To("belongs_to__application", reference, func(d *balena.Device) *int64 { return &d.FleetID })},
@@ -178,8 +159,10 @@ var deviceFields = []field[balena.Device]{
 	// Inverted, so that null counts as active.
 	{Field: api.To("is_active", isFalse, func(d *balena.Device) *bool { return &d.Deactivated }), on: onCloud, computed: true},
 	{Field: api.To("provisioning_state", word, func(d *balena.Device) *string { return &d.ProvisioningState })},
-	{Field: api.Derived("image_install", "image_install($select=status,is_provided_by__release;$filter=status ne 'deleted')",
-		installsOf, func(d *balena.Device) *balena.Installs { return &d.Installs }), on: ifServiceSummaryAlone, computed: true},
+	{
+		Field: api.Derived("image_install", func(d *balena.Device) *balena.Installs { return &d.Installs }, installsOf, installFields, "$filter=status ne 'deleted'"),
+		on:    ifServiceSummaryAlone, computed: true,
+	},
 
 	{Field: whereabout("latitude", latitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.Latitude }), on: ifLocation, computed: true},
 	{Field: whereabout("longitude", longitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.Longitude }), on: ifLocation, computed: true},
@@ -240,17 +223,23 @@ func MetricFields() (names []string) {
 	return names
 }
 
-// nullDevice is a device before any field is read.
-var nullDevice = nullRow(deviceFields)
+// nullDevice is a device in which every field is null.
+var nullDevice = func() balena.Device {
+	var all api.Record[balena.Device]
+	for _, field := range deviceFields {
+		all = append(all, field.Field)
+	}
+	return all.Null()
+}()
 
-var releaseFields = []field[balena.Release]{
-	{Field: api.To("id", integer, func(r *balena.Release) *int64 { return &r.ID })},
-	{Field: api.To("commit", text, func(r *balena.Release) *string { return &r.Commit })},
-	{Field: api.To("raw_version", text, func(r *balena.Release) *string { return &r.Version })},
-	{Field: api.To("status", word, func(r *balena.Release) *string { return &r.Status })},
-	{Field: api.To("is_final", boolean, func(r *balena.Release) *bool { return &r.Final })},
-	{Field: api.To("is_invalidated", boolean, func(r *balena.Release) *bool { return &r.Invalidated })},
-	{Field: api.To("created_at", instant, func(r *balena.Release) *balena.Instant { return &r.Created })},
+var releaseFields = api.Record[balena.Release]{
+	api.ID(func(r *balena.Release) *int64 { return &r.ID }),
+	api.To("commit", text, func(r *balena.Release) *string { return &r.Commit }),
+	api.To("raw_version", text, func(r *balena.Release) *string { return &r.Version }),
+	api.To("is_final", boolean, func(r *balena.Release) *bool { return &r.Final }),
+	api.To("is_invalidated", boolean, func(r *balena.Release) *bool { return &r.Invalidated }),
+	api.To("status", word, func(r *balena.Release) *string { return &r.Status }),
+	api.To("created_at", instant, func(r *balena.Release) *balena.Instant { return &r.Created }),
 }
 
 // latestRow is an application with its newest release.
@@ -259,21 +248,17 @@ type latestRow struct {
 	latest balena.Release
 }
 
-var latestReleaseFields = []field[latestRow]{
-	{Field: api.To("id", integer, func(l *latestRow) *int64 { return &l.id })},
-	{Field: api.Expanded("owns__release", "owns__release("+selectRelease+";$top=1;$orderby=created_at desc,id desc)",
-		func(d *api.Decoder, r expandedRelease, l *latestRow) (err error) {
-			l.latest, err = r.release(d)
-			return err
-		})},
+var latestReleaseFields = api.Record[latestRow]{
+	api.ID(func(l *latestRow) *int64 { return &l.id }),
+	api.Expanded("owns__release", func(l *latestRow) *balena.Release { return &l.latest }, releaseFields, "$top=1", "$orderby=created_at desc,id desc"),
 }
 
-var organizationFields = []field[balena.Organization]{
-	{Field: api.To("id", integer, func(o *balena.Organization) *int64 { return &o.ID })},
-	{Field: api.To("handle", text, func(o *balena.Organization) *string { return &o.Handle })},
-	{Field: api.To("name", text, func(o *balena.Organization) *string { return &o.Name })},
-	{Field: api.To("is_frozen", boolean, func(o *balena.Organization) *bool { return &o.Frozen })},
-	{Field: api.To("has_past_due_invoice_since__date", instant, func(o *balena.Organization) *balena.Instant { return &o.PastDue })},
+var organizationFields = api.Record[balena.Organization]{
+	api.ID(func(o *balena.Organization) *int64 { return &o.ID }),
+	api.To("handle", text, func(o *balena.Organization) *string { return &o.Handle }),
+	api.To("name", text, func(o *balena.Organization) *string { return &o.Name }),
+	api.To("is_frozen", boolean, func(o *balena.Organization) *bool { return &o.Frozen }),
+	api.To("has_past_due_invoice_since__date", instant, func(o *balena.Organization) *balena.Instant { return &o.PastDue }),
 }
 
 type deviceTypeRow struct {
@@ -281,15 +266,15 @@ type deviceTypeRow struct {
 	slug string
 }
 
-var deviceTypeFields = []field[deviceTypeRow]{
-	{Field: api.To("id", integer, func(t *deviceTypeRow) *int64 { return &t.id })},
-	{Field: api.To("slug", word, func(t *deviceTypeRow) *string { return &t.slug })},
+var deviceTypeFields = api.Record[deviceTypeRow]{
+	api.ID(func(t *deviceTypeRow) *int64 { return &t.id }),
+	api.To("slug", word, func(t *deviceTypeRow) *string { return &t.slug }),
 }
 
-var keyFields = []field[balena.Key]{
-	{Field: api.To("id", integer, func(k *balena.Key) *int64 { return &k.ID })},
-	{Field: api.To("name", text, func(k *balena.Key) *string { return &k.Name })},
-	{Field: api.To("expiry_date", instant, func(k *balena.Key) *balena.Instant { return &k.Expiry })},
+var keyFields = api.Record[balena.Key]{
+	api.ID(func(k *balena.Key) *int64 { return &k.ID }),
+	api.To("name", text, func(k *balena.Key) *string { return &k.Name }),
+	api.To("expiry_date", instant, func(k *balena.Key) *balena.Instant { return &k.Expiry }),
 }
 
 // configFields are those of the server's configuration.
@@ -302,20 +287,51 @@ type serviceRow struct {
 }
 
 var serviceFields = []field[serviceRow]{
-	{Field: api.To("id", integer, func(s *serviceRow) *int64 { return &s.ID })},
+	{Field: api.ID(func(s *serviceRow) *int64 { return &s.ID })},
 	{Field: api.To("device", reference, func(s *serviceRow) *int64 { return &s.device })},
 	{Field: api.To("status", word, func(s *serviceRow) *string { return &s.Status })},
 	{Field: api.To("download_progress", number, func(s *serviceRow) *balena.Number { return &s.Progress })},
 	{Field: api.To("is_provided_by__release", reference, func(s *serviceRow) *int64 { return &s.Release }), on: ifServiceSummary},
 	{Field: api.To("install_date", instant, func(s *serviceRow) *balena.Instant { return &s.Installed })},
 	// There is one value per install, but only one different value per image.
-	{Field: api.Derived("installs__image", "installs__image($select=id;$expand=is_a_build_of__service($select=service_name))",
-		func(images []expandedImage) string {
-			if len(images) == 0 || len(images[0].Service) == 0 {
-				return ""
-			}
-			return images[0].Service[0].Name
-		}, func(s *serviceRow) *string { return &s.Name })},
+	{Field: api.Derived("installs__image", func(s *serviceRow) *string { return &s.Name }, nameOf, imageFields)},
+}
+
+// image is the image of a service.
+type image struct {
+	id      int64
+	service string
+}
+
+var imageFields = api.Record[image]{
+	api.ID(func(i *image) *int64 { return &i.id }),
+	api.Expanded("is_a_build_of__service", func(i *image) *string { return &i.service }, api.Record[string]{inWord("service_name")}),
+}
+
+func nameOf(images []image) string {
+	if len(images) == 0 {
+		return ""
+	}
+	return images[0].service
+}
+
+// install is an image install that is read with its device.
+type install struct {
+	status  string
+	release int64
+}
+
+var installFields = api.Record[install]{
+	api.To("status", word, func(i *install) *string { return &i.status }),
+	api.To("is_provided_by__release", reference, func(i *install) *int64 { return &i.release }),
+}
+
+func installsOf(installs []install) balena.Installs {
+	return balena.NewInstalls(func(service func(release int64, status string)) {
+		for _, i := range installs {
+			service(i.release, i.status)
+		}
+	})
 }
 
 // tagRow is a tag of a device or of a fleet.
@@ -326,62 +342,11 @@ type tagRow struct {
 }
 
 // tagFields returns the fields of the tags of an owner, "device" or "application".
-func tagFields(owner string) []field[tagRow] {
-	return []field[tagRow]{
-		{Field: api.To("id", integer, func(t *tagRow) *int64 { return &t.ID })},
-		{Field: api.To(owner, reference, func(t *tagRow) *int64 { return &t.owner })},
-		{Field: api.To("tag_key", word, func(t *tagRow) *string { return &t.key })},
-		{Field: api.To("value", text, func(t *tagRow) *string { return &t.Value })},
+func tagFields(owner string) api.Record[tagRow] {
+	return api.Record[tagRow]{
+		api.ID(func(t *tagRow) *int64 { return &t.ID }),
+		api.To(owner, reference, func(t *tagRow) *int64 { return &t.owner }),
+		api.To("tag_key", word, func(t *tagRow) *string { return &t.key }),
+		api.To("value", text, func(t *tagRow) *string { return &t.Value }),
 	}
-}
-
-// The types of expanded navigation properties.
-
-type expandedSlug struct {
-	ID              int64  `json:"id"`
-	Handle          string `json:"handle"`
-	Slug            string `json:"slug"`
-	CPUArchitecture []struct {
-		Slug string `json:"slug"`
-	} `json:"is_of__cpu_architecture"`
-}
-
-type expandedRelease struct {
-	ID      int64          `json:"id"`
-	Commit  string         `json:"commit"`
-	Version string         `json:"raw_version"`
-	Final   bool           `json:"is_final"`
-	Invalid bool           `json:"is_invalidated"`
-	Status  string         `json:"status"`
-	Created jsontext.Value `json:"created_at"`
-}
-
-func (e *expandedRelease) release(d *api.Decoder) (r balena.Release, err error) {
-	r = balena.Release{ID: e.ID, Commit: e.Commit, Version: e.Version, Final: e.Final, Invalidated: e.Invalid, Status: d.Keep(e.Status)}
-	if e.Created == nil {
-		return r, nil
-	}
-	if r.Created, err = d.Instant(e.Created); err != nil {
-		return r, fmt.Errorf("created_at: %w", err)
-	}
-	return r, nil
-}
-
-type expandedInstall struct {
-	Status  string        `json:"status"`
-	Release api.Reference `json:"is_provided_by__release"`
-}
-
-func installsOf(installs []expandedInstall) balena.Installs {
-	return balena.NewInstalls(func(service func(release int64, status string)) {
-		for _, i := range installs {
-			service(int64(i.Release), i.Status)
-		}
-	})
-}
-
-type expandedImage struct {
-	Service []struct {
-		Name string `json:"service_name"`
-	} `json:"is_a_build_of__service"`
 }

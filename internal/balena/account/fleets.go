@@ -82,12 +82,8 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 
 	fleetCount := 0
 	slugs := map[string]bool{}
-	q := api.Query[fleetRow]{
-		Version: version, Resource: "application",
-		Fields: wanted(f, fleetFields), Filter: allFleets, Initial: fleetRow{counted: notCounted},
-		ID:       func(row *fleetRow) int64 { return row.ID },
-		PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
-	}
+	q := query(f, "application", fleetFields, allFleets, 0)
+	q.Initial.counted = notCounted
 	clock, err := api.List(ctx, f.client, q, func(row *fleetRow) error {
 		switch {
 		case row.Slug == "" || slugs[row.Slug]:
@@ -104,7 +100,7 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 		if !f.selects(&row.Fleet) {
 			return nil
 		}
-		if row.target.ID != 0 {
+		if row.TargetRelease = row.target.ID; row.target.ID != 0 {
 			s.Releases[row.target.ID] = row.target
 		}
 		f.counted[row.ID] = row.counted
@@ -143,12 +139,9 @@ func (f *refresh) selects(fleet *balena.Fleet) bool {
 // countAgain counts the devices of all fleets again. The list of fleets stays the same.
 func (f *refresh) countAgain(ctx context.Context) error {
 	counted, reachable := map[int64]int{}, 0
-	q := api.Query[fleetRow]{
-		Version: f.after.asked.version, Resource: "application", Note: "counts",
-		Fields: countFields, Filter: allFleets, ID: func(row *fleetRow) int64 { return row.ID },
-		PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
-	}
-	_, err := api.List(ctx, f.client, q, func(row *fleetRow) error {
+	q := query(f, "application", countFields, allFleets, 0)
+	q.Note = "counts"
+	err := list(ctx, f, q, func(row *fleetRow) error {
 		if _, selected := f.fleets[row.ID]; selected {
 			counted[row.ID] = row.counted
 		}

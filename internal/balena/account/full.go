@@ -44,7 +44,6 @@ func (f *refresh) readAllDevices(ctx context.Context) error {
 func (f *refresh) listDevices(ctx context.Context) error {
 	s := f.snapshot
 	s.Reading.Devices = 0
-	q := f.devicesWith("")
 	before := f.before.devices
 	if before.Len() == 0 {
 		before = balena.Striped(f.config.Stripes)
@@ -54,7 +53,7 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	listed := map[int64]int{}
 	var uuids []uint64 // hashes
 	f.after.outside = false
-	_, err := api.List(ctx, f.client, q, func(row *balena.Device) error {
+	err := list(ctx, f, f.devicesWith(""), func(row *balena.Device) error {
 		s.Reading.Devices++
 		was := previous.At(row.ID)
 		selected, err := f.settle(row, was)
@@ -177,9 +176,8 @@ func (f *refresh) lacksCloud(ctx context.Context) (lacks bool, err error) {
 		defer func() { f.after.asked = before }()
 		f.after.asked.cloud = cloud
 		q := f.devicesWith("")
-		q.Note, q.PageSize, q.Done = "probe", 1, func() bool { return true }
-		_, err := api.List(ctx, f.client, q, func(*balena.Device) error { return nil })
-		return err
+		q.Note, q.PageSize, q.Enough = "probe", 1, 1
+		return list(ctx, f, q, func(*balena.Device) error { return nil })
 	}
 	if err := ask(false); err != nil {
 		return false, err

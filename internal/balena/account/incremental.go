@@ -248,11 +248,10 @@ func (f *refresh) listIDs(ctx context.Context, fleets []int64) (map[int64]bool, 
 	q := f.devicesWith("")
 	q.Note = "ids"
 	q.Fields, q.Filter, q.PageSize = api.Record[balena.Device]{deviceFields[0].Field}, api.InIDs("belongs_to__application", fleets), idsPerPage
-	_, err := api.List(ctx, f.client, q, func(row *balena.Device) error {
+	return ids, list(ctx, f, q, func(row *balena.Device) error {
 		ids[row.ID] = true
 		return nil
 	})
-	return ids, err
 }
 
 // unresolved returns the IDs, in ascending order, of the devices that must be read by their ids:

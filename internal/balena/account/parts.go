@@ -46,15 +46,10 @@ type knownRelease struct {
 func (f *refresh) readDeviceTypes(ctx context.Context) {
 	slugs := part(f, balena.PartDeviceTypes, &f.parts.deviceTypes, f.config.SlowInterval, func() (map[int64]string, error) {
 		slugs := map[int64]string{}
-		q := api.Query[deviceTypeRow]{
-			Version: f.after.asked.version, Resource: "device_type", Fields: wanted(f, deviceTypeFields),
-			ID: func(row *deviceTypeRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
-		}
-		_, err := api.List(ctx, f.client, q, func(row *deviceTypeRow) error {
+		return slugs, list(ctx, f, query(f, "device_type", deviceTypeFields, "", 0), func(row *deviceTypeRow) error {
 			slugs[row.id] = row.slug
 			return nil
 		})
-		return slugs, err
 	})
 	maps.Copy(f.typeSlugs, slugs)
 	if f.snapshot.Reading.Kind == balena.Incremental && maps.Equal(f.typeSlugs, f.before.typeSlugs) {
@@ -97,25 +92,18 @@ func (f *refresh) askForOrganizations(ctx context.Context) ([]balena.Organizatio
 		}
 	}
 	var organizations []balena.Organization
-	for some := range slices.Chunk(slices.Sorted(maps.Keys(handles)), handlesPerRequest) {
-		q := api.Query[balena.Organization]{
-			Version: f.after.asked.version, Resource: "organization", Fields: wanted(f, organizationFields), Filter: api.In("handle", some),
-			ID: func(row *balena.Organization) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(some),
+	err := listSome(ctx, f, slices.Sorted(maps.Keys(handles)), handlesPerRequest, func(some []string) api.Query[balena.Organization] {
+		return query(f, "organization", organizationFields, api.In("handle", some), len(some))
+	}, func(row *balena.Organization) error {
+		if !handles[row.Handle] { // that was asked for, and not answered yet
+			return fmt.Errorf("organization %d: missing or duplicate handle", row.ID)
 		}
-		_, err := api.List(ctx, f.client, q, func(row *balena.Organization) error {
-			if !handles[row.Handle] { // that was asked for, and not answered yet
-				return fmt.Errorf("organization %d: missing or duplicate handle", row.ID)
-			}
-			handles[row.Handle] = false
-			organizations = append(organizations, *row)
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
+		handles[row.Handle] = false
+		organizations = append(organizations, *row)
+		return nil
+	})
 	slices.SortFunc(organizations, func(a, b balena.Organization) int { return cmp.Compare(a.ID, b.ID) })
-	return organizations, nil
+	return organizations, err
 }
 
 // handlesPerRequest keeps URLs far below the 16 KB that the server takes.
@@ -170,38 +158,25 @@ func (f *refresh) askForReleases(ctx context.Context) (map[int64]knownRelease, e
 		}
 	}
 	slices.Sort(unknown)
-
-	for ids := range slices.Chunk(unknown, idsPerRequest) {
-		answered := 0
-		q := api.Query[balena.Release]{
-			Version: f.after.asked.version, Resource: "release", Fields: wanted(f, releaseFields), Filter: api.InIDs("id", ids),
-			ID: func(row *balena.Release) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(ids),
-			Done: func() bool { return answered == len(ids) },
-		}
-		_, err := api.List(ctx, f.client, q, func(row *balena.Release) error {
-			answered++
-			found[row.ID] = knownRelease{Release: *row, asked: now}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return found, nil
+	return found, listSome(ctx, f, unknown, idsPerRequest, func(ids []int64) api.Query[balena.Release] {
+		q := query(f, "release", releaseFields, api.InIDs("id", ids), len(ids))
+		q.Enough = len(ids)
+		return q
+	}, func(row *balena.Release) error {
+		found[row.ID] = knownRelease{Release: *row, asked: now}
+		return nil
+	})
 }
 
 // askForLatestReleases returns the newest release of every fleet, by the fleet's ID.
 func (f *refresh) askForLatestReleases(ctx context.Context) (map[int64]balena.Release, error) {
 	latest := map[int64]balena.Release{}
-	q := api.Query[latestRow]{
-		Version: f.after.asked.version, Resource: "application", Note: "newest releases", Fields: wanted(f, latestReleaseFields), Filter: allFleets,
-		ID: func(row *latestRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
-	}
-	_, err := api.List(ctx, f.client, q, func(row *latestRow) error {
+	q := query(f, "application", latestReleaseFields, allFleets, 0)
+	q.Note = "newest releases"
+	return latest, list(ctx, f, q, func(row *latestRow) error {
 		latest[row.id] = row.latest
 		return nil
 	})
-	return latest, err
 }
 
 // fleetTags are the values of tags in the order of their keys, by the ID of the fleet; nil where the fleet has not got the
@@ -244,19 +219,14 @@ func (f *refresh) readFleetTags(ctx context.Context) {
 // askForFleetTags returns the tags of the fleets.
 func (f *refresh) askForFleetTags(ctx context.Context, asked askedTags) (fleetTags, error) {
 	var rows []tagRow
-	for ids := range slices.Chunk(slices.Sorted(maps.Keys(f.fleets)), maxFleetsInFilter) {
-		q := api.Query[tagRow]{
-			Version: f.after.asked.version, Resource: "application_tag", Fields: wanted(f, tagFields("application")),
-			Filter: api.And(asked.condition(), api.InIDs("application", ids)),
-			ID:     func(row *tagRow) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(ids) * maxTagsPerFleet,
-		}
-		_, err := api.List(ctx, f.client, q, func(row *tagRow) error {
-			rows = append(rows, *row)
-			return nil
-		})
-		if err != nil {
-			return fleetTags{}, err
-		}
+	err := listSome(ctx, f, slices.Sorted(maps.Keys(f.fleets)), maxFleetsInFilter, func(ids []int64) api.Query[tagRow] {
+		return query(f, "application_tag", tagFields("application"), api.And(asked.condition(), api.InIDs("application", ids)), len(ids)*maxTagsPerFleet)
+	}, func(row *tagRow) error {
+		rows = append(rows, *row)
+		return nil
+	})
+	if err != nil {
+		return fleetTags{}, err
 	}
 	keys, err := asked.keys(keysOf(rows))
 	if err != nil {
@@ -284,11 +254,7 @@ func (f *refresh) readKeys(ctx context.Context) {
 	}
 	f.snapshot.Keys = part(f, balena.PartKeys, &f.parts.keys, f.config.SlowInterval, func() ([]balena.Key, error) {
 		var keys []balena.Key
-		q := api.Query[balena.Key]{
-			Version: f.after.asked.version, Resource: "api_key", Fields: wanted(f, keyFields), Filter: "name ne null and expiry_date ne null",
-			ID: func(row *balena.Key) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
-		}
-		_, err := api.List(ctx, f.client, q, func(row *balena.Key) error {
+		err := list(ctx, f, query(f, "api_key", keyFields, "name ne null and expiry_date ne null", 0), func(row *balena.Key) error {
 			keys = append(keys, *row)
 			return nil
 		})

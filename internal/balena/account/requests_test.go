@@ -147,7 +147,7 @@ func TestWhenReleasesAreRead(t *testing.T) {
 		t.Helper()
 		fetchWithParts(t, client)
 		for _, r := range wire.requests() {
-			if ids, ok := strings.CutPrefix(r.RequestURI, "/v7/release?$select=id,commit,raw_version,status,is_final,is_invalidated,created_at&$filter=id%20in%20("); ok {
+			if ids, ok := strings.CutPrefix(r.RequestURI, "/v7/release?$select=id,commit,raw_version,is_final,is_invalidated,status,created_at&$filter=id%20in%20("); ok {
 				if ids, ok := strings.CutSuffix(ids, ")%20and%20id%20gt%200&$orderby=id%20asc&$top=1000"); ok { // the first page
 					releases = append(releases, ids)
 				}
@@ -291,7 +291,7 @@ func TestQueriesOnTheWire(t *testing.T) {
 				"/v7/device?$select=" + device7 + devices,
 				"/v7/" + types,
 				"/v7/" + payers + "('acme','admin','zeta')" + page,
-				"/v7/release?$select=id,commit,raw_version,status,is_final,is_invalidated,created_at&$filter=id%20in%20(2,10,18,31,34,42,50,58,66,82,90)" + page,
+				"/v7/release?$select=id,commit,raw_version,is_final,is_invalidated,status,created_at&$filter=id%20in%20(2,10,18,31,34,42,50,58,66,82,90)" + page,
 				"/v7/" + latest,
 				"/v7/image_install" + existing,
 				"/v7/" + services,
@@ -314,7 +314,7 @@ func TestQueriesOnTheWire(t *testing.T) {
 				"/v6/device?$select=" + device6 + installs + some,
 				"/v6/" + types,
 				"/v6/" + payers + "('admin','zeta')" + page,
-				"/v6/release?$select=id,commit,raw_version,status,is_final,is_invalidated,created_at&$filter=id%20in%20(10,18)" + page,
+				"/v6/release?$select=id,commit,raw_version,is_final,is_invalidated,status,created_at&$filter=id%20in%20(10,18)" + page,
 				"/v6/" + hosts + "(6,7,10)" + page,
 			},
 		},

@@ -46,17 +46,13 @@ type systemApplication struct {
 	architecture string
 }
 
-var systemApplicationFields = []field[systemApplication]{
-	{Field: api.To("id", integer, func(s *systemApplication) *int64 { return &s.id })},
-	{Field: api.To("is_host", boolean, func(s *systemApplication) *bool { return &s.host })},
-	{Field: api.Expanded("is_for__device_type", "is_for__device_type($select=slug;$expand=is_of__cpu_architecture($select=slug))",
-		func(d *api.Decoder, t expandedSlug, s *systemApplication) error {
-			s.deviceType = d.Keep(t.Slug)
-			if len(t.CPUArchitecture) > 0 {
-				s.architecture = d.Keep(t.CPUArchitecture[0].Slug)
-			}
-			return nil
-		})},
+var systemApplicationFields = api.Record[systemApplication]{
+	api.ID(func(s *systemApplication) *int64 { return &s.id }),
+	api.To("is_host", boolean, func(s *systemApplication) *bool { return &s.host }),
+	api.Expanded("is_for__device_type", func(s *systemApplication) *systemApplication { return s }, api.Record[systemApplication]{
+		api.To("slug", word, func(s *systemApplication) *string { return &s.deviceType }),
+		api.Expanded("is_of__cpu_architecture", func(s *systemApplication) *string { return &s.architecture }, api.Record[string]{inWord("slug")}),
+	}),
 }
 
 // systemReleaseRow is a release of such an application.
@@ -65,15 +61,15 @@ type systemReleaseRow struct {
 	id, application int64
 }
 
-var systemReleaseFields = []field[systemReleaseRow]{
-	{Field: api.To("id", integer, func(r *systemReleaseRow) *int64 { return &r.id })},
-	{Field: api.To("belongs_to__application", reference, func(r *systemReleaseRow) *int64 { return &r.application })},
-	{Field: api.To("raw_version", word, func(r *systemReleaseRow) *string { return &r.Version })},
-	{Field: api.To("variant", word, func(r *systemReleaseRow) *string { return &r.Variant })},
-	{Field: api.To("phase", word, func(r *systemReleaseRow) *string { return &r.Phase })},
-	{Field: api.To("is_invalidated", boolean, func(r *systemReleaseRow) *bool { return &r.Invalidated })},
-	{Field: api.To("known_issue_list", isText, func(r *systemReleaseRow) *bool { return &r.KnownIssues })},
-	{Field: api.To("created_at", instant, func(r *systemReleaseRow) *balena.Instant { return &r.Created })},
+var systemReleaseFields = api.Record[systemReleaseRow]{
+	api.ID(func(r *systemReleaseRow) *int64 { return &r.id }),
+	api.To("belongs_to__application", reference, func(r *systemReleaseRow) *int64 { return &r.application }),
+	api.To("raw_version", word, func(r *systemReleaseRow) *string { return &r.Version }),
+	api.To("variant", word, func(r *systemReleaseRow) *string { return &r.Variant }),
+	api.To("phase", word, func(r *systemReleaseRow) *string { return &r.Phase }),
+	api.To("is_invalidated", boolean, func(r *systemReleaseRow) *bool { return &r.Invalidated }),
+	api.To("known_issue_list", isText, func(r *systemReleaseRow) *bool { return &r.KnownIssues }),
+	api.To("created_at", instant, func(r *systemReleaseRow) *balena.Instant { return &r.Created }),
 }
 
 // isText reads a text, and reports whether there is one.
@@ -134,28 +130,24 @@ func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool
 		return nil, err
 	}
 	os, supervisor := map[string][]balena.SystemRelease{}, map[string][]balena.SystemRelease{}
-	for ids := range slices.Chunk(slices.Sorted(maps.Keys(applications)), idsPerRequest) {
-		q := api.Query[systemReleaseRow]{
-			Version: f.after.asked.version, Resource: "release", Note: "of system applications", Fields: wanted(f, systemReleaseFields),
-			Filter: api.And(api.InIDs("belongs_to__application", ids), publishedReleases),
-			ID:     func(row *systemReleaseRow) int64 { return row.id }, PageSize: f.config.PageSize, Limit: len(ids) * maxReleasesPerApplication,
+	err = listSome(ctx, f, slices.Sorted(maps.Keys(applications)), idsPerRequest, func(ids []int64) api.Query[systemReleaseRow] {
+		filter := api.And(api.InIDs("belongs_to__application", ids), publishedReleases)
+		return systemQuery(f, "release", systemReleaseFields, filter, len(ids)*maxReleasesPerApplication)
+	}, func(row *systemReleaseRow) error {
+		of, known := applications[row.application]
+		switch {
+		case !known:
+			return f.badList("release", "release %d belongs to an application that was not requested", row.id)
+		case of.host:
+			row.Phase = policies[of.id].Phase(row.Phase, row.Version)
+			os[of.deviceType] = append(os[of.deviceType], row.SystemRelease)
+		default:
+			supervisor[of.architecture] = append(supervisor[of.architecture], row.SystemRelease)
 		}
-		_, err := api.List(ctx, f.client, q, func(row *systemReleaseRow) error {
-			of, known := applications[row.application]
-			switch {
-			case !known:
-				return f.badList("release", "release %d belongs to an application that was not requested", row.id)
-			case of.host:
-				row.Phase = policies[of.id].Phase(row.Phase, row.Version)
-				os[of.deviceType] = append(os[of.deviceType], row.SystemRelease)
-			default:
-				supervisor[of.architecture] = append(supervisor[of.architecture], row.SystemRelease)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	releases := &balena.SystemReleases{OS: histories(os), Supervisor: histories(supervisor), Architectures: map[string]string{}}
 	for _, of := range applications {
@@ -164,6 +156,13 @@ func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool
 		}
 	}
 	return releases, nil
+}
+
+// systemQuery is [query] for system releases and what belongs to them.
+func systemQuery[T any](f *refresh, resource string, fields api.Record[T], filter string, limit int) api.Query[T] {
+	q := query(f, resource, fields, filter, limit)
+	q.Note = "of system applications"
+	return q
 }
 
 func histories(releases map[string][]balena.SystemRelease) map[string]*balena.ReleaseHistory {
@@ -179,30 +178,23 @@ func histories(releases map[string][]balena.SystemRelease) map[string]*balena.Re
 func (f *refresh) askForSystemApplications(ctx context.Context, types map[int64]bool) (map[int64]systemApplication, error) {
 	applications := map[int64]systemApplication{}
 	architectures := map[string]bool{}
-	fields := wanted(f, systemApplicationFields)
-	list := func(condition string) error {
-		q := api.Query[systemApplication]{
-			Version: f.after.asked.version, Resource: "application", Note: "of system applications", Fields: fields, Filter: condition,
-			ID: func(row *systemApplication) int64 { return row.id }, PageSize: f.config.PageSize, Limit: maxFullPages * f.config.PageSize,
+	add := func(row *systemApplication) error {
+		if row.host {
+			architectures[row.architecture] = true
 		}
-		_, err := api.List(ctx, f.client, q, func(row *systemApplication) error {
-			if row.host {
-				architectures[row.architecture] = true
-			}
-			if row.host || architectures[row.architecture] {
-				applications[row.id] = *row
-			}
-			return nil
-		})
-		return err
+		if row.host || architectures[row.architecture] {
+			applications[row.id] = *row
+		}
+		return nil
 	}
-	for ids := range slices.Chunk(slices.Sorted(maps.Keys(types)), idsPerRequest) {
-		if err := list("is_host eq true and " + api.InIDs("is_for__device_type", ids)); err != nil {
-			return nil, err
-		}
+	err := listSome(ctx, f, slices.Sorted(maps.Keys(types)), idsPerRequest, func(ids []int64) api.Query[systemApplication] {
+		return systemQuery(f, "application", systemApplicationFields, "is_host eq true and "+api.InIDs("is_for__device_type", ids), 0)
+	}, add)
+	if err != nil {
+		return nil, err
 	}
 	if len(applications) > 0 {
-		return applications, list(supervisorApplications)
+		return applications, list(ctx, f, systemQuery(f, "application", systemApplicationFields, supervisorApplications, 0), add)
 	}
 	if len(types) > 0 && f.parts.system.value.releases != nil {
 		return nil, f.badList("application", "the server lists no host application, and listed some before")
@@ -213,22 +205,18 @@ func (f *refresh) askForSystemApplications(ctx context.Context, types map[int64]
 // askForReleasePolicies returns the release policies of host applications by their IDs.
 func (f *refresh) askForReleasePolicies(ctx context.Context, applications map[int64]systemApplication) (map[int64]balena.ReleasePolicy, error) {
 	tags := map[int64]map[string]string{}
-	for ids := range slices.Chunk(slices.Sorted(maps.Keys(applications)), idsPerRequest) {
-		q := api.Query[tagRow]{
-			Version: f.after.asked.version, Resource: "application_tag", Note: "of system applications", Fields: wanted(f, tagFields("application")),
-			Filter: api.And(api.InIDs("application", ids), api.In("tag_key", balena.ReleasePolicyTags())),
-			ID:     func(row *tagRow) int64 { return row.ID }, PageSize: f.config.PageSize, Limit: len(ids) * maxTagsPerFleet,
+	err := listSome(ctx, f, slices.Sorted(maps.Keys(applications)), idsPerRequest, func(ids []int64) api.Query[tagRow] {
+		filter := api.And(api.InIDs("application", ids), api.In("tag_key", balena.ReleasePolicyTags()))
+		return systemQuery(f, "application_tag", tagFields("application"), filter, len(ids)*maxTagsPerFleet)
+	}, func(row *tagRow) error {
+		if tags[row.owner] == nil {
+			tags[row.owner] = map[string]string{}
 		}
-		_, err := api.List(ctx, f.client, q, func(row *tagRow) error {
-			if tags[row.owner] == nil {
-				tags[row.owner] = map[string]string{}
-			}
-			tags[row.owner][row.key] = row.Value
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
+		tags[row.owner][row.key] = row.Value
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	policies := make(map[int64]balena.ReleasePolicy, len(tags))
 	for id, t := range tags {

@@ -29,7 +29,7 @@ func (f *refresh) readDeviceTags(ctx context.Context) {
 	keys := &f.parts.deviceTagKeys // of the tags of all devices, in the order in which a device holds them
 	attach(ctx, f, balena.PartDeviceTags, &f.parts.deviceTags, &f.trust.tags, attachment[tagRow]{
 		resource: "device_tag", condition: asked.condition(), fields: tagFields("device"),
-		row: func(r *tagRow) (id, device int64) { return r.ID, r.owner },
+		device: func(r *tagRow) int64 { return r.owner },
 		choose: func(rows map[int64][]tagRow) error {
 			found, err := asked.keys(keysOf(slices.Concat(slices.Collect(maps.Values(rows))...)))
 			if err == nil {

@@ -76,30 +76,44 @@ func newDecoder(r io.Reader, w *words) *Decoder {
 	return &Decoder{json: jsontext.NewDecoder(r, tolerant...), words: w}
 }
 
-// decodeAll reads a whole answer and calls each for every element. It passes the same variable every
-// time, which it sets to blank before. An answer that is not an envelope around an array of objects, or has
-// text after its end, is an error.
+// decodeAll reads a whole answer and calls each for every element, see [decodeArray]. An answer that is not an envelope
+// around an array of objects, or has text after its end, is an error.
 func decodeAll[T any](d *Decoder, fields Record[T], blank T, each func(*T) error) error {
 	if err := d.open(); err != nil {
 		return err
 	}
+	if err := decodeArray(d, fields, blank, each); err != nil {
+		return err
+	}
+	return d.end()
+}
+
+// decodeArray reads an array of objects and calls each for every element. It passes the same variable every time, which it
+// sets to blank before.
+func decodeArray[T any](d *Decoder, fields Record[T], blank T, each func(*T) error) error {
 	if err := d.expect('['); err != nil {
 		return err
 	}
 	var element T
 	for n := 1; d.json.PeekKind() != ']'; n++ {
 		element = blank
-		if err := decodeObject(d, fields, &element); err != nil {
-			return fmt.Errorf("element %d: %w", n, err)
+		err := decodeObject(d, fields, &element)
+		if err == nil {
+			err = each(&element)
 		}
-		if err := each(&element); err != nil {
+		if err != nil {
 			return fmt.Errorf("element %d: %w", n, err)
 		}
 	}
-	if err := d.expect(']'); err != nil {
-		return err
+	return d.expect(']')
+}
+
+// elements returns a decoder of a value that is an array of objects.
+func (d *Decoder) elements(v jsontext.Value) (*Decoder, error) {
+	if v.Kind() != '[' {
+		return nil, wrongType("an array of objects", v)
 	}
-	return d.end()
+	return newDecoder(bytes.NewReader(v), d.words), nil
 }
 
 // decodeCount reads a whole answer that is a number, {"d": n}.
@@ -333,9 +347,6 @@ func parseMilliseconds(b []byte) (balena.Instant, bool) {
 	return balena.Instant(t.UnixMilli()), t.Day() == day // rejects 31 April, which became 1 May
 }
 
-// referenceForm is the form of a navigation property that was not expanded.
-const referenceForm = `{"__id": n}`
-
 // Reference reads a navigation property that was not expanded: {"__id": n} or null. Version 6 writes some of
 // them as plain numbers.
 func (d *Decoder) Reference(v jsontext.Value) (int64, error) {
@@ -353,7 +364,7 @@ func (d *Decoder) Reference(v jsontext.Value) (int64, error) {
 	if err := compact.Compact(); err == nil && len(compact) < len(v) {
 		return d.Reference(compact)
 	}
-	return 0, wrongType(referenceForm, v)
+	return 0, wrongType(`{"__id": n}`, v)
 }
 
 // wrongType returns an error that names the expected and the found kind of value. It does not repeat the value, which

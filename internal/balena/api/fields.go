@@ -3,11 +3,9 @@
 package api
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
-	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -23,6 +21,8 @@ type Field[T any] struct {
 	Set func(d *Decoder, v jsontext.Value, to *T) error
 	// Same reports whether two rows have the same value; nil if rows are not compared by the field.
 	Same func(a, b *T) bool
+	// id returns the value of the field of the row's id, see [ID]; nil for other fields.
+	id func(*T) int64
 }
 
 // To returns the field with a name. Its values are read by read and stored at place in the row.
@@ -40,62 +40,39 @@ func To[T any, V comparable](name string, read func(*Decoder, jsontext.Value) (V
 	}
 }
 
-// Expanded returns the field of an expanded navigation property. Its value is an array, which has at most one element for
-// a foreign key. set gets the first element, and is not called if there is none. Such values are rare, one to three per
-// fleet, so the standard decoder reads them.
-func Expanded[E, T any](name, expand string, set func(*Decoder, E, *T) error) Field[T] {
+// ID returns the field of the row's id. Every query that is read with [List] has it.
+func ID[T any](place func(*T) *int64) Field[T] {
+	f := To("id", (*Decoder).Integer, place)
+	f.id = func(row *T) int64 { return *place(row) }
+	return f
+}
+
+// Expanded returns the field of an expanded foreign key. Its value is an array of at most one element, whose fields are
+// read into place. An empty array leaves place unchanged.
+func Expanded[T, E any](name string, place func(*T) *E, fields Record[E], options ...string) Field[T] {
 	return Field[T]{
-		Name: name, Expand: expand,
+		Name: name, Expand: fields.expand(name, options),
 		Set: func(d *Decoder, v jsontext.Value, to *T) error {
-			var elements []E
-			if err := json.Unmarshal(v, &elements); err != nil {
-				return wrongElement(err, v)
-			}
-			if len(elements) == 0 {
+			if isNull(v) {
 				return nil
 			}
-			return set(d, elements[0], to)
+			elements, err := d.elements(v)
+			if err != nil {
+				return err
+			}
+			if err := elements.expect('['); err != nil || elements.json.PeekKind() == ']' {
+				return err
+			}
+			return decodeObject(elements, fields, place(to))
 		},
 	}
 }
 
-// Reference is a navigation property that was not expanded, of a row that was; see [Decoder.Reference].
-type Reference int64
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (r *Reference) UnmarshalJSON(v []byte) error {
-	id, err := ValueDecoder().Reference(v)
-	if err != nil {
-		kind := map[jsontext.Kind]string{'{': "object", '[': "array", '"': "string", '0': "number", 't': "bool", 'f': "bool"}[jsontext.Value(v).Kind()]
-		return &json.UnmarshalTypeError{Value: kind, Type: reflect.TypeFor[Reference]()}
-	}
-	*r = Reference(id)
-	return nil
-}
-
-// wrongElement returns an error that names the value in an array of objects that could not be read, and the reason. Like
-// [wrongType], it does not repeat the value.
-func wrongElement(err error, got jsontext.Value) error {
-	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
-	if !ok || wrong.Field == "" {
-		return wrongType("an array of objects", got)
-	}
-	want := map[reflect.Kind]string{
-		reflect.String: "a string", reflect.Bool: "true or false", reflect.Int64: "an integer", reflect.Slice: "an array of objects", reflect.Struct: "an object",
-	}[wrong.Type.Kind()]
-	if wrong.Type == reflect.TypeFor[Reference]() {
-		want = referenceForm
-	}
-	kind, _, _ := strings.Cut(wrong.Value, " ") // after "number", the number itself follows
-	found := map[string]string{"object": "an object", "array": "an array", "string": "a string", "number": "a number", "bool": "a boolean"}[kind]
-	return fmt.Errorf("%s: found %s where %s was expected", wrong.Field, found, want)
-}
-
 // Derived returns a field of an expanded navigation property whose values repeat: the text is made of all elements, and only
 // once for each value.
-func Derived[E any, S ~string, T any](name, expand string, text func([]E) S, place func(*T) *S) Field[T] {
+func Derived[T, E any, S ~string](name string, place func(*T) *S, text func([]E) S, fields Record[E], options ...string) Field[T] {
 	return Field[T]{
-		Name: name, Expand: expand,
+		Name: name, Expand: fields.expand(name, options),
 		Set: func(d *Decoder, v jsontext.Value, to *T) error {
 			if isNull(v) {
 				*place(to) = ""
@@ -105,11 +82,18 @@ func Derived[E any, S ~string, T any](name, expand string, text func([]E) S, pla
 				*place(to) = S(known)
 				return nil
 			}
-			var elements []E
-			if err := json.Unmarshal(v, &elements); err != nil {
-				return wrongElement(err, v)
+			nested, err := d.elements(v)
+			if err != nil {
+				return err
 			}
-			kept := d.Keep(string(text(elements)))
+			var elements []E
+			if err := decodeArray(nested, fields, *new(E), func(e *E) error {
+				elements = append(elements, *e)
+				return nil
+			}); err != nil {
+				return err
+			}
+			kept := d.keep([]byte(text(elements)))
 			*place(to) = S(kept)
 			if len(v) <= maxWord {
 				d.grow(len(v))
@@ -120,9 +104,6 @@ func Derived[E any, S ~string, T any](name, expand string, text func([]E) S, pla
 		Same: func(a, b *T) bool { return *place(a) == *place(b) },
 	}
 }
-
-// Keep interns a text that many rows share: it is in memory only once.
-func (d *Decoder) Keep(s string) string { return d.keep([]byte(s)) }
 
 // Count reads the number that $expand=…/$count leaves under the name of the navigation property.
 func (d *Decoder) Count(v jsontext.Value) (int, error) {
@@ -136,7 +117,8 @@ func (d *Decoder) Count(v jsontext.Value) (int, error) {
 // Record is the list of fields of a request.
 type Record[T any] []Field[T]
 
-func (r Record[T]) options() string {
+// options returns the options $select and $expand of a request.
+func (r Record[T]) options() []string {
 	var selects, expands []string
 	for _, f := range r {
 		if f.Expand != "" {
@@ -145,11 +127,21 @@ func (r Record[T]) options() string {
 			selects = append(selects, f.Name)
 		}
 	}
-	s := "$select=" + strings.Join(selects, ",")
+	options := []string{"$select=" + strings.Join(selects, ",")}
 	if len(expands) > 0 {
-		s += "&$expand=" + strings.Join(expands, ",")
+		options = append(options, "$expand="+strings.Join(expands, ","))
 	}
-	return s
+	return options
+}
+
+// expand returns the $expand option of a navigation property with the fields of its elements.
+func (r Record[T]) expand(name string, more []string) string {
+	return name + "(" + strings.Join(append(r.options(), more...), ";") + ")"
+}
+
+// id returns the function that returns the id of a row.
+func (r Record[T]) id() func(*T) int64 {
+	return r[slices.IndexFunc(r, func(f Field[T]) bool { return f.id != nil })].id
 }
 
 // Null returns a row in which every field is null.

@@ -18,21 +18,19 @@ type Query[T any] struct {
 	Version  balena.Version
 	Resource string
 	// Note distinguishes queries for one resource in errors; may be empty.
-	Note   string
+	Note string
+	// Fields are the fields to read. One of them is the [ID].
 	Fields Record[T]
 	// Filter is the condition for the rows; empty for all rows.
 	Filter string
 	// Initial is the row before any field is read.
 	Initial T
-	// ID returns the row's id, which the fields must read.
-	ID func(*T) int64
 	// PageSize is the number of rows per page.
 	PageSize int
 	// Limit is the maximum number of rows. A longer list cannot be correct, and is an error.
 	Limit int
-	// Done is called after each page, and reports whether there can be no more rows, even if the page was full. It may
-	// be nil.
-	Done func() bool
+	// Enough is the number of rows after which no further page is read; 0 if all pages are.
+	Enough int
 }
 
 // ErrTooMany marks a list of more rows than there can be.
@@ -57,7 +55,7 @@ const minPageShare = 100
 // List passes the same variable to each every time.
 func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error) (Clock, error) {
 	var clock Clock
-	options := q.Fields.options()
+	idOf, options := q.Fields.id(), strings.Join(q.Fields.options(), "&")
 	filter := "id gt "
 	if q.Filter != "" {
 		filter = q.Filter + " and " + filter
@@ -81,7 +79,7 @@ func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error
 		page := 0
 		at, err := c.get(ctx, r, func(d *Decoder) error {
 			return decodeAll(d, q.Fields, q.Initial, func(row *T) error {
-				id := q.ID(row)
+				id := idOf(row)
 				page++
 				switch {
 				case id <= 0:
@@ -109,7 +107,7 @@ func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error
 		switch {
 		case err != nil:
 			return clock, err
-		case page == 0 || last == end || q.Done != nil && q.Done():
+		case page == 0 || last == end || rows == q.Enough:
 			return clock, nil
 		case n >= maxPages:
 			return clock, r.failed(BadAnswer, http.StatusOK, errors.New("the server returns so few rows per page that the list would take too many requests"))

@@ -165,8 +165,7 @@ func TestList(t *testing.T) {
 			var got []int64
 			clock, err := List(t.Context(), client, Query[int64]{
 				Version: balena.V7, Resource: "device", PageSize: pageSize, Limit: 1000,
-				Fields: Record[int64]{To("id", (*Decoder).Integer, func(row *int64) *int64 { return row })},
-				ID:     func(row *int64) int64 { return *row },
+				Fields: Record[int64]{ID(func(row *int64) *int64 { return row })},
 			}, func(row *int64) error {
 				got = append(got, *row)
 				return nil
