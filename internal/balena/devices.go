@@ -4,6 +4,7 @@ package balena
 
 import (
 	"iter"
+	"math"
 	"math/bits"
 	"slices"
 	"sort"
@@ -15,12 +16,12 @@ import (
 // A stripe consists of runs. Snapshots share the runs that did not change, and in other runs the devices that did not
 // change. The time and memory of a refresh therefore depend on the number of changes.
 type Devices struct {
-	stripes []stripe // empty: one stripe without devices
+	stripes [][]*Run // empty: one stripe without devices
 }
 
 // Striped returns Devices without any device, with a number of stripes. All Devices that are made from them with
 // [NewBuilder] and [Devices.With] have the same number of stripes.
-func Striped(stripes int) Devices { return Devices{make([]stripe, max(1, stripes))} }
+func Striped(stripes int) Devices { return Devices{make([][]*Run, max(1, stripes))} }
 
 // MaxStripes is the maximum number of stripes. Stripes cost bytes, because a run cannot extend over several stripes.
 const MaxStripes = 64
@@ -32,28 +33,16 @@ func stripeOf(id int64, stripes int) int {
 	return int(stripe)
 }
 
-// stripe returns the stripe of the device with an ID.
-func (d Devices) stripe(id int64) stripe {
+// stripe returns the runs of the stripe of the device with an ID.
+func (d Devices) stripe(id int64) []*Run {
 	if len(d.stripes) == 0 {
-		return stripe{}
+		return nil
 	}
 	return d.stripes[stripeOf(id, len(d.stripes))]
 }
 
-// Stripes returns the runs of each stripe.
-func (d Devices) Stripes() [][]*Run {
-	stripes := make([][]*Run, len(d.stripes))
-	for i, s := range d.stripes {
-		stripes[i] = s.runs
-	}
-	return stripes
-}
-
-// stripe holds the devices of a stripe, in runs.
-type stripe struct {
-	runs []*Run
-	n    int
-}
+// Stripes returns the runs of each stripe. They must not be changed.
+func (d Devices) Stripes() [][]*Run { return d.stripes }
 
 // A Run is a sequence of devices. It is immutable: equal pointers are equal devices.
 type Run struct {
@@ -92,24 +81,22 @@ func NewDevices(devices ...Device) Devices {
 
 // Len returns the number of devices.
 func (d Devices) Len() (n int) {
-	for _, s := range d.stripes {
-		n += s.n
+	for _, run := range d.Runs() {
+		n += len(run.Devices)
 	}
 	return n
 }
 
 // Runs returns the devices run by run, stripe by stripe.
-func (d Devices) Runs() []*Run { return slices.Concat(d.Stripes()...) }
+func (d Devices) Runs() []*Run { return slices.Concat(d.stripes...) }
 
 // All yields the devices one by one, stripe by stripe. They must not be changed.
 func (d Devices) All() iter.Seq[*Device] {
 	return func(yield func(*Device) bool) {
-		for _, s := range d.stripes {
-			for _, run := range s.runs {
-				for _, device := range run.Devices {
-					if !yield(device) {
-						return
-					}
+		for _, run := range d.Runs() {
+			for _, device := range run.Devices {
+				if !yield(device) {
+					return
 				}
 			}
 		}
@@ -118,12 +105,12 @@ func (d Devices) All() iter.Seq[*Device] {
 
 // Find returns the device with an ID, or nil.
 func (d Devices) Find(id int64) *Device {
-	s := d.stripe(id)
-	run := sort.Search(len(s.runs), func(i int) bool { return s.runs[i].first() > id }) - 1
+	runs := d.stripe(id)
+	run := sort.Search(len(runs), func(i int) bool { return runs[i].first() > id }) - 1
 	if run < 0 {
 		return nil
 	}
-	devices := s.runs[run].Devices
+	devices := runs[run].Devices
 	if i := sort.Search(len(devices), func(i int) bool { return devices[i].ID >= id }); i < len(devices) && devices[i].ID == id {
 		return devices[i]
 	}
@@ -138,10 +125,10 @@ func (d Devices) Differences(before Devices) iter.Seq2[*Device, *Device] {
 		for i := range max(len(d.stripes), len(before.stripes)) {
 			var old, now []*Run
 			if i < len(before.stripes) {
-				old = before.stripes[i].runs
+				old = before.stripes[i]
 			}
 			if i < len(d.stripes) {
-				now = d.stripes[i].runs
+				now = d.stripes[i]
 			}
 			if !differences(old, now, yield) {
 				return
@@ -192,75 +179,59 @@ func (d Devices) With(put []*Device, removed func(*Device) bool) Devices {
 	if len(put) == 0 && removed == nil {
 		return d
 	}
-	stripes := make([]stripe, max(1, len(d.stripes)))
+	stripes := Striped(len(d.stripes)).stripes
 	copy(stripes, d.stripes)
 	puts := make([][]*Device, len(stripes))
 	for _, device := range put {
 		i := stripeOf(device.ID, len(stripes))
 		puts[i] = append(puts[i], device)
 	}
-	for i, s := range stripes {
+	for i, runs := range stripes {
 		if len(puts[i]) > 0 || removed != nil {
-			stripes[i] = s.with(puts[i], removed)
+			stripes[i] = with(runs, puts[i], removed)
 		}
 	}
 	return Devices{stripes}
 }
 
-// with is [Devices.With] for a stripe.
-func (d stripe) with(put []*Device, removed func(*Device) bool) stripe {
-	b := stripeBuilder{old: d.runs}
-	for i, run := range d.runs {
-		var concerned []*Device
-		concerned, put = d.split(i, put)
-		if len(concerned) == 0 && !run.any(removed) {
+// with is [Devices.With] for the runs of a stripe. Devices between two runs are added before the latter.
+func with(runs []*Run, put []*Device, removed func(*Device) bool) []*Run {
+	b := stripeBuilder{old: runs}
+	for i, run := range runs {
+		next := int64(math.MaxInt64)
+		if i+1 < len(runs) {
+			next = runs[i+1].first()
+		}
+		changes := len(put) > 0 && put[0].ID < next || removed != nil && slices.ContainsFunc(run.Devices, removed)
+		if !changes {
 			b.keep(run)
 			continue
 		}
-		for _, old := range run.Devices {
-			for len(concerned) > 0 && concerned[0].ID < old.ID {
-				b.add(concerned[0])
-				concerned = concerned[1:]
+		for _, device := range run.Devices {
+			for len(put) > 0 && put[0].ID < device.ID {
+				b.add(put[0])
+				put = put[1:]
 			}
 			switch {
-			case len(concerned) > 0 && concerned[0].ID == old.ID:
-				b.add(old.orEqual(concerned[0]))
-				concerned = concerned[1:]
-			case removed == nil || !removed(old):
-				b.add(old)
+			case len(put) > 0 && put[0].ID == device.ID:
+				if !device.Equal(put[0]) {
+					device = put[0]
+				}
+				put = put[1:]
+			case removed != nil && removed(device):
+				continue
 			}
-		}
-		for _, d := range concerned {
-			b.add(d)
+			b.add(device)
 		}
 	}
-	for _, d := range put {
-		b.add(d)
+	for _, device := range put {
+		b.add(device)
 	}
-	return b.stripe()
-}
-
-// split divides devices, in ascending order of ID, into those that precede the run after the one with an index, and the
-// rest.
-func (d stripe) split(run int, devices []*Device) (before, rest []*Device) {
-	if run+1 == len(d.runs) {
-		return devices, nil
-	}
-	next := d.runs[run+1].first()
-	n := sort.Search(len(devices), func(i int) bool { return devices[i].ID >= next })
-	return devices[:n], devices[n:]
+	return b.result()
 }
 
 func (r *Run) first() int64 { return r.Devices[0].ID }
 func (r *Run) last() int64  { return r.Devices[len(r.Devices)-1].ID }
-
-// any reports whether a condition, if it is not nil, holds for any of the devices.
-func (r *Run) any(condition func(*Device) bool) bool {
-	if condition == nil {
-		return false
-	}
-	return slices.ContainsFunc(r.Devices, condition)
-}
 
 // Builder builds Devices from devices that are added in ascending order of ID.
 type Builder struct{ stripes []stripeBuilder }
@@ -268,8 +239,10 @@ type Builder struct{ stripes []stripeBuilder }
 // NewBuilder returns a builder that shares the runs of the known devices, and has the same number of stripes.
 func NewBuilder(known Devices) *Builder {
 	b := &Builder{make([]stripeBuilder, max(1, len(known.stripes)))}
-	for i, s := range known.stripes {
-		b.stripes[i].old = s.runs
+	for i, runs := range known.stripes {
+		if b.stripes[i].old = runs; len(runs) > 0 {
+			b.stripes[i].rest = runs[0].Devices
+		}
 	}
 	return b
 }
@@ -277,11 +250,25 @@ func NewBuilder(known Devices) *Builder {
 // Add adds a device.
 func (b *Builder) Add(d *Device) { b.stripes[stripeOf(d.ID, len(b.stripes))].add(d) }
 
+// Known returns the known device with an ID that is higher than those of all added devices, or nil. IDs must not decrease from
+// call to call.
+func (b *Builder) Known(id int64) *Device {
+	s := &b.stripes[stripeOf(id, len(b.stripes))]
+	s.advance(id)
+	for len(s.rest) > 0 && s.rest[0].ID < id {
+		s.rest = s.rest[1:]
+	}
+	if len(s.rest) == 0 || s.rest[0].ID != id {
+		return nil
+	}
+	return s.rest[0]
+}
+
 // Devices returns the result. The builder must not be used afterwards.
 func (b *Builder) Devices() Devices {
 	d := Striped(len(b.stripes))
 	for i := range b.stripes {
-		d.stripes[i] = b.stripes[i].stripe()
+		d.stripes[i] = b.stripes[i].result()
 	}
 	return d
 }
@@ -290,17 +277,23 @@ func (b *Builder) Devices() Devices {
 // same devices. It therefore divides at the same places as the old runs. An old run may grow to twice its length before
 // it is divided, and runs that have become short are joined.
 type stripeBuilder struct {
-	old  []*Run // runs not reached yet; the first one may have the same devices as open
+	old  []*Run    // runs not reached yet; the first one may have the same devices as open
+	rest []*Device // of the first of them, not passed by Known
 	open []*Device
 	runs []*Run
-	n    int
+}
+
+// advance goes to the old run to which a device with an ID would belong.
+func (b *stripeBuilder) advance(id int64) {
+	for len(b.old) > 1 && id >= b.old[1].first() {
+		b.close()
+		b.old = b.old[1:]
+		b.rest = b.old[0].Devices
+	}
 }
 
 func (b *stripeBuilder) add(d *Device) {
-	for len(b.old) > 1 && d.ID >= b.old[1].first() {
-		b.close()
-		b.old = b.old[1:]
-	}
+	b.advance(d.ID)
 	// After the last old run there is no given place to divide.
 	if len(b.open) >= runLength && (len(b.old) == 0 || len(b.old) == 1 && d.ID > b.old[0].last()) {
 		b.close()
@@ -339,7 +332,6 @@ func (b *stripeBuilder) close() {
 }
 
 func (b *stripeBuilder) emit(run *Run) {
-	b.n += len(run.Devices)
 	if n := len(b.runs); n > 0 && len(b.runs[n-1].Devices)+len(run.Devices) <= runLength/2 {
 		b.runs[n-1] = newRun(slices.Concat(b.runs[n-1].Devices, run.Devices))
 		return
@@ -347,18 +339,10 @@ func (b *stripeBuilder) emit(run *Run) {
 	b.runs = append(b.runs, run)
 }
 
-// stripe returns the result.
-func (b *stripeBuilder) stripe() stripe {
+// result returns the runs.
+func (b *stripeBuilder) result() []*Run {
 	b.close()
-	return stripe{runs: b.runs, n: b.n}
-}
-
-// orEqual returns d if o is equal to it, otherwise o.
-func (d *Device) orEqual(o *Device) *Device {
-	if d.Equal(o) {
-		return d
-	}
-	return o
+	return b.runs
 }
 
 // Equal reports whether two devices are equal in all fields.
@@ -373,42 +357,4 @@ func (d *Device) Equal(o *Device) bool {
 	one.Whereabouts, other.Whereabouts = nil, nil
 	one.Attachments, other.Attachments = nil, nil
 	return one == other
-}
-
-// Cursor finds devices by ascending ID.
-type Cursor struct{ stripes []stripeCursor }
-
-// Cursor returns a cursor before the first device.
-func (d Devices) Cursor() *Cursor {
-	c := &Cursor{make([]stripeCursor, len(d.stripes))}
-	for i, s := range d.stripes {
-		c.stripes[i].runs = s.runs
-	}
-	return c
-}
-
-// At returns the device with an ID, or nil. IDs must not decrease from call to call.
-func (c *Cursor) At(id int64) *Device {
-	if len(c.stripes) == 0 {
-		return nil
-	}
-	return c.stripes[stripeOf(id, len(c.stripes))].at(id)
-}
-
-type stripeCursor struct {
-	runs []*Run
-	rest []*Device
-}
-
-func (c *stripeCursor) at(id int64) *Device {
-	for len(c.runs) > 0 && c.runs[0].first() <= id {
-		c.rest, c.runs = c.runs[0].Devices, c.runs[1:]
-	}
-	for len(c.rest) > 0 && c.rest[0].ID < id {
-		c.rest = c.rest[1:]
-	}
-	if len(c.rest) > 0 && c.rest[0].ID == id {
-		return c.rest[0]
-	}
-	return nil
 }

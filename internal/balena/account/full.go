@@ -48,14 +48,14 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	if before.Len() == 0 {
 		before = balena.Striped(f.config.Stripes)
 	}
-	devices, previous := balena.NewBuilder(before), before.Cursor()
+	devices := balena.NewBuilder(before)
 	proof := f.newProof()
 	listed := map[int64]int{}
 	var uuids []uint64 // hashes
 	f.after.outside = false
 	err := list(ctx, f, f.devicesWith(""), func(row *balena.Device) error {
 		s.Reading.Devices++
-		was := previous.At(row.ID)
+		was := devices.Known(row.ID)
 		selected, err := f.settle(row, was)
 		if err != nil {
 			return err

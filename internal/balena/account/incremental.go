@@ -149,10 +149,9 @@ func literal(i balena.Instant) string {
 
 // take reads the devices that match a condition.
 func (f *refresh) take(ctx context.Context, c *changes, condition string) error {
-	previous := c.previous.Cursor()
 	clock, err := api.List(ctx, f.client, f.devicesWith(condition), func(row *balena.Device) error {
 		c.rows++
-		was := previous.At(row.ID)
+		was := c.previous.Find(row.ID)
 		selected, err := f.settle(row, was)
 		if err != nil {
 			return err
