@@ -3,6 +3,7 @@
 package balena
 
 import (
+	"cmp"
 	"math"
 	"strconv"
 )
@@ -23,13 +24,7 @@ type Location struct {
 // Degrees returns the coordinates in degrees. Custom ones are used before those that the API found out. It reports false
 // unless both are known.
 func (l Location) Degrees() (latitude, longitude float64, known bool) {
-	lat, long := l.CustomLatitude, l.CustomLongitude
-	if lat == 0 {
-		lat = l.Latitude
-	}
-	if long == 0 {
-		long = l.Longitude
-	}
+	lat, long := cmp.Or(l.CustomLatitude, l.Latitude), cmp.Or(l.CustomLongitude, l.Longitude)
 	return lat.degrees(), long.degrees(), lat != 0 && long != 0
 }
 

@@ -262,12 +262,7 @@ type Device struct {
 }
 
 // Where returns the whereabouts of the device. They are empty if nothing is known of them.
-func (d *Device) Where() Whereabouts {
-	if d.Whereabouts == nil {
-		return Whereabouts{}
-	}
-	return *d.Whereabouts
-}
+func (d *Device) Where() Whereabouts { return orZero(d.Whereabouts) }
 
 // Attachments are the device's services and tags, which have rows of their own.
 type Attachments struct {
@@ -279,19 +274,17 @@ type Attachments struct {
 }
 
 // Services returns the services of the device.
-func (d *Device) Services() []Service {
-	if d.Attachments == nil {
-		return nil
-	}
-	return d.Attachments.Services
-}
+func (d *Device) Services() []Service { return orZero(d.Attachments).Services }
 
 // Tags returns the tags of the device.
-func (d *Device) Tags() []Tag {
-	if d.Attachments == nil {
-		return nil
+func (d *Device) Tags() []Tag { return orZero(d.Attachments).Tags }
+
+// orZero returns what a pointer points to, or the zero value if it is nil.
+func orZero[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
 	}
-	return d.Attachments.Tags
+	return v
 }
 
 // Detached returns a copy of the device with its own Attachments, never nil, which may be changed.

@@ -2,7 +2,10 @@
 
 package balena
 
-import "cmp"
+import (
+	"cmp"
+	"slices"
+)
 
 // Tally is sums over some devices, such as those of a fleet. The zero value is the tally of no devices. It can follow
 // the devices from snapshot to snapshot: a device that changed is taken away as it was and added as it is.
@@ -49,22 +52,19 @@ func (t *Tally) InService(at Instant) InService {
 	}
 	var sums InService
 	for until, s := range t.byMaintenance {
-		if until <= at {
-			sums.addAll(s)
+		if until > at {
+			continue
 		}
+		sums.Devices += s.Devices
+		sums.Connected += s.Connected
+		sums.NeverConnected += s.NeverConnected
+		sums.Surveyed += s.Surveyed
+		sums.Healthy += s.Healthy
+		sums.OSUpdateFailed += s.OSUpdateFailed
+		sums.Disconnected.addAll(s.Disconnected)
+		sums.ByOS.addAll(s.ByOS)
 	}
 	return sums
-}
-
-func (s *InService) addAll(o *InService) {
-	s.Devices += o.Devices
-	s.Connected += o.Connected
-	s.NeverConnected += o.NeverConnected
-	s.Surveyed += o.Surveyed
-	s.Healthy += o.Healthy
-	s.OSUpdateFailed += o.OSUpdateFailed
-	s.Disconnected.AddAll(o.Disconnected)
-	s.ByOS.AddAll(o.ByOS)
 }
 
 func (s *InService) count(d *Device, n int) {
@@ -78,15 +78,9 @@ func (s *InService) count(d *Device, n int) {
 	case since != 0:
 		s.Disconnected.Add(since, n)
 	}
-	if d.Installs.Known() {
-		s.Surveyed += n
-	}
-	if d.Healthy() {
-		s.Healthy += n
-	}
-	if d.OSUpdateState() == OSUpdateFailed {
-		s.OSUpdateFailed += n
-	}
+	s.Surveyed += when(d.Installs.Known(), n)
+	s.Healthy += when(d.Healthy(), n)
+	s.OSUpdateFailed += when(d.OSUpdateState() == OSUpdateFailed, n)
 }
 
 // OS is a version of the host OS with its variant and the device type, each [Unknown] where the API does not return it.
@@ -113,8 +107,8 @@ func (c *Counts[K]) Add(key K, n int) {
 	}
 }
 
-// AddAll counts the devices that others counted.
-func (c *Counts[K]) AddAll(others Counts[K]) {
+// addAll counts the devices that others counted.
+func (c *Counts[K]) addAll(others Counts[K]) {
 	for key, n := range others {
 		c.Add(key, n)
 	}
@@ -126,31 +120,6 @@ func (t *Tally) Add(d *Device) { t.count(d, 1) }
 // Remove takes a device away that was added.
 func (t *Tally) Remove(d *Device) { t.count(d, -1) }
 
-// AddAll adds the devices of another tally.
-func (t *Tally) AddAll(o *Tally) {
-	t.Devices += o.Devices
-	t.Online += o.Online
-	t.Connected += o.Connected
-	t.Undervolted += o.Undervolted
-	t.Frozen += o.Frozen
-	t.Deactivated += o.Deactivated
-	t.Targeted += o.Targeted
-	t.OnTarget += o.OnTarget
-	t.Pinned += o.Pinned
-	t.WithoutRelease += o.WithoutRelease
-	t.ByStatus.AddAll(o.ByStatus)
-	t.ByHeartbeat.AddAll(o.ByHeartbeat)
-	t.ByUpdate.AddAll(o.ByUpdate)
-	t.ByType.AddAll(o.ByType)
-	t.BySupervisor.AddAll(o.BySupervisor)
-	t.ByOS.AddAll(o.ByOS)
-	t.ByRelease.AddAll(o.ByRelease)
-	t.ByService.AddAll(o.ByService)
-	for until, s := range o.byMaintenance {
-		t.maintained(until).addAll(s)
-	}
-}
-
 // count counts a device n times: once, or once less.
 func (t *Tally) count(d *Device, n int) {
 	t.Devices += n
@@ -160,63 +129,43 @@ func (t *Tally) count(d *Device, n int) {
 	t.ByType.Add(cmp.Or(d.Type, Unknown), n)
 	t.ByOS.Add(OSOf(d), n)
 	t.BySupervisor.Add(cmp.Or(d.SupervisorVersion, Unknown), n)
-	if d.Online {
-		t.Online += n
+	if d.RunningRelease != 0 {
+		t.ByRelease.Add(d.RunningRelease, n)
 	}
-	if d.Frozen {
-		t.Frozen += n
-	}
-	if d.Deactivated {
-		t.Deactivated += n
-	}
-	if d.Connected() {
-		t.Connected += n
-		if d.Undervolted {
-			t.Undervolted += n
-		}
-	}
-	t.countInService(d, n)
-	t.countReleases(d, n)
+	t.Online += when(d.Online, n)
+	t.Connected += when(d.Connected(), n)
+	t.Undervolted += when(d.Connected() && d.Undervolted, n)
+	t.Frozen += when(d.Frozen, n)
+	t.Deactivated += when(d.Deactivated, n)
+	t.Targeted += when(d.TargetRelease != 0, n)
+	t.OnTarget += when(d.OnTarget(), n)
+	t.Pinned += when(d.PinnedRelease != 0, n)
+	t.WithoutRelease += when(d.RunningRelease == 0, n)
 	t.countServices(d, n)
+	if !d.OutOfService() {
+		t.countInService(d, n)
+	}
+}
+
+// when returns n if a condition holds, otherwise 0.
+func when(condition bool, n int) int {
+	if condition {
+		return n
+	}
+	return 0
 }
 
 func (t *Tally) countInService(d *Device, n int) {
-	if d.OutOfService() {
-		return
-	}
-	sums := t.maintained(d.Maintenance)
-	if sums.count(d, n); sums.Devices == 0 {
-		delete(t.byMaintenance, d.Maintenance)
-	}
-}
-
-// maintained returns the sums over the devices that are in maintenance until a time.
-func (t *Tally) maintained(until Instant) *InService {
-	if t.byMaintenance == nil {
-		t.byMaintenance = map[Instant]*InService{}
-	}
-	sums := t.byMaintenance[until]
+	sums := t.byMaintenance[d.Maintenance]
 	if sums == nil {
 		sums = new(InService)
-		t.byMaintenance[until] = sums
-	}
-	return sums
-}
-
-func (t *Tally) countReleases(d *Device, n int) {
-	if d.RunningRelease == 0 {
-		t.WithoutRelease += n
-	} else {
-		t.ByRelease.Add(d.RunningRelease, n)
-	}
-	if d.TargetRelease != 0 {
-		t.Targeted += n
-		if d.OnTarget() {
-			t.OnTarget += n
+		if t.byMaintenance == nil {
+			t.byMaintenance = map[Instant]*InService{}
 		}
+		t.byMaintenance[d.Maintenance] = sums
 	}
-	if d.PinnedRelease != 0 {
-		t.Pinned += n
+	if sums.count(d, n); sums.Devices == 0 {
+		delete(t.byMaintenance, d.Maintenance)
 	}
 }
 
@@ -226,11 +175,8 @@ func (t *Tally) countServices(d *Device, n int) {
 	services := d.Services()
 	for i, s := range services {
 		state := stateOf(s)
-		again := false
-		for _, other := range services[:i] {
-			again = again || stateOf(other) == state
-		}
-		if !again {
+		again := func(o Service) bool { return stateOf(o) == state }
+		if !slices.ContainsFunc(services[:i], again) {
 			t.ByService.Add(state, n)
 		}
 	}

@@ -46,21 +46,19 @@ func TestTallyCountsDevices(t *testing.T) {
 	}
 }
 
-// TestTallyFollowsDevices: a device that was added and removed again leaves nothing, and no sum is forgotten where
-// tallies are summed up.
+// TestTallyFollowsDevices: a device that was added and removed again leaves nothing, and no sum is forgotten where those of
+// several times of maintenance are summed up.
 func TestTallyFollowsDevices(t *testing.T) {
-	var all, some, rest Tally
+	var all, apart, together Tally
 	for i, d := range tallied() {
 		all.Add(d)
-		if i%2 == 0 {
-			some.Add(d)
-		} else {
-			rest.Add(d)
-		}
+		d.Maintenance = Instant(i + 1)
+		apart.Add(d)
+		d.Maintenance = 0
+		together.Add(d)
 	}
-	some.AddAll(&rest)
-	if !reflect.DeepEqual(some, all) {
-		t.Errorf("summed up\n%+v, want\n%+v", some, all)
+	if sums, want := apart.InService(1000), together.InService(1000); !reflect.DeepEqual(sums, want) {
+		t.Errorf("summed up\n%+v, want\n%+v", sums, want)
 	}
 	for _, d := range tallied() {
 		all.Remove(d)
