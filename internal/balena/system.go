@@ -135,14 +135,11 @@ func NewReleaseHistory(releases []SystemRelease) *ReleaseHistory {
 
 // addLines adds the lines of releases in ascending order of version.
 func (h *ReleaseHistory) addLines(sorted []*SystemRelease) {
-	lines := map[string]*ReleaseLine{}
-	var names []string
 	for _, r := range sorted {
-		l := lines[r.Line]
+		l := h.Line(r.Line)
 		if l == nil {
-			l = &ReleaseLine{Name: r.Line}
-			lines[r.Line] = l
-			names = append(names, r.Line)
+			h.Lines = append(h.Lines, ReleaseLine{Name: r.Line})
+			l = &h.Lines[len(h.Lines)-1]
 		}
 		l.Phase = r.Phase
 		if !r.Invalidated {
@@ -155,10 +152,7 @@ func (h *ReleaseHistory) addLines(sorted []*SystemRelease) {
 		}
 	}
 	for _, r := range sorted {
-		r.EndOfLife = lines[r.Line].EndOfLife
-	}
-	for _, name := range names {
-		h.Lines = append(h.Lines, *lines[name])
+		r.EndOfLife = h.Line(r.Line).EndOfLife
 	}
 }
 
@@ -214,30 +208,12 @@ func (h *ReleaseHistory) Line(name string) *ReleaseLine {
 	return nil
 }
 
-// ReleasePolicy is what the tags of a host application define about its releases. The comments name the tags.
-type ReleasePolicy struct {
-	ESR                   bool   // release-policy is "esr"
-	Next, Current, Sunset string // esr-next, esr-current, esr-sunset: the oldest version of the phase, such as "2026.7"
-}
+// ReleasePolicy is what the tags of a host application define about its releases: the values of [ReleasePolicyTags] by key.
+type ReleasePolicy map[string]string
 
-// The keys of the tags of a [ReleasePolicy].
-const (
-	tagPolicy  = "release-policy"
-	tagNext    = "esr-next"
-	tagCurrent = "esr-current"
-	tagSunset  = "esr-sunset"
-)
-
-// ReleasePolicyTags returns the keys of the tags of a [ReleasePolicy].
-func ReleasePolicyTags() []string { return []string{tagCurrent, tagNext, tagSunset, tagPolicy} }
-
-// NewReleasePolicy returns the policy that the tags of a host application define.
-func NewReleasePolicy(tags map[string]string) ReleasePolicy {
-	return ReleasePolicy{
-		ESR:  strings.EqualFold(tags[tagPolicy], "esr"),
-		Next: tags[tagNext], Current: tags[tagCurrent], Sunset: tags[tagSunset],
-	}
-}
+// ReleasePolicyTags are the keys of the tags of a [ReleasePolicy]. The last one is "esr" if there are ESR releases, the others
+// are the oldest version of a phase, such as "2026.7".
+var ReleasePolicyTags = []string{"esr-current", "esr-next", "esr-sunset", "release-policy"}
 
 // Phase returns the phase of a release: its own, otherwise the one that the policy has for its version, empty if there is
 // none. With the policy for ESR, an ESR release outside of all phases has reached its end of life.
@@ -246,12 +222,12 @@ func (p ReleasePolicy) Phase(own, version string) string {
 	if own != "" || !ok || !parsed.ESR() {
 		return own
 	}
-	for _, phase := range [...]struct{ name, from string }{{"next", p.Next}, {"current", p.Current}, {"sunset", p.Sunset}} {
-		if since(parsed, phase.from) {
-			return phase.name
+	for _, phase := range [...]string{"next", "current", "sunset"} {
+		if since(parsed, p["esr-"+phase]) {
+			return phase
 		}
 	}
-	if p.ESR {
+	if strings.EqualFold(p["release-policy"], "esr") {
 		return EndOfLifePhase
 	}
 	return ""

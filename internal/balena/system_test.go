@@ -135,7 +135,7 @@ func TestReleaseLines(t *testing.T) {
 // The phase of an ESR release is its own, otherwise that of the tags: each phase begins with a version and lasts until that of
 // the next phase, within a year.
 func TestReleasePolicy(t *testing.T) {
-	esr := NewReleasePolicy(map[string]string{"release-policy": "ESR", "esr-next": "2027.1", "esr-current": "2026.10", "esr-sunset": "2026.7.x"})
+	esr := ReleasePolicy{"release-policy": "ESR", "esr-next": "2027.1", "esr-current": "2026.10", "esr-sunset": "2026.7.x"}
 	for _, test := range []struct {
 		policy             ReleasePolicy
 		own, version, want string
@@ -151,7 +151,7 @@ func TestReleasePolicy(t *testing.T) {
 		{esr, "", "no version", ""},
 		{ReleasePolicy{}, "", "2026.4.9", ""},
 		{ReleasePolicy{}, EndOfLifePhase, "2.12.7", EndOfLifePhase},
-		{NewReleasePolicy(map[string]string{"esr-next": "soon"}), "", "2026.4.9", ""},
+		{ReleasePolicy{"esr-next": "soon"}, "", "2026.4.9", ""},
 	} {
 		if got := test.policy.Phase(test.own, test.version); got != test.want {
 			t.Errorf("%+v: the phase of %s is %q, want %q", test.policy, test.version, got, test.want)

@@ -204,23 +204,15 @@ func (f *refresh) askForSystemApplications(ctx context.Context, types map[int64]
 
 // askForReleasePolicies returns the release policies of host applications by their IDs.
 func (f *refresh) askForReleasePolicies(ctx context.Context, applications map[int64]systemApplication) (map[int64]balena.ReleasePolicy, error) {
-	tags := map[int64]map[string]string{}
-	err := listSome(ctx, f, slices.Sorted(maps.Keys(applications)), idsPerRequest, func(ids []int64) api.Query[tagRow] {
-		filter := api.And(api.InIDs("application", ids), api.In("tag_key", balena.ReleasePolicyTags()))
+	policies := map[int64]balena.ReleasePolicy{}
+	return policies, listSome(ctx, f, slices.Sorted(maps.Keys(applications)), idsPerRequest, func(ids []int64) api.Query[tagRow] {
+		filter := api.And(api.InIDs("application", ids), api.In("tag_key", balena.ReleasePolicyTags))
 		return systemQuery(f, "application_tag", tagFields("application"), filter, len(ids)*maxTagsPerFleet)
 	}, func(row *tagRow) error {
-		if tags[row.owner] == nil {
-			tags[row.owner] = map[string]string{}
+		if policies[row.owner] == nil {
+			policies[row.owner] = balena.ReleasePolicy{}
 		}
-		tags[row.owner][row.key] = row.Value
+		policies[row.owner][row.key] = row.Value
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	policies := make(map[int64]balena.ReleasePolicy, len(tags))
-	for id, t := range tags {
-		policies[id] = balena.NewReleasePolicy(t)
-	}
-	return policies, nil
 }
