@@ -402,11 +402,7 @@ func tagOf(s *balena.Snapshot, d *balena.Device, key string) string {
 
 // installsOf returns the summary of the services of a device.
 func installsOf(d *balena.Device) balena.Installs {
-	return balena.NewInstalls(func(service func(release int64, status string)) {
-		for _, s := range d.Services() {
-			service(s.Release, s.Status)
-		}
-	})
+	return balena.NewInstalls(d.Services())
 }
 
 func serviceOn(f facts, device, id int64) (balena.Service, bool) {

@@ -95,7 +95,7 @@ func deviceHealthTable() anyTable {
 			func(d *device) float64 { _, running := d.targetServices(); return running }).inLongRuns(),
 		gauge("balena_device_services_exited", "Services of the target release on the device with the status exited or Dead. Some services exit on purpose. Exported only if the number is not 0.", "image_install.status, is_provided_by__release",
 			func(d *device) float64 {
-				exited := d.Installs.Exited(d.TargetRelease)
+				_, _, exited := d.Installs.Of(d.TargetRelease)
 				return onlyIf(exited != 0, float64(exited))
 			}).inLongRuns(),
 	)
@@ -107,7 +107,7 @@ func (d *device) targetServices() (services, running float64) {
 	if d.TargetRelease == 0 || !d.Installs.Known() {
 		return none, none
 	}
-	s, r := d.Installs.Of(d.TargetRelease)
+	s, r, _ := d.Installs.Of(d.TargetRelease)
 	return float64(s), float64(r)
 }
 

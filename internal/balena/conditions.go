@@ -5,6 +5,7 @@ package balena
 import (
 	"cmp"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -94,7 +95,7 @@ func (d *Device) OSUpdateState() string {
 // Healthy tells whether the device does what it should: it is connected, runs its target release, and all services of
 // that run.
 func (d *Device) Healthy() bool {
-	services, running := d.Installs.Of(d.TargetRelease)
+	services, running, _ := d.Installs.Of(d.TargetRelease)
 	return d.Connected() && d.OnTarget() && services > 0 && running == services
 }
 
@@ -112,32 +113,28 @@ const (
 	serviceDead    = "Dead"
 )
 
-// NewInstalls makes Installs of the services that each calls its function with: the release that provides a service, 0
-// where that is not known, and the status of the service.
-func NewInstalls(each func(service func(release int64, status string))) Installs {
+// NewInstalls makes Installs of services, of which it uses the release and the status.
+func NewInstalls(all []Service) Installs {
 	type count struct {
 		release                   int64
 		services, running, exited int
 	}
 	var counts []count
-	each(func(release int64, status string) {
-		i := 0
-		for i < len(counts) && counts[i].release < release {
-			i++
+	for i := range all {
+		of := all[i].Release
+		at, found := slices.BinarySearchFunc(counts, of, func(c count, release int64) int { return cmp.Compare(c.release, release) })
+		if !found {
+			counts = slices.Insert(counts, at, count{release: of})
 		}
-		if i == len(counts) || counts[i].release != release {
-			counts = append(counts, count{})
-			copy(counts[i+1:], counts[i:])
-			counts[i] = count{release: release}
-		}
-		counts[i].services++
-		switch status {
+		c := &counts[at]
+		c.services++
+		switch all[i].Status {
 		case ServiceRunning:
-			counts[i].running++
+			c.running++
 		case serviceExited, serviceDead:
-			counts[i].exited++
+			c.exited++
 		}
-	})
+	}
 	var b strings.Builder
 	for _, c := range counts {
 		for _, n := range [...]int64{c.release, int64(c.services), int64(c.running), int64(c.exited)} {
@@ -153,19 +150,8 @@ func NewInstalls(each func(service func(release int64, status string))) Installs
 // Known tells whether it is known what is on the device.
 func (i Installs) Known() bool { return i != "" }
 
-// Of returns how many services of a release are on the device, and how many of them run.
-func (i Installs) Of(release int64) (services, running int) {
-	services, running, _ = i.of(release)
-	return services, running
-}
-
-// Exited returns how many services of a release have exited or are dead.
-func (i Installs) Exited(release int64) int {
-	_, _, exited := i.of(release)
-	return exited
-}
-
-func (i Installs) of(release int64) (services, running, exited int) {
+// Of returns how many services of a release are on the device, how many of them run, and how many have exited or are dead.
+func (i Installs) Of(release int64) (services, running, exited int) {
 	if i == noInstalls {
 		return 0, 0, 0
 	}

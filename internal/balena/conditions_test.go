@@ -90,29 +90,21 @@ func TestOutOfService(t *testing.T) {
 }
 
 func TestInstalls(t *testing.T) {
-	type service struct {
-		release int64
-		status  string
+	service := func(release int64, status string) balena.Service {
+		return balena.Service{Release: release, Status: status}
 	}
-	installs := func(services ...service) balena.Installs {
-		return balena.NewInstalls(func(add func(int64, string)) {
-			for _, s := range services {
-				add(s.release, s.status)
-			}
-		})
-	}
-	mixed := installs(service{8, "Running"}, service{7, "Running"}, service{8, "Downloaded"}, service{0, "Running"}, service{8, "exited"}, service{8, "Dead"})
+	installs := func(services ...balena.Service) balena.Installs { return balena.NewInstalls(services) }
+	mixed := installs(service(8, "Running"), service(7, "Running"), service(8, "Downloaded"), service(0, "Running"), service(8, "exited"), service(8, "Dead"))
 	for release, want := range map[int64][3]int{7: {1, 1, 0}, 8: {4, 1, 2}, 9: {0, 0, 0}, 0: {0, 0, 0}} {
-		services, running := mixed.Of(release)
-		if exited := mixed.Exited(release); services != want[0] || running != want[1] || exited != want[2] {
+		if services, running, exited := mixed.Of(release); services != want[0] || running != want[1] || exited != want[2] {
 			t.Errorf("of release %d: %d of %d run and %d have exited, want %v", release, running, services, exited, want)
 		}
 	}
-	if one, other := installs(service{7, "Running"}, service{8, "exited"}), installs(service{8, "exited"}, service{7, "Running"}); one != other {
+	if one, other := installs(service(7, "Running"), service(8, "exited")), installs(service(8, "exited"), service(7, "Running")); one != other {
 		t.Errorf("the order of rows makes a difference: %q and %q", one, other)
 	}
 	none := installs()
-	if services, running := none.Of(7); services != 0 || running != 0 || none.Exited(7) != 0 || !none.Known() {
+	if services, running, exited := none.Of(7); services != 0 || running != 0 || exited != 0 || !none.Known() {
 		t.Errorf("without services: %q", none)
 	}
 	if balena.Installs("").Known() {

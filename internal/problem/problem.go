@@ -147,8 +147,8 @@ func (d subject) serviceNotRunning() bool {
 	if !d.Installs.Known() || !d.OnTarget() || !d.Connected() || d.Status == "updating" {
 		return false
 	}
-	services, running := d.Installs.Of(d.TargetRelease)
-	return services != running && services-running-d.Installs.Exited(d.TargetRelease) > 0 && !d.hasService("restarting")
+	services, running, exited := d.Installs.Of(d.TargetRelease)
+	return services != running && services-running-exited > 0 && !d.hasService("restarting")
 }
 
 // Updating reports whether an update is running according to its status.

@@ -80,7 +80,7 @@ func (h *handler) newDevice(s *balena.Snapshot, d *balena.Device, set problem.Se
 		Dashboard: h.dashboard("balena-device", url.Values{"var-fleet": {fleet.Slug}, "var-device": {d.UUID}}),
 	}
 	if d.Installs.Known() && d.TargetRelease != 0 {
-		services, running := d.Installs.Of(d.TargetRelease)
+		services, running, _ := d.Installs.Of(d.TargetRelease)
 		v.ServicesInstalled, v.ServicesRunning = &services, &running
 	}
 	if problem.Updating(d.UpdateStatus) {

@@ -264,7 +264,10 @@ func TestServiceSummary(t *testing.T) {
 				}
 				st.SetServices(int(device), "Running")
 			})
-			running := func() (int, int) { return f.refresh(t).Devices.Find(device).Installs.Of(target) }
+			running := func() (services, running int) {
+				services, running, _ = f.refresh(t).Devices.Find(device).Installs.Of(target)
+				return services, running
+			}
 			if services, n := running(); services != 2 || n != 2 {
 				t.Errorf("%d of %d services run, want both", n, services)
 			}

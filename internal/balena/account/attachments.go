@@ -70,11 +70,7 @@ func (f *refresh) readServices(ctx context.Context) {
 		finish: func(d *balena.Device, known bool) {
 			d.Installs = ""
 			if known && f.config.ServiceSummary {
-				d.Installs = balena.NewInstalls(func(service func(release int64, status string)) {
-					for _, s := range d.Services() {
-						service(s.Release, s.Status)
-					}
-				})
+				d.Installs = balena.NewInstalls(d.Services())
 			}
 		},
 		count: func(d *balena.Device) int { return len(d.Services()) },

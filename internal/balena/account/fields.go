@@ -159,10 +159,7 @@ var deviceFields = []field[balena.Device]{
 	// Inverted, so that null counts as active.
 	{Field: api.To("is_active", isFalse, func(d *balena.Device) *bool { return &d.Deactivated }), on: onCloud, computed: true},
 	{Field: api.To("provisioning_state", word, func(d *balena.Device) *string { return &d.ProvisioningState })},
-	{
-		Field: api.Derived("image_install", func(d *balena.Device) *balena.Installs { return &d.Installs }, installsOf, installFields, "$filter=status ne 'deleted'"),
-		on:    ifServiceSummaryAlone, computed: true,
-	},
+	{Field: installs, on: ifServiceSummaryAlone, computed: true},
 
 	{Field: whereabout("latitude", latitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.Latitude }), on: ifLocation, computed: true},
 	{Field: whereabout("longitude", longitude, func(w *balena.Whereabouts) *balena.Coordinate { return &w.Location.Longitude }), on: ifLocation, computed: true},
@@ -189,6 +186,9 @@ var deviceFields = []field[balena.Device]{
 	{Field: api.To("created_at", instant, func(d *balena.Device) *balena.Instant { return &d.Created }), metric: true},
 	{Field: api.To("modified_at", instant, func(d *balena.Device) *balena.Instant { return &d.Modified }), computed: true},
 }
+
+var installs = api.Derived("image_install", func(d *balena.Device) *balena.Installs { return &d.Installs },
+	balena.NewInstalls, installFields, "$filter=status ne 'deleted'")
 
 // whereabout returns a field of [balena.Whereabouts], which a device has only if one of the values is known.
 func whereabout[V comparable](name string, read func(*api.Decoder, jsontext.Value) (V, error), place func(*balena.Whereabouts) *V) api.Field[balena.Device] {
@@ -315,23 +315,10 @@ func nameOf(images []image) string {
 	return images[0].service
 }
 
-// install is an image install that is read with its device.
-type install struct {
-	status  string
-	release int64
-}
-
-var installFields = api.Record[install]{
-	api.To("status", word, func(i *install) *string { return &i.status }),
-	api.To("is_provided_by__release", reference, func(i *install) *int64 { return &i.release }),
-}
-
-func installsOf(installs []install) balena.Installs {
-	return balena.NewInstalls(func(service func(release int64, status string)) {
-		for _, i := range installs {
-			service(i.release, i.status)
-		}
-	})
+// installFields are the fields of an image install that is read with its device.
+var installFields = api.Record[balena.Service]{
+	api.To("status", word, func(s *balena.Service) *string { return &s.Status }),
+	api.To("is_provided_by__release", reference, func(s *balena.Service) *int64 { return &s.Release }),
 }
 
 // tagRow is a tag of a device or of a fleet.

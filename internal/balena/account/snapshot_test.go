@@ -168,13 +168,7 @@ func truth(t *testing.T) *balena.Snapshot {
 		slices.SortStableFunc(of, func(a, b balena.Service) int { return strings.Compare(a.Name+"\x00"+a.Status, b.Name+"\x00"+b.Status) })
 	}
 	var devices []balena.Device
-	installs := func(id int64) balena.Installs {
-		return balena.NewInstalls(func(service func(release int64, status string)) {
-			for _, s := range services[id] {
-				service(s.Release, s.Status)
-			}
-		})
-	}
+	installs := func(id int64) balena.Installs { return balena.NewInstalls(services[id]) }
 	belongings := func(id int64) *balena.Attachments {
 		if services[id] == nil && deviceTags[id] == nil {
 			return nil

@@ -84,13 +84,13 @@ func randomDevices() *model.Snapshot {
 			d.MemorySize, d.StorageSize = model.Null, 0
 		}
 		if random.IntN(2) == 0 {
-			d.Installs = model.NewInstalls(func(service func(int64, string)) {
-				for release := range int64(3) {
-					for range random.IntN(4) {
-						service(release, pick("Running", "Running", "exited", "Dead", "Downloading", "Starting"))
-					}
+			var services []model.Service
+			for release := range int64(3) {
+				for range random.IntN(4) {
+					services = append(services, model.Service{Release: release, Status: pick("Running", "Running", "exited", "Dead", "Downloading", "Starting")})
 				}
-			})
+			}
+			d.Installs = model.NewInstalls(services)
 		}
 		if random.IntN(2) == 0 {
 			d.Attachments = &model.Attachments{Services: []model.Service{
