@@ -102,7 +102,7 @@ func (f *refresh) readChangedDevices(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil || problem == api.RateLimited:
 			return err
-		case problem == 0 || isInconsistent(err):
+		case problem == "" || isInconsistent(err):
 			query.answered()
 			return f.orReadAllDevices(ctx, err)
 		}

@@ -154,7 +154,7 @@ func disabledBy(reason error) balena.Disabled {
 		return balena.Inconsistent
 	case api.NotUnderstood(reason):
 		return balena.Refused
-	case api.ProblemOf(reason) != 0:
+	case api.ProblemOf(reason) != "":
 		return balena.Failing
 	}
 	return balena.ModifiedAt

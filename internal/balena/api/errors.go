@@ -10,33 +10,19 @@ import (
 )
 
 // Problem is the kind of failure of a request. It decides when to retry.
-type Problem int
+type Problem string
 
 // The kinds of failure.
 const (
 	// Unavailable is a server that cannot be reached or fails (5xx). A retry soon may succeed.
-	Unavailable Problem = iota + 1
+	Unavailable Problem = "unavailable"
 	// RateLimited is a 429. [Error.Wait] is how long to send no request.
-	RateLimited
+	RateLimited Problem = "rate limited"
 	// Unauthorized is a 401. It does not prove that the token is bad: a server without its database answers 401 too.
-	Unauthorized
+	Unauthorized Problem = "unauthorized"
 	// BadAnswer is an answer that cannot be read or cannot be correct.
-	BadAnswer
+	BadAnswer Problem = "bad answer"
 )
-
-func (p Problem) String() string {
-	switch p {
-	case Unavailable:
-		return "unavailable"
-	case RateLimited:
-		return "rate limited"
-	case Unauthorized:
-		return "unauthorized"
-	case BadAnswer:
-		return "bad answer"
-	}
-	return "unknown problem"
-}
 
 // Error is the error of a request. It never contains a piece of the token, and at most about 300 bytes of the server's
 // text.
@@ -62,19 +48,17 @@ func (e *Error) Unwrap() error { return e.Err }
 var ErrEmptyBody = errors.New("an empty body")
 
 // StatusOf returns the status of the answer that caused an error, or 0 if there was none.
-func StatusOf(err error) int {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Status
-	}
-	return 0
-}
+func StatusOf(err error) int { return of(err).Status }
 
-// ProblemOf returns the kind of failure of an error, or 0 if it is not an [*Error].
-func ProblemOf(err error) Problem {
+// ProblemOf returns the kind of failure of an error, or "" if it is not an [*Error].
+func ProblemOf(err error) Problem { return of(err).Problem }
+
+// of returns the [*Error] that caused an error, or an empty one.
+func of(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Problem
+		return e
 	}
-	return 0
+	return &Error{}
 }
 
 // NotUnderstood reports whether an answer means that the server does not understand the query.
