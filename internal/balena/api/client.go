@@ -198,13 +198,7 @@ func withinHost(to *http.Request, via []*http.Request) error {
 
 // port returns the port of an address, or the default port of its scheme.
 func port(u *url.URL) string {
-	if p := u.Port(); p != "" {
-		return p
-	}
-	if u.Scheme == "https" {
-		return "443"
-	}
-	return "80"
+	return cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
 }
 
 var (
@@ -365,16 +359,15 @@ func (c *Client) refused(r *request, resp *http.Response, body io.Reader) error 
 	if message != "" {
 		status += ": " + message
 	}
-	switch code := resp.StatusCode; {
-	case code == http.StatusTooManyRequests:
-		e := r.failed(RateLimited, code, nil)
-		e.Wait = c.leaveAlone(resp.Header.Get("Retry-After"))
-		e.Err = fmt.Errorf("%s, not asking again for %s", status, e.Wait)
-		return e
-	case code == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "":
+	switch code, wait := resp.StatusCode, resp.Header.Get("Retry-After"); {
+	case code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable && wait != "":
 		e := r.failed(Unavailable, code, nil)
-		e.Wait = c.leaveAlone(resp.Header.Get("Retry-After"))
+		if code == http.StatusTooManyRequests {
+			e.Problem = RateLimited
+		}
+		e.Wait = retryAfter(wait, c.config.Now())
 		e.Err = fmt.Errorf("%s, not asking again for %s", status, e.Wait)
+		c.quietUntil = c.config.Now().Add(e.Wait)
 		return e
 	case code == http.StatusUnauthorized:
 		return r.failed(Unauthorized, code, errors.New(status+": the token was not accepted, or the server's database is down"))
@@ -386,13 +379,6 @@ func (c *Client) refused(r *request, resp *http.Response, body io.Reader) error 
 	default:
 		return r.failed(BadAnswer, code, errors.New(status))
 	}
-}
-
-// leaveAlone stops requests for the time of the header Retry-After, and returns that time.
-func (c *Client) leaveAlone(header string) time.Duration {
-	wait := retryAfter(header, c.config.Now())
-	c.quietUntil = c.config.Now().Add(wait)
-	return wait
 }
 
 // retryAfter reads the header Retry-After: seconds, or a date.

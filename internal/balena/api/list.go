@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,10 +57,7 @@ const minPageShare = 100
 func List[T any](ctx context.Context, c *Client, q Query[T], each func(*T) error) (Clock, error) {
 	var clock Clock
 	idOf, options := q.Fields.id(), strings.Join(q.Fields.options(), "&")
-	filter := "id gt "
-	if q.Filter != "" {
-		filter = q.Filter + " and " + filter
-	}
+	filter := And(q.Filter, "id gt ")
 	var last, end int64
 	rows := 0
 	maxPages := minPageShare * (q.Limit/q.PageSize + 1)
@@ -140,13 +138,7 @@ func Object[T any](ctx context.Context, c *Client, name string, fields Record[T]
 }
 
 // In returns the condition that a field has one of the values.
-func In(field string, values []string) string {
-	quoted := make([]string, len(values))
-	for i, v := range values {
-		quoted[i] = literal(v)
-	}
-	return field + " in (" + strings.Join(quoted, ",") + ")"
-}
+func In(field string, values []string) string { return in(field, values, literal) }
 
 // StartsWith returns the condition that a field begins with a prefix.
 func StartsWith(field, prefix string) string {
@@ -155,31 +147,22 @@ func StartsWith(field, prefix string) string {
 
 // InIDs returns the condition that a field has one of the ids.
 func InIDs(field string, ids []int64) string {
-	var b strings.Builder
-	b.WriteString(field + " in (")
-	for i, id := range ids {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(strconv.FormatInt(id, 10))
+	return in(field, ids, func(id int64) string { return strconv.FormatInt(id, 10) })
+}
+
+// in returns the condition that a field has one of the values, as write writes them.
+func in[V any](field string, values []V, write func(V) string) string {
+	written := make([]string, len(values))
+	for i, v := range values {
+		written[i] = write(v)
 	}
-	b.WriteByte(')')
-	return b.String()
+	return field + " in (" + strings.Join(written, ",") + ")"
 }
 
 // And joins conditions. It ignores empty ones.
 func And(conditions ...string) string {
-	var b strings.Builder
-	for _, c := range conditions {
-		if c == "" {
-			continue
-		}
-		if b.Len() > 0 {
-			b.WriteString(" and ")
-		}
-		b.WriteString(c)
-	}
-	return b.String()
+	empty := func(condition string) bool { return condition == "" }
+	return strings.Join(slices.DeleteFunc(conditions, empty), " and ")
 }
 
 // literal returns a string as it is written in a query. Quotes are doubled. Characters that are not allowed in a URL, or

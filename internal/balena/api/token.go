@@ -11,13 +11,12 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
 
 // TokenSource returns the token to send. It is called at the beginning of each refresh, so that a rotated token
-// takes effect. It returns at the latest when the context is done.
+// takes effect. It returns at the latest when the context is done. Only one goroutine at a time may call it.
 type TokenSource func(context.Context) (string, error)
 
 const (
@@ -44,10 +43,8 @@ func boundedToken(read func() (string, error)) TokenSource {
 		token string
 		err   error
 	}
-	var mutex sync.Mutex
 	var reading chan result // the read in progress, or nil
 	return func(ctx context.Context) (string, error) {
-		mutex.Lock()
 		if len(reading) > 0 {
 			reading = nil // The read ended after its callers had given up. The file may have changed since.
 		}
@@ -58,20 +55,11 @@ func boundedToken(read func() (string, error)) TokenSource {
 				done <- result{token, err}
 			}(reading)
 		}
-		pending := reading
-		mutex.Unlock()
-
-		timeout := time.NewTimer(tokenTimeout)
-		defer timeout.Stop()
 		select {
-		case r := <-pending:
-			mutex.Lock()
-			defer mutex.Unlock()
-			if reading == pending {
-				reading = nil
-			}
+		case r := <-reading:
+			reading = nil
 			return r.token, r.err
-		case <-timeout.C:
+		case <-time.After(tokenTimeout):
 			return "", fmt.Errorf("reading the token file takes longer than %s: check its file system", tokenTimeout)
 		case <-ctx.Done():
 			return "", ctx.Err()
