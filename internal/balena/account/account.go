@@ -116,9 +116,10 @@ type known struct {
 	devices balena.Devices
 	// fleetCount is the number of fleets that the server listed, selected or not.
 	fleetCount int
-	// devicesOf is the number of devices by the ID of the fleet, targets the target release of the selected fleets.
+	// devicesOf is the number of devices by the ID of the fleet.
 	devicesOf map[int64]int
-	targets   map[int64]int64
+	// fleets are the selected fleets, and typeSlugs the slugs of device types, by ID.
+	fleets    map[int64]*balena.Fleet
 	typeSlugs map[int64]string
 	// horizon is the time up to which changes of devices are known.
 	horizon horizon
@@ -142,10 +143,7 @@ type refresh struct {
 	parts    parts
 	snapshot *balena.Snapshot
 
-	// fleets and typeSlugs map IDs to fleets and device types. counted is the server's count of the devices of each
-	// selected fleet, reachable that of all listed fleets together.
-	fleets    map[int64]*balena.Fleet
-	typeSlugs map[int64]string
+	// counted is the server's count of the devices of each selected fleet, reachable that of all listed fleets together.
 	counted   map[int64]int
 	reachable int
 	// reported are the devices whose rows an incremental refresh read, added those of them that the previous refresh did
@@ -217,12 +215,7 @@ func (f *refresh) remember() {
 		}
 	}
 	maps.DeleteFunc(counts, func(_ int64, n int) bool { return n == 0 })
-	targets := make(map[int64]int64, len(s.Fleets))
-	for i := range s.Fleets {
-		targets[s.Fleets[i].ID] = s.Fleets[i].TargetRelease
-	}
-	f.after.devices, f.after.devicesOf, f.after.targets, f.after.typeSlugs = s.Devices, counts, targets, f.typeSlugs
-	f.after.full = f.before.full
+	f.after.devices, f.after.devicesOf, f.after.full = s.Devices, counts, f.before.full
 	if s.Reading.Kind == balena.Full {
 		f.after.full = s.Time
 	}

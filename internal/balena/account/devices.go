@@ -72,7 +72,7 @@ func (f *refresh) whyFull() string {
 	for i := range f.snapshot.Fleets {
 		// The devices of a fleet that comes within reach have not changed.
 		fleet := &f.snapshot.Fleets[i]
-		if _, known := b.targets[fleet.ID]; !known && f.counted[fleet.ID] > 0 {
+		if _, known := b.fleets[fleet.ID]; !known && f.counted[fleet.ID] > 0 {
 			return "a fleet with devices was added: " + fleet.Slug
 		}
 	}
@@ -137,7 +137,7 @@ func (f *refresh) deviceFilter(path string) string {
 	if !f.filtersFleets() {
 		return path + "belongs_to__application/any(a:a/" + accessible + ")"
 	}
-	return api.InIDs(path+"belongs_to__application", slices.Sorted(maps.Keys(f.fleets)))
+	return api.InIDs(path+"belongs_to__application", slices.Sorted(maps.Keys(f.after.fleets)))
 }
 
 // filtersFleets reports whether queries for devices name the fleets: if some fleets are left out, and the remaining
@@ -156,15 +156,16 @@ func (f *refresh) devicesWith(condition string) api.Query[balena.Device] {
 	return q
 }
 
-// settle completes a row as a device of the snapshot. was is the device in the previous snapshot, or nil. settle returns
-// false for a device without a fleet, or of a fleet that is not selected or was not listed.
-func (f *refresh) settle(row, was *balena.Device) (selected bool, err error) {
+// settle completes a row as a device of the snapshot. was is the device in the previous snapshot, or nil. If both are
+// equal, settle returns was. It returns nil for a device without a fleet, or of a fleet that is not selected or was not listed.
+func (f *refresh) settle(row, was *balena.Device) (*balena.Device, error) {
 	if row.UUID == "" {
-		return false, fmt.Errorf("device %d has no uuid", row.ID)
+		return nil, fmt.Errorf("device %d has no uuid", row.ID)
 	}
-	fleet, ok := f.fleets[row.FleetID]
+	fleet, ok := f.after.fleets[row.FleetID]
 	if !ok {
-		return false, nil
+		f.after.outside = true
+		return nil, nil
 	}
 	if was != nil && was.UUID == row.UUID {
 		// Equal texts of both snapshots share their memory.
@@ -181,7 +182,7 @@ func (f *refresh) settle(row, was *balena.Device) (selected bool, err error) {
 	if slug, known := f.parts.deviceTypes.value[row.TypeID]; known {
 		row.Type = slug
 	} else {
-		row.Type = f.typeSlugs[row.TypeID]
+		row.Type = f.after.typeSlugs[row.TypeID]
 	}
 	if f.after.asked.version == balena.V6 {
 		inWordsOfV7(row)
@@ -190,5 +191,8 @@ func (f *refresh) settle(row, was *balena.Device) (selected bool, err error) {
 		row.UpdateProgress = balena.Null // it is not that of the application
 	}
 	row.TargetRelease = cmp.Or(row.PinnedRelease, fleet.TargetRelease)
-	return true, nil
+	if was != nil && was.Equal(row) {
+		return was, nil
+	}
+	return new(*row), nil // a copy, because api.List reuses row
 }

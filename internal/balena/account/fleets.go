@@ -78,7 +78,8 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 	f.after.asked = dialect{version: version, cloud: !f.trust.cloud.holds(false)}
 	s := f.snapshot
 	s.Fleets, s.Releases = nil, map[int64]balena.Release{}
-	f.fleets, f.typeSlugs, f.counted, f.reachable = map[int64]*balena.Fleet{}, map[int64]string{}, map[int64]int{}, 0
+	f.after.fleets, f.after.typeSlugs = map[int64]*balena.Fleet{}, map[int64]string{}
+	f.counted, f.reachable = map[int64]int{}, 0
 
 	fleetCount := 0
 	slugs := map[string]bool{}
@@ -95,7 +96,7 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 		}
 		slugs[row.Slug] = true
 		fleetCount++
-		f.typeSlugs[row.deviceTypeID] = row.DeviceType
+		f.after.typeSlugs[row.deviceTypeID] = row.DeviceType
 		f.reachable += row.counted
 		if !f.selects(&row.Fleet) {
 			return nil
@@ -123,7 +124,7 @@ func (f *refresh) listFleets(ctx context.Context, version balena.Version) error 
 	}
 	f.after.fleetCount, f.after.clock = fleetCount, clock
 	for i := range s.Fleets {
-		f.fleets[s.Fleets[i].ID] = &s.Fleets[i]
+		f.after.fleets[s.Fleets[i].ID] = &s.Fleets[i]
 	}
 	return nil
 }
@@ -142,7 +143,7 @@ func (f *refresh) countAgain(ctx context.Context) error {
 	q := query(f, "application", countFields, allFleets, 0)
 	q.Note = "counts"
 	err := list(ctx, f, q, func(row *fleetRow) error {
-		if _, selected := f.fleets[row.ID]; selected {
+		if _, selected := f.after.fleets[row.ID]; selected {
 			counted[row.ID] = row.counted
 		}
 		reachable += row.counted

@@ -56,21 +56,14 @@ func (f *refresh) listDevices(ctx context.Context) error {
 	err := list(ctx, f, f.devicesWith(""), func(row *balena.Device) error {
 		s.Reading.Devices++
 		was := devices.Known(row.ID)
-		selected, err := f.settle(row, was)
-		if err != nil {
+		is, err := f.settle(row, was)
+		if err != nil || is == nil {
 			return err
 		}
-		if !selected {
-			f.after.outside = true
-			return nil
-		}
-		proof.see(was, row)
-		listed[row.FleetID]++
-		uuids = append(uuids, maphash.String(uuidSeed, row.UUID))
-		if was == nil || !was.Equal(row) {
-			was = new(*row) // a copy, because api.List reuses row
-		}
-		devices.Add(was)
+		proof.see(was, is)
+		listed[is.FleetID]++
+		uuids = append(uuids, maphash.String(uuidSeed, is.UUID))
+		devices.Add(is)
 		return nil
 	})
 	if f.after.asked.cloud && s.Reading.Devices > 0 {
@@ -106,7 +99,7 @@ var uuidSeed = maphash.MakeSeed()
 // again: devices may have been added or removed meanwhile, so a number between both counts is correct.
 func (f *refresh) isWhole(ctx context.Context, listed map[int64]int) error {
 	differs := func(lists ...map[int64]int) bool {
-		for id := range f.fleets {
+		for id := range f.after.fleets {
 			least, most := lists[0][id], lists[0][id]
 			for _, l := range lists {
 				least, most = min(least, l[id]), max(most, l[id])

@@ -58,25 +58,22 @@ var errVeryMany = errors.New("everything is read, which costs less")
 
 func veryMany(what string) error { return fmt.Errorf("very many devices %s: %w", what, errVeryMany) }
 
-// changes are the devices that an incremental refresh has read so far. A device that is neither present nor absent is as it
-// was in the previous snapshot.
+// changes are the devices that an incremental refresh has read so far. All others are as they were in the previous snapshot.
 type changes struct {
 	previous balena.Devices
-	// present has the devices that the server returned, by ID. absent has those that it returned with a fleet that is not
-	// selected, and those that were read by their ids and not returned.
-	present map[int64]*balena.Device
-	absent  map[int64]bool
+	// read has the devices that the server returned, by ID. It has nil for those that are absent: the server returned them
+	// with a fleet that is not selected, or did not return them when they were read by their ids.
+	read map[int64]*balena.Device
 	// newest is the newest modified_at.
 	newest balena.Instant
 	rows   int
 }
 
-// put records a device that the server returned, and miss one that is absent.
-func (c *changes) put(d *balena.Device) { c.present[d.ID] = d; delete(c.absent, d.ID) }
-func (c *changes) miss(id int64)        { c.absent[id] = true; delete(c.present, id) }
-
 // unread reports whether the server has said nothing about a device.
-func (c *changes) unread(id int64) bool { return c.present[id] == nil && !c.absent[id] }
+func (c *changes) unread(id int64) bool {
+	_, read := c.read[id]
+	return !read
+}
 
 // readChanges reads the devices that changed since the last refresh with the query of a rung. It returns an
 // inconsistencyError if they are inconsistent, errVeryMany if there are too many.
@@ -85,13 +82,13 @@ func (f *refresh) readChanges(ctx context.Context, rung int) error {
 	f.after.outside = b.outside
 	retargeted := map[int64]bool{} // fleets with another target
 	vanished := false              // a fleet is no longer selected
-	for id, target := range b.targets {
-		switch fleet := f.fleets[id]; {
+	for id, was := range b.fleets {
+		switch fleet := f.after.fleets[id]; {
 		case fleet == nil:
 			vanished = true
 			// Its devices may still be within reach, and the server's counts may include their services and tags.
 			f.after.outside = f.after.outside || !f.filtersFleets()
-		case fleet.TargetRelease != target:
+		case fleet.TargetRelease != was.TargetRelease:
 			retargeted[id] = true
 		}
 	}
@@ -99,7 +96,7 @@ func (f *refresh) readChanges(ctx context.Context, rung int) error {
 	if err != nil {
 		return err
 	}
-	c := &changes{previous: b.devices, present: map[int64]*balena.Device{}, absent: map[int64]bool{}, newest: b.horizon.newest}
+	c := &changes{previous: b.devices, read: map[int64]*balena.Device{}, newest: b.horizon.newest}
 	if err := f.take(ctx, c, condition); err != nil {
 		return err
 	}
@@ -107,13 +104,19 @@ func (f *refresh) readChanges(ctx context.Context, rung int) error {
 	if err != nil {
 		return err
 	}
-	if err := c.validate(f.fleets, b.horizon.since, added); err != nil {
+	if err := c.validate(f.after.fleets, b.horizon.since, added); err != nil {
 		return err
 	}
-	f.snapshot.Devices = c.merge(f.fleets, retargeted, vanished)
+	f.snapshot.Devices = c.merge(f.after.fleets, retargeted, vanished)
 	f.snapshot.Reading.Kind, f.snapshot.Reading.Devices = balena.Incremental, c.rows
 	f.after.horizon = f.horizonAfter(c.newest)
-	f.reported, f.added = slices.Sorted(maps.Keys(c.present)), slices.Sorted(maps.Values(added))
+	for id, is := range c.read {
+		if is != nil {
+			f.reported = append(f.reported, id)
+		}
+	}
+	slices.Sort(f.reported)
+	f.added = slices.Sorted(maps.Values(added))
 	return nil
 }
 
@@ -152,23 +155,18 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 	clock, err := api.List(ctx, f.client, f.devicesWith(condition), func(row *balena.Device) error {
 		c.rows++
 		was := c.previous.Find(row.ID)
-		selected, err := f.settle(row, was)
+		is, err := f.settle(row, was)
 		if err != nil {
 			return err
 		}
-		switch {
-		case !selected:
-			c.miss(row.ID)
-			f.after.outside = true
+		c.read[row.ID] = is
+		if is == nil {
 			return nil
-		case was != nil && was.UUID != row.UUID:
-			return inconsistencyError(fmt.Sprintf("device %d has another uuid than before", row.ID))
 		}
-		c.newest = max(c.newest, row.Modified)
-		if was == nil || !was.Equal(row) {
-			was = new(*row) // a copy, because api.List reuses row
+		if was != nil && was.UUID != is.UUID {
+			return inconsistencyError(fmt.Sprintf("device %d has another uuid than before", is.ID))
 		}
-		c.put(was)
+		c.newest = max(c.newest, is.Modified)
 		return nil
 	})
 	if err == nil && drifted(f.after.clock, clock) {
@@ -203,7 +201,7 @@ func (f *refresh) readUnresolved(ctx context.Context, c *changes, rung int) (add
 		}
 		for some := range slices.Chunk(unresolved, idsPerRequest) {
 			for _, id := range some {
-				c.miss(id) // unless the answer has it
+				c.read[id] = nil // unless the answer has it
 			}
 			if err := f.take(ctx, c, api.InIDs("id", some)); err != nil {
 				return nil, err
@@ -215,17 +213,13 @@ func (f *refresh) readUnresolved(ctx context.Context, c *changes, rung int) (add
 // wrongCounts returns the selected fleets that have another number of devices than the server counts.
 func (f *refresh) wrongCounts(c *changes) map[int64]bool {
 	fleets, counts := map[int64]bool{}, maps.Clone(f.before.devicesOf)
-	leave := func(id int64) {
+	for id, is := range c.read {
 		if was := c.previous.Find(id); was != nil {
 			counts[was.FleetID]--
 		}
-	}
-	for id := range c.absent {
-		leave(id)
-	}
-	for id, is := range c.present {
-		leave(id)
-		counts[is.FleetID]++
+		if is != nil {
+			counts[is.FleetID]++
+		}
 	}
 	for id, n := range f.counted {
 		if counts[id] != n {
@@ -262,12 +256,12 @@ func (c *changes) unresolved(fleets, ids map[int64]bool, added map[string]int64,
 	unresolved := map[int64]bool{}
 	missing := func(d *balena.Device) bool { return fleets[d.FleetID] && !ids[d.ID] }
 	for id := range ids {
-		if c.present[id] == nil && c.previous.Find(id) == nil {
+		if c.read[id] == nil && c.previous.Find(id) == nil {
 			unresolved[id] = true
 		}
 	}
-	for id, is := range c.present {
-		if missing(is) {
+	for id, is := range c.read {
+		if is != nil && missing(is) {
 			unresolved[id] = true
 		}
 	}
@@ -291,8 +285,8 @@ func mayDownload(d *balena.Device) bool {
 // added returns the devices that were not known, by UUID.
 func (c *changes) added() (map[string]int64, error) {
 	added := map[string]int64{}
-	for id, is := range c.present {
-		if c.previous.Find(id) != nil {
+	for id, is := range c.read {
+		if is == nil || c.previous.Find(id) != nil {
 			continue
 		}
 		if _, twice := added[is.UUID]; twice {
@@ -311,14 +305,17 @@ func (c *changes) validate(fleets map[int64]*balena.Fleet, since balena.Instant,
 			continue
 		}
 		for _, d := range run.Devices {
-			is := cmp.Or(c.present[d.ID], d)
-			if c.absent[d.ID] || fleets[is.FleetID] == nil {
+			is, read := c.read[d.ID]
+			if !read {
+				is = d
+			}
+			if is == nil || fleets[is.FleetID] == nil {
 				continue
 			}
 			if _, twice := added[is.UUID]; twice {
 				return inconsistencyError(fmt.Sprintf("device %d has the uuid of one that was added", d.ID))
 			}
-			if c.unread(d.ID) && d.Modified > since {
+			if !read && d.Modified > since {
 				return inconsistencyError(fmt.Sprintf("device %d changed, and the query for changes no longer returns it", d.ID))
 			}
 		}
@@ -330,8 +327,12 @@ func (c *changes) validate(fleets map[int64]*balena.Fleet, since balena.Instant,
 // fleets. vanished is set if some of them belong to a fleet that is no longer selected.
 func (c *changes) merge(fleets map[int64]*balena.Fleet, retargeted map[int64]bool, vanished bool) balena.Devices {
 	var put []*balena.Device
-	for id, is := range c.present {
-		if is != c.previous.Find(id) {
+	removed := vanished
+	for id, is := range c.read {
+		switch {
+		case is == nil:
+			removed = true
+		case is != c.previous.Find(id):
 			put = append(put, is)
 		}
 	}
@@ -346,8 +347,11 @@ func (c *changes) merge(fleets map[int64]*balena.Fleet, retargeted map[int64]boo
 	}
 	slices.SortFunc(put, func(a, b *balena.Device) int { return cmp.Compare(a.ID, b.ID) })
 	var gone func(*balena.Device) bool
-	if vanished || len(c.absent) > 0 {
-		gone = func(d *balena.Device) bool { return c.absent[d.ID] || fleets[d.FleetID] == nil }
+	if removed {
+		gone = func(d *balena.Device) bool {
+			is, read := c.read[d.ID]
+			return read && is == nil || fleets[d.FleetID] == nil
+		}
 	}
 	return c.previous.With(put, gone)
 }

@@ -51,13 +51,13 @@ func (f *refresh) readDeviceTypes(ctx context.Context) {
 			return nil
 		})
 	})
-	maps.Copy(f.typeSlugs, slugs)
-	if f.snapshot.Reading.Kind == balena.Incremental && maps.Equal(f.typeSlugs, f.before.typeSlugs) {
+	maps.Copy(f.after.typeSlugs, slugs)
+	if f.snapshot.Reading.Kind == balena.Incremental && maps.Equal(f.after.typeSlugs, f.before.typeSlugs) {
 		return
 	}
 	var put []*balena.Device
 	for d := range f.snapshot.Devices.All() {
-		if slug := f.typeSlugs[d.TypeID]; slug != d.Type {
+		if slug := f.after.typeSlugs[d.TypeID]; slug != d.Type {
 			typed := new(*d)
 			typed.Type = slug
 			put = append(put, typed)
@@ -219,7 +219,7 @@ func (f *refresh) readFleetTags(ctx context.Context) {
 // askForFleetTags returns the tags of the fleets.
 func (f *refresh) askForFleetTags(ctx context.Context, asked askedTags) (fleetTags, error) {
 	var rows []tagRow
-	err := listSome(ctx, f, slices.Sorted(maps.Keys(f.fleets)), maxFleetsInFilter, func(ids []int64) api.Query[tagRow] {
+	err := listSome(ctx, f, slices.Sorted(maps.Keys(f.after.fleets)), maxFleetsInFilter, func(ids []int64) api.Query[tagRow] {
 		return query(f, "application_tag", tagFields("application"), api.And(asked.condition(), api.InIDs("application", ids)), len(ids)*maxTagsPerFleet)
 	}, func(row *tagRow) error {
 		rows = append(rows, *row)
