@@ -232,11 +232,13 @@ type kept[T any] struct {
 
 // part reads an optional part of the refresh, unless its last value is younger than every. If reading
 // fails, the last value is used until it is too old.
-func part[T any](f *refresh, name balena.PartName, last *kept[T], every time.Duration, read func() (T, error)) T {
+func part[T any](
+	ctx context.Context, f *refresh, name balena.PartName, last *kept[T], every time.Duration, read func(context.Context) (T, error),
+) T {
 	now := f.snapshot.Time
 	if last.at.IsZero() || last.part.Err != nil || last.renew || now.Sub(last.at) >= every {
 		began := f.client.Now()
-		value, err := read()
+		value, err := read(ctx)
 		last.part = balena.Part{Name: name, Duration: f.client.Now().Sub(began), Err: err}
 		switch {
 		case err == nil:

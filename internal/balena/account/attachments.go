@@ -91,7 +91,7 @@ var errReadAll = errors.New("all rows are read")
 // attach reads the rows as a part of the refresh. The value of the part is the time up to which all their changes are known.
 // If it fails, the devices keep their rows until these are too old.
 func attach[R any](ctx context.Context, f *refresh, name balena.PartName, last *kept[*horizon], queries *ladder, a attachment[R]) {
-	value := part(f, name, last, 0, func() (*horizon, error) {
+	value := part(ctx, f, name, last, 0, func(ctx context.Context) (*horizon, error) {
 		if f.snapshot.Devices.Len() == 0 {
 			return &horizon{}, nil
 		}

@@ -37,11 +37,6 @@ func (f *refresh) readDevices(ctx context.Context) error {
 	return f.readChangedDevices(ctx)
 }
 
-// fullIsDue reports whether a full refresh is due because of the interval.
-func (f *refresh) fullIsDue() bool {
-	return f.before.full.IsZero() || f.snapshot.Time.Sub(f.before.full) >= f.config.FullRefreshInterval
-}
-
 // whyFull returns the reason why all devices must be read, or "" if reading the changed devices is enough.
 func (f *refresh) whyFull() string {
 	b := &f.before
@@ -56,7 +51,7 @@ func (f *refresh) whyFull() string {
 		return f.trust.consistency.reason.Error()
 	case !f.trust.devices.usable(f.snapshot.Time):
 		return f.trust.devices.reason().Error()
-	case f.fullIsDue():
+	case f.snapshot.Time.Sub(b.full) >= f.config.FullRefreshInterval:
 		return "full refresh due"
 	case b.horizon.newest == 0:
 		return "no device was known"
@@ -66,7 +61,7 @@ func (f *refresh) whyFull() string {
 		return "the server is asked for other fields"
 	case f.after.clock.Server.IsZero():
 		return errNoDate.Error()
-	case f.clockDrifted():
+	case drifted(b.clock, f.after.clock):
 		return "the server's clock was set" // this hides changes
 	}
 	for i := range f.snapshot.Fleets {

@@ -4,7 +4,6 @@ package account
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 
@@ -55,10 +54,8 @@ func (f *refresh) readFleets(ctx context.Context) error {
 		version.saw(balena.V6)
 	}
 	if version.holds(balena.V7) {
-		return &api.Error{
-			Problem: api.BadAnswer, Request: "GET /v7/application", Status: http.StatusNotFound,
-			Err: fmt.Errorf("answered 404, while v6 answers: v6 is used once %d refreshes in a row have seen that", convincing),
-		}
+		return badAnswer("GET /v7/application", http.StatusNotFound,
+			"answered 404, while v6 answers: v6 is used once %d refreshes in a row have seen that", convincing)
 	}
 	return nil
 }
@@ -68,10 +65,8 @@ func missing(err error) bool { return api.StatusOf(err) == http.StatusNotFound }
 
 // noAPI is the error of a server that has neither version of the API.
 func noAPI() error {
-	return &api.Error{
-		Problem: api.BadAnswer, Request: "GET /v7/application and /v6/application", Status: http.StatusNotFound,
-		Err: errors.New("answered 404: there is no balena API at this address, check --balena.api-url"),
-	}
+	return badAnswer("GET /v7/application and /v6/application", http.StatusNotFound,
+		"answered 404: there is no balena API at this address, check --balena.api-url")
 }
 
 func (f *refresh) listFleets(ctx context.Context, version balena.Version) error {
@@ -157,8 +152,10 @@ func (f *refresh) countAgain(ctx context.Context) error {
 
 // badList returns the error of a list that cannot be correct.
 func (f *refresh) badList(resource, format string, args ...any) error {
-	return &api.Error{
-		Problem: api.BadAnswer, Request: "GET /" + string(f.after.asked.version) + "/" + resource, Status: http.StatusOK,
-		Err: fmt.Errorf(format, args...),
-	}
+	return badAnswer("GET /"+string(f.after.asked.version)+"/"+resource, http.StatusOK, format, args...)
+}
+
+// badAnswer returns the error of an answer that cannot be correct.
+func badAnswer(request string, status int, format string, args ...any) error {
+	return &api.Error{Problem: api.BadAnswer, Request: request, Status: status, Err: fmt.Errorf(format, args...)}
 }

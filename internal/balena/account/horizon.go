@@ -73,9 +73,6 @@ func (f *refresh) horizonAfter(newest balena.Instant) horizon {
 // its changes are known.
 var errNoDate = errors.New("the server's answers have no header Date")
 
-// clockDrifted reports whether the server's clock has had a drift since the last refresh.
-func (f *refresh) clockDrifted() bool { return drifted(f.before.clock, f.after.clock) }
-
 // drifted reports whether the server's clock had a drift between two answers. It returns true if the server does not send
 // its time.
 func drifted(before, after api.Clock) bool {
@@ -104,7 +101,7 @@ type proof struct {
 
 func (f *refresh) newProof() *proof {
 	p := &proof{now: balena.Instant(f.after.clock.Server.UnixMilli())}
-	if f.before.horizon.newest != 0 && f.before.asked == f.after.asked && !f.clockDrifted() {
+	if f.before.horizon.newest != 0 && f.before.asked == f.after.asked && !drifted(f.before.clock, f.after.clock) {
 		p.since = f.before.horizon.since
 	}
 	return p

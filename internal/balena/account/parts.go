@@ -5,7 +5,6 @@ package account
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -44,7 +43,7 @@ type knownRelease struct {
 // readDeviceTypes reads the slugs of device types, and sets them in the devices. The types of fleets, and those that were
 // read before, are already known; a device may have another type.
 func (f *refresh) readDeviceTypes(ctx context.Context) {
-	slugs := part(f, balena.PartDeviceTypes, &f.parts.deviceTypes, f.config.SlowInterval, func() (map[int64]string, error) {
+	slugs := part(ctx, f, balena.PartDeviceTypes, &f.parts.deviceTypes, f.config.SlowInterval, func(ctx context.Context) (map[int64]string, error) {
 		slugs := map[int64]string{}
 		return slugs, list(ctx, f, query(f, "device_type", deviceTypeFields, "", 0), func(row *deviceTypeRow) error {
 			slugs[row.id] = row.slug
@@ -73,7 +72,7 @@ func (f *refresh) readOrganizations(ctx context.Context) {
 		return
 	}
 	last := &f.parts.organizations
-	f.snapshot.Organizations = part(f, balena.PartOrganizations, last, f.config.SlowInterval, func() ([]balena.Organization, error) {
+	f.snapshot.Organizations = part(ctx, f, balena.PartOrganizations, last, f.config.SlowInterval, func(ctx context.Context) ([]balena.Organization, error) {
 		organizations, err := f.askForOrganizations(ctx)
 		refused := api.NotUnderstood(err) || api.ProblemOf(err) == api.Unauthorized
 		if refused && last.value == nil {
@@ -112,9 +111,7 @@ const handlesPerRequest = 100
 // readReleases reads the releases to which devices refer, by ID, if they are not known yet, and the newest release of
 // each fleet.
 func (f *refresh) readReleases(ctx context.Context) {
-	known := part(f, balena.PartReleases, &f.parts.releases, 0, func() (map[int64]knownRelease, error) {
-		return f.askForReleases(ctx)
-	})
+	known := part(ctx, f, balena.PartReleases, &f.parts.releases, 0, f.askForReleases)
 	for id, r := range known {
 		if !r.missing {
 			f.snapshot.Releases[id] = r.Release
@@ -123,9 +120,7 @@ func (f *refresh) readReleases(ctx context.Context) {
 	if !f.config.Releases {
 		return
 	}
-	latest := part(f, balena.PartLatestReleases, &f.parts.latest, f.config.SlowInterval, func() (map[int64]balena.Release, error) {
-		return f.askForLatestReleases(ctx)
-	})
+	latest := part(ctx, f, balena.PartLatestReleases, &f.parts.latest, f.config.SlowInterval, f.askForLatestReleases)
 	for i := range f.snapshot.Fleets {
 		fleet := &f.snapshot.Fleets[i]
 		fleet.LatestRelease = latest[fleet.ID]
@@ -179,11 +174,10 @@ func (f *refresh) askForLatestReleases(ctx context.Context) (map[int64]balena.Re
 	})
 }
 
-// fleetTags are the values of tags in the order of their keys, by the ID of the fleet; nil where the fleet has not got the
-// tag.
+// fleetTags are the keys of the tags that are asked for, and the values of all tags: by the ID of the fleet, by key.
 type fleetTags struct {
 	keys   []string
-	values map[int64][]*string
+	values map[int64]map[string]string
 }
 
 // readFleetTags reads the configured tags of fleets.
@@ -192,25 +186,22 @@ func (f *refresh) readFleetTags(ctx context.Context) {
 	if asked.empty() {
 		return
 	}
-	tags := part(f, balena.PartFleetTags, &f.parts.fleetTags, 0, func() (fleetTags, error) {
+	tags := part(ctx, f, balena.PartFleetTags, &f.parts.fleetTags, 0, func(ctx context.Context) (fleetTags, error) {
 		return f.askForFleetTags(ctx, asked)
 	})
 	f.snapshot.FleetTagKeys = asked.exported(tags.keys)
-	maintenance := slices.Index(tags.keys, asked.maintenance)
 	for i := range f.snapshot.Fleets {
 		fleet := &f.snapshot.Fleets[i]
-		for k, tag := range tags.values[fleet.ID] {
-			if tag == nil {
-				continue
-			}
-			if k == maintenance {
-				fleet.Maintenance = balena.MaintenanceUntil(*tag)
-			}
-			if k < len(f.snapshot.FleetTagKeys) {
+		values := tags.values[fleet.ID]
+		if value, tagged := values[asked.maintenance]; tagged {
+			fleet.Maintenance = balena.MaintenanceUntil(value)
+		}
+		for k, key := range f.snapshot.FleetTagKeys {
+			if value, tagged := values[key]; tagged {
 				if fleet.Tags == nil {
 					fleet.Tags = make([]string, len(f.snapshot.FleetTagKeys))
 				}
-				fleet.Tags[k] = *tag
+				fleet.Tags[k] = value
 			}
 		}
 	}
@@ -218,33 +209,37 @@ func (f *refresh) readFleetTags(ctx context.Context) {
 
 // askForFleetTags returns the tags of the fleets.
 func (f *refresh) askForFleetTags(ctx context.Context, asked askedTags) (fleetTags, error) {
-	var rows []tagRow
-	err := listSome(ctx, f, slices.Sorted(maps.Keys(f.after.fleets)), maxFleetsInFilter, func(ids []int64) api.Query[tagRow] {
-		return query(f, "application_tag", tagFields("application"), api.And(asked.condition(), api.InIDs("application", ids)), len(ids)*maxTagsPerFleet)
+	fleets := slices.Sorted(maps.Keys(f.after.fleets))
+	values, err := f.askForApplicationTags(ctx, "", asked.condition(), fleets, maxFleetsInFilter)
+	if err != nil {
+		return fleetTags{}, err
+	}
+	there := map[string]bool{}
+	for _, of := range values {
+		for key := range of {
+			there[key] = true
+		}
+	}
+	keys, err := asked.keys(there)
+	return fleetTags{keys, values}, err
+}
+
+// askForApplicationTags returns the tags of applications that match a condition: by the ID of the application, by key. It asks
+// for n applications at a time.
+func (f *refresh) askForApplicationTags(ctx context.Context, note, condition string, applications []int64, n int) (map[int64]map[string]string, error) {
+	tags := map[int64]map[string]string{}
+	return tags, listSome(ctx, f, applications, n, func(ids []int64) api.Query[tagRow] {
+		filter := api.And(condition, api.InIDs("application", ids))
+		q := query(f, "application_tag", tagFields("application"), filter, len(ids)*maxTagsPerFleet)
+		q.Note = note
+		return q
 	}, func(row *tagRow) error {
-		rows = append(rows, *row)
+		if tags[row.owner] == nil {
+			tags[row.owner] = map[string]string{}
+		}
+		tags[row.owner][row.key] = row.Value
 		return nil
 	})
-	if err != nil {
-		return fleetTags{}, err
-	}
-	keys, err := asked.keys(keysOf(rows))
-	if err != nil {
-		return fleetTags{}, err
-	}
-	tags := fleetTags{keys: keys, values: map[int64][]*string{}}
-	for i := range rows {
-		k := slices.Index(keys, rows[i].key)
-		if k < 0 {
-			continue
-		}
-		owner := rows[i].owner
-		if tags.values[owner] == nil {
-			tags.values[owner] = make([]*string, len(keys))
-		}
-		tags.values[owner][k] = &rows[i].Value
-	}
-	return tags, nil
 }
 
 // readKeys reads the expiry dates of the caller's named API keys.
@@ -252,7 +247,7 @@ func (f *refresh) readKeys(ctx context.Context) {
 	if !f.config.Keys {
 		return
 	}
-	f.snapshot.Keys = part(f, balena.PartKeys, &f.parts.keys, f.config.SlowInterval, func() ([]balena.Key, error) {
+	f.snapshot.Keys = part(ctx, f, balena.PartKeys, &f.parts.keys, f.config.SlowInterval, func(ctx context.Context) ([]balena.Key, error) {
 		var keys []balena.Key
 		err := list(ctx, f, query(f, "api_key", keyFields, "name ne null and expiry_date ne null", 0), func(row *balena.Key) error {
 			keys = append(keys, *row)
@@ -267,17 +262,14 @@ func (f *refresh) readDeviceURLs(ctx context.Context) {
 	if !f.config.DeviceURLs {
 		return
 	}
-	f.snapshot.DeviceURLsBase = part(f, balena.PartDeviceURLs, &f.parts.deviceURLs, f.config.SlowInterval, func() (string, error) {
+	f.snapshot.DeviceURLsBase = part(ctx, f, balena.PartDeviceURLs, &f.parts.deviceURLs, f.config.SlowInterval, func(ctx context.Context) (string, error) {
 		base, err := api.Object(ctx, f.client, "config", configFields)
 		switch {
 		case missing(err):
 			return "", nil
 		case err == nil && base != "" && !balena.IsDomain(base):
 			// Whoever scrapes the devices sends a password to it.
-			return "", &api.Error{
-				Problem: api.BadAnswer, Request: "GET /config", Status: http.StatusOK,
-				Err: errors.New("deviceUrlsBase is not the name of a domain"),
-			}
+			return "", badAnswer("GET /config", http.StatusOK, "deviceUrlsBase is not the name of a domain")
 		}
 		return base, err
 	})

@@ -88,7 +88,7 @@ func (f *refresh) readSystemReleases(ctx context.Context) {
 	last := &f.parts.system
 	types := f.typesInUse()
 	last.renew = !maps.Equal(types, last.value.types)
-	read := part(f, balena.PartSystemReleases, last, systemIntervals*f.config.SlowInterval, func() (knownSystemReleases, error) {
+	read := part(ctx, f, balena.PartSystemReleases, last, systemIntervals*f.config.SlowInterval, func(ctx context.Context) (knownSystemReleases, error) {
 		releases, err := f.askForSystemReleases(ctx, types)
 		switch {
 		case err == nil:
@@ -125,12 +125,13 @@ func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool
 	if err != nil || len(applications) == 0 {
 		return nil, err
 	}
-	policies, err := f.askForReleasePolicies(ctx, applications)
+	ids := slices.Sorted(maps.Keys(applications))
+	tags, err := f.askForApplicationTags(ctx, ofSystemApplications, api.In("tag_key", balena.ReleasePolicyTags), ids, idsPerRequest)
 	if err != nil {
 		return nil, err
 	}
 	os, supervisor := map[string][]balena.SystemRelease{}, map[string][]balena.SystemRelease{}
-	err = listSome(ctx, f, slices.Sorted(maps.Keys(applications)), idsPerRequest, func(ids []int64) api.Query[systemReleaseRow] {
+	err = listSome(ctx, f, ids, idsPerRequest, func(ids []int64) api.Query[systemReleaseRow] {
 		filter := api.And(api.InIDs("belongs_to__application", ids), publishedReleases)
 		return systemQuery(f, "release", systemReleaseFields, filter, len(ids)*maxReleasesPerApplication)
 	}, func(row *systemReleaseRow) error {
@@ -139,7 +140,7 @@ func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool
 		case !known:
 			return f.badList("release", "release %d belongs to an application that was not requested", row.id)
 		case of.host:
-			row.Phase = policies[of.id].Phase(row.Phase, row.Version)
+			row.Phase = balena.ReleasePolicy(tags[of.id]).Phase(row.Phase, row.Version)
 			os[of.deviceType] = append(os[of.deviceType], row.SystemRelease)
 		default:
 			supervisor[of.architecture] = append(supervisor[of.architecture], row.SystemRelease)
@@ -158,10 +159,13 @@ func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool
 	return releases, nil
 }
 
-// systemQuery is [query] for system releases and what belongs to them.
+// ofSystemApplications is the note of the queries for system releases and what belongs to them.
+const ofSystemApplications = "of system applications"
+
+// systemQuery is [query] with that note.
 func systemQuery[T any](f *refresh, resource string, fields api.Record[T], filter string, limit int) api.Query[T] {
 	q := query(f, resource, fields, filter, limit)
-	q.Note = "of system applications"
+	q.Note = ofSystemApplications
 	return q
 }
 
@@ -200,19 +204,4 @@ func (f *refresh) askForSystemApplications(ctx context.Context, types map[int64]
 		return nil, f.badList("application", "the server lists no host application, and listed some before")
 	}
 	return nil, nil
-}
-
-// askForReleasePolicies returns the release policies of host applications by their IDs.
-func (f *refresh) askForReleasePolicies(ctx context.Context, applications map[int64]systemApplication) (map[int64]balena.ReleasePolicy, error) {
-	policies := map[int64]balena.ReleasePolicy{}
-	return policies, listSome(ctx, f, slices.Sorted(maps.Keys(applications)), idsPerRequest, func(ids []int64) api.Query[tagRow] {
-		filter := api.And(api.InIDs("application", ids), api.In("tag_key", balena.ReleasePolicyTags))
-		return systemQuery(f, "application_tag", tagFields("application"), filter, len(ids)*maxTagsPerFleet)
-	}, func(row *tagRow) error {
-		if policies[row.owner] == nil {
-			policies[row.owner] = balena.ReleasePolicy{}
-		}
-		policies[row.owner][row.key] = row.Value
-		return nil
-	})
 }

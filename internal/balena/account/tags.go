@@ -5,7 +5,6 @@ package account
 import (
 	"context"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -31,7 +30,13 @@ func (f *refresh) readDeviceTags(ctx context.Context) {
 		resource: "device_tag", condition: asked.condition(), fields: tagFields("device"),
 		device: func(r *tagRow) int64 { return r.owner },
 		choose: func(rows map[int64][]tagRow) error {
-			found, err := asked.keys(keysOf(slices.Concat(slices.Collect(maps.Values(rows))...)))
+			there := map[string]bool{}
+			for _, of := range rows {
+				for i := range of {
+					there[of[i].key] = true
+				}
+			}
+			found, err := asked.keys(there)
 			if err == nil {
 				*keys = found
 			}
@@ -52,13 +57,13 @@ func (f *refresh) readDeviceTags(ctx context.Context) {
 		},
 		finish: func(d *balena.Device, _ bool) {
 			d.Maintenance = 0
-			if i := slices.Index(*keys, asked.maintenance); i >= 0 && i < len(d.Tags()) && d.Tags()[i].ID != 0 {
+			if i := slices.Index(*keys, asked.maintenance); i >= 0 && hasTag(d, i) {
 				d.Maintenance = balena.MaintenanceUntil(d.Tags()[i].Value)
 			}
 		},
 		count: func(d *balena.Device) (n int) {
-			for _, t := range d.Tags() {
-				if t.ID != 0 {
+			for i := range d.Tags() {
+				if hasTag(d, i) {
 					n++
 				}
 			}
@@ -111,47 +116,34 @@ func (t *askedTags) condition() string {
 	return "(" + strings.Join(conditions, " or ") + ")"
 }
 
-// keysOf yields the keys of tags.
-func keysOf(rows []tagRow) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for i := range rows {
-			if !yield(rows[i].key) {
-				return
-			}
-		}
-	}
-}
+// hasTag reports whether a device has the tag with the key of an index.
+func hasTag(d *balena.Device, key int) bool { return key < len(d.Tags()) && d.Tags()[key].ID != 0 }
 
 // keys returns the keys that are asked for, given those that there are: first the keys that were named and those that
 // patterns found, in the order of the patterns, then that of the maintenance tag unless it is among them.
-func (t *askedTags) keys(there iter.Seq[string]) ([]string, error) {
-	found := map[string]bool{}
-	for key := range there {
-		found[key] = true
-	}
+func (t *askedTags) keys(there map[string]bool) ([]string, error) {
 	var keys []string
-	add := func(key string) bool {
-		known := slices.Contains(keys, key)
-		if !known {
+	add := func(key string) {
+		if !slices.Contains(keys, key) {
 			keys = append(keys, key)
 		}
-		return !known
 	}
-	matched := 0
+	matched := map[string]bool{}
 	for _, pattern := range t.patterns {
 		prefix, open := strings.CutSuffix(pattern, "*")
 		if !open {
 			add(pattern)
 			continue
 		}
-		for _, key := range slices.Sorted(maps.Keys(found)) {
-			if !strings.HasPrefix(key, prefix) || slices.Contains(t.patterns, key) || !add(key) {
-				continue
-			}
-			if matched++; matched > t.limit {
-				return nil, fmt.Errorf("the patterns of %s match more than %d keys; make them narrower, or raise --collector.tag-limit", t.flag, t.limit)
+		for _, key := range slices.Sorted(maps.Keys(there)) {
+			if strings.HasPrefix(key, prefix) && !slices.Contains(t.patterns, key) {
+				matched[key] = true
+				add(key)
 			}
 		}
+	}
+	if len(matched) > t.limit {
+		return nil, fmt.Errorf("the patterns of %s match more than %d keys; make them narrower, or raise --collector.tag-limit", t.flag, t.limit)
 	}
 	if t.maintenance != "" {
 		add(t.maintenance)
@@ -167,7 +159,7 @@ func (t *askedTags) inUse(keys []string, devices balena.Devices) bool {
 		}
 		used := false
 		for d := range devices.All() {
-			if used = i < len(d.Tags()) && d.Tags()[i].ID != 0; used {
+			if used = hasTag(d, i); used {
 				break
 			}
 		}
