@@ -113,18 +113,18 @@ var fleetFields = api.Record[fleetRow]{
 	api.To("should_track_latest_release", boolean, func(f *fleetRow) *bool { return &f.TracksLatest }),
 	api.To("created_at", instant, func(f *fleetRow) *balena.Instant { return &f.Created }),
 	devicesCount,
-	api.Expanded("organization", func(f *fleetRow) *string { return &f.Organization }, api.Record[string]{inWord("handle")}),
+	api.Expanded("organization", func(f *fleetRow) *string { return &f.Organization }, only("handle")),
 	api.Expanded("is_for__device_type", func(f *fleetRow) *fleetRow { return f }, api.Record[fleetRow]{
 		api.To("id", integer, func(f *fleetRow) *int64 { return &f.deviceTypeID }),
 		api.To("slug", word, func(f *fleetRow) *string { return &f.DeviceType }),
-		api.Expanded("is_of__cpu_architecture", func(f *fleetRow) *string { return &f.CPUArchitecture }, api.Record[string]{inWord("slug")}),
+		api.Expanded("is_of__cpu_architecture", func(f *fleetRow) *string { return &f.CPUArchitecture }, only("slug")),
 	}),
 	api.Expanded("should_be_running__release", func(f *fleetRow) *balena.Release { return &f.target }, releaseFields),
 }
 
-// inWord returns the only field of an expanded navigation property.
-func inWord(name string) api.Field[string] {
-	return api.To(name, word, func(s *string) *string { return s })
+// only returns the fields of an expanded navigation property of which one field is read.
+func only(name string) api.Record[string] {
+	return api.Record[string]{api.To(name, word, func(s *string) *string { return s })}
 }
 
 // devicesCount is the field with the number of devices of a fleet.
@@ -305,7 +305,7 @@ type image struct {
 
 var imageFields = api.Record[image]{
 	api.ID(func(i *image) *int64 { return &i.id }),
-	api.Expanded("is_a_build_of__service", func(i *image) *string { return &i.service }, api.Record[string]{inWord("service_name")}),
+	api.Expanded("is_a_build_of__service", func(i *image) *string { return &i.service }, only("service_name")),
 }
 
 func nameOf(images []image) string {

@@ -51,7 +51,7 @@ var systemApplicationFields = api.Record[systemApplication]{
 	api.To("is_host", boolean, func(s *systemApplication) *bool { return &s.host }),
 	api.Expanded("is_for__device_type", func(s *systemApplication) *systemApplication { return s }, api.Record[systemApplication]{
 		api.To("slug", word, func(s *systemApplication) *string { return &s.deviceType }),
-		api.Expanded("is_of__cpu_architecture", func(s *systemApplication) *string { return &s.architecture }, api.Record[string]{inWord("slug")}),
+		api.Expanded("is_of__cpu_architecture", func(s *systemApplication) *string { return &s.architecture }, only("slug")),
 	}),
 }
 
