@@ -156,9 +156,13 @@ func TestDevicesChange(t *testing.T) {
 			devices = before.With(pointers(sorted(put)), isGone)
 			check(t, devices, want)
 
-			// A full list with the same devices shares all runs, and so does a full list with the previous devices.
+			// A full list with the same devices knows the previous ones, and shares all runs, and so does a full list with the
+			// previous devices.
 			full := NewBuilder(before)
 			for i := range want {
+				if known := full.Known(want[i].ID); known != before.Find(want[i].ID) {
+					t.Errorf("seed %d: device %d is known as %v", seed, want[i].ID, known)
+				}
 				full.Add(&want[i])
 			}
 			check(t, full.Devices(), want)
