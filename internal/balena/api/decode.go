@@ -113,7 +113,7 @@ func (d *Decoder) elements(v jsontext.Value) (*Decoder, error) {
 	if v.Kind() != '[' {
 		return nil, wrongType("an array of objects", v)
 	}
-	return newDecoder(bytes.NewReader(v), d.words), nil
+	return newDecoder(bytes.NewBuffer(v), d.words), nil
 }
 
 // decodeCount reads a whole answer that is a number, {"d": n}.
