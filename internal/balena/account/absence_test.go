@@ -245,6 +245,24 @@ func TestMaintenanceTag(t *testing.T) {
 	}
 }
 
+// A tag with an empty key is a tag like others. Without a maintenance tag, it does not start a maintenance.
+func TestTagsWithEmptyKey(t *testing.T) {
+	f := tagged(t, simulator.OpenBalena, func(c *account.Config) {
+		c.DeviceTags, c.FleetTags = []string{"*"}, []string{"*"}
+	})
+	f.Update(func(st *simulator.State) {
+		st.SetDeviceTag(2, "", "x")
+		st.SetFleetTag(1, "", "x")
+	})
+	s := f.refresh(t)
+	if !slices.Contains(s.DeviceTagKeys, "") || !slices.Contains(s.FleetTagKeys, "") {
+		t.Errorf("the keys %q and %q lack the empty key", s.DeviceTagKeys, s.FleetTagKeys)
+	}
+	if device, fleet := s.Devices.Find(2).Maintenance, s.Fleets[0].Maintenance; device != 0 || fleet != 0 {
+		t.Errorf("the maintenance of the device ends at %d, that of the fleet at %d, want none", device, fleet)
+	}
+}
+
 // How many services run is the same whether they are read by themselves or with the devices; and unknown when they can't
 // be read.
 func TestServiceSummary(t *testing.T) {

@@ -193,7 +193,7 @@ func (f *refresh) readFleetTags(ctx context.Context) {
 	for i := range f.snapshot.Fleets {
 		fleet := &f.snapshot.Fleets[i]
 		values := tags.values[fleet.ID]
-		if value, tagged := values[asked.maintenance]; tagged {
+		if value, tagged := values[asked.maintenance]; tagged && asked.maintenance != "" {
 			fleet.Maintenance = balena.MaintenanceUntil(value)
 		}
 		for k, key := range f.snapshot.FleetTagKeys {

@@ -57,7 +57,7 @@ func (f *refresh) readDeviceTags(ctx context.Context) {
 		},
 		finish: func(d *balena.Device, _ bool) {
 			d.Maintenance = 0
-			if i := slices.Index(*keys, asked.maintenance); i >= 0 && hasTag(d, i) {
+			if i := slices.Index(*keys, asked.maintenance); asked.maintenance != "" && i >= 0 && hasTag(d, i) {
 				d.Maintenance = balena.MaintenanceUntil(d.Tags()[i].Value)
 			}
 		},
