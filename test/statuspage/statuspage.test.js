@@ -114,6 +114,19 @@ describe('colors', () => {
   }
 });
 
+describe('marks', () => {
+  for (const name of ['landing page', 'all fleets', 'a fleet', 'problems', 'devices with one problem', 'a device']) {
+    test(`of ${name} are small squares with a color`, async t => {
+      const page = await open(t, pages[name]());
+      const marks = await page.$$eval('main i', all => all.map(mark => {
+        const { width, height } = mark.getBoundingClientRect();
+        return { class: mark.className, width, height, color: getComputedStyle(mark).backgroundColor };
+      }));
+      assert.deepEqual(marks.filter(m => m.width !== m.height || m.width > 16 || m.color === 'rgba(0, 0, 0, 0)'), []);
+    });
+  }
+});
+
 describe('keyboard', () => {
   // focused describes the focused element: whether it is visible, and whether it has a focus outline.
   const focused = page => page.evaluate(() => {
