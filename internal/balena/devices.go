@@ -81,8 +81,10 @@ func NewDevices(devices ...Device) Devices {
 
 // Len returns the number of devices.
 func (d Devices) Len() (n int) {
-	for _, run := range d.Runs() {
-		n += len(run.Devices)
+	for _, runs := range d.stripes {
+		for _, run := range runs {
+			n += len(run.Devices)
+		}
 	}
 	return n
 }
@@ -93,10 +95,12 @@ func (d Devices) Runs() []*Run { return slices.Concat(d.stripes...) }
 // All yields the devices one by one, stripe by stripe. They must not be changed.
 func (d Devices) All() iter.Seq[*Device] {
 	return func(yield func(*Device) bool) {
-		for _, run := range d.Runs() {
-			for _, device := range run.Devices {
-				if !yield(device) {
-					return
+		for _, runs := range d.stripes {
+			for _, run := range runs {
+				for _, device := range run.Devices {
+					if !yield(device) {
+						return
+					}
 				}
 			}
 		}
@@ -194,7 +198,7 @@ func (d Devices) With(put []*Device, removed func(*Device) bool) Devices {
 	return Devices{stripes}
 }
 
-// with is [Devices.With] for the runs of a stripe. Devices between two runs are added before the latter.
+// with is [Devices.With] for the runs of a stripe. A device between two runs is added to the former.
 func with(runs []*Run, put []*Device, removed func(*Device) bool) []*Run {
 	b := stripeBuilder{old: runs}
 	for i, run := range runs {

@@ -211,9 +211,17 @@ func (h *ReleaseHistory) Line(name string) *ReleaseLine {
 // ReleasePolicy is what the tags of a host application define about its releases: the values of [ReleasePolicyTags] by key.
 type ReleasePolicy map[string]string
 
-// ReleasePolicyTags are the keys of the tags of a [ReleasePolicy]. The last one is "esr" if there are ESR releases, the others
-// are the oldest version of a phase, such as "2026.7".
-var ReleasePolicyTags = []string{"esr-current", "esr-next", "esr-sunset", "release-policy"}
+// The keys of the tags of a [ReleasePolicy]. The value of release-policy is "esr" if there are ESR releases. The others have
+// the oldest version of their phase, such as "2026.7".
+const (
+	tagPolicy  = "release-policy"
+	tagNext    = "esr-next"
+	tagCurrent = "esr-current"
+	tagSunset  = "esr-sunset"
+)
+
+// ReleasePolicyTags are the keys of the tags of a [ReleasePolicy].
+var ReleasePolicyTags = []string{tagCurrent, tagNext, tagSunset, tagPolicy}
 
 // Phase returns the phase of a release: its own, otherwise the one that the policy has for its version, empty if there is
 // none. With the policy for ESR, an ESR release outside of all phases has reached its end of life.
@@ -222,12 +230,12 @@ func (p ReleasePolicy) Phase(own, version string) string {
 	if own != "" || !ok || !parsed.ESR() {
 		return own
 	}
-	for _, phase := range [...]string{"next", "current", "sunset"} {
-		if since(parsed, p["esr-"+phase]) {
-			return phase
+	for _, phase := range [...]struct{ name, tag string }{{"next", tagNext}, {"current", tagCurrent}, {"sunset", tagSunset}} {
+		if since(parsed, p[phase.tag]) {
+			return phase.name
 		}
 	}
-	if strings.EqualFold(p["release-policy"], "esr") {
+	if strings.EqualFold(p[tagPolicy], "esr") {
 		return EndOfLifePhase
 	}
 	return ""

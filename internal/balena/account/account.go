@@ -71,8 +71,8 @@ type Options struct {
 	Keep time.Duration
 }
 
-// Reader reads snapshots of one account. Only one goroutine at a time may call Fetch; the other methods are safe for
-// concurrent use.
+// Reader reads snapshots of one account. Only one goroutine at a time may call Fetch or CountFleets; the other methods are
+// safe for concurrent use.
 type Reader struct {
 	client *api.Client
 	config Config

@@ -36,12 +36,12 @@ func withUUID(uuid string, d balena.Device) balena.Device {
 
 // changesOf returns the changes after the server returned some devices, and did not return others that it was asked for.
 func changesOf(present []balena.Device, absent ...int64) *changes {
-	c := &changes{previous: knownDevices, read: map[int64]*balena.Device{}}
+	c := &changes{previous: knownDevices, answers: map[int64]*balena.Device{}}
 	for i := range present {
-		c.read[present[i].ID] = &present[i]
+		c.answers[present[i].ID] = &present[i]
 	}
 	for _, id := range absent {
-		c.read[id] = nil
+		c.answers[id] = nil
 	}
 	return c
 }
@@ -120,7 +120,7 @@ func TestMergedChanges(t *testing.T) {
 	pinned := deviceOf(1, 10)
 	pinned.PinnedRelease = 5
 	returned := changesOf(nil, 4)
-	returned.read[4] = knownDevices.Find(4) // unchanged
+	returned.answers[4] = knownDevices.Find(4) // unchanged
 	other := map[int64]*balena.Fleet{10: {ID: 10, TargetRelease: 7}, 20: {ID: 20, TargetRelease: 6}}
 	for name, test := range map[string]struct {
 		changes    *changes

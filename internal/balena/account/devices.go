@@ -152,7 +152,8 @@ func (f *refresh) devicesWith(condition string) api.Query[balena.Device] {
 }
 
 // settle completes a row as a device of the snapshot. was is the device in the previous snapshot, or nil. If both are
-// equal, settle returns was. It returns nil for a device without a fleet, or of a fleet that is not selected or was not listed.
+// equal, settle returns was. It returns nil, and remembers that there are devices outside, for a device without a fleet, or of a
+// fleet that is not selected or was not listed.
 func (f *refresh) settle(row, was *balena.Device) (*balena.Device, error) {
 	if row.UUID == "" {
 		return nil, fmt.Errorf("device %d has no uuid", row.ID)

@@ -11,8 +11,9 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena/api"
 )
 
-// The tables in this file define which fields of each resource are requested. Coordinates and local addresses are
-// requested only if an option asks for them. Serial numbers, notes and variables are never requested.
+// The tables in this file define which fields of each resource are requested. Fields of type [field] may be requested only from
+// some servers, or only with some options. All fields of an [api.Record] are always requested. Coordinates and local addresses
+// are requested only if an option asks for them. Serial numbers, notes and variables are never requested.
 
 // field is a field of a resource: its name, where its value is stored, when it is requested, and whether it is computed.
 type field[T any] struct {
@@ -297,7 +298,7 @@ var serviceFields = []field[serviceRow]{
 	{Field: api.Derived("installs__image", func(s *serviceRow) *string { return &s.Name }, nameOf, imageFields)},
 }
 
-// image is the image of a service.
+// image is the image of a service. The id is read because a $select cannot be empty.
 type image struct {
 	id      int64
 	service string

@@ -61,9 +61,9 @@ func veryMany(what string) error { return fmt.Errorf("very many devices %s: %w",
 // changes are the devices that an incremental refresh has read so far. All others are as they were in the previous snapshot.
 type changes struct {
 	previous balena.Devices
-	// read has the devices that the server returned, by ID. It has nil for those that are absent: the server returned them
-	// with a fleet that is not selected, or did not return them when they were read by their ids.
-	read map[int64]*balena.Device
+	// answers are what the server said about devices, by ID: a present device, or nil for an absent one. It returned an absent
+	// device with a fleet that is not selected, or did not return it when it was read by its id.
+	answers map[int64]*balena.Device
 	// newest is the newest modified_at.
 	newest balena.Instant
 	rows   int
@@ -71,9 +71,13 @@ type changes struct {
 
 // unread reports whether the server has said nothing about a device.
 func (c *changes) unread(id int64) bool {
-	_, read := c.read[id]
+	_, read := c.answers[id]
 	return !read
 }
+
+// present and absent report what the server has said about a device. Both return false for a device that is unread.
+func (c *changes) present(id int64) bool { return c.answers[id] != nil }
+func (c *changes) absent(id int64) bool  { return !c.unread(id) && !c.present(id) }
 
 // readChanges reads the devices that changed since the last refresh with the query of a rung. It returns an
 // inconsistencyError if they are inconsistent, errVeryMany if there are too many.
@@ -96,7 +100,7 @@ func (f *refresh) readChanges(ctx context.Context, rung int) error {
 	if err != nil {
 		return err
 	}
-	c := &changes{previous: b.devices, read: map[int64]*balena.Device{}, newest: b.horizon.newest}
+	c := &changes{previous: b.devices, answers: map[int64]*balena.Device{}, newest: b.horizon.newest}
 	if err := f.take(ctx, c, condition); err != nil {
 		return err
 	}
@@ -110,7 +114,7 @@ func (f *refresh) readChanges(ctx context.Context, rung int) error {
 	f.snapshot.Devices = c.merge(f.after.fleets, retargeted, vanished)
 	f.snapshot.Reading.Kind, f.snapshot.Reading.Devices = balena.Incremental, c.rows
 	f.after.horizon = f.horizonAfter(c.newest)
-	for id, is := range c.read {
+	for id, is := range c.answers {
 		if is != nil {
 			f.reported = append(f.reported, id)
 		}
@@ -159,7 +163,7 @@ func (f *refresh) take(ctx context.Context, c *changes, condition string) error 
 		if err != nil {
 			return err
 		}
-		c.read[row.ID] = is
+		c.answers[row.ID] = is
 		if is == nil {
 			return nil
 		}
@@ -201,7 +205,7 @@ func (f *refresh) readUnresolved(ctx context.Context, c *changes, rung int) (add
 		}
 		for some := range slices.Chunk(unresolved, idsPerRequest) {
 			for _, id := range some {
-				c.read[id] = nil // unless the answer has it
+				c.answers[id] = nil // unless the answer has it
 			}
 			if err := f.take(ctx, c, api.InIDs("id", some)); err != nil {
 				return nil, err
@@ -213,7 +217,7 @@ func (f *refresh) readUnresolved(ctx context.Context, c *changes, rung int) (add
 // wrongCounts returns the selected fleets that have another number of devices than the server counts.
 func (f *refresh) wrongCounts(c *changes) map[int64]bool {
 	fleets, counts := map[int64]bool{}, maps.Clone(f.before.devicesOf)
-	for id, is := range c.read {
+	for id, is := range c.answers {
 		if was := c.previous.Find(id); was != nil {
 			counts[was.FleetID]--
 		}
@@ -256,11 +260,11 @@ func (c *changes) unresolved(fleets, ids map[int64]bool, added map[string]int64,
 	unresolved := map[int64]bool{}
 	missing := func(d *balena.Device) bool { return fleets[d.FleetID] && !ids[d.ID] }
 	for id := range ids {
-		if c.read[id] == nil && c.previous.Find(id) == nil {
+		if !c.present(id) && c.previous.Find(id) == nil {
 			unresolved[id] = true
 		}
 	}
-	for id, is := range c.read {
+	for id, is := range c.answers {
 		if is != nil && missing(is) {
 			unresolved[id] = true
 		}
@@ -285,7 +289,7 @@ func mayDownload(d *balena.Device) bool {
 // added returns the devices that were not known, by UUID.
 func (c *changes) added() (map[string]int64, error) {
 	added := map[string]int64{}
-	for id, is := range c.read {
+	for id, is := range c.answers {
 		if is == nil || c.previous.Find(id) != nil {
 			continue
 		}
@@ -305,17 +309,14 @@ func (c *changes) validate(fleets map[int64]*balena.Fleet, since balena.Instant,
 			continue
 		}
 		for _, d := range run.Devices {
-			is, read := c.read[d.ID]
-			if !read {
-				is = d
-			}
-			if is == nil || fleets[is.FleetID] == nil {
+			is := cmp.Or(c.answers[d.ID], d)
+			if c.absent(d.ID) || fleets[is.FleetID] == nil {
 				continue
 			}
 			if _, twice := added[is.UUID]; twice {
 				return inconsistencyError(fmt.Sprintf("device %d has the uuid of one that was added", d.ID))
 			}
-			if !read && d.Modified > since {
+			if c.unread(d.ID) && d.Modified > since {
 				return inconsistencyError(fmt.Sprintf("device %d changed, and the query for changes no longer returns it", d.ID))
 			}
 		}
@@ -328,7 +329,7 @@ func (c *changes) validate(fleets map[int64]*balena.Fleet, since balena.Instant,
 func (c *changes) merge(fleets map[int64]*balena.Fleet, retargeted map[int64]bool, vanished bool) balena.Devices {
 	var put []*balena.Device
 	removed := vanished
-	for id, is := range c.read {
+	for id, is := range c.answers {
 		switch {
 		case is == nil:
 			removed = true
@@ -348,10 +349,7 @@ func (c *changes) merge(fleets map[int64]*balena.Fleet, retargeted map[int64]boo
 	slices.SortFunc(put, func(a, b *balena.Device) int { return cmp.Compare(a.ID, b.ID) })
 	var gone func(*balena.Device) bool
 	if removed {
-		gone = func(d *balena.Device) bool {
-			is, read := c.read[d.ID]
-			return read && is == nil || fleets[d.FleetID] == nil
-		}
+		gone = func(d *balena.Device) bool { return c.absent(d.ID) || fleets[d.FleetID] == nil }
 	}
 	return c.previous.With(put, gone)
 }

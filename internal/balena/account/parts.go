@@ -174,7 +174,7 @@ func (f *refresh) askForLatestReleases(ctx context.Context) (map[int64]balena.Re
 	})
 }
 
-// fleetTags are the keys of the tags that are asked for, and the values of all tags: by the ID of the fleet, by key.
+// fleetTags are the keys of the tags that are asked for, and the values of the tags that were read: by the ID of the fleet, by key.
 type fleetTags struct {
 	keys   []string
 	values map[int64]map[string]string

@@ -162,7 +162,7 @@ func (f *refresh) askForSystemReleases(ctx context.Context, types map[int64]bool
 // ofSystemApplications is the note of the queries for system releases and what belongs to them.
 const ofSystemApplications = "of system applications"
 
-// systemQuery is [query] with that note.
+// systemQuery is [query] with the note ofSystemApplications.
 func systemQuery[T any](f *refresh, resource string, fields api.Record[T], filter string, limit int) api.Query[T] {
 	q := query(f, resource, fields, filter, limit)
 	q.Note = ofSystemApplications

@@ -137,13 +137,13 @@ func (t *askedTags) keys(there map[string]bool) ([]string, error) {
 		}
 		for _, key := range slices.Sorted(maps.Keys(there)) {
 			if strings.HasPrefix(key, prefix) && !slices.Contains(t.patterns, key) {
-				matched[key] = true
+				// Checked here, because there can be very many keys.
+				if matched[key] = true; len(matched) > t.limit {
+					return nil, fmt.Errorf("the patterns of %s match more than %d keys; make them narrower, or raise --collector.tag-limit", t.flag, t.limit)
+				}
 				add(key)
 			}
 		}
-	}
-	if len(matched) > t.limit {
-		return nil, fmt.Errorf("the patterns of %s match more than %d keys; make them narrower, or raise --collector.tag-limit", t.flag, t.limit)
 	}
 	if t.maintenance != "" {
 		add(t.maintenance)

@@ -48,13 +48,13 @@ func (e *Error) Unwrap() error { return e.Err }
 var ErrEmptyBody = errors.New("an empty body")
 
 // StatusOf returns the status of the answer that caused an error, or 0 if there was none.
-func StatusOf(err error) int { return of(err).Status }
+func StatusOf(err error) int { return asError(err).Status }
 
 // ProblemOf returns the kind of failure of an error, or "" if it is not an [*Error].
-func ProblemOf(err error) Problem { return of(err).Problem }
+func ProblemOf(err error) Problem { return asError(err).Problem }
 
-// of returns the [*Error] that caused an error, or an empty one.
-func of(err error) *Error {
+// asError returns the [*Error] that caused an error, or an empty one.
+func asError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}

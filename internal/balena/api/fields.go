@@ -47,8 +47,8 @@ func ID[T any](place func(*T) *int64) Field[T] {
 	return f
 }
 
-// Expanded returns the field of an expanded foreign key. Its value is an array of at most one element, whose fields are
-// read into place. An empty array leaves place unchanged.
+// Expanded returns the field of an expanded navigation property of which one element is needed. The fields of the first
+// element are read into place; further elements are ignored. Null and an empty array leave place unchanged.
 func Expanded[T, E any](name string, place func(*T) *E, fields Record[E], options ...string) Field[T] {
 	return Field[T]{
 		Name: name, Expand: fields.expand(name, options),

@@ -162,7 +162,7 @@ func in[V any](field string, values []V, write func(V) string) string {
 // And joins conditions. It ignores empty ones.
 func And(conditions ...string) string {
 	empty := func(condition string) bool { return condition == "" }
-	return strings.Join(slices.DeleteFunc(conditions, empty), " and ")
+	return strings.Join(slices.DeleteFunc(slices.Clone(conditions), empty), " and ")
 }
 
 // literal returns a string as it is written in a query. Quotes are doubled. Characters that are not allowed in a URL, or
