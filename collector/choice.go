@@ -9,9 +9,10 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// Trimmed returns the options without those that no exported family needs. Their data are not read.
+// Trimmed returns the options without those that no exported family needs. Their data are not read. An option is needed if an
+// enabled table that depends on it has a family.
 func (o Options) Trimmed() Options {
-	needed := map[*bool]bool{}
+	needed := map[*bool]bool{} // by the place of the option in o, which is a copy
 	for _, t := range optionalTables(&o, new(balena.Snapshot)) {
 		for _, option := range t.options {
 			needed[option] = needed[option] || t.enabled() && len(t.descriptions()) > 0

@@ -133,9 +133,9 @@ func NewMetrics(tokenExpiry func() time.Time, maxStaleness time.Duration) *Metri
 	m.rateLimited.WithLabelValues()
 	m.refreshes.WithLabelValues(resultSuccess)
 	m.refreshes.WithLabelValues(resultError)
-	for _, kind := range []balena.Kind{balena.Full, balena.Incremental} {
+	for _, k := range []balena.Kind{balena.Full, balena.Incremental} {
 		for _, counter := range []*prometheus.CounterVec{m.refreshesByKind, m.devicesRead, m.devicesChanged, m.refreshBytes} {
-			counter.WithLabelValues(string(kind))
+			counter.WithLabelValues(string(k))
 		}
 	}
 	for _, f := range append(slices.Clone(balena.DeviceFigures), balena.DownloadProgress) {
@@ -159,9 +159,9 @@ func histogram(v **prometheus.HistogramVec, buckets []float64, name, help string
 	return vector(*v, "histogram", name, help, labels)
 }
 
-func vector(v prometheus.Collector, kind, name, help string, labels []string) family[lastRefresh] {
+func vector(v prometheus.Collector, metricType, name, help string, labels []string) family[lastRefresh] {
 	f := labeled(name, help, "", labels, func(_ *lastRefresh, out *samples) { v.Collect(out.metrics) })
-	f.Type = kind
+	f.Type = metricType
 	return f
 }
 

@@ -13,8 +13,8 @@ import (
 )
 
 // Devices are rendered run by run, in the order of the snapshot. If the previous snapshot has the same run, only the
-// families in which one of its devices changed are rendered again. Steady families, which rarely change, are rendered
-// in long runs, several runs at a time. This makes the page smaller. A change of a single device then costs more, but
+// families in which one of its devices changed are rendered again. Families whose values rarely change are rendered in
+// long runs, several runs at a time. This makes the page smaller. A change of a single device then costs more, but
 // such changes are rare.
 
 // runs renders the devices of a snapshot.
@@ -42,8 +42,8 @@ type column struct {
 	changed, changedInLongRun bool // in the current run, in the current long run
 }
 
-// place is the position of a run on the previous page: the number of its piece in families that are not steady, and of its
-// long run in steady families, both counted from 0.
+// place is the position of a run on the previous page: the number of its piece in a family, and the number of its long
+// run in a family that is rendered in long runs, both counted from 0.
 type place struct {
 	run          *balena.Run
 	number, long int
@@ -162,7 +162,7 @@ func (r *runs) renderStripe(stripe []*balena.Run) {
 			}
 			for j := range r.columns {
 				c := &r.columns[j]
-				if c.steady {
+				if c.long {
 					c.changedInLongRun = c.changedInLongRun || c.changed
 				} else {
 					r.put(c, ok && !c.changed, previousPlace.number, stretches[i:i+1])
@@ -171,7 +171,7 @@ func (r *runs) renderStripe(stripe []*balena.Run) {
 		}
 		same := found == len(long) && found == r.long[previousLong]
 		for j := range r.columns {
-			if c := &r.columns[j]; c.steady {
+			if c := &r.columns[j]; c.long {
 				r.put(c, same && !c.changedInLongRun, previousLong, stretches)
 			}
 		}

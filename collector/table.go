@@ -44,7 +44,7 @@ func (d *Description) ScrapeGroup() string {
 // HelpText returns the help of the family as it is exported.
 func (d *Description) HelpText() string {
 	if d.Group == exporterHeading {
-		return d.Help
+		return d.Help // gathered for each scrape, not refreshed in the background
 	}
 	help := d.Help
 	if d.Source != "" {
@@ -80,8 +80,8 @@ type family[T any] struct {
 	Description
 	// own are the labels in addition to those of the subject.
 	own []string
-	// steady: the values of the family, which is of devices, rarely change; see longRuns.
-	steady  bool
+	// long marks a family of devices that is rendered in long runs.
+	long    bool
 	samples func(s *T, out *samples)
 }
 
@@ -117,9 +117,9 @@ func (f family[T]) series(series string) family[T] {
 	return f
 }
 
-// inLongRuns marks a family of devices whose values rarely change; see longRuns.
+// inLongRuns marks a family of devices whose values rarely change. It is rendered in long runs; see [runs].
 func (f family[T]) inLongRuns() family[T] {
-	f.steady = true
+	f.long = true
 	return f
 }
 

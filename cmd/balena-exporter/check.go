@@ -28,8 +28,8 @@ const (
 
 // report prints the results of --config.check: a line for each valid subject, each mistake and each warning.
 type report struct {
-	checker
-	out io.Writer
+	check checker
+	out   io.Writer
 }
 
 // checkConfig checks the configuration and prints the results. It sends a request to the API, unless the settings, the token
@@ -45,7 +45,7 @@ func checkConfig(ctx context.Context, c *config, out io.Writer) error {
 	c.client.URL = cmp.Or(c.client.URL, &url.URL{}) // nil if the URL is invalid
 	reader, err := account.New(c.client)
 	if err != nil {
-		r.failIn(caCertificates, "--balena.ca-file: %w", err)
+		r.check.failIn(caCertificates, "--balena.ca-file: %w", err)
 	}
 	trusted := "those of the system"
 	if c.client.CAFile != "" {
@@ -68,12 +68,12 @@ func checkConfig(ctx context.Context, c *config, out io.Writer) error {
 	if expiry := reader.TokenExpiry(); expiry.After(time.Now()) {
 		from += ", a session token that expires at " + expiry.UTC().Format(time.RFC3339)
 	} else if !expiry.IsZero() {
-		r.failIn(tokenSubject, "%s, a session token that expired at %s; use a new one, or an API key, which does not expire by default", from, expiry.UTC().Format(time.RFC3339))
+		r.check.failIn(tokenSubject, "%s, a session token that expired at %s; use a new one, or an API key, which does not expire by default", from, expiry.UTC().Format(time.RFC3339))
 	}
 	r.about(tokenSubject, from)
 	switch answers := fmt.Sprintf("%s answers with version %s", c.client.URL, version); {
 	case err != nil:
-		r.failIn(apiServer, "%s: %w", c.client.URL, err)
+		r.check.failIn(apiServer, "%s: %w", c.client.URL, err)
 		r.about(apiServer, "")
 	case fleets == 0:
 		r.line("warning", apiServer, answers+", but the token has no access to any fleet: there will be no metrics of fleets and devices")
@@ -87,7 +87,7 @@ func checkConfig(ctx context.Context, c *config, out io.Writer) error {
 
 // about prints the mistakes in a subject, or a text if there are none.
 func (r *report) about(s subject, text string) {
-	for _, m := range r.mistakes {
+	for _, m := range r.check.mistakes {
 		if m.in == s {
 			r.line("error", s, m.err.Error())
 		}
@@ -103,12 +103,12 @@ func (r *report) line(verdict string, s subject, text string) {
 
 // wrong reports whether there is a mistake in a subject.
 func (r *report) wrong(s subject) bool {
-	return slices.ContainsFunc(r.mistakes, func(m mistake) bool { return m.in == s })
+	return slices.ContainsFunc(r.check.mistakes, func(m mistake) bool { return m.in == s })
 }
 
 // err returns an error if there are mistakes.
 func (r *report) err() error {
-	if len(r.mistakes) == 0 {
+	if len(r.check.mistakes) == 0 {
 		return nil
 	}
 	return errors.New("the configuration check found an error")

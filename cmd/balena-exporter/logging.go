@@ -62,7 +62,7 @@ func (t timestamped) Log(pairs ...any) error {
 
 // escapeWriter escapes characters that a terminal or an editor interprets instead of showing them, and that the encoders
 // do not escape: line separators (U+2028), controls (U+009B) and characters that change the direction of text
-// (U+202E). The log contains names from the API, which members of the account can choose.
+// (U+202E). Bytes that are not UTF-8 become U+FFFD. The log contains names from the API, which members of the account can choose.
 type escapeWriter struct{ io.Writer }
 
 func (e escapeWriter) Write(line []byte) (int, error) {

@@ -515,13 +515,21 @@ func TestListsAreBounded(t *testing.T) {
 	if len(lists.lists) != 0 {
 		t.Fatal("a list was rendered without a request")
 	}
+	filterOf := func(query string) *filter {
+		t.Helper()
+		f, err := lists.options.parseFilter(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
 	ask := func(slug string) {
 		t.Helper()
-		if _, ok := lists.list(&filter{key: slug, fleets: []string{slug}}); !ok {
+		if _, ok := lists.list(filterOf("fleet=" + slug)); !ok {
 			t.Fatal("there is no list")
 		}
 	}
-	kept := func(slug string) bool { return lists.lists[slug] != nil }
+	kept := func(slug string) bool { return lists.lists[filterOf("fleet="+slug).key] != nil }
 	for i := range 3 * maxLists {
 		ask(fmt.Sprint(i))
 		ask("kept")
@@ -534,6 +542,29 @@ func TestListsAreBounded(t *testing.T) {
 	lists.Refresh(s)
 	if len(lists.lists) != 1 || !kept("kept") {
 		t.Errorf("%d lists are kept after a while", len(lists.lists))
+	}
+}
+
+// Queries with the same parameters have one list, whatever their order, and repeated parameters are checked only once.
+func TestEqualQueriesShareAList(t *testing.T) {
+	o := options()
+	tag := "tag=" + o.DeviceTags[0]
+	want, err := o.parseFilter("fleet=a%2Fb&fleet=c%2Fd&" + tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, query := range []string{
+		"fleet=c%2Fd&fleet=a%2Fb&" + tag,
+		tag + "&fleet=a/b&fleet=c/d&fleet=a/b",
+		"fleet=a/b&fleet=c/d" + strings.Repeat("&"+tag, 100),
+	} {
+		f, err := o.parseFilter(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.key != want.key || len(f.fleets) != 2 || len(f.conditions) != 1 {
+			t.Errorf("%s: the key is %q, with %d fleets and %d conditions, want %q with 2 and 1", query, f.key, len(f.fleets), len(f.conditions), want.key)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 
 // A filter selects devices and ports.
 type filter struct {
-	// key is equal for filters with the same parameters.
+	// key is equal for queries with the same parameters, in any order and however often.
 	key    string
 	fleets []string // slugs of fleets; empty for all
 	// conditions must all be met by a device.
@@ -59,17 +59,18 @@ func (o *Options) parseFilter(query string) (*filter, error) {
 	if err != nil {
 		return nil, errors.New("the query is invalid; escape special characters, such as & as %26")
 	}
+	if len(values["connected"]) > 1 {
+		return nil, o.invalid("connected", values.Get("connected"), "true or false, given once")
+	}
 	f := &filter{}
 	for _, name := range slices.Sorted(maps.Keys(values)) { // in a fixed order, so that the error is always the same
+		slices.Sort(values[name])
+		values[name] = slices.Compact(values[name]) // a repeated parameter costs nothing
 		for _, value := range values[name] {
 			if err := o.add(f, name, value); err != nil {
 				return nil, err
 			}
 		}
-		slices.Sort(values[name])
-	}
-	if len(values["connected"]) > 1 {
-		return nil, o.invalid("connected", values.Get("connected"), "true or false, given once")
 	}
 	f.key = values.Encode()
 	selected := f.ports

@@ -100,7 +100,11 @@ func newFilters(s *balena.Snapshot, sel selection) []*filter {
 			}
 		}
 	}
-	return filters
+	if sel.menus {
+		return filters
+	}
+	// A tag can have as many values as there are devices.
+	return slices.DeleteFunc(filters, func(f *filter) bool { return f.Name == "tag" && f.selected == "" })
 }
 
 // newFilter returns a filter whose values are a function of a key of the device. They are computed once per key.
@@ -154,7 +158,7 @@ func tagOf(d *balena.Device, index int) string {
 
 // counts returns the numbers of devices that each value would list if the other filters stay the same.
 func (f *filter) counts() map[string]int {
-	counts := map[string]int{}
+	counts := make(map[string]int, len(f.entries))
 	for _, e := range f.entries {
 		for _, value := range e.values {
 			counts[value] += e.devices
@@ -181,13 +185,14 @@ func (c choice) Address() string {
 // maxChoices is the maximum number of values in a menu. The values with the most devices are listed.
 const maxChoices = 100
 
-// Choices returns the values with the most devices, and the selected value, by rank and in reverse natural order.
+// Choices returns the values with the most devices, and the selected value: those with a rank by rank, others in reverse natural
+// order, so that the newest version is the first.
 func (f *filter) Choices() []choice {
 	counts := f.counts()
 	if f.selected != "" {
 		counts[f.selected] += 0 // it is a choice even without devices
 	}
-	var all []choice
+	all := make([]choice, 0, len(counts))
 	for value, n := range counts {
 		if current := value == f.selected; n > 0 || current {
 			all = append(all, choice{Text: value, Value: f.prefix + value, Devices: n, Current: current, filter: f})
@@ -205,7 +210,10 @@ func (f *filter) Choices() []choice {
 		}
 	}
 	slices.SortFunc(all, func(a, b choice) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), natural(b.Value, a.Value), cmp.Compare(b.Value, a.Value))
+		if f.describe == nil {
+			a, b = b, a
+		}
+		return cmp.Or(cmp.Compare(a.rank, b.rank), natural(a.Value, b.Value), cmp.Compare(a.Value, b.Value))
 	})
 	return all
 }

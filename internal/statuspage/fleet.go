@@ -73,8 +73,6 @@ type sums struct {
 	Pinned   int `json:"devices_pinned"`
 }
 
-func compareBool(a, b bool) int { return cmp.Compare(one(a), one(b)) }
-
 // add counts a device.
 func (s *sums) add(d *balena.Device) {
 	s.Devices++
@@ -93,6 +91,9 @@ func one(condition bool) int {
 	}
 	return 0
 }
+
+// compareBool compares two conditions: false is less than true.
+func compareBool(a, b bool) int { return cmp.Compare(one(a), one(b)) }
 
 func (s *sums) addAll(o *sums) {
 	s.Devices += o.Devices

@@ -126,7 +126,7 @@ func (r *ring) history() *history {
 		for slot := from; slot <= r.last; slot++ {
 			value := kind.of(r.points[slot%slots])
 			if math.IsNaN(float64(value)) {
-				lines.WriteByte('\n')
+				lines.WriteByte('\n') // ends a line of the curve
 				continue
 			}
 			fmt.Fprintf(&lines, "%d,%.1f ", slot-r.last+historyWidth, (1-value)*historyHeight)

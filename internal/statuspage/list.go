@@ -66,7 +66,7 @@ type walk struct {
 
 // list returns the list for a selection.
 func (h *handler) list(s *balena.Snapshot, sel selection, kind string, now time.Time) *list {
-	l := h.walk(s, sel, kind, now)
+	l := h.visit(s, sel, kind, now)
 	l.Filters = l.query("hold", "", "limit", "")
 	l.List = make([]device, len(l.rows))
 	for i, r := range l.rows {
@@ -79,12 +79,12 @@ func (h *handler) list(s *balena.Snapshot, sel selection, kind string, now time.
 	return l
 }
 
-// walk returns the list for a selection with the places of its devices.
-func (h *handler) walk(s *balena.Snapshot, sel selection, kind string, now time.Time) *list {
+// visit visits the devices of a snapshot and returns the list with its rows, but without List, Next and Filters.
+func (h *handler) visit(s *balena.Snapshot, sel selection, kind string, now time.Time) *list {
 	defer h.acquireWalk()()
 	for {
 		w := h.newWalk(s, sel, kind, now)
-		w.walk()
+		w.run()
 		switch {
 		case sel.After != nil && len(w.rows) == 0 && w.Matching > 0:
 			sel.After, sel.Before = nil, endPlace // all devices after the place were removed: show the last page
@@ -113,7 +113,8 @@ func (h *handler) newWalk(s *balena.Snapshot, sel selection, kind string, now ti
 	return w
 }
 
-func (w *walk) walk() {
+// run visits all devices.
+func (w *walk) run() {
 	for d := range w.s.Devices.All() {
 		// The fleet is checked first, because it excludes most devices.
 		if w.fixed != 0 && d.FleetID != w.fixed {
@@ -202,7 +203,7 @@ func (w *walk) causeOf(s problem.Set) int {
 	return bits.TrailingZeros32(uint32(s))
 }
 
-// placeOf returns the place of the current device in the list.
+// placeOf returns the place of a row of the current device in the list.
 func (w *walk) placeOf(r *row) place {
 	d := r.device
 	p := place{id: d.ID}

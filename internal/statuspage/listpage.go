@@ -153,12 +153,14 @@ func (h *handler) fillList(p *page, s *balena.Snapshot, fleet int64) *failure {
 	if err != nil {
 		return fail(http.StatusBadRequest, "Invalid request", "The address is invalid: "+err.Error()+".")
 	}
-	if p.query.Get("format") == "" && sel.Limit >= DevicesPerPage {
+	if sel.menus = p.query.Get("format") == ""; sel.menus && sel.Limit >= DevicesPerPage {
 		sel.Limit = DevicesPerPage
 		sel.Del("limit")
 	}
-	if p.Query = sel.Get("q"); p.Kind == "search" && p.Query == "" {
-		return nil
+	if p.Kind == "search" {
+		if p.Query = sel.Get("q"); p.Query == "" {
+			return nil
+		}
 	}
 	p.List = h.list(s, sel, p.Kind, p.now)
 	p.Formats = []link{

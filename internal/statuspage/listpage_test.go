@@ -138,9 +138,10 @@ func TestListsMatchTheirFilters(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			sel.menus = true
 			var pages [][]row
 			for {
-				l := h.walk(s, sel, of, now)
+				l := h.visit(s, sel, of, now)
 				if l.Matching != len(want) {
 					t.Fatalf("%v: %d devices match, want %d", values, l.Matching, len(want))
 				}
@@ -175,25 +176,78 @@ func TestListsMatchTheirFilters(t *testing.T) {
 			// Backwards, the pages are the same.
 			for j := len(pages) - 1; j > 0; j-- {
 				sel.After, sel.Before = nil, &pages[j][0].place
-				l := h.walk(s, sel, of, now)
+				l := h.visit(s, sel, of, now)
 				if got, want := uuids(l.rows), uuids(pages[j-1]); !slices.Equal(got, want) {
 					t.Errorf("%v: page %d backwards has other devices than forwards", values, j)
 				}
 			}
 			// Each choice lists the stated number of devices.
 			sel.After, sel.Before = nil, nil
-			for _, f := range h.walk(s, sel, of, now).filters {
+			for _, f := range h.visit(s, sel, of, now).filters {
 				for value, n := range f.counts() {
 					if n == 0 {
 						continue
 					}
 					choice := sel
 					choice.Values = sel.query(f.Name, f.prefix+value)
-					if l := h.walk(s, choice, of, now); l.Matching != n {
+					if l := h.visit(s, choice, of, now); l.Matching != n {
 						t.Errorf("%v: the choice of the %s %s states %d devices and lists %d", values, f.Name, value, n, l.Matching)
 					}
 				}
 			}
+		}
+	}
+}
+
+// Statuses are listed by rank and then by name, and versions from the newest to the oldest. The values of tags are counted only
+// for menus, unless they select devices.
+func TestChoices(t *testing.T) {
+	s := &balena.Snapshot{Time: at, Fleets: []balena.Fleet{{ID: 1, Slug: "a/b"}}, DeviceTagKeys: []string{"site", "owner"}}
+	var devices []balena.Device
+	for i, status := range []string{"zapped", "operational", "disconnected", "burning", "operational"} {
+		devices = append(devices, balena.Device{
+			ID: int64(i + 1), FleetID: 1, UUID: fmt.Sprint(i), Status: status, OSVersion: fmt.Sprint("balenaOS 6.", 8+i),
+			Attachments: &balena.Attachments{Tags: []balena.Tag{{ID: 1, Value: "x"}, {ID: 2, Value: fmt.Sprint(i)}}},
+		})
+	}
+	s.Devices = balena.NewDevices(devices...)
+	h := &handler{Options: options(s, good), walks: make(chan struct{}, maxWalks)}
+	choices := func(address string) map[string]string {
+		query, err := url.ParseQuery(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &page{Kind: "fleet", query: query, now: at}
+		if failed := h.fillList(p, s, 1); failed != nil {
+			t.Fatal(failed)
+		}
+		found := map[string]string{}
+		for _, f := range p.List.filters {
+			var values []string
+			for _, c := range f.Choices() {
+				values = append(values, c.Value)
+			}
+			found[f.Name+f.Text] = strings.Join(values, ", ")
+		}
+		return found
+	}
+	for address, tags := range map[string]map[string]string{
+		"":                               {"tagsite": "site=x", "tagowner": "owner=4, owner=3, owner=2, owner=1, owner=0"},
+		"format=json":                    {},
+		"format=csv&tag=owner%3D3&sort=": {"tagowner": "owner=4, owner=3, owner=2, owner=1, owner=0"},
+	} {
+		got := choices(address)
+		for name, want := range map[string]string{
+			"status": "disconnected, burning, zapped, operational",
+			"osOS":   "balenaOS 6.12, balenaOS 6.11, balenaOS 6.10, balenaOS 6.9, balenaOS 6.8",
+		} {
+			if address == "" && got[name] != want {
+				t.Errorf("the choices of %s are %s, want %s", name, got[name], want)
+			}
+		}
+		maps.DeleteFunc(got, func(name, _ string) bool { return !strings.HasPrefix(name, "tag") })
+		if !maps.Equal(got, tags) {
+			t.Errorf("%q: the choices of tags are %v, want %v", address, got, tags)
 		}
 	}
 }

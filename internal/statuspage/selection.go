@@ -28,6 +28,8 @@ type selection struct {
 	Limit int
 	// fixed is the ID of the fleet of a fleet page, which is not a query parameter.
 	fixed int64
+	// menus is set if the values of tags are counted for menus.
+	menus bool
 }
 
 // DevicesPerPage is the number of devices on a page. Requests for JSON or CSV may have a limit of up to maxLimit.
