@@ -145,7 +145,7 @@ func fleetsDashboard() *Dashboard {
 			areas("balenaOS releases by age", "Devices by the age of their release of balenaOS. Devices with a custom build are not counted. The alert rules record this value.",
 				over(totalBy("balena:fleet_devices_by_os_release_age", "age"), "{{age}}")).colors(ageColors).
 				empty("Needs the alert rules, the metrics of devices, and a server that publishes releases of balenaOS, as balenaCloud does."),
-			table("Fleets behind on balenaOS", "Fleets with devices in service whose release of balenaOS is outdated, unsupported or invalidated. Outdated: a newer release is available for the device. Unsupported: the support of the release has ended.",
+			table("Fleets behind on balenaOS", "Fleets with devices in service whose release of balenaOS is outdated, unsupported or invalidated. Outdated: a newer release is published for the device. Unsupported: the support of the release has ended.",
 				"Unsupported", true,
 				column{title: "Fleet", label: "fleet", links: []options{rowToFleet}},
 				column{title: "In service", query: eachBehind(each("balena_fleet_devices_in_service")), unit: "short", width: 110},

@@ -64,7 +64,7 @@ var cloudSchema = sync.OnceValue(func() schema {
 		r := s[name]
 		r.fields = slices.DeleteFunc(r.fields, func(f *field) bool {
 			_, ok := declared[f.name]
-			return !ok && f.only != "v6"
+			return !ok && f.only != onlyV6
 		})
 		maps.DeleteFunc(r.navs, func(name string, _ navigation) bool { _, ok := declared[name]; return !ok })
 		maps.DeleteFunc(r.byName, func(name string, f *field) bool { return !slices.Contains(r.fields, f) })
@@ -96,20 +96,21 @@ func (e Edition) model() map[string]map[string]declaration {
 	s := e.schema()
 	model := make(map[string]map[string]declaration, len(s))
 	for resource, r := range s {
-		if e == Cloud {
-			model[resource] = cloudModel[r.name]
-			continue
-		}
 		fields := make(map[string]declaration)
 		for name, nav := range r.navs {
 			fields[name] = declaration{Type: "navigation", Target: nav.target}
 		}
 		for name, f := range r.byName {
-			if f.only == "v6" || f.only == "cloud" {
+			if f.only == onlyV6 || f.only == onlyCloud && e != Cloud {
 				delete(fields, name)
 				continue
 			}
 			fields[name] = declaration{Type: f.kind.String(), Target: f.target}
+		}
+		if e == Cloud { // the types are those that balenaCloud declares
+			for name := range fields {
+				fields[name] = cloudModel[r.name][name]
+			}
 		}
 		model[resource] = fields
 	}
@@ -262,18 +263,18 @@ func (g *generator) publish(known map[string]bool, f Fleet, releases []published
 			Row: g.row(p.age + day), FleetID: f.ID, Commit: g.uuid(), RawVersion: p.version, Status: "success",
 			Phase: p.phase, KnownIssues: p.knownIssues, IsFinal: !p.draft, IsInvalidated: p.invalidated, IsPassingTests: true,
 		}
-		var tags []ReleaseTag
+		var releaseTags []ReleaseTag
 		switch {
 		case p.variant != "":
 			r.RawVersion, r.Variant = p.version+"."+p.variant, p.variant
 		case p.old:
 			r.RawVersion = "0.0.0-" + strconv.FormatInt(int64(r.CreatedAt), 10)
-			tags = []ReleaseTag{{Key: "variant", Value: "production"}, {Key: "version", Value: p.version}}
+			releaseTags = []ReleaseTag{{Key: "variant", Value: "production"}, {Key: "version", Value: p.version}}
 		case p.draft:
 			r.RawVersion = p.version + "-" + strconv.FormatInt(int64(r.CreatedAt), 10)
 		}
 		if p.base != "" {
-			tags = []ReleaseTag{{Key: "meta-balena-base", Value: p.base}}
+			releaseTags = append(releaseTags, ReleaseTag{Key: "meta-balena-base", Value: p.base})
 		}
 		v := parseVersion(r.RawVersion)
 		r.Semver = fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.patch)
@@ -287,7 +288,7 @@ func (g *generator) publish(known map[string]bool, f Fleet, releases []published
 		if r.IsFinal && !p.failed && !p.invalidated {
 			f.TargetReleaseID = r.ID
 		}
-		g.tag(r, tags...)
+		g.tag(r, releaseTags...)
 		ids[p.version] = r.ID
 	}
 	return ids

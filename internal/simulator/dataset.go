@@ -3,6 +3,7 @@
 package simulator
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +26,7 @@ func LoadDataset(dir fs.FS) (*Dataset, error) {
 	if _, err := fs.Stat(dir, "application.json"); err != nil {
 		return nil, fmt.Errorf("read dataset: %w", err)
 	}
-	return ds, errors.Join(
+	err := cmp.Or(
 		eachRow(dir, "organization", db.Organizations.insert),
 		eachRow(dir, "device_type", db.loadDeviceType),
 		eachRow(dir, "application", db.Fleets.insert),
@@ -37,6 +38,10 @@ func LoadDataset(dir fs.FS) (*Dataset, error) {
 		eachRow(dir, "application_tag", db.FleetTags.insert),
 		eachRow(dir, "api_key", db.APIKeys.insert),
 	)
+	if err != nil {
+		return nil, err
+	}
+	return ds, nil
 }
 
 // eachRow decodes the file of a resource and calls add for each row. If modified_at is null, it is the time of creation.
@@ -72,14 +77,18 @@ var foreignKeys = json.WithUnmarshalers(json.UnmarshalFromFunc(func(d *jsontext.
 		var key struct {
 			ID int `json:"__id"`
 		}
-		defer func() { *id = key.ID }()
-		return json.UnmarshalDecode(d, &key)
+		err := json.UnmarshalDecode(d, &key)
+		*id = key.ID
+		return err
 	case '[':
 		var rows []Row
-		defer func() { *id = append(rows, Row{})[0].ID }()
-		return json.UnmarshalDecode(d, &rows)
+		err := json.UnmarshalDecode(d, &rows)
+		if len(rows) > 0 {
+			*id = rows[0].ID
+		}
+		return err
 	}
-	return errors.ErrUnsupported // decode a number as usual
+	return errors.ErrUnsupported // decode a number or null as usual
 }))
 
 // The following types are rows with fields of the API that are stored differently.

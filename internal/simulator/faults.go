@@ -316,7 +316,8 @@ var bodies = map[int]struct{ contentType, body string }{
 	http.StatusGatewayTimeout:     {contentTypeHTML, "<html><body><h1>504 Gateway Time-out</h1>\nThe server didn't respond in time.\n</body></html>\n"},
 }
 
-// serveFault serves a request with a fault. q is the parsed request, or nil.
+// serveFault serves a request with a fault. q is the parsed request, or nil. serveFault changes it before it calls the handler,
+// which answers it.
 func (s *Simulator) serveFault(w http.ResponseWriter, r *http.Request, f Fault, q *request, handler func(caller) response) {
 	if f.Latency.Duration > 0 && !pause(r, f.Latency) {
 		return

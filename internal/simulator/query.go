@@ -92,7 +92,7 @@ func (c *compiler) resource(name string) *resource {
 	if !ok {
 		panic(forbidden{})
 	}
-	public := res.public == "all" || res.public == "cloud" && c.cfg.Edition == Cloud
+	public := res.public == allServers || res.public == onlyCloud && c.cfg.Edition == Cloud
 	if !public && !c.caller.user && !(c.caller.device != 0 && name == "device") {
 		panic(forbidden{})
 	}
@@ -155,11 +155,11 @@ func (c *compiler) field(res *resource, name string) *field {
 
 func (c *compiler) has(f *field) bool {
 	switch f.only {
-	case "v6":
+	case onlyV6:
 		return c.v6
-	case "v7":
+	case onlyV7:
 		return !c.v6
-	case "cloud":
+	case onlyCloud:
 		return c.cfg.CloudFields || c.cfg.Edition == Cloud
 	}
 	return true

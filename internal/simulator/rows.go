@@ -90,7 +90,7 @@ type User struct {
 // Architecture is a row of cpu_architecture.
 type Architecture struct {
 	Row
-	Slug string `json:"slug"`
+	Slug string `json:"slug" empty:""`
 }
 
 // DeviceType is a row of device_type.
@@ -105,16 +105,16 @@ type DeviceType struct {
 // Family is a row of device_family.
 type Family struct {
 	Row
-	Slug           string `json:"slug"`
-	Name           string `json:"name"`
+	Slug           string `json:"slug" empty:""`
+	Name           string `json:"name" empty:""`
 	ManufacturerID int    `json:"is_manufactured_by__device_manufacturer"`
 }
 
 // Manufacturer is a row of device_manufacturer.
 type Manufacturer struct {
 	Row
-	Slug string `json:"slug"`
-	Name string `json:"name"`
+	Slug string `json:"slug" empty:""`
+	Name string `json:"name" empty:""`
 }
 
 // Fleet is a row of application, which is a fleet, a block, an app or a host OS.

@@ -23,7 +23,7 @@ type field struct {
 	kind    kind
 	key     []byte // `"name":`
 	get     func(*view, row) value
-	only    string   // the server with the field: v6, v7 or cloud; empty for all
+	only    server   // that has the field; empty for all
 	target  string   // resource of a foreign key
 	reverse []string // navigations from the target
 	scan    bool     // a foreign key that changes without its row, and therefore has no index
@@ -38,7 +38,17 @@ func newField(name string, k kind, get func(*view, row) value) *field {
 	return f
 }
 
-func (f *field) on(only string) *field { f.only = only; return f }
+// A server is a kind of server, as the tag only of a row's field names it.
+type server string
+
+const (
+	onlyV6     server = "v6"
+	onlyV7     server = "v7"
+	onlyCloud  server = "cloud"
+	allServers server = "all"
+)
+
+func (f *field) on(only server) *field { f.only = only; return f }
 
 func (f *field) from(reverse ...string) *field { f.reverse = reverse; return f }
 
@@ -52,7 +62,7 @@ type navigation struct {
 
 type resource struct {
 	name     string
-	public   string   // where no token is needed: all or cloud; for resources of fleets this applies to public fleets
+	public   server   // where no token is needed: allServers or onlyCloud; for resources of fleets this applies to public fleets
 	fields   []*field // the fields of a response without $select
 	nulls    string   // names of fields that are not simulated and always null
 	byName   map[string]*field
@@ -84,7 +94,7 @@ func stored[R any](others ...*field) []*field {
 			}
 			return value{}
 		}
-		fields = append(fields, newField(name, kind, get).on(f.Tag.Get("only")).from(strings.Fields(f.Tag.Get("reverse"))...))
+		fields = append(fields, newField(name, kind, get).on(server(f.Tag.Get("only"))).from(strings.Fields(f.Tag.Get("reverse"))...))
 	}
 	return append(fields, others...)
 }
@@ -141,14 +151,15 @@ const (
 	firstDeviceActor = 18
 )
 
-// openSchema is the simulated part of the model of openBalena, and the fields that only balenaCloud has.
+// openSchema is the simulated part of the model of openBalena, and the fields that only balenaCloud has. Without $select, the
+// fields are in this order, and not in that of the real server: in JSON the order of keys has no meaning.
 var openSchema = newSchema()
 
 func newSchema() schema {
 	return newSchemaOf([]*resource{
 		{
 			name:   "organization",
-			fields: stored[Organization](constant("is_enforcing_saml_login", false).on("cloud")),
+			fields: stored[Organization](constant("is_enforcing_saml_login", false).on(onlyCloud)),
 			table:  func(db *database) relation { return &db.Organizations },
 		},
 		{
@@ -159,29 +170,29 @@ func newSchema() schema {
 		},
 		{
 			name:   "cpu_architecture",
-			public: "all",
+			public: allServers,
 			fields: stored[Architecture](),
 			table:  func(db *database) relation { return &db.Architectures },
 		},
 		{
 			name:   "device_manufacturer",
-			public: "all",
+			public: allServers,
 			fields: stored[Manufacturer](),
 			table:  func(db *database) relation { return &db.Manufacturers },
 		},
 		{
 			name:   "device_family",
-			public: "all",
+			public: allServers,
 			fields: stored[Family](),
 			table:  func(db *database) relation { return &db.Families },
 		},
 		{
 			name:   "device_type",
-			public: "all",
+			public: allServers,
 			fields: stored[DeviceType](
 				computed("logo", (*view).logo),
 				computed("contract", (*view).contract),
-				constant("is_private", false).on("cloud"),
+				constant("is_private", false).on(onlyCloud),
 			),
 			synonyms: map[string]string{"supports__cpu_architecture": "is_of__cpu_architecture"},
 			table:    func(db *database) relation { return &db.DeviceTypes },
@@ -189,7 +200,7 @@ func newSchema() schema {
 		{
 			// Each device type has one alias, its slug.
 			name:   "device_type_alias",
-			public: "all",
+			public: allServers,
 			fields: []*field{
 				computed("device_type", func(_ *view, t *DeviceType) int { return t.ID }).
 					from("device_type_alias", "device_type__is_referenced_by__alias", "is_referenced_by__alias"),
@@ -199,46 +210,46 @@ func newSchema() schema {
 		},
 		{
 			name:   "application",
-			public: "all",
+			public: allServers,
 			fields: stored[Fleet](
 				actor(firstFleetActor),
 				constant("application_type", 1),
-				computed("is_discoverable", func(_ *view, f *Fleet) bool { return f.IsPublic }).on("cloud"),
-				null("depends_on__application").on("v6"),
+				computed("is_discoverable", func(_ *view, f *Fleet) bool { return f.IsPublic }).on(onlyCloud),
+				null("depends_on__application").on(onlyV6),
 			),
 			table: func(db *database) relation { return &db.Fleets },
 		},
 		{
 			name:   "release",
-			public: "cloud",
+			public: onlyCloud,
 			fields: stored[Release](
 				computed("composition", (*view).composition),
 				computed("version", (*view).version),
 				computed("start_timestamp", func(_ *view, r *Release) Time { return r.CreatedAt }),
 				computed("end_timestamp", (*view).endedAt),
 				computed("update_timestamp", func(_ *view, r *Release) Time { return r.ModifiedAt }),
-				computed("release_type", (*view).releaseType).on("v6"),
+				computed("release_type", (*view).releaseType).on(onlyV6),
 				computed("semver_major", func(_ *view, r *Release) Number { return N(parseVersion(r.Semver).major) }),
 				computed("semver_minor", func(_ *view, r *Release) Number { return N(parseVersion(r.Semver).minor) }),
 				computed("semver_patch", func(_ *view, r *Release) Number { return N(parseVersion(r.Semver).patch) }),
 				computed("semver_prerelease", func(_ *view, r *Release) string { return parseVersion(r.Semver).prerelease }),
 				computed("semver_build", func(_ *view, r *Release) string { return parseVersion(r.Semver).build }),
 				computed("revision", (*view).revision),
-				constant("is_created_by__user", userID).on("cloud").from("creates__release"),
+				constant("is_created_by__user", userID).on(onlyCloud).from("creates__release"),
 			),
 			nulls: "build_log release_version contract note invalidation_reason",
 			table: func(db *database) relation { return &db.Releases },
 		},
 		{
 			name:   "release_tag",
-			public: "cloud",
+			public: onlyCloud,
 			fields: stored[ReleaseTag](),
 			table:  func(db *database) relation { return &db.ReleaseTags },
 		},
 		{
 			// Each image belongs to the release for which it was built.
 			name:   "release_image",
-			public: "cloud",
+			public: onlyCloud,
 			fields: []*field{
 				computed("image", func(_ *view, i *Image) int { return i.ID }).
 					from("release_image", "image__is_part_of__release", "is_part_of__release"),
@@ -250,13 +261,13 @@ func newSchema() schema {
 		},
 		{
 			name:   "service",
-			public: "cloud",
+			public: onlyCloud,
 			fields: stored[Service](),
 			table:  func(db *database) relation { return &db.Services },
 		},
 		{
 			name:   "image",
-			public: "cloud",
+			public: onlyCloud,
 			fields: stored[Image](
 				computed("start_timestamp", func(_ *view, i *Image) Time { return i.CreatedAt }),
 				computed("end_timestamp", func(_ *view, i *Image) Time { return i.CreatedAt }),
@@ -278,9 +289,9 @@ func newSchema() schema {
 				computed("overall_progress", (*view).overallProgress),
 				targetRelease(),
 				constant("is_managed_by__service_instance", 0),
-				computed("is_active", func(_ *view, d *Device) bool { return !d.IsInactive }).on("cloud"),
-				constant("belongs_to__user", 0).on("cloud").from("owns__device"),
-				null("logs_channel").on("v6"), null("vpn_address").on("v6"), null("is_managed_by__device").on("v6"),
+				computed("is_active", func(_ *view, d *Device) bool { return !d.IsInactive }).on(onlyCloud),
+				constant("belongs_to__user", 0).on(onlyCloud).from("owns__device"),
+				null("logs_channel").on(onlyV6), null("vpn_address").on(onlyV6), null("is_managed_by__device").on(onlyV6),
 			),
 			nulls: "local_id note is_locked_until__date public_address mac_address storage_block_device cpu_id api_port api_secret",
 			table: func(db *database) relation { return &db.Devices },
@@ -298,7 +309,7 @@ func newSchema() schema {
 		},
 		{
 			name:   "application_tag",
-			public: "cloud",
+			public: onlyCloud,
 			fields: stored[FleetTag](),
 			table:  func(db *database) relation { return &db.FleetTags },
 		},
@@ -323,6 +334,9 @@ func newSchemaOf(resources []*resource) schema {
 	}
 	for _, r := range resources {
 		for _, f := range r.fields {
+			if !slices.Contains([]server{"", onlyV6, onlyV7, onlyCloud}, f.only) {
+				panic("the field " + f.name + " is only on " + string(f.only))
+			}
 			r.byName[f.name] = f
 			if f.target != "" {
 				r.navs[f.name] = navigation{target: f.target, key: f}

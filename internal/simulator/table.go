@@ -130,7 +130,8 @@ func (t *Table[R, P]) each(now Time, change func(P)) {
 	}
 }
 
-// settle ends the change of a row. It sets ModifiedAt, unless the row did not change or the change set it.
+// settle ends the change of a row. It sets ModifiedAt, unless the row did not change or the change set it, and drops the indexes
+// if a foreign key changed.
 func (t *Table[R, P]) settle(p, before P, now Time) {
 	if *p == *before {
 		return

@@ -46,7 +46,8 @@ type Cluster struct {
 }
 
 // Start runs a cluster with the programs in a directory and the images in its subdirectory images. The cluster ends with the
-// namespaces that [Isolated] created. Logs of its parts are written to a directory.
+// namespaces that [Isolated] created. Logs of its parts are written to a directory. The variable PATH of this process then begins
+// with the directory of the programs.
 func Start(ctx context.Context, programs, logs string) (*Cluster, error) {
 	c := &Cluster{programs: programs, logs: logs, token: rand.Text()}
 	path := programs + ":/usr/sbin:/sbin:" + os.Getenv("PATH")

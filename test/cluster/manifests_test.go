@@ -62,14 +62,20 @@ func (s *story) rule(name, file string) error {
 	if err != nil {
 		return err
 	}
+	err = fmt.Errorf("there is no healthy %s of %s", name, file)
 	for _, group := range answer.Groups {
 		for _, rule := range group.Rules {
-			if rule, ok := rule.(promv1.AlertingRule); ok && rule.Name == name && strings.Contains(group.File, file) && rule.Health == promv1.RuleHealthGood {
+			rule, ok := rule.(promv1.AlertingRule)
+			switch {
+			case !ok || rule.Name != name:
+			case strings.Contains(group.File, file) && rule.Health == promv1.RuleHealthGood:
 				return nil
+			default:
+				err = errors.Join(err, fmt.Errorf("%s: health %s, error %q", group.File, rule.Health, rule.LastError))
 			}
 		}
 	}
-	return errors.Join(fmt.Errorf("there is no healthy %s of %s", name, file), fmt.Errorf("%+v", answer.Groups))
+	return err
 }
 
 // Two accounts are two releases, distinguished by the label account. An alert names the account whose token is refused.

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
-
 	corev1 "k8s.io/api/core/v1"
 )
 

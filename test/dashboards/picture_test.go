@@ -141,10 +141,9 @@ func (d *drawing) scale() {
 // Value returns the last value in readable form.
 func (l line) Value() string {
 	const hour, day = 3600, 86400
-	if len(l.panel.Words) > 0 {
-		return l.panel.Words[int(l.Last)]
-	}
 	switch {
+	case len(l.panel.Words) > 0 && (l.Last == 0 || l.Last == 1):
+		return l.panel.Words[int(l.Last)]
 	case l.Last > 1e12: // a time in milliseconds, as Grafana requires
 		return time.UnixMilli(int64(l.Last)).UTC().Format(time.DateOnly)
 	case l.panel.FieldConfig.Defaults["unit"] == "percentunit" || l.Last != math.Trunc(l.Last) && l.Last < 1.5:

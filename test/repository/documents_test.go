@@ -100,7 +100,7 @@ func TestArchitectureQuotesAQuery(t *testing.T) {
 	selected := strings.Split(strings.Join(strings.Fields(query[1]), ""), ",")
 	_, table, _ := strings.Cut(read(t, "internal/balena/account/fields.go"), "\nvar deviceFields = ")
 	table, _, _ = strings.Cut(table, "\n}\n")
-	table = strings.Replace(table, "api.ID(", `api.To("id", `, 1)
+	table = strings.Replace(table, "api.ID(", `api.To("id", `, 1) // the field whose name is not in the table
 	for _, row := range regexp.MustCompile(`api\.To\("(\w+)"(.*)`).FindAllStringSubmatch(table, -1) {
 		if len(selected) > 0 && selected[0] == row[1] {
 			selected = selected[1:]

@@ -168,11 +168,8 @@ func takes(at place) (kind string, null bool) {
 	if object == "" { // the value is not read
 		return "", false
 	}
-	field, inside, expanded := strings.Cut(at.path, "/")
-	if expanded {
-		field += ": " + strings.ReplaceAll(inside, "/", ".")
-	}
-	matches := regexp.MustCompile(": " + field + ": found an object where (.+) was expected$").FindStringSubmatch(object)
+	path := strings.ReplaceAll(at.path, "/", `: (?:element \d+: )?`)
+	matches := regexp.MustCompile(": " + path + ": found an object where (.+) was expected$").FindStringSubmatch(object)
 	if matches == nil {
 		log.Fatalf("an object as %s of %s: %s", at.path, at.resource, object)
 	}

@@ -108,6 +108,9 @@ func readLayout(directory string) (*artifact, error) {
 	}
 	a := &artifact{name: filepath.Base(directory), sha256: entries.Manifests[0].Digest.Hex, image: true}
 	for _, entry := range images.Manifests {
+		if entry.Platform == nil {
+			return nil, fmt.Errorf("the image %s has no platform", entry.Digest)
+		}
 		image, err := index.Image(entry.Digest)
 		if err != nil {
 			return nil, err
