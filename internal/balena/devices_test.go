@@ -156,8 +156,7 @@ func TestDevicesChange(t *testing.T) {
 			devices = before.With(pointers(sorted(put)), isGone)
 			check(t, devices, want)
 
-			// A full list with the same devices knows the previous ones, and shares all runs, and so does a full list with the
-			// previous devices.
+			// The builder of a full list knows the previous devices. If the list has equal devices, all runs are shared.
 			full := NewBuilder(before)
 			for i := range want {
 				if known := full.Known(want[i].ID); known != before.Find(want[i].ID) {

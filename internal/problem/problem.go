@@ -198,7 +198,7 @@ type Thresholds struct {
 	FleetPart, FleetOffline, FleetLargelyOffline float64
 }
 
-// A View decides about the devices and fleets of a snapshot at a time.
+// A View finds the problems of the devices and fleets of a snapshot at a point in time.
 type View struct {
 	limits   *Thresholds
 	snapshot *balena.Snapshot

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds every image that the cluster runs with buildah, from the programs in the directory $1, and writes them to $1/images as archives:
-# no registry is asked but for the Go image of the project's Dockerfile, and where that can't be reached a stand-in takes its place.
-# Buildah's layers stay in $1/.storage for the next time.
+# Builds all images that the cluster runs with buildah, from the programs in the directory $1, and writes them to $1/images as
+# archives. Only the Go image of the project's Dockerfile comes from a registry. If the registry cannot be reached, a stand-in
+# replaces that image. The layers of buildah remain in $1/.storage for the next time.
 set -euo pipefail
 
 programs=$(realpath "$1")
@@ -18,7 +18,7 @@ clean() {
 }
 trap clean EXIT
 
-# archive writes the image $2 to $1.tar; not compressed, for it only goes from one directory of this machine to another.
+# archive writes the image $2 to $1.tar. It is not compressed, because it remains on this machine.
 archive() {
 	rm -f "$programs/images/$1.tar"
 	buildah push -q --disable-compression "$2" "oci-archive:$programs/images/$1.tar:$2"
@@ -52,7 +52,7 @@ program "quay.io/prometheus-operator/prometheus-operator:$operator" operator
 program "quay.io/prometheus-operator/prometheus-config-reloader:$operator" prometheus-config-reloader
 program localhost/prometheus:1 prometheus
 
-# The image in which `helm test` runs has curl and a shell: so has this one, with the curl of this machine.
+# A replacement for the image in which `helm test` runs. It contains the curl of this machine and a shell.
 chart=charts/balena-exporter
 read -r repository tag < <(sed -n '/^test:/,$ { s/^ *repository: *//p; s/^ *tag: *//p }' "$chart/values.yaml" | paste -sd ' ')
 mkdir -p "$work/curl/files/bin" "$work/curl/files/tmp"

@@ -11,8 +11,7 @@ import (
 	"github.com/balena-exporter/balena-exporter/internal/balena"
 )
 
-// A date is read with any offset and any precision, and is kept in milliseconds. What is not a date is an error, not another
-// date.
+// A date is read with any offset and any precision, and is kept in milliseconds. Any other text is an error.
 func TestInstant(t *testing.T) {
 	const bad = balena.Instant(-1)
 	afternoon := balena.Instant(time.Date(2026, time.November, 22, 14, 9, 34, 0, time.UTC).UnixMilli())
